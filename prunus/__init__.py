@@ -1,0 +1,1 @@
+"""Prunus: grow wide, ship narrow."""

@@ -1,0 +1,60 @@
+"""Every error that Prunus raises on purpose.
+
+    PrunusError
+    ├── RecipeError       a recipe, a setting or a command that cannot be used
+    ├── DataError         a folder, a file or an image that is not what a reader expects
+    ├── TraceError        a network that cannot be read
+    ├── EditError         an edit or a plan that does not fit the network
+    ├── BudgetError       a budget that cannot be met
+    ├── TrainingError     training that cannot go on
+    │   └── CheckpointError   a checkpoint that cannot be written or read
+    ├── DeployError       an export, a backend or a measurement that failed
+    │   └── ParityError       an exported network that does not equal its source
+    └── RecordError       a run folder whose records cannot be read
+
+A message says what is wrong, where (a path in the network, a file, a key), why, and what to do.
+"""
+
+
+class PrunusError(Exception):
+    """The root: `except prunus.PrunusError` catches whatever Prunus refuses."""
+
+
+class RecipeError(PrunusError):
+    """A recipe, a setting or a command that cannot be used."""
+
+
+class DataError(PrunusError):
+    """A folder, a file or an image that is not what a reader expects."""
+
+
+class TraceError(PrunusError):
+    """A network that cannot be read."""
+
+
+class EditError(PrunusError):
+    """An edit or a plan that does not fit the network."""
+
+
+class BudgetError(PrunusError):
+    """A budget that cannot be met."""
+
+
+class TrainingError(PrunusError):
+    """Training that cannot go on."""
+
+
+class CheckpointError(TrainingError):
+    """A checkpoint that cannot be written or read."""
+
+
+class DeployError(PrunusError):
+    """An export, a backend or a measurement that failed."""
+
+
+class ParityError(DeployError):
+    """An exported network that does not equal its source."""
+
+
+class RecordError(PrunusError):
+    """A run folder whose records cannot be read."""

@@ -1,0 +1,239 @@
+"""What a run says about itself: small typed records, one JSON object a line in `records.jsonl`.
+
+Everything that is shown (progress, table, TensorBoard, report) is read from these records, so nothing is
+shown that was not recorded. A record is plain data: numbers, strings, tuples and dictionaries of them.
+"""
+
+import dataclasses
+import json
+import os
+import types
+import typing
+from pathlib import Path
+from typing import Any, ClassVar, Union
+
+from prunus.errors import RecordError
+
+FILE_NAME = "records.jsonl"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Record:
+    """The root of all records; `kind` names the type in the file."""
+
+    kind: ClassVar[str]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunRecord(Record):
+    """How the run was started: enough to start it again."""
+
+    kind: ClassVar[str] = "run"
+    name: str
+    command: str
+    seed: int
+    recipe: dict[str, Any]
+    versions: dict[str, str]
+    hardware: dict[str, str]
+    started: str  # ISO 8601, with the offset from UTC
+    class_names: tuple[str, ...]
+    palette: tuple[tuple[int, int, int], ...]  # one RGB colour a class, 0 to 255
+    input_shape: tuple[int, ...]  # [N, C, H, W] of the example that was traced
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EpochRecord(Record):
+    """One epoch of one training; `model` is "wide" (trained plainly) or "narrow" (shrinking)."""
+
+    kind: ClassVar[str] = "epoch"
+    model: str
+    epoch: int  # counted from 1
+    epochs: int
+    loss: float  # mean over the epoch's training steps, the penalty not included
+    metrics: dict[str, float]  # on the validation split, in [0, 1]; the task's main metric first
+    learning_rate: float
+    seconds: float  # training steps and shrinking, evaluation not included
+    macs: int
+    params: int
+    channels: int  # alive, in groups that may be removed
+    pressed: int  # groups under penalty at the end of the epoch
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ShrinkRecord(Record):
+    """One removal of zero groups between two training segments."""
+
+    kind: ClassVar[str] = "shrink"
+    epoch: int  # applied after this epoch
+    removed_groups: int
+    macs_before: int
+    macs_after: int
+    params_before: int
+    params_after: int
+    max_rel_diff: float  # of the network's output in evaluation mode, before against after
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WidthsRecord(Record):
+    """Units per layer, as built and as learned: the talk's bar chart."""
+
+    kind: ClassVar[str] = "widths"
+    layers: tuple[str, ...]
+    initial: tuple[int, ...]
+    learned: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluationRecord(Record):
+    """The metrics of one trained network on one split, over the whole set."""
+
+    kind: ClassVar[str] = "evaluation"
+    model: str
+    split: str
+    images: int
+    metrics: dict[str, float]  # in [0, 1]; the task's main metric first
+    per_class: dict[str, float | None]  # the main metric a class; None where a class does not occur
+    macs: int
+    params: int
+    training_seconds: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RemovalRecord(Record):
+    """The law, measured: zero groups, cut them, compare."""
+
+    kind: ClassVar[str] = "removal"
+    max_rel_diff: float  # max |difference| / max |output|
+    max_abs_diff: float
+    removed: int  # channel groups removed
+    refused: int  # channel groups that may not be removed
+    params_before: int
+    params_after: int
+    macs_before: int
+    macs_after: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EditRecord(Record):
+    """One edit of the plan that leads from the wide network to the deployed one."""
+
+    kind: ClassVar[str] = "edit"
+    edit: str  # the edit's type, as in the plan's JSON
+    summary: str  # one line for a reader
+    exact: bool
+    max_rel_diff: float | None  # measured when it was applied
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ParityRecord(Record):
+    """An exported network against its source, on real samples."""
+
+    kind: ClassVar[str] = "parity"
+    model: str
+    backend: str
+    samples: int
+    max_abs_diff: float
+    max_rel_diff: float  # max |difference| / max |output|
+    argmax_agreement: float  # share of pixels or samples, in [0, 1]
+    tolerance: float  # on max_rel_diff
+    passed: bool
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LatencyRecord(Record):
+    """Latency of one network on one backend; the networks of a table are timed interleaved in one run."""
+
+    kind: ClassVar[str] = "latency"
+    model: str
+    backend: str
+    device: str
+    input_shape: tuple[int, ...]
+    threads: int
+    warmup: int
+    repeats: int
+    median_ms: float
+    p95_ms: float
+    peak_memory_mb: float | None  # of a process that only runs this network; None where not measured
+    precision: str  # "float32", ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SampleRecord(Record):
+    """One image of the evaluation split with its truth and predictions, as PNG files in the run folder."""
+
+    kind: ClassVar[str] = "sample"
+    index: int
+    image: str  # paths relative to the run folder
+    truth: str
+    wide: str | None
+    narrow: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NoteRecord(Record):
+    """Something that a reader must know: a fallback taken, a backend that is not there."""
+
+    kind: ClassVar[str] = "note"
+    text: str
+
+
+TYPES: dict[str, type[Record]] = {cls.kind: cls for cls in Record.__subclasses__()}
+
+
+class Recorder:
+    """Appends records to `folder/records.jsonl`; a line is on disk when `write` returns."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / FILE_NAME
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def write(self, record: Record) -> None:
+        """Append `record`."""
+        line = json.dumps({"kind": record.kind, **dataclasses.asdict(record)}, allow_nan=True)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def read(folder: Path) -> list[Record]:
+    """Return the records of the run in `folder`, in the order in which they were written.
+
+    Raises:
+        RecordError: no records there, or a line that is not a record (its number is named).
+    """
+    path = Path(folder) / FILE_NAME
+    if not path.is_file():
+        raise RecordError(f"{path} does not exist: {folder} is not the folder of a run")
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [_parse(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
+
+
+def _parse(line: str, where: str) -> Record:
+    try:
+        fields = json.loads(line)
+        cls = TYPES[fields.pop("kind")]
+        hints = typing.get_type_hints(cls)
+        return cls(**{name: _coerce(value, hints[name]) for name, value in fields.items()})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RecordError(f"{where} is not a record of this version of Prunus: {error!r}") from error
+
+
+def _coerce(value: Any, hint: Any) -> Any:
+    """JSON has lists where a record has tuples; everything else must already fit its annotation."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is tuple and isinstance(value, list):
+        inner = arguments[0]
+        return tuple(_coerce(item, inner) for item in value)
+    if origin in (Union, types.UnionType):
+        options = [option for option in arguments if option is not type(None)]
+        return None if value is None else _coerce(value, options[0])
+    expected = origin or hint
+    if expected is Any or expected is ClassVar:
+        return value
+    if expected is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, expected) or (expected is int and isinstance(value, bool)):
+        raise TypeError(f"{value!r} is not a {expected.__name__}")
+    return value
