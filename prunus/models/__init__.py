@@ -1,1 +1,1 @@
-"""TBD."""
+"""Networks that ship with Prunus; `ModelFactory` is how a recipe names any network."""

@@ -1,0 +1,86 @@
+"""Recipes: YAML that fills a typed, keyword-only dataclass, through jsonargparse.
+
+A field that holds a dataclass is a nested mapping. A field whose type is an abstract class, or a protocol
+that builds something, is a component: `class_path` names the class by its dotted path (the user's own
+included) and `init_args` its settings. Overrides are dotted: `train.epochs=3`, `model.width_multiplier=0.5`
+(`init_args` may be left out), `model.class_path=my.Net` (which drops the former class's `init_args`).
+
+jsonargparse checks types, fills defaults and builds. Before it, `check` walks the recipe along the
+annotations, because only there is the place of a mistake known: the file, the line, the path, and the
+nearest key.
+"""
+
+import argparse
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from jsonargparse import ArgumentParser
+
+from prunus.errors import PrunusError, RecipeError
+from prunus.recipe.check import check
+from prunus.recipe.source import Source, override, parse_yaml, read
+
+__all__ = ["build", "dump", "load", "resolve"]
+
+T = TypeVar("T")
+
+
+def load(cls: type[T], path: Path | str, overrides: Sequence[str] = ()) -> T:
+    """Return the `cls` that the YAML file at `path` and the dotted `overrides` describe.
+
+    Raises:
+        RecipeError: no such file, invalid YAML, an unknown key, a wrong type, a component that refuses.
+    """
+    return build(cls, resolve(cls, path, overrides))
+
+
+def resolve(cls: type[T], path: Path | str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the recipe as plain data with all defaults filled in: what a run records, and `build` takes.
+
+    Raises:
+        RecipeError: as `load`, but nothing is built yet.
+    """
+    source = read(Path(path))
+    for item in overrides:
+        override(source, item)
+    check(cls, source.values, (), source)
+    parser = _parser(cls)
+    try:
+        text = parser.dump(parser.parse_object(source.values), skip_none=False, format="yaml")
+    except (argparse.ArgumentError, ValueError, TypeError, KeyError) as error:
+        raise RecipeError(f"{source.name}: {error}") from error
+    resolved: dict[str, Any] = parse_yaml(text)
+    return resolved
+
+
+def build(cls: type[T], values: Mapping[str, Any]) -> T:
+    """Return the `cls` that `values`, plain data as of `resolve`, describe; components are built.
+
+    Raises:
+        RecipeError: values that do not fit `cls`, or a component that refuses its settings.
+    """
+    source = Source(name="recipe", values=dict(values))
+    check(cls, source.values, (), source)
+    parser = _parser(cls)
+    try:
+        fields = parser.instantiate(parser.parse_object(source.values))
+        return cls(**{field.name: fields[field.name] for field in dataclasses.fields(cls)})  # type: ignore[arg-type]
+    except PrunusError:
+        raise
+    except (argparse.ArgumentError, ValueError, TypeError, KeyError) as error:
+        raise RecipeError(f"{source.name}: a component refuses its settings: {error}") from error
+
+
+def dump(values: Mapping[str, Any]) -> str:
+    """Return resolved `values` as YAML text; loading it gives the same values."""
+    text: str = yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True)
+    return text
+
+
+def _parser(cls: type) -> ArgumentParser:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(cls)
+    return parser

@@ -1,0 +1,171 @@
+"""Does a recipe fit its annotations? If not: at which place, and what was probably meant.
+
+jsonargparse would refuse the same recipes, but without the file, the line, or the nearest key.
+"""
+
+import argparse
+import dataclasses
+import difflib
+import enum
+import importlib
+import inspect
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Union
+
+from jsonargparse import ArgumentParser
+
+from prunus.recipe.source import COMPONENT_KEYS, KeyPath, Source
+
+PLAIN = (
+    bool,
+    int,
+    float,
+    complex,
+    str,
+    bytes,
+    list,
+    tuple,
+    dict,
+    set,
+    frozenset,
+    type(None),
+    Path,
+    enum.Enum,
+)
+
+
+def check(hint: Any, value: Any, path: KeyPath, source: Source) -> None:
+    """Refuse whatever in `value` does not fit the annotation `hint`; go into mappings and sequences.
+
+    Raises:
+        RecipeError: the first misfit, with the place where it was written.
+    """
+    options = typing.get_args(hint) if typing.get_origin(hint) in (Union, types.UnionType) else (hint,)
+    if value is None and type(None) in options:
+        return
+    structured = [option for option in options if dataclasses.is_dataclass(option) or _is_component(option)]
+    if len(structured) == 1:
+        _check_structured(structured[0], value, path, source)
+    elif isinstance(value, list) and (inner := _item_hint(hint)) is not None:
+        for index, item in enumerate(value):
+            check(inner, item, (*path, index), source)
+    else:
+        _check_leaf(hint, value, path, source)
+
+
+def _is_component(hint: Any) -> bool:
+    """Whether `class_path` chooses the value: abstract, a protocol, or no plain data."""
+    if not isinstance(hint, type) or typing.get_origin(hint) is not None:
+        return False
+    return inspect.isabstract(hint) or not (dataclasses.is_dataclass(hint) or issubclass(hint, PLAIN))
+
+
+def _item_hint(hint: Any) -> Any | None:
+    """The annotation of the items of list[X], tuple[X, ...] or Sequence[X], where X is structured."""
+    arguments = [argument for argument in typing.get_args(hint) if argument is not Ellipsis]
+    if len(arguments) != 1 or not isinstance(typing.get_origin(hint), type):
+        return None
+    structured = dataclasses.is_dataclass(arguments[0]) or _is_component(arguments[0])
+    return arguments[0] if structured else None
+
+
+def _check_structured(hint: Any, value: Any, path: KeyPath, source: Source) -> None:
+    if isinstance(value, str) and _is_component(hint):
+        value = {"class_path": value}
+    if not isinstance(value, dict):
+        raise source.error(path, f"must be a mapping of {hint.__name__}'s keys, not {value!r}")
+    if "class_path" in value or _is_component(hint):
+        _check_component(hint, value, path, source)
+    else:
+        _check_arguments(hint, value, path, source, filled=())
+
+
+def _check_component(hint: Any, value: dict[str, Any], path: KeyPath, source: Source) -> None:
+    if "class_path" not in value:
+        example = f"class_path: package.module.{hint.__name__}"
+        raise source.error(path, f"must name a class by its dotted path, as in `{example}`")
+    _check_keys(value, COMPONENT_KEYS, path, source)
+    cls = _import(value["class_path"], (*path, "class_path"), source)
+    protocol = getattr(hint, "_is_protocol", False)
+    named = (*path, "class_path")
+    if inspect.isabstract(cls):
+        raise source.error(named, f"names {cls.__name__}, which is abstract: name a class made from it")
+    if not protocol and not (isinstance(cls, type) and issubclass(cls, hint)):
+        raise source.error(named, f"must name a {hint.__name__}, and {value['class_path']} is none")
+    filled = tuple(inspect.signature(hint.__call__).parameters)[1:] if protocol and callable(hint) else ()
+    init_args = value.get("init_args")
+    _check_arguments(cls, {} if init_args is None else init_args, (*path, "init_args"), source, filled)
+
+
+def _import(class_path: Any, path: KeyPath, source: Source) -> Any:
+    module_name, dot, name = str(class_path).rpartition(".")
+    if not dot:
+        raise source.error(path, f"must be a dotted path, as in package.module.Class, not {class_path!r}")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise source.error(
+            path, f"names the module {module_name}, which cannot be imported: {error}"
+        ) from error
+    if not hasattr(module, name):
+        classes = [key for key, item in vars(module).items() if isinstance(item, type)]
+        raise source.error(path, f"names {name}, which {module_name} does not have{_nearest(name, classes)}")
+    return getattr(module, name)
+
+
+def _check_arguments(cls: Any, value: Any, path: KeyPath, source: Source, filled: tuple[str, ...]) -> None:
+    """Check the keys and values that become the arguments of `cls`; code gives the `filled` ones later."""
+    if not isinstance(value, dict):
+        raise source.error(path, f"must be a mapping of {cls.__name__}'s settings, not {value!r}")
+    parameters = inspect.signature(cls).parameters.values()
+    named = [
+        parameter
+        for parameter in parameters
+        if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    ]
+    for key in value:
+        if key in filled:
+            raise source.error((*path, key), "is filled in by the run; leave it out")
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        _check_keys(value, {parameter.name for parameter in named} - set(filled), path, source)
+    hints = typing.get_type_hints(cls if dataclasses.is_dataclass(cls) else getattr(cls, "__init__", cls))
+    for parameter in named:
+        if parameter.name in value:
+            check(hints.get(parameter.name, Any), value[parameter.name], (*path, parameter.name), source)
+        elif parameter.default is parameter.empty and parameter.name not in filled:
+            raise source.error(path, f"lacks `{parameter.name}`, which {cls.__name__} needs")
+
+
+def _check_keys(value: Mapping[Any, Any], known: Iterable[str], path: KeyPath, source: Source) -> None:
+    for key in value:
+        if key not in known:
+            raise source.error((*path, str(key)), f"is no known key{_nearest(str(key), known)}")
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    names = sorted(known)
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+    if close:
+        return f"; did you mean `{close[0]}`?"
+    return f"; known are {', '.join(names)}" if names else "; there are none here"
+
+
+def _check_leaf(hint: Any, value: Any, path: KeyPath, source: Source) -> None:
+    """Let jsonargparse judge one plain value alone, so that the error can name its place."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--value", type=hint)
+    try:
+        parser.parse_object({"value": value})
+    except (argparse.ArgumentError, ValueError, TypeError) as error:
+        raise source.error(path, f"must be {_describe(hint)}, not {value!r}") from error
+
+
+def _describe(hint: Any) -> str:
+    if typing.get_origin(hint) is typing.Literal:
+        return f"one of {', '.join(map(repr, typing.get_args(hint)))}"
+    if isinstance(hint, type) and typing.get_origin(hint) is None:
+        return hint.__name__
+    return str(hint).replace("typing.", "")

@@ -1,0 +1,155 @@
+"""Where a recipe's values come from: a YAML file and dotted overrides, with the place of each remembered."""
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from prunus.errors import RecipeError
+
+KeyPath = tuple[str | int, ...]
+COMPONENT_KEYS = ("class_path", "init_args")
+
+
+@dataclasses.dataclass(kw_only=True)
+class Source:
+    """Where values came from, so that an error can name the place."""
+
+    name: str
+    values: dict[str, Any]
+    lines: dict[KeyPath, int] = dataclasses.field(default_factory=dict)
+    overrides: dict[KeyPath, str] = dataclasses.field(default_factory=dict)
+
+    def error(self, path: KeyPath, message: str) -> RecipeError:
+        """Return the error that says where `path`, or what is nearest above it, was written."""
+        return RecipeError(f"{self._place(path)}: {_dotted(path)}{message}")
+
+    def _place(self, path: KeyPath) -> str:
+        for end in range(len(path), -1, -1):
+            if path[:end] in self.overrides:
+                return f"override `{self.overrides[path[:end]]}`"
+            if path[:end] in self.lines:
+                return f"{self.name}, line {self.lines[path[:end]]}"
+        return self.name
+
+
+def _dotted(path: KeyPath) -> str:
+    text = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
+    return f"`{text.removeprefix('.')}` " if path else ""
+
+
+class Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
+    """Safe YAML in which `1e-4` is a number, as everywhere else, not a string as in YAML 1.1."""
+
+
+Loader.yaml_implicit_resolvers = {
+    first: list(resolvers) for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
+
+
+def parse_yaml(text: str) -> Any:
+    """Return the value that YAML `text` stands for."""
+    return yaml.load(text, Loader)  # Loader is a SafeLoader
+
+
+def read(path: Path) -> Source:
+    """Return the values of the YAML file at `path`, and the line of each key.
+
+    Raises:
+        RecipeError: no such file, no text, invalid YAML, a key written twice, no mapping.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise RecipeError(
+            f"recipe {path} cannot be read: {reason}; `prunus recipes` lists those that exist"
+        ) from error
+    source = Source(name=str(path), values={})
+    loader = Loader(text)
+    try:
+        node = loader.get_single_node()
+        _note_lines(node, (), source)
+        values = loader.construct_document(node) if node is not None else {}
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise RecipeError(
+            f"{path}{line}: this is not valid YAML: {getattr(error, 'problem', error)}"
+        ) from error
+    finally:
+        loader.dispose()
+    if not isinstance(values, dict):
+        raise RecipeError(f"{path}, line 1: a recipe is a mapping of keys to values, not {values!r}")
+    source.values = _without_aliases(values)
+    return source
+
+
+def _without_aliases(value: Any) -> Any:
+    """Copy what a YAML alias shares, so that an override of one place changes that place alone."""
+    if isinstance(value, dict):
+        return {key: _without_aliases(item) for key, item in value.items()}
+    return [_without_aliases(item) for item in value] if isinstance(value, list) else value
+
+
+def _note_lines(node: yaml.Node | None, path: KeyPath, source: Source) -> None:
+    """Record the line of every key; a key written twice is refused, since YAML would drop the first."""
+    if isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            source.lines[(*path, index)] = item.start_mark.line + 1
+            _note_lines(item, (*path, index), source)
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            inner = (*path, str(key.value))
+            if inner in source.lines:
+                message = f"is written twice (first in line {source.lines[inner]}); keep one"
+                raise RecipeError(f"{source.name}, line {key.start_mark.line + 1}: {_dotted(inner)}{message}")
+            source.lines[inner] = key.start_mark.line + 1
+            _note_lines(value, inner, source)
+
+
+def override(source: Source, text: str) -> None:
+    """Put the value of `key.path=value` into the source's values.
+
+    Raises:
+        RecipeError: no `=`, an empty key, a value that is not YAML, a path through something without keys.
+    """
+    key, equals, value_text = text.partition("=")
+    steps = key.split(".")
+    if not equals or not all(steps):
+        raise RecipeError(f"override `{text}` is not of the form key.path=value, as in train.epochs=3")
+    try:
+        value = parse_yaml(value_text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"override `{text}`: the value is not valid YAML: {error}") from error
+    node: dict[str, Any] = source.values
+    path: KeyPath = ()
+    for index, step in enumerate(steps):
+        if "class_path" in node and step not in COMPONENT_KEYS:
+            path = (*path, "init_args")
+            node = _descend(node, "init_args", path, text)
+        path = (*path, step)
+        if index < len(steps) - 1:
+            node = _descend(node, step, path, text)
+    if steps[-1] == "class_path" and node.get("class_path") != value:
+        node.pop("init_args", None)
+    node[steps[-1]] = value
+    source.overrides[path] = text
+
+
+def _descend(node: dict[str, Any], key: str, path: KeyPath, text: str) -> dict[str, Any]:
+    inner = node.get(key)
+    if inner is None:
+        inner = node[key] = {}
+    if isinstance(inner, str) and "." in inner:  # the short form of a component without settings
+        inner = node[key] = {"class_path": inner}
+    if not isinstance(inner, dict):
+        raise RecipeError(f"override `{text}`: {_dotted(path)}holds {inner!r}, which has no keys inside")
+    return inner
