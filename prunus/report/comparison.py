@@ -1,0 +1,181 @@
+"""Wide against narrow, quantity by quantity, and whether the budget was met."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from prunus.report import words
+from prunus.report.facts import MODELS, Facts, Setting
+
+# Removing zero channels may change the output by no more than this, relative to its largest value.
+LAW_TOLERANCE = 1e-5
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """One quantity of both networks; None where it was not measured."""
+
+    quantity: str  # "metric", "macs", "params", "latency", "training_seconds"
+    label: str
+    wide: float | None
+    narrow: float | None
+    show: Callable[[float | None], str]
+    remark: str = ""
+
+    @property
+    def ratio(self) -> float | None:
+        """Narrow over wide; None where either is missing or the wide one is zero."""
+        if self.wide is None or self.narrow is None or self.wide == 0:
+            return None
+        return self.narrow / self.wide
+
+    @property
+    def against(self) -> str:
+        """How narrow stands to wide, in words: points for a metric, per cent for a cost."""
+        if self.wide is None or self.narrow is None:
+            return words.ABSENT
+        if self.quantity == "metric":
+            return words.points(self.narrow - self.wide)
+        return words.percent(self.ratio)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Goal:
+    """One limit of the budget beside what the narrow network needs."""
+
+    quantity: str
+    label: str
+    limit: float  # absolute, in the quantity's own unit
+    share: float | None  # as the recipe has it, where it is relative to the wide network
+    reached: float | None
+    show: Callable[[float | None], str]
+
+    @property
+    def met(self) -> bool | None:
+        """True where the narrow network is within the limit; None where nothing was measured."""
+        return None if self.reached is None else self.reached <= self.limit * (1 + 1e-9)
+
+
+def compare(facts: Facts) -> tuple[Comparison, ...]:
+    """Return the headline quantities: the main metric, MACs, parameters, latencies, training seconds."""
+    costs = (
+        Comparison(quantity="macs", label="MACs", show=words.count, **_both(facts, "macs")),
+        Comparison(quantity="params", label="Parameters", show=words.count, **_both(facts, "params")),
+    )
+    training = Comparison(
+        quantity="training_seconds", label="Training", show=words.seconds, **_training(facts)
+    )
+    return (_metric(facts), *costs, *_latency(facts), training)
+
+
+def _metric(facts: Facts) -> Comparison:
+    """The task's main metric where both were evaluated; otherwise the last epoch's, and it says so."""
+    found = {model: next(iter(r.metrics.items()), None) for model, r in facts.evaluations.items()}
+    remark = f"{facts.split} split"
+    if not any(found.values()):
+        last = {model: epochs[-1].metrics for model, epochs in facts.epochs.items() if epochs}
+        found = {model: next(iter(metrics.items()), None) for model, metrics in last.items()}
+        remark = "validation split, last epoch so far"
+    pairs = {model: pair for model, pair in found.items() if pair is not None}
+    name = next((pair[0] for pair in pairs.values()), None)
+    values = {model: pairs[model][1] if model in pairs else None for model in MODELS}
+    label = words.metric_name(name) if name else "Metric"
+    return Comparison(
+        quantity="metric", label=label, show=words.share, remark=remark if name else "", **values
+    )
+
+
+def _both(facts: Facts, field: str) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for model in MODELS:
+        evaluation, epochs = facts.evaluations.get(model), facts.epochs.get(model)
+        source: Any = evaluation or (epochs[-1] if epochs else None)
+        values[model] = getattr(source, field) if source is not None else None
+    if values["wide"] is None and facts.shrinks:
+        # No wide network was trained: the narrow one began as wide as it was built.
+        values["wide"] = getattr(facts.shrinks[0], f"{field}_before")
+        values["remark"] = "wide: as built, not trained"
+    return values
+
+
+def _training(facts: Facts) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for model in MODELS:
+        evaluation, epochs = facts.evaluations.get(model), facts.epochs.get(model)
+        if evaluation is not None:
+            values[model] = evaluation.training_seconds
+        else:
+            values[model] = sum(epoch.seconds for epoch in epochs) if epochs else None
+    counts = {model: len(facts.epochs.get(model, ())) for model in MODELS}
+    if counts["wide"] and counts["narrow"]:
+        same = counts["wide"] == counts["narrow"]
+        values["remark"] = (
+            f"{counts['narrow']} epochs each"
+            if same
+            else (f"{counts['wide']} epochs wide, {counts['narrow']} narrow")
+        )
+    return values
+
+
+def _latency(facts: Facts) -> Iterable[Comparison]:
+    for setting, records in facts.latencies.items():
+        yield Comparison(
+            quantity="latency",
+            label=setting_name(setting, facts),
+            show=words.milliseconds,
+            remark=f"{setting.device}, {threads(setting.threads)}",
+            **{model: records[model].median_ms if model in records else None for model in MODELS},
+        )
+
+
+def threads(number: int) -> str:
+    """Return `1 thread`, `2 threads`."""
+    return f"{number} thread{'' if number == 1 else 's'}"
+
+
+def setting_name(setting: Setting, facts: Facts) -> str:
+    """Return the backend's name, with whatever else tells it apart from the run's other settings."""
+    same = [other for other in facts.latencies if other.backend == setting.backend]
+    told = {
+        "device": setting.device,
+        "threads": threads(setting.threads),
+        "precision": setting.precision,
+        "input_shape": words.shape(setting.input_shape),
+    }
+    apart = [text for field, text in told.items() if len({getattr(other, field) for other in same}) > 1]
+    return ", ".join([words.backend_name(setting.backend), *apart])
+
+
+def goals(facts: Facts) -> tuple[Goal, ...]:
+    """Return the limits in the recipe's `budget`: up to 1 relative to the wide network, above absolute."""
+    settings = facts.run.recipe.get("budget") if facts.run else None
+    if not isinstance(settings, dict):
+        return ()
+    settings = settings.get("init_args", settings)
+    found = []
+    for row in compare(facts):
+        limit = settings.get("latency_ms" if row.quantity == "latency" else row.quantity)
+        if isinstance(limit, bool) or not isinstance(limit, int | float) or row.quantity == "metric":
+            continue
+        relative = limit <= 1 and row.quantity != "latency"
+        absolute = (limit * row.wide if row.wide is not None else math.nan) if relative else limit
+        found.append(
+            Goal(
+                quantity=row.quantity,
+                label=row.label,
+                limit=absolute,
+                share=limit if relative else None,
+                reached=None if math.isnan(absolute) else row.narrow,
+                show=row.show,
+            )
+        )
+    return tuple(found)
+
+
+def law(facts: Facts) -> float | None:
+    """Return the largest relative change of the output over all removals of zero channels."""
+    changes = [record.max_rel_diff for record in facts.removals]
+    changes += [record.max_rel_diff for record in facts.shrinks]
+    # NaN compares false with everything: it must not hide behind a smaller number.
+    return next((change for change in changes if math.isnan(change)), max(changes, default=None))

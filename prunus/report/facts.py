@@ -1,0 +1,121 @@
+"""A run's records, sorted into what a reader asks for.
+
+A resumed or repeated run writes some records twice; the later one holds, for it describes the network
+that is in the folder now. A run may be incomplete: whatever was not recorded is None or empty here.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
+
+from prunus.records import (
+    EditRecord,
+    EpochRecord,
+    EvaluationRecord,
+    LatencyRecord,
+    NoteRecord,
+    ParityRecord,
+    Record,
+    RemovalRecord,
+    RunRecord,
+    SampleRecord,
+    ShrinkRecord,
+    WidthsRecord,
+)
+
+MODELS = ("wide", "narrow")
+# The split that was kept from every decision comes first.
+SPLITS = ("test", "validation", "train")
+
+R = TypeVar("R", bound=Record)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Setting:
+    """The conditions of a latency measurement: networks are compared only under equal ones."""
+
+    backend: str
+    device: str
+    threads: int
+    precision: str
+    input_shape: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What the records of one run say, by subject; dictionaries go by model: "wide", "narrow"."""
+
+    run: RunRecord | None
+    epochs: dict[str, tuple[EpochRecord, ...]]
+    shrinks: tuple[ShrinkRecord, ...]
+    widths: WidthsRecord | None
+    split: str | None  # the one on which `evaluations` were made
+    evaluations: dict[str, EvaluationRecord]
+    latencies: dict[Setting, dict[str, LatencyRecord]]
+    parities: tuple[ParityRecord, ...]
+    removals: tuple[RemovalRecord, ...]
+    edits: tuple[EditRecord, ...]
+    samples: tuple[SampleRecord, ...]
+    notes: tuple[str, ...]
+
+
+def gather(records: Sequence[Record]) -> Facts:
+    """Sort `records` by subject; where two say the same thing of the same network, the later one holds."""
+    runs = of_type(RunRecord, records)
+    widths = of_type(WidthsRecord, records)
+    split, evaluations = _evaluations(of_type(EvaluationRecord, records))
+    latest_shrinks = {record.epoch: record for record in of_type(ShrinkRecord, records)}
+    parities = {(r.model, r.backend): r for r in of_type(ParityRecord, records)}
+    samples = {record.index: record for record in of_type(SampleRecord, records)}
+    return Facts(
+        run=runs[-1] if runs else None,
+        epochs=_epochs(of_type(EpochRecord, records)),
+        shrinks=tuple(latest_shrinks[epoch] for epoch in sorted(latest_shrinks)),
+        widths=widths[-1] if widths else None,
+        split=split,
+        evaluations=evaluations,
+        latencies=_latencies(of_type(LatencyRecord, records)),
+        parities=tuple(parities.values()),
+        removals=of_type(RemovalRecord, records),
+        edits=of_type(EditRecord, records),
+        samples=tuple(samples[index] for index in sorted(samples)),
+        notes=tuple(dict.fromkeys(record.text for record in of_type(NoteRecord, records))),
+    )
+
+
+def of_type(cls: type[R], records: Iterable[Record]) -> tuple[R, ...]:
+    """Return the records of type `cls`, in their order."""
+    return tuple(record for record in records if isinstance(record, cls))
+
+
+def _epochs(records: Sequence[EpochRecord]) -> dict[str, tuple[EpochRecord, ...]]:
+    found: dict[str, dict[int, EpochRecord]] = {}
+    for record in records:
+        found.setdefault(record.model, {})[record.epoch] = record
+    return {model: tuple(epochs[epoch] for epoch in sorted(epochs)) for model, epochs in found.items()}
+
+
+def _evaluations(records: Sequence[EvaluationRecord]) -> tuple[str | None, dict[str, EvaluationRecord]]:
+    """Choose one split: one on which most networks were evaluated, and of those the most independent."""
+    by_split: dict[str, dict[str, EvaluationRecord]] = {}
+    for record in records:
+        by_split.setdefault(record.split, {})[record.model] = record
+    if not by_split:
+        return None, {}
+    order = {split: place for place, split in enumerate(SPLITS)}
+    split = min(by_split, key=lambda name: (-len(by_split[name]), order.get(name, len(order))))
+    return split, by_split[split]
+
+
+def _latencies(records: Sequence[LatencyRecord]) -> dict[Setting, dict[str, LatencyRecord]]:
+    found: dict[Setting, dict[str, LatencyRecord]] = {}
+    for record in records:
+        setting = Setting(
+            backend=record.backend,
+            device=record.device,
+            threads=record.threads,
+            precision=record.precision,
+            input_shape=record.input_shape,
+        )
+        found.setdefault(setting, {})[record.model] = record
+    return found

@@ -1,0 +1,124 @@
+"""The run in plain words: a title, a few sentences, and the checks it passed or failed."""
+
+import dataclasses
+from collections.abc import Iterable
+
+from prunus.report import words
+from prunus.report.comparison import LAW_TOLERANCE, Comparison, Goal, goals, law
+from prunus.report.facts import Facts
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Check:
+    """One promise and whether it was kept; `passed` is None where it was not measured."""
+
+    name: str
+    passed: bool | None
+    text: str
+
+
+def title(rows: Iterable[Comparison], facts: Facts) -> str:
+    """Return the result in one line, or the run's name where nothing can be compared yet."""
+    found = {row.quantity: row for row in reversed(list(rows)) if row.ratio is not None}
+    parts = []
+    if "macs" in found:
+        parts.append(f"{found['macs'].against} of the MACs")
+    if "latency" in found:
+        parts.append(f"{found['latency'].against} of the latency")
+    if "metric" in found:
+        parts.append(f"{found['metric'].label} {found['metric'].against}")
+    return ", ".join(parts) or (facts.run.name if facts.run else "A run without records")
+
+
+def sentences(rows: Iterable[Comparison], facts: Facts) -> tuple[str, ...]:
+    """Return what a colleague would be told; a quantity of which one side is missing is left out."""
+    rows = tuple(row for row in rows if row.wide is not None and row.narrow is not None)
+    tell = {
+        "metric": _metric,
+        "macs": _cost,
+        "params": _cost,
+        "latency": _speed,
+        "training_seconds": _training,
+    }
+    told = tuple(tell[row.quantity](row, facts) for row in rows)
+    if "wide" not in facts.evaluations and "narrow" in facts.evaluations:
+        told += ("No wide network was trained in this run, so there is no accuracy to compare with.",)
+    return told or ("This run has not recorded enough yet to compare a wide and a narrow network.",)
+
+
+def _metric(row: Comparison, facts: Facts) -> str:
+    narrow = facts.evaluations.get("narrow")
+    where = f"On {narrow.images} images of the {facts.split} split" if narrow else f"On the {row.remark}"
+    return (
+        f"{where} the narrow network reaches {row.show(row.narrow)} {row.label}, "
+        f"the wide one {row.show(row.wide)} ({row.against})."
+    )
+
+
+def _cost(row: Comparison, facts: Facts) -> str:
+    name = row.label if row.label.isupper() or row.label == "MACs" else row.label.lower()
+    return f"It needs {row.show(row.narrow)} of {row.show(row.wide)} {name} ({row.against})."
+
+
+def _speed(row: Comparison, facts: Facts) -> str:
+    times = f"{row.show(row.narrow)} instead of {row.show(row.wide)}"
+    return f"On {row.label} one input takes {times}: {_faster(row)}."
+
+
+def _faster(row: Comparison) -> str:
+    if not row.wide or not row.narrow:
+        return row.against
+    factor = row.wide / row.narrow
+    if 0.98 < factor < 1.02:
+        return "no faster"
+    return f"{factor:.1f} times as fast" if factor > 1 else f"slower, {1 / factor:.2f} times the wait"
+
+
+def _training(row: Comparison, facts: Facts) -> str:
+    return (
+        f"Training it, shrinking included, took {row.show(row.narrow)} against {row.show(row.wide)} "
+        f"for the wide network ({row.against})."
+    )
+
+
+def checks(facts: Facts) -> tuple[Check, ...]:
+    """Return the run's promises: the budget, parity of the exported networks, the law of removal."""
+    limits = tuple(_budget(goal) for goal in goals(facts))
+    return (*(limits or (_no_budget(),)), _parity(facts), _law(facts))
+
+
+def _no_budget() -> Check:
+    return Check(name="Budget", passed=None, text="no budget was set in the recipe")
+
+
+def _budget(goal: Goal) -> Check:
+    name = f"Budget: {goal.label}"
+    if goal.reached is None:
+        return Check(name=name, passed=None, text="not measured yet")
+    asked = f" ({words.percent(goal.share)} of the wide network)" if goal.share is not None else ""
+    verdict = (
+        f"met: {goal.show(goal.reached)} within" if goal.met else f"missed: {goal.show(goal.reached)} above"
+    )
+    return Check(name=name, passed=goal.met, text=f"{verdict} {goal.show(goal.limit)}{asked}")
+
+
+def _parity(facts: Facts) -> Check:
+    if not facts.parities:
+        return Check(name="Parity", passed=None, text="no exported network was compared with its source")
+    failed = [record for record in facts.parities if not record.passed]
+    if failed:
+        where = ", ".join(f"{record.model} on {words.backend_name(record.backend)}" for record in failed)
+        return Check(name="Parity", passed=False, text=f"failed: {where}")
+    worst = max(record.max_rel_diff for record in facts.parities)
+    text = f"passed: exported networks equal PyTorch to {words.tiny(worst)}"
+    return Check(name="Parity", passed=True, text=text)
+
+
+def _law(facts: Facts) -> Check:
+    change = law(facts)
+    if change is None:
+        return Check(name="Removal", passed=None, text="no removal was measured")
+    passed = change <= LAW_TOLERANCE
+    verdict, bound = ("exact", "within") if passed else ("not exact", "beyond")
+    text = f"{verdict}: the output changed by {words.tiny(change)}, {bound} {LAW_TOLERANCE:g}"
+    return Check(name="Removal", passed=passed, text=text)

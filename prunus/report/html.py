@@ -1,0 +1,161 @@
+"""report.html: one file that shows a run, opens without a network and can be sent to a colleague."""
+
+import base64
+import gzip
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import markupsafe
+import plotly.offline
+
+from prunus import records
+from prunus.errors import RecordError
+from prunus.report import headline, plots, words
+from prunus.report.comparison import LAW_TOLERANCE, Goal, compare, goals, law, setting_name, threads
+from prunus.report.facts import MODELS, Facts, gather
+
+FILE_NAME = "report.html"
+HERE = Path(__file__).parent
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+# Fields of EpochRecord ("metric": the main one) and what a reader calls them.
+BY_EPOCH = {"macs": "MACs", "channels": "Channels alive", "metric": "Metric", "seconds": "Seconds an epoch"}
+
+
+def write(folder: Path) -> Path:
+    """Write `folder/report.html` from the records and images in `folder` and return its path.
+
+    The file holds everything that it shows, plotly.js included; no network is asked. A section for
+    which the run recorded nothing says so. An older report is replaced only by a whole new one.
+
+    Raises:
+        RecordError: `folder` holds no readable records, or the report cannot be written there.
+    """
+    folder = Path(folder)
+    page = render(gather(records.read(folder)), folder)
+    path, aside = folder / FILE_NAME, folder / f"{FILE_NAME}.{os.getpid()}.partial"
+    try:
+        with aside.open("w", encoding="utf-8") as file:
+            file.write(page)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise RecordError(
+            f"{path} cannot be written ({error.strerror or error}): free some space there or allow writing, "
+            f"then run `prunus report {folder}`"
+        ) from error
+    return path
+
+
+def render(facts: Facts, folder: Path) -> str:
+    """Return the page that tells `facts`; images and the recipe's text are read from `folder`."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"name": words.backend_name, "raw": _raw}
+    return environment.get_template("template.html").render(context(facts, folder))
+
+
+def context(facts: Facts, folder: Path) -> dict[str, Any]:
+    """Return all that the template shows, by name."""
+    rows = compare(facts)
+    return {
+        "facts": facts,
+        "words": words,
+        "models": MODELS,
+        "rows": rows,
+        "title": headline.title(rows, facts),
+        "sentences": headline.sentences(rows, facts),
+        "checks": headline.checks(facts),
+        "goals": goals(facts),
+        "law": law(facts),
+        "law_tolerance": LAW_TOLERANCE,
+        "metric_label": rows[0].label,
+        "classes": plots.class_names(facts.evaluations),
+        "settings": [(setting_name(s, facts), s, found) for s, found in facts.latencies.items()],
+        "threads": threads,
+        "figures": figures(facts),
+        "by_epoch": BY_EPOCH | {"metric": f"{rows[0].label}, validation"},
+        "samples": [_sample(sample, folder) for sample in facts.samples],
+        "recipe": _recipe(facts, folder),
+        "style": _own("style.css"),
+        "script": _own("report.js"),
+        "plotly": _plotly(),
+    }
+
+
+def figures(facts: Facts) -> dict[str, plots.Figure]:
+    """Return the figures for which there are records, by name."""
+    found: dict[str, plots.Figure] = {}
+    if facts.widths is not None and facts.widths.layers:
+        found["widths"] = plots.widths(facts.widths)
+    limits: dict[str, Goal] = {goal.quantity: goal for goal in goals(facts)}
+    if facts.epochs:
+        found |= {name: plots.by_epoch(facts.epochs, name, limits.get(name)) for name in BY_EPOCH}
+    if plots.class_names(facts.evaluations):
+        found["classes"] = plots.per_class(facts.evaluations)
+    if facts.latencies:
+        named = [(setting_name(setting, facts), pair) for setting, pair in facts.latencies.items()]
+        found["latency"] = plots.latency(named)
+    return found
+
+
+def _sample(sample: records.SampleRecord, folder: Path) -> dict[str, Any]:
+    paths: Mapping[str, str | None] = {
+        "image": sample.image,
+        "truth": sample.truth,
+        "wide": sample.wide,
+        "narrow": sample.narrow,
+    }
+    return {"index": sample.index, "pictures": {name: _picture(path, folder) for name, path in paths.items()}}
+
+
+def _picture(path: str | None, folder: Path) -> dict[str, str]:
+    """Return a PNG as a data URI (`uri`), or why there is none (`absent`)."""
+    if path is None:
+        return {"absent": "not part of this run"}
+    file = folder / path
+    # A record names files of its run; a report that is sent around must carry nothing else along.
+    if not file.resolve().is_relative_to(folder.resolve()):
+        return {"absent": f"{path} lies outside the run folder"}
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        return {"absent": f"{path}: {error.strerror}"}
+    if not content.startswith(PNG_SIGNATURE):
+        return {"absent": f"{path} is not a PNG file"}
+    return {"uri": "data:image/png;base64," + base64.b64encode(content).decode("ascii")}
+
+
+def _recipe(facts: Facts, folder: Path) -> str:
+    """The recipe as its author can use it again: the run's own YAML, else the recorded values as JSON."""
+    file = folder / "recipe.yaml"
+    if file.is_file():
+        return file.read_text(encoding="utf-8", errors="replace")
+    return json.dumps(facts.run.recipe, indent=2, ensure_ascii=False) if facts.run else ""
+
+
+def _own(name: str) -> markupsafe.Markup:
+    """A file of this folder, to be placed as it is."""
+    return markupsafe.Markup((HERE / name).read_text(encoding="utf-8"))
+
+
+def _plotly() -> str:
+    """plotly.js, compressed from 4.8 MB to 1.9 MB; the page's script unpacks it by the browser's own gzip."""
+    packed = gzip.compress(plotly.offline.get_plotlyjs().encode("utf-8"), compresslevel=9, mtime=0)
+    return base64.b64encode(packed).decode("ascii")
+
+
+def _raw(value: Any) -> str:
+    """A number as recorded, all digits, for `<data value>`."""
+    return "" if value is None or (isinstance(value, float) and math.isnan(value)) else repr(value)

@@ -1,0 +1,150 @@
+"""Figures from records, as plain data for plotly.js: `{"data": [traces], "layout": {...}}`.
+
+A figure names no colour. Each trace says its role (`meta.role`: wide, narrow, budget) and the page's
+script gives it the colour of the scheme in which it is read or printed.
+"""
+
+import html
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from prunus.records import EpochRecord, EvaluationRecord, LatencyRecord, WidthsRecord
+from prunus.report.comparison import Goal
+
+Figure = dict[str, Any]
+
+LABEL_LENGTH = 24
+MARKERS_UP_TO = 40  # epochs; with more, markers touch each other
+
+
+def widths(record: WidthsRecord) -> Figure:
+    """Units per layer: the learned number inside the initial one (the talk's slides 71 and 72)."""
+    places = list(range(len(record.layers)))
+    names = [label(name) for name in record.layers]
+    pairs = list(zip(record.learned, record.initial, strict=True))
+    hover = [[name, f"{kept} of {built} units"] for name, (kept, built) in zip(names, pairs, strict=True)]
+    traces = [
+        _trace("bar", role, places, values, name)
+        | {"customdata": hover, "hovertemplate": "%{customdata[0]}<br>%{customdata[1]}<extra></extra>"}
+        for role, values, name in (
+            ("wide", record.initial, "as built"),
+            ("narrow", record.learned, "learned"),
+        )
+    ]
+    xaxis = {"tickvals": places, "ticktext": [shortened(name) for name in record.layers], "automargin": True}
+    xaxis |= {"range": [-0.6, len(places) - 0.4], "showgrid": False, "tickfont": {"size": 11}}
+    xaxis |= {"tickangle": -60 if len(places) > 6 else 0}
+    layout = _layout(430, xaxis=xaxis, yaxis={**_axis("units"), "rangemode": "tozero"})
+    return {"data": traces, "layout": layout | {"barmode": "overlay", "bargap": 0.18}}
+
+
+def by_epoch(epochs: Mapping[str, Sequence[EpochRecord]], field: str, goal: Goal | None = None) -> Figure:
+    """One quantity of each training by epoch: a field of the records, or "metric" for the main metric."""
+    is_metric = field == "metric"
+    form = {"metric": ".1%", "loss": ".3~g", "seconds": ".3~g"}.get(field, ".3~s")
+    traces = []
+    for role in ("wide", "narrow"):
+        records = epochs.get(role, ())
+        values = [_finite(main_metric(r) if is_metric else getattr(r, field)) for r in records]
+        if any(value is not None for value in values):
+            line = _trace("scatter", role, [r.epoch for r in records], values, role)
+            line["mode"] = "lines+markers" if len(records) <= MARKERS_UP_TO else "lines"
+            traces.append(line | {"hovertemplate": f"epoch %{{x}}: %{{y:{form}}}<extra>{role}</extra>"})
+    last = max((r.epochs for records in epochs.values() for r in records), default=1)
+    if goal is not None and math.isfinite(goal.limit):
+        line = _trace("scatter", "budget", [1, max(last, 2)], [goal.limit] * 2, "budget")
+        traces.append(line | {"mode": "lines", "hovertemplate": f"budget: %{{y:{form}}}<extra></extra>"})
+    percent = {"tickformat": ".0%"} if is_metric else {"tickformat": "~s", "rangemode": "tozero"}
+    xaxis = {**_axis("epoch"), "range": [0.6, max(last, 2) + 0.4], "showgrid": False, "tickformat": "d"}
+    xaxis |= {"dtick": 1} if last <= 12 else {"nticks": 9}
+    return {"data": traces, "layout": _layout(260, xaxis=xaxis, yaxis={**_axis(""), **percent})}
+
+
+def per_class(evaluations: Mapping[str, EvaluationRecord]) -> Figure:
+    """The main metric of each class, wide and narrow side by side, first class on top."""
+    names = class_names(evaluations)
+    places = list(range(len(names)))
+    traces = []
+    # Plotly stacks a group of horizontal bars upwards: with the axis reversed, wide comes out on top.
+    for role in (role for role in ("wide", "narrow") if role in evaluations):
+        values = [_finite(evaluations[role].per_class.get(name)) for name in names]
+        bars = _trace("bar", role, values, places, role) | {"orientation": "h"}
+        bars |= {"customdata": [[label(name)] for name in names]}
+        traces.append(bars | {"hovertemplate": f"%{{customdata[0]}}: %{{x:.1%}}<extra>{role}</extra>"})
+    yaxis = {"tickvals": places, "ticktext": [shortened(name) for name in names], "automargin": True}
+    yaxis |= {"autorange": "reversed", "showgrid": False}
+    layout = _layout(70 + 36 * len(names), yaxis=yaxis, xaxis={"range": [0, 1], "tickformat": ".0%"})
+    return {"data": traces, "layout": layout | {"barmode": "group", "bargap": 0.3, "bargroupgap": 0.08}}
+
+
+def latency(records: Sequence[tuple[str, Mapping[str, LatencyRecord]]]) -> Figure:
+    """Median latency of each setting (its name and its records by model); the whisker ends at p95."""
+    places = list(range(len(records)))
+    traces = []
+    for role in ("wide", "narrow"):
+        pairs = [(place, found[role]) for place, (_, found) in enumerate(records) if role in found]
+        if not pairs:
+            continue
+        medians = [_finite(record.median_ms) for _, record in pairs]
+        bars = _trace("bar", role, [place for place, _ in pairs], medians, role)
+        above = [_finite(record.p95_ms - record.median_ms) for _, record in pairs]
+        bars["error_y"] = {"type": "data", "array": above, "symmetric": False, "arrayminus": [0] * len(above)}
+        bars["customdata"] = [[_finite(record.p95_ms)] for _, record in pairs]
+        hover = f"median %{{y:.3~g}} ms, p95 %{{customdata[0]:.3~g}} ms<extra>{role}</extra>"
+        traces.append(bars | {"hovertemplate": hover})
+    xaxis = {"tickvals": places, "ticktext": [wrapped(name) for name, _ in records], "showgrid": False}
+    xaxis |= {"range": [-0.7, len(records) - 0.3], "automargin": True}
+    layout = _layout(320, xaxis=xaxis, yaxis={**_axis("milliseconds"), "rangemode": "tozero"})
+    return {"data": traces, "layout": layout | {"barmode": "group", "bargap": 0.45, "bargroupgap": 0.08}}
+
+
+def class_names(evaluations: Mapping[str, EvaluationRecord]) -> list[str]:
+    """Return the classes of all evaluations, each once, in their order."""
+    return list(dict.fromkeys(name for record in evaluations.values() for name in record.per_class))
+
+
+def main_metric(record: EpochRecord) -> float | None:
+    """Return the task's main metric: the first."""
+    return next(iter(record.metrics.values()), None)
+
+
+def label(name: str) -> str:
+    """Return `name` for plotly.js, which takes a label for markup of its own."""
+    return html.escape(name, quote=False)
+
+
+def shortened(name: str) -> str:
+    """Return a tick label; of a long path the end tells layers apart."""
+    return label(name if len(name) <= LABEL_LENGTH else "\u2026" + name[1 - LABEL_LENGTH :])
+
+
+def wrapped(name: str) -> str:
+    """Return a tick label with a line for each of its parts."""
+    return "<br>".join(label(part) for part in name.split(", "))
+
+
+def _trace(kind: str, role: str, x: Sequence[Any], y: Sequence[Any], name: str) -> dict[str, Any]:
+    return {"type": kind, "x": list(x), "y": list(y), "name": name, "meta": {"role": role}}
+
+
+def _axis(title: str) -> dict[str, Any]:
+    return {"title": {"text": title}, "automargin": True} if title else {"automargin": True}
+
+
+def _layout(height: int, *, xaxis: dict[str, Any], yaxis: dict[str, Any] | None = None) -> dict[str, Any]:
+    # Fixed ranges leave a phone's swipe to the page.
+    layout: dict[str, Any] = {
+        "height": height,
+        "showlegend": False,
+        "hovermode": "closest",
+        "dragmode": False,
+    }
+    layout["margin"] = {"l": 48, "r": 12, "t": 12, "b": 44}
+    layout["xaxis"] = {"fixedrange": True, "zeroline": False, **xaxis}
+    return layout | {"yaxis": {"fixedrange": True, "zeroline": False, **(yaxis or {})}}
+
+
+def _finite(value: float | None) -> float | None:
+    """JSON has no NaN: what is not a finite number leaves a gap in the figure."""
+    return value if value is not None and math.isfinite(value) else None

@@ -1,0 +1,111 @@
+"""Numbers and names as a reader wants them: `0.4213` is `42.1 %`, `onnxruntime` is `ONNX Runtime`."""
+
+import math
+from typing import TypeGuard
+
+ABSENT = "n/a"
+MINUS = "\u2212"
+GAP = "\u00a0"  # keeps a number and its unit on one line
+BACKENDS = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "tensorrt": "TensorRT", "torch": "PyTorch"}
+METRICS = {"miou": "mIoU", "map": "mAP", "top1": "top-1 accuracy", "top5": "top-5 accuracy"}
+
+
+def backend_name(backend: str) -> str:
+    """Return the name that the backend's makers use; a backend unknown here keeps its own."""
+    return BACKENDS.get(backend, backend)
+
+
+def metric_name(metric: str) -> str:
+    """Return the metric's usual spelling; one unknown here has its underscores opened."""
+    return METRICS.get(metric, metric.replace("_", " "))
+
+
+def share(value: float | None) -> str:
+    """Return a number of [0, 1] as a percentage with three figures: `0.4213` is `42.1 %`."""
+    if not _printable(value):
+        return _odd(value)
+    percent = 100 * value
+    return f"{percent:.2f}{GAP}%" if 0 < abs(percent) < 10 else f"{percent:.1f}{GAP}%"
+
+
+def percent(value: float | None) -> str:
+    """Return a ratio as whole per cents, for a sentence: `0.3849` is `38 %`."""
+    if not _printable(value):
+        return _odd(value)
+    return f"{100 * value:.0f}{GAP}%" if abs(value) >= 0.095 else f"{100 * value:.1f}{GAP}%"
+
+
+def points(difference: float | None) -> str:
+    """Return a difference of two numbers of [0, 1] in signed percentage points."""
+    if not _printable(difference):
+        return _odd(difference)
+    text = f"{abs(100 * difference):.1f}"
+    if float(text) == 0:
+        return f"\u00b10.0{GAP}points"
+    return f"{'+' if difference > 0 else MINUS}{text}{GAP}points"
+
+
+def count(value: float | None) -> str:
+    """Return a count with three figures and a unit prefix: `1_834_000` is `1.83 M`."""
+    if not _printable(value):
+        return _odd(value)
+    # 999.5 would be shown as 1000 of the smaller prefix: it belongs to the next.
+    for size, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= 0.9995 * size:
+            return f"{figures(value / size)}{GAP}{prefix}"
+    return f"{value:g}"
+
+
+def figures(value: float) -> str:
+    """Return three significant figures without an exponent."""
+    if value == 0:
+        return "0"
+    decimals = 2 - math.floor(math.log10(abs(float(f"{value:.2e}"))))
+    return f"{value:.{max(0, min(decimals, 6))}f}"
+
+
+def milliseconds(value: float | None) -> str:
+    """Return a time in milliseconds: `9.4321` is `9.43 ms`."""
+    return f"{figures(value)}{GAP}ms" if _printable(value) else _odd(value)
+
+
+def megabytes(value: float | None) -> str:
+    """Return a size in megabytes: `182.3` is `182 MB`."""
+    return f"{figures(value)}{GAP}MB" if _printable(value) else _odd(value)
+
+
+def seconds(value: float | None) -> str:
+    """Return a duration of seconds: `125.3` is `2 min 5 s`."""
+    if not _printable(value):
+        return _odd(value)
+    if value < 60:
+        return f"{figures(value)}{GAP}s"
+    minutes, rest = divmod(round(value), 60)
+    if minutes < 60:
+        return f"{minutes}{GAP}min {rest}{GAP}s"
+    return f"{minutes // 60}{GAP}h {minutes % 60}{GAP}min"
+
+
+def tiny(value: float | None) -> str:
+    """Return a difference that is hoped to be small: `3.1e-07`."""
+    if not _printable(value):
+        return _odd(value)
+    return "0" if value == 0 else f"{value:.1e}"
+
+
+def number(value: float | None, places: int = 4) -> str:
+    """Return a plain number, for instance a loss."""
+    return f"{value:.{places}f}" if _printable(value) else _odd(value)
+
+
+def shape(sizes: tuple[int, ...]) -> str:
+    """Return a tensor's shape: `1 x 3 x 128 x 256` with the multiplication sign."""
+    return " \u00d7 ".join(str(size) for size in sizes)
+
+
+def _printable(value: float | None) -> TypeGuard[float]:
+    return value is not None and math.isfinite(value)
+
+
+def _odd(value: float | None) -> str:
+    return ABSENT if value is None else str(value)
