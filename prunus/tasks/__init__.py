@@ -1,1 +1,1 @@
-"""TBD."""
+"""What a network is trained for: the loss, the metric, how an output is read."""

@@ -1,0 +1,184 @@
+"""Semantic segmentation: class-weighted cross-entropy, intersection over union over a whole set."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from prunus import compat  # noqa: F401 - torchmetrics imports torchvision, which must be prepared first
+from prunus.errors import RecipeError, TrainingError
+
+from torchmetrics.classification import MulticlassConfusionMatrix  # isort: skip - after compat
+
+Metrics = dict[str, float]
+PerClass = dict[str, float | None]
+
+
+class SegmentationSource(Protocol):
+    """What the task asks of the data."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the C classes, in the order of their mask values."""
+
+    @property
+    def ignore_index(self) -> int:
+        """The mask value that stands for no class (void)."""
+
+    def class_frequencies(self) -> Tensor:
+        """Share of each class in the non-void pixels of the training masks: [C], sums to 1."""
+
+
+def class_weights(frequencies: Tensor, offset: float) -> Tensor:
+    """Return w_c = 1 / ln(offset + p_c), which favours rare classes: [C] to [C].
+
+    Paszke et al. 2016 (ENet), section 5.2; ERFNet takes offset 1.2 for its encoder's stage, 1.10 after it.
+
+    Raises:
+        RecipeError: an offset of 1 or less, where the weight of an absent class is infinite or negative.
+    """
+    if not offset > 1:
+        raise RecipeError(
+            f"class_weight_offset must be above 1, not {offset}: the weight of a class is 1 / ln(offset + "
+            "its frequency); usual are 1.02 to 1.2, and null gives all classes the same weight"
+        )
+    return 1 / torch.log(offset + frequencies)
+
+
+def intersection_over_union(confusion: Tensor) -> list[float | None]:
+    """Return tp / (tp + fp + fn) of each class, from pixel counts [C truth, C prediction].
+
+    None where the denominator is zero: the class is in no truth and in no prediction. Everingham et al. 2010
+    (Pascal VOC), section 4.4; the counts are those of a whole set, never a mean over images.
+    """
+    true_positive = confusion.diagonal()
+    union = confusion.sum(0) + confusion.sum(1) - true_positive
+    return [
+        hit / total if total else None
+        for hit, total in zip(true_positive.tolist(), union.tolist(), strict=True)
+    ]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Segmentation:
+    """Settings of the task. `class_weight_offset` k gives the weights 1 / ln(k + p_c); None gives none."""
+
+    class_weight_offset: float | None = 1.10
+
+    def bind(self, data: SegmentationSource) -> "BoundSegmentation":
+        """Return the task for the classes of `data`.
+
+        Raises:
+            RecipeError: a `class_weight_offset` that gives no weights.
+        """
+        weights = None
+        if self.class_weight_offset is not None:
+            weights = class_weights(data.class_frequencies(), self.class_weight_offset)
+        return BoundSegmentation(
+            class_names=data.class_names, ignore_index=data.ignore_index, class_weights=weights
+        )
+
+
+class BoundSegmentation:
+    """The task for C known classes.
+
+    Outputs are scores [N, C, h, w], targets int64 masks [N, H, W]. Where a network answers at a lower
+    resolution (an encoder trained alone, at 1/8), the mask is sampled down to it, to the nearest pixel.
+    """
+
+    main_metric = "miou"
+
+    def __init__(
+        self, *, class_names: Sequence[str], ignore_index: int = 255, class_weights: Tensor | None = None
+    ) -> None:
+        self.class_names = tuple(class_names)
+        self.ignore_index = ignore_index
+        self.class_weights = torch.ones(len(self.class_names)) if class_weights is None else class_weights
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Return sum_i w[y_i] ce_i / sum_i w[y_i] over the pixels i that are not void; 0 if all are.
+
+        Raises:
+            TrainingError: an output that does not fit the classes or the target.
+        """
+        target = self._matched(output, target)
+        weights = self.class_weights.to(output.device)
+        scores = output.float()  # half precision would lose the small terms of a long sum
+        total = functional.cross_entropy(
+            scores, target, weights, ignore_index=self.ignore_index, reduction="sum"
+        )
+        valid = target != self.ignore_index
+        normaliser = (weights[target.where(valid, 0)] * valid).sum()
+        return total / normaliser.clamp(min=torch.finfo(normaliser.dtype).tiny)
+
+    def predict(self, output: Tensor) -> Tensor:
+        """Return the class of each pixel: scores [N, C, h, w] to int64 [N, h, w]."""
+        return output.argmax(dim=1)
+
+    def metrics(self) -> "SegmentationMetrics":
+        """Return an empty metric to be fed a whole set."""
+        return SegmentationMetrics(self)
+
+    def _matched(self, output: Tensor, target: Tensor) -> Tensor:
+        """The target at the output's resolution."""
+        num_classes = len(self.class_names)
+        if output.dim() != 4 or output.shape[1] != num_classes or output.shape[0] != target.shape[0]:
+            raise TrainingError(
+                f"the network's output has shape {list(output.shape)} for masks {list(target.shape)}; "
+                f"segmentation of {num_classes} classes needs [{target.shape[0]}, {num_classes}, h, w]"
+            )
+        if output.shape[2:] == target.shape[1:]:
+            return target
+        factor = target.shape[1] // max(1, output.shape[2])
+        if [side * factor for side in output.shape[2:]] != list(target.shape[1:]):
+            raise TrainingError(
+                f"the network's output is {output.shape[2]} x {output.shape[3]} and the mask "
+                f"{target.shape[1]} x {target.shape[2]}: they must be equal, or the mask a whole "
+                "multiple of the output"
+            )
+        return target[:, factor // 2 :: factor, factor // 2 :: factor].contiguous()
+
+
+class SegmentationMetrics:
+    """Counts pixels over a set: a confusion matrix [C truth, C prediction], void left out.
+
+    Under distributed training the counts of all processes are summed by torchmetrics.
+    """
+
+    def __init__(self, task: BoundSegmentation) -> None:
+        self._task = task
+        self._confusion = MulticlassConfusionMatrix(
+            num_classes=len(task.class_names), ignore_index=task.ignore_index, validate_args=False
+        )
+
+    def update(self, output: Tensor, target: Tensor) -> None:
+        """Count a batch: scores [N, C, h, w] against masks [N, H, W]."""
+        target = self._task._matched(output, target)
+        self._confusion.to(output.device).update(self._task.predict(output), target)
+
+    def compute(self) -> tuple[Metrics, PerClass]:
+        """Return ({"miou", "pixel_accuracy"}, IoU by class name), all in [0, 1].
+
+        A class that is in no truth and in no prediction has the IoU None and is left out of the mean.
+
+        Raises:
+            TrainingError: no pixel was counted, so that nothing is defined.
+        """
+        confusion = self._confusion.compute().cpu()
+        counted = int(confusion.sum())
+        if not counted:
+            raise TrainingError(
+                "the metrics have seen no pixel that is not void; check that the split has images and that "
+                f"its masks hold classes, not only the void value {self._task.ignore_index}"
+            )
+        per_class = intersection_over_union(confusion)
+        defined = [value for value in per_class if value is not None]
+        metrics = {
+            self._task.main_metric: math.fsum(defined) / len(defined),
+            "pixel_accuracy": int(confusion.diagonal().sum()) / counted,
+        }
+        return metrics, dict(zip(self._task.class_names, per_class, strict=True))
