@@ -49,7 +49,7 @@ def resolve(cls: type[T], path: Path | str, overrides: Sequence[str] = ()) -> di
     check(cls, source.values, (), source)
     parser = _parser(cls)
     try:
-        text = parser.dump(parser.parse_object(source.values), skip_none=False, format="yaml")
+        text = parser.dump(parser.parse_object(source.values), skip_unset=False, format="yaml")
     except (argparse.ArgumentError, ValueError, TypeError, KeyError) as error:
         raise RecipeError(f"{source.name}: {error}") from error
     resolved: dict[str, Any] = parse_yaml(text)

@@ -158,6 +158,8 @@ def _check_leaf(hint: Any, value: Any, path: KeyPath, source: Source) -> None:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--value", type=hint)
     try:
+        if value is None and hint not in (Any, object, None):
+            raise TypeError("jsonargparse would take null for `not given`")
         parser.parse_object({"value": value})
     except (argparse.ArgumentError, ValueError, TypeError) as error:
         raise source.error(path, f"must be {_describe(hint)}, not {value!r}") from error

@@ -1,0 +1,370 @@
+import abc
+import enum
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+import pytest
+import yaml
+from torch import nn
+
+from prunus import recipe
+from prunus.errors import RecipeError
+
+HERE = __name__  # the dotted path under which recipes find the classes of this file
+
+
+class Colour(enum.Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+class Data(abc.ABC):
+    @abc.abstractmethod
+    def length(self) -> int: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scenes(Data):
+    size: tuple[int, int] = (128, 256)
+    seed: int = 0
+
+    def __post_init__(self):
+        if self.seed < 0:
+            raise RecipeError(f"seed must not be negative, and is {self.seed}")
+        if self.seed > 99:
+            raise ValueError("seed too large")
+
+    def length(self) -> int:
+        return 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Folder(Data):
+    root: Path
+    colour: Colour = Colour.RED
+
+    def length(self) -> int:
+        return 5
+
+
+class Penalty(abc.ABC):
+    @abc.abstractmethod
+    def value(self) -> float: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lasso(Penalty):
+    strength: float = 1e-4
+
+    def value(self) -> float:
+        return self.strength
+
+
+class Network(nn.Module):
+    def __init__(self, *, num_classes: int, width: float = 1.0) -> None:
+        super().__init__()
+        self.head = nn.Linear(int(4 * width), num_classes)
+
+
+class Anything(nn.Module):
+    def __init__(self, *, num_classes: int, **settings: int) -> None:
+        super().__init__()
+        self.settings = settings
+
+
+class Factory(Protocol):
+    def __call__(self, *, num_classes: int) -> nn.Module: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    epochs: int = 10
+    learning_rate: float = 5e-4
+    ema_decay: float | None = None
+    precision: Literal["float32", "bfloat16"] = "float32"
+    milestones: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    data: Data
+    model: Factory
+    name: str = "run"
+    train: Train = field(default_factory=Train)
+    penalty: Penalty | None = None
+    extras: tuple[Penalty, ...] = ()
+
+
+MINIMAL = f"""\
+data: {HERE}.Scenes
+model:
+  class_path: {HERE}.Network
+  init_args:
+    width: 0.5
+"""
+
+
+@pytest.fixture
+def written(tmp_path):
+    def write(text):
+        path = tmp_path / "recipe.yaml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+def test_defaults_fill_what_is_not_written(written):
+    loaded = recipe.load(Recipe, written(MINIMAL))
+    assert loaded.data == Scenes()
+    assert loaded.train == Train()
+    assert (loaded.name, loaded.penalty, loaded.extras) == ("run", None, ())
+
+
+def test_a_model_is_built_as_often_as_asked_and_each_time_afresh(written):
+    loaded = recipe.load(Recipe, written(MINIMAL))
+    first, second = loaded.model(num_classes=7), loaded.model(num_classes=7)
+    assert first.head.weight.shape == (7, 2)
+    assert not first.head.weight.equal(second.head.weight)
+
+
+def test_everything_that_can_be_written(written):
+    text = f"""\
+data:
+  class_path: {HERE}.Folder
+  init_args: {{root: some/where, colour: BLUE}}
+model: {HERE}.Network
+name: full
+train: {{epochs: 3, learning_rate: 1e-3, ema_decay: 0.9, precision: bfloat16, milestones: [1, 2]}}
+penalty: {{class_path: {HERE}.Lasso, init_args: {{strength: 2E-3}}}}
+extras:
+- class_path: {HERE}.Lasso
+- {HERE}.Lasso
+"""
+    loaded = recipe.load(Recipe, written(text))
+    assert loaded.data == Folder(root=Path("some/where"), colour=Colour.BLUE)
+    assert loaded.train == Train(
+        epochs=3, learning_rate=1e-3, ema_decay=0.9, precision="bfloat16", milestones=(1, 2)
+    )
+    assert loaded.penalty == Lasso(strength=2e-3)
+    assert loaded.extras == (Lasso(), Lasso())
+
+
+def test_overrides(written):
+    overrides = (
+        "train.epochs=3",
+        "train.learning_rate=1e-2",
+        "train.milestones=[4, 5]",
+        "train.ema_decay=",
+        "data.seed=7",
+        "model.width=2",
+        "penalty.class_path=" + HERE + ".Lasso",
+        "penalty.strength=1",
+        "name=a=b",
+    )
+    loaded = recipe.load(Recipe, written(MINIMAL), overrides)
+    assert loaded.train == Train(epochs=3, learning_rate=1e-2, milestones=(4, 5))
+    assert loaded.data == Scenes(seed=7)
+    assert loaded.model(num_classes=1).head.in_features == 8
+    assert loaded.penalty == Lasso(strength=1.0)
+    assert loaded.name == "a=b"
+
+
+def test_another_class_path_drops_the_former_classs_settings(written):
+    path = written(
+        MINIMAL.replace(f"{HERE}.Scenes", f"{{class_path: {HERE}.Scenes, init_args: {{seed: 3}}}}")
+    )
+    loaded = recipe.load(Recipe, path, [f"data.class_path={HERE}.Folder", "data.root=there"])
+    assert loaded.data == Folder(root=Path("there"))
+    assert recipe.load(Recipe, path, [f"data.class_path={HERE}.Scenes"]).data == Scenes(seed=3)
+
+
+def test_an_override_of_an_alias_changes_one_place(written):
+    text = (
+        MINIMAL
+        + f"penalty: &lasso {{class_path: {HERE}.Lasso, init_args: {{strength: 1.0}}}}\nextras: [*lasso]\n"
+    )
+    loaded = recipe.load(Recipe, written(text), ["penalty.strength=2"])
+    assert (loaded.penalty, loaded.extras) == (Lasso(strength=2.0), (Lasso(strength=1.0),))
+
+
+def test_dump_round_trips(written):
+    path = written(MINIMAL)
+    values = recipe.resolve(
+        Recipe, path, ["train.epochs=3", "train.learning_rate=1e-7", f"penalty={HERE}.Lasso"]
+    )
+    assert values["train"]["epochs"] == 3
+    assert values["train"]["ema_decay"] is None
+    assert values["model"] == {"class_path": f"{HERE}.Network", "init_args": {"width": 0.5}}
+    text = recipe.dump(values)
+    again = written(text)
+    assert recipe.resolve(Recipe, again) == values
+    assert recipe.dump(recipe.resolve(Recipe, again)) == text
+    assert yaml.safe_load(text)["data"]["init_args"] == {"size": [128, 256], "seed": 0}
+    first, second = recipe.build(Recipe, values), recipe.load(Recipe, again)
+    assert (first.data, first.train, first.penalty) == (second.data, second.train, second.penalty)
+    assert first.train.learning_rate == 1e-7
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("trian: {}", "line 6: `trian` is no known key; did you mean `train`?"),
+        ("train:\n  epohs: 3", "line 7: `train.epohs` is no known key; did you mean `epochs`?"),
+        ("train: {zzz: 3}", "`train.zzz` is no known key; known are ema_decay, epochs, learning_rate, "),
+        (
+            "penalty:\n  class_path: HERE.Lasso\n  init_args:\n    strenght: 1",
+            "line 9: `penalty.init_args.strenght` is ",
+        ),
+        (
+            "extras:\n- HERE.Lasso\n- class_path: HERE.Lasso\n  init_arg: {}",
+            "`extras[1].init_arg` is no known key; did",
+        ),
+        (
+            "extras:\n- {class_path: HERE.Lasso, init_args: {s: 1}}",
+            "line 7: `extras[0].init_args.s` is no known",
+        ),
+        ("1: 2", "`1` is no known key"),
+    ],
+)
+def test_unknown_keys_are_refused_with_line_path_and_nearest(written, text, message):
+    with pytest.raises(RecipeError) as caught:
+        recipe.resolve(Recipe, written(MINIMAL + text.replace("HERE", HERE)))
+    assert message in str(caught.value)
+    assert "recipe.yaml" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("train: {epochs: three}", "line 6: `train.epochs` must be int, not 'three'"),
+        ("train: {epochs: 3.0}", "`train.epochs` must be int, not 3.0"),
+        ("train: {epochs: true}", "`train.epochs` must be int, not True"),
+        ("train: {epochs: [3]}", "`train.epochs` must be int, not [3]"),
+        ("train: {epochs: }", "`train.epochs` must be int, not None"),
+        ("train: {ema_decay: x}", "`train.ema_decay` must be float | None, not 'x'"),
+        ("train: {precision: half}", "`train.precision` must be one of 'float32', 'bfloat16', not 'half'"),
+        ("train: {milestones: [1, x]}", "`train.milestones` must be tuple[int, ...], not [1, 'x']"),
+        ("train: 3", "`train` must be a mapping of Train's keys, not 3"),
+        ("train: ", "`train` must be a mapping of Train's keys, not None"),
+        ("train:\n- epochs", "`train` must be a mapping of Train's keys, not ['epochs']"),
+        ("name: [a]", "`name` must be str, not ['a']"),
+        ("penalty: {strength: 1}", "`penalty` must name a class by its dotted path"),
+        (
+            "penalty: {class_path: HERE.Lasso, init_args: 3}",
+            "`penalty.init_args` must be a mapping of Lasso's",
+        ),
+        (
+            "penalty: {class_path: HERE.Lasso, init_args: {strength: x}}",
+            "`penalty.init_args.strength` must be float",
+        ),
+        (
+            "penalty: {class_path: HERE.Scenes}",
+            "`penalty.class_path` must name a Penalty, and HERE.Scenes is none",
+        ),
+        ("penalty: {class_path: HERE.Penalty}", "names Penalty, which is abstract"),
+        ("penalty: {class_path: HERE.Laso}", "names Laso, which HERE does not have; did you mean `Lasso`?"),
+        ("penalty: {class_path: no_such.Lasso}", "the module no_such, which cannot be imported"),
+        ("penalty: {class_path: Lasso}", "must be a dotted path"),
+        ("penalty: {class_path: 3}", "must be a dotted path"),
+    ],
+)
+def test_wrong_values_are_refused_with_path_and_expected_type(written, text, message):
+    with pytest.raises(RecipeError) as caught:
+        recipe.resolve(Recipe, written(MINIMAL + text.replace("HERE", HERE)))
+    assert message.replace("HERE", HERE) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (f"model: {HERE}.Network", "recipe.yaml: lacks `data`, which Recipe needs"),
+        (f"data: {HERE}.Folder\nmodel: {HERE}.Network", "`data.init_args` lacks `root`, which Folder needs"),
+        (
+            f"data: {HERE}.Scenes\nmodel: {{class_path: {HERE}.Network, init_args: {{num_classes: 3}}}}",
+            "line 2: `model.init_args.num_classes` is filled in by the run; leave it out",
+        ),
+    ],
+)
+def test_what_is_missing_or_not_the_users_is_said(written, text, message):
+    with pytest.raises(RecipeError) as caught:
+        recipe.resolve(Recipe, written(text))
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("data: [1, 2\nmodel: 3", "line 2: this is not valid YAML"),
+        ("data:\n\tmodel: 3", "line 2: this is not valid YAML"),
+        ("data: 1\n---\ndata: 2", "this is not valid YAML"),
+        ("data: !!python/object/apply:os.getcwd []", "line 1: this is not valid YAML"),
+        ("- data", "line 1: a recipe is a mapping"),
+        ("data: 1\nname: a\nname: b", "line 3: `name` is written twice (first in line 2)"),
+    ],
+)
+def test_invalid_yaml_is_refused_with_its_line(written, text, message):
+    with pytest.raises(RecipeError) as caught:
+        recipe.resolve(Recipe, written(text))
+    assert message in str(caught.value)
+
+
+def test_files_that_cannot_be_read(tmp_path, written):
+    with pytest.raises(RecipeError, match=r"absent\.yaml cannot be read: No such file"):
+        recipe.load(Recipe, tmp_path / "absent.yaml")
+    with pytest.raises(RecipeError, match="cannot be read: Is a directory"):
+        recipe.load(Recipe, tmp_path)
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(RecipeError, match="not UTF-8"):
+        recipe.load(Recipe, tmp_path / "binary.yaml")
+    with pytest.raises(RecipeError, match="lacks `data`"):
+        recipe.load(Recipe, written(""))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.epochs", "is not of the form key.path=value"),
+        ("=3", "is not of the form"),
+        ("train..epochs=3", "is not of the form"),
+        ("train.epochs=[3", "the value is not valid YAML"),
+        ("train.epohs=3", "override `train.epohs=3`: `train.epohs` is no known key; did you mean `epochs`?"),
+        ("train.epochs=many", "override `train.epochs=many`: `train.epochs` must be int, not 'many'"),
+        ("name.first=3", "`name` must be str"),
+        ("train.epochs.first=3", "`train.epochs` must be int"),
+        (
+            "data.sead=3",
+            "override `data.sead=3`: `data.init_args.sead` is no known key; did you mean `seed`?",
+        ),
+        ("train=3", "override `train=3`: `train` must be a mapping"),
+    ],
+)
+def test_overrides_that_do_not_fit_are_named(written, override, message):
+    with pytest.raises(RecipeError) as caught:
+        recipe.resolve(Recipe, written(MINIMAL), [override])
+    assert message in str(caught.value)
+
+
+def test_a_component_that_refuses_its_settings_is_a_recipe_error(written, capsys):
+    with pytest.raises(RecipeError, match="seed must not be negative"):
+        recipe.load(Recipe, written(MINIMAL), ["data.seed=-1"])
+    with pytest.raises(RecipeError, match="seed too large"):
+        recipe.load(Recipe, written(MINIMAL), ["data.seed=100"])
+    assert capsys.readouterr() == ("", "")
+
+
+def test_nothing_is_built_by_resolve(written):
+    assert recipe.resolve(Recipe, written(MINIMAL), ["data.seed=-1"])["data"]["init_args"]["seed"] == -1
+
+
+def test_a_class_that_takes_any_settings_is_left_to_itself(written):
+    path = written(f"data: {HERE}.Scenes\nmodel: {HERE}.Anything\n")
+    assert recipe.load(Recipe, path).model(num_classes=2).settings == {}
+
+
+def test_build_takes_plain_data():
+    values = {"data": f"{HERE}.Scenes", "model": f"{HERE}.Network", "train": {"epochs": 2}}
+    assert recipe.build(Recipe, values).train.epochs == 2
+    with pytest.raises(RecipeError, match=r"recipe: `train\.epohs`"):
+        recipe.build(Recipe, {**values, "train": {"epohs": 2}})
