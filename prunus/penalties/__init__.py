@@ -1,1 +1,6 @@
-"""TBD."""
+"""SHAPE: what presses a network into groups that can go, while it learns."""
+
+from prunus.penalties.group_lasso import BoundGroupLasso, GroupLasso
+from prunus.penalties.slices import GroupSlices
+
+__all__ = ["BoundGroupLasso", "GroupLasso", "GroupSlices"]

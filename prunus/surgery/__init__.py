@@ -1,1 +1,7 @@
-"""TBD."""
+"""CHANGE: edits as data, applied to a copy, carried over to what belongs to the model."""
+
+from prunus.surgery.carry import Carried, carry_
+from prunus.surgery.edit import Edit, Plan, apply
+from prunus.surgery.remove import Cut, RemoveChannels
+
+__all__ = ["Carried", "Cut", "Edit", "Plan", "RemoveChannels", "apply", "carry_"]

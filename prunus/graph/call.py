@@ -1,0 +1,174 @@
+"""One operator of the exported graph, and all that a rule may say about it."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from prunus.graph.ids import NONE, ChannelIds
+from prunus.graph.labels import Axis, Label, num_distinct, replaced, varying_dims
+
+Factor = Axis | int  # of a product of sizes: a dimension that may shrink, or a fixed size
+
+
+@dataclasses.dataclass(frozen=True)
+class Mark:
+    """Something said of channels: they are refused, or their removal is only approximate."""
+
+    ids: Tensor
+    reason: str
+    refused: bool
+
+
+@dataclasses.dataclass
+class Findings:
+    """What walking the graph brings together."""
+
+    ids: ChannelIds = dataclasses.field(default_factory=ChannelIds)
+    marks: list[Mark] = dataclasses.field(default_factory=list)
+    consumed: list[Tensor] = dataclasses.field(default_factory=list)  # ids of weights' contracted dimensions
+    contracted: list[Tensor] = dataclasses.field(default_factory=list)  # ids that are summed over somewhere
+    statistics: list[Tensor] = dataclasses.field(default_factory=list)  # ids of running statistics
+    macs: list[tuple[str, tuple[Factor, ...]]] = dataclasses.field(default_factory=list)
+    reasons: dict[int, str] = dataclasses.field(default_factory=dict)  # node number -> "op at place"
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """An operator with its arguments, tensors replaced by their labels.
+
+    Attributes:
+        name: "namespace::operator", without the overload and the in-place underscore.
+        target: the operator itself, to be run on labels.
+        shapes: the shapes of the outputs.
+        number: the node's number in the graph, from 1.
+        module: dotted path of the module whose code called the operator.
+        where: "operator at path, source line" for messages.
+    """
+
+    name: str
+    target: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    shapes: tuple[tuple[int, ...], ...]
+    dtypes: dict[int, torch.dtype]  # by id(label)
+    number: int
+    module: str
+    where: str
+    findings: Findings
+
+    def arg(self, position: int, name: str, default: Any = None) -> Any:
+        """Return an argument given by position or by name."""
+        if position < len(self.args):
+            return self.args[position]
+        return self.kwargs.get(name, default)
+
+    @property
+    def labels(self) -> list[Label]:
+        """All tensors among the arguments, lists opened."""
+        found: list[Label] = []
+        for value in (*self.args, *self.kwargs.values()):
+            items = value if isinstance(value, list | tuple) else (value,)
+            found.extend(item for item in items if isinstance(item, Label))
+        return found
+
+    def run(self, function: Callable[[Label], Any]) -> list[Any]:
+        """Run the operator with `function(label)` in place of each tensor; return its outputs as a list."""
+        result = self.target(*replaced(self.args, function), **replaced(self.kwargs, function))
+        return list(result) if isinstance(result, list | tuple) else [result]
+
+    def plain(self) -> Any:
+        """Return outputs that hold no channels."""
+        return self.outputs([Label(shape) for shape in self.shapes])
+
+    def outputs(self, labels: Sequence[Label]) -> Any:
+        """Return one label for an operator with one output, a list for several."""
+        return labels[0] if len(labels) == 1 and not self.returns_list else list(labels)
+
+    @property
+    def returns_list(self) -> bool:
+        """Whether the operator returns a list or a tuple of tensors."""
+        returns = self.target._schema.returns if hasattr(self.target, "_schema") else ()
+        return len(returns) > 1 or (len(returns) == 1 and "List" in str(returns[0].type))
+
+    def freeze(self, axis: Axis | Tensor, reason: str) -> None:
+        """Refuse the removal of these channels."""
+        self._mark(axis, f"{reason} ({self.where})", refused=True)
+
+    def approximate(self, axis: Axis | Tensor, reason: str) -> None:
+        """Say that removing these channels changes the output, even when they are zero."""
+        self._mark(axis, f"{reason} ({self.where})", refused=False)
+
+    def _mark(self, axis: Axis | Tensor, reason: str, *, refused: bool) -> None:
+        ids = axis.ids if isinstance(axis, Axis) else axis
+        ids = ids[ids != NONE]
+        if ids.numel():
+            self.findings.marks.append(Mark(ids, reason, refused))
+
+    def join(self, first: Axis | None, second: Axis | None) -> None:
+        """Make two axes of equal size one: unite their channels; refuse those that meet fixed data."""
+        if first is None and second is None:
+            return
+        if first is None or second is None:
+            present = first or second
+            assert present is not None
+            self.freeze(present, "meets data of a fixed size")
+            return
+        self.findings.ids.unite(first.ids, second.ids)
+        self.freeze(first.ids[second.ids == NONE], "meets data of a fixed size")
+        self.freeze(second.ids[first.ids == NONE], "meets data of a fixed size")
+
+    def consume(self, axis: Axis | None) -> None:
+        """A weight's dimension is contracted: it reads the channels, it does not make them."""
+        if axis is not None:
+            self.findings.consumed.append(axis.ids)
+
+    def contract(self, first: Axis | None, second: Axis | None) -> None:
+        """Sum over products along two axes: unite them; a channel that is zero on neither side is approximate."""
+        self.join(first, second)
+        self.findings.contracted.extend(axis.ids for axis in (first, second) if axis is not None)
+        if first is not None and second is not None:
+            source = torch.where((first.source == 0) | (second.source == 0), 0, first.source)
+            self.blame(first.ids, source)
+
+    def blame(self, ids: Tensor, source: Tensor) -> None:
+        """Channels that are no longer zero when they are summed up are approximate through what made them so."""
+        for number in torch.unique(source[(source != 0) & (ids != NONE)]).tolist():
+            reason = f"zero does not stay zero in {self.findings.reasons[number]}"
+            self._mark(ids[source == number], reason, refused=False)
+
+    def couple(self, rows: Tensor) -> None:
+        """Channels in one column, shape [rows, size], can only go together."""
+        if rows.shape[0] > 1:
+            first = rows[0].expand_as(rows[1:])
+            self.findings.ids.unite(first.reshape(-1), rows[1:].reshape(-1))
+            self.freeze(rows[:, (rows == NONE).any(0)].reshape(-1), "meets data of a fixed size")
+
+    def cost(self, *factors: Factor | None) -> None:
+        """Add the operator's multiply-adds: the product of the factors (None counts as 1)."""
+        self.findings.macs.append((self.module, tuple(f for f in factors if f is not None)))
+
+    def place(self, ids: Tensor, source: Tensor) -> tuple[int, Axis] | None:
+        """Find the one dimension along which labels of the full shape lie.
+
+        Labels that change along several dimensions (heads x head size, pixel-shuffled positions, tokens put
+        behind tokens) can only be cut evenly: the channels are coupled across all but one of them, the one with
+        the most channels, the last of equals.
+        """
+        compact, varying = varying_dims(ids)
+        if not varying:
+            self.freeze(compact.reshape(-1)[:1], "a channel is picked at a fixed position")
+            return None
+        dim = varying[0]
+        if len(varying) > 1:
+            dim = max(varying, key=lambda d: (num_distinct(compact, d), d))
+        size = ids.shape[dim]
+        rows = compact.movedim(dim, -1).reshape(-1, size)
+        self.couple(rows)
+        worst = source
+        for other in reversed(range(source.dim())):
+            if other != dim:
+                worst = worst.narrow(other, 0, 1) if source.stride(other) == 0 else worst.amax(other, keepdim=True)
+        return dim, Axis(rows[0].clone(), worst.reshape(-1).expand(size).clone())

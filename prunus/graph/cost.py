@@ -1,0 +1,58 @@
+"""What a network costs at given widths: multiply-adds and parameters as sums of products of sizes."""
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class Term:
+    """One operator's MACs or one tensor's size: fixed * product over `factors` of the channels alive in it.
+
+    A factor is a vector of group numbers, one a channel; -1 stands for a channel that stays.
+    """
+
+    module: str
+    fixed: int
+    factors: tuple[Tensor, ...]
+
+    def at(self, alive: Tensor) -> int:
+        """Return the cost with the groups `alive`, bool [num_groups]."""
+        result = self.fixed
+        for factor in self.factors:
+            result *= num_alive(factor, alive)
+        return result
+
+
+def num_alive(factor: Tensor, alive: Tensor) -> int:
+    """Count the channels of a factor that are alive; group -1 always is."""
+    padded = torch.cat([alive, alive.new_ones(1)])  # index -1 is the last
+    return int(padded[factor].sum())
+
+
+@dataclasses.dataclass(frozen=True)
+class CostModel:
+    """MACs (one multiply-add = 1) at the traced input's size, and parameters."""
+
+    macs: tuple[Term, ...]
+    params: tuple[Term, ...]
+
+    def total(self, kind: str, alive: Tensor) -> int:
+        """Return the cost `kind` ("macs" or "params") with the groups `alive`, bool [num_groups]."""
+        return sum(term.at(alive) for term in self._terms(kind))
+
+    def saving(self, kind: str, alive: Tensor) -> Tensor:
+        """Return what each group saves if it alone goes, to first order in its channels; float64 [num_groups]."""
+        result = torch.zeros(alive.numel() + 1, dtype=torch.float64)
+        for term in self._terms(kind):
+            sizes = [num_alive(factor, alive) for factor in term.factors]
+            for position, factor in enumerate(term.factors):
+                rest = float(term.fixed)
+                for other, size in enumerate(sizes):
+                    rest *= size if other != position else 1
+                result.index_add_(0, factor % result.numel(), torch.full(factor.shape, rest, dtype=torch.float64))
+        return result[:-1] * alive
+
+    def _terms(self, kind: str) -> tuple[Term, ...]:
+        return {"macs": self.macs, "params": self.params}[kind]

@@ -1,0 +1,121 @@
+"""Channel groups: what can only be removed together, where it lies, and whether removing it is exact."""
+
+import dataclasses
+import enum
+
+import torch
+from torch import Tensor
+
+from prunus.graph.cost import CostModel
+
+
+class Role(enum.StrEnum):
+    """What a parameter's dimension does with its channels."""
+
+    PRODUCER = "producer"  # makes them: zero here, zero in the activation
+    CONSUMER = "consumer"  # reads them: goes with them
+    STATISTIC = "statistic"  # a running mean or variance: goes with them, need not be zero
+
+
+class Status(enum.StrEnum):
+    """Whether a group may be removed."""
+
+    EXACT = "exact"  # zero producers: the output does not change
+    APPROXIMATE = "approximate"  # the output changes even so
+    REFUSED = "refused"
+
+
+@dataclasses.dataclass(frozen=True)
+class Slot:
+    """One dimension of one parameter or buffer: the group of each index, -1 where it belongs to none."""
+
+    path: str
+    dim: int
+    role: Role
+    groups: Tensor
+
+    @property
+    def module(self) -> str:
+        """Dotted path of the module that owns the tensor."""
+        return self.path.rpartition(".")[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """One channel of a group: index `index` of dimension `dim` of the tensor at `path`."""
+
+    path: str
+    dim: int
+    index: int
+    role: Role
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ChannelGroups:
+    """All channel groups of a network, as read by `prunus.trace`. Disposable: after an edit, trace again.
+
+    Attributes:
+        slots: every dimension of every parameter and buffer that holds channels.
+        exact: bool [num_groups]; zero producers may go without changing the output.
+        refused: bool [num_groups]; may not go.
+        layers: int [num_groups]; index into `layer_names` of the layer that makes the group's channels first.
+        reasons: why a group is refused or approximate, by group number.
+        cost: MACs and parameters as functions of the groups alive.
+        notes: what the reader of a report should know about the trace itself.
+    """
+
+    slots: tuple[Slot, ...]
+    exact: Tensor
+    refused: Tensor
+    layers: Tensor
+    layer_names: tuple[str, ...]
+    reasons: dict[int, tuple[str, ...]]
+    cost: CostModel
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        """Count the groups."""
+        return self.exact.numel()
+
+    @property
+    def removable(self) -> Tensor:
+        """Groups that may be removed, exactly or approximately: bool [num_groups]."""
+        return ~self.refused
+
+    def status(self, group: int) -> Status:
+        """Return whether `group` may be removed."""
+        if self.refused[group]:
+            return Status.REFUSED
+        return Status.EXACT if self.exact[group] else Status.APPROXIMATE
+
+    def members(self, group: int) -> tuple[Member, ...]:
+        """Return where the channels of `group` lie."""
+        return tuple(
+            Member(slot.path, slot.dim, index, slot.role)
+            for slot in self.slots
+            for index in (slot.groups == group).nonzero().flatten().tolist()
+        )
+
+    def all_alive(self) -> Tensor:
+        """Return the mask of all groups, bool [num_groups]."""
+        return torch.ones(len(self), dtype=torch.bool)
+
+    def macs(self, alive: Tensor | None = None) -> int:
+        """Return the multiply-adds for the traced inputs with the groups `alive` (default: all)."""
+        return self.cost.total("macs", self.all_alive() if alive is None else alive)
+
+    def params(self, alive: Tensor | None = None) -> int:
+        """Return the number of parameters with the groups `alive` (default: all)."""
+        return self.cost.total("params", self.all_alive() if alive is None else alive)
+
+    def widths(self, alive: Tensor | None = None) -> dict[str, int]:
+        """Return the units of each layer: the output channels of each module's weight."""
+        mask = torch.cat([self.all_alive() if alive is None else alive, torch.ones(1, dtype=torch.bool)])
+        return {slot.module: int(mask[slot.groups].sum()) for slot in self.unit_slots()}
+
+    def unit_slots(self) -> list[Slot]:
+        """Return the slots whose indices are a layer's units: the producing dimension of weights with two or more
+        dimensions, consumers being the other one."""
+        weights = [slot for slot in self.slots if slot.path.rpartition(".")[2] == "weight"]
+        both = {slot.path for slot in weights if slot.role is Role.CONSUMER or slot.dim > 0}
+        return [slot for slot in weights if slot.role is Role.PRODUCER and (slot.path in both)]

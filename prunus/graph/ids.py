@@ -1,0 +1,51 @@
+"""Every channel is an integer; operators say which integers are the same channel."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+NONE = 0  # the id of an element that belongs to no channel
+
+
+class ChannelIds:
+    """Hands out channel ids and joins them: a union-find over arrays.
+
+    `unite` only notes the pairs; `classes` resolves them all at once. Ids count from 1, 0 is `NONE`.
+    """
+
+    def __init__(self) -> None:
+        self.count = 1
+        self._pairs: list[tuple[Tensor, Tensor]] = []
+
+    def new(self, num: int) -> Tensor:
+        """Return `num` fresh ids, shape [num]."""
+        ids = torch.arange(self.count, self.count + num)
+        self.count += num
+        return ids
+
+    def unite(self, first: Tensor, second: Tensor) -> None:
+        """Declare `first[i]` and `second[i]` to be one channel; `NONE` on either side unites nothing."""
+        if first is not second:
+            self._pairs.append((first, second))
+
+    def classes(self) -> np.ndarray:
+        """Return the class of each id, shape [count]: the smallest id united with it, itself included.
+
+        Every round hooks the larger root of a pair under the smaller one and then halves all paths, so the
+        number of rounds grows with the logarithm of the longest chain.
+        """
+        root = np.arange(self.count)
+        if not self._pairs:
+            return root
+        first = np.concatenate([a.reshape(-1).numpy() for a, _ in self._pairs])
+        second = np.concatenate([b.reshape(-1).numpy() for _, b in self._pairs])
+        keep = (first != NONE) & (second != NONE) & (first != second)
+        first, second = first[keep], second[keep]
+        while first.size:
+            low, high = np.minimum(root[first], root[second]), np.maximum(root[first], root[second])
+            np.minimum.at(root, high, low)
+            while not np.array_equal(root, halved := root[root]):
+                root = halved
+            open_pairs = root[first] != root[second]
+            first, second = first[open_pairs], second[open_pairs]
+        return root

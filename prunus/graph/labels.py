@@ -1,0 +1,84 @@
+"""What the tracer knows about a tensor: along which dimensions its elements belong to which channels."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from prunus.graph.ids import NONE
+
+
+@dataclasses.dataclass(frozen=True)
+class Axis:
+    """The channels along one dimension of a tensor.
+
+    Attributes:
+        ids: channel id of each index, shape [size]; `NONE` where the index belongs to no channel.
+        source: shape [size]; 0 where the elements at an index are zero once its channel's producers are
+            zero, else the number of the graph node that made them something else (`sigmoid(0)` is 0.5).
+    """
+
+    ids: Tensor
+    source: Tensor
+
+    @classmethod
+    def of(cls, ids: Tensor) -> "Axis":
+        """Return the axis of `ids` that are zero when their channels are."""
+        return cls(ids, torch.zeros_like(ids))
+
+
+@dataclasses.dataclass(frozen=True)
+class Label:
+    """A tensor of the network as the tracer sees it.
+
+    Attributes:
+        shape: the tensor's shape.
+        axes: the dimensions that hold channels. A dimension that is not there holds data (batch, positions).
+        data: the values, where they are constants that steer data movement (an index table).
+    """
+
+    shape: tuple[int, ...]
+    axes: dict[int, Axis] = dataclasses.field(default_factory=dict)
+    data: Tensor | None = None
+
+    def expanded(self, dim: int, field: str) -> Tensor:
+        """Return `ids` or `source` of the axis at `dim` as a tensor of the full shape (a view, no memory)."""
+        if dim not in self.axes:
+            return torch.zeros((), dtype=torch.long).expand(self.shape)
+        vector: Tensor = getattr(self.axes[dim], field)
+        ones = [1] * len(self.shape)
+        ones[dim] = self.shape[dim]
+        return vector.reshape(ones).expand(self.shape)
+
+
+def varying_dims(labels: Tensor) -> tuple[Tensor, list[int]]:
+    """Squeeze `labels` to size 1 along each dimension in which they do not change; return the rest's numbers."""
+    varying = []
+    for dim, (size, stride) in enumerate(zip(labels.shape, labels.stride(), strict=True)):
+        if size == 1:
+            continue
+        first = labels.narrow(dim, 0, 1)
+        if stride == 0 or bool((labels == first).all()):
+            labels = first
+        else:
+            varying.append(dim)
+    return labels, varying
+
+
+def num_distinct(labels: Tensor, dim: int) -> int:
+    """Count the distinct, real ids along `dim`, at index 0 of all other dimensions."""
+    line = labels.movedim(dim, 0).reshape(labels.shape[dim], -1)[:, 0]
+    return int((torch.unique(line) != NONE).sum())
+
+
+def replaced(value: Any, function: Callable[[Label], Any]) -> Any:
+    """Return an operator's argument with every label in it, lists and dictionaries opened, replaced."""
+    if isinstance(value, Label):
+        return function(value)
+    if isinstance(value, dict):
+        return {key: replaced(item, function) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [replaced(item, function) for item in value]
+    return value

@@ -1,0 +1,28 @@
+"""The operator table: one small function says what an operator does to channels.
+
+A rule takes a `Call` and returns the label of its output (a list for several). It may join channels,
+couple them, refuse them or call their removal approximate; what it does not say is not assumed. An operator
+without a rule refuses every channel that reaches it.
+
+    @rule("mylib::scale_rows")
+    def scale_rows(call: Call) -> Label:
+        rows, scale = call.args
+        call.join(rows.axes.get(0), scale.axes.get(0))
+        return rows
+"""
+
+from prunus.graph.rules import attention, contraction, create, elementwise, movement, normalisation, reduction
+from prunus.graph.rules.table import Rule, find, rule
+
+__all__ = [
+    "Rule",
+    "attention",
+    "contraction",
+    "create",
+    "elementwise",
+    "find",
+    "movement",
+    "normalisation",
+    "reduction",
+    "rule",
+]

@@ -1,0 +1,46 @@
+"""Operators that make tensors from nothing, or from another tensor's shape."""
+
+from typing import Any
+
+import torch
+
+from prunus.graph.call import Call
+from prunus.graph.labels import Axis, Label
+from prunus.graph.rules.table import rule
+
+
+@rule("zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like", "bernoulli")
+def like(call: Call) -> Label:
+    """A tensor as wide as another: it holds the same channels, zero only where the operator writes zeros."""
+    model: Label = call.args[0]
+    source = 0 if call.name.endswith("zeros_like") else call.number
+    axes = {dim: Axis(axis.ids, torch.full_like(axis.source, source)) for dim, axis in model.axes.items()}
+    return Label(call.shapes[0], axes)
+
+
+@rule(
+    "zeros",
+    "ones",
+    "full",
+    "empty",
+    "arange",
+    "linspace",
+    "rand",
+    "randn",
+    "eye",
+    "scalar_tensor",
+    "randperm",
+)
+@rule("new_zeros", "new_ones", "new_full", "new_empty", "tril_indices", "triu_indices", "meshgrid", "randint")
+def constant(call: Call) -> Any:
+    """A tensor of a fixed size; its values are kept where they follow from numbers alone (index tables)."""
+    if call.labels or call.name.startswith(("aten::rand", "aten::empty", "aten::new")):
+        return call.plain()
+    values = call.target(*call.args, **{**call.kwargs, "device": "cpu"})
+    return Label(call.shapes[0], data=values) if isinstance(values, torch.Tensor) else call.plain()
+
+
+@rule("sym_size", "sym_numel", "_assert_tensor_metadata", "_assert_async", "item", "_local_scalar_dense")
+def nothing(call: Call) -> Any:
+    """Reads no channel's value."""
+    return call.plain() if call.shapes else None

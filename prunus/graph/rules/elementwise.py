@@ -1,0 +1,114 @@
+"""Operators that work on each element alone."""
+
+import itertools
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from prunus.graph.call import Call
+from prunus.graph.labels import Axis, Label
+from prunus.graph.rules.table import rule
+
+PROBES = (2.0, -3.0)  # stand for "anything but zero"; of both signs, for clamp, minimum and their like
+
+
+@rule("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "native_dropout")
+@rule("relu", "relu6", "hardtanh", "hardswish", "hardsigmoid", "silu", "mish", "gelu", "selu", "celu", "elu")
+@rule("leaky_relu", "log_sigmoid", "softplus", "where", "masked_fill", "clamp", "clip", "clamp_min", "clamp_max")
+@rule("rsub", "type_as", "to", "_to_copy", "square", "float_power", "copy", "fill")
+def elementwise(call: Call) -> Any:
+    """z = f(x, y, ...), shapes broadcast: unite the channels; whether zero stays zero is seen by running f on zero."""
+    operands = call.labels
+    shape = call.shapes[0]
+    axes = {}
+    for dim in range(len(shape)):
+        axis = _joined(call, operands, dim - len(shape), shape[dim])
+        if axis is not None:
+            axes[dim] = axis
+    labels = [Label(out, axes if out == shape else {}) for out in call.shapes]
+    return call.outputs(labels)
+
+
+def _joined(call: Call, operands: list[Label], dim: int, size: int) -> Axis | None:
+    """Unite the operands' axes at `dim` (counted from the end)."""
+    sized = [x for x in operands if -dim <= len(x.shape) and x.shape[dim] == size and size > 1]
+    present = [x.axes[len(x.shape) + dim] for x in sized if len(x.shape) + dim in x.axes]
+    if not present:
+        return None
+    for other in sized:
+        axis = other.axes.get(len(other.shape) + dim)
+        if axis is not present[0]:
+            call.join(present[0], axis)
+    return Axis(present[0].ids, _sources(call, operands, dim, size))
+
+
+def _sources(call: Call, operands: list[Label], dim: int, size: int) -> Tensor:
+    """Return 0 where the result is zero when the channel's producers are, else this node's number."""
+    columns = [_nonzero(label, dim, size) for label in operands]
+    table = torch.stack([torch.as_tensor(column).expand(size) for column in columns])
+    patterns, index = torch.unique(table, dim=1, return_inverse=True)
+    kept = [keeps_zero(call, operands, tuple(pattern)) for pattern in patterns.T.tolist()]
+    result = torch.where(torch.tensor(kept)[index], 0, call.number)
+    old = torch.stack([_source(label, dim, size) for label in operands]).amax(0)
+    return torch.where((result != 0) & (old != 0), old, result)
+
+
+def _nonzero(label: Label, dim: int, size: int) -> Tensor:
+    """Return where an operand is not known to be zero, shape [size] or []."""
+    axis = label.axes.get(len(label.shape) + dim) if -dim <= len(label.shape) else None
+    if axis is None or axis.ids.numel() != size:
+        return torch.tensor(True)
+    return axis.source != 0
+
+
+def _source(label: Label, dim: int, size: int) -> Tensor:
+    axis = label.axes.get(len(label.shape) + dim) if -dim <= len(label.shape) else None
+    if axis is None or axis.ids.numel() != size:
+        return torch.zeros(size, dtype=torch.long)
+    return axis.source
+
+
+def keeps_zero(call: Call, operands: list[Label], nonzero: tuple[bool, ...]) -> bool:
+    """Run the operator on zeros (and on probes where an operand is something else): is the result zero?"""
+    probes = [PROBES if flag else (0.0,) for flag in nonzero]
+    for values in itertools.product(*probes):
+        stand_in = {
+            id(label): torch.full((1,), value).to(call.dtypes[id(label)])
+            for label, value in zip(operands, values, strict=True)
+        }
+        try:
+            result = call.run(lambda label, stand_in=stand_in: stand_in[id(label)].clone())
+        except (RuntimeError, TypeError, ValueError):
+            return False
+        if not bool((result[0] == 0).all()):
+            return False
+    return True
+
+
+@rule("clone", "contiguous", "alias", "detach", "lift_fresh", "lift_fresh_copy", "requires_grad", "lift")
+def identity(call: Call) -> Label:
+    """The same values."""
+    label: Label = call.args[0]
+    return label
+
+
+@rule("prelu")
+def prelu(call: Call) -> Label:
+    """max(0, x) + a min(0, x), a [channels] along dimension 1, or [1]."""
+    value, slope = call.args[0], call.args[1]
+    if slope.shape[0] > 1:
+        call.join(value.axes.get(1), slope.axes.get(0))
+    return Label(value.shape, value.axes)
+
+
+@rule("glu")
+def glu(call: Call) -> Label:
+    """a sigmoid(b), where [a, b] are the halves along a dimension: the halves' channels go in pairs."""
+    value, dim = call.args[0], call.arg(1, "dim", -1) % len(call.args[0].shape)
+    axes = dict(value.axes)
+    if dim in axes:
+        ids, source = axes[dim].ids, axes[dim].source
+        call.couple(ids.reshape(2, -1))
+        axes[dim] = Axis(ids[: ids.numel() // 2], source[: ids.numel() // 2])
+    return Label(call.shapes[0], axes)

@@ -1,0 +1,190 @@
+"""Operators that only move data: they are run on labels instead of numbers."""
+
+import dataclasses
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from prunus.graph.call import Call
+from prunus.graph.ids import NONE
+from prunus.graph.labels import Axis, Label
+from prunus.graph.rules.table import rule
+
+
+@rule("permute", "transpose", "t", "numpy_T", "mT", "movedim", "swapaxes", "swapdims", "unsqueeze", "squeeze")
+@rule(
+    "expand",
+    "expand_as",
+    "broadcast_to",
+    "repeat",
+    "tile",
+    "repeat_interleave",
+    "flip",
+    "rot90",
+    "stack",
+    "cat",
+)
+@rule("concat", "concatenate", "hstack", "vstack", "column_stack", "pixel_shuffle", "pixel_unshuffle")
+@rule("channel_shuffle", "unfold", "meshgrid", "diagonal", "view_as", "reshape_as", "adjoint")
+def move(call: Call) -> Any:
+    """Run the operator on the ids of each dimension that holds channels, and see where they come to lie."""
+    dims = sorted({dim for label in call.labels for dim in label.axes})
+    axes: list[dict[int, Axis]] = [{} for _ in call.shapes]
+    for dim in dims:
+        ids, source = _run(call, dim, "ids"), _run(call, dim, "source")
+        for number, (moved, origin) in enumerate(zip(ids, source, strict=True)):
+            placed = call.place(moved, origin)
+            if placed is not None:
+                _put(call, axes[number], *placed)
+    return call.outputs([Label(shape, found) for shape, found in zip(call.shapes, axes, strict=True)])
+
+
+def _run(call: Call, dim: int, field: str) -> list[Tensor]:
+    return call.run(lambda label: label.expanded(dim, field) if label.data is None else label.data)
+
+
+def _put(call: Call, axes: dict[int, Axis], dim: int, axis: Axis) -> None:
+    if dim in axes:
+        call.freeze(axis, "two channel dimensions become one")
+        call.freeze(axes.pop(dim), "two channel dimensions become one")
+        return
+    axes[dim] = axis
+
+
+@rule("view", "reshape", "_unsafe_view", "flatten", "unflatten", "_reshape_alias")
+def view(call: Call) -> Any:
+    """Data movement; sizes that the code wrote down, rather than left to be inferred, must still be right."""
+    if call.name in ("aten::view", "aten::_unsafe_view"):  # labels are strided otherwise than the values
+        call = dataclasses.replace(call, target=torch.ops.aten.reshape.default)
+    result: Label = move(call)
+    if call.name == "aten::flatten":
+        return result
+    sizes = call.arg(2, "sizes") if call.name == "aten::unflatten" else call.arg(1, "size", call.kwargs.get("shape"))
+    inferred = -1 in sizes
+    for dim, axis in result.axes.items():
+        written = list(sizes)[dim] if call.name != "aten::unflatten" and dim < len(sizes) else None
+        if not (inferred and written == -1):
+            call.freeze(axis, f"a size is written down in {call.name}")
+    return result
+
+
+@rule("chunk", "tensor_split")
+def chunk(call: Call) -> Any:
+    """Equal parts stay equal only if each loses as much: channels at one position of all parts go together."""
+    value, parts, dim = call.args[0], call.args[1], call.arg(2, "dim", 0) % len(call.args[0].shape)
+    if dim not in value.axes:
+        return move(call)
+    ids = value.axes[dim].ids
+    if not isinstance(parts, int) or ids.numel() % parts:
+        return fixed(call)
+    call.couple(ids.reshape(parts, -1))
+    return move(call)
+
+
+@rule(
+    "slice",
+    "narrow",
+    "select",
+    "split",
+    "split_with_sizes",
+    "unbind",
+    "index",
+    "index_select",
+    "roll",
+    "gather",
+)
+@rule("unsafe_split", "unsafe_chunk", "take_along_dim")
+def fixed(call: Call) -> Any:
+    """Parts at written-down positions of one dimension: channels along it cannot move."""
+    value: Label = call.args[0]
+    touched = _touched(call)
+    for dim, axis in value.axes.items():
+        if dim in touched and not _takes_all(call, dim):
+            call.freeze(axis, f"{call.name} works at fixed positions")
+    if all(label.data is not None for label in call.labels[1:]) and not value.data is not None:
+        return move(call)
+    if value.data is not None and len(call.labels) == sum(label.data is not None for label in call.labels):
+        return _constant(call)
+    return call.plain()
+
+
+def _touched(call: Call) -> set[int]:
+    """Return the dimensions that the operator indexes."""
+    value: Label = call.args[0]
+    rank = len(value.shape)
+    if call.name == "aten::index":
+        return {dim for dim, index in enumerate(call.args[1]) if index is not None}
+    position = {"aten::split": 2, "aten::split_with_sizes": 2, "aten::roll": 2}.get(call.name, 1)
+    dim = call.arg(position, "dims" if call.name == "aten::roll" else "dim", 0)
+    return {d % rank for d in (dim if isinstance(dim, list | tuple) else (dim,))}
+
+
+def _takes_all(call: Call, dim: int) -> bool:
+    """Whether a slice keeps the whole dimension (`x[:, :]`)."""
+    return call.name == "aten::slice" and call.shapes[0][dim] == call.args[0].shape[dim]
+
+
+def _constant(call: Call) -> Any:
+    parts = call.run(lambda label: label.data)
+    return call.outputs([Label(tuple(part.shape), data=part) for part in parts])
+
+
+@rule("pad", "constant_pad_nd", "reflection_pad1d", "reflection_pad2d", "replication_pad2d", "zero_pad2d")
+def pad(call: Call) -> Label:
+    """Padding of positions keeps the channels; padding of channels puts fixed ones beside them."""
+    value, amounts = call.args[0], call.args[1]
+    fill = call.arg(3, "value") if call.name == "aten::pad" else call.arg(2, "value")
+    rank = len(value.shape)
+    padded = {rank - 1 - i // 2: (amounts[i], amounts[i + 1]) for i in range(0, len(amounts), 2)}
+    constant = (
+        call.name in ("aten::constant_pad_nd", "aten::zero_pad2d") or call.arg(2, "mode", "constant") == "constant"
+    )
+    axes = {}
+    for dim, axis in value.axes.items():
+        ids, source = axis.ids, axis.source
+        if constant and fill and any(any(amount) for other, amount in padded.items() if other != dim):
+            source = torch.where(source == 0, call.number, source)
+        before, after = padded.get(dim, (0, 0))
+        if before or after:
+            ids = torch.nn.functional.pad(ids, (before, after), value=NONE)
+            source = torch.nn.functional.pad(source, (before, after), value=0)
+        axes[dim] = Axis(ids, source)
+    return Label(call.shapes[0], axes)
+
+
+@rule("max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d")
+@rule(
+    "adaptive_avg_pool2d",
+    "adaptive_avg_pool3d",
+    "adaptive_max_pool1d",
+    "adaptive_max_pool2d",
+    "max_pool2d_with_indices",
+)
+@rule(
+    "upsample_nearest1d",
+    "upsample_nearest2d",
+    "upsample_nearest3d",
+    "upsample_bilinear2d",
+    "upsample_bicubic2d",
+)
+@rule("upsample_linear1d", "upsample_trilinear3d", "_upsample_nearest_exact2d", "_upsample_bicubic2d_aa")
+@rule("_upsample_bilinear2d_aa", "grid_sampler", "grid_sampler_2d", "im2col_positions")
+def resample(call: Call) -> Any:
+    """Each channel's positions are pooled or interpolated by themselves; zeros stay zeros."""
+    value: Label = call.args[0]
+    rank, positions = len(value.shape), _num_positions(call.name, len(value.shape))
+    kept = {}
+    for dim, axis in value.axes.items():
+        if dim < rank - positions:
+            kept[dim] = axis
+        else:
+            call.freeze(axis, "channels lie along a dimension that is resampled")
+    return call.outputs([Label(shape, kept) for shape in call.shapes])
+
+
+def _num_positions(name: str, rank: int) -> int:
+    for digit in "123":
+        if f"{digit}d" in name:
+            return int(digit)
+    return rank - 2

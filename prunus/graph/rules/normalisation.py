@@ -1,0 +1,88 @@
+"""Normalisations: what they share, and what they mix."""
+
+from typing import Any
+
+from prunus.graph.call import Call
+from prunus.graph.labels import Axis, Label
+from prunus.graph.rules.table import rule
+
+
+@rule(
+    "batch_norm",
+    "_native_batch_norm_legit_no_training",
+    "_native_batch_norm_legit",
+    "native_batch_norm",
+    "cudnn_batch_norm",
+)
+@rule("_native_batch_norm_legit_functional", "_batch_norm_no_update", "_batch_norm_with_update")
+def batch_norm(call: Call) -> Any:
+    """y = (x - mean) / sqrt(var + eps) * gamma + beta for each channel, dimension 1.
+
+    With gamma and beta zero the output is zero whatever comes in. Without them it is zero where the input and
+    its running mean are, so the mean belongs to what must be zero.
+    """
+    value, gamma, beta, mean, variance = call.args[:5]
+    channels = value.axes.get(1)
+    for label in (gamma, beta, mean, variance):
+        if label is not None:
+            call.join(channels, label.axes.get(0))
+    for label in (variance, mean if gamma is not None else None):
+        if label is not None and 0 in label.axes:
+            call.findings.statistics.append(label.axes[0].ids)
+    axes = {d: Axis.of(a.ids) if gamma is not None and d == 1 else a for d, a in value.axes.items()}
+    return call.outputs([Label(shape, axes if n == 0 else {}) for n, shape in enumerate(call.shapes)])
+
+
+@rule("layer_norm", "native_layer_norm", "rms_norm", "_fused_rms_norm")
+def layer_norm(call: Call) -> Any:
+    """Normalises over the last dimensions: a removed channel changes mean and variance of all others."""
+    value, normalized = call.args[0], call.args[1]
+    first = len(value.shape) - len(normalized)
+    weights = [call.arg(2, "weight"), call.arg(3, "bias") if "layer" in call.name else None]
+    axes = dict(value.axes)
+    for dim in range(first, len(value.shape)):
+        axis = value.axes.get(dim)
+        for weight in weights:
+            if isinstance(weight, Label):
+                call.join(axis, weight.axes.get(dim - first))
+        if axis is not None:
+            call.approximate(axis, f"{call.name} takes the mean over the channels")
+            if not isinstance(weights[0], Label):
+                call.freeze(axis, f"{call.name} has its size written down")
+            axes[dim] = Axis.of(axis.ids)
+    return call.outputs([Label(shape, axes if n == 0 else {}) for n, shape in enumerate(call.shapes)])
+
+
+@rule("group_norm", "native_group_norm")
+def group_norm(call: Call) -> Any:
+    """Normalises over groups of channels: all groups keep equally many; exact only where a group is one channel."""
+    value, groups = call.args[0], call.arg(1, "num_groups")
+    weight, bias = call.arg(2, "weight"), call.arg(3, "bias")
+    if call.name == "aten::native_group_norm":
+        weight, bias, groups = call.args[1], call.args[2], call.args[6]
+    axis = value.axes.get(1)
+    for label in (weight, bias):
+        if label is not None:
+            call.join(axis, label.axes.get(0))
+    axes = dict(value.axes)
+    if axis is not None:
+        if groups != axis.ids.numel():
+            call.couple(axis.ids.reshape(groups, -1))
+            call.approximate(axis, f"{call.name} takes the mean over several channels")
+        elif weight is None:
+            call.freeze(axis, f"{call.name} has its number of groups written down")
+        axes[1] = Axis.of(axis.ids) if weight is not None else axis
+    return call.outputs([Label(shape, axes if n == 0 else {}) for n, shape in enumerate(call.shapes)])
+
+
+@rule("instance_norm")
+def instance_norm(call: Call) -> Label:
+    """Normalises each channel of each sample over its positions."""
+    value, channels = call.args[0], call.args[0].axes.get(1)
+    for label in call.args[1:5]:
+        if isinstance(label, Label):
+            call.join(channels, label.axes.get(0))
+    for label in call.args[3:5]:
+        if isinstance(label, Label) and 0 in label.axes:
+            call.findings.statistics.append(label.axes[0].ids)
+    return Label(value.shape, value.axes)

@@ -1,0 +1,71 @@
+"""Operators that gather a whole dimension into one number, or mix along it."""
+
+from typing import Any
+
+from prunus.graph.call import Call
+from prunus.graph.labels import Axis, Label
+from prunus.graph.rules.table import rule
+
+
+@rule("sum", "mean", "amax", "amin", "max", "min", "var", "std", "var_mean", "std_mean", "prod", "all", "any")
+@rule("norm", "linalg_vector_norm", "logsumexp", "nanmean")
+def reduce(call: Call) -> Any:
+    """Along positions each channel is reduced by itself; a sum over channels does not see zeros, the others do."""
+    value: Label = call.args[0]
+    rank = len(value.shape)
+    dims, keep = _dims(call, rank)
+    axes = {}
+    for dim, axis in value.axes.items():
+        if dim in dims:
+            _reduced(call, axis)
+        else:
+            new = dim if keep else dim - sum(other < dim for other in dims)
+            axes[new] = axis
+    return call.outputs(
+        [Label(shape, axes if len(shape) == (rank if keep else rank - len(dims)) else {}) for shape in call.shapes]
+    )
+
+
+def _reduced(call: Call, axis: Axis) -> None:
+    if call.name == "aten::sum":
+        call.blame(axis.ids, axis.source)
+    else:
+        call.approximate(axis, f"{call.name} over the channels")
+
+
+def _dims(call: Call, rank: int) -> tuple[set[int], bool]:
+    position = 2 if call.name in ("aten::norm", "aten::linalg_vector_norm") else 1
+    dims = call.arg(position, "dim")
+    keep = call.arg(position + 1, "keepdim", False)
+    if call.name in ("aten::var", "aten::std", "aten::var_mean", "aten::std_mean"):
+        keep = bool(call.kwargs.get("keepdim", call.args[3] if len(call.args) > 3 else False))
+    if dims is None or isinstance(dims, bool | Label):
+        return set(range(rank)), False
+    dims = dims if isinstance(dims, list | tuple) else [dims]
+    return {d % rank for d in dims} or set(range(rank)), bool(keep)
+
+
+@rule("softmax", "_softmax", "log_softmax", "_log_softmax", "cumsum", "cumprod", "sort", "topk", "argsort")
+def mix(call: Call) -> Any:
+    """Along positions each channel is treated by itself; along channels, each depends on all."""
+    value: Label = call.args[0]
+    position = 2 if call.name == "aten::topk" else 1
+    dim = call.arg(position, "dim", -1) % len(value.shape)
+    axes = dict(value.axes)
+    if dim in axes:
+        axis = axes.pop(dim)
+        if "softmax" in call.name:
+            call.approximate(axis, f"{call.name} over the channels")
+            axes[dim] = Axis(axis.ids, axis.source.clamp(min=call.number))
+        else:
+            call.freeze(axis, f"{call.name} over the channels")
+    axes = {d: Axis(a.ids, a.source.clamp(min=call.number)) for d, a in axes.items()}
+    return call.outputs([Label(shape, axes) for shape in call.shapes])
+
+
+@rule("argmax", "argmin")
+def pick(call: Call) -> Any:
+    """A number of an index: channels cannot be renumbered under it."""
+    for axis in call.args[0].axes.values():
+        call.freeze(axis, f"{call.name} returns positions")
+    return call.plain()

@@ -1,0 +1,42 @@
+"""The table from operators to rules."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from prunus.graph.call import Call
+
+Rule = Callable[[Call], Any]
+_RULES: dict[str, Rule] = {}
+
+
+def rule(*names: str) -> Callable[[Rule], Rule]:
+    """Register a function as the rule of the operators `names` ("namespace::operator"; "aten::" may be left out)."""
+
+    def register(function: Rule) -> Rule:
+        for name in names:
+            _RULES[name if "::" in name else f"aten::{name}"] = function
+        return function
+
+    return register
+
+
+def find(name: str, target: Any) -> Rule:
+    """Return the rule of an operator: its own, the one of its in-place twin, else the element-wise rule if torch
+    tags it as such, else the refusal."""
+    from prunus.graph.rules.elementwise import elementwise
+
+    if name in _RULES:
+        return _RULES[name]
+    if torch.Tag.pointwise in getattr(target, "tags", ()):
+        return elementwise
+    return unknown
+
+
+def unknown(call: Call) -> Any:
+    """An operator that nobody has described: refuse every channel that reaches it."""
+    for label in call.labels:
+        for axis in label.axes.values():
+            call.freeze(axis, f"unknown operator {call.name}")
+    return call.plain()

@@ -1,0 +1,103 @@
+"""Carry what belongs to a model over an edit: optimizer state, gradients."""
+
+import dataclasses
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from prunus.errors import EditError
+from prunus.surgery.edit import Plan
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Carried:
+    """What `carry_` did: parameters whose state was kept, and those that start afresh (an edit replaced them)."""
+
+    kept: tuple[str, ...]
+    fresh: tuple[str, ...]
+
+
+def carry_(plan: Plan, optimizer: Optimizer, model: nn.Module, small: nn.Module) -> Carried:
+    """Make `optimizer`, which trains `model`, train `small = apply(plan, model)` as if it always had.
+
+    Every parameter of `model` in the optimizer's groups is replaced by the one of `small` at the same path; state
+    tensors of a parameter's shape (momentum, moments) and its gradient are cut as the parameter was; scalars
+    (steps) stay. Parameters that an edit made anew join the group of a parameter of the module they replace, with
+    fresh state.
+
+    Raises:
+        EditError: the optimizer holds a parameter that is not `model`'s, or the state does not fit `small`.
+    """
+    old_paths = {id(parameter): path for path, parameter in model.named_parameters()}
+    new = dict(small.named_parameters())
+    groups, states, fresh = [], {}, []
+    placed, replaced = set[str](), set[str]()
+    for group in optimizer.param_groups:
+        parameters = []
+        for parameter in group["params"]:
+            path = old_paths.get(id(parameter))
+            if path is None:
+                raise EditError(
+                    f"the optimizer holds a parameter of shape {tuple(parameter.shape)} that is not the model's"
+                )
+            if (target := _carried(plan, path, parameter, new)) is None:
+                replaced.add(path)
+                continue
+            target.grad = None if parameter.grad is None else _through(plan, path, parameter.grad)
+            states[target] = _state(plan, path, parameter, target, optimizer.state.get(parameter, {}))
+            parameters.append(target)
+            placed.add(path)
+        groups.append(parameters)
+    for path, parameter in new.items():
+        made_anew = path not in old_paths.values() or path in replaced
+        if made_anew and parameter.requires_grad:
+            groups[_nearest(path, optimizer, old_paths)].append(parameter)
+            fresh.append(path)
+    for group, parameters in zip(optimizer.param_groups, groups, strict=True):
+        group["params"] = parameters
+    optimizer.state.clear()
+    optimizer.state.update({parameter: state for parameter, state in states.items() if state})
+    return Carried(kept=tuple(sorted(placed)), fresh=tuple(fresh))
+
+
+def _carried(plan: Plan, path: str, parameter: Tensor, new: dict[str, nn.Parameter]) -> nn.Parameter | None:
+    through = _through(plan, path, parameter.detach())
+    if through is None or path not in new:
+        return None
+    if through.shape != new[path].shape:
+        raise EditError(
+            f"{path}: the plan leads to {tuple(through.shape)}, the small model has {tuple(new[path].shape)}"
+        )
+    return new[path]
+
+
+def _through(plan: Plan, path: str, tensor: Tensor) -> Tensor | None:
+    result: Tensor | None = tensor
+    for edit in plan:
+        if result is not None:
+            result = edit.carry(path, result)
+    return result
+
+
+def _state(plan: Plan, path: str, old: Tensor, new: Tensor, state: dict[str, object]) -> dict[str, object]:
+    carried: dict[str, object] = {}
+    for name, value in state.items():
+        if isinstance(value, Tensor) and value.shape == old.shape and value.dim():
+            value = _through(plan, path, value)
+        carried[name] = value
+    return carried
+
+
+def _nearest(path: str, optimizer: Optimizer, old_paths: dict[int, str]) -> int:
+    """Return the number of the parameter group that trained what `path` replaces: the longest common beginning."""
+
+    def common(other: str) -> int:
+        length = 0
+        for a, b in zip(path.split("."), other.split("."), strict=False):
+            if a != b:
+                break
+            length += 1
+        return length
+
+    scores = [max((common(old_paths[id(p)]) for p in g["params"]), default=-1) for g in optimizer.param_groups]
+    return scores.index(max(scores))

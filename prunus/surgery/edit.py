@@ -1,0 +1,157 @@
+"""An edit is data: what changes in a network, by dotted paths, in JSON and back; `apply` does it to a copy."""
+
+import abc
+import copy
+import dataclasses
+import hashlib
+import json
+import types
+import typing
+from collections.abc import Iterator
+from typing import Any, ClassVar, Self, Union
+
+from torch import Tensor, nn
+
+from prunus.errors import EditError, PrunusError
+
+FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Edit(abc.ABC):
+    """One change of a network. A kind of edit is one file: a frozen dataclass of plain data with these methods."""
+
+    exact: ClassVar[bool]  # whether the function is kept up to rounding, where the edit's own conditions hold
+
+    @abc.abstractmethod
+    def apply(self, model: nn.Module) -> nn.Module:
+        """Return a changed copy of `model`; raise `EditError` with `model` untouched."""
+
+    @abc.abstractmethod
+    def summary(self) -> str:
+        """Return one line for a reader."""
+
+    @abc.abstractmethod
+    def carry(self, path: str, tensor: Tensor) -> Tensor | None:
+        """Return what a tensor shaped like the parameter at `path` becomes; None where the edit replaces the
+        parameter by another."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A sequence of edits, each for the network that the one before leaves."""
+
+    edits: tuple[Edit, ...] = ()
+
+    def __len__(self) -> int:
+        """Count the edits."""
+        return len(self.edits)
+
+    def __iter__(self) -> Iterator[Edit]:
+        """Iterate over the edits."""
+        return iter(self.edits)
+
+    def __add__(self, other: "Plan") -> "Plan":
+        """Return the plan that does this one, then `other`."""
+        return Plan(self.edits + other.edits)
+
+    def to_json(self) -> str:
+        """Return the plan as JSON."""
+        edits = [{"edit": type(edit).__name__, **dataclasses.asdict(edit)} for edit in self.edits]
+        return json.dumps({"format": FORMAT, "edits": edits})
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Return the plan written in `text`.
+
+        Raises:
+            EditError: not JSON, an unknown format or edit, a missing or unknown field, a value of the wrong type.
+        """
+        try:
+            data = json.loads(text)
+        except ValueError as error:
+            raise EditError(f"a plan is JSON, and this is not: {error}") from error
+        if not isinstance(data, dict) or data.get("format") != FORMAT or not isinstance(data.get("edits"), list):
+            raise EditError(f'a plan looks like {{"format": {FORMAT}, "edits": [...]}}; got {text[:80]!r}')
+        return cls(tuple(_edit(item, number) for number, item in enumerate(data["edits"])))
+
+    def fingerprint(self) -> str:
+        """Return a hash of the plan, the same for equal plans on any machine."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
+
+
+def apply(plan: Plan | Edit, model: nn.Module) -> nn.Module:
+    """Return a copy of `model` with the edits of `plan` done in order; `model` stays as it is.
+
+    Raises:
+        EditError: an edit does not fit; its number and kind are named.
+    """
+    edits = (plan,) if isinstance(plan, Edit) else plan.edits
+    if not edits:
+        return copy.deepcopy(model)
+    result = model
+    for number, edit in enumerate(edits):
+        try:
+            result = edit.apply(result)
+        except EditError as error:
+            raise EditError(f"edit {number} ({type(edit).__name__}): {error}") from error
+        except (PrunusError, MemoryError):
+            raise
+        except Exception as error:
+            raise EditError(f"edit {number} ({type(edit).__name__}) failed: {type(error).__name__}: {error}") from error
+    return result
+
+
+def edit_types() -> dict[str, type[Edit]]:
+    """Return every kind of edit by its name in JSON."""
+    return {cls.__name__: cls for cls in Edit.__subclasses__()}
+
+
+def _edit(item: Any, number: int) -> Edit:
+    place = f"edit {number}"
+    if not isinstance(item, dict) or not isinstance(item.get("edit"), str):
+        raise EditError(f'{place}: an edit is an object with a field "edit"; got {item!r:.80}')
+    known = edit_types()
+    name = item["edit"]
+    if name not in known:
+        raise EditError(f"{place}: unknown edit {name!r}; known are {', '.join(sorted(known))}")
+    result = typed(known[name], {key: value for key, value in item.items() if key != "edit"}, f"{place} ({name})")
+    assert isinstance(result, Edit)
+    return result
+
+
+def typed(hint: Any, value: Any, place: str) -> Any:
+    """Return `value`, as JSON has it, as the annotation `hint` has it; refuse what does not fit."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return _fields(hint, value, place)
+    if origin is tuple and isinstance(value, list):
+        hints = [arguments[0]] * len(value) if len(arguments) == 2 and arguments[1] is ... else arguments
+        if len(hints) != len(value):
+            raise EditError(f"{place}: {len(hints)} values are expected, got {len(value)}")
+        return tuple(typed(h, v, f"{place}[{i}]") for i, (h, v) in enumerate(zip(hints, value, strict=True)))
+    if origin is dict and isinstance(value, dict):
+        return {key: typed(arguments[1], item, f"{place}[{key!r}]") for key, item in value.items()}
+    if origin in (Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        return typed(next(a for a in arguments if a is not type(None)), value, place)
+    if hint is float and type(value) is int:
+        return float(value)
+    if origin is not None or type(value) is not hint:
+        expected = "a list" if origin is tuple else getattr(hint, "__name__", str(hint))
+        raise EditError(f"{place}: {value!r:.60} is not {expected}")
+    return value
+
+
+def _fields(cls: type, value: Any, place: str) -> Any:
+    if not isinstance(value, dict):
+        raise EditError(f"{place}: {value!r:.60} is not an object")
+    names = {field.name for field in dataclasses.fields(cls)}
+    required = {f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING}
+    if unknown := sorted(value.keys() - names):
+        raise EditError(f"{place}: unknown field {unknown[0]!r}; known are {', '.join(sorted(names))}")
+    if missing := sorted(required - value.keys()):
+        raise EditError(f"{place}: the field {missing[0]!r} is missing")
+    hints = typing.get_type_hints(cls)
+    return cls(**{name: typed(hints[name], item, f"{place}.{name}") for name, item in value.items()})
