@@ -58,15 +58,10 @@ class Goal:
 
 
 def compare(facts: Facts) -> tuple[Comparison, ...]:
-    """Return the headline quantities: the main metric, MACs, parameters, latencies, training seconds."""
-    costs = (
-        Comparison(quantity="macs", label="MACs", show=words.count, **_both(facts, "macs")),
-        Comparison(quantity="params", label="Parameters", show=words.count, **_both(facts, "params")),
-    )
-    training = Comparison(
-        quantity="training_seconds", label="Training", show=words.seconds, **_training(facts)
-    )
-    return (_metric(facts), *costs, *_latency(facts), training)
+    """Return the headline quantities: the main metric, MACs, parameters, training seconds, latencies."""
+    costs = (_cost(facts, "macs", "MACs"), _cost(facts, "params", "Parameters"))
+    training = Comparison(quantity="training_seconds", label="Training", show=words.seconds, **_training(facts))
+    return (_metric(facts), *costs, training, *_latency(facts))
 
 
 def _metric(facts: Facts) -> Comparison:
@@ -81,12 +76,10 @@ def _metric(facts: Facts) -> Comparison:
     name = next((pair[0] for pair in pairs.values()), None)
     values = {model: pairs[model][1] if model in pairs else None for model in MODELS}
     label = words.metric_name(name) if name else "Metric"
-    return Comparison(
-        quantity="metric", label=label, show=words.share, remark=remark if name else "", **values
-    )
+    return Comparison(quantity="metric", label=label, show=words.share, remark=remark if name else "", **values)
 
 
-def _both(facts: Facts, field: str) -> dict[str, Any]:
+def _cost(facts: Facts, field: str, label: str) -> Comparison:
     values: dict[str, Any] = {}
     for model in MODELS:
         evaluation, epochs = facts.evaluations.get(model), facts.epochs.get(model)
@@ -96,7 +89,8 @@ def _both(facts: Facts, field: str) -> dict[str, Any]:
         # No wide network was trained: the narrow one began as wide as it was built.
         values["wide"] = getattr(facts.shrinks[0], f"{field}_before")
         values["remark"] = "wide: as built, not trained"
-    return values
+    show = words.count if values["wide"] is None else words.count_like(values["wide"])
+    return Comparison(quantity=field, label=label, show=show, **values)
 
 
 def _training(facts: Facts) -> dict[str, Any]:
@@ -111,9 +105,7 @@ def _training(facts: Facts) -> dict[str, Any]:
     if counts["wide"] and counts["narrow"]:
         same = counts["wide"] == counts["narrow"]
         values["remark"] = (
-            f"{counts['narrow']} epochs each"
-            if same
-            else (f"{counts['wide']} epochs wide, {counts['narrow']} narrow")
+            f"{counts['narrow']} epochs each" if same else (f"{counts['wide']} epochs wide, {counts['narrow']} narrow")
         )
     return values
 

@@ -17,8 +17,8 @@ class Check:
     text: str
 
 
-def title(rows: Iterable[Comparison], facts: Facts) -> str:
-    """Return the result in one line, or the run's name where nothing can be compared yet."""
+def title(rows: Iterable[Comparison], facts: Facts) -> tuple[str, ...]:
+    """Return the parts of the result in one line, or the run's name where nothing can be compared yet."""
     found = {row.quantity: row for row in reversed(list(rows)) if row.ratio is not None}
     parts = []
     if "macs" in found:
@@ -27,42 +27,43 @@ def title(rows: Iterable[Comparison], facts: Facts) -> str:
         parts.append(f"{found['latency'].against} of the latency")
     if "metric" in found:
         parts.append(f"{found['metric'].label} {found['metric'].against}")
-    return ", ".join(parts) or (facts.run.name if facts.run else "A run without records")
+    return tuple(parts) or (facts.run.name if facts.run else "A run without records",)
 
 
 def sentences(rows: Iterable[Comparison], facts: Facts) -> tuple[str, ...]:
     """Return what a colleague would be told; a quantity of which one side is missing is left out."""
-    rows = tuple(row for row in rows if row.wide is not None and row.narrow is not None)
-    tell = {
-        "metric": _metric,
-        "macs": _cost,
-        "params": _cost,
-        "latency": _speed,
-        "training_seconds": _training,
-    }
-    told = tuple(tell[row.quantity](row, facts) for row in rows)
+    found: dict[str, list[Comparison]] = {}
+    for row in rows:
+        if row.wide is not None and row.narrow is not None:
+            found.setdefault(row.quantity, []).append(row)
+    told = [_metric(row, facts) for row in found.get("metric", [])]
+    costs = found.get("macs", []) + found.get("params", [])
+    if costs:
+        told.append(f"{'It' if told else 'The narrow network'} needs {_listed(map(_cost, costs))}.")
+    if "latency" in found:
+        told.append(f"One input takes {_listed(map(_speed, found['latency']))}.")
+    told += [_training(row) for row in found.get("training_seconds", [])]
     if "wide" not in facts.evaluations and "narrow" in facts.evaluations:
-        told += ("No wide network was trained in this run, so there is no accuracy to compare with.",)
-    return told or ("This run has not recorded enough yet to compare a wide and a narrow network.",)
+        told.append("No wide network was evaluated in this run, so there is no accuracy to compare with.")
+    return tuple(told) or ("This run has not recorded enough yet to compare a wide and a narrow network.",)
 
 
 def _metric(row: Comparison, facts: Facts) -> str:
     narrow = facts.evaluations.get("narrow")
-    where = f"On {narrow.images} images of the {facts.split} split" if narrow else f"On the {row.remark}"
+    where = f"On {narrow.images} images of the {facts.split} split" if narrow else f"On the {row.remark},"
     return (
         f"{where} the narrow network reaches {row.show(row.narrow)} {row.label}, "
         f"the wide one {row.show(row.wide)} ({row.against})."
     )
 
 
-def _cost(row: Comparison, facts: Facts) -> str:
-    name = row.label if row.label.isupper() or row.label == "MACs" else row.label.lower()
-    return f"It needs {row.show(row.narrow)} of {row.show(row.wide)} {name} ({row.against})."
+def _cost(row: Comparison) -> str:
+    name = {"params": "parameters"}.get(row.quantity, row.label)
+    return f"{row.show(row.narrow)} of {row.show(row.wide)} {name} ({row.against})"
 
 
-def _speed(row: Comparison, facts: Facts) -> str:
-    times = f"{row.show(row.narrow)} instead of {row.show(row.wide)}"
-    return f"On {row.label} one input takes {times}: {_faster(row)}."
+def _speed(row: Comparison) -> str:
+    return f"{row.show(row.narrow)} instead of {row.show(row.wide)} on {row.label} ({_faster(row)})"
 
 
 def _faster(row: Comparison) -> str:
@@ -71,14 +72,19 @@ def _faster(row: Comparison) -> str:
     factor = row.wide / row.narrow
     if 0.98 < factor < 1.02:
         return "no faster"
-    return f"{factor:.1f} times as fast" if factor > 1 else f"slower, {1 / factor:.2f} times the wait"
+    return f"{factor:.1f} times as fast" if factor > 1 else f"slower: {1 / factor:.2f} times the time"
 
 
-def _training(row: Comparison, facts: Facts) -> str:
+def _training(row: Comparison) -> str:
     return (
-        f"Training it, shrinking included, took {row.show(row.narrow)} against {row.show(row.wide)} "
-        f"for the wide network ({row.against})."
+        f"Training it, shrinking included, took {row.show(row.narrow)}, the wide network "
+        f"{row.show(row.wide)} ({row.against})."
     )
+
+
+def _listed(parts: Iterable[str]) -> str:
+    *first, last = parts
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def checks(facts: Facts) -> tuple[Check, ...]:
@@ -96,9 +102,7 @@ def _budget(goal: Goal) -> Check:
     if goal.reached is None:
         return Check(name=name, passed=None, text="not measured yet")
     asked = f" ({words.percent(goal.share)} of the wide network)" if goal.share is not None else ""
-    verdict = (
-        f"met: {goal.show(goal.reached)} within" if goal.met else f"missed: {goal.show(goal.reached)} above"
-    )
+    verdict = f"met: {goal.show(goal.reached)} within" if goal.met else f"missed: {goal.show(goal.reached)} above"
     return Check(name=name, passed=goal.met, text=f"{verdict} {goal.show(goal.limit)}{asked}")
 
 

@@ -1,6 +1,7 @@
 """report.html: one file that shows a run, opens without a network and can be sent to a colleague."""
 
 import base64
+import functools
 import gzip
 import json
 import math
@@ -81,6 +82,8 @@ def context(facts: Facts, folder: Path) -> dict[str, Any]:
         "law": law(facts),
         "law_tolerance": LAW_TOLERANCE,
         "metric_label": rows[0].label,
+        "class_metric": class_metric(facts),
+        "columns": math.ceil(len(rows) / math.ceil(len(rows) / 6)),
         "classes": plots.class_names(facts.evaluations),
         "settings": [(setting_name(s, facts), s, found) for s, found in facts.latencies.items()],
         "threads": threads,
@@ -92,6 +95,12 @@ def context(facts: Facts, folder: Path) -> dict[str, Any]:
         "script": _own("report.js"),
         "plotly": _plotly(),
     }
+
+
+def class_metric(facts: Facts) -> str:
+    """Return what the numbers by class are called: of "mIoU" it is "IoU"."""
+    metrics = [next(iter(record.metrics), "") for record in facts.evaluations.values()]
+    return words.class_metric_name(metrics[0]) if metrics and metrics[0] else "Metric"
 
 
 def figures(facts: Facts) -> dict[str, plots.Figure]:
@@ -150,6 +159,7 @@ def _own(name: str) -> markupsafe.Markup:
     return markupsafe.Markup((HERE / name).read_text(encoding="utf-8"))
 
 
+@functools.cache
 def _plotly() -> str:
     """plotly.js, compressed from 4.8 MB to 1.9 MB; the page's script unpacks it by the browser's own gzip."""
     packed = gzip.compress(plotly.offline.get_plotlyjs().encode("utf-8"), compresslevel=9, mtime=0)

@@ -74,7 +74,7 @@ def per_class(evaluations: Mapping[str, EvaluationRecord]) -> Figure:
         traces.append(bars | {"hovertemplate": f"%{{customdata[0]}}: %{{x:.1%}}<extra>{role}</extra>"})
     yaxis = {"tickvals": places, "ticktext": [shortened(name) for name in names], "automargin": True}
     yaxis |= {"autorange": "reversed", "showgrid": False}
-    layout = _layout(70 + 36 * len(names), yaxis=yaxis, xaxis={"range": [0, 1], "tickformat": ".0%"})
+    layout = _layout(70 + 36 * len(names), yaxis=yaxis, xaxis={"range": [0, 1.01], "tickformat": ".0%"})
     return {"data": traces, "layout": layout | {"barmode": "group", "bargap": 0.3, "bargroupgap": 0.08}}
 
 
@@ -94,7 +94,7 @@ def latency(records: Sequence[tuple[str, Mapping[str, LatencyRecord]]]) -> Figur
         hover = f"median %{{y:.3~g}} ms, p95 %{{customdata[0]:.3~g}} ms<extra>{role}</extra>"
         traces.append(bars | {"hovertemplate": hover})
     xaxis = {"tickvals": places, "ticktext": [wrapped(name) for name, _ in records], "showgrid": False}
-    xaxis |= {"range": [-0.7, len(records) - 0.3], "automargin": True}
+    xaxis |= {"range": [-0.7, len(records) - 0.3], "automargin": True, "tickangle": 0}
     layout = _layout(320, xaxis=xaxis, yaxis={**_axis("milliseconds"), "rangemode": "tozero"})
     return {"data": traces, "layout": layout | {"barmode": "group", "bargap": 0.45, "bargroupgap": 0.08}}
 
@@ -140,9 +140,9 @@ def _layout(height: int, *, xaxis: dict[str, Any], yaxis: dict[str, Any] | None 
         "hovermode": "closest",
         "dragmode": False,
     }
-    layout["margin"] = {"l": 48, "r": 12, "t": 12, "b": 44}
+    layout["margin"] = {"l": 48, "r": 18, "t": 12, "b": 44}
     layout["xaxis"] = {"fixedrange": True, "zeroline": False, **xaxis}
-    return layout | {"yaxis": {"fixedrange": True, "zeroline": False, **(yaxis or {})}}
+    return layout | {"yaxis": {"fixedrange": True, "zeroline": False, "ticklabelstandoff": 4, **(yaxis or {})}}
 
 
 def _finite(value: float | None) -> float | None:

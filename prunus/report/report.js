@@ -5,6 +5,8 @@
   const figures = JSON.parse(document.getElementById("figures").textContent);
   const charts = [...document.querySelectorAll("[data-figure]")];
   const settings = { displayModeBar: false, responsive: true, showTips: false };
+  // Pixels of a printed page's text, and of half of it: where a chart stands on paper.
+  const paper = { whole: 690, half: 330 };
   const text = { family: getComputedStyle(document.body).fontFamily, size: 12 };
 
   // plotly.js lies in the page compressed: it is 4.8 MB, and reports are kept and sent around.
@@ -39,7 +41,7 @@
       ...given, gridcolor: colour("line"), linecolor: colour("line"), tickcolor: colour("line"),
     });
     return {
-      ...layout, width,
+      ...layout, width, autosize: !width,
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
       font: { ...text, color: colour("muted") },
       hoverlabel: { bgcolor: colour("card"), bordercolor: colour("line"), font: { ...text, color: colour("ink") } },
@@ -47,11 +49,22 @@
     };
   }
 
-  function draw(width) {
-    return Promise.all(charts.map((chart) => {
+  // A view box lets the style sheet scale a chart to the paper.
+  function frame(chart) {
+    for (const drawing of chart.querySelectorAll("svg.main-svg")) {
+      drawing.setAttribute("viewBox", `0 0 ${drawing.getAttribute("width")} ${drawing.getAttribute("height")}`);
+    }
+  }
+
+  async function draw(printing = false) {
+    document.documentElement.toggleAttribute("data-printing", printing);
+    await Promise.all(charts.map((chart) => {
       const figure = figures[chart.dataset.figure];
-      const narrower = width && Math.min(width, Math.max(chart.clientWidth, 280));
-      return window.Plotly.react(chart, figure.data.map(dressedTrace), dressedLayout(figure.layout, narrower), settings);
+      const width = printing ? paper[chart.closest(".panels, .beside") ? "half" : "whole"] : undefined;
+      const layout = dressedLayout(figure.layout, width);
+      const drawn = window.Plotly.react(chart, figure.data.map(dressedTrace), layout, settings);
+      if (printing) frame(chart); // before the browser takes its picture: no promise is awaited by then
+      return drawn;
     }));
   }
 
@@ -59,9 +72,9 @@
     try {
       if (charts.length) await loadPlotly();
       await draw();
-      for (const query of ["(prefers-color-scheme: dark)", "print"]) {
-        matchMedia(query).addEventListener("change", () => draw());
-      }
+      matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => draw());
+      addEventListener("beforeprint", () => draw(true));
+      addEventListener("afterprint", () => draw());
       document.documentElement.dataset.charts = "drawn";
     } catch (error) {
       // An old browser has no DecompressionStream: the numbers are in the tables all the same.

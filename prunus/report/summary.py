@@ -13,7 +13,7 @@ from prunus.report.facts import gather
 def table(records: Sequence[Record]) -> rich.table.Table:
     """Return the run's headline as a table: wide, narrow, and how narrow stands to wide.
 
-    Rows: the task's main metric, MACs, parameters, median latency of each backend, training seconds.
+    Rows: the task's main metric, MACs, parameters, training seconds, median latency of each backend.
     What the run did not record is shown as "n/a".
     """
     facts = gather(records)

@@ -1,12 +1,15 @@
 """Numbers and names as a reader wants them: `0.4213` is `42.1 %`, `onnxruntime` is `ONNX Runtime`."""
 
 import math
+from collections.abc import Callable
 from typing import TypeGuard
 
 ABSENT = "n/a"
 MINUS = "\u2212"
 GAP = "\u00a0"  # keeps a number and its unit on one line
 BACKENDS = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "tensorrt": "TensorRT", "torch": "PyTorch"}
+PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+CLASS_METRICS = {"miou": "IoU", "map": "AP"}  # a mean over classes, and what it is a mean of
 METRICS = {"miou": "mIoU", "map": "mAP", "top1": "top-1 accuracy", "top5": "top-5 accuracy"}
 
 
@@ -18,6 +21,11 @@ def backend_name(backend: str) -> str:
 def metric_name(metric: str) -> str:
     """Return the metric's usual spelling; one unknown here has its underscores opened."""
     return METRICS.get(metric, metric.replace("_", " "))
+
+
+def class_metric_name(metric: str) -> str:
+    """Return what the metric is called for one class: `miou` is the mean of `IoU`."""
+    return CLASS_METRICS.get(metric, metric_name(metric))
 
 
 def share(value: float | None) -> str:
@@ -35,6 +43,14 @@ def percent(value: float | None) -> str:
     return f"{100 * value:.0f}{GAP}%" if abs(value) >= 0.095 else f"{100 * value:.1f}{GAP}%"
 
 
+def agreement(value: float | None) -> str:
+    """Return a share close to one; what is not quite everything is never rounded up to 100 %."""
+    if not _printable(value):
+        return _odd(value)
+    text = f"{100 * value:.3f}"
+    return f"over 99.999{GAP}%" if value < 1 and text == "100.000" else f"{text}{GAP}%"
+
+
 def points(difference: float | None) -> str:
     """Return a difference of two numbers of [0, 1] in signed percentage points."""
     if not _printable(difference):
@@ -47,13 +63,25 @@ def points(difference: float | None) -> str:
 
 def count(value: float | None) -> str:
     """Return a count with three figures and a unit prefix: `1_834_000` is `1.83 M`."""
-    if not _printable(value):
-        return _odd(value)
+    return count_like(value)(value)
+
+
+def count_like(reference: float | None) -> Callable[[float | None], str]:
+    """Return the `count` that gives every value the prefix of `reference`, so that two can be compared.
+
+    Beside `1_204_000_000`, which is `1.20 G`, stands `457_000_000` as `0.457 G`.
+    """
     # 999.5 would be shown as 1000 of the smaller prefix: it belongs to the next.
-    for size, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= 0.9995 * size:
-            return f"{figures(value / size)}{GAP}{prefix}"
-    return f"{value:g}"
+    size, prefix = next(
+        ((size, prefix) for size, prefix in PREFIXES if abs(reference or 0) >= 0.9995 * size), (1.0, "")
+    )
+
+    def show(value: float | None) -> str:
+        if not _printable(value):
+            return _odd(value)
+        return f"{figures(value / size)}{GAP}{prefix}" if prefix else f"{value:g}"
+
+    return show
 
 
 def figures(value: float) -> str:
@@ -78,7 +106,7 @@ def seconds(value: float | None) -> str:
     """Return a duration of seconds: `125.3` is `2 min 5 s`."""
     if not _printable(value):
         return _odd(value)
-    if value < 60:
+    if value < 59.95:
         return f"{figures(value)}{GAP}s"
     minutes, rest = divmod(round(value), 60)
     if minutes < 60:

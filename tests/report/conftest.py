@@ -2,6 +2,7 @@ import math
 import struct
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -20,14 +21,14 @@ INPUT = (1, 3, 128, 256)
 
 def png(width: int, height: int, colour_at) -> bytes:
     """A PNG from the format's definition: what the report embeds needs no image library to make."""
-    rows = b"".join(
-        b"\0" + bytes(value for x in range(width) for value in colour_at(x, y)) for y in range(height)
-    )
-    chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)), (b"IDAT", zlib.compress(rows))]
+    rows = b"".join(b"\0" + bytes(value for x in range(width) for value in colour_at(x, y)) for y in range(height))
+    chunks = [
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)),
+        (b"IDAT", zlib.compress(rows)),
+    ]
     chunks.append((b"IEND", b""))
     body = b"".join(
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        for kind, data in chunks
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
     )
     return b"\x89PNG\r\n\x1a\n" + body
 
@@ -91,7 +92,8 @@ def epoch_record(model: str, epoch: int) -> records.EpochRecord:
     miou = 0.72 * (1 - math.exp(-epoch / 3.5)) + (0.003 * (epoch % 3) if model == "narrow" else 0.004)
     return records.EpochRecord(
         model=model, epoch=epoch, epochs=EPOCHS, loss=1.7 * math.exp(-epoch / 5) + 0.2,
-        metrics={"miou": miou, "pixel_accuracy": 0.6 + miou / 2}, learning_rate=5e-4 * (1 - epoch / 15) ** 0.9,
+        metrics={"miou": miou, "pixel_accuracy": 0.6 + miou / 2},
+        learning_rate=5e-4 * (1 - epoch / 15) ** 0.9,
         seconds=10.9 * (0.35 + 0.65 * share) + 0.2 * (epoch % 4), macs=int(MACS * share**1.9),
         params=int(PARAMS * share**2), channels=int(CHANNELS * share), pressed=int(1500 * share),
     )  # fmt: skip
@@ -116,7 +118,12 @@ def widths_record() -> records.WidthsRecord:
     layers, initial, learned = [], [], []
     plan = [("encoder.down.0", 13, 0), ("encoder.down.1", 48, 0)]
     plan += [("encoder.stage1", 64, 5), ("encoder.down.2", 64, 0), ("encoder.stage2", 128, 8)]
-    plan += [("decoder.up1", 64, 0), ("decoder.stage1", 64, 2), ("decoder.up2", 16, 0), ("decoder.stage2", 16, 2)]
+    plan += [
+        ("decoder.up1", 64, 0),
+        ("decoder.stage1", 64, 2),
+        ("decoder.up2", 16, 0),
+        ("decoder.stage2", 16, 2),
+    ]
     for name, units, blocks in plan:
         for block in range(max(blocks, 1)):
             for convolution in ("3x1_1", "1x3_1", "3x1_2", "1x3_2") if blocks else ("conv",):
@@ -199,3 +206,11 @@ def write_records(folder: Path, found: list[records.Record]) -> Path:
 def whole_run(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "street_erfnet"
     return write_records(folder, complete_run(folder))
+
+
+@pytest.fixture(scope="session")
+def make():
+    """The makers of records and run folders above."""
+    names = ("run_record", "epoch_record", "shrink_records", "widths_record", "evaluation_record")
+    names += ("latency_record", "parity_record", "complete_run", "write_records", "images", "png")
+    return SimpleNamespace(**{name: globals()[name] for name in names}, EPOCHS=EPOCHS, MACS=MACS)
