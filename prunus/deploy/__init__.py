@@ -1,1 +1,11 @@
-"""TBD."""
+"""MEASURE: from an `nn.Module` to a file that is proved equal to it and timed where it will run.
+
+`export_onnx` writes the file, `check_parity` compares it with PyTorch on real samples, `benchmark` times
+several networks against each other on the backends of `prunus.deploy.backends`.
+"""
+
+from prunus.deploy.export import export_onnx
+from prunus.deploy.latency import BenchmarkSettings, benchmark, latency_ms
+from prunus.deploy.parity import check_parity, require
+
+__all__ = ["BenchmarkSettings", "benchmark", "check_parity", "export_onnx", "latency_ms", "require"]

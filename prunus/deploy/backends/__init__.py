@@ -1,1 +1,50 @@
-"""TBD."""
+"""The table of backends. A new one is one file in this folder and one line in `BACKENDS`.
+
+A private backend needs neither: wherever a backend is named, the dotted path of a final `Backend` class in
+the user's own package does as well.
+"""
+
+import difflib
+import importlib
+
+from prunus.deploy.backends.interface import Backend, Network, Session, Shape
+from prunus.deploy.backends.onnxruntime import OnnxRuntime
+from prunus.deploy.backends.openvino import OpenVINO
+from prunus.deploy.backends.tensorrt import TensorRT
+from prunus.deploy.backends.torch import Torch
+from prunus.errors import RecipeError
+
+__all__ = ["BACKENDS", "Backend", "Network", "Session", "Shape", "find"]
+
+BACKENDS: dict[str, Backend] = {
+    "onnxruntime": OnnxRuntime(),
+    "openvino": OpenVINO(),
+    "tensorrt": TensorRT(),
+    "torch": Torch(),
+}
+
+
+def find(name: str) -> Backend:
+    """Return the backend called `name`, or the one whose class has the dotted path `name`.
+
+    Raises:
+        RecipeError: nothing is called so; the nearest known name is given.
+    """
+    if name in BACKENDS:
+        return BACKENDS[name]
+    if "." in name:
+        return _import(name)
+    nearest = difflib.get_close_matches(name, BACKENDS, n=1, cutoff=0.4)
+    guess = f"did you mean {nearest[0]!r}? " if nearest else ""
+    raise RecipeError(f"there is no backend {name!r}: {guess}Known are {', '.join(BACKENDS)}")
+
+
+def _import(path: str) -> Backend:
+    module, _, attribute = path.rpartition(".")
+    try:
+        cls = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise RecipeError(f"the backend {path!r} cannot be imported: {error}") from error
+    if not (isinstance(cls, type) and issubclass(cls, Backend)):
+        raise RecipeError(f"{path!r} is no backend: it must be a class derived from prunus.deploy.backends.Backend")
+    return cls()

@@ -1,0 +1,114 @@
+"""What a backend is: it says why it cannot be used, and loads a network into a session that runs it."""
+
+import abc
+import contextlib
+import importlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import ClassVar, Self
+
+import numpy as np
+from torch import nn
+
+from prunus.errors import DeployError, PrunusError
+
+Shape = tuple[int, ...]
+Network = Path | nn.Module
+
+
+class Session(abc.ABC):
+    """One network, loaded; a context manager that gives its memory and its threads back at the end.
+
+    Attributes:
+        device: where it runs, "cpu" or "cuda:0".
+        precision: in which type it computes, "float32".
+    """
+
+    device: str
+    precision: str
+
+    @abc.abstractmethod
+    def run(self, inputs: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+        """Return the outputs by name, in the network's order."""
+
+    @abc.abstractmethod
+    def bind(self, inputs: Sequence[np.ndarray]) -> Callable[[], None]:
+        """Return a call that runs the network once on `inputs` and comes back when it is finished.
+
+        Inputs already lie where the network reads them and outputs stay where it writes them, so that the
+        call's duration is the network's latency, not a copy's.
+        """
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Give back memory and settings; the session must not be used again."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Backend(abc.ABC):
+    """A runtime that networks are deployed on. Final classes take no arguments and keep no state.
+
+    Attributes:
+        name: as in settings and records.
+        reads_modules: whether it loads an `nn.Module`; the others read an ONNX file.
+    """
+
+    name: ClassVar[str]
+    reads_modules: ClassVar[bool]
+
+    @abc.abstractmethod
+    def absence(self) -> str | None:
+        """Return why this backend cannot be used on this machine and what to do; None where it can."""
+
+    @abc.abstractmethod
+    def load(self, network: Network, shapes: Sequence[Shape], threads: int) -> Session:
+        """Load `network` for inputs of exactly `shapes` [N, ...], to run on `threads` CPU threads.
+
+        Raises:
+            DeployError: the network cannot be read or does not take such inputs.
+        """
+
+
+def missing_library(library: str, install: str) -> str | None:
+    """Return why `library` cannot be imported and that `install` may help; None where it can be."""
+    try:
+        importlib.import_module(library)
+    except ImportError as error:
+        return f"{library} cannot be imported ({error}); {install}"
+    return None
+
+
+def onnx_file(network: Network, backend: str) -> Path:
+    """Return `network`, which must be a file that exists.
+
+    Raises:
+        DeployError: it is a module, or no such file is there.
+    """
+    if not isinstance(network, Path):
+        raise DeployError(
+            f"{backend} reads ONNX files, not a {type(network).__name__}: write it with prunus.export_onnx first"
+        )
+    if not network.is_file():
+        raise DeployError(f"{network} does not exist: {backend} needs an ONNX file, see prunus.export_onnx")
+    return network
+
+
+@contextlib.contextmanager
+def refusals(doing: str, remedy: str) -> Iterator[None]:
+    """Turn whatever a runtime raises into a `DeployError`: runtimes share no exception type to catch."""
+    try:
+        yield
+    except PrunusError:
+        raise
+    except Exception as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        reason = " ".join(lines)[:600] or type(error).__name__
+        raise DeployError(f"{doing} failed: {reason}. {remedy}") from error

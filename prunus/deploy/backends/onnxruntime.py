@@ -1,0 +1,79 @@
+"""ONNX Runtime on the CPU."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import final
+
+import numpy as np
+
+from prunus.deploy.backends.interface import (
+    Backend,
+    Network,
+    Session,
+    Shape,
+    missing_library,
+    onnx_file,
+    refusals,
+)
+
+_REMEDY = "Export the network again, and give inputs of the shapes and types it was exported for"
+
+
+@final
+class OnnxRuntimeSession(Session):
+    """A network in ONNX Runtime's CPU provider."""
+
+    device = "cpu"
+    precision = "float32"
+
+    def __init__(self, path: Path, threads: int) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3  # errors only: they come back as exceptions
+        # Idle threads that spin would take the CPU from the network that is timed next.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        self._path = path
+        with refusals(f"loading {path} in ONNX Runtime", _REMEDY):
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self._inputs = [value.name for value in self._session.get_inputs()]
+            self._outputs = [value.name for value in self._session.get_outputs()]
+
+    def run(self, inputs: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+        """Run once; see `Session.run`."""
+        with refusals(f"running {self._path} in ONNX Runtime", _REMEDY):
+            feed = dict(zip(self._inputs, inputs, strict=True))
+            return dict(zip(self._outputs, self._session.run(self._outputs, feed), strict=True))
+
+    def bind(self, inputs: Sequence[np.ndarray]) -> Callable[[], None]:
+        """Bind `inputs`; see `Session.bind`."""
+        self.run(inputs)  # wrong inputs are refused here, not while timing
+        session, outputs = self._session, self._outputs
+        feed = dict(zip(self._inputs, inputs, strict=True))
+
+        def call() -> None:
+            session.run(outputs, feed)
+
+        return call
+
+    def close(self) -> None:
+        """Give the session's memory and threads back."""
+        del self._session
+
+
+@final
+class OnnxRuntime(Backend):
+    """ONNX Runtime, CPU execution provider, sequential execution."""
+
+    name = "onnxruntime"
+    reads_modules = False
+
+    def absence(self) -> str | None:
+        """Return why ONNX Runtime is not here."""
+        return missing_library("onnxruntime", "install it with `pip install onnxruntime`")
+
+    def load(self, network: Network, shapes: Sequence[Shape], threads: int) -> Session:
+        """Load a file; a dynamic batch dimension stays dynamic, so `shapes` are not needed."""
+        return OnnxRuntimeSession(onnx_file(network, self.name), threads)

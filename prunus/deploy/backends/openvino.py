@@ -1,0 +1,91 @@
+"""OpenVINO on the CPU."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import final
+
+import numpy as np
+
+from prunus.deploy.backends.interface import (
+    Backend,
+    Network,
+    Session,
+    Shape,
+    missing_library,
+    onnx_file,
+    refusals,
+)
+
+_REMEDY = "Export the network again, and give inputs of the shapes and types it was exported for"
+
+
+@final
+class OpenVINOSession(Session):
+    """A network compiled by OpenVINO's CPU plugin for one set of input shapes."""
+
+    device = "cpu"
+    precision = "float32"
+
+    def __init__(self, path: Path, shapes: Sequence[Shape], threads: int) -> None:
+        import openvino
+
+        self._path = path
+        settings = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": "1",
+            "INFERENCE_NUM_THREADS": str(threads),
+            # Its own default is bfloat16 where the CPU has it: that is another network than the one that is
+            # proved.
+            "INFERENCE_PRECISION_HINT": "f32",
+            # The other backends do not pin; one pinned to a busy core would look slow.
+            "ENABLE_CPU_PINNING": "NO",
+        }
+        with refusals(f"loading {path} in OpenVINO", _REMEDY):
+            core = openvino.Core()
+            model = core.read_model(str(path))
+            _check_number(len(model.inputs), len(shapes))
+            model.reshape({index: openvino.PartialShape(list(shape)) for index, shape in enumerate(shapes)})
+            self._compiled = core.compile_model(model, "CPU", settings)
+            self._request = self._compiled.create_infer_request()
+
+    def run(self, inputs: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+        """Run once; see `Session.run`."""
+        with refusals(f"running {self._path} in OpenVINO", _REMEDY):
+            _check_number(len(self._compiled.inputs), len(inputs))
+            results = self._request.infer(list(inputs))
+            return {port.get_any_name(): np.array(results[port]) for port in self._compiled.outputs}
+
+    def bind(self, inputs: Sequence[np.ndarray]) -> Callable[[], None]:
+        """Bind `inputs`; see `Session.bind`."""
+        self.run(inputs)  # wrong inputs are refused here, not while timing
+        request, shared = self._request, list(inputs)
+
+        def call() -> None:
+            request.infer(shared, share_inputs=True, share_outputs=True)
+
+        return call
+
+    def close(self) -> None:
+        """Give the compiled network back."""
+        del self._request, self._compiled
+
+
+def _check_number(expected: int, given: int) -> None:
+    if expected != given:
+        raise ValueError(f"the network has {expected} inputs, {given} are given")
+
+
+@final
+class OpenVINO(Backend):
+    """OpenVINO's CPU plugin: latency hint, one stream, float32, threads not pinned to cores."""
+
+    name = "openvino"
+    reads_modules = False
+
+    def absence(self) -> str | None:
+        """Return why OpenVINO is not here."""
+        return missing_library("openvino", "install it with `pip install 'prunus[openvino]'`")
+
+    def load(self, network: Network, shapes: Sequence[Shape], threads: int) -> Session:
+        """Compile for exactly `shapes`, as one does on a target: dynamic shapes cost this plugin time."""
+        return OpenVINOSession(onnx_file(network, self.name), shapes, threads)

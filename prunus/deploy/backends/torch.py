@@ -1,0 +1,91 @@
+"""PyTorch itself, eager, on whatever device the module lies: the reference of every comparison."""
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import final
+
+import numpy as np
+import torch
+from torch import nn
+
+from prunus.deploy.backends.interface import Backend, Network, Session, Shape, refusals
+from prunus.deploy.modes import device_of, evaluation_mode
+from prunus.deploy.outputs import named_outputs
+from prunus.errors import DeployError
+
+_REMEDY = "Give inputs that the network's forward takes"
+
+
+@final
+class TorchSession(Session):
+    """A module in evaluation mode; its modes and PyTorch's number of threads come back at `close`.
+
+    The number of threads is PyTorch's own global setting: sessions must be closed last in, first out.
+    """
+
+    def __init__(self, model: nn.Module, threads: int) -> None:
+        self._model = model
+        self._device = device_of(model)
+        self.device = str(self._device)
+        self.precision = _precision(model)
+        self._threads_before = torch.get_num_threads()
+        self._modes = ExitStack()
+        self._modes.enter_context(evaluation_mode(model))
+        torch.set_num_threads(threads)
+
+    def run(self, inputs: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+        """Run once; see `Session.run`."""
+        with refusals(f"running {type(self._model).__name__} in PyTorch", _REMEDY), torch.inference_mode():
+            outputs = named_outputs(self._model(*self._place(inputs)))
+            return {name: tensor.cpu().numpy() for name, tensor in outputs.items()}
+
+    def bind(self, inputs: Sequence[np.ndarray]) -> Callable[[], None]:
+        """Bind `inputs`; see `Session.bind`. On a GPU the call waits for the device."""
+        self.run(inputs)
+        model, device, placed = self._model, self._device, self._place(inputs)
+
+        def call() -> None:
+            with torch.inference_mode():
+                model(*placed)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+
+        return call
+
+    def close(self) -> None:
+        """Restore the module's modes and PyTorch's number of threads."""
+        self._modes.close()
+        torch.set_num_threads(self._threads_before)
+
+    def _place(self, inputs: Sequence[np.ndarray]) -> list[torch.Tensor]:
+        # A copy: PyTorch warns about arrays that may not be written to.
+        return [torch.tensor(array, device=self._device) for array in inputs]
+
+
+def _precision(model: nn.Module) -> str:
+    for parameter in model.parameters():
+        if parameter.is_floating_point():
+            return str(parameter.dtype).removeprefix("torch.")
+    return "float32"
+
+
+@final
+class Torch(Backend):
+    """PyTorch, eager, in inference mode."""
+
+    name = "torch"
+    reads_modules = True
+
+    def absence(self) -> str | None:
+        """PyTorch is always here."""
+        return None
+
+    def load(self, network: Network, shapes: Sequence[Shape], threads: int) -> Session:
+        """Take a module as it is."""
+        if not isinstance(network, nn.Module):
+            raise DeployError(
+                f"PyTorch does not run ONNX files: {network} was given to the backend 'torch', which needs "
+                "the "
+                "nn.Module; choose another backend for files"
+            )
+        return TorchSession(network, threads)

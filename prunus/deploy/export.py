@@ -1,0 +1,232 @@
+"""Write a network as an ONNX file, by torch's current exporter (`torch.export`, then ONNX)."""
+
+import contextlib
+import inspect
+import io
+import logging
+import os
+import re
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import onnx
+import torch
+from torch import nn
+
+from prunus.deploy.modes import evaluation_mode
+from prunus.deploy.outputs import Inputs, as_tuple, named_outputs
+from prunus.errors import DeployError
+
+_COLOURS = re.compile(r"\x1b?\[\d+m")
+
+
+def export_onnx(
+    model: nn.Module,
+    inputs: Inputs,
+    path: str | Path,
+    *,
+    dynamic_batch: bool = True,
+    input_names: Sequence[str] | None = None,
+    output_names: Sequence[str] | None = None,
+    opset: int | None = None,
+) -> Path:
+    """Write `model`, in evaluation mode, as an ONNX file that onnx.checker accepts, and return its path.
+
+    One file holds graph and weights; above 2 GB, ONNX's limit, the weights lie beside it in `<name>.data`.
+    It is written aside and renamed: a file that was there survives a failure. The model comes back unchanged.
+
+    Args:
+        model: any module whose forward takes and returns tensors (dictionaries, tuples and lists of them as
+            well).
+        inputs: one example of what forward takes, a tensor or a tuple of tensors, each [N, ...].
+        path: the file to write; its folder is made.
+        dynamic_batch: leave N open, so that the file runs at any batch size; it must then be the same for
+            all inputs.
+        input_names: by default "input", or the names of forward's parameters where there are several.
+        output_names: by default "output", the keys of the dictionary, or "output_0", "output_1", ...
+        opset: the ONNX operator set; torch's default if None.
+
+    Raises:
+        DeployError: the network cannot be exported (why, and what helps), or the file cannot be written.
+    """
+    path = Path(path)
+    tensors = as_tuple(inputs)
+    if dynamic_batch:
+        tensors = _at_least_two(tensors)
+    with evaluation_mode(model), _quiet():
+        outputs = _run(model, tensors)
+        names = list(output_names or outputs)
+        taken = list(input_names or _input_names(model, len(tensors)))
+        _check_names(taken, names, len(tensors), len(outputs))
+        program = _export(model, tensors, dynamic_batch, taken, names, opset)
+        if dynamic_batch:
+            _check_batch(program, list(outputs.values()), tensors[0].shape[0])
+        _write(program, path)
+    return path
+
+
+def _at_least_two(tensors: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    """Return the example with a batch of two or more: torch.export takes a size of 1 for a constant."""
+    sizes = [tensor.shape[0] if tensor.ndim else None for tensor in tensors]
+    if len(set(sizes)) != 1 or sizes[0] in (None, 0):
+        raise DeployError(
+            f"the inputs' first dimensions are {sizes}, so they are not one batch; give inputs [N, ...] of "
+            "one N >= 1, "
+            "or export with dynamic_batch=False"
+        )
+    return tensors if sizes[0] != 1 else tuple(torch.cat((tensor, tensor)) for tensor in tensors)
+
+
+def _run(model: nn.Module, tensors: tuple[torch.Tensor, ...]) -> dict[str, torch.Tensor]:
+    """Return the named outputs; a network that does not run in PyTorch need not be shown to the exporter."""
+    try:
+        with torch.no_grad():
+            return named_outputs(model(*tensors))
+    except (RuntimeError, TypeError, ValueError) as error:
+        shapes = ", ".join(str(list(tensor.shape)) for tensor in tensors)
+        raise DeployError(
+            f"{type(model).__name__} does not run on inputs {shapes}, so it cannot be exported: "
+            f"{_first_lines(error)}. Give an example that its forward takes, on its device"
+        ) from error
+
+
+def _input_names(model: nn.Module, number: int) -> list[str]:
+    if number == 1:
+        return ["input"]
+    parameters = inspect.signature(model.forward).parameters.values()
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    names = [parameter.name for parameter in parameters if parameter.kind in kinds]
+    return names[:number] if len(names) >= number else [f"input_{index}" for index in range(number)]
+
+
+def _check_names(inputs: list[str], outputs: list[str], num_inputs: int, num_outputs: int) -> None:
+    if len(inputs) != num_inputs or len(outputs) != num_outputs:
+        raise DeployError(
+            f"the network has {num_inputs} inputs and {num_outputs} outputs, but the names given are "
+            f"{inputs} and {outputs}: give one name for each"
+        )
+    names = inputs + outputs
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise DeployError(
+            f"several inputs or outputs would be called {', '.join(twice)}: an ONNX file needs distinct "
+            "names; "
+            "give input_names and output_names"
+        )
+
+
+def _export(
+    model: nn.Module,
+    tensors: tuple[torch.Tensor, ...],
+    dynamic_batch: bool,
+    input_names: list[str],
+    output_names: list[str],
+    opset: int | None,
+) -> torch.onnx.ONNXProgram:
+    """Return what torch's exporter makes of `model`, its failure as a `DeployError`."""
+    batch = {0: torch.export.Dim("batch")}
+    try:
+        program = torch.onnx.export(
+            model,
+            tensors,
+            dynamo=True,
+            dynamic_shapes=tuple(batch for _ in tensors) if dynamic_batch else None,
+            input_names=input_names,
+            output_names=output_names,
+            opset_version=opset,
+            verbose=False,
+        )
+    except Exception as error:  # the exporter lets errors of torch.export, dynamo, sympy and ONNX Script through
+        raise DeployError(_explain(model, error, dynamic_batch)) from error
+    if program is None:
+        raise DeployError(f"torch.onnx.export returned nothing for {type(model).__name__}: update torch")
+    return program
+
+
+def _explain(model: nn.Module, error: BaseException, dynamic_batch: bool) -> str:
+    """Say what the exporter tripped over: the innermost cause, and where in the exporter's three steps."""
+    cause = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    text = f"{type(model).__name__} cannot be exported to ONNX: {_first_lines(cause)}. "
+    if "No ONNX function" in str(cause):
+        return text + "Replace that operator by ones that ONNX has, or remove it from the deployed network"
+    if dynamic_batch and ("batch" in str(error) or "Constraint" in str(error)):
+        return text + (
+            "Its forward fixes the batch size: take sizes from x.shape and leave the batch to -1, "
+            "or export with dynamic_batch=False"
+        )
+    return text + (
+        "Its forward must not branch on values or make shapes from them; "
+        "torch.export.export(model, inputs) alone shows the place"
+    )
+
+
+def _check_batch(program: torch.onnx.ONNXProgram, outputs: list[torch.Tensor], batch: int) -> None:
+    """Refuse a file whose outputs froze the example's batch size: it would be wrong at any other."""
+    for value, tensor in zip(program.model.graph.outputs, outputs, strict=True):
+        shape = value.shape
+        frozen = shape is not None and len(shape) > 0 and isinstance(shape[0], int)
+        if frozen and tensor.ndim and tensor.shape[0] == batch:
+            raise DeployError(
+                f"output {value.name!r} keeps the example's batch size {batch}: the network's forward "
+                "writes it into "
+                "a shape. Take it from x.shape[0] there, or export with dynamic_batch=False"
+            )
+
+
+def _write(program: torch.onnx.ONNXProgram, path: Path) -> None:
+    """Write to a folder beside `path`, check, and rename: `path` is the old file or the whole new one."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
+            # Under its own name already, because the graph names the weights' file where there are two.
+            program.save(Path(folder) / path.name, external_data=False)
+            publish(Path(folder), path)
+    except OSError as error:
+        raise DeployError(
+            f"{path} cannot be written: {error.strerror or error}. Give a path in a folder that is writable "
+            "and has room"
+        ) from error
+    except onnx.checker.ValidationError as error:
+        raise DeployError(
+            f"torch's exporter wrote a file for {path} that onnx.checker refuses: {_first_lines(error)}. "
+            "Try another opset, or another version of torch and onnxscript"
+        ) from error
+
+
+def publish(folder: Path, path: Path) -> None:
+    """Check the file `folder / path.name`, bring it to the disk and move it to `path`, weights first."""
+    onnx.checker.check_model(str(folder / path.name))
+    for written in sorted(folder.iterdir(), key=lambda file: file.name == path.name):
+        with written.open("rb") as file:
+            os.fsync(file.fileno())
+        written.replace(path.parent / written.name)
+
+
+def _first_lines(error: BaseException) -> str:
+    """Return the beginning of an exporter's message, which may go on for pages, without its colours."""
+    lines = [line.strip() for line in _COLOURS.sub("", str(error)).splitlines()]
+    return " ".join([line for line in lines if line][:3])[:500].rstrip(".") or type(error).__name__
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's talk from the console: what matters of it is in its exceptions.
+
+    Logging as a whole is held back, because torch's loggers set their own levels and keep their own streams.
+    """
+    before = logging.root.manager.disable
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
+        warnings.simplefilter("ignore")
+        logging.disable(logging.ERROR)
+        try:
+            yield
+        finally:
+            logging.disable(before)

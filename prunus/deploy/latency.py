@@ -1,0 +1,242 @@
+"""Time networks against each other, so that the ratio holds even where the machine is noisy."""
+
+import contextlib
+import dataclasses
+import functools
+import gc
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from prunus.deploy import backends
+from prunus.deploy.backends import Backend, Network, Shape
+from prunus.deploy.export import export_onnx
+from prunus.deploy.modes import device_of
+from prunus.deploy.outputs import Inputs, as_tuple
+from prunus.deploy.peak_memory import peak_memory_mb
+from prunus.errors import DeployError, RecipeError
+from prunus.records import LatencyRecord
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BenchmarkSettings:
+    """How networks are timed.
+
+    Attributes:
+        backends: names from `prunus.deploy.backends`, or dotted paths of private ones.
+        threads: CPU threads of every backend; set it to what the target gives the network.
+        warmup: rounds before timing starts.
+        repeats: timed rounds; a round runs every network once.
+        batch_size: N of the inputs.
+        measure_memory: also load each network in a process of its own and record its peak memory.
+    """
+
+    backends: tuple[str, ...] = ("onnxruntime", "openvino")
+    threads: int = 1
+    warmup: int = 10
+    repeats: int = 50
+    batch_size: int = 1
+    measure_memory: bool = True
+
+    def __post_init__(self) -> None:
+        least = {"threads": 1, "warmup": 0, "repeats": 1, "batch_size": 1}
+        for key, smallest in least.items():
+            if getattr(self, key) < smallest:
+                raise RecipeError(f"{key} is {getattr(self, key)}: it must be at least {smallest}")
+        if not self.backends or len(set(self.backends)) != len(self.backends):
+            raise RecipeError(f"backends is {list(self.backends)}: name at least one, and none twice")
+        for name in self.backends:
+            backends.find(name)
+
+
+def benchmark(
+    networks: Mapping[str, str | Path | nn.Module],
+    input_shape: Shape | Sequence[Shape],
+    settings: BenchmarkSettings | None = None,
+    *,
+    note: Callable[[str], None] | None = None,
+) -> list[LatencyRecord]:
+    """Time `networks` on every backend and return one record for each pair, backend by backend.
+
+    On a backend all networks are loaded, then run in turn, round after round: whatever slows the machine
+    slows all of them, so the ratio of their medians can be trusted where a single median cannot. Backends
+    come one after the other, because their thread pools would disturb each other. Python's garbage
+    collection is off while timing. Inputs are standard normal, the same for all networks. Copies to and from
+    a device are not part of the latency.
+
+    Args:
+        networks: ONNX files, or modules; modules are exported for the backends that read files.
+        input_shape: of one input without its batch dimension, (3, 128, 256), or one such tuple for each
+            input.
+        settings: how to time; the defaults if None.
+        note: told, in a sentence, what could not be measured and why (a backend that is not installed).
+            Without it an absent backend is an error.
+
+    Raises:
+        DeployError: no backend can be used, a network does not load or run on one, or a file is given to
+            PyTorch.
+    """
+    settings = settings or BenchmarkSettings()
+    if not networks:
+        raise DeployError("there are no networks to time: give at least one name and network")
+    sources = {name: Path(net) if isinstance(net, str) else net for name, net in networks.items()}
+    shapes = _batched(input_shape, settings.batch_size)
+    records: list[LatencyRecord] = []
+    with tempfile.TemporaryDirectory(prefix="prunus-") as folder:
+        files = {name: Path(folder) / f"{index}.onnx" for index, name in enumerate(sources)}
+        exported = functools.cache(lambda name: _export(sources[name], shapes, files[name]))
+        for backend in _usable(settings.backends, sources, note):
+            ready = {name: net if backend.reads_modules else exported(name) for name, net in sources.items()}
+            records += _benchmark_on(backend, ready, shapes, settings, note)
+    return records
+
+
+def latency_ms(
+    model: nn.Module,
+    inputs: Inputs,
+    *,
+    backend: str = "onnxruntime",
+    threads: int = 1,
+    warmup: int = 5,
+    repeats: int = 20,
+) -> float:
+    """Return the median latency of `model` on `inputs` in milliseconds: the meter of a latency budget.
+
+    `functools.partial(latency_ms, backend="openvino", threads=4)` is a callable (model, inputs) -> ms.
+    Backends that read files are given an export of the model for exactly the inputs' shapes.
+
+    Raises:
+        DeployError: the backend is absent, or the model cannot be exported or run there.
+    """
+    chosen = backends.find(backend)
+    if (reason := chosen.absence()) is not None:
+        raise DeployError(f"latency cannot be measured on {backend}: {reason}")
+    arrays = [tensor.detach().cpu().numpy() for tensor in as_tuple(inputs)]
+    shapes = [array.shape for array in arrays]
+    with tempfile.TemporaryDirectory(prefix="prunus-") as folder:
+        network: Network = model
+        if not chosen.reads_modules:
+            network = export_onnx(model, inputs, Path(folder) / "model.onnx", dynamic_batch=False)
+        with chosen.load(network, shapes, threads) as session:
+            seconds = _time_in_turn({"model": session.bind(arrays)}, warmup, repeats)["model"]
+    return 1000 * float(np.median(seconds))
+
+
+def _batched(input_shape: Shape | Sequence[Shape], batch_size: int) -> tuple[Shape, ...]:
+    """Return one shape [N, ...] for each input."""
+    several = [shape for shape in input_shape if not isinstance(shape, int)]
+    shapes: list[Shape] = several or [tuple(size for size in input_shape if isinstance(size, int))]
+    if len(several) not in (0, len(input_shape)) or any(size < 1 for shape in shapes for size in shape):
+        raise DeployError(
+            f"input_shape is {input_shape}: give one input's sizes without the batch, such as (3, 128, 256), "
+            "or a tuple of such tuples"
+        )
+    return tuple((batch_size, *shape) for shape in shapes)
+
+
+def _usable(names: Sequence[str], sources: Mapping[str, Network], note: Callable[[str], None] | None) -> list[Backend]:
+    """Return the backends that are here; tell of the others, or refuse where nobody listens."""
+    files = [str(network) for network in sources.values() if isinstance(network, Path)]
+    usable = []
+    for name in names:
+        backend = backends.find(name)
+        reason = backend.absence()
+        if reason is not None and note is None:
+            raise DeployError(f"{name} cannot be used: {reason}; or leave it out of backends")
+        if reason is not None and note is not None:
+            note(f"Latency was not measured on {name}: {reason}.")
+            continue
+        if backend.reads_modules and files:
+            raise DeployError(
+                f"{name} runs modules, not files: give the nn.Module in place of {files[0]}, or leave "
+                f"{name} out of "
+                "backends"
+            )
+        usable.append(backend)
+    if not usable:
+        raise DeployError(f"none of the backends {', '.join(names)} can be used here: the notes say why")
+    return usable
+
+
+def _export(network: Network, shapes: Sequence[Shape], path: Path) -> Path:
+    """Return the file that `network` is, or the one that the module is exported to, for exactly `shapes`."""
+    if isinstance(network, Path):
+        return network
+    device = device_of(network)
+    inputs = tuple(torch.zeros(shape, device=device) for shape in shapes)
+    return export_onnx(network, inputs, path, dynamic_batch=False)
+
+
+def _benchmark_on(
+    backend: Backend,
+    networks: Mapping[str, Network],
+    shapes: Sequence[Shape],
+    settings: BenchmarkSettings,
+    note: Callable[[str], None] | None,
+) -> list[LatencyRecord]:
+    """Load all networks on one backend, time them in turn, and describe each."""
+    random = np.random.default_rng(0)
+    inputs = [random.standard_normal(shape, dtype=np.float32) for shape in shapes]
+    with contextlib.ExitStack() as stack:
+        sessions = {
+            name: stack.enter_context(backend.load(network, shapes, settings.threads))
+            for name, network in networks.items()
+        }
+        calls = {name: session.bind(inputs) for name, session in sessions.items()}
+        seconds = _time_in_turn(calls, settings.warmup, settings.repeats)
+        places = {name: (session.device, session.precision) for name, session in sessions.items()}
+    on_cpu = all(device == "cpu" for device, _ in places.values())
+    if settings.measure_memory and not on_cpu and note is not None:
+        note(f"Peak memory was not measured on {backend.name}: it is measured on the CPU only.")
+    return [
+        LatencyRecord(
+            model=name,
+            backend=backend.name,
+            device=places[name][0],
+            input_shape=shapes[0],
+            threads=settings.threads,
+            warmup=settings.warmup,
+            repeats=settings.repeats,
+            median_ms=1000 * float(np.median(seconds[name])),
+            p95_ms=1000 * float(np.percentile(seconds[name], 95)),
+            peak_memory_mb=peak_memory_mb(network, shapes, backend=backend.name, threads=settings.threads)
+            if settings.measure_memory and on_cpu
+            else None,
+            precision=places[name][1],
+        )
+        for name, network in networks.items()
+    ]
+
+
+def _time_in_turn(calls: Mapping[str, Callable[[], None]], warmup: int, repeats: int) -> dict[str, list[float]]:
+    """Return `repeats` durations in seconds for each call; a round makes every call once, in the same order.
+
+    The order stays the same so that each call always has the same predecessor in the caches.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    with _no_garbage_collection():
+        for turn in range(warmup + repeats):
+            for name, call in calls.items():
+                start = time.perf_counter()
+                call()
+                duration = time.perf_counter() - start
+                if turn >= warmup:
+                    seconds[name].append(duration)
+    return seconds
+
+
+@contextlib.contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

@@ -1,0 +1,173 @@
+"""Prove that a file computes what the network computes: PyTorch against a backend, on real samples."""
+
+import dataclasses
+import itertools
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from prunus.deploy import backends
+from prunus.deploy.outputs import Inputs, as_tuple
+from prunus.errors import DeployError, ParityError
+from prunus.records import ParityRecord
+
+
+def check_parity(
+    model: nn.Module,
+    path: str | Path,
+    samples: Inputs | Iterable[Inputs],
+    *,
+    backend: str = "onnxruntime",
+    tolerance: float = 1e-4,
+    threads: int = 1,
+    name: str | None = None,
+) -> ParityRecord:
+    """Run `samples` through `model` (PyTorch, evaluation mode) and through the file at `path`, and compare.
+
+    With y the network's output and z the file's, over all samples together:
+    max_abs_diff = max |y - z| over all outputs; max_rel_diff = max |y - z| / max |y|, an output at a time,
+    the worst of them; argmax_agreement = share of positions at which y and z have the same argmax over
+    dimension 1, the classes (the same sign where there is a single channel). A NaN or an infinity in either
+    is an infinite difference. `passed` is max_rel_diff <= tolerance; `require` turns a record that failed
+    into an error.
+
+    Args:
+        model: the network that was exported.
+        path: the ONNX file.
+        samples: a batch, or an iterable of batches; a batch is what forward takes, a tensor [N, ...] or a
+            tuple of them. N may differ from the exported example's and from batch to batch. A tuple of
+            tensors is one batch of several inputs; several batches of one input are a list.
+        backend: which runs the file; see `prunus.deploy.backends`.
+        tolerance: on max_rel_diff.
+        threads: CPU threads of both.
+        name: of the network, in the record; the file's name without its suffix if None.
+
+    Raises:
+        ParityError: the outputs' number or shapes differ: it is another network's file.
+        DeployError: no samples, an absent backend, or a file that does not load or run.
+    """
+    path = Path(path)
+    chosen = backends.find(backend)
+    if (reason := chosen.absence()) is not None:
+        raise DeployError(f"parity cannot be checked on {backend}: {reason}")
+    comparison = _Comparison()
+    for _, batches in itertools.groupby(_arrays(samples), key=_shapes):  # a session is for one set of shapes
+        first = next(batches)
+        with (
+            backends.find("torch").load(model, _shapes(first), threads) as reference,
+            chosen.load(path, _shapes(first), threads) as session,
+        ):
+            for batch in itertools.chain((first,), batches):
+                comparison.add(reference.run(batch), session.run(batch), path, len(batch[0]))
+    return comparison.record(name or path.stem, backend, tolerance)
+
+
+def require(record: ParityRecord) -> None:
+    """Accept a parity that passed.
+
+    Raises:
+        ParityError: it failed; by how much, and what to look at.
+    """
+    if record.passed:
+        return
+    raise ParityError(
+        f"{record.model} on {record.backend} does not equal its PyTorch source: over {record.samples} "
+        "samples the "
+        f"largest relative difference is {record.max_rel_diff:.2e} (tolerance {record.tolerance:.0e}), the "
+        "largest "
+        f"absolute one {record.max_abs_diff:.2e}, argmax agreement {record.argmax_agreement:.2%}. Export "
+        "this very "
+        "network again; if the difference stays, raise the tolerance only where the agreement is good enough"
+    )
+
+
+def _arrays(samples: Inputs | Iterable[Inputs]) -> Iterable[tuple[np.ndarray, ...]]:
+    """Yield the batches as arrays; refuse a sample without a batch dimension and a set without samples."""
+    single = isinstance(samples, torch.Tensor | tuple)
+    number = 0
+    for number, batch in enumerate((samples,) if single else samples, 1):
+        tensors = as_tuple(batch)
+        if any(tensor.ndim == 0 or tensor.shape[0] == 0 for tensor in tensors):
+            raise DeployError(f"batch {number} has an input without samples: give tensors [N, ...] with N >= 1")
+        yield tuple(tensor.detach().cpu().numpy() for tensor in tensors)
+    if not number:
+        raise DeployError("there are no samples to check parity on: give at least one batch [N, ...]")
+
+
+def _shapes(batch: tuple[np.ndarray, ...]) -> tuple[tuple[int, ...], ...]:
+    return tuple(array.shape for array in batch)
+
+
+@dataclasses.dataclass
+class _Extremes:
+    """Of one output, over the samples seen."""
+
+    difference: float = 0.0
+    magnitude: float = 0.0
+
+    def relative(self) -> float:
+        if self.difference == 0:
+            return 0.0
+        comparable = self.difference < float("inf") and self.magnitude > 0
+        return self.difference / self.magnitude if comparable else float("inf")
+
+
+@dataclasses.dataclass
+class _Comparison:
+    """Running extremes, so that samples need not fit into memory together."""
+
+    samples: int = 0
+    agreeing: int = 0
+    positions: int = 0
+    extremes: dict[str, _Extremes] = dataclasses.field(default_factory=dict)
+
+    def add(self, source: dict[str, np.ndarray], exported: dict[str, np.ndarray], path: Path, samples: int) -> None:
+        """Compare one batch's outputs, in their order: a file may call them otherwise."""
+        if len(source) != len(exported):
+            raise ParityError(
+                f"{path} has {len(exported)} outputs ({', '.join(exported)}), the network {len(source)} "
+                f"({', '.join(source)}): it is another network's file; export this one"
+            )
+        self.samples += samples
+        for (name, expected), actual in zip(source.items(), exported.values(), strict=True):
+            if expected.shape != actual.shape:
+                raise ParityError(
+                    f"output {name!r} is {list(expected.shape)} in PyTorch and {list(actual.shape)} from "
+                    f"{path}: "
+                    "it is another network's file, or the file fixes the batch size; export this network"
+                )
+            self._add_output(self.extremes.setdefault(name, _Extremes()), expected, actual)
+
+    def _add_output(self, extremes: _Extremes, expected: np.ndarray, actual: np.ndarray) -> None:
+        finite = np.isfinite(expected).all() and np.isfinite(actual).all()
+        difference = np.abs(expected.astype(np.float64) - actual).max(initial=0.0) if finite else np.inf
+        extremes.difference = max(extremes.difference, float(difference))
+        if finite:
+            extremes.magnitude = max(extremes.magnitude, float(np.abs(expected).max(initial=0.0)))
+        same = _decision(expected) == _decision(actual)
+        self.agreeing += int(same.sum())
+        self.positions += same.size
+
+    def record(self, model: str, backend: str, tolerance: float) -> ParityRecord:
+        """Return what was found."""
+        relative = max(extremes.relative() for extremes in self.extremes.values())
+        return ParityRecord(
+            model=model,
+            backend=backend,
+            samples=self.samples,
+            max_abs_diff=max(extremes.difference for extremes in self.extremes.values()),
+            max_rel_diff=relative,
+            argmax_agreement=self.agreeing / self.positions if self.positions else 1.0,
+            tolerance=tolerance,
+            passed=relative <= tolerance,
+        )
+
+
+def _decision(output: np.ndarray) -> np.ndarray:
+    """Return what is decided at each position: the class, or the sign of a single channel."""
+    if output.ndim >= 2 and output.shape[1] > 1:
+        return np.argmax(output, axis=1)
+    return np.greater(output, 0)
