@@ -29,6 +29,7 @@ class Findings:
     ids: ChannelIds = dataclasses.field(default_factory=ChannelIds)
     marks: list[Mark] = dataclasses.field(default_factory=list)
     consumed: list[Tensor] = dataclasses.field(default_factory=list)  # ids of weights' contracted dimensions
+    produced: list[Tensor] = dataclasses.field(default_factory=list)  # ids of weights' output dimensions
     contracted: list[Tensor] = dataclasses.field(default_factory=list)  # ids that are summed over somewhere
     statistics: list[Tensor] = dataclasses.field(default_factory=list)  # ids of running statistics
     macs: list[tuple[str, tuple[Factor, ...]]] = dataclasses.field(default_factory=list)
@@ -124,6 +125,11 @@ class Call:
         """A weight's dimension is contracted: it reads the channels, it does not make them."""
         if axis is not None:
             self.findings.consumed.append(axis.ids)
+
+    def produce(self, axis: Axis | None) -> None:
+        """A weight's dimension makes the channels: even where the same weight, tied, reads them elsewhere."""
+        if axis is not None:
+            self.findings.produced.append(axis.ids)
 
     def contract(self, first: Axis | None, second: Axis | None) -> None:
         """Sum over products along two axes: unite them; a channel that is zero on neither side is approximate."""

@@ -140,7 +140,7 @@ def build(
 
 def _slots(model: nn.Module, slots: Slots, findings: Findings, group_of: Tensor) -> tuple[Slot, ...]:
     roles = torch.zeros(findings.ids.count, dtype=torch.long)
-    for number, marked in ((1, findings.consumed), (2, findings.statistics)):
+    for number, marked in ((1, findings.consumed), (2, findings.statistics), (0, findings.produced)):
         for ids in marked:
             roles[ids] = number
     order = {path: position for position, path in enumerate(canonical_paths(model).values())}

@@ -41,8 +41,8 @@ class GroupSlices:
             parameter = parameters[slot.path]
             if parameter.shape[slot.dim] != slot.groups.numel():
                 raise EditError(
-                    f"{slot.path}, dimension {slot.dim}: the groups were traced at size {slot.groups.numel()}, the model "
-                    f"has {parameter.shape[slot.dim]}; trace again after an edit"
+                    f"{slot.path}, dimension {slot.dim}: the groups were traced at size {slot.groups.numel()}, "
+                    f"the model has {parameter.shape[slot.dim]}; trace again after an edit"
                 )
             slices.append(Slice(parameter, slot.dim, slot.groups.to(parameter.device)))
         return cls(tuple(slices), len(groups))

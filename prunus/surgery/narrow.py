@@ -1,12 +1,18 @@
 """Copy a module with some of its tensors cut narrower, everything else as it was."""
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import ParametrizationList
 
 Keep = Mapping[str, Mapping[int, Tensor]]  # path -> dimension -> indices that stay, ascending
+
+Conv = nn.Conv1d | nn.Conv2d | nn.Conv3d
+TransposedConv = nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
+_Batch = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm
+_Instance = nn.InstanceNorm1d | nn.InstanceNorm2d | nn.InstanceNorm3d
 
 
 def narrowed(model: nn.Module, keep: Keep) -> nn.Module:
@@ -22,9 +28,11 @@ def narrowed(model: nn.Module, keep: Keep) -> nn.Module:
         smaller = cut(tensor.detach(), dims)
         if isinstance(tensor, nn.Parameter):
             smaller = nn.Parameter(smaller, requires_grad=tensor.requires_grad)
+            smaller.__dict__.update(copy.deepcopy(tensor.__dict__))  # what people mark parameters with
         memo[id(tensor)] = smaller
+    owners = _owners(model, {id(tensors[path]) for path in keep})
     result = copy.deepcopy(model, memo)
-    for path in sorted({path.rpartition(".")[0] for path in keep}):
+    for path in owners:
         settle(result.get_submodule(path))
     return result
 
@@ -34,69 +42,67 @@ def cut(tensor: Tensor, dims: Mapping[int, Tensor]) -> Tensor:
     result = tensor
     for dim, indices in dims.items():
         result = result.index_select(dim, indices.to(tensor.device))
-    if tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last) and not tensor.is_contiguous():
-        return result.contiguous(memory_format=torch.channels_last)
+    for rank, memory_format in ((4, torch.channels_last), (5, torch.channels_last_3d)):
+        if tensor.dim() == rank and not tensor.is_contiguous() and tensor.is_contiguous(memory_format=memory_format):
+            return result.contiguous(memory_format=memory_format)
     return result.contiguous()
+
+
+def _owners(model: nn.Module, tensors: set[int]) -> list[str]:
+    """Return the paths of the modules that hold one of `tensors` (by id); a tied tensor has several, and a
+    parametrised weight belongs to the layer that computes it."""
+    paths: dict[str, None] = {}
+    for path, module in model.named_modules():
+        held = (*module.parameters(recurse=False), *module.buffers(recurse=False))
+        if any(id(tensor) in tensors for tensor in held):
+            inside = isinstance(module, ParametrizationList)
+            paths[path.rpartition(".parametrizations.")[0] if inside else path] = None
+    return list(paths)
 
 
 def settle(module: nn.Module) -> None:
     """Put the sizes that a torch layer keeps as attributes right after its tensors have changed."""
-    for kind, rule in _SETTLE.items():
-        if isinstance(module, kind):
-            rule(module)
+    match module:
+        case nn.Conv1d() | nn.Conv2d() | nn.Conv3d():
+            _settle_conv(module)
+        case nn.ConvTranspose1d() | nn.ConvTranspose2d() | nn.ConvTranspose3d():
+            _settle_transposed(module)
+        case nn.Linear():
+            module.out_features, module.in_features = module.weight.shape
+        case nn.Embedding():
+            module.num_embeddings, module.embedding_dim = module.weight.shape
+        case nn.PReLU():
+            module.num_parameters = module.weight.shape[0]
+        case nn.LayerNorm() | nn.RMSNorm() if module.elementwise_affine:
+            module.normalized_shape = tuple(module.weight.shape)
+        case nn.GroupNorm() if module.affine:
+            _settle_group_norm(module)
+        case _ if isinstance(module, _Batch | _Instance):
+            _settle_norm(module)
 
 
-def _settle_conv(module: nn.Module) -> None:
-    weight, transposed = module.weight, isinstance(module, _Transposed)
-    outer, inner = weight.shape[0], weight.shape[1]
+def _settle_conv(module: Conv) -> None:
+    outer, inner = module.weight.shape[:2]
     if module.groups > 1 and module.groups == module.in_channels:  # depthwise: a group goes with its channel
-        multiplier = module.out_channels // module.groups
-        module.groups = outer if transposed else outer // multiplier
-    first, second = ("in_channels", "out_channels") if transposed else ("out_channels", "in_channels")
-    setattr(module, first, outer)
-    setattr(module, second, inner * module.groups)
+        module.groups = outer // (module.out_channels // module.groups)
+    module.out_channels, module.in_channels = outer, inner * module.groups
 
 
-def _settle_linear(module: nn.Module) -> None:
-    module.out_features, module.in_features = module.weight.shape
+def _settle_transposed(module: TransposedConv) -> None:
+    outer, inner = module.weight.shape[:2]
+    if module.groups > 1 and module.groups == module.in_channels:
+        module.groups = outer
+    module.in_channels, module.out_channels = outer, inner * module.groups
 
 
-def _settle_norm(module: nn.Module) -> None:
-    tensor = module.weight if module.weight is not None else module.running_mean
+def _settle_norm(module: _Batch | _Instance) -> None:
+    tensor = module.weight if module.affine else module.running_mean
     if tensor is not None:
         module.num_features = tensor.shape[0]
 
 
-def _settle_layer_norm(module: nn.Module) -> None:
-    if module.weight is not None:
-        module.normalized_shape = tuple(module.weight.shape)
-
-
-def _settle_group_norm(module: nn.Module) -> None:
-    if module.weight is not None:
-        if module.num_groups == module.num_channels:
-            module.num_groups = module.weight.shape[0]
-        module.num_channels = module.weight.shape[0]
-
-
-def _settle_embedding(module: nn.Module) -> None:
-    module.num_embeddings, module.embedding_dim = module.weight.shape
-
-
-def _settle_prelu(module: nn.Module) -> None:
-    module.num_parameters = module.weight.shape[0]
-
-
-_Batch = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
-_Instance = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
-_Conv = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-_Transposed = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-_SETTLE: dict[tuple[type[nn.Module], ...], Callable[[nn.Module], None]] = {
-    _Conv: _settle_conv,
-    (nn.Linear,): _settle_linear,
-    (*_Batch, *_Instance): _settle_norm,
-    (nn.LayerNorm, nn.RMSNorm): _settle_layer_norm,
-    (nn.GroupNorm,): _settle_group_norm,
-    (nn.Embedding,): _settle_embedding,
-    (nn.PReLU,): _settle_prelu,
-}
+def _settle_group_norm(module: nn.GroupNorm) -> None:
+    channels = module.weight.shape[0]
+    if module.num_groups == module.num_channels:  # a group of its own for each channel
+        module.num_groups = channels
+    module.num_channels = channels

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from prunus.errors import EditError
 from prunus.surgery.edit import Edit
-from prunus.surgery.narrow import cut, narrowed
+from prunus.surgery.narrow import TransposedConv, cut, narrowed
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -96,8 +96,7 @@ def _check_modules(model: nn.Module, paths: set[str]) -> None:
         weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
         if not isinstance(weight, Tensor) or not isinstance(bias, Tensor):
             continue
-        transposed = isinstance(module, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d)
-        units = weight.shape[1] * module.groups if transposed else weight.shape[0]
+        units = weight.shape[1] * module.groups if isinstance(module, TransposedConv) else weight.shape[0]
         if bias.dim() == 1 and bias.shape[0] != units:
             raise EditError(
                 f"{path}: the weight makes {units} channels, the bias has {bias.shape[0]}: a cut is missing"

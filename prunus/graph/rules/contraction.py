@@ -56,6 +56,7 @@ def _output(call: Call, out: Axis | None, slid: tuple[int, ...]) -> Label:
     """Join the bias, count the multiply-adds (the kernel meets each position of `slid` once), label the output."""
     weight, bias, shape = call.args[1], call.arg(2, "bias"), call.shapes[0]
     dim = len(shape) - len(weight.shape) + 1
+    call.produce(out)
     if bias is not None:
         call.join(out, bias.axes.get(0))
     fixed = math.prod(shape[:dim]) * math.prod(slid[dim + 1 :]) * math.prod(weight.shape[2:])
@@ -94,6 +95,7 @@ def linear(call: Call) -> Label:
     last = len(value.shape) - 1
     out, inner = weight.axes.get(0), weight.axes.get(1)
     call.consume(inner)
+    call.produce(out)
     call.contract(value.axes.get(last), inner)
     if bias is not None:
         call.join(out, bias.axes.get(0))
@@ -128,6 +130,8 @@ def product(call: Call, first: Label, second: Label) -> Label:
     n, k, m = len(a.shape) - 2, len(a.shape) - 1, len(b.shape) - 1
     left, right = a.axes.get(k), b.axes.get(len(b.shape) - 2)
     call.consume(right)
+    call.produce(a.axes.get(n))
+    call.produce(b.axes.get(m))
     call.contract(left, right)
     shape = (*torch.broadcast_shapes(a.shape[:-2], b.shape[:-2]), a.shape[n], b.shape[m])
     axes = {}
@@ -169,5 +173,6 @@ def embedding(call: Call) -> Label:
     table = call.args[0]
     if 0 in table.axes:
         call.freeze(table.axes[0], "entries of a table")
+    call.produce(table.axes.get(1))
     shape = call.shapes[0]
     return Label(shape, {len(shape) - 1: table.axes[1]} if 1 in table.axes else {})
