@@ -21,7 +21,7 @@ from jsonargparse import ArgumentParser
 
 from prunus.errors import PrunusError, RecipeError
 from prunus.recipe.check import check
-from prunus.recipe.source import Source, override, parse_yaml, read
+from prunus.recipe.source import Source, override, parse_yaml, read, unshared
 
 __all__ = ["build", "dump", "load", "resolve"]
 
@@ -62,7 +62,7 @@ def build(cls: type[T], values: Mapping[str, Any]) -> T:
     Raises:
         RecipeError: values that do not fit `cls`, or a component that refuses its settings.
     """
-    source = Source(name="recipe", values=dict(values))
+    source = Source(name="recipe", values=unshared(dict(values)))
     check(cls, source.values, (), source)
     parser = _parser(cls)
     try:

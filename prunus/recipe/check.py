@@ -107,9 +107,7 @@ def _import(class_path: Any, path: KeyPath, source: Source) -> Any:
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
-        raise source.error(
-            path, f"names the module {module_name}, which cannot be imported: {error}"
-        ) from error
+        raise source.error(path, f"names the module {module_name}, which cannot be imported: {error}") from error
     if not hasattr(module, name):
         classes = [key for key, item in vars(module).items() if isinstance(item, type)]
         raise source.error(path, f"names {name}, which {module_name} does not have{_nearest(name, classes)}")
@@ -122,21 +120,38 @@ def _check_arguments(cls: Any, value: Any, path: KeyPath, source: Source, filled
         raise source.error(path, f"must be a mapping of {cls.__name__}'s settings, not {value!r}")
     parameters = inspect.signature(cls).parameters.values()
     named = [
-        parameter
-        for parameter in parameters
-        if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        parameter for parameter in parameters if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
     ]
     for key in value:
         if key in filled:
             raise source.error((*path, key), "is filled in by the run; leave it out")
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         _check_keys(value, {parameter.name for parameter in named} - set(filled), path, source)
+    _name_default_classes(cls, value)
     hints = typing.get_type_hints(cls if dataclasses.is_dataclass(cls) else getattr(cls, "__init__", cls))
     for parameter in named:
         if parameter.name in value:
             check(hints.get(parameter.name, Any), value[parameter.name], (*path, parameter.name), source)
         elif parameter.default is parameter.empty and parameter.name not in filled:
             raise source.error(path, f"lacks `{parameter.name}`, which {cls.__name__} needs")
+
+
+def _name_default_classes(cls: Any, value: dict[str, Any]) -> None:
+    """Where only settings of a component are written, they change the default one: name its class in `value`."""
+    defaults = dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ()
+    for field in defaults:
+        given = value.get(field.name)
+        if not isinstance(given, dict) or "class_path" in given:
+            continue
+        default = field.default_factory() if callable(field.default_factory) else field.default
+        hint = typing.get_type_hints(cls)[field.name]
+        if dataclasses.is_dataclass(default) and type(default) is not hint:
+            settings = {item.name: getattr(default, item.name) for item in dataclasses.fields(default)}
+            class_path = f"{type(default).__module__}.{type(default).__qualname__}"
+            given = given if "init_args" in given else {"init_args": given}
+            inner = given["init_args"] or {}
+            init_args = {**settings, **inner} if isinstance(inner, dict) else inner
+            value[field.name] = {**given, "class_path": class_path, "init_args": init_args}
 
 
 def _check_keys(value: Mapping[Any, Any], known: Iterable[str], path: KeyPath, source: Source) -> None:

@@ -27,11 +27,13 @@ class Source:
         return RecipeError(f"{self._place(path)}: {_dotted(path)}{message}")
 
     def _place(self, path: KeyPath) -> str:
+        short = tuple(step for step in path if step != "init_args")  # where a default component's key was written
         for end in range(len(path), -1, -1):
-            if path[:end] in self.overrides:
-                return f"override `{self.overrides[path[:end]]}`"
-            if path[:end] in self.lines:
-                return f"{self.name}, line {self.lines[path[:end]]}"
+            for written in (path[:end], short[:end]):
+                if written in self.overrides:
+                    return f"override `{self.overrides[written]}`"
+                if written in self.lines:
+                    return f"{self.name}, line {self.lines[written]}"
         return self.name
 
 
@@ -69,9 +71,7 @@ def read(path: Path) -> Source:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise RecipeError(
-            f"recipe {path} cannot be read: {reason}; `prunus recipes` lists those that exist"
-        ) from error
+        raise RecipeError(f"recipe {path} cannot be read: {reason}; `prunus recipes` lists those that exist") from error
     source = Source(name=str(path), values={})
     loader = Loader(text)
     try:
@@ -81,22 +81,20 @@ def read(path: Path) -> Source:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
-        raise RecipeError(
-            f"{path}{line}: this is not valid YAML: {getattr(error, 'problem', error)}"
-        ) from error
+        raise RecipeError(f"{path}{line}: this is not valid YAML: {getattr(error, 'problem', error)}") from error
     finally:
         loader.dispose()
     if not isinstance(values, dict):
         raise RecipeError(f"{path}, line 1: a recipe is a mapping of keys to values, not {values!r}")
-    source.values = _without_aliases(values)
+    source.values = unshared(values)
     return source
 
 
-def _without_aliases(value: Any) -> Any:
-    """Copy what a YAML alias shares, so that an override of one place changes that place alone."""
+def unshared(value: Any) -> Any:
+    """Copy each mapping and sequence, so that an override of one place leaves a YAML alias of it alone."""
     if isinstance(value, dict):
-        return {key: _without_aliases(item) for key, item in value.items()}
-    return [_without_aliases(item) for item in value] if isinstance(value, list) else value
+        return {key: unshared(item) for key, item in value.items()}
+    return [unshared(item) for item in value] if isinstance(value, list) else value
 
 
 def _note_lines(node: yaml.Node | None, path: KeyPath, source: Source) -> None:
@@ -132,7 +130,7 @@ def override(source: Source, text: str) -> None:
     node: dict[str, Any] = source.values
     path: KeyPath = ()
     for index, step in enumerate(steps):
-        if "class_path" in node and step not in COMPONENT_KEYS:
+        if not node.keys().isdisjoint(COMPONENT_KEYS) and step not in COMPONENT_KEYS:
             path = (*path, "init_args")
             node = _descend(node, "init_args", path, text)
         path = (*path, step)

@@ -144,9 +144,7 @@ extras:
 """
     loaded = recipe.load(Recipe, written(text))
     assert loaded.data == Folder(root=Path("some/where"), colour=Colour.BLUE)
-    assert loaded.train == Train(
-        epochs=3, learning_rate=1e-3, ema_decay=0.9, precision="bfloat16", milestones=(1, 2)
-    )
+    assert loaded.train == Train(epochs=3, learning_rate=1e-3, ema_decay=0.9, precision="bfloat16", milestones=(1, 2))
     assert loaded.penalty == Lasso(strength=2e-3)
     assert loaded.extras == (Lasso(), Lasso())
 
@@ -172,28 +170,47 @@ def test_overrides(written):
 
 
 def test_another_class_path_drops_the_former_classs_settings(written):
-    path = written(
-        MINIMAL.replace(f"{HERE}.Scenes", f"{{class_path: {HERE}.Scenes, init_args: {{seed: 3}}}}")
-    )
+    path = written(MINIMAL.replace(f"{HERE}.Scenes", f"{{class_path: {HERE}.Scenes, init_args: {{seed: 3}}}}"))
     loaded = recipe.load(Recipe, path, [f"data.class_path={HERE}.Folder", "data.root=there"])
     assert loaded.data == Folder(root=Path("there"))
     assert recipe.load(Recipe, path, [f"data.class_path={HERE}.Scenes"]).data == Scenes(seed=3)
 
 
 def test_an_override_of_an_alias_changes_one_place(written):
-    text = (
-        MINIMAL
-        + f"penalty: &lasso {{class_path: {HERE}.Lasso, init_args: {{strength: 1.0}}}}\nextras: [*lasso]\n"
-    )
+    text = MINIMAL + f"penalty: &lasso {{class_path: {HERE}.Lasso, init_args: {{strength: 1.0}}}}\nextras: [*lasso]\n"
     loaded = recipe.load(Recipe, written(text), ["penalty.strength=2"])
     assert (loaded.penalty, loaded.extras) == (Lasso(strength=2.0), (Lasso(strength=1.0),))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Complete:
+    data: Data = field(default_factory=lambda: Scenes(seed=5))
+    penalty: Penalty | None = Lasso(strength=0.5)
+    train: Train = Train(epochs=4)
+
+
+def test_a_default_component_takes_overrides_of_its_settings(written):
+    empty = written("")
+    assert recipe.load(Complete, empty) == Complete()
+    loaded = recipe.load(Complete, empty, ["data.size=[4,8]", "penalty.strength=2", "train.ema_decay=0.5"])
+    assert loaded.data == Scenes(seed=5, size=(4, 8))
+    assert loaded.penalty == Lasso(strength=2.0)
+    assert loaded.train == Train(epochs=4, ema_decay=0.5)
+    assert recipe.load(Complete, empty, ["penalty="]).penalty is None
+    assert recipe.load(Complete, written("data: {init_args: {seed: 6}}")).data == Scenes(seed=6)
+    with pytest.raises(RecipeError, match=r"override `data\.sead=1`: .*did you mean `seed`"):
+        recipe.load(Complete, written(""), ["data.sead=1"])
+    with pytest.raises(RecipeError, match=r"override `data\.sead=1`: .*did you mean `seed`"):
+        recipe.load(Complete, written("data: {init_args: {seed: 6}}"), ["data.sead=1"])
+    with pytest.raises(RecipeError, match=r"`data\.init_args` must be a mapping of Scenes's settings, not 3"):
+        recipe.load(Complete, written("data: {init_args: 3}"))
+    with pytest.raises(RecipeError, match=r"line 1: `data\.seed` is no known key"):
+        recipe.load(Complete, written("data: {init_args: {seed: 6}, seed: 7}"))
+
+
 def test_dump_round_trips(written):
     path = written(MINIMAL)
-    values = recipe.resolve(
-        Recipe, path, ["train.epochs=3", "train.learning_rate=1e-7", f"penalty={HERE}.Lasso"]
-    )
+    values = recipe.resolve(Recipe, path, ["train.epochs=3", "train.learning_rate=1e-7", f"penalty={HERE}.Lasso"])
     assert values["train"]["epochs"] == 3
     assert values["train"]["ema_decay"] is None
     assert values["model"] == {"class_path": f"{HERE}.Network", "init_args": {"width": 0.5}}
@@ -366,5 +383,8 @@ def test_a_class_that_takes_any_settings_is_left_to_itself(written):
 def test_build_takes_plain_data():
     values = {"data": f"{HERE}.Scenes", "model": f"{HERE}.Network", "train": {"epochs": 2}}
     assert recipe.build(Recipe, values).train.epochs == 2
+    partial = {"data": {"seed": 4}}
+    assert recipe.build(Complete, partial).data == Scenes(seed=4)
+    assert partial == {"data": {"seed": 4}}
     with pytest.raises(RecipeError, match=r"recipe: `train\.epohs`"):
         recipe.build(Recipe, {**values, "train": {"epohs": 2}})
