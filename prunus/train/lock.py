@@ -1,0 +1,60 @@
+"""One run a folder: a lock that dies with its process, however the process dies."""
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from prunus.errors import CheckpointError
+
+FILE_NAME = ".lock"
+_held: set[tuple[int, int]] = set()  # (device, inode): the system's lock does not keep one process from itself
+
+
+@contextlib.contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """Hold `folder` for this process, so that no second run writes there.
+
+    A POSIX record lock on `folder/.lock`: the system frees it when the process ends, kill -9 included, and
+    forked data workers that outlive the process for some seconds do not keep it. The file itself stays.
+
+    Raises:
+        CheckpointError: another run holds the folder (its process number is named), or it is not writable.
+    """
+    path = Path(folder) / FILE_NAME
+    # Asked before the file is opened: closing any descriptor of it would free the lock this process holds.
+    if path.exists() and _identity(path.stat()) in _held:
+        raise CheckpointError(_taken(folder, str(os.getpid())))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise CheckpointError(f"folder {folder} is not writable: {error.strerror}; choose another") from error
+    key = _identity(os.fstat(descriptor))
+    try:
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
+            raise CheckpointError(_taken(folder, holder)) from error
+        except OSError as error:
+            raise CheckpointError(f"folder {folder} cannot be locked: {error.strerror}; choose another") from error
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        _held.add(key)
+        yield
+    finally:
+        _held.discard(key)
+        os.close(descriptor)
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
+def _taken(folder: Path, holder: str) -> str:
+    return (
+        f"folder {folder} is in use by another run (process {holder}): wait until that run ends, stop it, or "
+        "choose another folder"
+    )
