@@ -41,12 +41,8 @@ class NonBottleneck1d(nn.Module):
         self.conv1_vertical = nn.Conv2d(channels, channels, (3, 1), padding=(1, 0))
         self.conv1_horizontal = nn.Conv2d(channels, channels, (1, 3), padding=(0, 1))
         self.norm1 = nn.BatchNorm2d(channels, eps=BATCH_NORM_EPSILON)
-        self.conv2_vertical = nn.Conv2d(
-            channels, channels, (3, 1), padding=(dilation, 0), dilation=(dilation, 1)
-        )
-        self.conv2_horizontal = nn.Conv2d(
-            channels, channels, (1, 3), padding=(0, dilation), dilation=(1, dilation)
-        )
+        self.conv2_vertical = nn.Conv2d(channels, channels, (3, 1), padding=(dilation, 0), dilation=(dilation, 1))
+        self.conv2_horizontal = nn.Conv2d(channels, channels, (1, 3), padding=(0, dilation), dilation=(1, dilation))
         self.norm2 = nn.BatchNorm2d(channels, eps=BATCH_NORM_EPSILON)
         self.dropout = nn.Dropout2d(dropout) if dropout > 0 else nn.Identity()
 

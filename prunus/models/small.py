@@ -63,9 +63,7 @@ class _Classifier(nn.Module):
 class PlainNet(_Classifier):
     """conv 3x3, BN, ReLU for each width; max-pool 2x2 after each but the last."""
 
-    def __init__(
-        self, *, num_classes: int, widths: tuple[int, ...] = (16, 32, 64), in_channels: int = 3
-    ) -> None:
+    def __init__(self, *, num_classes: int, widths: tuple[int, ...] = (16, 32, 64), in_channels: int = 3) -> None:
         _check_widths(widths)
         layers: list[nn.Module] = []
         for before, after in zip((in_channels, *widths), widths, strict=False):
@@ -76,9 +74,7 @@ class PlainNet(_Classifier):
 class ResidualNet(_Classifier):
     """A 3x3 stem and one `ResidualBlock` for each width; each but the first halves the image."""
 
-    def __init__(
-        self, *, num_classes: int, widths: tuple[int, ...] = (16, 32, 64), in_channels: int = 3
-    ) -> None:
+    def __init__(self, *, num_classes: int, widths: tuple[int, ...] = (16, 32, 64), in_channels: int = 3) -> None:
         _check_widths(widths)
         layers: list[nn.Module] = [_conv_norm(in_channels, widths[0]), nn.ReLU()]
         for index, (before, after) in enumerate(zip((widths[0], *widths), widths, strict=False)):
@@ -92,9 +88,7 @@ class DepthwiseNet(_Classifier):
     Howard et al. 2017, fig. 3; each depthwise convolution but the first halves the image.
     """
 
-    def __init__(
-        self, *, num_classes: int, widths: tuple[int, ...] = (16, 32, 64), in_channels: int = 3
-    ) -> None:
+    def __init__(self, *, num_classes: int, widths: tuple[int, ...] = (16, 32, 64), in_channels: int = 3) -> None:
         _check_widths(widths)
         layers: list[nn.Module] = [_conv_norm(in_channels, widths[0], stride=2), nn.ReLU()]
         for index, (before, after) in enumerate(itertools.pairwise(widths)):

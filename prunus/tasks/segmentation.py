@@ -57,10 +57,7 @@ def intersection_over_union(confusion: Tensor) -> list[float | None]:
     """
     true_positive = confusion.diagonal()
     union = confusion.sum(0) + confusion.sum(1) - true_positive
-    return [
-        hit / total if total else None
-        for hit, total in zip(true_positive.tolist(), union.tolist(), strict=True)
-    ]
+    return [hit / total if total else None for hit, total in zip(true_positive.tolist(), union.tolist(), strict=True)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,9 +75,7 @@ class Segmentation:
         weights = None
         if self.class_weight_offset is not None:
             weights = class_weights(data.class_frequencies(), self.class_weight_offset)
-        return BoundSegmentation(
-            class_names=data.class_names, ignore_index=data.ignore_index, class_weights=weights
-        )
+        return BoundSegmentation(class_names=data.class_names, ignore_index=data.ignore_index, class_weights=weights)
 
 
 class BoundSegmentation:
@@ -108,9 +103,7 @@ class BoundSegmentation:
         target = self._matched(output, target)
         weights = self.class_weights.to(output.device)
         scores = output.float()  # half precision would lose the small terms of a long sum
-        total = functional.cross_entropy(
-            scores, target, weights, ignore_index=self.ignore_index, reduction="sum"
-        )
+        total = functional.cross_entropy(scores, target, weights, ignore_index=self.ignore_index, reduction="sum")
         valid = target != self.ignore_index
         normaliser = (weights[target.where(valid, 0)] * valid).sum()
         return total / normaliser.clamp(min=torch.finfo(normaliser.dtype).tiny)

@@ -80,9 +80,7 @@ def test_encoder_stage_hands_its_encoder_to_the_full_network():
 def test_export_reads_it_with_a_dynamic_batch(encoder_only):
     network = ERFNet(num_classes=3, width_multiplier=0.25, encoder_only=encoder_only).eval()
     batch = torch.export.Dim("batch", min=1, max=64)
-    program = torch.export.export(
-        network, (torch.randn(2, 3, 32, 64),), dynamic_shapes={"images": {0: batch}}
-    )
+    program = torch.export.export(network, (torch.randn(2, 3, 32, 64),), dynamic_shapes={"images": {0: batch}})
     images = torch.randn(3, 3, 32, 64)
     torch.testing.assert_close(program.module()(images), network(images))
 

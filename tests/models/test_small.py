@@ -44,15 +44,7 @@ def test_widths_without_channels_are_refused(cls, widths):
 
 
 def test_each_net_has_what_it_is_named_for():
-    groups = {
-        module.groups
-        for module in DepthwiseNet(num_classes=2).modules()
-        if isinstance(module, torch.nn.Conv2d)
-    }
+    groups = {module.groups for module in DepthwiseNet(num_classes=2).modules() if isinstance(module, torch.nn.Conv2d)}
     assert groups == {1, 16, 32}
-    skips = [
-        type(module.skip).__name__
-        for module in ResidualNet(num_classes=2).modules()
-        if hasattr(module, "skip")
-    ]
+    skips = [type(module.skip).__name__ for module in ResidualNet(num_classes=2).modules() if hasattr(module, "skip")]
     assert skips == ["Identity", "Sequential", "Sequential"]
