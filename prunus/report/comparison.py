@@ -141,8 +141,8 @@ def setting_name(setting: Setting, facts: Facts) -> str:
 
 def goals(facts: Facts) -> tuple[Goal, ...]:
     """Return the limits in the recipe's `budget`: up to 1 relative to the wide network, above absolute."""
-    settings = facts.run.recipe.get("budget") if facts.run else None
-    if not isinstance(settings, dict):
+    settings = _budget(facts.run.recipe) if facts.run else None
+    if settings is None:
         return ()
     settings = settings.get("init_args", settings)
     found = []
@@ -163,6 +163,16 @@ def goals(facts: Facts) -> tuple[Goal, ...]:
             )
         )
     return tuple(found)
+
+
+def _budget(recipe: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the first `budget` in `recipe`, wherever its author has put it."""
+    for key, value in recipe.items():
+        if isinstance(value, dict):
+            found = value if key == "budget" else _budget(value)
+            if found is not None:
+                return found
+    return None
 
 
 def law(facts: Facts) -> float | None:

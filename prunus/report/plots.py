@@ -120,8 +120,9 @@ def shortened(name: str) -> str:
 
 
 def wrapped(name: str) -> str:
-    """Return a tick label with a line for each of its parts."""
-    return "<br>".join(label(part) for part in name.split(", "))
+    """Return a tick label on several lines: neighbours on a phone have little room."""
+    backend, *rest = name.split(", ")
+    return "<br>".join(label(part) for part in (*backend.split(" "), *rest))
 
 
 def _trace(kind: str, role: str, x: Sequence[Any], y: Sequence[Any], name: str) -> dict[str, Any]:

@@ -84,6 +84,11 @@ def test_the_budget_is_met_or_missed(make, tmp_path, budget, limit, met):
     assert check.text.startswith("met" if met else "missed")
 
 
+def test_a_budget_is_found_wherever_the_recipe_has_it(make):
+    recipe = {"train": {"epochs": 3, "shrink": {"budget": {"params": 700_000}}}}
+    assert goals(gather([make.run_record(recipe=recipe), make.evaluation_record("narrow")]))[0].met is True
+
+
 def test_a_relative_budget_without_a_wide_network_is_not_judged(make):
     facts = gather([make.run_record(), make.evaluation_record("narrow")])
     assert goals(facts)[0].met is None

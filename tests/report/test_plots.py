@@ -56,3 +56,7 @@ def test_labels_are_no_markup_and_keep_the_end_that_tells_layers_apart():
     assert first == "&lt;b&gt;x&lt;/b&gt;"
     assert second == "….7.conv3x1_1.projection" and len(second) == plots.LABEL_LENGTH
     assert figure["data"][0]["customdata"][1][0] == "encoder.stage2.7.conv3x1_1.projection"
+
+
+def test_a_backend_is_named_on_short_lines():
+    assert plots.wrapped("ONNX Runtime, 2 threads") == "ONNX<br>Runtime<br>2 threads"
