@@ -1,5 +1,8 @@
 import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -61,3 +64,15 @@ def test_the_recipe_is_shown_as_it_was_written(make, tmp_path):
     assert "&#34;macs&#34;: 0.4" in report.write(tmp_path).read_text(encoding="utf-8")
     (tmp_path / "recipe.yaml").write_text("budget: {macs: 0.4}  # as it was written\n")
     assert "# as it was written" in report.write(tmp_path).read_text(encoding="utf-8")
+
+
+def test_the_report_needs_no_torch():
+    # The package's root offers the whole library, torch with it: an empty one stands in for it here.
+    root = str(Path(report.__file__).parents[1])
+    code = f"""
+import sys, types
+package = types.ModuleType("prunus"); package.__path__ = [{root!r}]; sys.modules["prunus"] = package
+import prunus.report
+sys.exit("torch" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
