@@ -4,7 +4,7 @@ from prunus.budget import Budget, check_removal, select
 from prunus.errors import PrunusError
 from prunus.graph import trace
 from prunus.penalties import GroupLasso
-from prunus.surgery import Plan, apply, carry_
+from prunus.surgery import Plan, apply, carry_, load, save
 
 __all__ = [
     "Budget",
@@ -14,6 +14,8 @@ __all__ = [
     "apply",
     "carry_",
     "check_removal",
+    "load",
+    "save",
     "select",
     "trace",
 ]

@@ -1,0 +1,76 @@
+"""Folders that are whole or not there: written aside, flushed to the disk, then renamed.
+
+    with storage.whole_folder(path) as aside:
+        (aside / "manifest.json").write_text(...)
+
+A reader sees the old folder or the new one, never a mixture and never half of one, whenever the process or the
+machine dies. One process writes to a folder at a time. What fails raises `OSError`; the caller says what it means.
+"""
+
+import contextlib
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Hand out a new, empty folder beside `path`; at the end it takes the place of `path`, which may exist.
+
+    Where the body raises, `path` is as it was and nothing half-written is left.
+    """
+    aside, replaced = _aside(path), _replaced(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists() and replaced.exists():  # a writer died between the two renames below
+        replaced.rename(path)
+    for old in (aside, replaced):
+        if old.exists():
+            shutil.rmtree(old)
+    aside.mkdir()
+    try:
+        yield aside
+        for file in aside.iterdir():
+            flush(file)
+        flush(aside)
+        if path.exists():  # a folder cannot be renamed onto a full one: the old one stands aside meanwhile
+            path.rename(replaced)
+        aside.rename(path)
+        flush(path.parent)
+    except BaseException:
+        if not path.exists() and replaced.exists():
+            replaced.rename(path)
+        raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def current(path: Path) -> Path:
+    """Return where the contents of `path` are: there, or aside if its replacement was cut short."""
+    replaced = _replaced(path)
+    return replaced if not path.exists() and replaced.exists() else path
+
+
+def flush(path: Path) -> None:
+    """Bring a file, or a folder's own entries, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.writing")
+
+
+def _replaced(path: Path) -> Path:
+    return path.with_name(f".{path.name}.replaced")
