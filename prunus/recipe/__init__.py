@@ -21,9 +21,10 @@ from jsonargparse import ArgumentParser
 
 from prunus.errors import PrunusError, RecipeError
 from prunus.recipe.check import check
+from prunus.recipe.describe import fields_of
 from prunus.recipe.source import Source, override, parse_yaml, read, unshared
 
-__all__ = ["build", "dump", "load", "resolve"]
+__all__ = ["build", "describe", "dump", "load", "resolve"]
 
 T = TypeVar("T")
 
@@ -46,6 +47,21 @@ def resolve(cls: type[T], path: Path | str, overrides: Sequence[str] = ()) -> di
     source = read(Path(path))
     for item in overrides:
         override(source, item)
+    return _resolved(cls, source)
+
+
+def describe(recipe: Any) -> dict[str, Any]:
+    """Return the recipe object `recipe` as plain data with all defaults, as `resolve` does for a file.
+
+    A component is a dataclass; one that is built later (a network) is a class or `functools.partial(Class, ...)`.
+
+    Raises:
+        RecipeError: a field that holds what YAML cannot name, or what does not fit its annotation.
+    """
+    return _resolved(type(recipe), Source(name="recipe", values=fields_of(recipe)))
+
+
+def _resolved(cls: type, source: Source) -> dict[str, Any]:
     check(cls, source.values, (), source)
     parser = _parser(cls)
     try:

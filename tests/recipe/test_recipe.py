@@ -1,5 +1,6 @@
 import abc
 import enum
+import functools
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
@@ -388,3 +389,33 @@ def test_build_takes_plain_data():
     assert partial == {"data": {"seed": 4}}
     with pytest.raises(RecipeError, match=r"recipe: `train\.epohs`"):
         recipe.build(Recipe, {**values, "train": {"epohs": 2}})
+
+
+def test_a_recipe_made_in_python_describes_itself(written):
+    made = Recipe(
+        data=Folder(root=Path("there"), colour=Colour.BLUE),
+        model=functools.partial(Network, width=0.5),
+        train=Train(milestones=(1, 2)),
+        extras=(Lasso(), Lasso(strength=2.0)),
+    )
+    values = recipe.describe(made)
+    loaded = recipe.load(Recipe, written(recipe.dump(values)))
+    assert (loaded.data, loaded.train, loaded.extras) == (made.data, made.train, made.extras)
+    assert loaded.model(num_classes=3).head.weight.shape == (3, 2)
+    assert recipe.describe(loaded) == values == recipe.resolve(Recipe, written(recipe.dump(values)))
+
+
+def test_a_class_alone_is_a_factory_and_objects_without_a_name_are_refused():
+    values = recipe.describe(Recipe(data=Scenes(), model=Network, penalty=Lasso()))
+    assert values["model"] == {"class_path": f"{HERE}.Network", "init_args": {"width": 1.0}}
+    assert values["penalty"] == {"class_path": f"{HERE}.Lasso", "init_args": {"strength": 1e-4}}
+    with pytest.raises(RecipeError, match="`model` is <function"):
+        recipe.describe(Recipe(data=Scenes(), model=lambda num_classes: nn.Linear(1, num_classes)))
+
+    class Local(Network):
+        pass
+
+    with pytest.raises(RecipeError, match=r"`model` is of .*Local, which has no dotted path"):
+        recipe.describe(Recipe(data=Scenes(), model=Local))
+    with pytest.raises(RecipeError, match=r"recipe: `train\.epochs` must be int, not 'x'"):
+        recipe.describe(Recipe(data=Scenes(), model=Network, train=Train(epochs="x")))
