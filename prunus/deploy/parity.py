@@ -168,6 +168,6 @@ class _Comparison:
 
 def _decision(output: np.ndarray) -> np.ndarray:
     """Return what is decided at each position: the class, or the sign of a single channel."""
-    if output.ndim >= 2 and output.shape[1] > 1:
-        return np.argmax(output, axis=1)
-    return np.greater(output, 0)
+    classes = output.ndim >= 2 and output.shape[1] > 1
+    decided: np.ndarray = np.argmax(output, axis=1) if classes else np.greater(output, 0)
+    return decided

@@ -44,7 +44,12 @@ class OpenVINOSession(Session):
             core = openvino.Core()
             model = core.read_model(str(path))
             _check_number(len(model.inputs), len(shapes))
-            model.reshape({index: openvino.PartialShape(list(shape)) for index, shape in enumerate(shapes)})
+            fixed = {index: openvino.PartialShape(list(shape)) for index, shape in enumerate(shapes)}
+            for port, shape in zip(model.inputs, fixed.values(), strict=True):
+                # reshape would also change sizes that the file fixes: that is no longer the file's network.
+                if not port.partial_shape.compatible(shape):
+                    raise ValueError(f"{port.get_any_name()} is {port.partial_shape}, but {shape} is given")
+            model.reshape(fixed)
             self._compiled = core.compile_model(model, "CPU", settings)
             self._request = self._compiled.create_infer_request()
 

@@ -1,0 +1,113 @@
+import importlib.util
+from pathlib import Path
+from typing import final
+
+import numpy as np
+import pytest
+import torch
+from deployed_networks import Segmenter, seeded
+from torch import nn
+
+from prunus.deploy import backends
+from prunus.deploy.backends.interface import missing_library
+from prunus.errors import DeployError, RecipeError
+
+IMAGE = np.random.default_rng(0).standard_normal((2, 3, 16, 32), dtype=np.float32)
+
+
+@final
+class Private(backends.Backend):
+    """A backend that a user might keep in a package of their own."""
+
+    name = "private"
+    reads_modules = True
+
+    def absence(self):
+        return None
+
+    def load(self, network, shapes, threads):
+        return backends.find("torch").load(network, shapes, threads)
+
+
+def test_the_table_knows_every_backend_by_its_own_name():
+    assert all(backend.name == name for name, backend in backends.BACKENDS.items())
+    assert {path.stem for path in Path(backends.__file__).parent.glob("*.py")} == {
+        *backends.BACKENDS,
+        "__init__",
+        "interface",
+    }
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino", "torch"])
+def test_a_session_runs_and_its_bound_call_runs_the_same(name, segmenter, segmenter_file):
+    backend = backends.find(name)
+    assert backend.absence() is None
+    network = segmenter if backend.reads_modules else segmenter_file
+    with backend.load(network, [IMAGE.shape], 1) as session:
+        outputs = session.run([IMAGE])
+        session.bind([IMAGE])()
+        assert (session.device, session.precision) == ("cpu", "float32")
+    assert list(outputs) == ["output"]
+    with torch.no_grad():
+        expected = segmenter.eval()(torch.from_numpy(IMAGE)).numpy()
+    np.testing.assert_allclose(outputs["output"], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino", "torch"])
+def test_wrong_inputs_are_refused_when_they_are_bound(name, fusion, fusion_file):
+    backend = backends.find(name)
+    network = fusion if backend.reads_modules else fusion_file
+    with (
+        backend.load(network, [(2, 3, 16, 32), (2, 1, 16, 32)], 1) as session,
+        pytest.raises(DeployError, match="failed"),
+    ):
+        session.bind([IMAGE])
+
+
+def test_pytorch_computes_in_the_modules_own_type_on_the_threads_it_is_given():
+    before = torch.get_num_threads()
+    model = seeded(Segmenter).double()
+    with backends.find("torch").load(model, [IMAGE.shape], before + 1) as session:
+        assert torch.get_num_threads() == before + 1
+        assert session.precision == "float64"
+        assert not model.training
+    assert torch.get_num_threads() == before and model.training
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino", "tensorrt"])
+def test_backends_that_read_files_say_so(name):
+    with pytest.raises(DeployError, match=f"{name} reads ONNX files, not a ReLU.*export_onnx"):
+        backends.find(name).load(nn.ReLU(), [(1, 3)], 1)
+
+
+def test_pytorch_says_that_it_runs_no_files(segmenter_file):
+    with pytest.raises(DeployError, match="PyTorch does not run ONNX files"):
+        backends.find("torch").load(segmenter_file, [IMAGE.shape], 1)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("tensorrt") is not None, reason="TensorRT is installed here")
+def test_tensorrt_says_why_it_is_not_here():
+    assert "tensorrt cannot be imported" in backends.find("tensorrt").absence()
+
+
+def test_a_missing_library_is_named_with_a_way_to_get_it():
+    reason = missing_library("no_such_library", "install it with `pip install it`")
+    assert reason.startswith("no_such_library cannot be imported") and "pip install it" in reason
+
+
+def test_a_private_backend_is_found_by_its_dotted_path():
+    assert backends.find(f"{__name__}.Private").name == "private"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("onnx_runtime", "did you mean 'onnxruntime'"),
+        ("zzz", "there is no backend 'zzz': Known are onnxruntime, openvino, tensorrt, torch"),
+        ("no.such.Backend", "'no.such.Backend' cannot be imported"),
+        ("pathlib.Path", "'pathlib.Path' is no backend"),
+    ],
+)
+def test_unknown_backends_are_refused(name, message):
+    with pytest.raises(RecipeError, match=message):
+        backends.find(name)
