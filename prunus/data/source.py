@@ -1,0 +1,65 @@
+"""Where samples come from: raw uint8 images and masks by index; may be cached in memory."""
+
+import mmap
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+
+class Source(Protocol):
+    """Raw samples of one split, all of one size. The same index always gives the same sample."""
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        ...
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the image, uint8 [3, H, W], RGB, and the mask, uint8 [H, W], of classes or ignore_index."""
+        ...
+
+    def mask(self, index: int) -> torch.Tensor:
+        """Return the mask alone, where that is cheaper."""
+        ...
+
+
+class CachedSource:
+    """Keeps each sample of `source` in memory from its first use on.
+
+    The memory is an anonymous shared mapping, touched page by page as samples arrive: forked DataLoader
+    workers read and fill the one cache, also across epochs, and /dev/shm is not needed. A worker that is
+    spawned instead starts with an empty cache of its own. Two that fill one place write equal bytes.
+    """
+
+    def __init__(self, source: Source, size: tuple[int, int]) -> None:
+        self._source, self._size = source, size
+        self._allocate()
+
+    def _allocate(self) -> None:
+        shape = (len(self._source), 4, *self._size)
+        self._samples = np.frombuffer(mmap.mmap(-1, int(np.prod(shape))), np.uint8).reshape(shape)
+        self._filled = np.frombuffer(mmap.mmap(-1, shape[0]), np.uint8)
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        sample = self._samples[index]
+        if not self._filled[index]:
+            image, mask = self._source[index]
+            sample[:3], sample[3] = image.numpy(), mask.numpy()
+            self._filled[index] = 1  # last, so that no other process reads half a sample
+        # Copied: what a caller does to a sample must not reach the cache.
+        return torch.from_numpy(sample[:3].copy()), torch.from_numpy(sample[3].copy())
+
+    def mask(self, index: int) -> torch.Tensor:
+        """Return the mask alone."""
+        return self[index][1]
+
+    def __getstate__(self) -> Mapping[str, Any]:
+        return {"source": self._source, "size": self._size}  # a mapping cannot be pickled
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self._source, self._size = state["source"], state["size"]
+        self._allocate()
