@@ -132,12 +132,14 @@ class Call:
             self.findings.produced.append(axis.ids)
 
     def contract(self, first: Axis | None, second: Axis | None) -> None:
-        """Sum over products along two axes: unite them; a channel that is zero on neither side is approximate."""
+        """Sum over products along two axes: unite them; a channel that is not zero in the first is approximate.
+
+        The second is mostly a weight that reads the channels: it is cut with them and holds no zeros of its own.
+        """
         self.join(first, second)
         self.findings.contracted.extend(axis.ids for axis in (first, second) if axis is not None)
         if first is not None and second is not None:
-            source = torch.where((first.source == 0) | (second.source == 0), 0, first.source)
-            self.blame(first.ids, source)
+            self.blame(first.ids, first.source)
 
     def blame(self, ids: Tensor, source: Tensor) -> None:
         """Channels that are no longer zero when they are summed up are approximate through what made them so."""

@@ -131,6 +131,7 @@ def product(call: Call, first: Label, second: Label) -> Label:
     left, right = a.axes.get(k), b.axes.get(len(b.shape) - 2)
     call.consume(right)
     call.produce(a.axes.get(n))
+    call.produce(left)
     call.produce(b.axes.get(m))
     call.contract(left, right)
     shape = (*torch.broadcast_shapes(a.shape[:-2], b.shape[:-2]), a.shape[n], b.shape[m])

@@ -25,8 +25,8 @@ from prunus.graph.rules.table import rule
     "stack",
     "cat",
 )
-@rule("concat", "concatenate", "hstack", "vstack", "column_stack", "pixel_shuffle", "pixel_unshuffle")
-@rule("channel_shuffle", "unfold", "meshgrid", "diagonal", "view_as", "reshape_as", "adjoint")
+@rule("concat", "concatenate", "hstack", "vstack", "column_stack", "pixel_unshuffle")
+@rule("unfold", "meshgrid", "diagonal", "view_as", "reshape_as", "adjoint")
 def move(call: Call) -> Any:
     """Run the operator on the ids of each dimension that holds channels, and see where they come to lie."""
     dims = sorted({dim for label in call.labels for dim in label.axes})
@@ -50,6 +50,29 @@ def _put(call: Call, axes: dict[int, Axis], dim: int, axis: Axis) -> None:
         call.freeze(axes.pop(dim), "two channel dimensions become one")
         return
     axes[dim] = axis
+
+
+@rule("pixel_shuffle")
+def pixel_shuffle(call: Call) -> Any:
+    """r * r channels become one with r * r times the positions: they go together."""
+    value, block = call.args[0], call.args[1] ** 2
+    dim = len(value.shape) - 3
+    if any(other > dim for other in value.axes):
+        return move(call)
+    axes = dict(value.axes)
+    if dim in axes:
+        call.couple(axes[dim].ids.reshape(-1, block).T)
+        axes[dim] = Axis(axes[dim].ids[::block], axes[dim].source.reshape(-1, block).amax(1))
+    return Label(call.shapes[0], axes)
+
+
+@rule("channel_shuffle")
+def channel_shuffle(call: Call) -> Any:
+    """Groups of channels are interleaved: they stay equally large, so channels at one position of all go together."""
+    value: Label = call.args[0]
+    if 1 in value.axes:
+        call.couple(value.axes[1].ids.reshape(call.args[1], -1))
+    return move(call)
 
 
 @rule("view", "reshape", "_unsafe_view", "flatten", "unflatten", "_reshape_alias")
