@@ -93,7 +93,7 @@ def _beam(look: Look, depth: np.ndarray, width: int, horizon: float) -> np.ndarr
     """Our headlamps: a cone about the middle, brightest near the ground, fading with the distance."""
     columns = (np.arange(width, dtype=np.float32) / width - 0.5) / 0.34
     rows = np.arange(depth.shape[0], dtype=np.float32) - horizon
-    across, down = np.exp(-(columns**2)), 1 / (1 + np.exp(-(rows / (0.04 * width) + 0.8)))
+    across, down = np.exp(-(columns**2)), 0.5 + 0.5 * np.tanh(rows / (0.08 * width) + 0.4)
     beam: np.ndarray = 1.25 * look.beam * across * down[:, None] * np.exp(-depth / 22)
     return beam
 

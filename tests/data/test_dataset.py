@@ -1,0 +1,187 @@
+"""Splits in plain PyTorch: types, normalisation, workers, random augmentation by (seed, epoch, index)."""
+
+import copy
+import dataclasses
+import pickle
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.data import DataLoader
+
+from prunus.compat import torchvision
+from prunus.data import Augmentation, StreetData, normalise, to_colours, to_picture
+from prunus.data.augmentation import seeded
+from prunus.data.source import CachedSource
+from prunus.errors import RecipeError
+
+SIZE = (32, 64)
+STRONG = Augmentation(flip=0.5, shift=5, scale=(0.8, 1.3), brightness=0.3, contrast=0.2, saturation=0.2)
+
+
+def street(**fields):
+    return StreetData(size=SIZE, num_train=6, num_validation=3, num_test=2, **fields)
+
+
+class CountedSource:
+    """Samples that say how often they were made."""
+
+    def __init__(self):
+        self.made = []
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        self.made.append(index)
+        return torch.full((3, 8, 9), index, dtype=torch.uint8), torch.full((8, 9), 2 * index, dtype=torch.uint8)
+
+    def mask(self, index):
+        return self[index][1]
+
+
+def test_a_sample_is_what_the_seam_says():
+    data = street()
+    assert [len(split) for split in (data.train(), data.validation(), data.test())] == [6, 3, 2]
+    for split in (data.train(), data.validation(), data.test()):
+        image, mask = split[0]
+        assert type(image) is torch.Tensor and type(mask) is torch.Tensor
+        assert image.dtype == torch.float32 and image.shape == (3, *SIZE)
+        assert mask.dtype == torch.int64 and mask.shape == SIZE
+        assert (mask[mask != data.ignore_index] < len(data.class_names)).all()
+    images = torch.stack([data.train()[index][0] for index in range(6)])
+    assert abs(images.mean()) < 1.5 and 0.3 < images.std() < 1.7
+
+
+def test_an_index_beyond_the_end_ends_iteration():
+    split = street().test()
+    assert len(list(split)) == 2
+    assert torch.equal(split[-1][0], split[1][0])
+    with pytest.raises(IndexError, match="index 2 in a split of 2"):
+        split[2]
+
+
+def test_validation_is_not_augmented():
+    data = street(augmentation=STRONG)
+    scene = data.scene("validation", 1)
+    image, mask = data.validation()[1]
+    assert torch.equal(mask, torch.from_numpy(scene.mask).long())
+    assert torch.equal(to_picture(image), torch.from_numpy(scene.image))
+
+
+def test_augmentation_depends_on_seed_epoch_and_index_only():
+    train = street(augmentation=STRONG).train()
+    torch.manual_seed(1)
+    first = [train[index] for index in range(6)]
+    torch.manual_seed(2)
+    backwards = [train[index] for index in reversed(range(6))][::-1]
+    assert all(torch.equal(a[0], b[0]) and torch.equal(a[1], b[1]) for a, b in zip(first, backwards, strict=True))
+    train.set_epoch(1)
+    assert not all(torch.equal(first[index][0], train[index][0]) for index in range(6))
+    train.set_epoch(0)
+    assert torch.equal(first[3][0], train[3][0])
+
+
+def test_drawing_augmentation_leaves_the_random_state_alone():
+    train = street(augmentation=STRONG).train()
+    state = torch.get_rng_state()
+    train[0]
+    assert torch.equal(state, torch.get_rng_state())
+    with pytest.raises(KeyError), seeded(5):
+        torch.rand(3)
+        raise KeyError
+    assert torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_persistent_workers_give_what_one_process_gives(cache):
+    train = street(augmentation=STRONG, cache=cache).train()
+    loader = DataLoader(train, batch_size=2, num_workers=2, persistent_workers=True, multiprocessing_context="fork")
+    for epoch in (0, 1):
+        train.set_epoch(epoch)
+        loaded = [(image, mask) for images, masks in loader for image, mask in zip(images, masks, strict=True)]
+        for index, (image, mask) in enumerate(loaded):
+            expected = train[index]
+            assert torch.equal(image, expected[0]) and torch.equal(mask, expected[1])
+
+
+def test_what_workers_read_is_in_the_cache_of_all():
+    source = CachedSource(CountedSource(), (8, 9))
+    loader = DataLoader(source, batch_size=None, num_workers=2, multiprocessing_context="fork")
+    list(loader)
+    assert source[3][1].unique().tolist() == [6]
+    assert source._source.made == []  # filled by the workers, not by this process
+
+
+def test_cache_makes_each_sample_once_and_hands_out_copies():
+    counted = CountedSource()
+    source = CachedSource(counted, (8, 9))
+    source[2][0].zero_()
+    assert source[2][0].unique().tolist() == [2] and source.mask(2).unique().tolist() == [4]
+    assert counted.made == [2]
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))])
+def test_a_cached_source_can_be_sent_to_a_process(duplicate):
+    source = CachedSource(street().source("test"), SIZE)
+    image, mask = source[1]
+    other = duplicate(source)
+    assert len(other) == 2 and torch.equal(other[1][0], image) and torch.equal(other[1][1], mask)
+
+
+def test_settings_stay_comparable_after_use():
+    data = street()
+    data.class_frequencies()
+    assert data == street() and dataclasses.replace(data, seed=1) != data
+    data.class_frequencies().zero_()
+    assert data.class_frequencies().sum() == pytest.approx(1)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000), st.integers(0, 6))
+def test_shift_and_flip_move_image_and_mask_together(seed, shift):
+    mask = torch.randint(0, 5, (12, 20), dtype=torch.uint8)
+    image = torch.stack([mask + 10] * 3)  # the picture shows the mask
+    pair = torchvision.tv_tensors.Image(image), torchvision.tv_tensors.Mask(mask)
+    with seeded(seed):
+        moved, moved_mask = Augmentation(shift=shift).build(255)(*pair)
+    assert moved.shape == image.shape and moved_mask.shape == mask.shape
+    outside = moved_mask == 255
+    assert (moved[:, outside] == 0).all()
+    assert (moved[0][~outside] == moved_mask[~outside] + 10).all()
+    assert outside.sum() <= 20 * shift + 12 * shift
+
+
+def test_shift_covers_its_whole_range():
+    column = torch.zeros(9, 9, dtype=torch.uint8)
+    column[4, 4] = 1
+    places = set()
+    for seed in range(200):
+        with seeded(seed):
+            moved = Augmentation(flip=0, shift=1).build(255)(torchvision.tv_tensors.Mask(column))
+        places.add(tuple(torch.nonzero(moved == 1)[0].tolist()))
+    assert places == {(row, col) for row in (3, 4, 5) for col in (3, 4, 5)}
+
+
+def test_no_augmentation_is_the_identity():
+    train = street(augmentation=Augmentation(flip=0, shift=0)).train()
+    assert torch.equal(to_picture(train[0][0]), train.source[0][0])
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("flip", 1.5), ("shift", -1), ("scale", (1.2, 0.8)), ("scale", (0.0, 1.0)), ("contrast", -0.1), ("brightness", 2)],
+)
+def test_augmentation_out_of_range_is_refused(field, value):
+    with pytest.raises(RecipeError, match=f"augmentation.{field}"):
+        Augmentation(**{field: value})
+
+
+def test_picture_undoes_normalise_and_colours_follow_the_palette():
+    image = torch.randint(0, 256, (2, 3, 4, 5), dtype=torch.uint8)
+    assert torch.equal(to_picture(normalise(image)), image)
+    mask = torch.tensor([[0, 1], [255, 7]])
+    colours = to_colours(mask, ((1, 2, 3), (4, 5, 6)))
+    assert colours.shape == (3, 2, 2)
+    assert colours.movedim(0, -1).tolist() == [[[1, 2, 3], [4, 5, 6]], [[0, 0, 0], [0, 0, 0]]]
