@@ -34,9 +34,7 @@ def nms(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float) -> torc
         ValueError: shapes other than [N, 4] and [N].
     """
     if boxes.dim() != 2 or boxes.shape[1] != 4 or scores.shape != boxes.shape[:1]:
-        raise ValueError(
-            f"nms takes boxes [N, 4] and scores [N], not {list(boxes.shape)} and {list(scores.shape)}"
-        )
+        raise ValueError(f"nms takes boxes [N, 4] and scores [N], not {list(boxes.shape)} and {list(scores.shape)}")
     # Integer and half-precision areas would overflow.
     corners = boxes if boxes.dtype == torch.float64 else boxes.float()
     left = torch.argsort(scores, descending=True, stable=True)
