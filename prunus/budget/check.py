@@ -1,47 +1,100 @@
 """`prunus.check_removal`: the law, on anybody's model."""
 
 import copy
+import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from prunus.budget.select import removal, select, spare_layers
-from prunus.graph import ChannelGroups, Role, trace
+from prunus.budget.select import removal, spare_layers, zero_groups
+from prunus.errors import BudgetError, TraceError
+from prunus.graph import ChannelGroups, trace
 from prunus.graph.trace import Inputs, modes_kept
+from prunus.penalties import producers
 from prunus.records import RemovalRecord
 from prunus.surgery import apply
 
 
-def check_removal(model: nn.Module, inputs: Inputs, fraction: float = 0.5, seed: int = 0) -> RemovalRecord:
+def check_removal(
+    model: nn.Module,
+    inputs: Inputs,
+    fraction: float = 0.5,
+    seed: int = 0,
+    kwargs: Mapping[str, Any] | None = None,
+) -> RemovalRecord:
     """Zero a random `fraction` of the exactly removable groups, remove them, and compare the outputs.
 
-    The model is not changed. Outputs are compared in the model's own precision and in evaluation mode; the predicted
-    MACs and parameters are those of the record, the parameters counted on the smaller network.
+    The model is not changed. Outputs are compared in evaluation mode, in the model's own precision and, where the
+    model runs in it, in float64; the record keeps the larger of the two differences. The smaller network is traced
+    anew: its parameters and MACs are counted on itself and must be those predicted. A refused group raises nothing:
+    it is counted.
 
     Raises:
-        TraceError: the model cannot be read. A refused group raises nothing: it is counted.
+        TraceError: the model cannot be read, or the smaller network costs something else than predicted.
+        BudgetError: `fraction` lies outside [0, 1].
     """
+    if not 0 <= fraction <= 1:
+        raise BudgetError(f"fraction is {fraction}: the share of groups to zero lies in [0, 1]")
     args = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
-    groups = trace(model, args)
-    chosen = spare_layers(groups, _random_groups(groups, fraction, seed))
+    groups = trace(model, args, kwargs)
     zeroed = copy.deepcopy(model)
-    zero_(zeroed, groups, chosen)
-    plan = select(zeroed, groups) if bool(groups.exact.any()) else removal(groups, torch.zeros_like(groups.exact))
-    small = apply(plan, zeroed)
-    alive = ~chosen
-    absolute, relative = difference(zeroed, small, args)
+    zero_(zeroed, groups, spare_layers(groups, _random_groups(groups, fraction, seed)))
+    chosen = spare_layers(groups, zero_groups(zeroed, groups))  # the model may have had zeros of its own
+    small = apply(removal(groups, chosen), zeroed)
+    params, macs = _measured(groups, chosen, small, args, kwargs)
+    absolute, relative = _difference_in_both(zeroed, small, args, kwargs)
     return RemovalRecord(
         max_rel_diff=relative,
         max_abs_diff=absolute,
         removed=int(chosen.sum()),
         refused=int(groups.refused.sum()),
         params_before=groups.params(),
-        params_after=sum(parameter.numel() for parameter in small.parameters()),
+        params_after=params,
         macs_before=groups.macs(),
-        macs_after=groups.macs(alive),
+        macs_after=macs,
     )
+
+
+def _measured(
+    groups: ChannelGroups, chosen: Tensor, small: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None
+) -> tuple[int, int]:
+    """Return the parameters and MACs counted on the smaller network, which must be those predicted."""
+    params = sum(parameter.numel() for parameter in small.parameters())
+    macs = trace(small, args, kwargs).macs()
+    for kind, counted, predicted in (
+        ("parameters", params, groups.params(~chosen)),
+        ("MACs", macs, groups.macs(~chosen)),
+    ):
+        if counted != predicted:
+            raise TraceError(
+                f"{type(small).__name__} has {counted:,} {kind} after the removal of {int(chosen.sum())} groups, and "
+                f"{predicted:,} were predicted: a rule in prunus/graph/rules counts an operator of it wrongly"
+            )
+    return params, macs
+
+
+def _difference_in_both(
+    first: nn.Module, second: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None
+) -> tuple[float, float]:
+    own = difference(first, second, args, kwargs)
+    try:
+        double = difference(copy.deepcopy(first).double(), copy.deepcopy(second).double(), *_doubled((args, kwargs)))
+    except (RuntimeError, TypeError):  # code that writes its own precision down
+        return own
+    return max(own[0], double[0]), max(own[1], double[1])
+
+
+def _doubled(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.double() if value.is_floating_point() else value
+    if isinstance(value, Mapping):
+        return {key: _doubled(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_doubled(item) for item in value)
+    return value
 
 
 def _random_groups(groups: ChannelGroups, fraction: float, seed: int) -> Tensor:
@@ -56,12 +109,11 @@ def _random_groups(groups: ChannelGroups, fraction: float, seed: int) -> Tensor:
 @torch.no_grad()
 def zero_(model: nn.Module, groups: ChannelGroups, chosen: Tensor) -> None:
     """Set all that makes the channels of the groups `chosen` to zero, in place."""
-    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     padded = torch.cat([chosen, chosen.new_zeros(1)])
-    for slot in groups.slots:
+    for slot, tensor in producers(model, groups):
         index = padded[slot.groups].nonzero().flatten()
-        if slot.role is Role.PRODUCER and index.numel():
-            tensors[slot.path].index_fill_(slot.dim, index.to(tensors[slot.path].device), 0)
+        if index.numel():
+            tensor.index_fill_(slot.dim, index.to(tensor.device), 0)
 
 
 @torch.no_grad()
@@ -69,7 +121,7 @@ def difference(
     first: nn.Module, second: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None
 ) -> tuple[float, float]:
     """Return the largest absolute difference of two networks' outputs in evaluation mode, and the same relative to
-    the largest output."""
+    the largest output. Both are infinite where one output is NaN and the other is not."""
     with modes_kept(first), modes_kept(second):
         pairs = zip(
             _tensors(first.eval()(*args, **(kwargs or {}))),
@@ -78,15 +130,21 @@ def difference(
         )
         differences, sizes = [0.0], [0.0]
         for a, b in pairs:
-            differences.append(float((a.double() - b.double()).abs().max()))
-            sizes.append(float(a.double().abs().max()))
-    absolute = max(differences)
-    return absolute, absolute / max(max(sizes), 1e-30)
+            same = (a == b) | (a.isnan() & b.isnan())
+            apart = torch.where(same, 0.0, (a - b).abs()).nan_to_num(nan=math.inf, posinf=math.inf)
+            differences.append(float(apart.max()))
+            sizes.append(float(a.abs().nan_to_num(posinf=0.0).max()))
+    absolute, size = max(differences), max(sizes)
+    return absolute, absolute / max(size, 1e-30)
 
 
 def _tensors(output: Any) -> list[Tensor]:
+    """Return the tensors of an output as float64, containers opened."""
     if isinstance(output, Tensor):
-        return [output] if output.is_floating_point() else []
+        real = torch.view_as_real(output) if output.is_complex() else output
+        return [real.double()] if output.numel() else []
+    if dataclasses.is_dataclass(output) and not isinstance(output, Mapping):
+        output = vars(output)
     if isinstance(output, Mapping):
         output = list(output.values())
     if isinstance(output, list | tuple):

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from prunus.budget.budget import Budget, excess, layer_sizes
 from prunus.errors import BudgetError
-from prunus.graph import ChannelGroups, Role
-from prunus.penalties import GroupSlices
+from prunus.graph import ChannelGroups
+from prunus.penalties import GroupSlices, producers
 from prunus.surgery import Cut, Plan, RemoveChannels
 
 
@@ -34,7 +34,12 @@ def select(
     if budget is None:
         return removal(groups, spare_layers(groups, zero_groups(model, groups)))
     bounds = budget.absolute(groups)
-    values = relative_norms(model, groups) if importance is None else importance
+    values = relative_norms(model, groups) if importance is None else importance.detach().cpu().double()
+    if values.shape != (len(groups),) or not bool(values.isfinite().all()):
+        raise BudgetError(
+            f"importance has shape {list(values.shape)}; one finite number a group is needed, [{len(groups)}]"
+            + ("" if importance is not None else ": the network's own norms are not finite")
+        )
     return removal(groups, victims(groups, values, bounds, floors(groups, budget), budget.multiple_of))
 
 
@@ -52,14 +57,12 @@ def refuse_if_rigid(groups: ChannelGroups) -> None:
 @torch.no_grad()
 def zero_groups(model: nn.Module, groups: ChannelGroups) -> Tensor:
     """Return which groups have only zeros in all that makes their channels, bool [num_groups]."""
-    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     alive = torch.zeros(len(groups) + 1)
-    for slot in groups.slots:
-        if slot.role is Role.PRODUCER:
-            values = tensors[slot.path].detach() != 0
-            others = [d for d in range(values.dim()) if d != slot.dim]
-            rows = values.any(dim=others) if others else values
-            alive.index_add_(0, slot.groups % alive.numel(), rows.float().cpu())
+    for slot, tensor in producers(model, groups):
+        values = tensor.detach() != 0
+        others = [d for d in range(values.dim()) if d != slot.dim]
+        rows = values.any(dim=others) if others else values
+        alive.index_add_(0, slot.groups % alive.numel(), rows.float().cpu())
     return (alive[:-1] == 0) & groups.exact
 
 

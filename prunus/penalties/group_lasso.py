@@ -57,15 +57,16 @@ class BoundGroupLasso:
         """
         norms = self.shrink_(step_size * self.weights)
         if optimizer is not None:
-            alive = (norms > step_size * self.weights).to(norms.dtype)
+            thresholds = step_size * self.weights
+            alive = ((norms > thresholds) | (thresholds == 0)).to(norms.dtype)
             for name in ("momentum_buffer", "exp_avg"):
                 self.slices.scale_(alive, lambda p, name=name: optimizer.state.get(p, {}).get(name))  # type: ignore[misc]
         return norms
 
     @torch.no_grad()
-    def shrink_(self, thresholds: Tensor) -> Tensor:
-        """Take `thresholds`, [num_groups], off the groups' norms; return the norms before."""
-        norms = self.slices.norms()
+    def shrink_(self, thresholds: Tensor, norms: Tensor | None = None) -> Tensor:
+        """Take `thresholds`, [num_groups], off the groups' norms; return the norms before, or `norms` if given."""
+        norms = self.slices.norms() if norms is None else norms
         factors = torch.where(thresholds > 0, group_shrinkage(norms, thresholds), torch.ones_like(norms))
         self.slices.scale_(factors)
         return norms

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from prunus.errors import EditError
-from prunus.graph import ChannelGroups, Role
+from prunus.graph import ChannelGroups, Role, Slot
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -17,6 +17,30 @@ class Slice:
     parameter: nn.Parameter
     dim: int
     groups: Tensor
+
+
+def producers(model: nn.Module, groups: ChannelGroups) -> list[tuple[Slot, Tensor]]:
+    """Return the slots that make channels, each with its parameter or buffer of `model`.
+
+    Raises:
+        EditError: the groups were traced on another model, or before an edit.
+    """
+    tensors: dict[str, Tensor] = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    found = []
+    for slot in groups.slots:
+        tensor = tensors.get(slot.path)
+        if tensor is None:
+            raise EditError(
+                f"{slot.path}: the groups were traced on a model that has it, {type(model).__name__} has not"
+            )
+        if tensor.dim() <= slot.dim or tensor.shape[slot.dim] != slot.groups.numel():
+            raise EditError(
+                f"{slot.path}, dimension {slot.dim}: the groups were traced at size {slot.groups.numel()}, "
+                f"the model has shape {list(tensor.shape)}; trace again after an edit"
+            )
+        if slot.role is Role.PRODUCER:
+            found.append((slot, tensor))
+    return found
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -33,29 +57,26 @@ class GroupSlices:
         Raises:
             EditError: the groups were traced on another model, or before an edit.
         """
-        parameters = dict(model.named_parameters())
-        slices = []
-        for slot in groups.slots:
-            if slot.role is not Role.PRODUCER or slot.path not in parameters:
-                continue
-            parameter = parameters[slot.path]
-            if parameter.shape[slot.dim] != slot.groups.numel():
-                raise EditError(
-                    f"{slot.path}, dimension {slot.dim}: the groups were traced at size {slot.groups.numel()}, "
-                    f"the model has {parameter.shape[slot.dim]}; trace again after an edit"
-                )
-            slices.append(Slice(parameter, slot.dim, slot.groups.to(parameter.device)))
-        return cls(tuple(slices), len(groups))
+        slices = tuple(
+            Slice(tensor, slot.dim, slot.groups.to(tensor.device))
+            for slot, tensor in producers(model, groups)
+            if isinstance(tensor, nn.Parameter)
+        )
+        return cls(slices, len(groups))
 
     def sums(self, function: Callable[[nn.Parameter], Tensor]) -> Tensor:
-        """Return the sum of `function(parameter)`, of the parameter's shape, over each group: [num_groups]."""
+        """Return the sum of `function(parameter)`, of the parameter's shape, over each group: [num_groups].
+
+        In float32, or float64 where a parameter has it.
+        """
         device = self.slices[0].parameter.device if self.slices else torch.device("cpu")
-        total = torch.zeros(self.num_groups + 1, device=device)
+        double = any(one.parameter.dtype == torch.float64 for one in self.slices)
+        total = torch.zeros(self.num_groups + 1, device=device, dtype=torch.float64 if double else torch.float32)
         cache: dict[int, Tensor] = {}
         for one in self.slices:
             values = cache.get(id(one.parameter))
             if values is None:
-                values = cache[id(one.parameter)] = function(one.parameter).float()
+                values = cache[id(one.parameter)] = function(one.parameter).to(total.dtype)
             others = [d for d in range(values.dim()) if d != one.dim]
             rows = values.sum(others) if others else values
             total = total.index_add(0, one.groups % (self.num_groups + 1), rows)

@@ -1,0 +1,22 @@
+"""How much a channel group matters, as training shows it."""
+
+import torch
+from torch import Tensor
+
+from prunus.penalties.slices import GroupSlices
+
+
+def taylor(slices: GroupSlices) -> Tensor:
+    """Return (sum over theta in g of theta * dL/dtheta)^2 for each group, [num_groups], from the gradients at hand.
+
+    To first order the squared change of this batch's loss if the group were zero (Molchanov et al., CVPR 2019,
+    eq. 8, over all coupled parameters). Average it over batches.
+    """
+
+    def product(parameter: torch.nn.Parameter) -> Tensor:
+        if parameter.grad is None:
+            return torch.zeros_like(parameter)
+        return parameter.detach() * parameter.grad
+
+    with torch.no_grad():
+        return slices.sums(product).square()
