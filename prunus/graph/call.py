@@ -1,6 +1,7 @@
 """One operator of the exported graph, and all that a rule may say about it."""
 
 import dataclasses
+import enum
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,13 +14,31 @@ from prunus.graph.labels import Axis, Label, num_distinct, replaced, varying_dim
 Factor = Axis | int  # of a product of sizes: a dimension that may shrink, or a fixed size
 
 
+class Kind(enum.Enum):
+    """What a mark says of channels."""
+
+    REFUSED = "refused"  # they may not go
+    APPROXIMATE = "approximate"  # the output changes when they go
+    WRITTEN = "written"  # they may go if the code finds out the new size by itself, or reads it from an attribute
+
+
 @dataclasses.dataclass(frozen=True)
 class Mark:
-    """Something said of channels: they are refused, or their removal is only approximate."""
+    """Something said of channels, and where.
+
+    Attributes:
+        ids: of what it is said; for a written size all that the size counts, `NONE` included.
+        number: the node's number in the walk.
+        module: dotted path of the module whose code it is.
+        line: "file:line" of the code.
+    """
 
     ids: Tensor
     reason: str
-    refused: bool
+    kind: Kind
+    number: int = 0
+    module: str = ""
+    line: str = ""
 
 
 @dataclasses.dataclass
@@ -46,7 +65,9 @@ class Call:
         shapes: the shapes of the outputs.
         number: the node's number in the graph, from 1.
         module: dotted path of the module whose code called the operator.
-        where: "operator at path, source line" for messages.
+        line: "file:line" of the user's code.
+        settled: the size arguments are attributes of a torch layer that follow its tensors.
+        rigid: the code is torch's own and its sizes cannot be changed.
     """
 
     name: str
@@ -57,7 +78,9 @@ class Call:
     dtypes: dict[int, torch.dtype]  # by id(label)
     number: int
     module: str
-    where: str
+    line: str
+    settled: bool
+    rigid: bool
     findings: Findings
 
     def arg(self, position: int, name: str, default: Any = None) -> Any:
@@ -94,19 +117,32 @@ class Call:
         returns = self.target._schema.returns if hasattr(self.target, "_schema") else ()
         return len(returns) > 1 or (len(returns) == 1 and "List" in str(returns[0].type))
 
+    @property
+    def where(self) -> str:
+        """Return "operator in module, file:line" for messages."""
+        return self.findings.reasons[self.number]
+
     def freeze(self, axis: Axis | Tensor, reason: str) -> None:
         """Refuse the removal of these channels."""
-        self._mark(axis, f"{reason} ({self.where})", refused=True)
+        self._mark(axis, f"{reason} ({self.where})", Kind.REFUSED)
 
     def approximate(self, axis: Axis | Tensor, reason: str) -> None:
         """Say that removing these channels changes the output, even when they are zero."""
-        self._mark(axis, f"{reason} ({self.where})", refused=False)
+        self._mark(axis, f"{reason} ({self.where})", Kind.APPROXIMATE)
 
-    def _mark(self, axis: Axis | Tensor, reason: str, *, refused: bool) -> None:
+    def written(self, axis: Axis) -> None:
+        """The number of channels along `axis` is an argument: the code must be seen to follow it (`probe`)."""
+        reason = f"{self.name.partition('::')[2]} has its size {axis.ids.numel()} written down ({self.where})"
+        if self.settled or not bool((axis.ids != NONE).any()):
+            return
+        kind = Kind.REFUSED if self.rigid else Kind.WRITTEN
+        self.findings.marks.append(Mark(axis.ids, reason, kind, self.number, self.module, self.line))
+
+    def _mark(self, axis: Axis | Tensor, reason: str, kind: Kind) -> None:
         ids = axis.ids if isinstance(axis, Axis) else axis
         ids = ids[ids != NONE]
         if ids.numel():
-            self.findings.marks.append(Mark(ids, reason, refused))
+            self.findings.marks.append(Mark(ids, reason, kind, self.number, self.module, self.line))
 
     def join(self, first: Axis | None, second: Axis | None) -> None:
         """Make two axes of equal size one: unite their channels; refuse those that meet fixed data."""
@@ -145,7 +181,7 @@ class Call:
         """Channels that are no longer zero when they are summed up are approximate through what made them so."""
         for number in torch.unique(source[(source != 0) & (ids != NONE)]).tolist():
             reason = f"zero does not stay zero in {self.findings.reasons[number]}"
-            self._mark(ids[source == number], reason, refused=False)
+            self._mark(ids[source == number], reason, Kind.APPROXIMATE)
 
     def couple(self, rows: Tensor) -> None:
         """Channels in one column, shape [rows, size], can only go together."""

@@ -9,21 +9,26 @@ from torch import nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
-from prunus.graph.call import Call, Findings, Mark
+from prunus.graph.call import Call, Findings, Kind, Mark
 from prunus.graph.labels import Axis, Label
+from prunus.graph.narrow import Settled
 from prunus.graph.rules import find
 
 Slots = dict[tuple[str, int], torch.Tensor]  # (path, dimension) of a parameter or buffer -> ids
 
 
-def walk(program: ExportedProgram, model: nn.Module, findings: Findings, slots: Slots) -> None:
-    """Label every tensor of `program`; what the rules find is added to `findings`, parameters' ids to `slots`."""
+def walk(program: ExportedProgram, model: nn.Module, findings: Findings, slots: Slots) -> dict[str, Any]:
+    """Label every tensor of `program`, by node name.
+
+    What the rules find is added to `findings`, parameters' ids to `slots`.
+    """
     labels = _placeholders(program, model, findings, slots)
     dtypes: dict[int, torch.dtype] = {}
-    for number, node in enumerate(program.graph.nodes, start=len(findings.reasons) + 1):
+    kinds = {path: _kind(module) for path, module in model.named_modules(remove_duplicate=False)}
+    for number, node in enumerate(program.graph.nodes, start=max(findings.reasons, default=0) + 1):
         if node.op == "call_function":
             findings.reasons[number] = where(node)
-            labels[node.name] = _called(node, number, labels, dtypes, findings)
+            labels[node.name] = _called(node, number, labels, dtypes, kinds, findings)
         elif node.op == "get_attr":
             labels[node.name] = _attribute(program, node)
         elif node.op == "output":
@@ -31,6 +36,13 @@ def walk(program: ExportedProgram, model: nn.Module, findings: Findings, slots: 
         for label, value in zip(_flat(labels.get(node.name)), _flat(node.meta.get("val")), strict=False):
             if isinstance(label, Label) and isinstance(value, torch.Tensor):
                 dtypes[id(label)] = value.dtype
+    return labels
+
+
+def _kind(module: nn.Module) -> tuple[bool, bool]:
+    """Return whether a module's size attributes follow its tensors, and whether they are out of reach."""
+    settled = isinstance(module, Settled)
+    return settled, not settled and type(module).__module__.startswith("torch.nn.modules")
 
 
 def _placeholders(program: ExportedProgram, model: nn.Module, findings: Findings, slots: Slots) -> dict[str, Any]:
@@ -83,6 +95,7 @@ def _called(
     number: int,
     labels: dict[str, Any],
     dtypes: dict[int, torch.dtype],
+    kinds: dict[str, tuple[bool, bool]],
     findings: Findings,
 ) -> Any:
     def resolve(value: Any) -> Any:
@@ -94,7 +107,9 @@ def _called(
     value = node.meta.get("val")
     shapes = tuple(tuple(int(size) for size in v.shape) for v in _flat(value) if isinstance(v, torch.Tensor))
     name = operator_name(node.target)
-    call = Call(name, node.target, args, kwargs, shapes, dtypes, number, module_path(node), where(node), findings)
+    module = module_path(node)
+    settled, rigid = kinds.get(module, (False, False))
+    call = Call(name, node.target, args, kwargs, shapes, dtypes, number, module, line(node), settled, rigid, findings)
     result = find(name, node.target)(call)
     if str(node.target).split(".")[1].endswith("_") and isinstance(result, Label):
         labels[node.args[0].name] = result
@@ -117,14 +132,18 @@ def module_path(node: torch.fx.Node) -> str:
 
 def where(node: torch.fx.Node) -> str:
     """Return "operator in module, file:line" for messages."""
-    lines = [line for line in (node.meta.get("stack_trace") or "").splitlines() if line.strip().startswith("File")]
-    lines = [line for line in lines if "/torch/nn/" not in line] or lines
-    path = module_path(node)
-    place = f" in {path}" if path else ""
-    if lines:
-        parts = lines[-1].strip().split(", ")
-        place += f", {parts[0][6:-1].rsplit('/', 1)[-1]}:{parts[1].removeprefix('line ')}"
-    return f"{operator_name(node.target)}{place}"
+    path, place = module_path(node), line(node).rpartition("/")[2]
+    return f"{operator_name(node.target)}{f' in {path}' if path else ''}{f', {place}' if place else ''}"
+
+
+def line(node: torch.fx.Node) -> str:
+    """Return "file:line" of the innermost code that is not torch's own, where there is any."""
+    lines = [text for text in (node.meta.get("stack_trace") or "").splitlines() if text.strip().startswith("File")]
+    lines = [text for text in lines if "/torch/" not in text]
+    if not lines:
+        return ""
+    file, number = lines[-1].strip().split(", ")[:2]
+    return f"{file[6:-1]}:{number.removeprefix('line ')}"
 
 
 def _refuse_outputs(values: Any, labels: dict[str, Any], findings: Findings) -> None:
@@ -132,7 +151,9 @@ def _refuse_outputs(values: Any, labels: dict[str, Any], findings: Findings) -> 
         for label in _flat(labels.get(value.name) if isinstance(value, torch.fx.Node) else None):
             if isinstance(label, Label):
                 for axis in label.axes.values():
-                    findings.marks.append(Mark(axis.ids[axis.ids != 0], f"reaches the network's output {number}", True))
+                    findings.marks.append(
+                        Mark(axis.ids[axis.ids != 0], f"reaches the network's output {number}", Kind.REFUSED)
+                    )
 
 
 def _flat(value: Any) -> Iterable[Any]:

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from prunus.errors import EditError
+from prunus.graph.narrow import TransposedConv, cut, narrowed
 from prunus.surgery.edit import Edit
-from prunus.surgery.narrow import TransposedConv, cut, narrowed
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -88,7 +88,7 @@ def view(call: Call) -> Any:
     for dim, axis in result.axes.items():
         written = list(sizes)[dim] if call.name != "aten::unflatten" and dim < len(sizes) else None
         if not (inferred and written == -1):
-            call.freeze(axis, f"a size is written down in {call.name}")
+            call.written(axis)
     return result
 
 

@@ -13,6 +13,18 @@ Conv = nn.Conv1d | nn.Conv2d | nn.Conv3d
 TransposedConv = nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
 _Batch = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm
 _Instance = nn.InstanceNorm1d | nn.InstanceNorm2d | nn.InstanceNorm3d
+Settled = (  # the layers whose size attributes `settle` puts right
+    Conv
+    | TransposedConv
+    | _Batch
+    | _Instance
+    | nn.Linear
+    | nn.Embedding
+    | nn.PReLU
+    | nn.LayerNorm
+    | nn.RMSNorm
+    | nn.GroupNorm
+)
 
 
 def narrowed(model: nn.Module, keep: Keep) -> nn.Module:
