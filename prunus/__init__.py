@@ -1,21 +1,70 @@
-"""Prunus: grow wide, ship narrow."""
+"""Prunus: grow wide, ship narrow.
 
-from prunus.budget import Budget, check_removal, select
-from prunus.errors import PrunusError
-from prunus.graph import trace
-from prunus.penalties import GroupLasso
-from prunus.surgery import Plan, apply, carry_, load, save
+A network is read (`trace`), shaped while it learns (`GroupLasso`), a budget decides (`Budget`, `select`), surgery
+changes a copy (`apply`, `carry_`), deployment measures it (`export_onnx`, `check_parity`, `benchmark`). `run` does
+the whole path from a recipe. Names are imported at their first use, so that `import prunus` is quick.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from prunus.budget import Budget, check_removal, select  # type: ignore[no-redef]  # also a module's name
+    from prunus.deploy import benchmark, check_parity, export_onnx
+    from prunus.errors import PrunusError
+    from prunus.graph import ChannelGroups, trace
+    from prunus.penalties import GroupLasso
+    from prunus.pipeline import Recipe, run  # type: ignore[no-redef]
+    from prunus.surgery import Plan, apply, carry_, fuse, load, save  # type: ignore[no-redef]
+
+_HOME = {
+    "Budget": "budget",
+    "ChannelGroups": "graph",
+    "GroupLasso": "penalties",
+    "Plan": "surgery",
+    "PrunusError": "errors",
+    "Recipe": "pipeline",
+    "apply": "surgery",
+    "benchmark": "deploy",
+    "carry_": "surgery",
+    "check_parity": "deploy",
+    "check_removal": "budget",
+    "export_onnx": "deploy",
+    "fuse": "surgery",
+    "load": "surgery",
+    "run": "pipeline",
+    "save": "surgery",
+    "select": "budget",
+    "trace": "graph",
+}
 
 __all__ = [
     "Budget",
+    "ChannelGroups",
     "GroupLasso",
     "Plan",
     "PrunusError",
+    "Recipe",
     "apply",
+    "benchmark",
     "carry_",
+    "check_parity",
     "check_removal",
+    "export_onnx",
+    "fuse",
     "load",
+    "run",
     "save",
     "select",
     "trace",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'prunus' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"prunus.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

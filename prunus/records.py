@@ -196,6 +196,20 @@ class Recorder:
             file.flush()
             os.fsync(file.fileno())
 
+    def count(self) -> int:
+        """Return the number of records written."""
+        return len(self.path.read_text(encoding="utf-8").splitlines()) if self.path.exists() else 0
+
+    def truncate(self, count: int) -> None:
+        """Drop all but the first `count` records: what was written after the checkpoint that a run resumes from."""
+        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True) if self.path.exists() else []
+        aside = self.path.with_suffix(".aside")
+        with aside.open("w", encoding="utf-8") as file:
+            file.writelines(lines[:count])
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(self.path)
+
 
 def read(folder: Path) -> list[Record]:
     """Return the records of the run in `folder`, in the order in which they were written.

@@ -2,7 +2,20 @@
 
 from prunus.surgery.carry import Carried, carry_
 from prunus.surgery.edit import Edit, Plan, apply
+from prunus.surgery.fuse import FuseBatchNorm, fuse
 from prunus.surgery.remove import Cut, RemoveChannels
 from prunus.surgery.save import load, save
 
-__all__ = ["Carried", "Cut", "Edit", "Plan", "RemoveChannels", "apply", "carry_", "load", "save"]
+__all__ = [
+    "Carried",
+    "Cut",
+    "Edit",
+    "FuseBatchNorm",
+    "Plan",
+    "RemoveChannels",
+    "apply",
+    "carry_",
+    "fuse",
+    "load",
+    "save",
+]

@@ -1,0 +1,100 @@
+"""The controller: which groups are under pressure, and how hard, so that the budget is met and not passed.
+
+The shrinking part of a training is cut into segments. At the beginning of a segment a target between today's cost
+and the budget says which groups `victims` would remove, by what training has shown of their importance; all other
+groups are exempt. In each step of the segment the group lasso's threshold of a victim of norm n with k steps left,
+this one included, is n / k. So its norm falls in a straight line, against whatever the gradient says, and is
+zero at the segment's end, exactly. Removal then costs nothing, and the widths are just those of the target.
+"""
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from prunus.budget.budget import Budget
+from prunus.budget.select import floors, victims
+from prunus.errors import RecipeError
+from prunus.graph import ChannelGroups
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Controller:
+    """Settings: the budget and when to reach it.
+
+    Attributes:
+        budget: what the network may cost in the end.
+        begin: share of the training before the first pressure; the network learns freely.
+        end: share of the training at which the budget is met; what stays then learns without penalty.
+        every: epochs in a segment; the network shrinks at each segment's end.
+    """
+
+    budget: Budget
+    begin: float = 0.1
+    end: float = 0.5
+    every: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.begin < self.end <= 1 or self.every < 1:
+            raise RecipeError(
+                f"shrink: begin {self.begin}, end {self.end}, every {self.every}: 0 <= begin < end <= 1 and every >= 1"
+            )
+
+    def segments(self, epochs: int) -> tuple[int, int, int]:
+        """Return the first epoch under pressure (from 0), the epochs a segment, and the number of segments."""
+        first = min(round(self.begin * epochs), epochs - 1)
+        last = max(first + 1, round(self.end * epochs))
+        every = min(self.every, last - first)
+        return first, every, (last - first) // every
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Target:
+    """Where the shrinking began and where it ends; fixed once, from the wide network's groups."""
+
+    start: dict[str, float]  # cost before, by kind
+    bounds: dict[str, float]  # the budget, by kind
+    floors: dict[str, int]  # groups that each layer keeps
+
+    @classmethod
+    def of(cls, groups: ChannelGroups, budget: Budget) -> "Target":
+        """Fix the target for a wide network, and raise `BudgetError` if it cannot be met."""
+        bounds = budget.absolute(groups)
+        target = cls(
+            start={kind: float(groups.cost.total(kind, groups.all_alive())) for kind in bounds},
+            bounds=bounds,
+            floors=floors(groups, budget),
+        )
+        victims(groups, torch.ones(len(groups), dtype=torch.float64), bounds, target.floors, budget.multiple_of)
+        return target
+
+    def at(self, progress: float) -> dict[str, float]:
+        """Return the bounds at `progress` in [0, 1]: cost falls fast at first, as (1 - progress)^3 (Zhu & Gupta
+        2017), so that most of the training runs on a narrow network."""
+        rest = (1 - progress) ** 3
+        return {kind: bound + (self.start[kind] - bound) * rest for kind, bound in self.bounds.items()}
+
+
+def press(groups: ChannelGroups, importance: Tensor, target: Target, progress: float, multiple_of: int) -> Tensor:
+    """Return the groups to press to zero in the segment that ends at `progress`: bool [num_groups]."""
+    return victims(groups, importance, target.at(progress), target.floors, multiple_of)
+
+
+def thresholds(norms: Tensor, pressed: Tensor, steps_left: int) -> Tensor:
+    """Return the step's thresholds, [num_groups]: norm / steps_left for pressed groups, 0 for all others."""
+    return torch.where(pressed.to(norms.device), norms / steps_left, torch.zeros_like(norms))
+
+
+def transfer(values: Tensor, before: ChannelGroups, removed: Tensor, after: ChannelGroups) -> Tensor:
+    """Return `values`, one a group of `before`, for the groups of `after`, traced once `removed` were gone."""
+    result = torch.zeros(len(after), dtype=values.dtype)
+    padded = torch.cat([removed, removed.new_zeros(1)])
+    old_slots = {(slot.path, slot.dim): slot for slot in before.slots}
+    for slot in after.slots:
+        old = old_slots.get((slot.path, slot.dim))
+        if old is None:
+            continue
+        kept = old.groups[~padded[old.groups]]
+        both = (kept >= 0) & (slot.groups >= 0)
+        result[slot.groups[both]] = values[kept[both]]
+    return result

@@ -1,0 +1,216 @@
+"""The command line.
+
+Exit codes: 0 done; 1 refused or failed, with the reason on stderr; 2 the command line itself is wrong;
+130 and 143 interrupted by Ctrl-C or SIGTERM after a checkpoint.
+"""
+
+import argparse
+import importlib
+import importlib.resources
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from prunus.errors import PrunusError, RecipeError
+
+DESCRIPTION = """Grow wide, ship narrow: train a wide network, get back the smallest one that does the job.
+
+  prunus recipes                                   what can be run
+  prunus run recipes/street_erfnet.yaml            train, shrink, export, measure, report
+  prunus run recipes/camvid_erfnet.yaml data.root=/data/camvid train.epochs=100
+  prunus trace torchvision.models:resnet18         what could be removed from a network
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    errors = Console(stderr=True, highlight=False)
+    options = _parser().parse_args(arguments)
+    if str(Path.cwd()) not in sys.path:  # a user's own module:callable lies where they stand
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        options.command(options)
+    except PrunusError as error:
+        errors.print(f"[bold red]prunus: {type(error).__name__}:[/bold red]", end=" ")
+        errors.print(str(error), markup=False)
+        return 128 + getattr(error, "signal", 0) if hasattr(error, "signal") else 1
+    except KeyboardInterrupt:
+        errors.print("interrupted; the same command goes on from the last checkpoint")
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="prunus", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, function: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=text)
+        command.set_defaults(command=function)
+        return command
+
+    run = add("run", _run, "Run a recipe; keys can be overridden: train.epochs=3 shrink.budget.macs=0.3")
+    run.add_argument("recipe", type=Path, help="a YAML file; `prunus recipes` lists those at hand")
+    run.add_argument("overrides", nargs="*", metavar="key=value", help="dotted path into the recipe, and a value")
+
+    trace = add("trace", _trace, "Say which channels of a network can be removed, exactly or not at all, and why")
+    _add_network(trace)
+
+    export = add(
+        "export", _export, "Export a network, or the narrow network of a run, to ONNX and check that it is equal"
+    )
+    _add_network(export)
+    export.add_argument("--output", type=Path, default=Path("network.onnx"), help="the file to write")
+    export.add_argument("--backend", default="onnxruntime", help="the backend that checks the file")
+
+    bench = add("bench", _bench, "Time ONNX files or networks against each other, interleaved")
+    bench.add_argument("networks", nargs="+", metavar="[name=]network", help="an ONNX file or module:callable")
+    bench.add_argument("--shape", default="3,224,224", help="of one input, without the batch (default: 3,224,224)")
+    bench.add_argument(
+        "--backends", default="onnxruntime", help="comma-separated: onnxruntime, openvino, torch, tensorrt"
+    )
+    bench.add_argument("--threads", type=int, default=1)
+    bench.add_argument("--repeats", type=int, default=50)
+    bench.add_argument("--batch-size", type=int, default=1)
+
+    report = add("report", _report, "Write report.html anew from a run's records, and print its table")
+    report.add_argument("folder", type=Path, help="the folder of a run")
+
+    add("recipes", _recipes, "List the recipes that lie in ./recipes")
+    return parser
+
+
+def _add_network(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("network", help="module:callable that returns an nn.Module, e.g. torchvision.models:resnet18")
+    parser.add_argument("--shape", default="1,3,224,224", help="of the example input (default: 1,3,224,224)")
+    parser.add_argument("--set", nargs="*", default=[], metavar="key=value", help="keyword arguments of the callable")
+
+
+def _run(options: argparse.Namespace) -> None:
+    from prunus import pipeline, recipe, records, report
+    from prunus.display import Display
+
+    console = Console()
+    display = Display(console)
+    chosen = recipe.load(pipeline.Recipe, options.recipe, options.overrides)
+    watch = pipeline.Watch(stage=display.stage, epoch=display.epoch, step=display.step)
+    with display.live():
+        folder = pipeline.run(chosen, watch=watch)
+    console.print(report.table(records.read(folder)))
+    console.print(f"report: {folder / 'report.html'}", highlight=False, soft_wrap=True)
+
+
+def _trace(options: argparse.Namespace) -> None:
+    import torch
+
+    from prunus.graph import trace
+
+    model = _built(options.network, options.set)
+    Console().print(trace(model, torch.randn(_shape(options.shape))).coverage())
+
+
+def _export(options: argparse.Namespace) -> None:
+    import torch
+
+    from prunus.deploy import check_parity, export_onnx, require
+
+    torch.manual_seed(0)
+    model, inputs = _built(options.network, options.set).eval(), torch.randn(_shape(options.shape))
+    path = export_onnx(model, inputs, options.output)
+    record = check_parity(model, path, inputs, backend=options.backend)
+    require(record)
+    Console().print(f"{path}: equal to PyTorch within {record.max_rel_diff:.1e} relative on {record.backend}")
+
+
+def _bench(options: argparse.Namespace) -> None:
+    from rich.table import Table
+
+    from prunus.deploy import BenchmarkSettings, benchmark
+
+    settings = BenchmarkSettings(
+        backends=tuple(options.backends.split(",")),
+        threads=options.threads,
+        repeats=options.repeats,
+        batch_size=options.batch_size,
+    )
+    networks: dict[str, Any] = {}
+    for item in options.networks:
+        name, _, source = item.rpartition("=")
+        networks[name or source] = Path(source) if source.endswith(".onnx") else _built(source, []).eval()
+    table = Table("network", "backend", "median ms", "p95 ms", "peak MB", title=f"{settings.threads} thread(s)")
+    for record in benchmark(networks, _shape(options.shape), settings):
+        peak = "n/a" if record.peak_memory_mb is None else f"{record.peak_memory_mb:.0f}"
+        table.add_row(record.model, record.backend, f"{record.median_ms:.2f}", f"{record.p95_ms:.2f}", peak)
+    Console().print(table)
+
+
+def _report(options: argparse.Namespace) -> None:
+    from prunus import records, report
+
+    path = report.write(options.folder)
+    Console().print(report.table(records.read(options.folder)))
+    Console().print(f"report: {path}", highlight=False, soft_wrap=True)
+
+
+def _recipes(options: argparse.Namespace) -> None:
+    found = sorted(Path("recipes").glob("*.yaml"))
+    if not found:
+        raise RecipeError(f"there is no recipe in {Path('recipes').absolute()}: stand in the project's folder")
+    for path in found:
+        first = path.read_text(encoding="utf-8").splitlines()[0]
+        Console().print(f"{path}  {first.removeprefix('#').strip()}", highlight=False, soft_wrap=True)
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    try:
+        shape = tuple(int(size) for size in text.split(","))
+    except ValueError as error:
+        raise RecipeError(f"--shape is {text!r}: give sizes separated by commas, as in 1,3,224,224") from error
+    if not shape or min(shape) < 1:
+        raise RecipeError(f"--shape is {text!r}: every size must be at least 1")
+    return shape
+
+
+def _built(network: str, settings: Sequence[str]) -> Any:
+    """Return the nn.Module that `module:callable` makes."""
+    from prunus import compat  # noqa: F401  # torchvision's models are what most people name first
+
+    module_name, colon, name = network.partition(":")
+    if not colon:
+        raise RecipeError(f"{network!r} names no network: write module:callable, as in torchvision.models:resnet18")
+    try:
+        function = getattr(importlib.import_module(module_name), name)
+    except ImportError as error:
+        raise RecipeError(f"{network}: the module {module_name} cannot be imported: {error}") from error
+    except AttributeError as error:
+        raise RecipeError(f"{network}: {module_name} has no {name}") from error
+    try:
+        model = function(**_keywords(settings))
+    except TypeError as error:
+        raise RecipeError(f"{network}: {error}; give its arguments with --set key=value") from error
+    import torch
+
+    if not isinstance(model, torch.nn.Module):
+        raise RecipeError(f"{network} returns a {type(model).__name__}, not an nn.Module")
+    return model
+
+
+def _keywords(settings: Sequence[str]) -> dict[str, Any]:
+    import yaml
+
+    keywords = {}
+    for item in settings:
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise RecipeError(f"--set {item}: write key=value")
+        keywords[key] = yaml.safe_load(value)
+    return keywords
+
+
+if __name__ == "__main__":
+    sys.exit(main())

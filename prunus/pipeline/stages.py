@@ -1,0 +1,229 @@
+"""The stages of a run, one function each; `run` knows their order."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from prunus.budget import check_removal
+from prunus.budget.check import difference
+from prunus.budget.controller import Controller
+from prunus.deploy import benchmark, check_parity, export_onnx, require
+from prunus.errors import PrunusError, RecipeError
+from prunus.graph import ChannelGroups, trace
+from prunus.pipeline.recipe import EncoderStage, Recipe
+from prunus.records import (
+    EditRecord,
+    EpochRecord,
+    EvaluationRecord,
+    NoteRecord,
+    Recorder,
+    SampleRecord,
+    WidthsRecord,
+)
+from prunus.surgery import Plan, apply, fuse
+from prunus.tasks.segmentation import BoundSegmentation
+from prunus.train.evaluate import evaluate
+from prunus.train.fit import Fitted, Training, fit
+from prunus.train.settings import Train
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Watch:
+    """Callbacks that show a run while it goes on; the default shows nothing."""
+
+    stage: Callable[[str], None] = lambda text: None
+    epoch: Callable[[EpochRecord], None] = lambda record: None
+    step: Callable[[str, int, int, float], None] = lambda name, step, steps, loss: None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Run:
+    """What all stages share."""
+
+    recipe: Recipe
+    folder: Path
+    recorder: Recorder
+    task: BoundSegmentation
+    inputs: Tensor  # one training image, [1, 3, H, W]: what is traced, exported and timed
+    watch: Watch
+
+    def training(self, name: str, settings: Train, task: BoundSegmentation) -> Training:
+        """Return the training `name` under `settings`."""
+        return Training(
+            name=name,
+            data=self.recipe.data,
+            task=task,
+            settings=settings,
+            seed=self.recipe.seed,
+            folder=self.folder,
+            recorder=self.recorder,
+            shown=self.watch.epoch,
+            ticked=self.watch.step,
+        )
+
+
+def build_wide(run: Run) -> nn.Module:
+    """Build the wide network; the same seed gives the same weights."""
+    torch.manual_seed(run.recipe.seed)
+    return run.recipe.model(num_classes=len(run.recipe.data.class_names))
+
+
+def train_encoder(run: Run, stage: EncoderStage) -> dict[str, Tensor]:
+    """Train the encoder alone and return its weights."""
+    run.watch.stage("training the encoder")
+    torch.manual_seed(run.recipe.seed)
+    try:
+        model = run.recipe.model(num_classes=len(run.recipe.data.class_names), encoder_only=True)  # type: ignore[call-arg]
+        encoder = model.get_submodule("encoder")
+    except (TypeError, AttributeError) as error:
+        raise RecipeError(
+            f"encoder_stage: the model cannot be trained in two stages ({error}); it must take encoder_only=True and "
+            "hold its encoder as `encoder`, as prunus.models.erfnet.ERFNet does; or set encoder_stage: null"
+        ) from error
+    fitted = fit(run.training("encoder", stage.train, stage.task.bind(run.recipe.data)), model, run.inputs)
+    del encoder
+    return dict(fitted.model.get_submodule("encoder").state_dict())
+
+
+def train(run: Run, name: str, encoder: dict[str, Tensor] | None, controller: Controller | None) -> Fitted:
+    """Train the network `name` from the common start: plainly, or shrinking under `controller`."""
+    run.watch.stage(f"training the {'wide' if controller is None else 'shrinking'} network")
+    model = build_wide(run)
+    if encoder is not None:
+        model.get_submodule("encoder").load_state_dict(encoder)
+    return fit(run.training(name, run.recipe.train, run.task), model, run.inputs, controller)
+
+
+def evaluate_on_test(run: Run, name: str, fitted: Fitted) -> None:
+    """Record the metrics of a trained network over the whole test split."""
+    run.watch.stage(f"evaluating the {name} network")
+    split = run.recipe.data.test()
+    metrics, per_class = evaluate(fitted.model, run.task, split, run.recipe.train)
+    groups = trace(fitted.model, run.inputs)
+    run.recorder.write(
+        EvaluationRecord(
+            model=name,
+            split="test",
+            images=len(split),
+            metrics=metrics,
+            per_class=per_class,
+            macs=groups.macs(),
+            params=groups.params(),
+            training_seconds=fitted.seconds,
+        )
+    )
+
+
+def tell_widths(run: Run, wide: ChannelGroups, narrow: ChannelGroups) -> None:
+    """Record the units of each layer as built and as learned."""
+    before, after = wide.widths(), narrow.widths()
+    run.recorder.write(
+        WidthsRecord(
+            layers=tuple(before),
+            initial=tuple(before.values()),
+            learned=tuple(after.get(name, 0) for name in before),
+        )
+    )
+
+
+def check_law(run: Run, model: nn.Module) -> None:
+    """Record the law on the trained network: zero half of its groups, cut them, compare."""
+    run.watch.stage("checking that zero channels go without a trace")
+    run.recorder.write(check_removal(model, run.inputs, seed=run.recipe.seed))
+
+
+def fused(run: Run, model: nn.Module, *, tell: bool) -> nn.Module:
+    """Return the network as it is deployed, on the CPU, BatchNorm folded; record each edit if `tell`."""
+    result = model.cpu().eval()
+    for edit in fuse(result, run.inputs.cpu()):
+        small = apply(Plan((edit,)), result).eval()
+        if tell:
+            _, relative = difference(result, small, (run.inputs.cpu(),))
+            run.recorder.write(_edit_record(edit, relative))
+        result = small
+    return result
+
+
+def tell_plan(run: Run, plan: Plan) -> None:
+    """Record the edits that training made; their exactness stands in the shrink records."""
+    for edit in plan:
+        run.recorder.write(_edit_record(edit, None))
+
+
+def _edit_record(edit: object, relative: float | None) -> EditRecord:
+    from prunus.surgery import Edit
+
+    assert isinstance(edit, Edit)
+    return EditRecord(edit=type(edit).__name__, summary=edit.summary(), exact=edit.exact, max_rel_diff=relative)
+
+
+def deploy(run: Run, networks: dict[str, nn.Module]) -> None:
+    """Export the networks, prove the files equal on test images, and time them interleaved.
+
+    Raises:
+        ParityError: a file does not equal its network. Its record is written first.
+    """
+    settings, split = run.recipe.deploy, run.recipe.data.test()
+    samples = torch.stack([split[i][0] for i in range(min(settings.parity_samples, len(split)))])
+    files = {}
+    for name, model in networks.items():
+        run.watch.stage(f"exporting the {name} network")
+        files[name] = export_onnx(model, run.inputs.cpu(), run.folder / f"{name}.onnx")
+        for backend in settings.benchmark.backends:
+            try:
+                record = check_parity(
+                    model, files[name], samples, backend=backend, tolerance=settings.parity_tolerance, name=name
+                )
+            except PrunusError as error:
+                run.recorder.write(NoteRecord(text=f"parity on {backend}: {error}"))
+                continue
+            run.recorder.write(record)
+            require(record)
+    run.watch.stage("timing the networks")
+    for latency in benchmark(
+        files,
+        tuple(run.inputs.shape[1:]),
+        settings.benchmark,
+        note=lambda text: run.recorder.write(NoteRecord(text=text)),
+    ):
+        run.recorder.write(latency)
+
+
+@torch.no_grad()
+def show_samples(run: Run, networks: dict[str, nn.Module]) -> None:
+    """Write a few test images with truth and predictions as PNG files, coloured by the palette."""
+    data = run.recipe.data
+    split, folder = data.test(), run.folder / "images"
+    folder.mkdir(exist_ok=True)
+    num = min(run.recipe.report_samples, len(split))
+    for number in range(num):
+        index = number * len(split) // num
+        image, mask = split.source[index]
+        files = {"image": image.permute(1, 2, 0).numpy(), "truth": _coloured(mask, data.palette)}
+        for name, model in networks.items():
+            prediction = run.task.predict(model(split[index][0][None]))[0]
+            files[name] = _coloured(prediction, data.palette)
+        paths: dict[str, str] = {}
+        for name, pixels in files.items():
+            paths[name] = f"images/{index:05d}-{name}.png"
+            Image.fromarray(pixels).save(run.folder / paths[name])
+        run.recorder.write(
+            SampleRecord(
+                index=index,
+                image=paths["image"],
+                truth=paths["truth"],
+                wide=paths.get("wide"),
+                narrow=paths["narrow"],
+            )
+        )
+
+
+def _coloured(mask: Tensor, palette: tuple[tuple[int, int, int], ...]) -> np.ndarray:
+    table = np.zeros((256, 3), np.uint8)  # void is black
+    table[: len(palette)] = palette
+    return table[mask.numpy().astype(np.uint8)]

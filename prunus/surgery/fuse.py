@@ -1,0 +1,110 @@
+"""FuseBatchNorm: in evaluation mode a BatchNorm behind a convolution is part of the convolution.
+
+With s = gamma / sqrt(var + eps): W' = s W for each output channel, b' = s (b - mean) + beta. Exact up to rounding,
+in evaluation mode; the fused network is for deployment, not for training on.
+"""
+
+import copy
+import dataclasses
+import operator
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from prunus.errors import EditError
+from prunus.graph.trace import Inputs, export
+from prunus.graph.walk import module_path, operator_name
+from prunus.surgery.edit import Edit, Plan
+
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d, *_TRANSPOSED)
+_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FuseBatchNorm(Edit):
+    """Fold the BatchNorm at `norm` into the convolution at `conv`; an Identity takes its place."""
+
+    exact: ClassVar[bool] = True
+    conv: str
+    norm: str
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        """Return a copy of `model` with the two fused."""
+        result = copy.deepcopy(model)
+        conv, norm = _module(result, self.conv, _CONV), _module(result, self.norm, _NORM)
+        if norm.running_mean is None or norm.running_var is None:
+            raise EditError(f"{self.norm} keeps no running statistics, so it is no fixed function: it cannot be fused")
+        units = conv.out_channels
+        if norm.num_features != units:
+            raise EditError(f"{self.conv} makes {units} channels, {self.norm} normalises {norm.num_features}")
+        with torch.no_grad():
+            _fold(conv, norm)
+        result.set_submodule(self.norm, nn.Identity().train(norm.training))
+        return result
+
+    def summary(self) -> str:
+        """Return one line for a reader."""
+        return f"fold {self.norm} into {self.conv}"
+
+    def carry(self, path: str, tensor: Tensor) -> Tensor | None:
+        """Return `tensor`, or None for a parameter of the two modules: they are made anew."""
+        return None if path.rpartition(".")[0] in (self.conv, self.norm) else tensor
+
+
+def _module(model: nn.Module, path: str, kinds: tuple[type[nn.Module], ...]) -> Any:
+    try:
+        module = model.get_submodule(path)
+    except AttributeError as error:
+        raise EditError(f"{path}: {type(model).__name__} has no such module") from error
+    if not isinstance(module, kinds):
+        raise EditError(f"{path} is a {type(module).__name__}, not one of {', '.join(k.__name__ for k in kinds)}")
+    return module
+
+
+def _fold(conv: Any, norm: Any) -> None:
+    kept = conv.weight.dtype
+    scale = torch.rsqrt(norm.running_var.double() + norm.eps)
+    shift = -norm.running_mean.double()
+    if conv.bias is not None:
+        shift = shift + conv.bias.double()
+    if norm.weight is not None:
+        scale = scale * norm.weight.double()
+    bias = shift * scale + (0 if norm.bias is None else norm.bias.double())
+    weight = conv.weight.double()
+    if isinstance(conv, _TRANSPOSED):  # [in, out / groups, *kernel]
+        grouped = weight.unflatten(0, (conv.groups, -1)) * scale.reshape(conv.groups, 1, -1, *[1] * (weight.dim() - 2))
+        weight = grouped.flatten(0, 1)
+    else:
+        weight = weight * scale.reshape(-1, *[1] * (weight.dim() - 1))
+    trainable = conv.weight.requires_grad
+    conv.weight = nn.Parameter(weight.to(kept), requires_grad=trainable)
+    conv.bias = nn.Parameter(bias.to(kept), requires_grad=trainable)
+
+
+def fuse(model: nn.Module, inputs: Inputs) -> Plan:
+    """Return the plan that folds every BatchNorm of `model` that reads the output of one convolution alone.
+
+    The exported graph says which: the convolution's output must have no other reader, and neither module may be
+    called twice.
+
+    Raises:
+        TraceError: the model cannot be read.
+    """
+    program = export(model, (inputs,) if isinstance(inputs, Tensor) else tuple(inputs), None, training=False)
+    nodes = [node for node in program.graph.nodes if node.op == "call_function" and node.target is not operator.getitem]
+    calls: dict[str, int] = {}
+    for node in nodes:
+        if "conv" in operator_name(node.target) or operator_name(node.target) == "aten::batch_norm":
+            calls[module_path(node)] = calls.get(module_path(node), 0) + 1
+    edits = []
+    for node in nodes:
+        source = node.args[0] if node.args else None
+        if operator_name(node.target) != "aten::batch_norm" or not isinstance(source, torch.fx.Node):
+            continue
+        conv, norm = module_path(source), module_path(node)
+        fits = isinstance(model.get_submodule(conv), _CONV) and isinstance(model.get_submodule(norm), _NORM)
+        if fits and len(source.users) == 1 and calls[conv] == calls[norm] == 1:
+            edits.append(FuseBatchNorm(conv=conv, norm=norm))
+    return Plan(tuple(edits))

@@ -1,0 +1,75 @@
+"""Batches of an epoch that can be taken up again in its middle."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from prunus.errors import DataError
+from prunus.train.settings import Train
+
+Batch = tuple[Tensor, Tensor]
+
+
+class TrainingSplit(Protocol):
+    """Training samples whose random augmentation follows from the epoch and the index."""
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        ...
+
+    def __getitem__(self, index: int) -> Batch:
+        """One sample: input and target."""
+        ...
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw other augmentations from now on."""
+        ...
+
+
+def indices(num_samples: int, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
+    """Return the epoch's batches as lists of indices: a permutation drawn from (seed, epoch) alone.
+
+    An incomplete last batch is left out, since BatchNorm would take its few samples for a whole batch; a set
+    smaller than one batch is one batch.
+    """
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    order = torch.randperm(num_samples, generator=generator).tolist()
+    whole = max(1, num_samples // batch_size)
+    return [order[start * batch_size : (start + 1) * batch_size] for start in range(whole)]
+
+
+def steps_per_epoch(num_samples: int, batch_size: int) -> int:
+    """Return the number of batches of an epoch.
+
+    Raises:
+        DataError: there are no samples.
+    """
+    if num_samples == 0:
+        raise DataError("the training split is empty: there is nothing to train on")
+    return max(1, num_samples // batch_size)
+
+
+def training_batches(split: TrainingSplit, settings: Train, seed: int, epoch: int, skip: int) -> DataLoader[Batch]:
+    """Return the loader of an epoch's batches, the first `skip` left out."""
+    split.set_epoch(epoch)
+    batches = indices(len(split), settings.batch_size, seed, epoch)[skip:]
+    return _loader(split, settings, batches)
+
+
+def evaluation_batches(split: Dataset[Batch], settings: Train) -> DataLoader[Batch]:
+    """Return the loader of all samples in order."""
+    num = len(split)  # type: ignore[arg-type]  # torch's Dataset leaves __len__ to its subclasses
+    size = settings.batch_size
+    return _loader(split, settings, [list(range(i, min(i + size, num))) for i in range(0, num, size)])
+
+
+def _loader(split: object, settings: Train, batches: Sequence[list[int]]) -> DataLoader[Batch]:
+    return DataLoader(
+        split,  # type: ignore[arg-type]
+        batch_sampler=batches,
+        num_workers=settings.num_workers,
+        pin_memory=settings.torch_device().type == "cuda",
+    )

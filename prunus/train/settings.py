@@ -1,0 +1,83 @@
+"""How to train: the recipe's `train` and `optimizer`."""
+
+import dataclasses
+import math
+from collections.abc import Iterable
+from typing import Literal
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from prunus.errors import RecipeError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimizerSettings:
+    """The optimizer. `weight_decay` is spared for biases and normalisations, as is the custom."""
+
+    name: Literal["sgd", "adam", "adamw"] = "adam"
+    learning_rate: float = 5e-4
+    weight_decay: float = 1e-4
+    momentum: float = 0.9  # of SGD, with Nesterov's correction
+
+    def build(self, model: nn.Module) -> Optimizer:
+        """Return the optimizer of `model`'s trainable parameters."""
+        trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        groups: Iterable[dict[str, object]] = [
+            {"params": [p for p in trainable if p.dim() > 1], "weight_decay": self.weight_decay},
+            {"params": [p for p in trainable if p.dim() <= 1], "weight_decay": 0.0},
+        ]
+        if self.name == "sgd":
+            return torch.optim.SGD(groups, lr=self.learning_rate, momentum=self.momentum, nesterov=self.momentum > 0)
+        kind = torch.optim.Adam if self.name == "adam" else torch.optim.AdamW
+        return kind(groups, lr=self.learning_rate)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Train:
+    """The training regime, the same for the wide and for the shrinking network."""
+
+    epochs: int = 10
+    batch_size: int = 4
+    optimizer: OptimizerSettings = OptimizerSettings()
+    schedule: Literal["poly", "cosine", "constant"] = "poly"  # of the learning rate, epoch by epoch
+    power: float = 0.9  # of "poly": (1 - epoch / epochs)^power (ERFNet)
+    warmup_epochs: float = 0.0  # the learning rate rises in a straight line, step by step
+    precision: Literal["float32", "bfloat16"] = "float32"  # of the forward pass, by autocast
+    ema_decay: float | None = None  # of an exponential moving average of the weights; evaluated in their place
+    evaluate_every: int = 1  # epochs
+    checkpoint_every: int = 1  # epochs
+    num_workers: int = 0  # processes that load data; 0 loads in the main one
+    device: str = "auto"  # "auto": CUDA where there is one
+    threads: int | None = None  # of torch on the CPU; null leaves torch's default
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "evaluate_every", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise RecipeError(f"train.{name} is {getattr(self, name)}: it must be at least 1")
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise RecipeError(f"train.ema_decay is {self.ema_decay}: it must lie between 0 and 1")
+
+    def torch_device(self) -> torch.device:
+        """Return the device to train on."""
+        if self.device == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        try:
+            return torch.device(self.device)
+        except RuntimeError as error:
+            raise RecipeError(f"train.device is {self.device!r}: torch knows no such device") from error
+
+    def factor(self, epoch: float) -> float:
+        """Return the learning rate's factor at `epoch`, from 0; fractions of an epoch only matter in warm-up."""
+        if epoch < self.warmup_epochs:
+            return max(epoch, 1e-3) / self.warmup_epochs
+        done = math.floor(epoch) / self.epochs
+        if self.schedule == "poly":
+            return float((1 - done) ** self.power)
+        return (1 + math.cos(math.pi * done)) / 2 if self.schedule == "cosine" else 1.0
+
+    def scheduler(self, optimizer: Optimizer, steps_per_epoch: int) -> LambdaLR:
+        """Return the learning rate schedule, to be advanced after each step."""
+        return LambdaLR(optimizer, lambda step: self.factor(step / steps_per_epoch))
