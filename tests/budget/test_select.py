@@ -1,0 +1,157 @@
+import nets
+import pytest
+import torch
+from torch import nn
+
+import prunus
+from prunus.budget.budget import layer_sizes
+from prunus.budget.check import zero_
+from prunus.budget.select import floors, relative_norms, removal, victims
+from prunus.errors import BudgetError, EditError
+
+
+@pytest.fixture(scope="module")
+def plain():
+    """A network of 8 and 5 channels, its groups and inputs."""
+    model = nets.sequence(nets.conv(3, 16), nn.ReLU(), nets.conv(16, 12), nn.ReLU(), channels=12)
+    nets.randomised(model, 0)
+    inputs = nets.CASES["plain"].inputs(torch.float32)
+    return model, prunus.trace(model, inputs), inputs
+
+
+def removed(plan):
+    """Return the number of output channels that a plan takes from each layer."""
+    return {cut.path: len(cut.remove) for edit in plan for cut in edit.cuts if cut.dim == 0 and "weight" in cut.path}
+
+
+def test_only_exact_zeros_go(plain):
+    model, groups, _ = plain
+    assert not prunus.select(model, groups).edits
+    zeroed = nets.randomised(nets.sequence(nets.conv(3, 16), nn.ReLU(), nets.conv(16, 12), nn.ReLU(), channels=12), 0)
+    chosen = torch.zeros(len(groups), dtype=torch.bool)
+    layer = groups.layer_names.index("0")
+    chosen[((groups.layers == layer) & groups.exact).nonzero().flatten()[:3]] = True
+    zero_(zeroed, groups, chosen)
+    with torch.no_grad():
+        zeroed[2].weight[4] = 0  # its bias is not zero
+        zeroed[2].weight[5] = 1e-30
+        zeroed[2].bias[5] = 0
+    plan = prunus.select(zeroed, groups)
+    assert removed(plan) == {"0.weight": 3}
+
+
+def test_a_layer_of_zeros_keeps_one_channel(plain):
+    model, groups, inputs = plain
+    zeroed = prunus.apply(prunus.Plan(), model)
+    zero_(zeroed, groups, groups.exact)
+    small = prunus.apply(prunus.select(zeroed, groups), zeroed)
+    assert small[0].out_channels == 1 and small[2].out_channels == 1
+    torch.testing.assert_close(small(*inputs), zeroed(*inputs))
+
+
+@pytest.mark.parametrize("kind", ["macs", "params"])
+@pytest.mark.parametrize("share", [0.2, 0.35, 0.5, 0.8, 0.999])
+def test_the_budget_holds_and_one_bundle_more_would_break_it(plain, kind, share):
+    model, groups, inputs = plain
+    small = prunus.apply(prunus.select(model, groups, budget=prunus.Budget(**{kind: share})), model)
+    whole, cost = getattr(groups, kind)(), getattr(prunus.trace(small, inputs), kind)()
+    assert cost <= share * whole
+
+    importance = relative_norms(model, groups)
+    budget = prunus.Budget(**{kind: share})
+    gone = victims(groups, importance, budget.absolute(groups), floors(groups, budget))
+    back = []
+    for layer in range(len(groups.layer_names)):  # the last to go is the most important one of its layer
+        members = (gone & (groups.layers == layer)).nonzero().flatten()
+        if members.numel():
+            back.append(int(members[importance[members].argmax()]))
+    costs = []
+    for group in back:
+        alive = ~gone
+        alive[group] = True
+        costs.append(groups.cost.total(kind, alive))
+    assert max(costs) > share * whole
+
+
+def test_absolute_bounds_and_two_at_once(plain):
+    model, groups, _ = plain
+    small = prunus.apply(prunus.select(model, groups, budget=prunus.Budget(macs=60_000, params=0.5)), model)
+    assert sum(p.numel() for p in small.parameters()) <= 0.5 * groups.params()
+    alive_macs = prunus.trace(small, plain[2]).macs()
+    assert alive_macs <= 60_000
+    assert not prunus.select(model, groups, budget=prunus.Budget(macs=1.0)).edits
+
+
+def test_the_least_important_channels_go_first(plain):
+    model, groups, _ = plain
+    importance = torch.arange(len(groups), dtype=torch.float64)
+    plan = prunus.select(model, groups, budget=prunus.Budget(macs=0.8), importance=importance)
+    for edit in plan:
+        for cut in edit.cuts:
+            if cut.dim == 0:
+                assert cut.remove == tuple(range(len(cut.remove)))
+
+
+def test_floors_hold(plain):
+    model, groups, _ = plain
+    budget = prunus.Budget(macs=0.35, min_share=0.5)
+    small = prunus.apply(prunus.select(model, groups, budget=budget), model)
+    assert small[0].out_channels >= 8 and small[2].out_channels >= 6
+    assert floors(groups, budget) == {name: round(size / 2) for name, size in layer_sizes(groups).items()}
+
+
+@pytest.mark.parametrize("multiple", [2, 4])
+def test_widths_are_multiples(plain, multiple):
+    model, groups, _ = plain
+    small = prunus.apply(prunus.select(model, groups, budget=prunus.Budget(macs=0.4, multiple_of=multiple)), model)
+    assert small[0].out_channels % multiple == 0 and small[2].out_channels % multiple == 0
+    assert small[0].out_channels < 16 or small[2].out_channels < 12
+
+
+def test_a_budget_out_of_reach_names_the_smallest_reachable(plain):
+    model, groups, inputs = plain
+    with pytest.raises(BudgetError, match="smallest reachable is macs") as error:
+        prunus.select(model, groups, budget=prunus.Budget(macs=0.001))
+    smallest = int(str(error.value).split("reachable is macs ")[1].split(";")[0].replace(",", ""))
+    small = prunus.apply(prunus.select(model, groups, budget=prunus.Budget(macs=smallest)), model)
+    assert prunus.trace(small, inputs).macs() == smallest
+    with pytest.raises(BudgetError):
+        prunus.select(model, groups, budget=prunus.Budget(macs=smallest - 1))
+
+
+def test_every_network_of_the_zoo_comes_under_a_budget():
+    for name, case in nets.CASES.items():
+        if case.exact < 6:
+            continue
+        model, inputs = case.model(), case.inputs()
+        groups = prunus.trace(model, inputs)
+        small = prunus.apply(prunus.select(model, groups, budget=prunus.Budget(params=0.8)), model)
+        assert sum(p.numel() for p in small.parameters()) <= 0.8 * groups.params(), name
+        small(*inputs)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, "bounds nothing"),
+        ({"macs": 0}, "must be above zero"),
+        ({"macs": float("nan")}, "must be above zero"),
+        ({"params": -3}, "must be above zero"),
+        ({"macs": 0.5, "min_share": 2}, "min_share"),
+        ({"macs": 0.5, "multiple_of": 0}, "multiple_of"),
+    ],
+)
+def test_budgets_that_mean_nothing_are_refused(settings, message):
+    with pytest.raises(BudgetError, match=message):
+        prunus.Budget(**settings)
+
+
+def test_what_does_not_fit_is_refused(plain):
+    model, groups, _ = plain
+    with pytest.raises(BudgetError, match="importance has shape"):
+        prunus.select(model, groups, budget=prunus.Budget(macs=0.5), importance=torch.ones(3))
+    with pytest.raises(BudgetError, match="finite"):
+        prunus.select(model, groups, budget=prunus.Budget(macs=0.5), importance=torch.full((len(groups),), torch.nan))
+    with pytest.raises(EditError, match="traced on a model that has it"):
+        prunus.select(nn.Linear(2, 2), groups)
+    assert not removal(groups, torch.zeros(len(groups), dtype=torch.bool)).edits

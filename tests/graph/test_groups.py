@@ -1,0 +1,154 @@
+"""What trace says of a group: where it lies, whether it may go, and why not."""
+
+import nets
+import pytest
+import torch
+from torch import nn
+
+import prunus
+from prunus.budget.check import difference, zero_
+from prunus.budget.select import removal
+from prunus.errors import BudgetError, TraceError
+from prunus.graph import Member, Role, Status, rule
+from prunus.graph.rules import table
+
+IMAGE = torch.zeros(2, 3, 6, 6)
+
+
+@torch.library.custom_op("prunus_test::mystery", mutates_args=())
+def mystery(x: torch.Tensor) -> torch.Tensor:
+    """An operator that nobody has described."""
+    return x.flip(1) * 2
+
+
+@torch.library.custom_op("prunus_test::doubled", mutates_args=())
+def doubled(x: torch.Tensor) -> torch.Tensor:
+    """An operator that a user describes."""
+    return x * 2
+
+
+mystery.register_fake(torch.empty_like)
+doubled.register_fake(torch.empty_like)
+
+
+class Calls(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
+def reasons_of(groups, path):
+    """Return what is said of the channels that the weight at `path` makes."""
+    slot = next(slot for slot in groups.slots if slot.path == path and slot.role is Role.PRODUCER)
+    return [groups.reasons.get(group, ()) for group in slot.groups.tolist()]
+
+
+def test_members_of_a_group_in_a_residual_network():
+    groups = prunus.trace(nets.CASES["residual"].model(torch.float32), IMAGE)
+    slot = next(slot for slot in groups.slots if slot.path == "0.weight" and slot.dim == 0)
+    branch = "1.parts.1"
+    expected = {
+        Member("0.weight", 0, 4, Role.PRODUCER),
+        Member("0.bias", 0, 4, Role.PRODUCER),
+        Member(f"{branch}.0.weight", 1, 4, Role.CONSUMER),
+        Member(f"{branch}.3.weight", 0, 4, Role.PRODUCER),
+        Member(f"{branch}.4.weight", 0, 4, Role.PRODUCER),
+        Member(f"{branch}.4.bias", 0, 4, Role.PRODUCER),
+        Member(f"{branch}.4.running_mean", 0, 4, Role.STATISTIC),
+        Member(f"{branch}.4.running_var", 0, 4, Role.STATISTIC),
+        Member("5.weight", 1, 4, Role.CONSUMER),
+    }
+    group = int(slot.groups[4])
+    assert set(groups.members(group)) == expected
+    assert groups.status(group) is Status.EXACT
+
+
+def test_flatten_gives_a_channel_all_its_positions():
+    groups = prunus.trace(nets.CASES["flatten"].model(torch.float32), IMAGE)
+    reading = next(slot for slot in groups.slots if slot.path == "3.weight" and slot.dim == 1)
+    making = next(slot for slot in groups.slots if slot.path == "0.weight" and slot.dim == 0)
+    assert reading.groups.tolist() == making.groups.repeat_interleave(36).tolist()
+
+
+def test_outputs_are_refused_and_select_says_so():
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU())
+    groups = prunus.trace(model, IMAGE)
+    assert groups.refused.all()
+    assert all("reaches the network's output 0" in texts[0] for texts in reasons_of(groups, "0.weight"))
+    with pytest.raises(BudgetError, match=r"nothing in this network can be removed.*reaches the network's output 0"):
+        prunus.select(model, groups)
+
+
+def test_an_unknown_operator_refuses_by_name():
+    model = nets.sequence(nets.conv(3, 6, 1), Calls(lambda x: mystery(x)), nets.conv(6, 5, 1), nn.ReLU(), channels=5)
+    groups = prunus.trace(model, IMAGE)
+    assert int(groups.exact.sum()) == 5
+    assert all("unknown operator prunus_test::mystery" in texts[0] for texts in reasons_of(groups, "0.weight"))
+    record = prunus.check_removal(model, IMAGE, fraction=1.0)
+    assert record.max_rel_diff <= 1e-5 and record.removed == 4
+
+
+def test_a_user_registers_a_rule_for_an_operator(monkeypatch):
+    monkeypatch.setattr(table, "_RULES", dict(table._RULES))
+    model = nets.sequence(nets.conv(3, 6, 1), Calls(lambda x: doubled(x)), channels=6)
+    assert not prunus.trace(model, IMAGE).exact.any()
+    rule("prunus_test::doubled")(lambda call: call.args[0])
+    assert int(prunus.trace(model, IMAGE).exact.sum()) == 6
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "operator"),
+    [
+        ("sigmoid", "0.weight", "sigmoid"),
+        ("layer_norm", "0.weight", "layer_norm"),
+        ("group_norm", "0.weight", "group_norm"),
+    ],
+)
+def test_approximate_names_the_operator(name, path, operator):
+    case = nets.CASES[name]
+    groups = prunus.trace(case.model(), case.inputs())
+    for texts in reasons_of(groups, path):
+        assert operator in texts[0]
+
+
+def test_approximate_means_that_the_output_changes():
+    case = nets.CASES["sigmoid"]
+    model, inputs = case.model(), case.inputs()
+    groups = prunus.trace(model, inputs)
+    chosen = ~groups.exact & ~groups.refused
+    chosen[chosen.nonzero()[0]] = False
+    zero_(model, groups, chosen)
+    assert not prunus.select(model, groups).edits
+    _, relative = difference(model, prunus.apply(removal(groups, chosen), model), inputs)
+    assert relative > 1e-3
+
+
+def test_tracing_leaves_the_model_as_it_was():
+    model = nets.CASES["auxiliary_head"].model()
+    model.aux.eval()
+    before = nets.state(model)
+    prunus.trace(model, nets.CASES["auxiliary_head"].inputs())
+    nets.assert_same_state(before, nets.state(model))
+
+
+class Decides(nn.Module):
+    def forward(self, x):
+        return x if x.sum() > 0 else -x
+
+
+@pytest.mark.parametrize(
+    ("build", "inputs", "message"),
+    [
+        (lambda: nn.Linear(4, 2), torch.zeros(2, 5), r"Linear cannot be exported on inputs \(\(2, 5\)"),
+        (lambda: nn.Linear(4, 2, device="meta"), torch.zeros(2, 4), "weight is on the meta device"),
+        (Decides, torch.zeros(2, 4), "decides by the values of a tensor"),
+        (lambda: nn.DataParallel(nn.Linear(4, 2)), torch.zeros(2, 4), "wrapped in DataParallel"),
+        (lambda: torch.compile(nn.Linear(4, 2)), torch.zeros(2, 4), "compiled"),
+    ],
+)
+def test_what_cannot_be_read_is_said(build, inputs, message):
+    with pytest.raises(TraceError, match=message):
+        prunus.trace(build(), inputs)

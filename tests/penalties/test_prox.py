@@ -1,0 +1,79 @@
+"""A proximal operator solves argmin_z 1/2 ||z - x||^2 + r(z), and is non-expansive."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from prunus.penalties.prox import group_shrinkage, soft_threshold
+
+vectors = st.lists(st.floats(-3, 3, allow_subnormal=False), min_size=4, max_size=4).map(
+    lambda values: torch.tensor(values, dtype=torch.float64)
+)
+strengths = st.floats(0, 4)
+
+
+def lasso(x, strength):
+    return soft_threshold(x, strength)
+
+
+def group(x, strength):
+    norms, thresholds = x.norm().reshape(1), torch.tensor([strength], dtype=torch.float64)
+    return x * group_shrinkage(norms, thresholds)
+
+
+# A penalty's value beside its prox: a new one is one line here.
+PAIRS = {"lasso": (lambda z: z.abs().sum(-1), lasso), "group": (lambda z: z.norm(dim=-1), group)}
+
+
+@pytest.mark.parametrize("name", PAIRS)
+@given(x=vectors, strength=strengths, seed=st.integers(0, 2**16))
+@settings(max_examples=60, deadline=None)
+def test_nothing_near_or_far_beats_the_prox(name, x, strength, seed):
+    value, prox = PAIRS[name]
+
+    def objective(z):
+        return 0.5 * (z - x).square().sum(-1) + strength * value(z)
+
+    found = prox(x, strength)
+    generator = torch.Generator().manual_seed(seed)
+    directions = torch.randn(200, 4, generator=generator, dtype=torch.float64)
+    for radius in (1e-3, 1e-1, 1.0, 4.0):
+        assert bool((objective(found + radius * directions) >= objective(found) - 1e-12).all())
+    assert objective(found) <= objective(torch.zeros_like(x)) + 1e-12
+
+
+@pytest.mark.parametrize("name", PAIRS)
+@given(x=vectors, y=vectors, strength=strengths)
+@settings(max_examples=100, deadline=None)
+def test_prox_is_non_expansive(name, x, y, strength):
+    _, prox = PAIRS[name]
+    assert (prox(x, strength) - prox(y, strength)).norm() <= (x - y).norm() + 1e-12
+
+
+def test_prox_equals_a_numeric_minimiser():
+    x, strength = torch.tensor([1.0, -2.0, 0.5, 0.1], dtype=torch.float64), 0.7
+    for _, prox in PAIRS.values():
+        # The penalties are not smooth at zero: sqrt(z^2 + tiny) in their place, followed to the minimum.
+        z = x.clone().requires_grad_()
+        smooth = {
+            "lasso": lambda z: (z.square() + 1e-14).sqrt().sum(),
+            "group": lambda z: (z.square().sum() + 1e-14).sqrt(),
+        }
+        chosen = smooth["lasso" if prox is lasso else "group"]
+        optimizer = torch.optim.LBFGS([z], lr=0.5, max_iter=500, tolerance_grad=1e-12, line_search_fn="strong_wolfe")
+
+        def closure(z=z, chosen=chosen, optimizer=optimizer):
+            optimizer.zero_grad()
+            loss = 0.5 * (z - x).square().sum() + strength * chosen(z)
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+        torch.testing.assert_close(prox(x, strength), z.detach(), atol=1e-4, rtol=0)
+
+
+def test_edges():
+    norms = torch.tensor([0.0, 1.0, 2.0])
+    assert group_shrinkage(norms, torch.tensor([0.0, 0.0, 0.0])).tolist() == [0.0, 1.0, 1.0]
+    assert group_shrinkage(norms, torch.tensor([5.0, 1.0, torch.inf])).tolist() == [0.0, 0.0, 0.0]
