@@ -1,0 +1,118 @@
+"""Claim: on CamVid's test images the shrinking ERFNet keeps the wide one's mIoU at 40 % of its MACs, and trains faster.
+
+    python benchmarks/camvid.py --root DATA [--size 120 160] [--epochs 30] [--seeds 0 1] [--threads 1] [--device auto]
+
+Runs `recipes/camvid_erfnet.yaml` once a seed: wide and shrinking network under the same regime. Writes one JSON with
+every figure, the regime, versions, hardware and command to benchmarks/results/.
+"""
+
+import argparse
+import dataclasses
+import datetime
+import json
+import shlex
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+import prunus
+from prunus import records
+from prunus.pipeline import Recipe
+from prunus.pipeline.environment import hardware, versions
+from prunus.recipe import load
+
+HERE = Path(__file__).parent
+
+
+def overrides(options: argparse.Namespace, seed: int, output: str) -> list[str]:
+    """Return what differs from the recipe."""
+    chosen = {
+        "data.root": options.root,
+        "data.size": list(options.size),
+        "train.epochs": options.epochs,
+        "train.evaluate_every": options.epochs,
+        "train.device": options.device,
+        "train.precision": options.precision,
+        "seed": seed,
+        "output": output,
+    }
+    if options.threads:
+        chosen["train.threads"] = options.threads
+        chosen["deploy.benchmark.threads"] = options.threads
+    return [f"{key}={value}" for key, value in chosen.items()] + options.override
+
+
+def figures(folder: Path, seed: int) -> dict[str, object]:
+    """Return the figures of one run."""
+    found = records.read(folder)
+    result: dict[str, object] = {"seed": seed}
+    for record in found:
+        if isinstance(record, records.EvaluationRecord):
+            result[record.model] = dataclasses.asdict(record)
+        if isinstance(record, records.RemovalRecord):
+            result["removal"] = dataclasses.asdict(record)
+    latencies = [record for record in found if isinstance(record, records.LatencyRecord)]
+    result["latency"] = [dataclasses.asdict(record) for record in latencies]
+    result["parity"] = [dataclasses.asdict(record) for record in found if isinstance(record, records.ParityRecord)]
+    result["shrinks"] = [dataclasses.asdict(record) for record in found if isinstance(record, records.ShrinkRecord)]
+    return result
+
+
+def ratios(run: dict[str, object]) -> dict[str, float]:
+    """Return narrow against wide."""
+    wide, narrow = run["wide"], run["narrow"]
+    assert isinstance(wide, dict) and isinstance(narrow, dict)
+    result = {
+        "miou_points": 100 * (narrow["metrics"]["miou"] - wide["metrics"]["miou"]),
+        "wide_miou": 100 * wide["metrics"]["miou"],
+        "narrow_miou": 100 * narrow["metrics"]["miou"],
+        "macs": narrow["macs"] / wide["macs"],
+        "params": narrow["params"] / wide["params"],
+        "training_seconds": narrow["training_seconds"] / wide["training_seconds"],
+    }
+    latency = {(item["backend"], item["model"]): item["median_ms"] for item in run["latency"]}  # type: ignore[attr-defined]
+    for backend in {backend for backend, _ in latency}:
+        result[f"latency_{backend}"] = latency[backend, "narrow"] / latency[backend, "wide"]
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", required=True, help="CamVid in SegNet's layout")
+    parser.add_argument("--size", type=int, nargs=2, default=(120, 160), metavar=("HEIGHT", "WIDTH"))
+    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--precision", default="float32")
+    parser.add_argument("--out", type=Path, default=HERE / "results")
+    parser.add_argument("--override", nargs="*", default=[], help="further key=value of the recipe")
+    options = parser.parse_args()
+    runs = []
+    with tempfile.TemporaryDirectory() as folder:
+        for seed in options.seeds:
+            recipe = load(Recipe, HERE.parent / "recipes/camvid_erfnet.yaml", overrides(options, seed, f"{folder}/{seed}"))
+            runs.append(figures(prunus.run(recipe), seed))
+            runs[-1]["narrow_vs_wide"] = ratios(runs[-1])
+            print(json.dumps(runs[-1]["narrow_vs_wide"]), flush=True)
+    compared = [run["narrow_vs_wide"] for run in runs]
+    mean = {key: statistics.mean(item[key] for item in compared) for key in compared[0]}  # type: ignore[index,union-attr]
+    command = shlex.join(["python", "benchmarks/camvid.py", *sys.argv[1:]]).replace(options.root, "DATA")
+    result = {
+        "date": datetime.date.today().isoformat(),
+        "command": command,
+        "versions": versions(),
+        "hardware": hardware(),
+        "size": list(options.size),
+        "epochs": options.epochs,
+        "mean": mean,
+        "runs": runs,
+    }
+    path = options.out / f"camvid-{options.size[1]}x{options.size[0]}-{options.epochs}ep.json"
+    path.write_text(json.dumps(result, indent=1), encoding="utf-8")
+    print(f"{path}: {json.dumps(mean)}")
+
+
+if __name__ == "__main__":
+    main()
