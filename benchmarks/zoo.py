@@ -32,7 +32,7 @@ from zoo_networks import Network, networks
 import prunus
 from prunus.budget.check import difference, zero_
 from prunus.budget.select import removal, spare_layers
-from prunus.graph.trace import export
+from prunus.graph.export import export
 
 RESULTS = Path(__file__).with_name("results")
 TOLERANCE = 1e-5  # of max |difference| / max |output|, float32

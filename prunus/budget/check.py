@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from prunus.budget.select import removal, spare_layers, zero_groups
 from prunus.errors import BudgetError, TraceError
 from prunus.graph import ChannelGroups, trace
-from prunus.graph.trace import Inputs, modes_kept
+from prunus.graph.export import modes_kept
+from prunus.graph.trace import Inputs
 from prunus.penalties import producers
 from prunus.records import RemovalRecord
 from prunus.surgery import apply

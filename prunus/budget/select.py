@@ -9,7 +9,7 @@ from prunus.budget.budget import Budget, excess, layer_sizes
 from prunus.errors import BudgetError
 from prunus.graph import ChannelGroups
 from prunus.penalties import GroupSlices, producers
-from prunus.surgery import Cut, Plan, RemoveChannels
+from prunus.surgery import Cut, Plan, RemoveChannels, SetAttribute
 
 
 def select(
@@ -167,4 +167,9 @@ def removal(groups: ChannelGroups, chosen: Tensor) -> Plan:
         gone = padded[slot.groups].nonzero().flatten()
         if gone.numel():
             cuts.append(Cut(path=slot.path, dim=slot.dim, size=slot.groups.numel(), remove=tuple(gone.tolist())))
-    return Plan((RemoveChannels(cuts=tuple(cuts)),)) if cuts else Plan()
+    attributes = tuple(
+        SetAttribute(path=one.path, name=one.name, item=one.item, before=one.groups.numel(), after=int(left))
+        for one in groups.attributes
+        if (left := (~padded[one.groups]).sum()) < one.groups.numel()
+    )
+    return Plan((RemoveChannels(cuts=tuple(cuts), attributes=attributes),)) if cuts else Plan()

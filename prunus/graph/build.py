@@ -1,12 +1,15 @@
 """Number the channel groups that a walk has found, and say what is known of each."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from prunus.graph.attributes import Binding
 from prunus.graph.call import Factor, Findings, Kind
 from prunus.graph.cost import CostModel, Term
-from prunus.graph.groups import ChannelGroups, Role, Slot
+from prunus.graph.groups import Attribute, ChannelGroups, Role, Slot
 from prunus.graph.ids import NONE
 from prunus.graph.walk import Slots, canonical_paths
 
@@ -17,6 +20,7 @@ def build(
     slots: Slots,
     macs: list[tuple[str, tuple[Factor, ...]]],
     notes: tuple[str, ...],
+    bound: Iterable[Binding] = (),
 ) -> ChannelGroups:
     """Return the groups of `findings`: the classes of ids that are channels."""
     group_of = numbering(findings)
@@ -34,8 +38,9 @@ def build(
     layers, names = _layers(found, count)
     _refuse_unmade(layers, refused, reasons)
     cost = CostModel(_terms(macs, group_of), _params(model, found))
+    attributes = tuple({b.key: Attribute(*b.key, group_of[b.ids]) for b in bound}.values())
     told = {group: tuple(texts) for group, texts in reasons.items()}
-    return ChannelGroups(found, ~refused & ~approximate, refused, layers, names, told, cost, notes)
+    return ChannelGroups(found, ~refused & ~approximate, refused, layers, names, told, cost, attributes, notes)
 
 
 def numbering(findings: Findings) -> Tensor:

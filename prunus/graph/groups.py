@@ -50,6 +50,23 @@ class Member:
     role: Role
 
 
+@dataclasses.dataclass(frozen=True)
+class Attribute:
+    """A number that the code reads from a module and that counts channels: it follows them.
+
+    Attributes:
+        path: dotted path of the module.
+        name: of the attribute.
+        item: the index in it where it is a list or a tuple, else -1.
+        groups: the group of each channel that it counts, -1 where it belongs to none.
+    """
+
+    path: str
+    name: str
+    item: int
+    groups: Tensor
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class ChannelGroups:
     """All channel groups of a network, as read by `prunus.trace`. Disposable: after an edit, trace again.
@@ -61,6 +78,7 @@ class ChannelGroups:
         layers: int [num_groups]; index into `layer_names` of the layer that makes the group's channels first.
         reasons: why a group is refused or approximate, by group number.
         cost: MACs and parameters as functions of the groups alive.
+        attributes: numbers kept by modules that count channels.
         notes: what the reader of a report should know about the trace itself.
     """
 
@@ -71,6 +89,7 @@ class ChannelGroups:
     layer_names: tuple[str, ...]
     reasons: dict[int, tuple[str, ...]]
     cost: CostModel
+    attributes: tuple[Attribute, ...] = ()
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:

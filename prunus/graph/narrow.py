@@ -49,6 +49,29 @@ def narrowed(model: nn.Module, keep: Keep) -> nn.Module:
     return result
 
 
+def shaped(model: nn.Module, keep: Keep, device: str | None = None) -> nn.Module:
+    """Return a copy of `model` as `narrowed` makes it, for a look at its shapes alone.
+
+    Tensors that are cut hold no values, the others are shared with `model`; on another device (meta) none has values.
+    """
+    memo: dict[int, object] = {}
+    named = (*model.named_parameters(), *model.named_buffers())
+    for path, tensor in named:
+        dims = keep.get(path, {})
+        if device is None and not dims:
+            memo[id(tensor)] = tensor
+            continue
+        shape = [dims[d].numel() if d in dims else size for d, size in enumerate(tensor.shape)]
+        empty = torch.empty(shape, dtype=tensor.dtype, device=device or tensor.device)
+        parameter = isinstance(tensor, nn.Parameter)
+        memo[id(tensor)] = nn.Parameter(empty, requires_grad=tensor.requires_grad) if parameter else empty
+    result = copy.deepcopy(model, memo)
+    owners = _owners(model, {id(tensor) for path, tensor in named if path in keep})
+    for path in owners:
+        settle(result.get_submodule(path))
+    return result
+
+
 def cut(tensor: Tensor, dims: Mapping[int, Tensor]) -> Tensor:
     """Return a copy of `tensor` with the given indices of the given dimensions, in its memory format."""
     result = tensor

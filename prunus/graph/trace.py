@@ -1,17 +1,18 @@
 """`prunus.trace`: read a network's channel groups from its exported graph."""
 
-import contextlib
-import warnings
-from collections.abc import Iterator, Mapping
+import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from prunus.errors import TraceError
 from prunus.graph.build import build
 from prunus.graph.call import Findings
+from prunus.graph.compare import Reading
+from prunus.graph.export import export
 from prunus.graph.groups import ChannelGroups
+from prunus.graph.probe import Probe, judge, needed
 from prunus.graph.walk import Slots, walk
 
 Inputs = Tensor | tuple[Any, ...]
@@ -36,14 +37,19 @@ def trace(model: nn.Module, inputs: Inputs, kwargs: Mapping[str, Any] | None = N
     args = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
     findings, slots, notes = Findings(), Slots(), []
     program = export(model, args, kwargs, training=False)
-    walk(program, model, findings, slots)
+    readings = [Reading(program, walk(program, model, findings, slots), training=False)]
     macs = list(findings.macs)
     if unused := _unused_modules(program, model):
         try:
-            walk(export(model, args, kwargs, training=True), model, findings, slots)
+            program = export(model, args, kwargs, training=True)
+            readings.append(Reading(program, walk(program, model, findings, slots), training=True))
         except TraceError as error:
             notes.append(f"{', '.join(unused)}: not reached in evaluation, and not read in training: {error}")
-    return build(model, findings, slots, macs, tuple(notes))
+    if not needed(findings, readings):
+        return build(model, findings, slots, macs, tuple(notes))
+    verdict = judge(Probe(model, args, kwargs or {}, tuple(readings), slots), findings)
+    findings = dataclasses.replace(findings, marks=verdict.marks)
+    return build(model, findings, slots, macs, tuple(notes), verdict.bindings)
 
 
 def _check(model: nn.Module) -> None:
@@ -59,42 +65,6 @@ def _check(model: nn.Module) -> None:
         raise TraceError(
             f"{meta[0]} is on the meta device and has no values: `model.to_empty(device='cpu')` and load it first"
         )
-
-
-def export(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None, *, training: bool) -> Any:
-    """Export `model` in evaluation or training mode; its modes are put back."""
-    with modes_kept(model), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        model.train(training)
-        try:
-            return torch.export.export(model, args, dict(kwargs or {}))
-        except Exception as error:  # torch.export raises whatever the model's own code raises
-            raise TraceError(_explained(model, args, error)) from error
-
-
-@contextlib.contextmanager
-def modes_kept(model: nn.Module) -> Iterator[None]:
-    """Put every module's train/eval mode back at the end."""
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-
-
-def _explained(model: nn.Module, args: tuple[Any, ...], error: Exception) -> str:
-    name, text = type(model).__name__, str(error).strip()
-    fed = ", ".join(f"{tuple(a.shape)} {a.dtype}" if isinstance(a, Tensor) else type(a).__name__ for a in args)
-    first = text.splitlines()[0] if text else type(error).__name__
-    if "data-dependent" in text or "DataDependent" in type(error).__name__ or "GuardOnDataDependent" in text:
-        places = [line.strip() for line in text.splitlines() if line.strip().startswith("File")]
-        place = f" at {places[-1]}" if places else ""
-        return (
-            f"{name} decides by the values of a tensor{place}, so it has no single graph: {first}. "
-            "Trace the submodule that has none of this (the backbone, the head), and edit it in place"
-        )
-    return f"{name} cannot be exported on inputs ({fed}): {type(error).__name__}: {first}"
 
 
 def _unused_modules(program: Any, model: nn.Module) -> list[str]:

@@ -33,7 +33,7 @@ def walk(program: ExportedProgram, model: nn.Module, findings: Findings, slots: 
             labels[node.name] = _attribute(program, node)
         elif node.op == "output":
             _refuse_outputs(node.args[0], labels, findings)
-        for label, value in zip(_flat(labels.get(node.name)), _flat(node.meta.get("val")), strict=False):
+        for label, value in zip(flat(labels.get(node.name)), flat(node.meta.get("val")), strict=False):
             if isinstance(label, Label) and isinstance(value, torch.Tensor):
                 dtypes[id(label)] = value.dtype
     return labels
@@ -105,7 +105,7 @@ def _called(
     if node.target is operator.getitem:
         return args[0][args[1]]
     value = node.meta.get("val")
-    shapes = tuple(tuple(int(size) for size in v.shape) for v in _flat(value) if isinstance(v, torch.Tensor))
+    shapes = tuple(tuple(int(size) for size in v.shape) for v in flat(value) if isinstance(v, torch.Tensor))
     name = operator_name(node.target)
     module = module_path(node)
     settled, rigid = kinds.get(module, (False, False))
@@ -147,8 +147,8 @@ def line(node: torch.fx.Node) -> str:
 
 
 def _refuse_outputs(values: Any, labels: dict[str, Any], findings: Findings) -> None:
-    for number, value in enumerate(_flat(values)):
-        for label in _flat(labels.get(value.name) if isinstance(value, torch.fx.Node) else None):
+    for number, value in enumerate(flat(values)):
+        for label in flat(labels.get(value.name) if isinstance(value, torch.fx.Node) else None):
             if isinstance(label, Label):
                 for axis in label.axes.values():
                     findings.marks.append(
@@ -156,9 +156,10 @@ def _refuse_outputs(values: Any, labels: dict[str, Any], findings: Findings) -> 
                     )
 
 
-def _flat(value: Any) -> Iterable[Any]:
+def flat(value: Any) -> Iterable[Any]:
+    """Yield the items of nested lists."""
     if isinstance(value, list | tuple):
         for item in value:
-            yield from _flat(item)
+            yield from flat(item)
     else:
         yield value

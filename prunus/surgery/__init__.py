@@ -3,7 +3,7 @@
 from prunus.surgery.carry import Carried, carry_
 from prunus.surgery.edit import Edit, Plan, apply
 from prunus.surgery.fuse import FuseBatchNorm, fuse
-from prunus.surgery.remove import Cut, RemoveChannels
+from prunus.surgery.remove import Cut, RemoveChannels, SetAttribute
 from prunus.surgery.save import load, save
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "FuseBatchNorm",
     "Plan",
     "RemoveChannels",
+    "SetAttribute",
     "apply",
     "carry_",
     "fuse",

@@ -11,9 +11,11 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from prunus.errors import EditError
-from prunus.graph.trace import Inputs, export
+from prunus.graph.export import export
+from prunus.graph.trace import Inputs
 from prunus.graph.walk import module_path, operator_name
 from prunus.surgery.edit import Edit, Plan
 
@@ -58,9 +60,17 @@ def _module(model: nn.Module, path: str, kinds: tuple[type[nn.Module], ...]) -> 
         module = model.get_submodule(path)
     except AttributeError as error:
         raise EditError(f"{path}: {type(model).__name__} has no such module") from error
-    if not isinstance(module, kinds):
-        raise EditError(f"{path} is a {type(module).__name__}, not one of {', '.join(k.__name__ for k in kinds)}")
+    if not _is_plain(module, kinds):
+        raise EditError(
+            f"{path} is a {type(module).__name__}, not one of {', '.join(k.__name__ for k in kinds)} as torch runs them"
+        )
     return module
+
+
+def _is_plain(module: nn.Module, kinds: tuple[type[nn.Module], ...]) -> bool:
+    """Whether torch's own code runs: a subclass may standardise its weight, or activate behind the norm."""
+    own = isinstance(module, kinds) and not is_parametrized(module)
+    return own and any(type(module).forward is kind.forward for kind in kinds)
 
 
 def _fold(conv: Any, norm: Any) -> None:
@@ -78,8 +88,9 @@ def _fold(conv: Any, norm: Any) -> None:
         weight = grouped.flatten(0, 1)
     else:
         weight = weight * scale.reshape(-1, *[1] * (weight.dim() - 1))
-    trainable = conv.weight.requires_grad
-    conv.weight = nn.Parameter(weight.to(kept), requires_grad=trainable)
+    source = conv.bias if conv.bias is not None else norm.bias
+    trainable = conv.weight.requires_grad if source is None else source.requires_grad
+    conv.weight = nn.Parameter(weight.to(kept), requires_grad=conv.weight.requires_grad)
     conv.bias = nn.Parameter(bias.to(kept), requires_grad=trainable)
 
 
@@ -104,7 +115,12 @@ def fuse(model: nn.Module, inputs: Inputs) -> Plan:
         if operator_name(node.target) != "aten::batch_norm" or not isinstance(source, torch.fx.Node):
             continue
         conv, norm = module_path(source), module_path(node)
-        fits = isinstance(model.get_submodule(conv), _CONV) and isinstance(model.get_submodule(norm), _NORM)
-        if fits and len(source.users) == 1 and calls[conv] == calls[norm] == 1:
+        fits = _is_plain(model.get_submodule(conv), _CONV) and _is_plain(model.get_submodule(norm), _NORM)
+        if (
+            fits
+            and model.get_submodule(norm).running_mean is not None
+            and len(source.users) == 1
+            and calls[conv] == calls[norm] == 1
+        ):
             edits.append(FuseBatchNorm(conv=conv, norm=norm))
     return Plan(tuple(edits))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from prunus.errors import EditError
+from prunus.graph.attributes import set_
 from prunus.graph.narrow import TransposedConv, cut, narrowed
 from prunus.surgery.edit import Edit
 
@@ -33,16 +34,43 @@ class Cut:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class SetAttribute:
+    """A number that a module keeps and that counts channels (`head_dim`, `num_heads`): it follows them."""
+
+    path: str  # of the module
+    name: str
+    item: int = -1  # the index where the attribute is a list or a tuple
+    before: int  # a plan for another network is noticed
+    after: int
+
+    def check(self, model: nn.Module) -> None:
+        """Raise `EditError` where the attribute is not what it was."""
+        place = f"{self.path}.{self.name}" + (f"[{self.item}]" if self.item >= 0 else "")
+        try:
+            found = getattr(model.get_submodule(self.path), self.name)
+            found = found[self.item] if self.item >= 0 else found
+        except (AttributeError, IndexError, TypeError) as error:
+            raise EditError(f"{place}: {type(model).__name__} has no such attribute") from error
+        if type(found) is not int or found != self.before:
+            raise EditError(f"{place} is {found!r}, the plan is for {self.before}: it was made for another network")
+        if self.after < 1:
+            raise EditError(f"{place} would become {self.after}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class RemoveChannels(Edit):
     """Remove channels from all tensors that hold them."""
 
     exact: ClassVar[bool] = True
     cuts: tuple[Cut, ...]
+    attributes: tuple[SetAttribute, ...] = ()
 
     def apply(self, model: nn.Module) -> nn.Module:
         """Return a narrower copy of `model`."""
         self._check(model)
         result = narrowed(model, self._keep())
+        for one in self.attributes:
+            set_(result, one.path, one.name, one.item, one.after)
         _check_modules(result, {cut.path.rpartition(".")[0] for cut in self.cuts})
         return result
 
@@ -64,6 +92,8 @@ class RemoveChannels(Edit):
         return keep
 
     def _check(self, model: nn.Module) -> None:
+        for attribute in self.attributes:
+            attribute.check(model)
         tensors: dict[str, Tensor] = {**dict(model.named_parameters()), **dict(model.named_buffers())}
         seen = set()
         for one in self.cuts:

@@ -1,0 +1,101 @@
+"""Sizes that a module's code reads from its attributes: `self.head_dim`, `self.num_heads`, `self.split_sizes`."""
+
+import dataclasses
+import linecache
+import types
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prunus.graph.call import Kind, Mark
+
+
+@dataclasses.dataclass(frozen=True)
+class Binding:
+    """An attribute that counts channels: `ids` are those it counts.
+
+    Attributes:
+        path: dotted path of the module.
+        name: of the attribute.
+        item: the index in it, where it is a list or a tuple; -1 where it is a number.
+    """
+
+    path: str
+    name: str
+    item: int
+    ids: Tensor
+    line: str
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        """Return what is bound."""
+        return self.path, self.name, self.item
+
+
+def bindings(model: nn.Module, marks: Iterable[Mark]) -> list[Binding]:
+    """Return the attributes from which written-down sizes may come: those of equal value that the code reads.
+
+    An attribute named on the very line goes before the others of the module.
+    """
+    found = []
+    for mark in marks:
+        if mark.kind is Kind.WRITTEN:
+            for name, item in _candidates(model.get_submodule(mark.module), mark):
+                found.append(Binding(mark.module, name, item, mark.ids, mark.line))
+    return found
+
+
+def _candidates(module: nn.Module, mark: Mark) -> list[tuple[str, int]]:
+    size, read = mark.ids.numel(), _names_read(type(module))
+    equal = [(name, item) for name, item, value in numbers(module) if value == size and name in read]
+    file, _, number = mark.line.rpartition(":")
+    text = linecache.getline(file, int(number)) if number.isdigit() else ""
+    return [(name, item) for name, item in equal if f"self.{name}" in text] or equal
+
+
+def numbers(module: nn.Module) -> Iterator[tuple[str, int, int]]:
+    """Yield (attribute, index in it or -1, value) of the whole numbers above one that a module keeps."""
+    for name, value in vars(module).items():
+        if name.startswith("__"):
+            continue
+        if type(value) is int and value > 1:
+            yield name, -1, value
+        elif isinstance(value, list | tuple):
+            yield from ((name, item, entry) for item, entry in enumerate(value) if type(entry) is int and entry > 1)
+
+
+def _names_read(kind: type) -> set[str]:
+    """Return every name that the methods of a module's own classes mention."""
+    names = set[str]()
+    for cls in kind.__mro__:
+        if cls is nn.Module:
+            break
+        for value in vars(cls).values():
+            function = value.fget if isinstance(value, property) else value
+            code = getattr(function, "__code__", None)
+            if code is not None:
+                names |= _names(code)
+    return names
+
+
+def _names(code: types.CodeType) -> set[str]:
+    inner = [_names(constant) for constant in code.co_consts if isinstance(constant, types.CodeType)]
+    return set(code.co_names).union(*inner)
+
+
+def set_(model: nn.Module, path: str, name: str, item: int, value: int) -> None:
+    """Set an attribute, or an item of it, in place."""
+    module = model.get_submodule(path)
+    if item < 0:
+        setattr(module, name, value)
+        return
+    old: Any = getattr(module, name)
+    items = [*old[:item], value, *old[item + 1 :]]
+    setattr(module, name, items if isinstance(old, list) else tuple(items))
+
+
+def count(ids: Tensor, alive: Tensor) -> int:
+    """Count the ids that are alive, bool [num_ids]; those of no channel are."""
+    return int(torch.where(ids == 0, True, alive[ids]).sum())

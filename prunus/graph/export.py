@@ -1,0 +1,47 @@
+"""Export a network, and say clearly why one cannot be."""
+
+import contextlib
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prunus.errors import TraceError
+
+
+def export(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None, *, training: bool) -> Any:
+    """Export `model` in evaluation or training mode; its modes are put back."""
+    with modes_kept(model), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.train(training)
+        try:
+            return torch.export.export(model, args, dict(kwargs or {}))
+        except Exception as error:  # torch.export raises whatever the model's own code raises
+            raise TraceError(_explained(model, args, error)) from error
+
+
+@contextlib.contextmanager
+def modes_kept(model: nn.Module) -> Iterator[None]:
+    """Put every module's train/eval mode back at the end."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def _explained(model: nn.Module, args: tuple[Any, ...], error: Exception) -> str:
+    name, text = type(model).__name__, str(error).strip()
+    fed = ", ".join(f"{tuple(a.shape)} {a.dtype}" if isinstance(a, Tensor) else type(a).__name__ for a in args)
+    first = text.splitlines()[0] if text else type(error).__name__
+    if "data-dependent" in text or "DataDependent" in type(error).__name__ or "GuardOnDataDependent" in text:
+        places = [line.strip() for line in text.splitlines() if line.strip().startswith("File")]
+        place = f" at {places[-1]}" if places else ""
+        return (
+            f"{name} decides by the values of a tensor{place}, so it has no single graph: {first}. "
+            "Trace the submodule that has none of this (the backbone, the head), and edit it in place"
+        )
+    return f"{name} cannot be exported on inputs ({fed}): {type(error).__name__}: {first}"

@@ -1,0 +1,296 @@
+"""Sizes that the code writes down: run the user's own code on a narrower copy and see whether it follows.
+
+A view to fixed sizes, a slice at a fixed position or a number that depends on a width cannot be judged from one graph.
+So a few channels of every group are left out of a copy, attributes that count channels are set to what is left,
+and the copy is exported: where its graph is the one that the labels predict, the code follows. Where it is not,
+what the place writes down is refused, and the copy is made again without it.
+"""
+
+import dataclasses
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prunus.errors import TraceError
+from prunus.graph.attributes import Binding, bindings, count, set_
+from prunus.graph.build import build, numbering
+from prunus.graph.call import Findings, Kind, Mark
+from prunus.graph.compare import Mismatch, Reading, compare
+from prunus.graph.export import export, modes_kept
+from prunus.graph.groups import ChannelGroups
+from prunus.graph.ids import NONE
+from prunus.graph.labels import Label
+from prunus.graph.narrow import Keep, shaped
+from prunus.graph.walk import Slots, flat, module_path, operator_name, walk
+
+MAX_EXPORTS = 6
+ARITHMETIC = frozenset(
+    {
+        "aten::mul",
+        "aten::div",
+        "aten::add",
+        "aten::sub",
+        "aten::rsub",
+        "aten::pow",
+        "aten::floor_divide",
+        "aten::true_divide",
+        "aten::full",
+        "aten::fill",
+    }
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Probe:
+    """What is tried out: a network, its example, its graphs and the ids of its tensors."""
+
+    model: nn.Module
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    readings: tuple[Reading, ...]
+    slots: Slots
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """Marks without written-down sizes: each is proven right, or refused; and the attributes that must follow."""
+
+    marks: list[Mark]
+    bindings: tuple[Binding, ...]
+
+
+def needed(findings: Findings, readings: Iterable[Reading]) -> bool:
+    """Whether a written-down size or a number among the operators makes a second look necessary."""
+    if any(mark.kind is Kind.WRITTEN for mark in findings.marks):
+        return True
+    nodes = (node for reading in readings for node in reading.program.graph.nodes if node.op == "call_function")
+    return any(operator_name(n.target) in ARITHMETIC and any(isinstance(a, float) for a in n.args) for n in nodes)
+
+
+def judge(probe: Probe, findings: Findings) -> Verdict:
+    """Try the written-down sizes of `findings` out until what is not refused is proven."""
+    written = [mark for mark in findings.marks if mark.kind is Kind.WRITTEN]
+    marks = [mark for mark in findings.marks if mark.kind is not Kind.WRITTEN]
+    bound = _joined(bindings(probe.model, written), findings)
+    still = torch.zeros(findings.ids.count, dtype=torch.bool)  # ids that are left whole
+    runs_on_meta = _crash(probe, {}, (), device="meta") is None
+    exports = 0
+    while True:
+        marks, written, bound = _without_refused(findings, marks, written, bound)
+        trial = dataclasses.replace(findings, marks=marks)
+        alive = _alive(probe, trial, still)
+        if bool(alive.all()):
+            return Verdict(marks + _refused(written, "nothing of it could be tried out"), ())
+        keep = _keep(probe.slots, alive)
+        wrong = _crash(probe, keep, _values(bound, alive), device="meta") if runs_on_meta else None
+        changed: tuple[Mismatch, ...] = ()
+        if wrong is None:
+            exports += 1
+            wrong, changed = _compared(probe, findings, keep, _values(bound, alive), alive)
+        if wrong is None and not changed:
+            return Verdict(marks, tuple(bound))
+        if wrong is not None:
+            blamed = _blamed(written, wrong) if exports < MAX_EXPORTS else written
+            if not blamed:  # nothing written down is left to blame: the channels themselves
+                near = _near(probe, findings, wrong, alive)
+                marks = [*marks, Mark(near, f"{wrong.reason} ({wrong.line})", Kind.REFUSED)]
+                continue
+            written = [mark for mark in written if not any(mark is other for other in blamed)]
+            marks = marks + _refused(blamed, wrong.reason)
+            continue
+        for place in changed:
+            near = _near(probe, findings, place, alive)
+            marks = [*marks, Mark(near, f"{place.reason} ({place.line})", Kind.APPROXIMATE)]
+            still[near] = True
+        still = _whole_classes(findings, still)
+
+
+def _joined(found: list[Binding], findings: Findings) -> list[Binding]:
+    """One attribute counts one thing: where it is bound twice, what it counts goes together."""
+    first: dict[tuple[str, str, int], Binding] = {}
+    for binding in found:
+        other = first.setdefault(binding.key, binding)
+        findings.ids.unite(other.ids, binding.ids)
+    return found
+
+
+def _without_refused(
+    findings: Findings, marks: list[Mark], written: list[Mark], bound: list[Binding]
+) -> tuple[list[Mark], list[Mark], list[Binding]]:
+    """Drop written sizes and attributes whose channels are refused altogether: nothing is to be tried there."""
+    group_of = numbering(dataclasses.replace(findings, marks=[*marks, *written]))
+    refused = torch.zeros(int(group_of.max()) + 2, dtype=torch.bool)
+    for mark in marks:
+        if mark.kind is Kind.REFUSED:
+            refused[group_of[mark.ids]] = True
+    refused[-1] = True
+
+    def open_(ids: Tensor) -> bool:
+        return not bool(refused[group_of[ids]].all())
+
+    closed = [mark for mark in written if not open_(mark.ids)]
+    kept = [mark for mark in written if open_(mark.ids)]
+    # The reason still belongs to the channels, though another one decides.
+    told = [dataclasses.replace(mark, kind=Kind.REFUSED, ids=mark.ids[mark.ids != NONE]) for mark in closed]
+    return marks + told, kept, [binding for binding in bound if open_(binding.ids)]
+
+
+def _refused(written: list[Mark], reason: str) -> list[Mark]:
+    return [
+        dataclasses.replace(mark, kind=Kind.REFUSED, ids=mark.ids[mark.ids != NONE], reason=f"{mark.reason}: {reason}")
+        for mark in written
+    ]
+
+
+def _alive(probe: Probe, findings: Findings, still: Tensor) -> Tensor:
+    """Leave out one or two channels' groups of every layer; bool [num_ids]."""
+    group_of = numbering(findings)
+    groups = build(probe.model, findings, probe.slots, [], ())
+    spared = torch.zeros(len(groups) + 1, dtype=torch.bool)
+    spared[group_of[still]] = True
+    alive = torch.ones(len(groups) + 1, dtype=torch.bool)
+    candidates = groups.removable & ~spared[:-1]
+    for layer in range(len(groups.layer_names)):
+        inside = (candidates & (groups.layers == layer)).nonzero().flatten()
+        num = min(1 + layer % 2 if inside.numel() > 8 else 1, inside.numel() - 1)
+        if num > 0:
+            alive[inside[-num:]] = False
+    _spare_narrow(groups, alive)
+    return alive[group_of]
+
+
+def _spare_narrow(groups: ChannelGroups, alive: Tensor) -> None:
+    """Leave tensors whole that would be left with nothing."""
+    for slot in groups.slots:
+        if not bool(alive[slot.groups].any()):
+            alive[slot.groups] = True
+
+
+def _keep(slots: Slots, alive: Tensor) -> Keep:
+    keep: dict[str, dict[int, Tensor]] = {}
+    for (path, dim), ids in slots.items():
+        if not bool(alive[ids].all()):
+            keep.setdefault(path, {})[dim] = alive[ids].nonzero().flatten()
+    return keep
+
+
+Setting = tuple[str, str, int, int]  # path, name, item, value
+
+
+def _values(bound: Iterable[Binding], alive: Tensor) -> tuple[Setting, ...]:
+    return tuple({(*binding.key, count(binding.ids, alive)) for binding in bound})
+
+
+def _copy(probe: Probe, keep: Keep, settings: Iterable[Setting], device: str | None) -> nn.Module:
+    small = shaped(probe.model, keep, device)
+    for path, name, item, value in settings:
+        set_(small, path, name, item, value)
+    return small
+
+
+def _crash(probe: Probe, keep: Keep, settings: Iterable[Setting], device: str) -> Mismatch | None:
+    """Run the narrower network on shapes alone; return where it fails."""
+    try:
+        small = _copy(probe, keep, settings, device)
+        args, kwargs = _on(probe.args, device), _on(dict(probe.kwargs), device)
+        with torch.no_grad(), modes_kept(small):
+            small.eval()(*args, **kwargs)
+    except Exception as error:  # whatever the user's own code raises at a width that it does not expect
+        return _place(error, probe.model)
+    return None
+
+
+def _on(value: Any, device: str) -> Any:
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, dict):
+        return {key: _on(item, device) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_on(item, device) for item in value)
+    return value
+
+
+def _compared(
+    probe: Probe, findings: Findings, keep: Keep, settings: Iterable[Setting], alive: Tensor
+) -> tuple[Mismatch | None, tuple[Mismatch, ...]]:
+    roots = torch.from_numpy(findings.ids.classes())
+    changed: list[Mismatch] = []
+    for reading in probe.readings:
+        try:
+            small = _copy(probe, keep, settings, None)
+            program = export(small, probe.args, probe.kwargs, training=reading.training)
+            slots = {key: ids[alive[ids]] for key, ids in probe.slots.items()}
+            again = Findings()
+            again.ids.new(findings.ids.count)
+            narrow = Reading(program, walk(program, small, again, slots), reading.training)
+        except TraceError as error:
+            return _place(error.__cause__ or error, probe.model), ()
+        except (RuntimeError, ValueError, IndexError, TypeError) as error:  # a rule that the changed graph upsets
+            return Mismatch(f"cannot be read at another width: {error}", "", ""), ()
+        result = compare(reading, narrow, alive, roots)
+        if result.mismatch is not None:
+            return result.mismatch, ()
+        changed.extend(result.changed)
+    return None, tuple(changed)
+
+
+def _place(error: BaseException, model: nn.Module) -> Mismatch:
+    """Return where in the user's code an exception arose."""
+    paths = {type(module): path for path, module in model.named_modules()}
+    module, line = "", ""
+    for frame, number in traceback.walk_tb(error.__traceback__):
+        owner, file = frame.f_locals.get("self"), frame.f_code.co_filename
+        if "/torch/" in file:
+            continue
+        if isinstance(owner, nn.Module):
+            module = paths.get(type(owner), module)
+        if "/prunus/graph/" not in file:
+            line = f"{file}:{number}"
+    text = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return Mismatch(f"the code does not run at another width: {text[:160]}", module, line)
+
+
+def _blamed(written: list[Mark], wrong: Mismatch) -> list[Mark]:
+    """Return the written sizes to blame: those at the very line, else in the module, else around it, else all."""
+    tests: list[Callable[[Mark], bool]] = [
+        lambda mark: bool(wrong.line) and mark.line == wrong.line,
+        lambda mark: bool(wrong.module) and mark.module == wrong.module,
+        lambda mark: bool(wrong.module) and mark.module.startswith(wrong.module.rpartition(".")[0]),
+    ]
+    for test in tests:
+        if found := [mark for mark in written if test(mark)]:
+            lines = {mark.line for mark in found}
+            return [mark for mark in written if mark.line in lines]  # the same code does the same elsewhere
+    return written
+
+
+def _near(probe: Probe, findings: Findings, place: Mismatch, alive: Tensor) -> Tensor:
+    """Return the ids left out that reach the operator, else its module, else all of them."""
+    for ids in _reaching(probe, place):
+        gone = ids[~alive[ids]]
+        if gone.numel():
+            roots = torch.from_numpy(findings.ids.classes())
+            layer = torch.isin(roots, roots[ids])
+            return (layer & (torch.arange(roots.numel()) != NONE)).nonzero().flatten()
+    return torch.arange(1, findings.ids.count)
+
+
+def _reaching(probe: Probe, place: Mismatch) -> Iterator[Tensor]:
+    for reading in probe.readings:
+        nodes = list(reading.program.graph.nodes)
+        here = [node for node in nodes if node.name == place.node]
+        inputs = [source for node in here for source in node.all_input_nodes]
+        same = [node for node in nodes if place.module and module_path(node) == place.module]
+        for group in (inputs + here, same):
+            labels = [label for node in group for label in flat(reading.labels.get(node.name))]
+            found = [axis.ids for label in labels if isinstance(label, Label) for axis in label.axes.values()]
+            if found:
+                yield torch.cat(found)
+
+
+def _whole_classes(findings: Findings, ids: Tensor) -> Tensor:
+    roots = torch.from_numpy(findings.ids.classes())
+    return torch.isin(roots, roots[ids])
