@@ -43,7 +43,9 @@ def carry_(plan: Plan, optimizer: Optimizer, model: nn.Module, small: nn.Module)
             if (target := _carried(plan, path, parameter, new)) is None:
                 replaced.add(path)
                 continue
-            target.grad = None if parameter.grad is None else _through(plan, path, parameter.grad)
+            if parameter.grad is not None:
+                gradient = _through(plan, path, parameter.grad)
+                target.grad = gradient.clone() if gradient is parameter.grad else gradient  # the models share nothing
             states[target] = _state(plan, path, parameter, target, optimizer.state.get(parameter, {}))
             parameters.append(target)
             placed.add(path)

@@ -1,0 +1,179 @@
+"""Every kind of edit: through JSON and back, the original untouched, everything else as it was, exact if it says so.
+
+`EXAMPLES` names a network and a plan for each kind; a new kind of edit without one fails here.
+"""
+
+import copy
+import functools
+
+import nets
+import pytest
+import torch
+from torch import nn
+
+import prunus
+from prunus.budget.check import difference, zero_
+from prunus.errors import EditError
+from prunus.surgery import fuse
+from prunus.surgery.edit import edit_types
+
+
+def removal(name):
+    """Half of the exactly removable groups are zero, and go."""
+    case = nets.CASES[name]
+    model, inputs = case.model(), case.inputs()
+    groups = prunus.trace(model, inputs)
+    chosen = groups.exact.clone()
+    chosen[groups.exact.nonzero().flatten()[::2]] = False
+    zero_(model, groups, chosen)
+    return model, inputs, prunus.select(model, groups)
+
+
+def fusion(name):
+    case = nets.CASES[name]
+    model, inputs = case.model(), case.inputs()
+    return model, inputs, fuse(model, inputs)
+
+
+EXAMPLES = {
+    "RemoveChannels": [
+        functools.partial(removal, name) for name in ("residual", "c2f", "tied_layers", "auxiliary_head")
+    ],
+    "FuseBatchNorm": [functools.partial(fusion, name) for name in ("residual", "transposed", "conv1d", "conv3d")],
+}
+ALL = [pytest.param(kind, build, id=f"{kind}-{build.args[0]}") for kind, builds in EXAMPLES.items() for build in builds]
+
+
+def test_every_edit_has_an_example():
+    known = {name for name, cls in edit_types().items() if cls.__module__.startswith("prunus.")}
+    assert known == EXAMPLES.keys()
+
+
+@pytest.mark.parametrize(("kind", "build"), ALL)
+def test_laws_of_an_edit(kind, build):
+    model, inputs, plan = build()
+    assert {type(edit).__name__ for edit in plan} == {kind}
+    assert prunus.Plan.from_json(plan.to_json()) == plan
+    assert prunus.Plan.from_json(plan.to_json()).fingerprint() == plan.fingerprint()
+    before = nets.state(model)
+    small = prunus.apply(plan, model)
+    nets.assert_same_state(before, nets.state(model))
+    assert type(small) is type(model)
+    if all(edit.exact for edit in plan):
+        assert difference(model, small, inputs)[1] <= 1e-12
+    again = prunus.apply(prunus.Plan.from_json(plan.to_json()), model)
+    for first, second in zip(small.state_dict().values(), again.state_dict().values(), strict=True):
+        assert torch.equal(first, second)
+    wide, narrow = ({id(t) for t in (*m.parameters(), *m.buffers())} for m in (model, small))
+    assert not wide & narrow  # a copy, down to the last tensor
+    assert all(edit.summary() and "\n" not in edit.summary() for edit in plan)
+
+
+@pytest.mark.parametrize(("kind", "build"), ALL)
+def test_an_edit_carries_the_tensors_it_keeps(kind, build):
+    model, _, plan = build()
+    small = dict(prunus.apply(plan, model).named_parameters())
+    for path, parameter in model.named_parameters():
+        carried = parameter.detach()
+        for edit in plan:
+            carried = carried if carried is None else edit.carry(path, carried)
+        if carried is not None and path in small:
+            assert torch.equal(carried, small[path].detach())
+
+
+@pytest.mark.parametrize(("kind", "build"), ALL)
+def test_modes_frozen_parameters_and_precision_survive(kind, build):
+    model, _, plan = build()
+    model = model.to(torch.bfloat16).train()
+    parts = list(model.modules())
+    for part in parts[1::2]:
+        part.training = False
+    for parameter in list(model.parameters())[::2]:
+        parameter.requires_grad_(False)
+    small = prunus.apply(plan, model)
+    modes = {path: part.training for path, part in model.named_modules()}
+    assert modes == {path: part.training for path, part in small.named_modules()}
+    wide = dict(model.named_parameters())
+    for path, parameter in small.named_parameters():
+        assert parameter.dtype == torch.bfloat16
+        if path in wide:
+            assert parameter.requires_grad == wide[path].requires_grad, path
+
+
+def test_memory_format_hooks_buffers_marks_and_ties_survive():
+    model = nets.CASES["tied_layers"].model(torch.float32).to(memory_format=torch.channels_last)
+    model.register_buffer("calibration", torch.ones(3), persistent=False)
+    model.first.weight.no_decay = True
+    calls = []
+    model.second.register_forward_hook(lambda *arguments: calls.append("forward"))
+    model.stem.register_forward_pre_hook(lambda *arguments: calls.append("before"))
+    model.register_full_backward_hook(lambda *arguments: calls.append("backward"))
+    inputs = nets.CASES["tied_layers"].inputs(torch.float32)
+    plan = prunus.select(model, prunus.trace(model, inputs), budget=prunus.Budget(params=0.6))
+    small = prunus.apply(plan, model)
+    calls.clear()
+    small(inputs[0].requires_grad_()).sum().backward()
+    assert calls == ["before", "forward", "backward"]
+    assert small.first.weight is small.second.weight
+    assert small.first.groups == small.second.groups == small.first.weight.shape[0] < 6
+    assert small.first.weight.no_decay
+    assert small.stem.weight.is_contiguous(memory_format=torch.channels_last)
+    assert "calibration" in dict(small.named_buffers()) and "calibration" not in small.state_dict()
+
+
+def test_sizes_that_layers_keep_follow_their_tensors():
+    model, _, plan = removal("transposed_grouped")
+    small = prunus.apply(plan, model)
+    assert small[2].in_channels == small[2].weight.shape[0]
+    assert small[2].out_channels == 2 * small[2].weight.shape[1] == small[2].bias.shape[0]
+    assert small[4].in_channels == small[4].weight.shape[1]
+    assert small[7].in_features == small[7].weight.shape[1]
+    model, _, plan = removal("depthwise_multiplier")
+    small = prunus.apply(plan, model)
+    assert small[2].out_channels == 3 * small[2].groups == 3 * small[2].in_channels
+
+
+def test_plans_add_up():
+    model, inputs, first = removal("residual")
+    middle = prunus.apply(first, model)
+    second = fuse(middle, inputs)
+    both = prunus.apply(first + second, model)
+    assert difference(both, prunus.apply(second, middle), inputs) == (0.0, 0.0)
+    assert len(first + second) == len(first) + len(second)
+    assert difference(prunus.apply(prunus.Plan(), model), model, inputs) == (0.0, 0.0)
+    with pytest.raises(EditError, match=rf"edit {len(second)} \(RemoveChannels\)"):
+        prunus.apply(second + first + first, model)
+
+
+class Activated(nn.BatchNorm2d):
+    """A BatchNorm that activates, as timm has it."""
+
+    def forward(self, x):
+        return super().forward(x).relu()
+
+
+class Standardised(nn.Conv2d):
+    """A convolution that standardises its weight."""
+
+    def forward(self, x):
+        weight = self.weight - self.weight.mean((1, 2, 3), keepdim=True)
+        return nn.functional.conv2d(x, weight, self.bias)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: nn.Sequential(nn.Conv2d(3, 4, 1), Activated(4)),
+        lambda: nn.Sequential(Standardised(3, 4, 1), nn.BatchNorm2d(4)),
+        lambda: nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 4, 1)), nn.BatchNorm2d(4)),
+        lambda: nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4, track_running_stats=False)),
+        lambda: nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.BatchNorm2d(4)),
+    ],
+    ids=["activated", "standardised", "parametrised", "no_statistics", "not_adjacent"],
+)
+def test_fuse_leaves_alone_what_it_would_break(build):
+    model = nets.randomised(build(), 0)
+    images = torch.randn(2, 3, 5, 5)
+    plan = fuse(model, images)
+    assert not plan.edits
+    assert difference(model, prunus.apply(plan, copy.deepcopy(model)), (images,))[0] == 0
