@@ -71,7 +71,8 @@ class Plan:
             data = json.loads(text)
         except ValueError as error:
             raise EditError(f"a plan is JSON, and this is not: {error}") from error
-        if not isinstance(data, dict) or data.get("format") != FORMAT or not isinstance(data.get("edits"), list):
+        known = isinstance(data, dict) and type(data.get("format")) is int and data["format"] == FORMAT
+        if not known or not isinstance(data.get("edits"), list):
             raise EditError(f'a plan looks like {{"format": {FORMAT}, "edits": [...]}}; got {text[:80]!r}')
         return cls(tuple(_edit(item, number) for number, item in enumerate(data["edits"])))
 
@@ -86,6 +87,10 @@ def apply(plan: Plan | Edit, model: nn.Module) -> nn.Module:
     Raises:
         EditError: an edit does not fit; its number and kind are named.
     """
+    if not isinstance(plan, Plan | Edit):
+        raise EditError(f"apply takes a plan or an edit, got {type(plan).__name__}; Plan.from_json reads JSON")
+    if not isinstance(model, nn.Module):
+        raise EditError(f"apply takes a torch.nn.Module, got {type(model).__name__}")
     edits = (plan,) if isinstance(plan, Edit) else plan.edits
     if not edits:
         return copy.deepcopy(model)

@@ -162,7 +162,7 @@ def _manifest(path: Path) -> dict[str, Any]:
         raise EditError(f"{path / MANIFEST} is damaged: {error}") from error
     if not isinstance(data, dict) or "format" not in data:
         raise EditError(f"{path / MANIFEST} is damaged: it names no format")
-    if data["format"] != FORMAT:
+    if type(data["format"]) is not int or data["format"] != FORMAT:
         raise EditError(
             f"{path} has format {data['format']!r}, this Prunus reads format {FORMAT}: use the version that wrote it"
         )
