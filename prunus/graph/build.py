@@ -11,7 +11,7 @@ from prunus.graph.call import Factor, Findings, Kind
 from prunus.graph.cost import CostModel, Term
 from prunus.graph.groups import Attribute, ChannelGroups, Role, Slot
 from prunus.graph.ids import NONE
-from prunus.graph.walk import Slots, canonical_paths
+from prunus.graph.state import Slots, canonical_paths
 
 
 def build(

@@ -52,7 +52,14 @@ class Findings:
     contracted: list[Tensor] = dataclasses.field(default_factory=list)  # ids that are summed over somewhere
     statistics: list[Tensor] = dataclasses.field(default_factory=list)  # ids of running statistics
     macs: list[tuple[str, tuple[Factor, ...]]] = dataclasses.field(default_factory=list)
+    needed: list[Tensor] = dataclasses.field(default_factory=list)  # ids of buffers that must be zero too
     reasons: dict[int, str] = dataclasses.field(default_factory=dict)  # node number -> "op at place"
+
+    def number_of(self, reason: str) -> int:
+        """Return a number that stands for `reason`, from 1."""
+        number = len(self.reasons) + 1
+        self.reasons[number] = reason
+        return number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,6 +209,8 @@ class Call:
         the most channels, the last of equals.
         """
         compact, varying = varying_dims(ids)
+        if not ids.numel():
+            return None
         if not varying:
             self.freeze(compact.reshape(-1)[:1], "a channel is picked at a fixed position")
             return None

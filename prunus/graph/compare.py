@@ -10,7 +10,8 @@ from torch.export import ExportedProgram
 
 from prunus.graph.ids import NONE
 from prunus.graph.labels import Label
-from prunus.graph.walk import flat, line, module_path, operator_name
+from prunus.graph.place import all_nodes, flat, line, module_path, operator_name
+from prunus.graph.walk import Labels
 
 # Operators whose numbers say where data goes: the labels of their outputs tell whether it went right.
 MOVES = frozenset(
@@ -58,7 +59,7 @@ class Reading:
     """A walked graph: of the network in evaluation or in training mode."""
 
     program: ExportedProgram
-    labels: dict[str, Any]
+    labels: Labels
     training: bool
 
 
@@ -90,7 +91,7 @@ def compare(wide: Reading, narrow: Reading, alive: Tensor, roots: Tensor) -> Com
         roots: the class of each id, [num_ids].
     """
     changed = []
-    first, second = list(wide.program.graph.nodes), list(narrow.program.graph.nodes)
+    first, second = list(all_nodes(wide.program.graph_module)), list(all_nodes(narrow.program.graph_module))
     for a, b in zip(first, second, strict=False):
         place = (module_path(a), line(a), a.name)
         if (a.op, str(a.target) if a.op == "call_function" else "") != (
@@ -100,7 +101,7 @@ def compare(wide: Reading, narrow: Reading, alive: Tensor, roots: Tensor) -> Com
             return Comparison(Mismatch(f"{_name(a)} becomes {_name(b)} at another width", *place), tuple(changed))
         if a.op != "call_function":
             continue
-        for x, y in zip(flat(wide.labels.get(a.name)), flat(narrow.labels.get(b.name)), strict=False):
+        for x, y in zip(flat(wide.labels.get(a)), flat(narrow.labels.get(b)), strict=False):
             if isinstance(x, Label) and isinstance(y, Label) and (text := _difference(x, y, alive, roots)):
                 return Comparison(Mismatch(f"{operator_name(a.target)} {text}", *place), tuple(changed))
         if operator_name(a.target) not in MOVES and list(_numbers(a)) != list(_numbers(b)):

@@ -1,6 +1,7 @@
 """What a network costs at given widths: multiply-adds and parameters as sums of products of sizes."""
 
 import dataclasses
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -37,6 +38,14 @@ class CostModel:
 
     macs: tuple[Term, ...]
     params: tuple[Term, ...]
+
+    def mapped(self, function: Callable[[Tensor], Tensor]) -> "CostModel":
+        """Return the model with every factor's group numbers replaced."""
+
+        def terms(old: tuple[Term, ...]) -> tuple[Term, ...]:
+            return tuple(dataclasses.replace(t, factors=tuple(function(f) for f in t.factors)) for t in old)
+
+        return CostModel(terms(self.macs), terms(self.params))
 
     def total(self, kind: str, alive: Tensor) -> int:
         """Return the cost `kind` ("macs" or "params") with the groups `alive`, bool [num_groups]."""

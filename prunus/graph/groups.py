@@ -132,6 +132,38 @@ class ChannelGroups:
         mask = torch.cat([self.all_alive() if alive is None else alive, torch.ones(1, dtype=torch.bool)])
         return {slot.module: int(mask[slot.groups].sum()) for slot in self.unit_slots()}
 
+    def without(self, removed: Tensor) -> "ChannelGroups":
+        """Return the groups that are left once `removed`, bool [num_groups], are cut, numbered anew in their order.
+
+        It is what a fresh trace of the narrower network says, without exporting it again, except that a group that
+        has become all of a layer is refused here and is no group there.
+        """
+        alive = ~removed
+        numbers = torch.cat([torch.where(alive, alive.cumsum(0) - 1, -2), torch.tensor([-1])])
+
+        def left(groups: Tensor) -> Tensor:
+            new = numbers[groups]
+            return new[new != -2]
+
+        slots = tuple(dataclasses.replace(slot, groups=left(slot.groups)) for slot in self.slots)
+        refused, told = self.refused[alive].clone(), list(self.reasons.items())
+        reasons = {int(numbers[group]): texts for group, texts in told if alive[group]}
+        for slot in slots:
+            first = int(slot.groups[0])
+            if first >= 0 and bool((slot.groups == first).all()):
+                refused[first] = True
+                reasons.setdefault(first, (f"it is all of {slot.path}, dimension {slot.dim}",))
+        return dataclasses.replace(
+            self,
+            slots=slots,
+            exact=self.exact[alive] & ~refused,
+            refused=refused,
+            layers=self.layers[alive],
+            reasons=reasons,
+            cost=self.cost.mapped(left),
+            attributes=tuple(dataclasses.replace(one, groups=left(one.groups)) for one in self.attributes),
+        )
+
     def unit_slots(self) -> list[Slot]:
         """Return the slots whose indices are a layer's units: the producing dimension of weights with two or more
         dimensions, consumers being the other one."""

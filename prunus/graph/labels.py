@@ -57,7 +57,7 @@ def varying_dims(labels: Tensor) -> tuple[Tensor, list[int]]:
     """Squeeze `labels` to size 1 along each dimension in which they do not change; return the rest's numbers."""
     varying = []
     for dim, (size, stride) in enumerate(zip(labels.shape, labels.stride(), strict=True)):
-        if size == 1:
+        if size <= 1:
             continue
         first = labels.narrow(dim, 0, 1)
         if stride == 0 or bool((labels == first).all()):

@@ -24,7 +24,9 @@ from prunus.graph.groups import ChannelGroups
 from prunus.graph.ids import NONE
 from prunus.graph.labels import Label
 from prunus.graph.narrow import Keep, shaped
-from prunus.graph.walk import Slots, flat, module_path, operator_name, walk
+from prunus.graph.place import all_nodes, flat, module_path, operator_name
+from prunus.graph.state import Slots
+from prunus.graph.walk import walk
 
 MAX_EXPORTS = 6
 ARITHMETIC = frozenset(
@@ -66,7 +68,9 @@ def needed(findings: Findings, readings: Iterable[Reading]) -> bool:
     """Whether a written-down size or a number among the operators makes a second look necessary."""
     if any(mark.kind is Kind.WRITTEN for mark in findings.marks):
         return True
-    nodes = (node for reading in readings for node in reading.program.graph.nodes if node.op == "call_function")
+    nodes = (
+        node for reading in readings for node in all_nodes(reading.program.graph_module) if node.op == "call_function"
+    )
     return any(operator_name(n.target) in ARITHMETIC and any(isinstance(a, float) for a in n.args) for n in nodes)
 
 
@@ -280,12 +284,12 @@ def _near(probe: Probe, findings: Findings, place: Mismatch, alive: Tensor) -> T
 
 def _reaching(probe: Probe, place: Mismatch) -> Iterator[Tensor]:
     for reading in probe.readings:
-        nodes = list(reading.program.graph.nodes)
+        nodes = list(all_nodes(reading.program.graph_module))
         here = [node for node in nodes if node.name == place.node]
         inputs = [source for node in here for source in node.all_input_nodes]
         same = [node for node in nodes if place.module and module_path(node) == place.module]
         for group in (inputs + here, same):
-            labels = [label for node in group for label in flat(reading.labels.get(node.name))]
+            labels = [label for node in group for label in flat(reading.labels.get(node))]
             found = [axis.ids for label in labels if isinstance(label, Label) for axis in label.axes.values()]
             if found:
                 yield torch.cat(found)

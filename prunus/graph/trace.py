@@ -13,7 +13,8 @@ from prunus.graph.compare import Reading
 from prunus.graph.export import export
 from prunus.graph.groups import ChannelGroups
 from prunus.graph.probe import Probe, judge, needed
-from prunus.graph.walk import Slots, walk
+from prunus.graph.state import Slots
+from prunus.graph.walk import walk
 
 Inputs = Tensor | tuple[Any, ...]
 
