@@ -1,0 +1,55 @@
+"""Labels for what goes into a graph: parameters, buffers, constants, inputs."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind
+
+from prunus.graph.call import Findings
+from prunus.graph.labels import Axis, Label
+
+Slots = dict[tuple[str, int], Tensor]  # (path, dimension) of a parameter or buffer -> ids
+
+
+def canonical_paths(model: nn.Module) -> dict[str, str]:
+    """Return, for each path of a parameter or buffer, the first path of the same tensor (tied weights have several)."""
+    first: dict[int, str] = {}
+    tensors = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+    return {path: first.setdefault(id(tensor), path) for path, tensor in tensors}
+
+
+def placeholders(program: ExportedProgram, model: nn.Module, findings: Findings, slots: Slots) -> dict[str, Any]:
+    """Return the label of each placeholder by its name; new ids go into `slots`."""
+    values = {node.name: node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"}
+    canonical = canonical_paths(model)
+    labels: dict[str, Any] = {}
+    for spec in program.graph_signature.input_specs:
+        name, value = spec.arg.name, values.get(spec.arg.name)
+        if not isinstance(value, Tensor):
+            labels[name] = value
+        elif spec.kind in (InputKind.PARAMETER, InputKind.BUFFER):
+            labels[name] = _label(canonical[str(spec.target)], model, findings, slots)
+        elif spec.kind == InputKind.CONSTANT_TENSOR:
+            labels[name] = Label(tuple(value.shape), data=program.constants[str(spec.target)])
+        else:
+            labels[name] = Label(tuple(value.shape))
+    return labels
+
+
+def _label(path: str, model: nn.Module, findings: Findings, slots: Slots) -> Label:
+    """Every dimension of a floating-point tensor holds channels; a buffer, which nobody trains, is not zero."""
+    module, _, name = path.rpartition(".")
+    tensor = getattr(model.get_submodule(module), name)
+    if not tensor.is_floating_point():
+        return Label(tuple(tensor.shape), data=tensor.detach().cpu())
+    source = 0 if isinstance(tensor, nn.Parameter) else findings.number_of(f"the buffer {path}")
+    axes = {}
+    for dim, size in enumerate(tensor.shape):
+        if size > 1:
+            if (path, dim) not in slots:
+                slots[path, dim] = findings.ids.new(size)
+            ids = slots[path, dim]
+            axes[dim] = Axis(ids, torch.full_like(ids, source))
+    return Label(tuple(tensor.shape), axes)
