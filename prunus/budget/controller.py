@@ -83,18 +83,3 @@ def press(groups: ChannelGroups, importance: Tensor, target: Target, progress: f
 def thresholds(norms: Tensor, pressed: Tensor, steps_left: int) -> Tensor:
     """Return the step's thresholds, [num_groups]: norm / steps_left for pressed groups, 0 for all others."""
     return torch.where(pressed.to(norms.device), norms / steps_left, torch.zeros_like(norms))
-
-
-def transfer(values: Tensor, before: ChannelGroups, removed: Tensor, after: ChannelGroups) -> Tensor:
-    """Return `values`, one a group of `before`, for the groups of `after`, traced once `removed` were gone."""
-    result = torch.zeros(len(after), dtype=values.dtype)
-    padded = torch.cat([removed, removed.new_zeros(1)])
-    old_slots = {(slot.path, slot.dim): slot for slot in before.slots}
-    for slot in after.slots:
-        old = old_slots.get((slot.path, slot.dim))
-        if old is None:
-            continue
-        kept = old.groups[~padded[old.groups]]
-        both = (kept >= 0) & (slot.groups >= 0)
-        result[slot.groups[both]] = values[kept[both]]
-    return result

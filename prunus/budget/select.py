@@ -86,8 +86,9 @@ def relative_norms(model: nn.Module, groups: ChannelGroups) -> Tensor:
 
 
 def floors(groups: ChannelGroups, budget: Budget) -> dict[str, int]:
-    """Return the least number of groups each layer keeps under `budget`."""
-    return {name: max(1, round(size * budget.min_share)) for name, size in layer_sizes(groups).items()}
+    """Return the least number of groups each layer keeps under `budget`: its share, and two, since a layer of one
+    channel has none left to choose from."""
+    return {name: max(min(2, size), round(size * budget.min_share)) for name, size in layer_sizes(groups).items()}
 
 
 def victims(

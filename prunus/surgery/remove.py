@@ -82,8 +82,8 @@ class RemoveChannels(Edit):
 
     def carry(self, path: str, tensor: Tensor) -> Tensor | None:
         """Return `tensor` cut like the parameter at `path`."""
-        dims = self._keep().get(path)
-        return tensor if dims is None else cut(tensor, dims)
+        dims = {one.dim: one.keep() for one in self.cuts if one.path == path}
+        return cut(tensor, dims) if dims else tensor
 
     def _keep(self) -> Mapping[str, Mapping[int, Tensor]]:
         keep: dict[str, dict[int, Tensor]] = {}

@@ -5,12 +5,10 @@ import time
 import torch
 from torch import Tensor
 
-from prunus.budget import select
 from prunus.budget.check import difference
-from prunus.budget.controller import Controller, press, transfer
-from prunus.budget.select import zero_groups
+from prunus.budget.controller import Controller, press
+from prunus.budget.select import removal, spare_layers, zero_groups
 from prunus.errors import TrainingError
-from prunus.graph import trace
 from prunus.penalties import GroupLasso
 from prunus.records import ShrinkRecord
 from prunus.surgery import apply, carry_
@@ -28,8 +26,8 @@ def shrink(state: State, inputs: Tensor, settings: Train) -> ShrinkRecord | None
     """
     began = time.perf_counter()
     before, model = state.groups, state.model
-    removed = zero_groups(model, before)
-    plan = select(model, before)
+    removed = spare_layers(before, zero_groups(model, before))
+    plan = removal(before, removed)
     if not plan:
         return None
     small = apply(plan, model)
@@ -47,8 +45,8 @@ def shrink(state: State, inputs: Tensor, settings: Train) -> ShrinkRecord | None
         average.n_averaged.copy_(state.ema.n_averaged)
         state.ema = average
     state.model, state.plan = small, state.plan + plan
-    state.groups = trace(small, inputs)
-    state.importance = transfer(state.importance, before, removed, state.groups)
+    state.groups = before.without(removed)
+    state.importance = state.importance[~removed]
     state.pressed = torch.zeros(len(state.groups), dtype=torch.bool)
     state.penalty = GroupLasso().bind(small, state.groups)
     return ShrinkRecord(

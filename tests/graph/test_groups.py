@@ -7,10 +7,11 @@ from torch import nn
 
 import prunus
 from prunus.budget.check import difference, zero_
-from prunus.budget.select import removal
+from prunus.budget.select import floors, removal, victims
 from prunus.errors import BudgetError, TraceError
 from prunus.graph import Member, Role, Status, rule
 from prunus.graph.rules import table
+from prunus.models.erfnet import ERFNet
 
 IMAGE = torch.zeros(2, 3, 6, 6)
 
@@ -152,3 +153,22 @@ class Decides(nn.Module):
 def test_what_cannot_be_read_is_said(build, inputs, message):
     with pytest.raises(TraceError, match=message):
         prunus.trace(build(), inputs)
+
+
+def test_groups_without_some_are_those_of_a_fresh_trace() -> None:
+    """Numbering, slots, status, layers and cost, after much of a small ERFNet is gone."""
+    torch.manual_seed(0)
+    model, inputs = ERFNet(num_classes=5, width_multiplier=0.5), torch.randn(1, 3, 32, 64)
+    groups = prunus.trace(model, inputs)
+    budget = prunus.Budget(macs=0.4)
+    importance = torch.rand(len(groups), dtype=torch.float64)
+    removed = victims(groups, importance, budget.absolute(groups), floors(groups, budget))
+    left = groups.without(removed)
+    fresh = prunus.trace(prunus.apply(removal(groups, removed), model), inputs)
+    assert len(left) == len(fresh) and left.layer_names == fresh.layer_names
+    assert torch.equal(left.exact, fresh.exact) and torch.equal(left.layers, fresh.layers)
+    assert [(s.path, s.dim, s.role, s.groups.tolist()) for s in left.slots] == [
+        (s.path, s.dim, s.role, s.groups.tolist()) for s in fresh.slots
+    ]
+    alive = torch.rand(len(left)) < 0.7
+    assert (left.macs(alive), left.params(alive)) == (fresh.macs(alive), fresh.params(alive))
