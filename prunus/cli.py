@@ -5,16 +5,20 @@ Exit codes: 0 done; 1 refused or failed, with the reason on stderr; 2 the comman
 """
 
 import argparse
+import contextlib
 import importlib
-import importlib.resources
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from rich.console import Console
 
 from prunus.errors import PrunusError, RecipeError
+from prunus.train.interrupt import InterruptedTrainingError
 
 DESCRIPTION = """Grow wide, ship narrow: train a wide network, get back the smallest one that does the job.
 
@@ -32,15 +36,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if str(Path.cwd()) not in sys.path:  # a user's own module:callable lies where they stand
         sys.path.insert(0, str(Path.cwd()))
     try:
-        options.command(options)
-    except PrunusError as error:
+        with _terminable():
+            options.command(options)
+    except InterruptedTrainingError as error:
+        errors.print(f"prunus: {error}", markup=False, soft_wrap=True)
+        return 128 + error.signal
+    except (PrunusError, OSError) as error:
         errors.print(f"[bold red]prunus: {type(error).__name__}:[/bold red]", end=" ")
-        errors.print(str(error), markup=False)
-        return 128 + getattr(error, "signal", 0) if hasattr(error, "signal") else 1
-    except KeyboardInterrupt:
-        errors.print("interrupted; the same command goes on from the last checkpoint")
-        return 130
+        errors.print(str(error), markup=False, soft_wrap=True)
+        return 1
+    except (KeyboardInterrupt, _Terminated) as error:
+        again = "; the same command goes on from the last checkpoint" if options.command is _run else ""
+        errors.print(f"prunus: interrupted{again}", soft_wrap=True)
+        return 130 if isinstance(error, KeyboardInterrupt) else 143
     return 0
+
+
+class _Terminated(BaseException):
+    """SIGTERM, where no training waits for it."""
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Turn SIGTERM into an exception, so that what is open is closed; the training loop has its own way."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -187,14 +187,21 @@ class Recorder:
     def __init__(self, folder: Path) -> None:
         self.path = folder / FILE_NAME
         folder.mkdir(parents=True, exist_ok=True)
+        if self.path.exists() and not self.path.read_bytes().endswith(b"\n"):
+            self.truncate(self.path.read_bytes().count(b"\n"))  # the machine died while it wrote the last line
 
     def write(self, record: Record) -> None:
         """Append `record`."""
         line = json.dumps({"kind": record.kind, **dataclasses.asdict(record)}, allow_nan=True)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise RecordError(
+                f"{self.path} cannot be written ({error.strerror}): make room, then start the same command again"
+            ) from error
 
     def count(self) -> int:
         """Return the number of records written."""

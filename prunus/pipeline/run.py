@@ -8,14 +8,16 @@ from typing import Any
 
 import prunus.recipe
 from prunus import report
-from prunus.errors import RecipeError, RecordError
+from prunus.budget.controller import Target
 from prunus.graph import trace
 from prunus.pipeline import stages
+from prunus.pipeline.claim import claim
 from prunus.pipeline.environment import hardware, versions
 from prunus.pipeline.recipe import Recipe
 from prunus.pipeline.stages import Run, Watch
 from prunus.records import EpochRecord, EvaluationRecord, Recorder, RunRecord, read
 from prunus.surgery import save
+from prunus.train.fit import Fitted
 from prunus.train.lock import lock
 from prunus.train.scalars import Scalars
 
@@ -33,18 +35,19 @@ def run(recipe: Recipe, *, watch: Watch | None = None) -> Path:
     folder = Path(recipe.output or f"runs/{recipe.name}")
     resolved = prunus.recipe.describe(recipe)
     with lock(folder):
-        _claim(folder, resolved)
-        _run(recipe, folder, resolved, watch or Watch())
+        begun = claim(folder, resolved)
+        recorder = Recorder(folder)
+        if not begun:
+            recorder.truncate(0)
+        _run(recipe, recorder, folder, resolved, watch or Watch())
     return folder
 
 
-def _run(recipe: Recipe, folder: Path, resolved: dict[str, Any], watch: Watch) -> None:
-    recorder = Recorder(folder)
+def _run(recipe: Recipe, recorder: Recorder, folder: Path, resolved: dict[str, Any], watch: Watch) -> None:
     watch.stage("preparing the data")
     task = recipe.task.bind(recipe.data)
     inputs = recipe.data.train()[0][0][None]
-    done = read(folder) if recorder.count() else []
-    if not done:
+    if not recorder.count():
         recorder.write(_run_record(recipe, resolved, tuple(inputs.shape)))
     with Scalars(folder / "tensorboard") as scalars:
 
@@ -54,42 +57,34 @@ def _run(recipe: Recipe, folder: Path, resolved: dict[str, Any], watch: Watch) -
 
         seen = Watch(stage=watch.stage, step=watch.step, epoch=shown)
         run = Run(recipe=recipe, folder=folder, recorder=recorder, task=task, inputs=inputs, watch=seen)
-        encoder = None if recipe.encoder_stage is None else stages.train_encoder(run, recipe.encoder_stage)
-        wide = None
-        if recipe.baseline:
-            wide = stages.train(run, "wide", encoder, None)
-            if not any(isinstance(record, EvaluationRecord) and record.model == "wide" for record in done):
-                stages.evaluate_on_test(run, "wide", wide)
-        narrow = stages.train(run, "narrow", encoder, recipe.shrink)
+        wide, narrow = _train(run)
     recorder.truncate(max(narrow.records, 1))  # what a former attempt wrote after the training is written anew
     stages.evaluate_on_test(run, "narrow", narrow)
-    stages.tell_widths(run, trace(stages.build_wide(run), inputs), trace(narrow.model, inputs))
-    stages.check_law(run, narrow.model)
+    model = narrow.model.cpu()
+    stages.tell_widths(run, trace(stages.build_wide(run), inputs), trace(model, inputs))
+    stages.check_law(run, model)
     stages.tell_plan(run, narrow.plan)
-    save(folder / "narrow", narrow.model, narrow.plan)
+    save(folder / "narrow", model, narrow.plan)
     networks = {} if wide is None else {"wide": stages.fused(run, wide.model, tell=False)}
-    networks["narrow"] = stages.fused(run, narrow.model, tell=True)
+    networks["narrow"] = stages.fused(run, model, tell=True)
     stages.deploy(run, networks)
     stages.show_samples(run, networks)
     watch.stage("writing the report")
     report.write(folder)
 
 
-def _claim(folder: Path, resolved: dict[str, Any]) -> None:
-    """Write `recipe.yaml`, or see that the one there is the same: a folder is one run."""
-    path, text = folder / "recipe.yaml", prunus.recipe.dump(resolved)
-    if path.exists() and path.read_text(encoding="utf-8") != text:
-        old = path.read_text(encoding="utf-8").splitlines()
-        changed = [line.strip() for line in text.splitlines() if line not in old]
-        raise RecipeError(
-            f"{folder} holds a run of another recipe (now different: {'; '.join(changed[:5]) or 'a line is gone'}): "
-            "choose another folder with output=..., or remove this one"
-        )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise RecordError(f"{folder} is not writable ({error.strerror}): choose another with output=...") from error
+def _train(run: Run) -> tuple[Fitted | None, Fitted]:
+    """Return the wide network, where the recipe wants one to compare with, and the narrow one."""
+    recipe = run.recipe
+    Target.of(trace(stages.build_wide(run), run.inputs), recipe.shrink.budget)  # refuses before hours of training
+    encoder = None if recipe.encoder_stage is None else stages.train_encoder(run, recipe.encoder_stage)
+    wide = None
+    if recipe.baseline:
+        wide = stages.train(run, "wide", encoder, None)
+        done = [record for record in read(run.folder) if isinstance(record, EvaluationRecord)]
+        if not any(record.model == "wide" for record in done):
+            stages.evaluate_on_test(run, "wide", wide)
+    return wide, stages.train(run, "narrow", encoder, recipe.shrink)
 
 
 def _run_record(recipe: Recipe, resolved: dict[str, Any], input_shape: tuple[int, ...]) -> RunRecord:

@@ -104,7 +104,7 @@ def evaluate_on_test(run: Run, name: str, fitted: Fitted) -> None:
     run.watch.stage(f"evaluating the {name} network")
     split = run.recipe.data.test()
     metrics, per_class = evaluate(fitted.model, run.task, split, run.recipe.train)
-    groups = trace(fitted.model, run.inputs)
+    groups = trace(fitted.model, run.inputs.to(run.recipe.train.torch_device()))
     run.recorder.write(
         EvaluationRecord(
             model=name,

@@ -1,5 +1,6 @@
 """Batches of an epoch that can be taken up again in its middle."""
 
+import signal
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -71,5 +72,12 @@ def _loader(split: object, settings: Train, batches: Sequence[list[int]]) -> Dat
         split,  # type: ignore[arg-type]
         batch_sampler=batches,
         num_workers=settings.num_workers,
+        worker_init_fn=_ignore_interrupt,
+        generator=torch.Generator(),  # else each loader takes a number off the random state that dropout draws from
         pin_memory=settings.torch_device().type == "cuda",
     )
+
+
+def _ignore_interrupt(worker: int) -> None:
+    """Leave Ctrl-C, which a terminal sends to all processes, to the main one: it finishes its step first."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from prunus.budget.controller import Controller, Target, thresholds
 from prunus.errors import TrainingError
 from prunus.penalties import taylor
-from prunus.records import EpochRecord, NoteRecord, Recorder
+from prunus.records import EpochRecord, NoteRecord, Recorder, read
 from prunus.surgery import Plan
 from prunus.train import checkpoint
 from prunus.train.batches import TrainingSplit, steps_per_epoch, training_batches
@@ -98,6 +98,10 @@ def fit(training: Training, model: nn.Module, inputs: Tensor, controller: Contro
             if record is not None:
                 training.recorder.write(record)
             _save(state, training, folder, last=state.progress.epoch == settings.epochs)
+        if interrupt.number is not None:  # asked during the last evaluation
+            raise InterruptedTrainingError(
+                interrupt.number, f"stopped after the training ({training.name}): the same command goes on from there"
+            )
     return Fitted(
         model=state.evaluated, plan=state.plan, seconds=state.progress.seconds, records=state.progress.records
     )
@@ -114,12 +118,22 @@ def _begin(
         for note in found.notes:
             training.recorder.write(NoteRecord(text=note))
         return state
+    _forget(training)
     torch.manual_seed(training.seed)
     state = start(model, inputs, training.settings, steps, None, Plan())
     if controller is not None:
         target = Target.of(state.groups, controller.budget)
         state = start(model, inputs, training.settings, steps, target, Plan())
+    state.progress.records = training.recorder.count()
     return state
+
+
+def _forget(training: Training) -> None:
+    """Drop the records of a former attempt at this training that ended before its first checkpoint."""
+    if training.recorder.count():
+        records = read(training.recorder.path.parent)
+        own = (i for i, r in enumerate(records) if isinstance(r, EpochRecord) and r.model == training.name)
+        training.recorder.truncate(next(own, len(records)))
 
 
 def _train_epoch(

@@ -1,0 +1,70 @@
+"""A folder is one run: `recipe.yaml` says whose, and another recipe is refused as soon as there is work to lose."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import prunus.recipe
+from prunus import storage
+from prunus.errors import RecipeError, RecordError
+from prunus.recipe.source import parse_yaml
+
+FILE_NAME = "recipe.yaml"
+
+
+def claim(folder: Path, resolved: Mapping[str, Any]) -> bool:
+    """Make `folder` that of the run `resolved` and return whether it goes on from a checkpoint there.
+
+    Without a checkpoint nothing is lost: the folder of an attempt that failed early may be used again.
+
+    Raises:
+        RecipeError: the folder holds the checkpoints of another recipe; what differs is named.
+        RecordError: it is not writable.
+    """
+    path = folder / FILE_NAME
+    begun = any(folder.glob("checkpoints/*/[0-9]*"))
+    if begun and path.exists():
+        if different := _differences(_read(path), resolved):
+            raise RecipeError(
+                f"{folder} holds a run of another recipe: {'; '.join(different[:5])}: choose another folder with "
+                "output=..., or remove this one"
+            )
+        return True
+    try:
+        _write(path, prunus.recipe.dump(resolved))
+    except OSError as error:
+        raise RecordError(f"{folder} is not writable ({error.strerror}): choose another with output=...") from error
+    return begun
+
+
+def _read(path: Path) -> Any:
+    try:
+        return parse_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise RecipeError(f"{path} cannot be read ({error}): choose another folder with output=...") from error
+
+
+def _write(path: Path, text: str) -> None:
+    aside = path.with_name(f".{path.name}.writing")
+    try:
+        aside.write_text(text, encoding="utf-8")
+        storage.flush(aside)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _differences(there: Any, here: Any) -> list[str]:
+    """Return each key whose value differs, as a line; the folder itself may have been moved."""
+    old, new = _leaves(there), _leaves(here)
+    keys = [key for key in dict.fromkeys([*old, *new]) if key != "output" and old.get(key) != new.get(key)]
+    return [f"`{key}` is {old.get(key, 'not set')} there, {new.get(key, 'not set')} here" for key in keys]
+
+
+def _leaves(value: Any, path: str = "") -> dict[str, Any]:
+    if not isinstance(value, Mapping) or not value:
+        return {path: list(value) if isinstance(value, tuple) else value}
+    dot = "." if path else ""
+    return {name: leaf for key, item in value.items() for name, leaf in _leaves(item, f"{path}{dot}{key}").items()}

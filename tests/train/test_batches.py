@@ -1,0 +1,57 @@
+import pytest
+import tiny
+import torch
+
+from prunus.errors import DataError
+from prunus.train.batches import evaluation_batches, indices, steps_per_epoch, training_batches
+
+
+def test_an_epoch_is_a_permutation_in_whole_batches():
+    batches = indices(10, 4, seed=0, epoch=0)
+    assert [len(batch) for batch in batches] == [4, 4] and steps_per_epoch(10, 4) == 2
+    flat = [index for batch in batches for index in batch]
+    assert len(set(flat)) == 8 and set(flat) <= set(range(10))
+
+
+def test_a_set_smaller_than_a_batch_is_one_batch():
+    assert sorted(indices(3, 4, seed=0, epoch=0)[0]) == [0, 1, 2]
+    assert steps_per_epoch(3, 4) == 1
+
+
+def test_the_order_follows_from_seed_and_epoch_alone():
+    torch.manual_seed(1)
+    first = indices(50, 5, seed=3, epoch=2)
+    torch.manual_seed(2)
+    assert indices(50, 5, seed=3, epoch=2) == first
+    assert indices(50, 5, seed=3, epoch=3) != first != indices(50, 5, seed=4, epoch=2)
+
+
+def test_no_samples():
+    with pytest.raises(DataError, match="training split is empty"):
+        steps_per_epoch(0, 4)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_an_epoch_taken_up_in_its_middle_goes_on_with_the_same_batches(num_workers):
+    settings = type(tiny.TRAIN)(batch_size=4, num_workers=num_workers, device="cpu")
+    whole = list(training_batches(tiny.DATA.train(), settings, seed=0, epoch=1, skip=0))
+    rest = list(training_batches(tiny.DATA.train(), settings, seed=0, epoch=1, skip=3))
+    assert len(whole) == 4 and len(rest) == 1
+    assert torch.equal(whole[3][0], rest[0][0]) and torch.equal(whole[3][1], rest[0][1])
+    assert list(training_batches(tiny.DATA.train(), settings, seed=0, epoch=1, skip=4)) == []
+
+
+def test_loading_leaves_the_random_state_alone():
+    """Dropout draws from it: a training that loads once more after a resume would go another way."""
+    before = torch.get_rng_state()
+    list(training_batches(tiny.DATA.train(), tiny.TRAIN, seed=0, epoch=0, skip=0))
+    list(evaluation_batches(tiny.DATA.validation(), tiny.TRAIN))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_evaluation_sees_every_sample_once_in_order():
+    masks = torch.cat([mask for _, mask in evaluation_batches(tiny.DATA.validation(), tiny.TRAIN)])
+    expected = torch.stack([tiny.DATA.validation()[i][1] for i in range(tiny.DATA.num_validation)])
+    assert torch.equal(masks, expected)
+    uneven = type(tiny.TRAIN)(batch_size=3)
+    assert [len(mask) for _, mask in evaluation_batches(tiny.DATA.validation(), uneven)] == [3, 1]

@@ -1,0 +1,184 @@
+import copy
+import itertools
+import math
+
+import pytest
+import tiny
+import torch
+
+import prunus
+from prunus.budget import Budget
+from prunus.budget.controller import Controller
+from prunus.errors import BudgetError, TrainingError
+from prunus.records import EpochRecord, ShrinkRecord, read
+from prunus.train import checkpoint
+from prunus.train.fit import fit
+from prunus.train.settings import OptimizerSettings
+
+
+def fitted(folder, controller=tiny.SHRINK, **changes):
+    return fit(tiny.training(folder, **changes), tiny.build(), tiny.example(), controller)
+
+
+def records(folder, kind):
+    return [record for record in read(folder) if isinstance(record, kind)]
+
+
+@pytest.mark.parametrize(
+    "budget",
+    [
+        Budget(macs=0.4),
+        Budget(params=0.3),
+        Budget(macs=0.5, params=0.3),
+        Budget(macs=200_000),
+    ],
+    ids=["macs", "params", "both", "absolute"],
+)
+def test_the_budget_is_met_and_not_passed_by_far(tmp_path, budget):
+    wide = prunus.trace(tiny.build(), tiny.example())
+    bounds = budget.absolute(wide)
+    result = fitted(tmp_path, Controller(budget=budget, begin=0.25, end=0.75))
+    narrow = prunus.trace(result.model, tiny.example())
+    costs = {"macs": narrow.macs(), "params": narrow.params()}
+    shares = {kind: costs[kind] / bound for kind, bound in bounds.items()}
+    assert max(shares.values()) <= 1
+    assert max(shares.values()) > 0.9  # one channel more of this 16-channel network would be above the bound
+    last = records(tmp_path, EpochRecord)[-1]
+    assert (last.macs, last.params) == (narrow.macs(), narrow.params())
+    assert last.pressed == 0
+
+
+def test_channels_are_exactly_zero_before_each_cut_and_the_cost_falls_in_several(tmp_path):
+    fitted(tmp_path, epochs=6)
+    cuts = records(tmp_path, ShrinkRecord)
+    assert len(cuts) >= 2
+    assert all(cut.max_rel_diff <= 1e-5 for cut in cuts)
+    assert all(cut.macs_after < cut.macs_before for cut in cuts)
+    assert all(later.macs_before == earlier.macs_after for earlier, later in itertools.pairwise(cuts))
+
+
+def test_segments_of_two_epochs_cut_every_second_epoch(tmp_path):
+    fitted(tmp_path, Controller(budget=Budget(macs=0.4), begin=0.0, end=0.67, every=2), epochs=6)
+    assert [cut.epoch for cut in records(tmp_path, ShrinkRecord)] == [2, 4]
+
+
+def test_widths_stay_multiples(tmp_path):
+    result = fitted(tmp_path, Controller(budget=Budget(macs=0.5, multiple_of=4), begin=0.25, end=0.5), epochs=3)
+    widths = prunus.trace(result.model, tiny.example()).widths()
+    made = {name: width for name, width in widths.items() if not name.startswith("decoder")}
+    assert made
+    assert all(width % 4 == 0 for width in made.values())
+    assert sum(made.values()) < sum(prunus.trace(tiny.build(), tiny.example()).widths().values())
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_every_optimizer_reaches_the_budget_and_the_plan_replays(tmp_path, name):
+    optimizer = OptimizerSettings(name=name, learning_rate=5e-3)
+    result = fitted(tmp_path, epochs=3, optimizer=optimizer)
+    replayed = prunus.apply(result.plan, tiny.build())
+    shapes = {path: tensor.shape for path, tensor in result.model.state_dict().items()}
+    assert {path: tensor.shape for path, tensor in replayed.state_dict().items()} == shapes
+    prunus.save(tmp_path / "saved", result.model, result.plan)
+    loaded = prunus.load(tmp_path / "saved", tiny.build)
+    with torch.no_grad():
+        assert torch.equal(loaded.eval()(tiny.example()), result.model.eval()(tiny.example()))
+
+
+def test_training_learns_and_a_wide_one_keeps_its_size(tmp_path):
+    result = fitted(tmp_path, None, name="wide", epochs=6, optimizer=OptimizerSettings(learning_rate=2e-2))
+    losses = [record.loss for record in records(tmp_path, EpochRecord)]
+    assert losses[-1] < 0.85 * losses[0]
+    assert len(result.plan) == 0
+    assert not records(tmp_path, ShrinkRecord)
+    macs = prunus.trace(tiny.build(), tiny.example()).macs()
+    assert {record.macs for record in records(tmp_path, EpochRecord)} == {macs}
+
+
+def test_the_average_is_what_is_returned_and_it_shrinks_along(tmp_path):
+    plain = fitted(tmp_path / "plain")
+    averaged = fitted(tmp_path / "ema", ema_decay=0.9)
+    shapes = {path: tensor.shape for path, tensor in averaged.model.state_dict().items()}
+    assert {path: tensor.shape for path, tensor in prunus.apply(averaged.plan, tiny.build()).state_dict().items()} == (
+        shapes
+    )
+    assert averaged.plan == plain.plan  # averaging does not change the training
+    weight = "encoder.3.body.0.weight"
+    assert not torch.equal(averaged.model.state_dict()[weight], plain.model.state_dict()[weight])
+
+
+def test_the_average_is_the_exponential_one(tmp_path):
+    decay, seen = 0.75, []
+    model = tiny.build()
+
+    def note(*ignored):
+        seen.append(model.state_dict()["decoder.bias"].clone())
+
+    training = tiny.training(tmp_path, name="wide", ema_decay=decay, epochs=2)
+    training = type(training)(**{**vars(training), "ticked": note})
+    result = fit(training, model, tiny.example())
+    expected = seen[0]
+    for value in seen[1:]:
+        expected = decay * expected + (1 - decay) * value
+    torch.testing.assert_close(result.model.state_dict()["decoder.bias"], expected)
+
+
+def test_pressed_from_the_first_epoch_every_layer_still_keeps_its_share(tmp_path):
+    controller = Controller(budget=Budget(macs=0.5), begin=0.0, end=0.5)
+    result = fitted(tmp_path, controller, epochs=2)
+    before, after = (prunus.trace(m, tiny.example()).widths() for m in (tiny.build(), result.model))
+    assert all(after[layer] >= 0.2 * width for layer, width in before.items())
+
+
+def test_a_budget_out_of_reach_is_refused_before_training(tmp_path):
+    ticks = []
+    training = tiny.training(tmp_path)
+    training = type(training)(**{**vars(training), "ticked": lambda *seen: ticks.append(seen)})
+    with pytest.raises(BudgetError, match=r"cannot be met: the smallest reachable is macs [\d,]+"):
+        fit(training, tiny.build(), tiny.example(), Controller(budget=Budget(macs=0.001)))
+    assert not ticks
+    assert checkpoint.latest(tmp_path / "checkpoints" / "narrow") is None
+
+
+class Failing:
+    """The task, whose loss is no number from its batch `at` on."""
+
+    def __init__(self, task, at):
+        self.task, self.at, self.seen = task, at, 0
+        self.main_metric = task.main_metric
+
+    def loss(self, output, target):
+        self.seen += 1
+        return self.task.loss(output, target) * (math.nan if self.seen >= self.at else 1)
+
+    def metrics(self):
+        return self.task.metrics()
+
+
+def test_a_loss_that_is_no_number_stops_and_keeps_the_last_checkpoint(tmp_path):
+    training = tiny.training(tmp_path)
+    failing = type(training)(**{**vars(training), "task": Failing(training.task, at=7)})  # 4 steps an epoch
+    with pytest.raises(TrainingError, match=r"the loss is nan in epoch 2, step 3 \(narrow\)"):
+        fit(failing, tiny.build(), tiny.example(), tiny.SHRINK)
+    found = checkpoint.latest(tmp_path / "checkpoints" / "narrow")
+    assert found.state["progress"]["epoch"] == 1
+    assert all(tensor.isfinite().all() for tensor in found.tensors.values() if tensor.is_floating_point())
+    again = fit(training, tiny.build(), tiny.example(), tiny.SHRINK)  # the cause removed, it goes on from there
+    assert [record.epoch for record in records(tmp_path, EpochRecord)] == [1, 2, 3, 4]
+    assert all(parameter.isfinite().all() for parameter in again.model.parameters())
+
+
+def test_the_same_seed_gives_the_same_training(tmp_path):
+    first, second, other = (fitted(tmp_path / name, seed=seed) for name, seed in (("a", 1), ("b", 1), ("c", 2)))
+    assert first.plan == second.plan
+    pairs = zip(first.model.state_dict().values(), second.model.state_dict().values(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    losses = [[record.loss for record in records(tmp_path / name, EpochRecord)] for name in "abc"]
+    assert losses[0] == losses[1] != losses[2]
+    assert other.seconds > 0
+
+
+def test_the_model_handed_in_is_not_cut(tmp_path):
+    model = tiny.build()
+    shapes = copy.deepcopy({path: tensor.shape for path, tensor in model.state_dict().items()})
+    fit(tiny.training(tmp_path), model, tiny.example(), tiny.SHRINK)
+    assert {path: tensor.shape for path, tensor in model.state_dict().items()} == shapes

@@ -1,0 +1,177 @@
+"""Interrupted by real signals at chosen steps, resumed in fresh objects: bit by bit the undisturbed training."""
+
+import dataclasses
+import os
+import signal
+import threading
+
+import pytest
+import tiny
+import torch
+
+from prunus.records import EpochRecord, NoteRecord, RunRecord, ShrinkRecord, read
+from prunus.train import checkpoint
+from prunus.train.fit import fit
+from prunus.train.interrupt import InterruptedTrainingError, interruptible
+
+SETTINGS = {"ema_decay": 0.9, "warmup_epochs": 0.5}  # all that a checkpoint must hold
+STEPS = 4  # an epoch
+RUN = NoteRecord(text="what the run wrote before this training")
+
+
+def interrupted(folder, step, controller, number=signal.SIGTERM, **settings):
+    """Train and send a signal to this process after `step`; return the error."""
+
+    def tick(name, done, steps, loss):
+        if done == step:
+            os.kill(os.getpid(), number)
+
+    training = dataclasses.replace(tiny.training(folder, **settings), ticked=tick)
+    with pytest.raises(InterruptedTrainingError) as error:
+        fit(training, tiny.build(), tiny.example(), controller)
+    return error.value
+
+
+def facts(folder):
+    """What two equal trainings have in common: all records but the times."""
+    return [dataclasses.replace(r, seconds=0.0) if hasattr(r, "seconds") else r for r in read(folder)]
+
+
+def assert_same(first, second):
+    assert first.plan == second.plan
+    a, b = first.model.state_dict(), second.model.state_dict()
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    folders = {}
+    for name, controller in (("wide", None), ("narrow", tiny.SHRINK)):
+        folders[name] = tmp_path_factory.mktemp(name)
+        training = tiny.training(folders[name], name=name, **SETTINGS)
+        training.recorder.write(RUN)
+        folders[name] = (fit(training, tiny.build(), tiny.example(), controller), facts(folders[name]))
+    return folders
+
+
+@pytest.mark.parametrize(
+    ("name", "step"),
+    [
+        ("wide", 1),
+        ("wide", 6),
+        ("narrow", 2),  # before the first pressure
+        ("narrow", STEPS),  # between the last step of an epoch and its end
+        ("narrow", STEPS + 2),  # under pressure
+        ("narrow", 2 * STEPS),  # after the last step before a cut
+        ("narrow", 2 * STEPS + 1),  # cut once
+        ("narrow", 4 * STEPS - 1),
+    ],
+)
+def test_an_interrupted_training_goes_on_bit_by_bit(tmp_path, undisturbed, name, step):
+    controller = None if name == "wide" else tiny.SHRINK
+    tiny.training(tmp_path).recorder.write(RUN)
+    error = interrupted(tmp_path, step, controller, name=name, **SETTINGS)
+    assert error.signal == signal.SIGTERM
+    assert f"in epoch {(step - 1) // STEPS + 1}, after step {(step - 1) % STEPS + 1} of {STEPS}" in str(error)
+    torch.manual_seed(99)  # another process would have another state
+    again = fit(tiny.training(tmp_path, name=name, **SETTINGS), tiny.build(), tiny.example(), controller)
+    expected, records = undisturbed[name]
+    assert_same(again, expected)
+    assert facts(tmp_path) == records
+
+
+def test_interrupted_twice(tmp_path, undisturbed):
+    tiny.training(tmp_path).recorder.write(RUN)
+    interrupted(tmp_path, 5, tiny.SHRINK, signal.SIGINT, **SETTINGS)
+    assert interrupted(tmp_path, 10, tiny.SHRINK, signal.SIGINT, **SETTINGS).signal == signal.SIGINT
+    again = fit(tiny.training(tmp_path, **SETTINGS), tiny.build(), tiny.example(), tiny.SHRINK)
+    assert_same(again, undisturbed["narrow"][0])
+    assert facts(tmp_path) == undisturbed["narrow"][1]
+
+
+def test_a_signal_during_the_last_evaluation_is_not_lost(tmp_path, undisturbed):
+    tiny.training(tmp_path).recorder.write(RUN)
+
+    def shown(record):
+        if record.epoch == record.epochs:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    training = dataclasses.replace(tiny.training(tmp_path, **SETTINGS), shown=shown)
+    with pytest.raises(InterruptedTrainingError, match="the same command goes on"):
+        fit(training, tiny.build(), tiny.example(), tiny.SHRINK)
+    again = fit(tiny.training(tmp_path, **SETTINGS), tiny.build(), tiny.example(), tiny.SHRINK)
+    assert_same(again, undisturbed["narrow"][0])
+    assert facts(tmp_path) == undisturbed["narrow"][1]
+
+
+class KilledError(Exception):
+    """Stands for kill -9: nothing is written on the way out."""
+
+
+@pytest.mark.parametrize("every", [1, 3])
+@pytest.mark.parametrize("moment", ["step", "record"])
+def test_killed_without_warning(tmp_path, undisturbed, every, moment):
+    """In the middle of epoch 3, or between its record and its checkpoint."""
+
+    def tick(name, done, steps, loss):
+        if moment == "step" and done == 2 * STEPS + 2:
+            raise KilledError
+
+    def shown(record):
+        if moment == "record" and record.epoch == 3:
+            raise KilledError
+
+    plain = tiny.training(tmp_path, checkpoint_every=every, **SETTINGS)
+    plain.recorder.write(RUN)
+    with pytest.raises(KilledError):
+        fit(dataclasses.replace(plain, ticked=tick, shown=shown), tiny.build(), tiny.example(), tiny.SHRINK)
+    again = fit(plain, tiny.build(), tiny.example(), tiny.SHRINK)
+    assert_same(again, undisturbed["narrow"][0])
+    assert facts(tmp_path) == undisturbed["narrow"][1]
+
+
+def test_a_damaged_checkpoint_costs_an_epoch_and_is_noted(tmp_path, undisturbed):
+    tiny.training(tmp_path).recorder.write(RUN)
+    interrupted(tmp_path, 2 * STEPS + 2, tiny.SHRINK, **SETTINGS)
+    newest = checkpoint.latest(tmp_path / "checkpoints" / "narrow").path
+    (newest / checkpoint.TENSORS).write_bytes(b"")
+    again = fit(tiny.training(tmp_path, **SETTINGS), tiny.build(), tiny.example(), tiny.SHRINK)
+    assert_same(again, undisturbed["narrow"][0])
+    notes = [record.text for record in read(tmp_path) if isinstance(record, NoteRecord) and record != RUN]
+    assert len(notes) == 1
+    assert newest.name in notes[0]
+    assert [r for r in facts(tmp_path) if isinstance(r, EpochRecord | ShrinkRecord | RunRecord)] == (
+        [r for r in undisturbed["narrow"][1] if isinstance(r, EpochRecord | ShrinkRecord | RunRecord)]
+    )
+
+
+def test_a_finished_training_is_not_repeated(tmp_path):
+    first = fit(tiny.training(tmp_path), tiny.build(), tiny.example(), tiny.SHRINK)
+    before = read(tmp_path)
+    training = dataclasses.replace(tiny.training(tmp_path), ticked=lambda *seen: pytest.fail("a step was taken"))
+    assert_same(fit(training, tiny.build(), tiny.example(), tiny.SHRINK), first)
+    assert read(tmp_path) == before
+
+
+def test_the_handlers_are_as_before_afterwards_and_the_second_signal_is_theirs():
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    with interruptible() as interrupt:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert interrupt.number == signal.SIGINT
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert {number: signal.getsignal(number) for number in before} == before
+
+
+def test_outside_the_main_thread_nothing_is_caught():
+    seen = []
+
+    def body():
+        with interruptible() as interrupt:
+            seen.append(interrupt.number)
+
+    thread = threading.Thread(target=body)
+    thread.start()
+    thread.join()
+    assert seen == [None]
