@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from prunus.graph.trace import modes_kept
+from prunus.graph.export import modes_kept
 from prunus.train.batches import evaluation_batches
 from prunus.train.settings import Train
 

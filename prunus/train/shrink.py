@@ -7,7 +7,7 @@ from torch import Tensor
 
 from prunus.budget.check import difference
 from prunus.budget.controller import Controller, press
-from prunus.budget.select import removal, spare_layers, zero_groups
+from prunus.budget.select import relative_norms, removal, spare_layers, zero_groups
 from prunus.errors import TrainingError
 from prunus.penalties import GroupLasso
 from prunus.records import ShrinkRecord
@@ -31,7 +31,8 @@ def shrink(state: State, inputs: Tensor, settings: Train) -> ShrinkRecord | None
     if not plan:
         return None
     small = apply(plan, model)
-    _, relative = difference(model, small, (inputs,))
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # TF32 would round at 1e-3
+        _, relative = difference(model, small, (inputs,))
     if relative > TOLERANCE:
         raise TrainingError(
             f"removing {int(removed.sum())} zero channel groups changed the output by {relative:.2e} relative, above "
@@ -68,9 +69,10 @@ def choose(state: State, controller: Controller, epochs: int) -> None:
     if state.target is None or since < 0 or since % every or since >= every * num:
         return
     progress = (since // every + 1) / num
-    state.pressed = press(
-        state.groups, state.importance.double(), state.target, progress, controller.budget.multiple_of
-    )
+    importance = state.importance.double()
+    if not bool(importance.any()):  # pressed from the first step: no gradient has been seen yet
+        importance = relative_norms(state.model, state.groups)
+    state.pressed = press(state.groups, importance, state.target, progress, controller.budget.multiple_of)
 
 
 def segment_steps_left(state: State, controller: Controller, settings: Train, steps: int) -> int:
