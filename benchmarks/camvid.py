@@ -9,16 +9,18 @@ every figure, the regime, versions, hardware and command to benchmarks/results/.
 import argparse
 import dataclasses
 import datetime
+import itertools
 import json
 import shlex
 import statistics
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import prunus
 from prunus import records
-from prunus.pipeline import Recipe
+from prunus.pipeline import Recipe, Watch
 from prunus.pipeline.environment import hardware, versions
 from prunus.recipe import load
 
@@ -71,6 +73,8 @@ def ratios(run: dict[str, object]) -> dict[str, float]:
         "params": narrow["params"] / wide["params"],
         "training_seconds": narrow["training_seconds"] / wide["training_seconds"],
     }
+    if cpu := run.get("cpu_seconds"):  # of this process: what other processes on the machine take does not count
+        result["training_cpu_seconds"] = cpu["training the shrinking network"] / cpu["training the wide network"]  # type: ignore[index]
     latency = {(item["backend"], item["model"]): item["median_ms"] for item in run["latency"]}  # type: ignore[attr-defined]
     for backend in {backend for backend, _ in latency}:
         result[f"latency_{backend}"] = latency[backend, "narrow"] / latency[backend, "wide"]
@@ -92,8 +96,18 @@ def main() -> None:
     runs = []
     with tempfile.TemporaryDirectory() as folder:
         for seed in options.seeds:
-            recipe = load(Recipe, HERE.parent / "recipes/camvid_erfnet.yaml", overrides(options, seed, f"{folder}/{seed}"))
-            runs.append(figures(prunus.run(recipe), seed))
+            recipe = load(
+                Recipe, HERE.parent / "recipes/camvid_erfnet.yaml", overrides(options, seed, f"{folder}/{seed}")
+            )
+            stages: list[tuple[str, float]] = []
+            watch = Watch(
+                stage=lambda text, stages=stages: stages.append((text, time.process_time())),
+                epoch=lambda record: print(record, flush=True),
+            )
+            runs.append(figures(prunus.run(recipe, watch=watch), seed))
+            runs[-1]["cpu_seconds"] = {
+                text: end - begin for (text, begin), (_, end) in itertools.pairwise(stages) if "training" in text
+            }
             runs[-1]["narrow_vs_wide"] = ratios(runs[-1])
             print(json.dumps(runs[-1]["narrow_vs_wide"]), flush=True)
     compared = [run["narrow_vs_wide"] for run in runs]
@@ -109,7 +123,9 @@ def main() -> None:
         "mean": mean,
         "runs": runs,
     }
-    path = options.out / f"camvid-{options.size[1]}x{options.size[0]}-{options.epochs}ep.json"
+    seeds = "-".join(str(seed) for seed in options.seeds)
+    name = f"camvid-{options.size[1]}x{options.size[0]}-{options.epochs}epochs-seed{seeds}.json"
+    path = options.out / name
     path.write_text(json.dumps(result, indent=1), encoding="utf-8")
     print(f"{path}: {json.dumps(mean)}")
 
