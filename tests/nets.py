@@ -224,6 +224,44 @@ class Product(nn.Module):
         return a @ b.transpose(-1, -2), self.read(b)
 
 
+class Matrices(nn.Module):
+    """Weights as plain matrices on the right, a sigmoid between: the second one is no reason to call it exact."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Parameter(torch.zeros(4, 6)), nn.Parameter(torch.zeros(6, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sigmoid(x @ self.first) @ self.second
+
+
+class WrittenShuffle(nn.Module):
+    """Channel shuffle with its sizes written down as attributes, as ShuffleNets have it."""
+
+    def __init__(self, channels: int, groups: int) -> None:
+        super().__init__()
+        self.groups, self.per_group = groups, channels // groups
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, _, h, w = x.shape
+        return x.view(n, self.groups, self.per_group, h, w).transpose(1, 2).reshape(n, -1, h, w)
+
+
+class Attention(nn.Module):
+    """Two heads from one fused projection; the head's size is an attribute, the scale is written down."""
+
+    def __init__(self, size: int, heads: int) -> None:
+        super().__init__()
+        self.num_heads, self.head_size, self.scale = heads, size // heads, (size // heads) ** -0.5
+        self.qkv, self.out = nn.Linear(size, 3 * size), nn.Linear(size, size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, tokens, _ = x.shape
+        q, k, v = self.qkv(x).reshape(n, tokens, 3, self.num_heads, self.head_size).permute(2, 0, 3, 1, 4).unbind(0)
+        y = F.scaled_dot_product_attention(q, k, v, scale=self.scale)
+        return self.out(y.transpose(1, 2).reshape(n, tokens, self.num_heads * self.head_size))
+
+
 def conv(inner: int, outer: int, size: int = 3, **settings: Any) -> nn.Conv2d:
     return nn.Conv2d(inner, outer, size, padding=size // 2, **settings)
 
@@ -429,6 +467,27 @@ CASES: dict[str, Case] = {
         exact=3 + 5,
         macs=STEM6[0] + P * 6 * 5 + HEAD5[0],
         params=STEM6[1] + (6 * 5 + 5) + HEAD5[1],
+    ),
+    "written_shuffle": Case(
+        build=lambda: sequence(conv(3, 6, 1), WrittenShuffle(6, 2), conv(6, 5, 1), channels=5),
+        exact=3 + 5,
+        macs=STEM6[0] + P * 6 * 5 + HEAD5[0],
+        params=STEM6[1] + (6 * 5 + 5) + HEAD5[1],
+    ),
+    "attention": Case(
+        build=lambda: nn.Sequential(nn.Linear(8, 8), Attention(8, 2), nn.Linear(8, 3)),
+        shapes=((2, 5, 8),),
+        exact=8 + 4 + 8,  # one position of each head of q, k and v at a time
+        macs=2 * 5 * (8 * 8 + 8 * 24 + 8 * 8 + 8 * 3) + 2 * (2 * 2 * 5 * 5 * 4),
+        params=(8 * 8 + 8) + (8 * 24 + 24) + (8 * 8 + 8) + (8 * 3 + 3),
+    ),
+    "matrices": Case(
+        build=Matrices,
+        shapes=((2, 3, 4),),
+        exact=0,
+        approximate=6,
+        macs=2 * 3 * (4 * 6 + 6 * 3),
+        params=4 * 6 + 6 * 3,
     ),
     "scaled": Case(
         build=lambda: sequence(conv(3, 6, 1), Scaled(6), nn.PReLU(6), channels=6),

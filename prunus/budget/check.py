@@ -16,7 +16,7 @@ from prunus.graph.export import modes_kept
 from prunus.graph.trace import Inputs
 from prunus.penalties import producers
 from prunus.records import RemovalRecord
-from prunus.surgery import apply
+from prunus.surgery import Plan, apply
 
 
 def check_removal(
@@ -35,13 +35,14 @@ def check_removal(
 
     Raises:
         TraceError: the model cannot be read, or the smaller network costs something else than predicted.
+        EditError: the model cannot be copied.
         BudgetError: `fraction` lies outside [0, 1].
     """
     if not 0 <= fraction <= 1:
         raise BudgetError(f"fraction is {fraction}: the share of groups to zero lies in [0, 1]")
     args = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
     groups = trace(model, args, kwargs)
-    zeroed = copy.deepcopy(model)
+    zeroed = apply(Plan(), model)
     zero_(zeroed, groups, spare_layers(groups, _random_groups(groups, fraction, seed)))
     chosen = spare_layers(groups, zero_groups(zeroed, groups))  # the model may have had zeros of its own
     small = apply(removal(groups, chosen), zeroed)

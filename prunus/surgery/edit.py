@@ -93,7 +93,7 @@ def apply(plan: Plan | Edit, model: nn.Module) -> nn.Module:
         raise EditError(f"apply takes a torch.nn.Module, got {type(model).__name__}")
     edits = (plan,) if isinstance(plan, Edit) else plan.edits
     if not edits:
-        return copy.deepcopy(model)
+        return _copied(model)
     result = model
     for number, edit in enumerate(edits):
         try:
@@ -105,6 +105,13 @@ def apply(plan: Plan | Edit, model: nn.Module) -> nn.Module:
         except Exception as error:
             raise EditError(f"edit {number} ({type(edit).__name__}) failed: {type(error).__name__}: {error}") from error
     return result
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(model)
+    except (RuntimeError, TypeError) as error:  # torch.nn.utils.weight_norm, open files, ...
+        raise EditError(f"{type(model).__name__} cannot be copied, so it cannot be edited: {error}") from error
 
 
 def edit_types() -> dict[str, type[Edit]]:

@@ -15,8 +15,8 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from prunus.errors import EditError
 from prunus.graph.export import export
+from prunus.graph.place import module_path, operator_name
 from prunus.graph.trace import Inputs
-from prunus.graph.walk import module_path, operator_name
 from prunus.surgery.edit import Edit, Plan
 
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)

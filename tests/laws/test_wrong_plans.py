@@ -178,6 +178,13 @@ def test_messages(text, message):
         prunus.Plan.from_json(text)
 
 
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*deprecated:FutureWarning")
+def test_a_model_that_cannot_be_copied():
+    model = torch.nn.utils.weight_norm(torch.nn.Linear(2, 2))
+    with pytest.raises(EditError, match="Linear cannot be copied"):
+        prunus.apply(prunus.Plan(), model)
+
+
 def test_an_edit_that_fails_half_way_leaves_the_model():
     model, plan, _ = example("residual")
 
