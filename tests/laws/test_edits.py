@@ -37,7 +37,8 @@ def fusion(name):
 
 EXAMPLES = {
     "RemoveChannels": [
-        functools.partial(removal, name) for name in ("residual", "c2f", "tied_layers", "auxiliary_head")
+        functools.partial(removal, name)
+        for name in ("residual", "c2f", "tied_layers", "auxiliary_head", "attention", "written_shuffle")
     ],
     "FuseBatchNorm": [functools.partial(fusion, name) for name in ("residual", "transposed", "conv1d", "conv3d")],
 }

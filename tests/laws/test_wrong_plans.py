@@ -15,7 +15,7 @@ from prunus.budget.check import zero_
 from prunus.errors import EditError
 from prunus.surgery import Cut, RemoveChannels
 
-NAMES = ("residual", "grouped", "transposed_grouped", "depthwise_multiplier", "tied_layers")
+NAMES = ("residual", "grouped", "transposed_grouped", "depthwise_multiplier", "tied_layers", "attention")
 
 
 @functools.cache
@@ -85,6 +85,33 @@ def test_one_cut_made_wrong(name, fault, data):
     assert_refused(prunus.Plan() + plan + wrong, model, r"edit 1 \(RemoveChannels\)")
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"before": 99}, "the plan is for 99: it was made for another network"),
+        ({"after": 0}, "would become 0"),
+        ({"name": "nothing"}, "no such attribute"),
+        ({"path": "nowhere"}, "no such attribute"),
+        ({"item": 3}, "no such attribute"),
+        ({"name": "forward"}, "the plan is for"),
+    ],
+)
+def test_an_attribute_made_wrong(change, message):
+    model, plan, _ = example("attention")
+    edit = plan.edits[0]
+    wrong = tuple(dataclasses.replace(one, **change) for one in edit.attributes)
+    assert wrong
+    assert_refused(prunus.Plan((dataclasses.replace(edit, attributes=wrong),)), model, message)
+
+
+def test_the_attributes_follow_the_channels():
+    model, plan, _ = example("attention")
+    assert {one.name for one in plan.edits[0].attributes} >= {"head_size"}
+    small = prunus.apply(plan, model)
+    assert small[1].head_size * small[1].num_heads * 3 == small[1].qkv.weight.shape[0] < 24
+    assert model[1].head_size == 4
+
+
 @given(name=st.sampled_from(NAMES), data=st.data())
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_a_cut_left_out_or_said_twice(name, data):
@@ -109,7 +136,7 @@ def test_a_cut_left_out_or_said_twice(name, data):
 def test_the_plan_of_another_network(name, other):
     if name == other:
         model, plan, _ = example(name)
-        assert_refused(plan + plan, model, r"edit 1 \(RemoveChannels\).*applied already")
+        assert_refused(plan + plan, model, r"edit 1 \(RemoveChannels\).*made for another network")
     else:
         assert_refused(example(other)[1], example(name)[0], r"edit 0 \(RemoveChannels\)")
 
