@@ -55,8 +55,14 @@ def numbering(findings: Findings) -> Tensor:
 
 
 def _slots(model: nn.Module, slots: Slots, findings: Findings, group_of: Tensor) -> tuple[Slot, ...]:
+    """Role of a slot: a weight's contracted dimension reads channels, a statistic goes along, the rest makes them.
+
+    Nobody trains a buffer: it goes along, unless the output is not zero without it.
+    """
     roles = torch.zeros(findings.ids.count, dtype=torch.long)
-    for number, marked in ((1, findings.consumed), (2, findings.statistics), (0, findings.produced)):
+    buffers = [ids for (path, _), ids in slots.items() if path in dict(model.named_buffers())]
+    steps = ((1, findings.consumed), (0, findings.produced), (2, findings.statistics), (2, buffers))
+    for number, marked in (*steps, (0, findings.needed)):
         for ids in marked:
             roles[ids] = number
     order = {path: position for position, path in enumerate(canonical_paths(model).values())}

@@ -13,7 +13,7 @@ from prunus.graph.ids import NONE
 from prunus.graph.labels import Label
 from prunus.graph.narrow import Settled
 from prunus.graph.place import flat, in_place, inner, is_view, line, module_path, operator_name, where
-from prunus.graph.rules import find
+from prunus.graph.rules import find, folded
 from prunus.graph.state import Slots, placeholders
 
 Labels = dict[Node, Any]  # a Label, a list of them, or a plain value
@@ -96,7 +96,9 @@ class _Walker:
             rigid,
             self.findings,
         )
-        result = find(name, node.target)(call)
+        result = folded(call)
+        if result is None:
+            result = find(name, node.target)(call)
         if in_place(node.target) and isinstance(result, Label):
             self._write(node, call, result)
         return result

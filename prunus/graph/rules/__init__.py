@@ -12,6 +12,7 @@ without a rule refuses every channel that reaches it.
 """
 
 from prunus.graph.rules import attention, contraction, create, elementwise, movement, normalisation, reduction
+from prunus.graph.rules.create import folded
 from prunus.graph.rules.table import Rule, find, rule
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "create",
     "elementwise",
     "find",
+    "folded",
     "movement",
     "normalisation",
     "reduction",

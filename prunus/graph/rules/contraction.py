@@ -32,6 +32,9 @@ def _direct(call: Call, groups: int) -> Label:
         call.contract(channels, inner)
     elif weight.shape[1] == 1:
         _join_depthwise(call, channels, out, groups)
+        if channels is not None:
+            call.written(channels)
+        out = _product(out, channels, groups)
     else:
         call.contract(channels, _repeated(inner, groups))
         if out is not None:
@@ -44,7 +47,9 @@ def _transposed(call: Call, groups: int) -> Label:
     channels, inner, out = _channels(call, image), weight.axes.get(0), weight.axes.get(1)
     if groups > 1 and weight.shape[1] == 1 and weight.shape[0] == groups:
         call.join(channels, inner)
-        return _output(call, inner, image.shape)
+        if channels is not None:
+            call.written(channels)
+        return _output(call, _product(inner, channels, groups), image.shape)
     call.consume(inner)
     call.contract(channels, inner)
     if groups > 1 and inner is not None:
@@ -57,11 +62,27 @@ def _output(call: Call, out: Axis | None, slid: tuple[int, ...]) -> Label:
     weight, bias, shape = call.args[1], call.arg(2, "bias"), call.shapes[0]
     dim = len(shape) - len(weight.shape) + 1
     call.produce(out)
-    if bias is not None:
-        call.join(out, bias.axes.get(0))
+    out = _shifted(call, out, bias)
     fixed = math.prod(shape[:dim]) * math.prod(slid[dim + 1 :]) * math.prod(weight.shape[2:])
     call.cost(fixed, *(weight.axes.get(d, weight.shape[d]) for d in (0, 1)))
-    return Label(shape, {dim: Axis.of(out.ids)} if out is not None else {})
+    return Label(shape, {dim: out} if out is not None else {})
+
+
+def _shifted(call: Call, out: Axis | None, bias: Label | None) -> Axis | None:
+    """Join a bias: the sum is zero where both are."""
+    if bias is None:
+        return out
+    axis = bias.axes.get(0)
+    call.join(out, axis)
+    return out and Axis(out.ids, torch.maximum(out.source, axis.source) if axis is not None else out.source)
+
+
+def _product(out: Axis | None, channels: Axis | None, groups: int) -> Axis | None:
+    """Each output reads one input: it is zero where its weight or that input is."""
+    if out is None or channels is None:
+        return out
+    source = channels.source.repeat_interleave(out.ids.numel() // groups)
+    return Axis(out.ids, torch.where(source == 0, 0, out.source))
 
 
 def _repeated(axis: Axis | None, groups: int) -> Axis | None:
@@ -97,12 +118,11 @@ def linear(call: Call) -> Label:
     call.consume(inner)
     call.produce(out)
     call.contract(value.axes.get(last), inner)
-    if bias is not None:
-        call.join(out, bias.axes.get(0))
+    out = _shifted(call, out, bias)
     rest = {dim: axis for dim, axis in value.axes.items() if dim != last}
     free = [rest.get(dim, size) for dim, size in enumerate(value.shape[:-1])]
     call.cost(*free, out or weight.shape[0], inner or weight.shape[1])
-    return Label(call.shapes[0], {**rest, **({last: Axis.of(out.ids)} if out is not None else {})})
+    return Label(call.shapes[0], {**rest, **({last: out} if out is not None else {})})
 
 
 @rule("matmul", "bmm", "mm", "mv", "dot")
@@ -143,7 +163,7 @@ def product(call: Call, first: Label, second: Label) -> Label:
             call.join(*sized)
         present = [axis for axis in sized if axis is not None]
         if present:
-            axes[dim] = present[0]
+            axes[dim] = Axis(present[0].ids, torch.stack([axis.source for axis in present]).amin(0))
     axes |= {len(shape) - 2: a.axes[n]} if n in a.axes else {}
     axes |= {len(shape) - 1: b.axes[m]} if m in b.axes else {}
     call.cost(*(axes.get(dim, size) for dim, size in enumerate(shape)), left or a.shape[k])

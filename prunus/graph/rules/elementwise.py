@@ -99,6 +99,8 @@ def prelu(call: Call) -> Label:
     value, slope = call.args[0], call.args[1]
     if slope.shape[0] > 1:
         call.join(value.axes.get(1), slope.axes.get(0))
+        if 0 in slope.axes:  # prelu(0) = 0 whatever the slope
+            call.findings.statistics.append(slope.axes[0].ids)
     return Label(value.shape, value.axes)
 
 

@@ -1,6 +1,7 @@
 """Operators that only move data: they are run on labels instead of numbers."""
 
 import dataclasses
+import math
 from typing import Any
 
 import torch
@@ -11,12 +12,11 @@ from prunus.graph.ids import NONE
 from prunus.graph.labels import Axis, Label
 from prunus.graph.rules.table import rule
 
+INDEXED = frozenset({"aten::index", "aten::index_select", "aten::gather", "aten::take_along_dim"})
+
 
 @rule("permute", "transpose", "t", "numpy_T", "mT", "movedim", "swapaxes", "swapdims", "unsqueeze", "squeeze")
 @rule(
-    "expand",
-    "expand_as",
-    "broadcast_to",
     "repeat",
     "tile",
     "repeat_interleave",
@@ -41,7 +41,8 @@ def move(call: Call) -> Any:
 
 
 def _run(call: Call, dim: int, field: str) -> list[Tensor]:
-    return call.run(lambda label: label.expanded(dim, field) if label.data is None else label.data)
+    indexed = call.name in INDEXED
+    return call.run(lambda label: label.data if indexed and label.data is not None else label.expanded(dim, field))
 
 
 def _put(call: Call, axes: dict[int, Axis], dim: int, axis: Axis) -> None:
@@ -92,7 +93,19 @@ def view(call: Call) -> Any:
     return result
 
 
-@rule("chunk", "tensor_split")
+@rule("expand", "expand_as", "broadcast_to")
+def expand(call: Call) -> Any:
+    """Data movement; a size that is written down rather than kept (-1) must still be right."""
+    result: Label = move(call)
+    sizes = call.arg(1, "size")
+    if isinstance(sizes, list | tuple):
+        for dim, axis in result.axes.items():
+            if sizes[dim] != -1:
+                call.written(axis)
+    return result
+
+
+@rule("chunk", "tensor_split", "unsafe_chunk")
 def chunk(call: Call) -> Any:
     """Equal parts stay equal only if each loses as much: channels at one position of all parts go together."""
     value, parts, dim = call.args[0], call.args[1], call.arg(2, "dim", 0) % len(call.args[0].shape)
@@ -105,30 +118,47 @@ def chunk(call: Call) -> Any:
     return move(call)
 
 
-@rule(
-    "slice",
-    "narrow",
-    "select",
-    "split",
-    "split_with_sizes",
-    "unbind",
-    "index",
-    "index_select",
-    "roll",
-    "gather",
-)
-@rule("unsafe_split", "unsafe_chunk", "take_along_dim")
+@rule("slice", "narrow", "split", "split_with_sizes", "unsafe_split", "unsafe_split_with_sizes")
+def part(call: Call) -> Any:
+    """Consecutive parts of a dimension. Along channels the positions are written down: parts of one unit are taken
+    for equal ones, and what the code does at another width is seen by `probe`."""
+    value: Label = call.args[0]
+    result = move(call)
+    for dim in _touched(call) & value.axes.keys():
+        if _takes_all(call, dim):
+            continue
+        if call.kwargs.get("step", call.arg(4, "step", 1)) != 1 and call.name == "aten::slice":
+            call.freeze(value.axes[dim], "every n-th channel is taken")
+            continue
+        size, unit = value.shape[dim], _unit(call, dim)
+        call.couple(value.axes[dim].ids.reshape(size // unit, unit))
+        for label in result if isinstance(result, list) else [result]:
+            if dim in label.axes:
+                call.written(label.axes[dim])
+    return result
+
+
+def _unit(call: Call, dim: int) -> int:
+    """Return the largest size of which all parts are multiples."""
+    size = call.args[0].shape[dim]
+    if call.name in ("aten::slice", "aten::narrow"):
+        start = (call.arg(2, "start", 0) or 0) % (size + 1)
+        return math.gcd(size, start, call.shapes[0][dim])
+    return math.gcd(*(shape[dim] for shape in call.shapes))
+
+
+@rule("select", "unbind", "index", "index_select", "roll", "gather", "take_along_dim")
 def fixed(call: Call) -> Any:
-    """Parts at written-down positions of one dimension: channels along it cannot move."""
+    """Single positions of a dimension: channels along it cannot move."""
     value: Label = call.args[0]
     touched = _touched(call)
     for dim, axis in value.axes.items():
-        if dim in touched and not _takes_all(call, dim):
+        if dim in touched:
             call.freeze(axis, f"{call.name} works at fixed positions")
-    if all(label.data is not None for label in call.labels[1:]) and not value.data is not None:
+    if all(label.data is not None for label in call.labels[1:]) and value.data is None:
         return move(call)
-    if value.data is not None and len(call.labels) == sum(label.data is not None for label in call.labels):
-        return _constant(call)
+    for axis in value.axes.values():
+        call.freeze(axis, f"{call.name} works at positions that the data decide")
     return call.plain()
 
 
@@ -138,7 +168,7 @@ def _touched(call: Call) -> set[int]:
     rank = len(value.shape)
     if call.name == "aten::index":
         return {dim for dim, index in enumerate(call.args[1]) if index is not None}
-    position = {"aten::split": 2, "aten::split_with_sizes": 2, "aten::roll": 2}.get(call.name, 1)
+    position = 2 if "split" in call.name or call.name == "aten::roll" else 1
     dim = call.arg(position, "dims" if call.name == "aten::roll" else "dim", 0)
     return {d % rank for d in (dim if isinstance(dim, list | tuple) else (dim,))}
 
@@ -146,11 +176,6 @@ def _touched(call: Call) -> set[int]:
 def _takes_all(call: Call, dim: int) -> bool:
     """Whether a slice keeps the whole dimension (`x[:, :]`)."""
     return call.name == "aten::slice" and call.shapes[0][dim] == call.args[0].shape[dim]
-
-
-def _constant(call: Call) -> Any:
-    parts = call.run(lambda label: label.data)
-    return call.outputs([Label(tuple(part.shape), data=part) for part in parts])
 
 
 @rule("pad", "constant_pad_nd", "reflection_pad1d", "reflection_pad2d", "replication_pad2d", "zero_pad2d")

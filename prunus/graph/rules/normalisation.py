@@ -23,12 +23,18 @@ def batch_norm(call: Call) -> Any:
     """
     value, gamma, beta, mean, variance = call.args[:5]
     channels = value.axes.get(1)
+    if mean is None or call.arg(5, "training") is True:
+        for dim, axis in value.axes.items():
+            if dim != 1:
+                call.approximate(axis, f"{call.name} takes the mean over it")
     for label in (gamma, beta, mean, variance):
         if label is not None:
             call.join(channels, label.axes.get(0))
     for label in (variance, mean if gamma is not None else None):
         if label is not None and 0 in label.axes:
             call.findings.statistics.append(label.axes[0].ids)
+    if gamma is None and mean is not None and 0 in mean.axes:
+        call.findings.needed.append(mean.axes[0].ids)
     axes = {d: Axis.of(a.ids) if gamma is not None and d == 1 else a for d, a in value.axes.items()}
     return call.outputs([Label(shape, axes if n == 0 else {}) for n, shape in enumerate(call.shapes)])
 
@@ -47,8 +53,8 @@ def layer_norm(call: Call) -> Any:
                 call.join(axis, weight.axes.get(dim - first))
         if axis is not None:
             call.approximate(axis, f"{call.name} takes the mean over the channels")
-            if not isinstance(weights[0], Label):
-                call.freeze(axis, f"{call.name} has its size written down")
+            if not (call.settled and isinstance(weights[0], Label)):
+                call.written(axis, settled=False)
             axes[dim] = Axis.of(axis.ids)
     return call.outputs([Label(shape, axes if n == 0 else {}) for n, shape in enumerate(call.shapes)])
 
@@ -69,8 +75,8 @@ def group_norm(call: Call) -> Any:
         if groups != axis.ids.numel():
             call.couple(axis.ids.reshape(groups, -1))
             call.approximate(axis, f"{call.name} takes the mean over several channels")
-        elif weight is None:
-            call.freeze(axis, f"{call.name} has its number of groups written down")
+        else:
+            call.written(axis, settled=call.settled and weight is not None)
         axes[1] = Axis.of(axis.ids) if weight is not None else axis
     return call.outputs([Label(shape, axes if n == 0 else {}) for n, shape in enumerate(call.shapes)])
 
