@@ -202,7 +202,7 @@ def show_samples(run: Run, networks: dict[str, nn.Module]) -> None:
     folder.mkdir(exist_ok=True)
     num = min(run.recipe.report_samples, len(split))
     for number in range(num):
-        index = number * len(split) // num
+        index = (number * len(split) // num + number) % len(split)  # not all from one place of a repeating series
         image, mask = split.source[index]
         files = {"image": image.permute(1, 2, 0).numpy(), "truth": _coloured(mask, data.palette)}
         for name, model in networks.items():
