@@ -92,9 +92,9 @@ def fit(training: Training, model: nn.Module, inputs: Tensor, controller: Contro
             if controller is not None and state.progress.step == 0:
                 choose(state, controller, settings.epochs)
             _train_epoch(state, training, split, steps, controller, interrupt)
+            pressed = int(state.pressed.sum())
             record = _end_segment(state, training, inputs, controller, steps)
-            seconds = time.perf_counter() - began
-            _end_epoch(state, training, validation, seconds, int(state.pressed.sum()))
+            _end_epoch(state, training, validation, time.perf_counter() - began, pressed)
             if record is not None:
                 training.recorder.write(record)
             _save(state, training, folder, last=state.progress.epoch == settings.epochs)
@@ -120,10 +120,9 @@ def _begin(
         return state
     _forget(training)
     torch.manual_seed(training.seed)
-    state = start(model, inputs, training.settings, steps, None, Plan())
+    state = start(model, inputs, training.settings, steps, Plan())
     if controller is not None:
-        target = Target.of(state.groups, controller.budget)
-        state = start(model, inputs, training.settings, steps, target, Plan())
+        state.aim(Target.of(state.groups, controller.budget))
     state.progress.records = training.recorder.count()
     return state
 
@@ -178,7 +177,7 @@ def _step(state: State, training: Training, inputs: Tensor, target: Tensor, step
         )
     state.optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
-    if state.penalty is not None and state.target is not None:
+    if state.penalty is not None:
         _observe(state)
     state.optimizer.step()
     state.scheduler.step()

@@ -63,10 +63,13 @@ def shrink(state: State, inputs: Tensor, settings: Train) -> ShrinkRecord | None
 
 
 def choose(state: State, controller: Controller, epochs: int) -> None:
-    """At the beginning of a segment, choose which groups are pressed to zero in it."""
+    """At the beginning of a segment, choose what is pressed to zero in it; after the last, drop the penalty."""
     first, every, num = controller.segments(epochs)
     since = state.progress.epoch - first
-    if state.target is None or since < 0 or since % every or since >= every * num:
+    if since >= every * num:
+        state.penalty = None
+        return
+    if state.target is None or since < 0 or since % every:
         return
     progress = (since // every + 1) / num
     importance = state.importance.double()

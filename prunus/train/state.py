@@ -56,15 +56,17 @@ class State:
     plan: Plan
     progress: Progress
 
+    def aim(self, target: Target) -> None:
+        """Give the training a budget to shrink to."""
+        self.target, self.penalty = target, GroupLasso().bind(self.model, self.groups)
+
     @property
     def evaluated(self) -> nn.Module:
         """The network that is evaluated and deployed: the average where one is kept."""
         return self.model if self.ema is None else self.ema.module
 
 
-def start(
-    model: nn.Module, inputs: Tensor, settings: Train, steps_per_epoch: int, target: Target | None, plan: Plan
-) -> State:
+def start(model: nn.Module, inputs: Tensor, settings: Train, steps_per_epoch: int, plan: Plan) -> State:
     """Return the state of a training that begins with `model`, which `plan` made of the network as built."""
     model.to(settings.torch_device())
     groups = trace(model, inputs.to(settings.torch_device()))
@@ -75,8 +77,8 @@ def start(
         scheduler=settings.scheduler(optimizer, steps_per_epoch),
         ema=averaged(model, settings),
         groups=groups,
-        penalty=None if target is None else GroupLasso().bind(model, groups),
-        target=target,
+        penalty=None,
+        target=None,
         importance=torch.zeros(len(groups)),
         pressed=torch.zeros(len(groups), dtype=torch.bool),
         plan=plan,
@@ -124,7 +126,9 @@ def resume(
     tree: dict[str, Any] = unflatten(found.tensors, found.state["tree"])
     plan = Plan.from_json(found.state["plan"])
     held = found.state["target"]
-    state = start(apply(plan, model), inputs, settings, steps_per_epoch, None if held is None else Target(**held), plan)
+    state = start(apply(plan, model), inputs, settings, steps_per_epoch, plan)
+    if held is not None:
+        state.aim(Target(**held))
     try:
         state.model.load_state_dict(tree["model"])
         state.optimizer.load_state_dict(tree["optimizer"])
