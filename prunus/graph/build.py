@@ -60,7 +60,8 @@ def _slots(model: nn.Module, slots: Slots, findings: Findings, group_of: Tensor)
     Nobody trains a buffer: it goes along, unless the output is not zero without it.
     """
     roles = torch.zeros(findings.ids.count, dtype=torch.long)
-    buffers = [ids for (path, _), ids in slots.items() if path in dict(model.named_buffers())]
+    named = dict(model.named_buffers())
+    buffers = [ids for (path, _), ids in slots.items() if path in named]
     steps = ((1, findings.consumed), (0, findings.produced), (2, findings.statistics), (2, buffers))
     for number, marked in (*steps, (0, findings.needed)):
         for ids in marked:

@@ -1,7 +1,7 @@
 """What the tracer knows about a tensor: along which dimensions its elements belong to which channels."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -43,27 +43,33 @@ class Label:
     axes: dict[int, Axis] = dataclasses.field(default_factory=dict)
     data: Tensor | None = None
 
-    def expanded(self, dim: int, field: str) -> Tensor:
-        """Return `ids` or `source` of the axis at `dim` as a tensor of the full shape (a view, no memory)."""
+    def expanded(self, dim: int, field: str, shape: Sequence[int] | None = None) -> Tensor:
+        """Return `ids` or `source` of the axis at `dim` as a tensor of the full shape (a view, no memory).
+
+        A `shape` of which dimensions other than `dim` are smaller stands for the full one where they do not matter.
+        """
+        shape = self.shape if shape is None else shape
         if dim not in self.axes:
-            return torch.zeros((), dtype=torch.long).expand(self.shape)
+            return torch.zeros((), dtype=torch.long).expand(shape)
         vector: Tensor = getattr(self.axes[dim], field)
-        ones = [1] * len(self.shape)
+        ones = [1] * len(shape)
         ones[dim] = self.shape[dim]
-        return vector.reshape(ones).expand(self.shape)
+        return vector.reshape(ones).expand(shape)
 
 
 def varying_dims(labels: Tensor) -> tuple[Tensor, list[int]]:
     """Squeeze `labels` to size 1 along each dimension in which they do not change; return the rest's numbers."""
-    varying = []
     for dim, (size, stride) in enumerate(zip(labels.shape, labels.stride(), strict=True)):
-        if size <= 1:
-            continue
-        first = labels.narrow(dim, 0, 1)
-        if stride == 0 or bool((labels == first).all()):
-            labels = first
-        else:
-            varying.append(dim)
+        if size > 1 and stride == 0:
+            labels = labels.narrow(dim, 0, 1)
+    varying = []
+    for dim, size in enumerate(labels.shape):
+        if size > 1:
+            first = labels.narrow(dim, 0, 1)
+            if bool((labels == first).all()):
+                labels = first
+            else:
+                varying.append(dim)
     return labels, varying
 
 

@@ -8,7 +8,7 @@ what the place writes down is refused, and the copy is made again without it.
 
 import dataclasses
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -24,7 +24,7 @@ from prunus.graph.groups import ChannelGroups
 from prunus.graph.ids import NONE
 from prunus.graph.labels import Label
 from prunus.graph.narrow import Keep, shaped
-from prunus.graph.place import all_nodes, flat, module_path, operator_name
+from prunus.graph.place import all_nodes, flat, line, module_path, operator_name
 from prunus.graph.state import Slots
 from prunus.graph.walk import walk
 
@@ -98,12 +98,11 @@ def judge(probe: Probe, findings: Findings) -> Verdict:
             return Verdict(marks, tuple(bound))
         if wrong is not None:
             blamed = _blamed(written, wrong) if exports < MAX_EXPORTS else written
-            if not blamed:  # nothing written down is left to blame: the channels themselves
-                near = _near(probe, findings, wrong, alive)
-                marks = [*marks, Mark(near, f"{wrong.reason} ({wrong.line})", Kind.REFUSED)]
-                continue
+            near = torch.tensor([], dtype=torch.long) if blamed else _near(probe, findings, wrong, alive)
+            marks = [*marks, *_refused(blamed, wrong.reason)]
+            if near.numel():  # nothing written down to blame: the channels that arrive there
+                marks.append(Mark(near, f"{wrong.reason} ({wrong.line.rpartition('/')[2]})", Kind.REFUSED))
             written = [mark for mark in written if not any(mark is other for other in blamed)]
-            marks = marks + _refused(blamed, wrong.reason)
             continue
         for place in changed:
             near = _near(probe, findings, place, alive)
@@ -197,13 +196,13 @@ def _copy(probe: Probe, keep: Keep, settings: Iterable[Setting], device: str | N
 
 def _crash(probe: Probe, keep: Keep, settings: Iterable[Setting], device: str) -> Mismatch | None:
     """Run the narrower network on shapes alone; return where it fails."""
+    small = _copy(probe, keep, settings, device)
     try:
-        small = _copy(probe, keep, settings, device)
         args, kwargs = _on(probe.args, device), _on(dict(probe.kwargs), device)
         with torch.no_grad(), modes_kept(small):
             small.eval()(*args, **kwargs)
     except Exception as error:  # whatever the user's own code raises at a width that it does not expect
-        return _place(error, probe.model)
+        return _place(error, small)
     return None
 
 
@@ -222,16 +221,16 @@ def _compared(
 ) -> tuple[Mismatch | None, tuple[Mismatch, ...]]:
     roots = torch.from_numpy(findings.ids.classes())
     changed: list[Mismatch] = []
+    small = _copy(probe, keep, settings, None)
     for reading in probe.readings:
         try:
-            small = _copy(probe, keep, settings, None)
             program = export(small, probe.args, probe.kwargs, training=reading.training)
             slots = {key: ids[alive[ids]] for key, ids in probe.slots.items()}
             again = Findings()
             again.ids.new(findings.ids.count)
             narrow = Reading(program, walk(program, small, again, slots), reading.training)
         except TraceError as error:
-            return _place(error.__cause__ or error, probe.model), ()
+            return _place(error.__cause__ or error, small), ()
         except (RuntimeError, ValueError, IndexError, TypeError) as error:  # a rule that the changed graph upsets
             return Mismatch(f"cannot be read at another width: {error}", "", ""), ()
         result = compare(reading, narrow, alive, roots)
@@ -243,56 +242,70 @@ def _compared(
 
 def _place(error: BaseException, model: nn.Module) -> Mismatch:
     """Return where in the user's code an exception arose."""
-    paths = {type(module): path for path, module in model.named_modules()}
-    module, line = "", ""
+    paths = {id(module): path for path, module in model.named_modules()}
+    module, place = "", ""
     for frame, number in traceback.walk_tb(error.__traceback__):
-        owner, file = frame.f_locals.get("self"), frame.f_code.co_filename
-        if "/torch/" in file:
-            continue
-        if isinstance(owner, nn.Module):
-            module = paths.get(type(owner), module)
-        if "/prunus/graph/" not in file:
-            line = f"{file}:{number}"
+        module = paths.get(id(frame.f_locals.get("self")), module)
+        file = frame.f_code.co_filename
+        if "/torch/" not in file and "/prunus/graph/" not in file:
+            place = f"{file}:{number}"
     text = next(iter(str(error).strip().splitlines()), type(error).__name__)
-    return Mismatch(f"the code does not run at another width: {text[:160]}", module, line)
+    return Mismatch(f"the code does not run at another width: {text[:160]}", module, place)
 
 
 def _blamed(written: list[Mark], wrong: Mismatch) -> list[Mark]:
-    """Return the written sizes to blame: those at the very line, else in the module, else around it, else all."""
-    tests: list[Callable[[Mark], bool]] = [
-        lambda mark: bool(wrong.line) and mark.line == wrong.line,
-        lambda mark: bool(wrong.module) and mark.module == wrong.module,
-        lambda mark: bool(wrong.module) and mark.module.startswith(wrong.module.rpartition(".")[0]),
-    ]
-    for test in tests:
-        if found := [mark for mark in written if test(mark)]:
-            lines = {mark.line for mark in found}
-            return [mark for mark in written if mark.line in lines]  # the same code does the same elsewhere
-    return written
+    """Return the written sizes at the very line, else those of the innermost module around it that has some.
+
+    The same line does the same in every module that runs it.
+    """
+    found = [mark for mark in written if wrong.line and mark.line == wrong.line]
+    path = wrong.module
+    while not found and path:
+        found = [mark for mark in written if mark.module == path]
+        path = path.rpartition(".")[0]
+    lines = {mark.line for mark in found}
+    return [mark for mark in written if mark.line in lines]
 
 
 def _near(probe: Probe, findings: Findings, place: Mismatch, alive: Tensor) -> Tensor:
-    """Return the ids left out that reach the operator, else its module, else all of them."""
+    """Return the channels left out that reach the line, else its modules, else all of them: whole classes of ids."""
+    roots = torch.from_numpy(findings.ids.classes())
     for ids in _reaching(probe, place):
         gone = ids[~alive[ids]]
         if gone.numel():
-            roots = torch.from_numpy(findings.ids.classes())
-            layer = torch.isin(roots, roots[ids])
-            return (layer & (torch.arange(roots.numel()) != NONE)).nonzero().flatten()
-    return torch.arange(1, findings.ids.count)
+            families = _families(probe, roots[gone], roots)
+            return families[families != NONE]
+    return (~alive).nonzero().flatten()
+
+
+def _families(probe: Probe, gone: Tensor, roots: Tensor) -> Tensor:
+    """Return all ids of the tensors' dimensions that hold one of the classes `gone`."""
+    found = [ids for ids in probe.slots.values() if bool(torch.isin(roots[ids], gone).any())]
+    return torch.unique(torch.cat(found)) if found else gone
 
 
 def _reaching(probe: Probe, place: Mismatch) -> Iterator[Tensor]:
-    for reading in probe.readings:
-        nodes = list(all_nodes(reading.program.graph_module))
-        here = [node for node in nodes if node.name == place.node]
-        inputs = [source for node in here for source in node.all_input_nodes]
-        same = [node for node in nodes if place.module and module_path(node) == place.module]
-        for group in (inputs + here, same):
-            labels = [label for node in group for label in flat(reading.labels.get(node))]
-            found = [axis.ids for label in labels if isinstance(label, Label) for axis in label.axes.values()]
-            if found:
-                yield torch.cat(found)
+    nodes = [(reading, node) for reading in probe.readings for node in all_nodes(reading.program.graph_module)]
+    here = [(r, n) for r, n in nodes if (n.name == place.node if place.node else place.line and line(n) == place.line)]
+    kinds = {path: type(module) for path, module in probe.model.named_modules(remove_duplicate=False)}
+    kind = kinds.get(place.module)
+    modules = {path for path in kinds if path and kinds[path] is kind} or {module_path(node) for _, node in here}
+    here = [(r, n) for r, n in here if place.node or any(_within(module_path(n), path) for path in modules)]
+    inside = [(r, n) for r, n in nodes if any(_within(module_path(n), path) for path in modules)]
+    for group in (here, inside):
+        labels = [
+            label
+            for reading, node in group
+            for other in (node, *node.all_input_nodes)
+            for label in flat(reading.labels.get(other))
+        ]
+        found = [axis.ids for label in labels if isinstance(label, Label) for axis in label.axes.values()]
+        if found:
+            yield torch.cat(found)
+
+
+def _within(path: str, outer: str) -> bool:
+    return bool(outer) and (path == outer or path.startswith(f"{outer}."))
 
 
 def _whole_classes(findings: Findings, ids: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from prunus.graph.call import Call
 from prunus.graph.labels import Axis, Label
-from prunus.graph.rules.table import rule
+from prunus.graph.rules.table import POINTWISE, rule
 
 PROBES = (2.0, -3.0)  # stand for "anything but zero"; of both signs, for clamp, minimum and their like
 
@@ -16,7 +16,7 @@ PROBES = (2.0, -3.0)  # stand for "anything but zero"; of both signs, for clamp,
 @rule("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "native_dropout")
 @rule("relu", "relu6", "hardtanh", "hardswish", "hardsigmoid", "silu", "mish", "gelu", "selu", "celu", "elu")
 @rule("leaky_relu", "log_sigmoid", "softplus", "where", "masked_fill", "clamp", "clip", "clamp_min", "clamp_max")
-@rule("rsub", "type_as", "to", "_to_copy", "square", "float_power", "copy", "fill")
+@rule("rsub", "type_as", "to", "_to_copy", "square", "float_power", "copy", "fill", POINTWISE)
 def elementwise(call: Call) -> Any:
     """z = f(x, y, ...), shapes broadcast: unite the channels; whether zero stays zero is seen by running f on zero."""
     operands = call.labels
@@ -45,13 +45,16 @@ def _joined(call: Call, operands: list[Label], dim: int, size: int) -> Axis | No
 
 def _sources(call: Call, operands: list[Label], dim: int, size: int) -> Tensor:
     """Return 0 where the result is zero when the channel's producers are, else this node's number."""
-    columns = [_nonzero(label, dim, size) for label in operands]
-    table = torch.stack([torch.as_tensor(column).expand(size) for column in columns])
-    patterns, index = torch.unique(table, dim=1, return_inverse=True)
+    old = torch.stack([_source(label, dim, size) for label in operands])
+    table = torch.stack([_nonzero(label, dim, size).expand(size) for label in operands])
+    if bool((table == table[:, :1]).all()):  # mostly all channels are in the same state
+        patterns, index = table[:, :1], torch.zeros(size, dtype=torch.long)
+    else:
+        patterns, index = torch.unique(table, dim=1, return_inverse=True)
     kept = [keeps_zero(call, operands, tuple(pattern)) for pattern in patterns.T.tolist()]
     result = torch.where(torch.tensor(kept)[index], 0, call.number)
-    old = torch.stack([_source(label, dim, size) for label in operands]).amax(0)
-    return torch.where((result != 0) & (old != 0), old, result)
+    worst = old.amax(0)
+    return torch.where((result != 0) & (worst != 0), worst, result)
 
 
 def _nonzero(label: Label, dim: int, size: int) -> Tensor:
@@ -69,13 +72,20 @@ def _source(label: Label, dim: int, size: int) -> Tensor:
     return axis.source
 
 
+def _probes(dtype: torch.dtype) -> tuple[float, ...]:
+    if dtype == torch.bool:
+        return (1.0, 0.0)
+    return PROBES if dtype.is_signed else (2.0, 3.0)
+
+
 def keeps_zero(call: Call, operands: list[Label], nonzero: tuple[bool, ...]) -> bool:
     """Run the operator on zeros (and on probes where an operand is something else): is the result zero?"""
-    probes = [PROBES if flag else (0.0,) for flag in nonzero]
-    for values in itertools.product(*probes):
+    dtypes = [call.dtypes[id(label)] for label in operands]
+    choices = [_probes(dtype) if flag else (0.0,) for flag, dtype in zip(nonzero, dtypes, strict=True)]
+    for values in itertools.product(*choices):
         stand_in = {
-            id(label): torch.full((1,), value).to(call.dtypes[id(label)])
-            for label, value in zip(operands, values, strict=True)
+            id(label): torch.full((1,), value, dtype=dtype)
+            for label, value, dtype in zip(operands, values, dtypes, strict=True)
         }
         try:
             result = call.run(lambda label, stand_in=stand_in: stand_in[id(label)].clone())

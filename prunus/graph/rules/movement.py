@@ -1,7 +1,7 @@
 """Operators that only move data: they are run on labels instead of numbers."""
 
-import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -23,9 +23,8 @@ INDEXED = frozenset({"aten::index", "aten::index_select", "aten::gather", "aten:
     "flip",
     "rot90",
     "stack",
-    "cat",
 )
-@rule("concat", "concatenate", "hstack", "vstack", "column_stack", "pixel_unshuffle")
+@rule("hstack", "vstack", "column_stack", "pixel_unshuffle")
 @rule("unfold", "meshgrid", "diagonal", "view_as", "reshape_as", "adjoint")
 def move(call: Call) -> Any:
     """Run the operator on the ids of each dimension that holds channels, and see where they come to lie."""
@@ -46,11 +45,34 @@ def _run(call: Call, dim: int, field: str) -> list[Tensor]:
 
 
 def _put(call: Call, axes: dict[int, Axis], dim: int, axis: Axis) -> None:
+    """Where two channel dimensions become one, the finer one stays and the other is frozen."""
     if dim in axes:
-        call.freeze(axis, "two channel dimensions become one")
-        call.freeze(axes.pop(dim), "two channel dimensions become one")
-        return
+        first, second = sorted((axes[dim], axis), key=lambda one: torch.unique(one.ids).numel())
+        call.freeze(first, "two channel dimensions become one")
+        axis = second
     axes[dim] = axis
+
+
+@rule("cat", "concat", "concatenate")
+def concatenate(call: Call) -> Any:
+    """Run on ids; dimensions that hold no channels and are not joined are left out."""
+    shape = call.shapes[0]
+    along = call.arg(1, "dim", 0) % len(shape)
+    held = {dim for label in call.labels for dim in label.axes}
+    labels = [label for label in call.labels if len(label.shape) == len(shape)]
+    axes: dict[int, Axis] = {}
+    for dim in sorted(held):
+        parts = []
+        for field in ("ids", "source"):
+            rows = []
+            for label in labels:
+                sizes = [n if d in (dim, along) else 1 for d, n in enumerate(label.shape)]
+                rows.append(label.expanded(dim, field, sizes))
+            parts.append(torch.cat(rows, along))
+        placed = call.place(*parts)
+        if placed is not None:
+            _put(call, axes, *placed)
+    return Label(shape, axes)
 
 
 @rule("pixel_shuffle")
@@ -79,9 +101,16 @@ def channel_shuffle(call: Call) -> Any:
 @rule("view", "reshape", "_unsafe_view", "flatten", "unflatten", "_reshape_alias")
 def view(call: Call) -> Any:
     """Data movement; sizes that the code wrote down, rather than left to be inferred, must still be right."""
-    if call.name in ("aten::view", "aten::_unsafe_view"):  # labels are strided otherwise than the values
-        call = dataclasses.replace(call, target=torch.ops.aten.reshape.default)
-    result: Label = move(call)
+    value: Label = call.args[0]
+    axes: dict[int, Axis] = {}
+    for dim, axis in value.axes.items():
+        (start, end), (first, last) = _block(value.shape, call.shapes[0], dim)
+        small = Label(value.shape[start:end], {dim - start: axis})
+        parts = (small.expanded(dim - start, f).reshape(call.shapes[0][first:last]) for f in ("ids", "source"))
+        placed = call.place(*parts)
+        if placed is not None:
+            _put(call, axes, placed[0] + first, placed[1])
+    result = Label(call.shapes[0], axes)
     if call.name == "aten::flatten":
         return result
     sizes = call.arg(2, "sizes") if call.name == "aten::unflatten" else call.arg(1, "size", call.kwargs.get("shape"))
@@ -91,6 +120,22 @@ def view(call: Call) -> Any:
         if not (inferred and written == -1):
             call.written(axis)
     return result
+
+
+def _block(shape: Sequence[int], new: Sequence[int], dim: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return the ranges of dimensions, before and after, of the smallest part with `dim` that is reshaped by itself."""
+    i = j = 0
+    while True:
+        start, first = i, j
+        left, right = shape[i], new[j] if j < len(new) else 1
+        i, j = i + 1, min(j + 1, len(new))
+        while left != right:
+            if left < right:
+                left, i = left * shape[i], i + 1
+            else:
+                right, j = right * new[j], j + 1
+        if i > dim:
+            return (start, i), (first, j)
 
 
 @rule("expand", "expand_as", "broadcast_to")

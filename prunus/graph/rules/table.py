@@ -8,6 +8,7 @@ import torch
 from prunus.graph.call import Call
 
 Rule = Callable[[Call], Any]
+POINTWISE = "tag::pointwise"  # stands for all operators that torch tags so
 _RULES: dict[str, Rule] = {}
 
 
@@ -25,13 +26,9 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
 def find(name: str, target: Any) -> Rule:
     """Return the rule of an operator: its own, the one of its in-place twin, else the element-wise rule if torch
     tags it as such, else the refusal."""
-    from prunus.graph.rules.elementwise import elementwise
-
     if name in _RULES:
         return _RULES[name]
-    if torch.Tag.pointwise in getattr(target, "tags", ()):
-        return elementwise
-    return unknown
+    return _RULES[POINTWISE] if torch.Tag.pointwise in getattr(target, "tags", ()) else unknown
 
 
 def unknown(call: Call) -> Any:
