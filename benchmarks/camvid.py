@@ -14,7 +14,6 @@ import json
 import shlex
 import statistics
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -45,10 +44,24 @@ def overrides(options: argparse.Namespace, seed: int, output: str) -> list[str]:
     return [f"{key}={value}" for key, value in chosen.items()] + options.override
 
 
+def train(options: argparse.Namespace, seed: int, folder: Path) -> None:
+    """Do one run, or what is left of it; note this process's own seconds in each stage."""
+    recipe = load(Recipe, HERE.parent / "recipes/camvid_erfnet.yaml", overrides(options, seed, str(folder)))
+    stages: list[tuple[str, float]] = []
+    watch = Watch(
+        stage=lambda text: stages.append((text, time.process_time())), epoch=lambda record: print(record, flush=True)
+    )
+    prunus.run(recipe, watch=watch)
+    spent = {text: end - begin for (text, begin), (_, end) in itertools.pairwise(stages) if "training" in text}
+    (folder / "cpu_seconds.json").write_text(json.dumps(spent), encoding="utf-8")
+
+
 def figures(folder: Path, seed: int) -> dict[str, object]:
     """Return the figures of one run."""
     found = records.read(folder)
     result: dict[str, object] = {"seed": seed}
+    if (folder / "cpu_seconds.json").exists():
+        result["cpu_seconds"] = json.loads((folder / "cpu_seconds.json").read_text(encoding="utf-8"))
     for record in found:
         if isinstance(record, records.EvaluationRecord):
             result[record.model] = dataclasses.asdict(record)
@@ -88,28 +101,20 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--runs", type=Path, default=Path("runs/camvid"), help="folder of the runs, a seed each")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="float32")
     parser.add_argument("--out", type=Path, default=HERE / "results")
     parser.add_argument("--override", nargs="*", default=[], help="further key=value of the recipe")
     options = parser.parse_args()
     runs = []
-    with tempfile.TemporaryDirectory() as folder:
-        for seed in options.seeds:
-            recipe = load(
-                Recipe, HERE.parent / "recipes/camvid_erfnet.yaml", overrides(options, seed, f"{folder}/{seed}")
-            )
-            stages: list[tuple[str, float]] = []
-            watch = Watch(
-                stage=lambda text, stages=stages: stages.append((text, time.process_time())),
-                epoch=lambda record: print(record, flush=True),
-            )
-            runs.append(figures(prunus.run(recipe, watch=watch), seed))
-            runs[-1]["cpu_seconds"] = {
-                text: end - begin for (text, begin), (_, end) in itertools.pairwise(stages) if "training" in text
-            }
-            runs[-1]["narrow_vs_wide"] = ratios(runs[-1])
-            print(json.dumps(runs[-1]["narrow_vs_wide"]), flush=True)
+    for seed in options.seeds:
+        folder = options.runs / str(seed)
+        if not (folder / "report.html").exists():
+            train(options, seed, folder)
+        runs.append(figures(folder, seed))
+        runs[-1]["narrow_vs_wide"] = ratios(runs[-1])
+        print(json.dumps(runs[-1]["narrow_vs_wide"]), flush=True)
     compared = [run["narrow_vs_wide"] for run in runs]
     mean = {key: statistics.mean(item[key] for item in compared) for key in compared[0]}  # type: ignore[index,union-attr]
     command = shlex.join(["python", "benchmarks/camvid.py", *sys.argv[1:]]).replace(options.root, "DATA")
