@@ -23,10 +23,31 @@ from prunus.train.interrupt import InterruptedTrainingError
 DESCRIPTION = """Grow wide, ship narrow: train a wide network, get back the smallest one that does the job.
 
   prunus recipes                                   what can be run
-  prunus run recipes/street_erfnet.yaml            train, shrink, export, measure, report
-  prunus run recipes/camvid_erfnet.yaml data.root=/data/camvid train.epochs=100
+  prunus run street_erfnet train.epochs=3          train, shrink, export, measure, report
+  prunus run camvid_erfnet data.root=/data/camvid  on your data
   prunus trace torchvision.models:resnet18         what could be removed from a network
 """
+SHIPPED = Path(__file__).parent / "recipes"
+EPILOG = """exit codes: 0 done; 1 refused or failed, the reason is on stderr; 2 the command line is wrong;
+130 and 143 interrupted (Ctrl-C, SIGTERM): a checkpoint is written, the same command goes on from there
+"""
+EXAMPLES = {
+    "run": """A recipe is a YAML file, or the name of one that comes with Prunus. What it says can be overridden:
+
+  prunus run street_erfnet
+  prunus run my.yaml shrink.budget.macs=0.3 train.epochs=50 output=runs/third
+
+The folder of the run (runs/NAME) holds report.html, narrow.onnx, checkpoints and records. A run that was
+interrupted goes on by the same command.""",
+    "trace": """  prunus trace torchvision.models:resnet18
+  prunus trace my.networks:Net --set num_classes=19 --shape 1,3,512,1024""",
+    "export": """  prunus export torchvision.models:resnet18 --output resnet18.onnx
+  prunus export my.networks:Net --set num_classes=19 --backend openvino""",
+    "bench": """  prunus bench wide=runs/street/wide.onnx narrow=runs/street/narrow.onnx --shape 3,128,256
+  prunus bench torchvision.models:resnet18 torchvision.models:resnet34 --backends onnxruntime,openvino""",
+    "report": "  prunus report runs/street_erfnet",
+    "recipes": "  prunus recipes",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -75,17 +96,20 @@ def _terminable() -> Iterator[None]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="prunus", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="prunus", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def add(name: str, function: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
-        command = commands.add_parser(name, help=text, description=text)
+        layout = argparse.RawDescriptionHelpFormatter
+        command = commands.add_parser(
+            name, help=text, description=f"{text}.", epilog=EXAMPLES[name], formatter_class=layout
+        )
         command.set_defaults(command=function)
         return command
 
-    run = add("run", _run, "Run a recipe; keys can be overridden: train.epochs=3 shrink.budget.macs=0.3")
-    run.add_argument("recipe", type=Path, help="a YAML file; `prunus recipes` lists those at hand")
+    run = add("run", _run, "Run a recipe: train, shrink to the budget, export, measure, report")
+    run.add_argument("recipe", help="a YAML file, or a name that `prunus recipes` lists")
     run.add_argument("overrides", nargs="*", metavar="key=value", help="dotted path into the recipe, and a value")
 
     trace = add("trace", _trace, "Say which channels of a network can be removed, exactly or not at all, and why")
@@ -111,7 +135,7 @@ def _parser() -> argparse.ArgumentParser:
     report = add("report", _report, "Write report.html anew from a run's records, and print its table")
     report.add_argument("folder", type=Path, help="the folder of a run")
 
-    add("recipes", _recipes, "List the recipes that lie in ./recipes")
+    add("recipes", _recipes, "List the recipes that come with Prunus, and those in ./recipes")
     return parser
 
 
@@ -127,7 +151,7 @@ def _run(options: argparse.Namespace) -> None:
 
     console = Console()
     display = Display(console)
-    chosen = recipe.load(pipeline.Recipe, options.recipe, options.overrides)
+    chosen = recipe.load(pipeline.Recipe, _found(options.recipe), options.overrides)
     watch = pipeline.Watch(stage=display.stage, epoch=display.epoch, step=display.step)
     with display.live():
         folder = pipeline.run(chosen, watch=watch)
@@ -188,12 +212,18 @@ def _report(options: argparse.Namespace) -> None:
 
 
 def _recipes(options: argparse.Namespace) -> None:
-    found = sorted(Path("recipes").glob("*.yaml"))
-    if not found:
-        raise RecipeError(f"there is no recipe in {Path('recipes').absolute()}: stand in the project's folder")
-    for path in found:
-        first = path.read_text(encoding="utf-8").splitlines()[0]
-        Console().print(f"{path}  {first.removeprefix('#').strip()}", highlight=False, soft_wrap=True)
+    shipped = sorted(SHIPPED.glob("*.yaml"))
+    known = {path.resolve() for path in shipped}
+    own = [path for path in sorted(Path("recipes").glob("*.yaml")) if path.resolve() not in known]
+    for name, path in [*((path.stem, path) for path in shipped), *((str(path), path) for path in own)]:
+        first = path.read_text(encoding="utf-8").partition("\n")[0]
+        Console().print(f"{name}  {first.removeprefix('#').strip()}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _found(recipe: str) -> Path:
+    """Return the file that `recipe` names: a path, or the name of one that comes with Prunus."""
+    shipped = SHIPPED / f"{recipe}.yaml"
+    return shipped if not Path(recipe).is_file() and shipped.is_file() else Path(recipe)
 
 
 def _shape(text: str) -> tuple[int, ...]:

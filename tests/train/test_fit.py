@@ -167,14 +167,11 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_checkpoint(tmp_path):
     assert all(parameter.isfinite().all() for parameter in again.model.parameters())
 
 
-def test_the_same_seed_gives_the_same_training(tmp_path):
-    first, second, other = (fitted(tmp_path / name, seed=seed) for name, seed in (("a", 1), ("b", 1), ("c", 2)))
-    assert first.plan == second.plan
-    pairs = zip(first.model.state_dict().values(), second.model.state_dict().values(), strict=True)
-    assert all(torch.equal(a, b) for a, b in pairs)
-    losses = [[record.loss for record in records(tmp_path / name, EpochRecord)] for name in "abc"]
-    assert losses[0] == losses[1] != losses[2]
-    assert other.seconds > 0
+def test_another_seed_gives_another_training(tmp_path):  # the same seed: test_interrupt.py
+    for seed in (1, 2):
+        fitted(tmp_path / str(seed), seed=seed, controller=None, name="wide", epochs=1)
+    first, second = (records(tmp_path / name, EpochRecord)[0].loss for name in "12")
+    assert first != second
 
 
 def test_the_model_handed_in_is_not_cut(tmp_path):

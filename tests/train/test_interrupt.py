@@ -58,14 +58,12 @@ def undisturbed(tmp_path_factory):
 @pytest.mark.parametrize(
     ("name", "step"),
     [
-        ("wide", 1),
         ("wide", 6),
         ("narrow", 2),  # before the first pressure
         ("narrow", STEPS),  # between the last step of an epoch and its end
         ("narrow", STEPS + 2),  # under pressure
         ("narrow", 2 * STEPS),  # after the last step before a cut
         ("narrow", 2 * STEPS + 1),  # cut once
-        ("narrow", 4 * STEPS - 1),
     ],
 )
 def test_an_interrupted_training_goes_on_bit_by_bit(tmp_path, undisturbed, name, step):

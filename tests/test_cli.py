@@ -1,0 +1,159 @@
+"""The command line as a user and a script see it: exit codes, messages, signals."""
+
+import os
+import signal
+
+import pytest
+import tiny
+
+from prunus import cli
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """Stand in a folder that holds the tiny recipe."""
+    tiny.write_recipe(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def prunus(capsys, *arguments):
+    """Run the command line in this process; return its exit code, output and errors."""
+    code = cli.main(arguments)
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+# ---------------------------------------------------------------- help, usage
+
+
+def test_the_help_teaches(capsys):
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(["--help"])
+    text = capsys.readouterr().out
+    assert exit_.value.code == 0
+    for name in ("run", "trace", "export", "bench", "report", "recipes"):
+        assert f"\n    {name} " in text
+    assert "prunus run street_erfnet train.epochs=3" in text
+    assert "exit codes" in text
+
+
+@pytest.mark.parametrize("name", ["run", "trace", "export", "bench", "report", "recipes"])
+def test_every_command_has_help_with_an_example(capsys, name):
+    with pytest.raises(SystemExit) as exit_:
+        cli.main([name, "--help"])
+    assert exit_.value.code == 0
+    assert f"\n  prunus {name}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [[], ["grow"], ["run"], ["bench", "a.onnx", "--threads", "many"]])
+def test_a_wrong_command_line_exits_with_2(capsys, arguments):
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(arguments)
+    assert exit_.value.code == 2
+    assert "usage: prunus" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["train.epoch=3"], ["`train.epoch`", "epochs"]),
+        (["train.epochs=many"], ["`train.epochs`"]),
+        (["data.class_path=prunus.data.CamVidData", "data.root=nowhere"], ["nowhere", "train.txt"]),
+        (["data.class_path=prunus.data.CamVidData"], ["root"]),
+        (["shrink.budget.macs=0.0001"], ["smallest reachable is macs"]),
+        (["output=tiny.yaml/run"], ["not writable"]),
+        (["train.device=abacus"], ["train.device"]),
+        (["nonsense"], ["key.path=value"]),
+    ],
+    ids=["unknown key", "wrong type", "no data", "no root", "budget", "output", "device", "no key"],
+)
+def test_bad_input_exits_with_1_and_says_where(here, capsys, overrides, expected):
+    code, _, errors = prunus(capsys, "run", "tiny.yaml", *overrides)
+    assert code == 1
+    assert errors.startswith("prunus: ")
+    assert "Traceback" not in errors
+    for text in expected:
+        assert text in errors.replace("\n", " ")
+
+
+def test_no_such_recipe(here, capsys):
+    code, _, errors = prunus(capsys, "run", "stret_erfnet")
+    assert code == 1
+    assert "stret_erfnet" in errors and "prunus recipes" in errors
+
+
+def test_a_key_of_the_file_is_named_with_its_line(here, capsys):
+    path = here / "tiny.yaml"
+    path.write_text(path.read_text().replace("report_samples", "report_sample"))
+    code, _, errors = prunus(capsys, "run", "tiny.yaml")
+    line = 1 + path.read_text().splitlines().index("report_sample: 1")
+    assert code == 1
+    assert f"tiny.yaml, line {line}" in errors and "report_samples" in errors
+
+
+def test_an_error_of_the_system_is_no_traceback(here, capsys, monkeypatch):
+    def full(*arguments, **settings):
+        raise OSError(28, "No space left on device", "narrow.onnx")
+
+    monkeypatch.setattr("prunus.pipeline.run", full)
+    code, _, errors = prunus(capsys, "run", "tiny.yaml")
+    assert code == 1
+    assert "No space left on device: 'narrow.onnx'" in errors
+
+
+# ---------------------------------------------------------------- commands
+
+
+def test_recipes_lists_each_with_its_first_line(here, capsys):
+    (here / "recipes").mkdir()
+    tiny.write_recipe(here / "recipes")
+    code, output, _ = prunus(capsys, "recipes")
+    assert code == 0
+    assert "recipes/tiny.yaml  A whole run in seconds." in output
+    for name in ("street_erfnet", "camvid_erfnet", "cityscapes_erfnet"):
+        assert any(line.startswith(f"{name}  ") and len(line) > len(name) + 20 for line in output.splitlines())
+
+
+def test_export_writes_a_file_that_bench_times(here, capsys):
+    code, output, _ = prunus(
+        capsys, "export", "tiny:TinySegmenter", "--shape", "1,3,16,32", "--set", "num_classes=3", "--output", "a.onnx"
+    )
+    assert code == 0
+    assert "a.onnx: equal to PyTorch" in output and (here / "a.onnx").is_file()
+    code, output, _ = prunus(capsys, "bench", "one=a.onnx", "--shape", "3,16,32", "--repeats", "2")
+    assert code == 0
+    assert "one" in output and "median ms" in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["trace", "tiny"], "module:callable"),
+        (["trace", "no.such.module:net"], "cannot be imported"),
+        (["trace", "tiny:Nothing"], "has no Nothing"),
+        (["trace", "tiny:TinySegmenter"], "--set key=value"),
+        (["trace", "tiny:example"], "returns a Tensor"),
+        (["trace", "tiny:TinySegmenter", "--set", "num_classes"], "key=value"),
+        (["trace", "tiny:TinySegmenter", "--set", "num_classes=3", "--shape", "1,3,big"], "--shape"),
+        (["trace", "tiny:TinySegmenter", "--set", "num_classes=3", "--shape", "1,5,16,32"], "channels"),
+        (["bench", "missing.onnx"], "missing.onnx"),
+        (["bench", "missing.onnx", "--backends", "onnxruntim"], "onnxruntime"),
+        (["report", "nowhere"], "not the folder of a run"),
+    ],
+)
+def test_each_command_refuses_readably(here, capsys, arguments, expected):
+    code, _, errors = prunus(capsys, *arguments)
+    assert code == 1
+    assert errors.startswith("prunus: ") and expected in errors
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_outside_training_a_signal_ends_the_run_with_its_code(here, capsys, monkeypatch, number, code):
+    monkeypatch.setattr("prunus.pipeline.run", lambda *ignored, **settings: os.kill(os.getpid(), number))
+    before = signal.getsignal(signal.SIGTERM)
+    assert prunus(capsys, "run", "tiny.yaml")[0] == code
+    assert signal.getsignal(signal.SIGTERM) is before

@@ -1,0 +1,125 @@
+"""Every recipe that comes with Prunus loads, says what it is, and trains on a tiny tree or tiny scenes."""
+
+import importlib.resources
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from prunus import pipeline, recipe
+from prunus.budget import Budget
+from prunus.pipeline import stages
+from prunus.records import EpochRecord, Recorder, read
+
+RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
+SMALL = ["data.size=[32, 64]", "train.batch_size=2", "train.epochs=1", "train.num_workers=0", "train.device=cpu"]
+STREET = ["data.num_train=4", "data.num_validation=2", "data.num_test=2"]
+
+
+def write_pair(image, mask, num_values):
+    """Write noise as an image and all values as a mask, 64 x 32."""
+    for path in (image, mask):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 64, 3), np.uint8)).save(image)
+    Image.fromarray((np.arange(32 * 64).reshape(32, 64) // 8 % num_values).astype(np.uint8)).save(mask)
+
+
+def camvid(root):
+    for split in ("train", "val", "test"):
+        names = [(f"{split}/{i}.png", f"{split}annot/{i}.png") for i in range(2)]
+        for image, mask in names:
+            write_pair(root / image, root / mask, 12)
+        (root / f"{split}.txt").write_text("".join(f"{image} {mask}\n" for image, mask in names))
+
+
+def cityscapes(root):
+    for split, city in (("train", "ulm"), ("train", "jena"), ("val", "bonn")):
+        stem = f"{city}_000000_000001"
+        mask = root / "gtFine" / split / city / f"{stem}_gtFine_labelIds.png"
+        write_pair(root / "leftImg8bit" / split / city / f"{stem}_leftImg8bit.png", mask, 34)
+
+
+TREES = {"prunus.data.CamVidData": camvid, "prunus.data.CityscapesData": cityscapes}
+
+
+def loaded(path, tmp_path, *overrides):
+    """Load a recipe, its data the tiny tree that its reader expects."""
+    tree = TREES.get(recipe.resolve(pipeline.Recipe, path)["data"]["class_path"])
+    data = STREET
+    if tree is not None:
+        tree(tmp_path / "data")
+        data = [f"data.root={tmp_path / 'data'}"]
+    return recipe.load(pipeline.Recipe, path, [*data, f"output={tmp_path / 'run'}", *overrides])
+
+
+def test_the_three_recipes_are_there_and_come_with_the_package():
+    assert {path.stem for path in RECIPES} >= {"street_erfnet", "camvid_erfnet", "cityscapes_erfnet"}
+    shipped = importlib.resources.files("prunus") / "recipes"
+    assert {path.name for path in RECIPES} == {path.name for path in shipped.iterdir()}
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_its_first_line_says_what_it_is_and_its_name_is_its_file(path):
+    first = path.read_text().splitlines()[0]
+    assert first.startswith("# ") and len(first) > 40
+    assert recipe.resolve(pipeline.Recipe, path)["name"] == path.stem
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_it_trains(path, tmp_path):
+    chosen = loaded(path, tmp_path, *SMALL, "model.width_multiplier=0.5")
+    task, inputs = chosen.task.bind(chosen.data), chosen.data.train()[0][0][None]
+    run = stages.Run(
+        recipe=chosen,
+        folder=tmp_path / "run",
+        recorder=Recorder(tmp_path / "run"),
+        task=task,
+        inputs=inputs,
+        watch=pipeline.Watch(),
+    )
+    fitted = stages.train(run, "narrow", None, chosen.shrink)
+    (epoch,) = [record for record in read(tmp_path / "run") if isinstance(record, EpochRecord)]
+    assert 0 < epoch.loss < 10
+    wide = stages.build_wide(run)
+    assert sum(p.numel() for p in fitted.model.parameters()) < sum(p.numel() for p in wide.parameters())
+    assert fitted.model.eval()(inputs).shape == (1, len(chosen.data.class_names), 32, 64)
+
+
+def test_cityscapes_is_the_published_regime(tmp_path):
+    chosen = loaded(next(path for path in RECIPES if path.stem == "cityscapes_erfnet"), tmp_path)
+    assert chosen.data.size == (512, 1024)
+    assert (chosen.data.augmentation.flip, chosen.data.augmentation.shift) == (0.5, 2)
+    assert (chosen.encoder_stage.task.class_weight_offset, chosen.task.class_weight_offset) == (1.2, 1.10)
+    for train in (chosen.encoder_stage.train, chosen.train):
+        assert (train.epochs, train.batch_size, train.schedule, train.power) == (150, 6, "poly", 0.9)
+        assert (train.optimizer.name, train.optimizer.learning_rate) == ("adam", 5e-4)
+        assert train.optimizer.weight_decay == 1e-4
+    assert chosen.shrink.budget == Budget(macs=0.4, multiple_of=8)
+    # void counts for nothing: a mask of void alone gives no loss
+    task = chosen.task.bind(chosen.data)
+    void = torch.full((1, 8, 8), chosen.data.ignore_index)
+    assert task.loss(torch.randn(1, 19, 8, 8), void) == 0
+
+
+def test_the_encoder_stage_of_cityscapes_trains_on_masks_sampled_down(tmp_path):
+    path = next(path for path in RECIPES if path.stem == "cityscapes_erfnet")
+    small = [item.replace("train.", "encoder_stage.train.") for item in SMALL]
+    chosen = loaded(path, tmp_path, *small, "model.width_multiplier=0.5")
+    run = stages.Run(
+        recipe=chosen,
+        folder=tmp_path / "run",
+        recorder=Recorder(tmp_path / "run"),
+        task=chosen.task.bind(chosen.data),
+        inputs=chosen.data.train()[0][0][None],
+        watch=pipeline.Watch(),
+    )
+    encoder = stages.train_encoder(run, chosen.encoder_stage)
+    stages.build_wide(run).get_submodule("encoder").load_state_dict(encoder)
+
+
+def test_camvid_is_at_full_size_with_the_full_regime(tmp_path):
+    chosen = loaded(next(path for path in RECIPES if path.stem == "camvid_erfnet"), tmp_path)
+    assert chosen.data.size == (360, 480)
+    assert (chosen.train.epochs, chosen.train.batch_size, chosen.task.class_weight_offset) == (150, 6, 1.10)
