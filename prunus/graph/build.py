@@ -1,6 +1,6 @@
 """Number the channel groups that a walk has found, and say what is known of each."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from prunus.graph.attributes import Binding
 from prunus.graph.call import Factor, Findings, Kind
 from prunus.graph.cost import CostModel, Term
-from prunus.graph.groups import Attribute, ChannelGroups, Role, Slot
+from prunus.graph.groups import Attribute, ChannelGroups, Reason, Role, Slot
 from prunus.graph.ids import NONE
 from prunus.graph.state import Slots, canonical_paths
 
@@ -27,20 +27,28 @@ def build(
     count = int(group_of.max()) + 1
     found = _slots(model, slots, findings, group_of)
     refused, approximate = torch.zeros(count, dtype=torch.bool), torch.zeros(count, dtype=torch.bool)
-    reasons: dict[int, dict[str, None]] = {}
-    for mark in findings.marks:
-        groups = torch.unique(group_of[mark.ids])
+    told = []
+    for text, is_refusal, ids in _by_reason(findings):
+        groups = torch.unique(group_of[ids])
         groups = groups[groups >= 0]
-        (approximate if mark.kind is Kind.APPROXIMATE else refused)[groups] = True
-        for group in groups.tolist():
-            reasons.setdefault(group, {})[mark.reason] = None
-    _refuse_whole(found, refused, reasons)
+        (refused if is_refusal else approximate)[groups] = True
+        told.append(Reason(text, groups, is_refusal))
     layers, names = _layers(found, count)
-    _refuse_unmade(layers, refused, reasons)
+    for text, groups in (*_whole(found), ("no parameter makes it", (layers < 0).nonzero().flatten())):
+        refused[groups] = True
+        told.append(Reason(text, groups, True))
     cost = CostModel(_terms(macs, group_of), _params(model, found))
     attributes = tuple({b.key: Attribute(*b.key, group_of[b.ids]) for b in bound}.values())
-    told = {group: tuple(texts) for group, texts in reasons.items()}
-    return ChannelGroups(found, ~refused & ~approximate, refused, layers, names, told, cost, attributes, notes)
+    return ChannelGroups(found, ~refused & ~approximate, refused, layers, names, tuple(told), cost, attributes, notes)
+
+
+def _by_reason(findings: Findings) -> Iterator[tuple[str, bool, Tensor]]:
+    """Yield each reason once: its text, whether it refuses, and all ids of which it is said."""
+    found: dict[tuple[str, bool], list[Tensor]] = {}
+    for mark in findings.marks:
+        found.setdefault((mark.reason, mark.kind is not Kind.APPROXIMATE), []).append(mark.ids)
+    for (text, refused), ids in found.items():
+        yield text, refused, torch.cat(ids)
 
 
 def numbering(findings: Findings) -> Tensor:
@@ -76,12 +84,12 @@ def _slots(model: nn.Module, slots: Slots, findings: Findings, group_of: Tensor)
     return tuple(found)
 
 
-def _refuse_whole(slots: tuple[Slot, ...], refused: Tensor, reasons: dict[int, dict[str, None]]) -> None:
+def _whole(slots: tuple[Slot, ...]) -> Iterator[tuple[str, Tensor]]:
+    """Yield the groups that are all of a dimension: without them nothing would be left."""
     for slot in slots:
         first = int(slot.groups[0])
         if first >= 0 and bool((slot.groups == first).all()):
-            refused[first] = True
-            reasons.setdefault(first, {})[f"it is all of {slot.path}, dimension {slot.dim}"] = None
+            yield f"it is all of {slot.path}, dimension {slot.dim}", torch.tensor([first])
 
 
 def _layers(slots: tuple[Slot, ...], count: int) -> tuple[Tensor, tuple[str, ...]]:
@@ -94,12 +102,6 @@ def _layers(slots: tuple[Slot, ...], count: int) -> tuple[Tensor, tuple[str, ...
                 layers[fresh] = len(names)
                 names.append(slot.module)
     return layers, tuple(names)
-
-
-def _refuse_unmade(layers: Tensor, refused: Tensor, reasons: dict[int, dict[str, None]]) -> None:
-    for group in (layers < 0).nonzero().flatten().tolist():
-        refused[group] = True
-        reasons.setdefault(group, {})["no parameter makes it"] = None
 
 
 def _terms(macs: list[tuple[str, tuple[Factor, ...]]], group_of: Tensor) -> tuple[Term, ...]:

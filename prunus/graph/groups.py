@@ -2,11 +2,13 @@
 
 import dataclasses
 import enum
+import functools
 
 import torch
 from torch import Tensor
 
 from prunus.graph.cost import CostModel
+from prunus.graph.coverage import Coverage, coverage
 
 
 class Role(enum.StrEnum):
@@ -67,6 +69,21 @@ class Attribute:
     groups: Tensor
 
 
+@dataclasses.dataclass(frozen=True)
+class Reason:
+    """Why groups are refused or approximate.
+
+    Attributes:
+        text: the sentence, with operator and place.
+        groups: those of which it is said, int [n], each once.
+        refused: whether it refuses them.
+    """
+
+    text: str
+    groups: Tensor
+    refused: bool
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class ChannelGroups:
     """All channel groups of a network, as read by `prunus.trace`. Disposable: after an edit, trace again.
@@ -76,7 +93,7 @@ class ChannelGroups:
         exact: bool [num_groups]; zero producers may go without changing the output.
         refused: bool [num_groups]; may not go.
         layers: int [num_groups]; index into `layer_names` of the layer that makes the group's channels first.
-        reasons: why a group is refused or approximate, by group number.
+        told: why groups are refused or approximate.
         cost: MACs and parameters as functions of the groups alive.
         attributes: numbers kept by modules that count channels.
         notes: what the reader of a report should know about the trace itself.
@@ -87,7 +104,7 @@ class ChannelGroups:
     refused: Tensor
     layers: Tensor
     layer_names: tuple[str, ...]
-    reasons: dict[int, tuple[str, ...]]
+    told: tuple[Reason, ...]
     cost: CostModel
     attributes: tuple[Attribute, ...] = ()
     notes: tuple[str, ...] = ()
@@ -100,6 +117,19 @@ class ChannelGroups:
     def removable(self) -> Tensor:
         """Groups that may be removed, exactly or approximately: bool [num_groups]."""
         return ~self.refused
+
+    @functools.cached_property
+    def reasons(self) -> dict[int, tuple[str, ...]]:
+        """Return why each group is refused or approximate, by group number: first what refuses it."""
+        found: dict[int, dict[str, None]] = {}
+        for reason in sorted(self.told, key=lambda reason: not reason.refused):
+            for group in reason.groups.tolist():
+                found.setdefault(group, {})[reason.text] = None
+        return {group: tuple(texts) for group, texts in found.items()}
+
+    def coverage(self) -> Coverage:
+        """Return what can be removed exactly, approximately and not at all, layer by layer, and why."""
+        return coverage(self)
 
     def status(self, group: int) -> Status:
         """Return whether `group` may be removed."""
@@ -146,20 +176,20 @@ class ChannelGroups:
             return new[new != -2]
 
         slots = tuple(dataclasses.replace(slot, groups=left(slot.groups)) for slot in self.slots)
-        refused, told = self.refused[alive].clone(), list(self.reasons.items())
-        reasons = {int(numbers[group]): texts for group, texts in told if alive[group]}
+        refused = self.refused[alive].clone()
+        told = [dataclasses.replace(reason, groups=left(reason.groups)) for reason in self.told]
         for slot in slots:
             first = int(slot.groups[0])
             if first >= 0 and bool((slot.groups == first).all()):
                 refused[first] = True
-                reasons.setdefault(first, (f"it is all of {slot.path}, dimension {slot.dim}",))
+                told.append(Reason(f"it is all of {slot.path}, dimension {slot.dim}", torch.tensor([first]), True))
         return dataclasses.replace(
             self,
             slots=slots,
             exact=self.exact[alive] & ~refused,
             refused=refused,
             layers=self.layers[alive],
-            reasons=reasons,
+            told=tuple(told),
             cost=self.cost.mapped(left),
             attributes=tuple(dataclasses.replace(one, groups=left(one.groups)) for one in self.attributes),
         )

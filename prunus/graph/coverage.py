@@ -1,0 +1,134 @@
+"""`groups.coverage()`: what of a network can be removed exactly, approximately, or not at all, and why."""
+
+import dataclasses
+import io
+from typing import TYPE_CHECKING
+
+import torch
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.table import Table
+from rich.text import Text
+from torch import Tensor
+
+from prunus.graph.cost import Term
+
+if TYPE_CHECKING:  # groups.py builds on this file
+    from prunus.graph.groups import ChannelGroups
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LayerCoverage:
+    """The channels that one layer makes."""
+
+    module: str
+    channels: int
+    exact: int
+    approximate: int
+    refused: int
+    reason: str  # what stands in the way of most of those that are not exact; "" where all are
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Coverage:
+    """What can be removed from a network; prints as a table.
+
+    Attributes:
+        rows: the layers that make channels, in the order of the model.
+        exact_params: share of the parameters that belong to a channel of an exactly removable group, in [0, 1].
+        exact_macs: likewise of the multiply-adds.
+        removable_params: share that belongs to a group that may go, exactly or approximately.
+        removable_macs: likewise of the multiply-adds.
+        notes: what the reader should know about the trace.
+    """
+
+    rows: tuple[LayerCoverage, ...]
+    exact_params: float
+    exact_macs: float
+    removable_params: float
+    removable_macs: float
+    notes: tuple[str, ...]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        reasons = list(dict.fromkeys(row.reason for row in self.rows if row.reason))
+        table = Table("layer", *_NUMBERS, "why", box=None, pad_edge=False)
+        for column in table.columns[1:]:
+            column.justify = "right"
+        for row in self.rows:
+            counts = (row.channels, row.exact, row.approximate, row.refused)
+            why = str(reasons.index(row.reason) + 1) if row.reason else ""
+            table.add_row(row.module, *(str(count) if count else "-" for count in counts), why)
+        yield table
+        yield Text()
+        for number, reason in enumerate(reasons, 1):
+            yield Text(f"{number}  {reason}")
+        yield Text(f"\n{self.summary()}" if reasons else self.summary())
+        yield from (Text(note) for note in self.notes)
+
+    def summary(self) -> str:
+        """Return the totals in one sentence."""
+        return (
+            f"{self.exact_params:.0%} of the parameters and {self.exact_macs:.0%} of the MACs lie in channels that can "
+            f"be removed exactly, {self.removable_params:.0%} and {self.removable_macs:.0%} in channels that can be "
+            "removed at all"
+        )
+
+    def __str__(self) -> str:
+        text = io.StringIO()
+        Console(file=text, width=160).print(self)
+        return text.getvalue()
+
+
+_NUMBERS = ("channels", "exact", "approx.", "refused")
+
+
+def coverage(groups: "ChannelGroups") -> Coverage:
+    """Return what of `groups`' network can be removed, layer by layer."""
+    exact = torch.cat([groups.exact, torch.tensor([False])])
+    removable = torch.cat([groups.removable, torch.tensor([False])])
+    reason_of = _main_reasons(groups)
+    rows: dict[str, LayerCoverage] = {}
+    for slot in groups.unit_slots():
+        inside = slot.groups
+        num_exact, num_removable = int(exact[inside].sum()), int(removable[inside].sum())
+        rows[slot.module] = LayerCoverage(
+            module=slot.module,
+            channels=inside.numel(),
+            exact=num_exact,
+            approximate=num_removable - num_exact,
+            refused=inside.numel() - num_removable,
+            reason=_most_frequent(reason_of[inside[~exact[inside]]], groups),
+        )
+    shares = {
+        f"{name}_{kind}": _share(terms, mask)
+        for name, mask in (("exact", exact), ("removable", removable))
+        for kind, terms in (("params", groups.cost.params), ("macs", groups.cost.macs))
+    }
+    return Coverage(rows=tuple(rows.values()), notes=groups.notes, **shares)
+
+
+def _main_reasons(groups: "ChannelGroups") -> Tensor:
+    """Return the number of the reason of each group that explains most groups, refusals first; -1 where none."""
+    found = torch.full((len(groups) + 1,), -1)
+    order = sorted(range(len(groups.told)), key=lambda i: (groups.told[i].refused, groups.told[i].groups.numel()))
+    for number in order:
+        found[groups.told[number].groups] = number
+    return found
+
+
+def _most_frequent(numbers: Tensor, groups: "ChannelGroups") -> str:
+    told = numbers[numbers >= 0]
+    if not told.numel():
+        return "no operator mixes its channels" if numbers.numel() else ""
+    return groups.told[int(torch.mode(told).values)].text
+
+
+def _share(terms: tuple[Term, ...], mask: Tensor) -> float:
+    """Return which share of a cost lies in at least one channel of the groups in `mask`."""
+    total = kept = 0.0
+    for term in terms:
+        whole = left = float(term.fixed)
+        for factor in term.factors:
+            whole *= factor.numel()
+            left *= int((~mask[factor]).sum())
+        total, kept = total + whole, kept + left
+    return 1 - kept / total if total else 0.0
