@@ -69,4 +69,5 @@ class BoundGroupLasso:
         norms = self.slices.norms() if norms is None else norms
         factors = torch.where(thresholds > 0, group_shrinkage(norms, thresholds), torch.ones_like(norms))
         self.slices.scale_(factors)
+        self.slices.scale_buffers_((factors != 0).to(factors.dtype))  # a running mean decays, but never to zero
         return norms

@@ -13,7 +13,7 @@ def taylor(slices: GroupSlices) -> Tensor:
     eq. 8, over all coupled parameters). Average it over batches.
     """
 
-    def product(parameter: torch.nn.Parameter) -> Tensor:
+    def product(parameter: Tensor) -> Tensor:
         if parameter.grad is None:
             return torch.zeros_like(parameter)
         return parameter.detach() * parameter.grad

@@ -12,9 +12,9 @@ from prunus.graph import ChannelGroups, Role, Slot
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Slice:
-    """One producing dimension of one parameter, with the group of each index (-1: none)."""
+    """One producing dimension of one tensor, with the group of each index (-1: none)."""
 
-    parameter: nn.Parameter
+    parameter: Tensor
     dim: int
     groups: Tensor
 
@@ -45,9 +45,16 @@ def producers(model: nn.Module, groups: ChannelGroups) -> list[tuple[Slot, Tenso
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class GroupSlices:
-    """All slices of a model's parameters that make the channels of its groups."""
+    """All slices of a model that make the channels of its groups.
+
+    Attributes:
+        slices: of parameters; norms and scalings are over these.
+        buffers: of running means that an activation is only zero with (BatchNorm without affine).
+        num_groups: how many groups there are.
+    """
 
     slices: tuple[Slice, ...]
+    buffers: tuple[Slice, ...]
     num_groups: int
 
     @classmethod
@@ -57,14 +64,13 @@ class GroupSlices:
         Raises:
             EditError: the groups were traced on another model, or before an edit.
         """
-        slices = tuple(
-            Slice(tensor, slot.dim, slot.groups.to(tensor.device))
-            for slot, tensor in producers(model, groups)
-            if isinstance(tensor, nn.Parameter)
-        )
-        return cls(slices, len(groups))
+        parameters, buffers = list[Slice](), list[Slice]()
+        for slot, tensor in producers(model, groups):
+            kind = parameters if isinstance(tensor, nn.Parameter) else buffers
+            kind.append(Slice(tensor, slot.dim, slot.groups.to(tensor.device)))
+        return cls(tuple(parameters), tuple(buffers), len(groups))
 
-    def sums(self, function: Callable[[nn.Parameter], Tensor]) -> Tensor:
+    def sums(self, function: Callable[[Tensor], Tensor]) -> Tensor:
         """Return the sum of `function(parameter)`, of the parameter's shape, over each group: [num_groups].
 
         In float32, or float64 where a parameter has it.
@@ -91,14 +97,21 @@ class GroupSlices:
         return self.sums(lambda parameter: torch.ones_like(parameter, requires_grad=False))
 
     @torch.no_grad()
-    def scale_(self, factors: Tensor, function: Callable[[nn.Parameter], Tensor | None] = lambda p: p.data) -> None:
+    def scale_(self, factors: Tensor, function: Callable[[Tensor], Tensor | None] = lambda p: p.data) -> None:
         """Multiply each group's slices of `function(parameter)` (default: the parameter) in place by `factors`."""
-        padded = torch.cat([factors, factors.new_ones(1)])
-        touched = padded != 1
         for one in self.slices:
-            index = one.groups % (self.num_groups + 1)
-            target = function(one.parameter)
-            if target is not None and bool(touched[index].any()):
-                shape = [1] * target.dim()
-                shape[one.dim] = -1
-                target.mul_(padded[index].to(target.dtype).reshape(shape))
+            _scale(one, function(one.parameter), factors)
+
+    @torch.no_grad()
+    def scale_buffers_(self, factors: Tensor) -> None:
+        """Multiply each group's slices of the buffers in place by `factors`, [num_groups]."""
+        for one in self.buffers:
+            _scale(one, one.parameter, factors)
+
+
+def _scale(one: Slice, target: Tensor | None, factors: Tensor) -> None:
+    padded = torch.cat([factors, factors.new_ones(1)])[one.groups]  # the index -1 is the last
+    if target is not None and bool((padded != 1).any()):
+        shape = [1] * target.dim()
+        shape[one.dim] = -1
+        target.mul_(padded.to(target.dtype).reshape(shape))

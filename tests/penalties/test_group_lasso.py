@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 import prunus
+from prunus.budget.select import zero_groups
 from prunus.errors import EditError, RecipeError
 
 
@@ -142,3 +143,16 @@ def test_what_does_not_fit_is_refused():
         prunus.GroupLasso().bind(nn.Linear(2, 2), groups)
     with pytest.raises(RecipeError, match="strength"):
         prunus.GroupLasso(strength=-1)
+
+
+def test_a_norm_without_affine_ends_exactly_at_zero() -> None:
+    """Its running mean decays but never reaches zero by itself; pressed groups' means are cleared with them."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6, affine=False), nn.ReLU(), nn.Conv2d(6, 2, 1))
+    images = torch.randn(4, 3, 8, 8)
+    model(images)
+    groups = prunus.trace(model, images)
+    penalty = prunus.GroupLasso().bind(model, groups)
+    pressed = groups.exact & (torch.arange(len(groups)) % 2 == 0)
+    penalty.shrink_(torch.where(pressed, torch.inf, 0.0))
+    assert torch.equal(zero_groups(model, groups), pressed)
