@@ -53,7 +53,7 @@ interrupted goes on by the same command.""",
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     errors = Console(stderr=True, highlight=False)
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     if str(Path.cwd()) not in sys.path:  # a user's own module:callable lies where they stand
         sys.path.insert(0, str(Path.cwd()))
     try:
@@ -94,11 +94,12 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line."""
+    whole = argparse.ArgumentParser(
         prog="prunus", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = whole.add_subparsers(required=True, metavar="COMMAND")
 
     def add(name: str, function: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
         layout = argparse.RawDescriptionHelpFormatter
@@ -136,7 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("folder", type=Path, help="the folder of a run")
 
     add("recipes", _recipes, "List the recipes that come with Prunus, and those in ./recipes")
-    return parser
+    return whole
 
 
 def _add_network(parser: argparse.ArgumentParser) -> None:
@@ -151,7 +152,7 @@ def _run(options: argparse.Namespace) -> None:
 
     console = Console()
     display = Display(console)
-    chosen = recipe.load(pipeline.Recipe, _found(options.recipe), options.overrides)
+    chosen = recipe.load(pipeline.Recipe, find_recipe(options.recipe), options.overrides)
     watch = pipeline.Watch(stage=display.stage, epoch=display.epoch, step=display.step)
     with display.live():
         folder = pipeline.run(chosen, watch=watch)
@@ -220,7 +221,7 @@ def _recipes(options: argparse.Namespace) -> None:
         Console().print(f"{name}  {first.removeprefix('#').strip()}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _found(recipe: str) -> Path:
+def find_recipe(recipe: str) -> Path:
     """Return the file that `recipe` names: a path, or the name of one that comes with Prunus."""
     shipped = SHIPPED / f"{recipe}.yaml"
     return shipped if not Path(recipe).is_file() and shipped.is_file() else Path(recipe)
