@@ -1,8 +1,10 @@
 """A whole run of seconds: what it leaves, what it refuses, how it goes on."""
 
 import dataclasses
+import errno
 import functools
 import json
+import os
 
 import pytest
 import tiny
@@ -11,8 +13,17 @@ import torch
 import prunus
 from prunus import pipeline, recipe
 from prunus.data import CamVidData
-from prunus.deploy import BenchmarkSettings
-from prunus.errors import BudgetError, CheckpointError, DataError, ParityError, RecipeError
+from prunus.deploy import BenchmarkSettings, backends, export_onnx
+from prunus.errors import (
+    BudgetError,
+    CheckpointError,
+    DataError,
+    DeployError,
+    ParityError,
+    RecipeError,
+    RecordError,
+    TrainingError,
+)
 from prunus.pipeline import stages
 from prunus.pipeline.claim import claim
 from prunus.records import (
@@ -20,6 +31,7 @@ from prunus.records import (
     EpochRecord,
     EvaluationRecord,
     LatencyRecord,
+    NoteRecord,
     ParityRecord,
     Recorder,
     RemovalRecord,
@@ -158,6 +170,46 @@ def test_an_encoder_stage_comes_first_and_is_handed_on(tmp_path, monkeypatch):
     assert only(tmp_path, SampleRecord)[0].wide is None
 
 
+def small_run(folder, **changes):
+    """The stages' common object, for a stage alone."""
+    chosen = at(folder, **changes)
+    task, watch = chosen.task.bind(chosen.data), pipeline.Watch()
+    return stages.Run(
+        recipe=chosen, folder=folder, recorder=Recorder(folder), task=task, inputs=tiny.example(), watch=watch
+    )
+
+
+def test_a_broken_law_fails_the_run_after_it_is_recorded(tmp_path, monkeypatch):
+    zeros = {field.name: 0 for field in dataclasses.fields(RemovalRecord)}
+    broken = RemovalRecord(**{**zeros, "max_rel_diff": 2e-5})
+    monkeypatch.setattr(stages, "check_removal", lambda *ignored, **settings: broken)
+    with pytest.raises(TrainingError, match=r"changed its output by 2\.00e-05 relative"):
+        stages.check_law(small_run(tmp_path), tiny.build())
+    assert only(tmp_path, RemovalRecord) == [broken]
+
+
+def test_a_backend_that_is_not_there_is_noted_and_none_at_all_is_an_error(tmp_path, monkeypatch):
+    absent = type(backends.find("openvino"))
+    monkeypatch.setattr(absent, "absence", lambda self: "it is not installed")
+    networks = {"narrow": tiny.build().eval()}
+    both = dataclasses.replace(RECIPE.deploy.benchmark, backends=("onnxruntime", "openvino"))
+    stages.deploy(small_run(tmp_path, deploy=dataclasses.replace(RECIPE.deploy, benchmark=both)), networks)
+    assert [record.backend for record in only(tmp_path, ParityRecord)] == ["onnxruntime"]
+    assert [r for r in only(tmp_path, NoteRecord) if "openvino: it is not installed" in r.text]
+    alone = dataclasses.replace(both, backends=("openvino",))
+    with pytest.raises(DeployError, match="no backend can check"):
+        stages.deploy(small_run(tmp_path, deploy=dataclasses.replace(RECIPE.deploy, benchmark=alone)), networks)
+
+
+def test_a_file_whose_outputs_have_another_shape_fails_the_run(tmp_path, monkeypatch):
+    def wrong(model, inputs, path):
+        return export_onnx(tiny.TinySegmenter(num_classes=3).eval(), inputs, path)
+
+    monkeypatch.setattr(stages, "export_onnx", wrong)
+    with pytest.raises(ParityError):
+        stages.deploy(small_run(tmp_path), {"narrow": tiny.build().eval()})
+
+
 class NoEncoder(tiny.TinySegmenter):
     """Cannot be trained in two stages."""
 
@@ -203,3 +255,14 @@ def test_truncate_keeps_the_first_records(tmp_path):
     recorder.truncate(9)
     assert recorder.count() == 2
     assert [path.name for path in tmp_path.iterdir()] == ["records.jsonl"]
+
+
+def test_a_full_disk_is_said_with_what_to_do(tmp_path, monkeypatch):
+    recorder = Recorder(tmp_path)
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(RecordError, match=r"records.jsonl cannot be written \(No space left on device\): make room"):
+        recorder.write(NoteRecord(text=""))
