@@ -15,7 +15,18 @@ if TYPE_CHECKING:
     from prunus.graph import ChannelGroups, trace
     from prunus.penalties import GroupLasso
     from prunus.pipeline import Recipe, run  # type: ignore[no-redef]
-    from prunus.surgery import Plan, apply, carry_, fuse, load, save  # type: ignore[no-redef]
+    from prunus.surgery import (  # type: ignore[no-redef]
+        Plan,
+        apply,
+        carry_,
+        contract,
+        decompose,
+        expand,
+        factorize,
+        fuse,
+        load,
+        save,
+    )
 
 _HOME = {
     "Budget": "budget",
@@ -29,7 +40,11 @@ _HOME = {
     "carry_": "surgery",
     "check_parity": "deploy",
     "check_removal": "budget",
+    "contract": "surgery",
+    "decompose": "surgery",
+    "expand": "surgery",
     "export_onnx": "deploy",
+    "factorize": "surgery",
     "fuse": "surgery",
     "load": "surgery",
     "run": "pipeline",
@@ -50,7 +65,11 @@ __all__ = [
     "carry_",
     "check_parity",
     "check_removal",
+    "contract",
+    "decompose",
+    "expand",
     "export_onnx",
+    "factorize",
     "fuse",
     "load",
     "run",

@@ -8,7 +8,7 @@ import json
 import types
 import typing
 from collections.abc import Iterator
-from typing import Any, ClassVar, Self, Union
+from typing import Any, Self, Union
 
 from torch import Tensor, nn
 
@@ -21,7 +21,10 @@ FORMAT = 1
 class Edit(abc.ABC):
     """One change of a network. A kind of edit is one file: a frozen dataclass of plain data with these methods."""
 
-    exact: ClassVar[bool]  # whether the function is kept up to rounding, where the edit's own conditions hold
+    @property
+    @abc.abstractmethod
+    def exact(self) -> bool:
+        """Whether the function is kept up to rounding, where the edit's own conditions hold."""
 
     @abc.abstractmethod
     def apply(self, model: nn.Module) -> nn.Module:

@@ -1,0 +1,185 @@
+"""Contract: linear layers in a row become the one that computes the same, up to rounding.
+
+Biases, strides, dilation, groups and image borders included; `prunus.surgery.compose` has the formulas. What is no
+single layer (something non-linear between, a padding behind a kernel) is refused with its place.
+"""
+
+import dataclasses
+import fnmatch
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from prunus.errors import EditError
+from prunus.surgery.compose import compose_all
+from prunus.surgery.edit import Edit, Plan
+from prunus.surgery.factors import Factors, built, chain, is_pad, replaced, take_over
+from prunus.surgery.filters import Filter, padding_of, read
+from prunus.surgery.layers import Layer, Layers, kind_of, layer_at, patterns_of, refusal
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Contract(Edit):
+    """Multiply the layers `factors`, which run one after the other inside the `nn.Sequential` at `path`.
+
+    Where that is what an earlier edit made of a layer, one layer takes its place; in a `nn.Sequential` of the user's
+    own it takes the first one's place, and an `nn.Identity` that of each other one.
+    """
+
+    exact: ClassVar[bool] = True
+    path: str
+    factors: tuple[Layer, ...]
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        """Return a copy of `model` with one layer for the factors."""
+        if len(self.factors) < 2:
+            raise EditError(f"{self.path}: at least two factors are contracted, got {len(self.factors)}")
+        container = _sequential(model, self.path)
+        modules = [factor.find(model) for factor in self.factors]
+        members = _run(container, self.path, modules[0], modules[-1])
+        if [path for path, module in members if not is_pad(module)] != [factor.path for factor in self.factors]:
+            raise EditError(
+                f"{self.path}: {', '.join(factor.path for factor in self.factors)} do not follow each other there: the "
+                "plan was made for another network"
+            )
+        whole = isinstance(container, Factors)
+        if not whole:
+            _check_used_once(model, members)
+        layers = built(_product(members), modules[0])
+        new: nn.Module = layers[0] if len(layers) == 1 else nn.Sequential(*layers).train(modules[0].training)
+        if whole:
+            take_over(container, new.train(container.training))
+            return replaced(model, {self.path: new})
+        take_over(modules[0], new)
+        rest = {path: nn.Identity().train(module.training) for path, module in members if module is not modules[0]}
+        return replaced(model, {self.factors[0].path: new, **rest})
+
+    def summary(self) -> str:
+        """Return one line for a reader."""
+        return f"contract {', '.join(map(str, self.factors))} into one layer"
+
+    def carry(self, path: str, tensor: Tensor) -> Tensor | None:
+        """Return `tensor`, or None for a parameter of a factor: the layer is made anew."""
+        return None if any(factor.holds(path) for factor in self.factors) else tensor
+
+
+def contract(model: nn.Module, layers: Layers | None = None) -> Plan:
+    """Return the plan that contracts layers in a row into one each; the function stays as it is.
+
+    Args:
+        model: any network; it is not changed.
+        layers: None for every layer that `expand` made; or globs over the dotted paths of what `expand`, `decompose`
+            and `factorize` made and of any `nn.Sequential`, in which all layers that follow each other directly are
+            contracted.
+
+    Raises:
+        EditError: nothing to contract; something non-linear or a padding is in between (the place is named).
+    """
+    edits = [edit for path in _containers(model, layers) for edit in _contracted(model, path)]
+    if not edits:
+        raise EditError(f"nothing in {type(model).__name__} was expanded, so there is nothing to contract")
+    return Plan(tuple(edits))
+
+
+def _containers(model: nn.Module, layers: Layers | None) -> list[str]:
+    """Return the paths to contract, none inside another of Prunus's own."""
+    sequential = {path: m for path, m in model.named_modules() if isinstance(m, nn.Sequential)}
+    if layers is None:
+        named = [
+            path for path, module in sequential.items() if isinstance(module, Factors) and module.origin == "expand"
+        ]
+    else:
+        named = []
+        for text in patterns_of(layers):
+            found = fnmatch.filter(sequential, text.removeprefix("!"))
+            if not found:
+                raise EditError(
+                    f"{text!r} matches nothing that can be contracted in {type(model).__name__}; there are "
+                    f"{', '.join(path for path in list(sequential)[:5] if path) or 'no layers in a row'}"
+                )
+            named = [path for path in named if path not in found] if text[0] == "!" else [*named, *found]
+    own = [path for path in named if isinstance(sequential[path], Factors)]
+    return [path for path in dict.fromkeys(named) if not any(path.startswith(f"{outer}.") for outer in own)]
+
+
+def _contracted(model: nn.Module, path: str) -> list[Contract]:
+    container = _sequential(model, path)
+    runs, between = _runs(container, path)
+    if isinstance(container, Factors) and between:
+        raise EditError(
+            f"{between}: a {type(model.get_submodule(between)).__name__} stands between the factors of {path}, so they "
+            "are no single layer"
+            + ("; `prunus.surgery.linearize` takes it out" if container.origin == "expand" else "")
+        )
+    if not runs:
+        why = f": {between} stands between ({type(model.get_submodule(between)).__name__})" if between else ""
+        raise EditError(f"{path or type(model).__name__}: no two linear layers follow each other there{why}")
+    edits = []
+    for run in runs:
+        for place, module in run:
+            if not is_pad(module) and (reason := refusal(model, place, module)):
+                raise EditError(f"{place}: {reason}")
+        _product(run, shapes_only=True)
+        found = tuple(layer_at(place, module) for place, module in run if not is_pad(module))
+        edits.append(Contract(path=path, factors=found))
+    return edits
+
+
+def _runs(container: nn.Module, path: str) -> tuple[list[list[tuple[str, nn.Module]]], str | None]:
+    """Return the longest runs of two or more linear layers, and the path of the first other module behind one."""
+    runs: list[list[tuple[str, nn.Module]]] = [[]]
+    between = None
+    for place, module in chain(container, path):
+        if kind_of(module) is not None or (is_pad(module) and isinstance(container, Factors)):
+            runs[-1].append((place, module))
+        else:
+            between = between or (place if runs[-1] else None)
+            runs.append([])
+    return [run for run in runs if len([module for _, module in run if not is_pad(module)]) > 1], between
+
+
+def _run(container: nn.Module, path: str, first: nn.Module, last: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Return what runs from one module to another; all of what an edit made."""
+    members = list(chain(container, path))
+    if isinstance(container, Factors):
+        return members
+    modules = [module for _, module in members]
+    if first not in modules or last not in modules:
+        return []
+    return members[modules.index(first) : modules.index(last) + 1]
+
+
+def _product(members: list[tuple[str, nn.Module]], *, shapes_only: bool = False) -> Filter:
+    """Return the product of layers in a row; a padding module pads for the layer behind it."""
+    parts, places, pending = list[Filter](), list[str](), None
+    for place, module in members:
+        if is_pad(module):
+            pending = padding_of(module)
+            continue
+        part = read(module, shapes_only=shapes_only)
+        if pending is not None:
+            part, pending = dataclasses.replace(part, padding=pending[0], mode=pending[1]), None
+        parts.append(part)
+        places.append(place)
+    return compose_all(parts, places)
+
+
+def _sequential(model: nn.Module, path: str) -> nn.Sequential:
+    try:
+        module = model.get_submodule(path)
+    except AttributeError as error:
+        raise EditError(f"{path}: {type(model).__name__} has no such module") from error
+    if not isinstance(module, nn.Sequential) or type(module).forward is not nn.Sequential.forward:
+        raise EditError(
+            f"{path} is a {type(module).__name__}, not an nn.Sequential: nothing says in which order it runs"
+        )
+    return module
+
+
+def _check_used_once(model: nn.Module, members: list[tuple[str, nn.Module]]) -> None:
+    for place, module in members:
+        paths = [path for path, other in model.named_modules(remove_duplicate=False) if other is module]
+        if len(paths) > 1:
+            raise EditError(
+                f"{place} is also used as {', '.join(p for p in paths if p != place)}: it cannot be contracted"
+            )

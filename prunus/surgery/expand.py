@@ -1,0 +1,264 @@
+"""Expand: a layer becomes several linear ones in a row, with more weights to train and nothing more to compute.
+
+ExpandNets (Guo, Alvarez & Salzmann, NeurIPS 2020), at a rate r, each group m -> n of a layer by itself:
+
+- "cl": 1 x 1 (m -> r m), k x k (r m -> r n), 1 x 1 (r n -> n);
+- "ck": for odd k > 3, (k - 1) / 2 convolutions of 3 x 3, through r m, ..., r n channels;
+- "fc": linear layers m -> r m -> r n -> n.
+
+All padding lies on the first factor, the stride on the k x k factor ("ck": the last), so that `contract` is exact.
+"""
+
+import dataclasses
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prunus.errors import EditError
+from prunus.surgery.edit import Edit, Plan
+from prunus.surgery.factors import Factors, factors, replaced
+from prunus.surgery.filters import TRANSPOSED, Filter, read
+from prunus.surgery.fresh import fresh_bias, fresh_weight, generator
+from prunus.surgery.kept import holds, kept_weights
+from prunus.surgery.layers import Layer, Layers, choose, layer_at, still_expanded
+
+KINDS = ("auto", "cl", "ck", "fc")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Expand(Edit):
+    """Replace a layer by linear factors.
+
+    Attributes:
+        widths: channels between the factors, for each group: two for "cl" and "fc", (k - 3) / 2 for "ck".
+        kind: "cl", "ck" or "fc".
+        keep_function: whether the factors compute what the layer computed; else they are drawn anew.
+        nonlinear: whether a ReLU stands between the factors: a stage to train before `linearize`.
+        seed: of fresh weights, and of the directions that a kept function leaves free.
+    """
+
+    layer: Layer
+    widths: tuple[int, ...]
+    kind: str
+    keep_function: bool = False
+    nonlinear: bool = False
+    seed: int = 0
+
+    @property
+    def exact(self) -> bool:
+        """Whether the function is kept."""
+        return self.keep_function
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        """Return a copy of `model` with the factors in the place of the layer."""
+        old = self.layer.find(model)
+        if reason := unfit(old, self.kind):
+            raise EditError(f"{self.layer.path}: {reason}")
+        if self.keep_function and self.nonlinear:
+            raise EditError(f"{self.layer.path}: with a ReLU between its factors the function is not kept: choose one")
+        if len(self.widths) != _num_widths(self.layer, self.kind) or min(self.widths) < 1:
+            raise EditError(
+                f"{self.layer.path}: {self.kind} has {_num_widths(self.layer, self.kind)} widths between its factors, "
+                f"each at least 1; got {list(self.widths)}"
+            )
+        parts = self._factors(read(old))
+        return replaced(model, {self.layer.path: factors(old, parts, "expand", nonlinear=self.nonlinear)})
+
+    def summary(self) -> str:
+        """Return one line for a reader."""
+        widths = ", ".join(str(width * self.layer.groups) for width in self.widths)
+        between = ", ReLU between" if self.nonlinear else ""
+        start = "its function kept" if self.keep_function else "fresh"
+        return f"expand {self.layer} through {widths} channels ({self.kind}{between}), {start}"
+
+    def carry(self, path: str, tensor: Tensor) -> Tensor | None:
+        """Return `tensor`, or None for a parameter of the layer: its successors are made anew."""
+        return None if self.layer.holds(path) else tensor
+
+    def _factors(self, part: Filter) -> list[Filter]:
+        numbers = generator(self.seed, self.layer.path)
+        kernels = _kernels(part.kernel, self.kind)
+        outer, inner = part.weight.shape[1:3]
+        pairs = zip((inner, *self.widths), (*self.widths, outer), kernels, strict=True)
+        weights = [fresh_weight((part.groups, b, a, *kernel), numbers, like=part.weight) for a, b, kernel in pairs]
+        if self.keep_function:
+            weights = kept_weights(part.weight, weights, numbers, self.layer.path)
+        return self._placed(part, weights, numbers)
+
+    def _placed(self, part: Filter, weights: list[Tensor], numbers: torch.Generator) -> list[Filter]:
+        """Say which factor pads, strides, dilates and has a bias.
+
+        Every factor has a bias if the layer has one, except before a kernel that spreads (a transposed one), where it
+        would not contract. In a function that is kept the inner ones start at zero.
+        """
+        core = 1 if self.kind == "cl" else len(weights) - 1
+        result = []
+        for number, weight in enumerate(weights):
+            factor = part.at_rest(weight)
+            if self.kind == "ck":
+                factor = dataclasses.replace(factor, dilation=part.dilation)
+            if number == core and part.transposed:
+                factor = dataclasses.replace(part, weight=weight)
+            elif number == core:
+                factor = dataclasses.replace(factor, stride=part.stride, dilation=part.dilation)
+            if number == 0 and not part.transposed:
+                factor = dataclasses.replace(factor, padding=part.padding, mode=part.mode)
+            bias = None
+            if part.bias is not None and not (part.transposed and number < core):
+                bias = self._bias(part.bias, weight, numbers, last=number + 1 == len(weights))
+            result.append(dataclasses.replace(factor, bias=bias))
+        return result
+
+    def _bias(self, given: Tensor, weight: Tensor, numbers: torch.Generator, *, last: bool) -> Tensor:
+        if not self.keep_function:
+            return fresh_bias(weight, numbers)
+        return given if last else weight.new_zeros(weight.shape[0] * weight.shape[1])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Linearize(Edit):
+    """Take the ReLUs out from between the factors of an expanded layer: the non-linear stage starts the linear one.
+
+    Every parameter stays, and the optimizer's state of it.
+    """
+
+    path: str
+
+    @property
+    def exact(self) -> bool:
+        """Return False: the function changes, the linear network is trained on."""
+        return False
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        """Return a copy of `model` without the ReLUs."""
+        result = replaced(model, {})
+        found = dict(result.named_modules()).get(self.path)
+        if not isinstance(found, Factors) or not _rectifiers(found):
+            raise EditError(f"{self.path}: there are no factors with ReLUs between them")
+        for name in _rectifiers(found):
+            delattr(found, name)
+        return result
+
+    def summary(self) -> str:
+        """Return one line for a reader."""
+        return f"take the ReLUs out from between the factors of {self.path}"
+
+    def carry(self, path: str, tensor: Tensor) -> Tensor | None:
+        """Return `tensor`: every parameter stays."""
+        return tensor
+
+
+def expand(
+    model: nn.Module,
+    layers: Layers = "k>1",
+    rate: float = 4,
+    *,
+    kind: str = "auto",
+    keep_function: bool = False,
+    nonlinear: bool = False,
+    skip_first: int = 0,
+    seed: int = 0,
+) -> Plan:
+    """Return the plan that expands the layers of `model` that `layers` names. `contract` takes it back, exactly.
+
+    Args:
+        model: any network; it is not changed.
+        layers: globs over dotted paths and rules such as "k>1", as `prunus.surgery.layers.choose` reads them.
+        rate: r >= 1; 4 is usual.
+        kind: "cl", "ck", "fc", or "auto": "ck" for a convolution's square kernel of odd k > 3 (if the rate lets it
+            keep the function, where that is asked), "cl" for other kernels, "fc" for linear layers.
+        keep_function: start from factors that compute what the layers compute now, with random directions where the
+            function leaves them free; else from fresh ones. "ck" then needs r >= 4 for k = 5 and 7, r >= 9 beyond.
+        nonlinear: put ReLUs between the factors; train, then `prunus.surgery.linearize`, train again, `contract`.
+        skip_first: how many of the layers named are left out, from the input on.
+        seed: of the fresh weights.
+
+    Raises:
+        EditError: a pattern matches nothing, a layer named by its path cannot be expanded so, a rate out of range.
+    """
+    if type(rate) not in (int, float) or not 1 <= rate < math.inf:
+        raise EditError(f"the rate of an expansion is at least 1 (4 is usual), not {rate!r}")
+    if kind not in KINDS:
+        raise EditError(f"unknown kind {kind!r}; known are {', '.join(KINDS)}")
+    if keep_function and nonlinear:
+        raise EditError("with a ReLU between its factors a layer's function is not kept: choose one of the two")
+    edits = []
+    for path, module in choose(
+        model, layers, skip_first, lambda path, module: unfit(module, kind) or still_expanded(model, path)
+    ):
+        layer = layer_at(path, module)
+        named = _auto(layer, module, rate, keep_function) if kind == "auto" else kind
+        widths = _widths(layer, named, rate)
+        edits.append(
+            Expand(layer=layer, widths=widths, kind=named, keep_function=keep_function, nonlinear=nonlinear, seed=seed)
+        )
+    return Plan(tuple(edits))
+
+
+def linearize(model: nn.Module) -> Plan:
+    """Return the plan that takes the ReLUs out of every expanded layer of `model`; parameters stay as they are.
+
+    Raises:
+        EditError: no layer was expanded with ReLUs.
+    """
+    expanded = [(path, m) for path, m in model.named_modules() if isinstance(m, Factors) and m.origin == "expand"]
+    found = [path for path, module in expanded if _rectifiers(module)]
+    if not found:
+        raise EditError(f"{type(model).__name__} has no layer that was expanded with ReLUs between its factors")
+    return Plan(tuple(Linearize(path=path) for path in found))
+
+
+def unfit(module: Any, kind: str) -> str | None:
+    """Return why a layer has no expansion of a kind, None if it has."""
+    if kind not in KINDS:
+        return f"unknown kind {kind!r}; known are {', '.join(KINDS)}"
+    linear = isinstance(module, nn.Linear)
+    if kind == "auto" or linear == (kind == "fc"):
+        return None if kind != "ck" else _unfit_for_ck(module)
+    return (
+        f"{kind} expands {'linear layers' if kind == 'fc' else 'convolutions'}, and this is a {type(module).__name__}"
+    )
+
+
+def _unfit_for_ck(module: Any) -> str | None:
+    size = module.kernel_size[0]
+    if isinstance(module, TRANSPOSED):
+        return "ck expands convolutions, not transposed ones: use cl"
+    if set(module.kernel_size) != {size} or size % 2 == 0 or size <= 3:
+        return (
+            f"ck takes square kernels of odd k > 3, and this one is {' x '.join(map(str, module.kernel_size))}: use cl"
+        )
+    return None
+
+
+def _rectifiers(module: Factors) -> list[str]:
+    return [name for name, part in module.named_children() if isinstance(part, nn.ReLU)]
+
+
+def _auto(layer: Layer, module: Any, rate: float, keep_function: bool) -> str:
+    """Return the kind that suits a layer: "ck" where it can be, and can hold the function if it is to be kept."""
+    if isinstance(module, nn.Linear):
+        return "fc"
+    if _unfit_for_ck(module):
+        return "cl"
+    outer, inner, kernel = layer.sizes
+    wide_enough = not keep_function or holds((outer, inner, *kernel), _widths(layer, "ck", rate))
+    return "ck" if wide_enough else "cl"
+
+
+def _kernels(kernel: tuple[int, ...], kind: str) -> list[tuple[int, ...]]:
+    ones = (1,) * len(kernel)
+    return [(3,) * len(kernel)] * ((kernel[0] - 1) // 2) if kind == "ck" else [ones, kernel, ones]
+
+
+def _num_widths(layer: Layer, kind: str) -> int:
+    return len(_kernels(layer.sizes[2], kind)) - 1
+
+
+def _widths(layer: Layer, kind: str, rate: float) -> tuple[int, ...]:
+    """Return the channels between the factors, for each group: r m in the first half, r n in the second."""
+    outer, inner, _ = layer.sizes
+    number = _num_widths(layer, kind)
+    return tuple(max(1, round(rate * (inner if place < number // 2 else outer))) for place in range(number))

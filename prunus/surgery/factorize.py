@@ -1,0 +1,148 @@
+"""Factorize: a trained layer of low rank becomes two that compute it with fewer multiply-adds.
+
+The weight is the matrix W, K x (C k_h k_w), W = U S V^T (Alvarez & Salzmann, NIPS 2017). At rank r a convolution
+C -> K becomes one C -> r with its kernel and one r -> K of 1 x 1, with r (C k_h k_w + K) weights; a linear layer
+becomes two. The spatial scheme takes the (C k_h) x (K k_w) matrix: k_h x 1, then 1 x k_w, r (C k_h + K k_w) weights.
+"""
+
+import dataclasses
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prunus.errors import EditError
+from prunus.surgery.decompose import full_rank as spatial_rank
+from prunus.surgery.decompose import separated, spatial_matrices, undecomposable
+from prunus.surgery.edit import Edit, Plan
+from prunus.surgery.factors import factors, replaced
+from prunus.surgery.filters import Filter, read, taps
+from prunus.surgery.layers import Layer, Layers, check_rank, check_share, choose, layer_at, still_expanded
+from prunus.surgery.svd import balanced_factors, rank_of_energy
+
+SCHEMES = ("channel", "spatial")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Factorize(Edit):
+    """Replace a layer by two of a lower rank, with weights from its own.
+
+    Attributes:
+        rank: channels between the two, for each group.
+        scheme: "channel" (k x k, then 1 x 1; linear to two) or "spatial" (k x 1, then 1 x k).
+    """
+
+    layer: Layer
+    rank: int
+    scheme: str = "channel"
+
+    @property
+    def exact(self) -> bool:
+        """Whether the function is kept: at full rank."""
+        return self.rank == full_rank(self.layer, self.scheme)
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        """Return a copy of `model` with the two in the place of the layer."""
+        old = self.layer.find(model)
+        if reason := _unfit(old, self.scheme):
+            raise EditError(f"{self.layer.path}: {reason}")
+        check_rank(self.rank, full_rank(self.layer, self.scheme), self.layer.path)
+        part, place = read(old), self.layer.path
+        pair = separated(part, self.rank, place) if self.scheme == "spatial" else _split(part, self.rank, place)
+        return replaced(model, {place: factors(old, pair, "factorize")})
+
+    def summary(self) -> str:
+        """Return one line for a reader."""
+        full = full_rank(self.layer, self.scheme)
+        return f"factorise {self.layer} at rank {self.rank} of {full} ({self.scheme})"
+
+    def carry(self, path: str, tensor: Tensor) -> Tensor | None:
+        """Return `tensor`, or None for a parameter of the layer: its successors are made anew."""
+        return None if self.layer.holds(path) else tensor
+
+
+def factorize(
+    model: nn.Module,
+    layers: Layers = "*",
+    *,
+    rank: int | None = None,
+    energy: float | None = None,
+    scheme: str = "channel",
+    skip_first: int = 0,
+) -> Plan:
+    """Return the plan that factorises the layers of `model` that `layers` names, where that makes them smaller.
+
+    A layer is left as it is unless r (C k_h k_w + K) < K C k_h k_w (the spatial scheme: r (C k_h + K k_w)), so the plan
+    may be empty. Whether a smaller layer is a faster one is for a measurement to say.
+
+    Args:
+        model: any network; it is not changed.
+        layers: globs over dotted paths and rules such as "k>1", as `prunus.surgery.layers.choose` reads them.
+        rank: r, for each group; or
+        energy: in (0, 1]: the smallest rank whose singular values (not squared) make up this share of the sum.
+        scheme: "channel" or "spatial".
+        skip_first: how many of the layers named are left out, from the input on.
+
+    Raises:
+        EditError: a pattern matches nothing, a layer named by its path cannot be factorised, a number out of range.
+    """
+    if (rank is None) == (energy is None):
+        raise EditError("factorize takes either a rank or an energy")
+    if energy is not None:
+        check_share(energy)
+    if scheme not in SCHEMES:
+        raise EditError(f"unknown scheme {scheme!r}; known are {', '.join(SCHEMES)}")
+    edits = []
+    for path, module in choose(
+        model, layers, skip_first, lambda path, module: _unfit(module, scheme) or still_expanded(model, path)
+    ):
+        layer = layer_at(path, module)
+        chosen = rank if rank is not None else _rank_of(module, energy, scheme, path)
+        check_rank(chosen, full_rank(layer, scheme), path)
+        if is_smaller(layer, chosen, scheme):
+            edits.append(Factorize(layer=layer, rank=chosen, scheme=scheme))
+    return Plan(tuple(edits))
+
+
+def full_rank(layer: Layer, scheme: str = "channel") -> int:
+    """Return the rank at which nothing is lost."""
+    outer, inner, kernel = layer.sizes
+    return spatial_rank(layer) if scheme == "spatial" else min(outer, inner * taps(kernel))
+
+
+def is_smaller(layer: Layer, rank: int, scheme: str = "channel") -> bool:
+    """Whether the two layers have fewer weights than the one."""
+    outer, inner, kernel = layer.sizes
+    before = outer * inner * taps(kernel)
+    if scheme == "spatial":
+        high, wide = kernel
+        return rank * (inner * high + outer * wide) < before
+    return rank * (inner * taps(kernel) + outer) < before
+
+
+def _unfit(module: Any, scheme: str) -> str | None:
+    if scheme not in SCHEMES:
+        return f"unknown scheme {scheme!r}; known are {', '.join(SCHEMES)}"
+    return undecomposable(module) if scheme == "spatial" else None
+
+
+def _matrices(part: Filter) -> Tensor:
+    """Return the weight as matrices [groups, K, C k_h k_w]."""
+    return part.weight.flatten(2)
+
+
+def _split(part: Filter, rank: int, place: str) -> tuple[Filter, Filter]:
+    groups, _, inner = part.weight.shape[:3]
+    left, right = balanced_factors(_matrices(part), rank, place)
+    first = dataclasses.replace(part, weight=right.reshape(groups, rank, inner, *part.kernel), bias=None)
+    mixing = left.reshape(*left.shape, *[1] * len(part.kernel))
+    return first, part.at_rest(mixing, part.bias)
+
+
+def _rank_of(module: Any, energy: float | None, scheme: str, path: str) -> int:
+    assert energy is not None
+    if module.weight.is_meta:
+        raise EditError(f"{path} is on the meta device and has no singular values: give a rank")
+    with torch.no_grad():
+        part = read(module)
+        return rank_of_energy(spatial_matrices(part) if scheme == "spatial" else _matrices(part), energy, path)

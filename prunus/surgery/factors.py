@@ -1,0 +1,131 @@
+"""`Factors`: the layers that stand in the place of one, and putting them there."""
+
+import copy
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from prunus.surgery.filters import LINEAR_LAYERS, PADS, Filter, stored, write
+
+
+@final
+class Factors(nn.Sequential):
+    """Layers in a row that stand in the place of one: `factor0`, `factor1`, ..., public torch modules.
+
+    Code that reads the replaced layer's `in_channels`, `kernel_size`, `stride`, ... goes on working: what does not
+    change with the width is kept as it was, what does is asked of the factors.
+
+    Attributes:
+        origin: the kind of edit that made it: "expand", "decompose" or "factorize".
+    """
+
+    def __init__(self, parts: Mapping[str, nn.Module], origin: str) -> None:
+        super().__init__(OrderedDict(parts))
+        self.origin = origin
+
+    @property
+    def layers(self) -> list[Any]:
+        """Return the convolutions or linear layers, first to last; factors of factors opened."""
+        return [module for module in self.modules() if isinstance(module, LINEAR_LAYERS)]
+
+    @property
+    def in_channels(self) -> int:
+        """Return the channels that come in."""
+        return int(self.layers[0].in_channels)
+
+    @property
+    def out_channels(self) -> int:
+        """Return the channels that go out."""
+        return int(self.layers[-1].out_channels)
+
+    @property
+    def in_features(self) -> int:
+        """Return the features that come in."""
+        return int(self.layers[0].in_features)
+
+    @property
+    def out_features(self) -> int:
+        """Return the features that go out."""
+        return int(self.layers[-1].out_features)
+
+    @property
+    def groups(self) -> int:
+        """Return the number of groups."""
+        return int(self.layers[0].groups)
+
+    def __getitem__(self, index: Any) -> Any:
+        """Return a factor; of a slice, a plain `nn.Sequential`."""
+        parts = list(self._modules.items())[index]
+        return nn.Sequential(OrderedDict(parts)) if isinstance(index, slice) else parts[1]
+
+
+def factors(old: Any, parts: Sequence[Filter], origin: str, *, nonlinear: bool = False) -> Factors:
+    """Return `parts` as layers that take the place of `old`: its dtype, device, memory format, modes and marks.
+
+    Args:
+        old: a layer of `LINEAR_LAYERS`.
+        nonlinear: whether a ReLU stands between two parts.
+    """
+    modules: dict[str, nn.Module] = {}
+    for number, part in enumerate(parts):
+        *pads, layer = built(part, old)
+        modules |= {f"pad{number}": pad for pad in pads} | {f"factor{number}": layer}
+        if nonlinear and number + 1 < len(parts):
+            modules[f"relu{number}"] = nn.ReLU()
+    result = Factors(modules, origin).train(old.training)
+    take_over(old, result)
+    return result
+
+
+def built(part: Filter, like: Any) -> list[nn.Module]:
+    """Return `part` as torch modules (a padding first where it needs one), its tensors placed like those of `like`."""
+    modules = write(part)
+    layer: Any = modules[-1]
+    layer.weight = _placed(stored(part), like.weight)
+    if part.bias is not None:
+        layer.bias = _placed(part.bias, like.weight if like.bias is None else like.bias)
+    return [module.train(like.training) for module in modules]
+
+
+def _placed(values: Tensor, like: nn.Parameter) -> nn.Parameter:
+    # A copy even where nothing changes: what an edit returns shares no memory with its original.
+    tensor = torch.empty(values.shape, dtype=like.dtype, device=like.device)
+    for rank, memory_format in ((4, torch.channels_last), (5, torch.channels_last_3d)):
+        if tensor.dim() == like.dim() == rank and not like.is_contiguous():
+            tensor = tensor.to(memory_format=memory_format)
+    result = nn.Parameter(tensor.copy_(values), requires_grad=like.requires_grad)
+    vars(result).update(copy.deepcopy(vars(like)))  # what people mark parameters with
+    return result
+
+
+def take_over(old: nn.Module, new: nn.Module) -> None:
+    """Give `new` the hooks of `old`, which it replaces, and the attributes that it has not itself."""
+    for name, value in vars(old).items():
+        hook = name.startswith("_") and ("forward" in name or "backward" in name)
+        mark = not name.startswith("_") and not hasattr(new, name) and name != "origin"
+        if hook or mark:
+            setattr(new, name, copy.copy(value))
+
+
+def replaced(model: nn.Module, new: Mapping[str, nn.Module]) -> nn.Module:
+    """Return a copy of `model` with other modules at the given paths, wherever `model` refers to the old ones."""
+    memo: dict[int, Any] = {id(model.get_submodule(path)): module for path, module in new.items()}
+    return copy.deepcopy(model, memo)
+
+
+def chain(container: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
+    """Yield (path, module) of what runs inside a `nn.Sequential`, first to last; what does nothing is left out."""
+    for name, module in container._modules.items():  # a module that stands there twice runs twice
+        place = f"{path}.{name}" if path else name
+        if isinstance(module, Factors):
+            yield from chain(module, place)
+        elif module is not None and not isinstance(module, nn.Identity):
+            yield place, module
+
+
+def is_pad(module: nn.Module) -> bool:
+    """Whether a module pads and does nothing else."""
+    return isinstance(module, PADS)

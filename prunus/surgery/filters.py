@@ -1,0 +1,192 @@
+"""A linear layer as numbers: what torch's convolutions, transposed convolutions and linear layers have in common.
+
+The mathematics of reshaping works on `Filter`s in float64 on the CPU; `read` and `write` lead from a module and back.
+A filter on the meta device has shapes alone, and everything works on it too.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prunus.errors import EditError
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+LINEAR_LAYERS: tuple[type[nn.Module], ...] = (*CONVOLUTIONS, *TRANSPOSED, nn.Linear)
+_PADS: dict[str, tuple[type[nn.Module], ...]] = {
+    "zeros": (nn.ZeroPad1d, nn.ZeroPad2d, nn.ZeroPad3d),
+    "reflect": (nn.ReflectionPad1d, nn.ReflectionPad2d, nn.ReflectionPad3d),
+    "replicate": (nn.ReplicationPad1d, nn.ReplicationPad2d, nn.ReplicationPad3d),
+    "circular": (nn.CircularPad1d, nn.CircularPad2d, nn.CircularPad3d),
+}
+PADS = tuple(kind for kinds in _PADS.values() for kind in kinds)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Filter:
+    """A linear layer; with D dimensions to slide over, D = 0 for `nn.Linear`.
+
+    Attributes:
+        weight: [groups, out / groups, in / groups, *kernel], also of a transposed convolution.
+        bias: [out] or None.
+        stride, dilation, output_padding: D numbers each.
+        padding: D pairs (before, after); of a transposed convolution what is cropped.
+        mode: padding_mode.
+    """
+
+    weight: Tensor
+    bias: Tensor | None = None
+    transposed: bool = False
+    stride: tuple[int, ...] = ()
+    dilation: tuple[int, ...] = ()
+    padding: tuple[tuple[int, int], ...] = ()
+    output_padding: tuple[int, ...] = ()
+    mode: str = "zeros"
+
+    @property
+    def groups(self) -> int:
+        """Return the number of groups."""
+        return self.weight.shape[0]
+
+    @property
+    def channels(self) -> tuple[int, int]:
+        """Return (in, out)."""
+        groups, outer, inner = self.weight.shape[:3]
+        return inner * groups, outer * groups
+
+    @property
+    def kernel(self) -> tuple[int, ...]:
+        """Return the kernel's size."""
+        return tuple(self.weight.shape[3:])
+
+    def at_rest(self, weight: Tensor, bias: Tensor | None = None, *, transposed: bool = False) -> "Filter":
+        """Return a filter of as many dimensions that neither strides, dilates nor pads."""
+        ones, rank = (1,) * len(self.kernel), len(self.kernel)
+        return Filter(
+            weight=weight,
+            bias=bias,
+            transposed=transposed,
+            stride=ones,
+            dilation=ones,
+            padding=((0, 0),) * rank,
+            output_padding=(0,) * rank,
+        )
+
+
+def read(module: Any, *, shapes_only: bool = False) -> Filter:
+    """Return a layer of `LINEAR_LAYERS` as numbers, in float64 on the CPU.
+
+    On the meta device where the layer is there, or where shapes alone are asked for.
+    """
+    numbers = _shapes if shapes_only else _numbers
+    weight, bias = numbers(module.weight), None if module.bias is None else numbers(module.bias)
+    if isinstance(module, nn.Linear):
+        return Filter(weight=weight[None], bias=bias)
+    weight = weight.reshape(module.groups, -1, *weight.shape[1:])
+    transposed = isinstance(module, TRANSPOSED)
+    return Filter(
+        weight=weight.transpose(1, 2) if transposed else weight,
+        bias=bias,
+        transposed=transposed,
+        stride=tuple(module.stride),
+        dilation=tuple(module.dilation),
+        padding=_padding(module),
+        output_padding=tuple(module.output_padding),
+        mode=module.padding_mode,
+    )
+
+
+def _numbers(tensor: Tensor) -> Tensor:
+    numbers = tensor.detach()
+    if numbers.is_meta:
+        return numbers.double()
+    numbers = numbers.to("cpu", torch.float64)
+    if not bool(numbers.isfinite().all()):
+        raise EditError(
+            f"a tensor of shape {list(tensor.shape)} holds values that are not finite: nothing to start from"
+        )
+    return numbers
+
+
+def _shapes(tensor: Tensor) -> Tensor:
+    return torch.empty(tensor.shape, dtype=torch.float64, device="meta")
+
+
+def _padding(module: Any) -> tuple[tuple[int, int], ...]:
+    if module.padding == "valid":
+        return ((0, 0),) * len(module.kernel_size)
+    if module.padding == "same":
+        return _same(module.kernel_size, module.dilation)
+    return tuple((size, size) for size in module.padding)
+
+
+def _same(kernel: Sequence[int], dilation: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    """Return the padding that torch calls "same": the odd one goes behind."""
+    totals = [step * (size - 1) for size, step in zip(kernel, dilation, strict=True)]
+    return tuple((total // 2, total - total // 2) for total in totals)
+
+
+def padding_of(pad: Any) -> tuple[tuple[tuple[int, int], ...], str]:
+    """Return what a module of `PADS` pads, dimension by dimension, and its mode."""
+    mode = next(mode for mode, kinds in _PADS.items() if isinstance(pad, kinds))
+    pairs = list(zip(pad.padding[::2], pad.padding[1::2], strict=True))  # torch counts from the last dimension
+    return tuple(reversed(pairs)), mode
+
+
+def write(part: Filter) -> list[nn.Module]:
+    """Return the layer that computes `part`, its weights not set yet, on the meta device.
+
+    A padding that no torch layer has by itself (more behind than before) is a module of its own before it.
+    """
+    if not part.kernel:
+        return [nn.Linear(*part.channels, bias=part.bias is not None, device="meta")]
+    settings: dict[str, Any] = {
+        "kernel_size": part.kernel,
+        "stride": part.stride,
+        "dilation": part.dilation,
+        "groups": part.groups,
+        "bias": part.bias is not None,
+        "padding_mode": part.mode,
+        "device": "meta",
+    }
+    before, after = (tuple(pair[side] for pair in part.padding) for side in (0, 1))
+    rank = len(part.kernel) - 1
+    if part.transposed:
+        kinds: Any = TRANSPOSED
+        return [kinds[rank](*part.channels, padding=before, output_padding=part.output_padding, **settings)]
+    kinds = CONVOLUTIONS
+    if before == after:
+        return [kinds[rank](*part.channels, padding=before, **settings)]
+    if set(part.stride) == {1} and part.padding == _same(part.kernel, part.dilation):
+        return [kinds[rank](*part.channels, padding="same", **settings)]
+    pads: Any = _PADS[part.mode]
+    amounts = tuple(size for pair in reversed(part.padding) for size in pair)
+    return [pads[rank](amounts), kinds[rank](*part.channels, padding=0, **settings)]
+
+
+def stored(part: Filter) -> Tensor:
+    """Return the weight of `part` as the torch layer keeps it."""
+    weight = part.weight.transpose(1, 2) if part.transposed else part.weight
+    return weight.flatten(0, 1)
+
+
+def split_blocks(weight: Tensor, groups: int) -> Tensor:
+    """Return a grouped weight written with fewer groups, zeros where groups do not see each other."""
+    blocks = weight.shape[0] // groups
+    if blocks == 1:
+        return weight
+    outer, inner = weight.shape[1:3]
+    given = weight.reshape(groups, blocks, *weight.shape[1:])
+    result = given.new_zeros(groups, blocks, outer, blocks, inner, *weight.shape[3:])
+    for block in range(blocks):
+        result[:, block, :, block] = given[:, block]
+    return result.reshape(groups, blocks * outer, blocks * inner, *weight.shape[3:])
+
+
+def taps(kernel: Sequence[int]) -> int:
+    """Return the number of positions of a kernel."""
+    return math.prod(kernel)

@@ -1,0 +1,174 @@
+"""Factors that compute a given kernel: how an expanded layer starts from the function that it had.
+
+The kernel is written as maps between spaces: in front, maps that only copy (1 x 1) or shift by 0 or 2 along each
+dimension (3 x 3), behind, maps that only collect, and one in the middle that does the work. Shifts {0, 2, ..., 2 a}
+before and {0, 2, ..., 2 b} behind a 3 x 3 map reach every tap of a kernel of size 2 (a + b) + 3, so any kernel can be
+written so through (j + 1)^2 channels for each channel after j shifts. Each space lies in the wider one of the
+expanded network by a matrix of orthonormal columns; what the fresh weights do outside of it is kept.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+from types import EllipsisType
+
+import torch
+from torch import Tensor
+
+from prunus.errors import EditError
+
+_NUM_REFLECTIONS = 3
+
+
+def kept_weights(weight: Tensor, fresh: Sequence[Tensor], numbers: torch.Generator, place: str) -> list[Tensor]:
+    """Return weights of the shapes of `fresh` whose product is `weight`.
+
+    Args:
+        weight: [groups, out / groups, in / groups, *kernel].
+        fresh: the factors' weights, drawn anew: 1 x 1, k x k, 1 x 1, or all 3 x 3; two or more.
+        numbers: what the orthonormal matrices are drawn from.
+        place: for messages.
+
+    Raises:
+        EditError: the factors are too narrow to compute every kernel of this shape.
+    """
+    widths = [factor.shape[1] for factor in fresh[:-1]]
+    shifting = weight.shape[3:] != fresh[len(fresh) // 2].shape[3:]
+    front, behind = _split(weight.shape[1:], widths, shifting, place)
+    if weight.is_meta:
+        return list(fresh)
+    maps = [
+        *_front(weight, front, shifting),
+        _middle(weight, front, behind, shifting),
+        *_behind(weight, behind, shifting),
+    ]
+    identity = torch.eye(weight.shape[2], dtype=weight.dtype), torch.eye(weight.shape[1], dtype=weight.dtype)
+    inner = [
+        _orthonormal(f.shape[0], f.shape[1], m.shape[1], numbers) for f, m in zip(fresh[:-1], maps[:-1], strict=True)
+    ]
+    frames = [identity[0].expand(weight.shape[0], -1, -1), *inner, identity[1].expand(weight.shape[0], -1, -1)]
+    result = []
+    for number, (given, noise) in enumerate(zip(maps, fresh, strict=True)):
+        before, after = frames[number], frames[number + 1]
+        # Noise is free where nothing arrives (outside the space in front) or nothing is read (outside that behind).
+        seen = noise
+        if number <= front:
+            seen = _right(_right(seen, before), before.mT)
+        if number >= front:
+            seen = _left(after, _left(after.mT, seen))
+        result.append(noise - seen + _right(_left(after, given), before.mT))
+    return result
+
+
+def holds(shape: Sequence[int], widths: Sequence[int]) -> bool:
+    """Whether factors of 3 x 3 through `widths` can compute every kernel [out / groups, in / groups, *kernel]."""
+    return any(_fits(needed, widths) for _, needed in _ways(shape, len(widths), shifting=True))
+
+
+def _split(shape: Sequence[int], widths: Sequence[int], shifting: bool, place: str) -> tuple[int, int]:
+    """Return how many of the factors shift in front of the one that works, and behind it."""
+    ways = _ways(shape, len(widths), shifting=shifting)
+    for front, needed in ways:
+        if _fits(needed, widths):
+            return front, len(widths) - front
+    raise EditError(
+        f"{place}: through widths {list(widths)} not every kernel of this shape can be computed; at "
+        f"least {' or '.join(str(needed) for _, needed in ways)} are needed: raise the rate, take another kind, or "
+        "start fresh"
+    )
+
+
+def _fits(needed: Sequence[int], widths: Sequence[int]) -> bool:
+    return all(width >= need for width, need in zip(widths, needed, strict=True))
+
+
+def _ways(shape: Sequence[int], number: int, *, shifting: bool) -> list[tuple[int, list[int]]]:
+    """Return (factors in front, widths needed) of each way to write a kernel, the most even one first."""
+    outer, inner, *kernel = shape
+    if not shifting:
+        return [(1, [inner, outer])]
+    rank, ways = len(kernel), []
+    for front in sorted(range(number + 1), key=lambda front: abs(2 * front - number)):
+        ahead = [inner * (j + 1) ** rank for j in range(1, front + 1)]
+        after = [outer * (j + 1) ** rank for j in range(number - front, 0, -1)]
+        ways.append((front, [*ahead, *after]))
+    return ways
+
+
+def _front(weight: Tensor, number: int, shifting: bool) -> list[Tensor]:
+    """Return maps whose outputs are the input, shifted by every combination of 0, 2, ..., 2 j."""
+    channels, rank = weight.shape[2], weight.dim() - 3
+    return [_shift(weight, channels, rank, j, shifting) for j in range(1, number + 1)]
+
+
+def _behind(weight: Tensor, number: int, shifting: bool) -> list[Tensor]:
+    """Return maps that add up their inputs, shifted by every combination of 0, 2, ..., 2 j."""
+    channels, rank = weight.shape[1], weight.dim() - 3
+    return [_shift(weight, channels, rank, j, shifting).transpose(1, 2) for j in range(number, 0, -1)]
+
+
+def _shift(weight: Tensor, channels: int, rank: int, j: int, shifting: bool) -> Tensor:
+    groups, identity = weight.shape[0], torch.eye(channels, dtype=weight.dtype)
+    if not shifting:
+        return identity.expand(groups, -1, -1).reshape(groups, channels, channels, *[1] * rank)
+    result = weight.new_zeros(groups, (j + 1) ** rank, channels, j**rank, channels, *[3] * rank)
+    for row, offset in enumerate(itertools.product(range(j + 1), repeat=rank)):
+        earlier = [min(size, j - 1) for size in offset]
+        column = sum(size * j**power for power, size in enumerate(reversed(earlier)))
+        tap = [2 * (size - before) for size, before in zip(offset, earlier, strict=True)]
+        result[:, row, :, column, :, *tap] = identity
+    return result.flatten(3, 4).flatten(1, 2)
+
+
+def _middle(weight: Tensor, front: int, behind: int, shifting: bool) -> Tensor:
+    """Share each tap of the kernel equally among the ways that lead to it."""
+    if not shifting:
+        return weight
+    groups, outer, inner, *kernel = weight.shape
+    rank = len(kernel)
+    sizes = ((behind + 1) ** rank, (front + 1) ** rank)
+    result = weight.new_zeros(groups, sizes[0], outer, sizes[1], inner, *[3] * rank)
+    ways = _num_ways(kernel[0], front, behind)
+    share = weight / math.prod(ways.reshape(*[-1 if d == dim else 1 for d in range(rank)]) for dim in range(rank))
+    spots = itertools.product(*(range(n) for n in (behind + 1, front + 1) for _ in range(rank)))
+    for place, spot in enumerate(spots):
+        after, before = spot[:rank], spot[rank:]
+        starts = [2 * (a + b) for a, b in zip(after, before, strict=True)]
+        window: tuple[EllipsisType | slice, ...] = (..., *(slice(start, start + 3) for start in starts))
+        result[:, place // sizes[1], :, place % sizes[1]] = share[window]
+    return result.flatten(3, 4).flatten(1, 2)
+
+
+def _num_ways(size: int, front: int, behind: int) -> Tensor:
+    ways = torch.zeros(size, dtype=torch.float64)
+    for a, b, tap in itertools.product(range(front + 1), range(behind + 1), range(3)):
+        ways[2 * (a + b) + tap] += 1
+    return ways
+
+
+def _orthonormal(groups: int, rows: int, columns: int, numbers: torch.Generator) -> Tensor:
+    """Return [groups, rows, columns] with orthonormal columns: copies with random signs, mirrored a few times.
+
+    A decomposition of a random matrix would do as well and take a hundred times as long for wide layers.
+    """
+    index = torch.arange(rows)
+    copies = torch.bincount(index % columns, minlength=columns)[index % columns]
+    result = torch.zeros(groups, rows, columns, dtype=torch.float64)
+    signs = torch.randint(0, 2, (groups, rows), generator=numbers, device="cpu") * 2.0 - 1
+    result[:, index, index % columns] = signs.double() / copies.double().sqrt()
+    for _ in range(_NUM_REFLECTIONS):
+        axis = torch.randn(groups, rows, 1, generator=numbers, dtype=torch.float64, device="cpu")
+        axis = axis / torch.linalg.vector_norm(axis, dim=1, keepdim=True)
+        result = result - 2 * axis @ (axis.mT @ result)
+    return result
+
+
+def _left(matrix: Tensor, weight: Tensor) -> Tensor:
+    """Multiply the outputs of a weight: [g, a, o] x [g, o, i, *kernel] -> [g, a, i, *kernel]."""
+    return (matrix @ weight.flatten(2)).reshape(weight.shape[0], matrix.shape[1], *weight.shape[2:])
+
+
+def _right(weight: Tensor, matrix: Tensor) -> Tensor:
+    """Multiply the inputs of a weight: [g, o, i, *kernel] x [g, i, b] -> [g, o, b, *kernel]."""
+    product = torch.einsum("goip,gib->gobp", weight.flatten(3) if weight.dim() > 3 else weight[..., None], matrix)
+    return product.reshape(*product.shape[:3], *weight.shape[3:])

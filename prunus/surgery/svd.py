@@ -1,0 +1,96 @@
+"""Low-rank factors of matrices in float64, never NaN: a decomposition that fails falls back and says so."""
+
+import warnings
+
+import torch
+from torch import Tensor
+
+from prunus.errors import EditError
+
+
+def balanced_factors(matrices: Tensor, rank: int, place: str) -> tuple[Tensor, Tensor]:
+    """Return (left, right) of the best approximation of a rank: left = U sqrt(S), right = sqrt(S) V^T.
+
+    Both halves carry the same scale, so that neither trains faster than the other.
+
+    Args:
+        matrices: [groups, rows, columns]; on the meta device shapes alone come back.
+        rank: at least 1; at min(rows, columns) left @ right equals `matrices` up to rounding.
+        place: for messages.
+
+    Returns:
+        [groups, rows, rank], [groups, rank, columns].
+    """
+    if matrices.is_meta:
+        groups, rows, columns = matrices.shape
+        return matrices.new_empty(groups, rows, rank), matrices.new_empty(groups, rank, columns)
+    scaled_left, sigma, right = decomposed(matrices, place)
+    limits = torch.finfo(sigma.dtype)
+    # Below rounding of the largest a singular value is noise, and its square root's inverse would not be.
+    root = sigma.maximum(sigma[:, :1] * limits.eps).clamp(min=limits.tiny).sqrt()
+    return (scaled_left / root[:, None])[..., :rank], (root[..., None] * right)[:, :rank]
+
+
+def rank_of_energy(matrices: Tensor, energy: float, place: str) -> int:
+    """Return the smallest rank r with (sigma_1 + ... + sigma_r) / (sum of all) >= energy, in every group.
+
+    On sigma, not on its square (Alvarez & Salzmann, NIPS 2017).
+    """
+    _, sigma, _ = decomposed(matrices, place)
+    share = sigma.cumsum(1) / sigma.sum(1, keepdim=True).clamp(min=torch.finfo(sigma.dtype).tiny)
+    # Rounding must not add a rank that carries nothing.
+    enough = share >= energy * (1 - 1e-12)
+    enough[:, -1] = True
+    enough |= sigma.sum(1, keepdim=True) == 0
+    return int(enough.int().argmax(1).max()) + 1
+
+
+def decomposed(matrices: Tensor, place: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Return (U S, S, V^T) of float64 matrices [groups, rows, columns], singular values falling.
+
+    Where the singular value decomposition does not converge, the eigenvectors of the smaller Gram matrix give it;
+    small singular values are then less accurate, the product is not. It is said in a warning.
+
+    Raises:
+        EditError: that fails too.
+    """
+    try:
+        left, sigma, right = torch.linalg.svd(matrices, full_matrices=False)
+        result = left * sigma[:, None], sigma, right
+        if _finite(result):
+            return result
+        reason = "it gave values that are not finite"
+    except RuntimeError as error:  # torch.linalg.LinAlgError, or the library's own
+        reason = str(error).splitlines()[0]
+    warnings.warn(
+        f"{place}: the singular value decomposition did not converge ({reason}); used the eigenvectors of the Gram "
+        "matrix instead",
+        stacklevel=2,
+    )
+    try:
+        result = _through_gram(matrices)
+    except RuntimeError as error:
+        raise EditError(f"{place}: its weight has no singular value decomposition: {error}") from error
+    if not _finite(result):
+        raise EditError(f"{place}: its weight has no singular value decomposition: values are not finite")
+    return result
+
+
+def _through_gram(matrices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """A = (A V) V^T holds to rounding for any orthonormal V, those of V^T A^T A V = S^2 too."""
+    scale = matrices.abs().amax((1, 2), keepdim=True).clamp(min=torch.finfo(matrices.dtype).tiny)
+    unit = matrices / scale  # its square neither overflows nor vanishes
+    if unit.shape[1] >= unit.shape[2]:
+        vectors = torch.linalg.eigh(unit.mT @ unit)[1].flip(-1)
+        right = vectors.mT
+        left = matrices @ vectors
+        return left, torch.linalg.vector_norm(left, dim=1), right
+    vectors = torch.linalg.eigh(unit @ unit.mT)[1].flip(-1)
+    sigma = torch.linalg.vector_norm(vectors.mT @ matrices, dim=2)
+    floor = sigma[:, :1] * torch.finfo(sigma.dtype).eps
+    right = (vectors.mT @ matrices) / sigma.maximum(floor).clamp(min=torch.finfo(sigma.dtype).tiny)[..., None]
+    return vectors * sigma[:, None], sigma, right
+
+
+def _finite(tensors: tuple[Tensor, ...]) -> bool:
+    return all(bool(tensor.isfinite().all()) for tensor in tensors)
