@@ -129,6 +129,15 @@ def test_export_writes_a_file_that_bench_times(here, capsys):
     assert "one" in output and "median ms" in output
 
 
+def test_trace_says_what_can_be_removed_and_why_not(here, capsys):
+    code, output, _ = prunus(capsys, "trace", "tiny:TinySegmenter", "--shape", "1,3,16,32", "--set", "num_classes=3")
+    lines = {line.split()[0]: line.split()[1:] for line in output.splitlines() if line.strip()}
+    assert code == 0
+    assert lines["encoder.0"][:2] == ["16", "16"] and lines["encoder.3.body.0"][:2] == ["32", "32"]
+    assert lines["decoder"][:4] == ["3", "-", "-", "3"]
+    assert "reaches the network's output" in output
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

@@ -1,14 +1,14 @@
 """Batches of an epoch that can be taken up again in its middle."""
 
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from prunus.errors import DataError
+from prunus.errors import DataError, PrunusError
 from prunus.train.settings import Train
 
 Batch = tuple[Tensor, Tensor]
@@ -53,18 +53,18 @@ def steps_per_epoch(num_samples: int, batch_size: int) -> int:
     return max(1, num_samples // batch_size)
 
 
-def training_batches(split: TrainingSplit, settings: Train, seed: int, epoch: int, skip: int) -> DataLoader[Batch]:
-    """Return the loader of an epoch's batches, the first `skip` left out."""
+def training_batches(split: TrainingSplit, settings: Train, seed: int, epoch: int, skip: int) -> Iterator[Batch]:
+    """Return an epoch's batches, the first `skip` left out."""
     split.set_epoch(epoch)
     batches = indices(len(split), settings.batch_size, seed, epoch)[skip:]
-    return _loader(split, settings, batches)
+    return _plainly(_loader(split, settings, batches))
 
 
-def evaluation_batches(split: Dataset[Batch], settings: Train) -> DataLoader[Batch]:
-    """Return the loader of all samples in order."""
+def evaluation_batches(split: Dataset[Batch], settings: Train) -> Iterator[Batch]:
+    """Return all samples in order, in batches."""
     num = len(split)  # type: ignore[arg-type]  # torch's Dataset leaves __len__ to its subclasses
     size = settings.batch_size
-    return _loader(split, settings, [list(range(i, min(i + size, num))) for i in range(0, num, size)])
+    return _plainly(_loader(split, settings, [list(range(i, min(i + size, num))) for i in range(0, num, size)]))
 
 
 def _loader(split: object, settings: Train, batches: Sequence[list[int]]) -> DataLoader[Batch]:
@@ -76,6 +76,17 @@ def _loader(split: object, settings: Train, batches: Sequence[list[int]]) -> Dat
         generator=torch.Generator(),  # else each loader takes a number off the random state that dropout draws from
         pin_memory=settings.torch_device().type == "cuda",
     )
+
+
+def _plainly(batches: DataLoader[Batch]) -> Iterator[Batch]:
+    """Yield the batches; an error from a worker says what it would say here, without the worker's traceback."""
+    try:
+        yield from batches
+    except PrunusError as error:
+        message = str(error)
+        if not message.startswith("Caught "):
+            raise
+        raise type(error)(message.rpartition(f"{type(error).__qualname__}: ")[2].strip()) from error
 
 
 def _ignore_interrupt(worker: int) -> None:

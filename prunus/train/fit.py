@@ -171,8 +171,9 @@ def _step(state: State, training: Training, inputs: Tensor, target: Tensor, step
     if value != value or value in (float("inf"), float("-inf")):
         progress = state.progress
         raise TrainingError(
-            f"the loss is {value} in epoch {progress.epoch + 1}, step {progress.step + 1} ({training.name}): the last "
-            f"good checkpoint in {training.folder / 'checkpoints' / training.name} is kept. A lower learning rate "
+            f"the loss is {value} in epoch {progress.epoch + 1}, step {progress.step + 1} ({training.name}): training "
+            f"stops; the checkpoints in {training.folder / 'checkpoints' / training.name}, of the {progress.epoch} "
+            "epochs before, are kept. A lower learning rate "
             f"(now {state.scheduler.get_last_lr()[0]:.1e}), warmup_epochs or precision: float32 are the usual cures"
         )
     state.optimizer.zero_grad()

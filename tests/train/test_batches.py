@@ -55,3 +55,24 @@ def test_evaluation_sees_every_sample_once_in_order():
     assert torch.equal(masks, expected)
     uneven = type(tiny.TRAIN)(batch_size=3)
     assert [len(mask) for _, mask in evaluation_batches(tiny.DATA.validation(), uneven)] == [3, 1]
+
+
+class Broken:
+    """A split with a damaged file."""
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        raise DataError("train/1.png is damaged: fetch it again")
+
+    def set_epoch(self, epoch):
+        pass
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_an_error_of_the_data_reads_the_same_from_a_worker(num_workers):
+    settings = type(tiny.TRAIN)(batch_size=2, num_workers=num_workers, device="cpu")
+    with pytest.raises(DataError) as error:
+        list(training_batches(Broken(), settings, seed=0, epoch=0, skip=0))
+    assert str(error.value) == "train/1.png is damaged: fetch it again"
