@@ -90,7 +90,7 @@ def compare(wide: Reading, narrow: Reading, alive: Tensor, roots: Tensor) -> Com
         alive: bool [num_ids].
         roots: the class of each id, [num_ids].
     """
-    changed = []
+    changed: list[Mismatch] = []
     first, second = list(all_nodes(wide.program.graph_module)), list(all_nodes(narrow.program.graph_module))
     for a, b in zip(first, second, strict=False):
         place = (module_path(a), line(a), a.name)

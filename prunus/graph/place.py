@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import torch
 from torch.fx import GraphModule, Node
 
 
@@ -25,7 +24,7 @@ def is_view(node: Node) -> bool:
     """Whether a node's output shares its memory with its first argument."""
     if node.op != "call_function":
         return False
-    if not isinstance(node.target, torch._ops.OpOverload):
+    if not hasattr(node.target, "_schema"):
         return getattr(node.target, "__name__", "") == "getitem" and is_view(node.all_input_nodes[0])
     returns = node.target._schema.returns
     return not in_place(node.target) and any(value.alias_info is not None for value in returns)

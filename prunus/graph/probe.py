@@ -7,12 +7,15 @@ what the place writes down is refused, and the copy is made again without it.
 """
 
 import dataclasses
+import linecache
+import re
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Node
 
 from prunus.errors import TraceError
 from prunus.graph.attributes import Binding, bindings, count, set_
@@ -68,10 +71,22 @@ def needed(findings: Findings, readings: Iterable[Reading]) -> bool:
     """Whether a written-down size or a number among the operators makes a second look necessary."""
     if any(mark.kind is Kind.WRITTEN for mark in findings.marks):
         return True
-    nodes = (
-        node for reading in readings for node in all_nodes(reading.program.graph_module) if node.op == "call_function"
-    )
-    return any(operator_name(n.target) in ARITHMETIC and any(isinstance(a, float) for a in n.args) for n in nodes)
+    nodes = (node for reading in readings for node in all_nodes(reading.program.graph_module))
+    return any(_computed(node, number) for node in nodes for number in _operands(node))
+
+
+def _operands(node: Node) -> list[float]:
+    """Return the numbers among the operands of arithmetic."""
+    if node.op != "call_function" or operator_name(node.target) not in ARITHMETIC:
+        return []
+    return [operand for operand in node.args if isinstance(operand, int | float) and not isinstance(operand, bool)]
+
+
+def _computed(node: Node, number: float) -> bool:
+    """Whether a number is not to be read in the source line itself, so that it may be computed from a width."""
+    file, _, at = line(node).rpartition(":")
+    text = linecache.getline(file, int(at)) if at.isdigit() else ""
+    return re.search(rf"(?<![\w.]){re.escape(f'{abs(number):g}')}(?![\w.])", text) is None
 
 
 def judge(probe: Probe, findings: Findings) -> Verdict:
@@ -80,7 +95,7 @@ def judge(probe: Probe, findings: Findings) -> Verdict:
     marks = [mark for mark in findings.marks if mark.kind is not Kind.WRITTEN]
     bound = _joined(bindings(probe.model, written), findings)
     still = torch.zeros(findings.ids.count, dtype=torch.bool)  # ids that are left whole
-    runs_on_meta = _crash(probe, {}, (), device="meta") is None
+    runs_on_meta: bool | None = None  # seen when something goes wrong there
     exports = 0
     while True:
         marks, written, bound = _without_refused(findings, marks, written, bound)
@@ -89,7 +104,10 @@ def judge(probe: Probe, findings: Findings) -> Verdict:
         if bool(alive.all()):
             return Verdict(marks + _refused(written, "nothing of it could be tried out"), ())
         keep = _keep(probe.slots, alive)
-        wrong = _crash(probe, keep, _values(bound, alive), device="meta") if runs_on_meta else None
+        wrong = None if runs_on_meta is False else _crash(probe, keep, _values(bound, alive), device="meta")
+        if wrong is not None and runs_on_meta is None:
+            runs_on_meta = _crash(probe, {}, (), device="meta") is None
+            wrong = wrong if runs_on_meta else None
         changed: tuple[Mismatch, ...] = ()
         if wrong is None:
             exports += 1
