@@ -13,6 +13,7 @@ import pytest
 import tiny
 
 from prunus import cli
+from prunus.display import Display
 from prunus.records import EpochRecord, EvaluationRecord, read
 
 TESTS = str(Path(__file__).parents[1])
@@ -49,25 +50,32 @@ def stopped(here, number, model, epoch):
     return process.returncode, errors
 
 
-def test_terminated_interrupted_and_killed_it_ends_at_the_numbers_of_an_undisturbed_run(tmp_path, done):
+def test_terminated_interrupted_and_killed_it_ends_at_the_numbers_of_an_undisturbed_run(
+    tmp_path, done, monkeypatch, capsys
+):
     recipe = tiny.write_recipe(tmp_path)
-    folder = tmp_path / "runs" / "tiny"
     recipe.write_text(recipe.read_text().replace("threads: 1", "threads: 1, num_workers: 1"))
-    for number, model, epoch, code in (
-        (signal.SIGTERM, "wide", 1, 143),
-        (signal.SIGINT, "narrow", 1, 130),
-        (signal.SIGKILL, "narrow", 2, -signal.SIGKILL),
-    ):
-        returned, errors = stopped(tmp_path, number, model, epoch)
-        assert returned == code, errors
-        assert not (folder / "report.html").exists()
-        assert list(folder.glob(f"checkpoints/{model}/*/manifest.json"))
-        if number != signal.SIGKILL:
-            assert "the same command goes on from there" in errors
-            assert "Traceback" not in errors
-    again = subprocess.run(COMMAND, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
-    assert again.returncode == 0, again.stderr
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "runs" / "tiny"
+    with monkeypatch.context() as patch:  # SIGTERM in this process: two starts of Python less
+        patch.setattr(Display, "epoch", lambda *ignored: os.kill(os.getpid(), signal.SIGTERM))
+        assert cli.main(["run", "tiny.yaml"]) == 143
+    assert_stopped_well(folder, "wide", capsys.readouterr().err)
+    code, errors = stopped(tmp_path, signal.SIGINT, "narrow", 1)
+    assert code == 130, errors
+    assert_stopped_well(folder, "narrow", errors)
+    code, errors = stopped(tmp_path, signal.SIGKILL, "narrow", 2)
+    assert code == -signal.SIGKILL, errors
+    assert not (folder / "report.html").exists()
+    assert cli.main(["run", "tiny.yaml"]) == 0
     assert facts(folder) == facts(done.folder)
+
+
+def assert_stopped_well(folder, model, errors):
+    assert "the same command goes on from there" in errors
+    assert "Traceback" not in errors
+    assert list(folder.glob(f"checkpoints/{model}/*/manifest.json"))
+    assert not (folder / "report.html").exists()
 
 
 @pytest.mark.slow
