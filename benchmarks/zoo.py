@@ -1,15 +1,20 @@
 """Read, cut and prove every network of the zoo: one table of all of them.
 
-    python benchmarks/zoo.py                     all networks, results in benchmarks/results/zoo.{json,md}
+    python benchmarks/zoo.py                     all networks, into benchmarks/results/zoo.json and zoo.md
+    python benchmarks/zoo.py --resume            those that the results do not have yet
     python benchmarks/zoo.py resnet50 swin_t     only these, to the screen
-    python benchmarks/zoo.py --torch-pruning     the same networks with torch-pruning for comparison
+    python benchmarks/zoo.py --torch-pruning     the same with torch-pruning, for comparison
 
-For each network: `trace`, zero half of the exactly removable groups, `select`, `apply`, compare the outputs in evaluation
-mode, float32. Each network has a process of its own with a time limit. Scales and shifts are shaken first, so
-that what is initialised at zero or one hides nothing.
+For each network: `trace`, zero half of the exactly removable groups, `select`, `apply`, compare the outputs in
+evaluation mode, float32. Each network has a process of its own with a time limit. Scales and shifts are shaken first,
+so that what is initialised at zero or one hides nothing. Times are the process's own seconds; "export" is the first
+torch.export inside `trace`.
 """
 
 import argparse
+import copy
+import gc
+import importlib.metadata
 import json
 import multiprocessing
 import os
@@ -32,7 +37,6 @@ from zoo_networks import Network, networks
 import prunus
 from prunus.budget.check import difference, zero_
 from prunus.budget.select import removal, spare_layers
-from prunus.graph.export import export
 
 RESULTS = Path(__file__).with_name("results")
 TOLERANCE = 1e-5  # of max |difference| / max |output|, float32
@@ -57,9 +61,8 @@ def row(network: Network) -> dict[str, Any]:
     model, inputs = network.build()
     model.eval()
     shake_(model)
-    clock = Clock()
-    export(model, inputs, None, training=False)
-    export_s = clock.lap()
+    base_mb = peak_mb()
+    clock, exports = Clock(), timed_exports()
     groups = prunus.trace(model, inputs)
     trace_s = clock.lap()
     chosen = spare_layers(groups, half_of(groups.exact))
@@ -92,12 +95,37 @@ def row(network: Network) -> dict[str, Any]:
         "params_after": params_after,
         "macs": groups.macs(),
         "macs_after": groups.macs(~chosen),
-        "export_s": round(export_s, 3),
+        "nodes": exports[0][1],
+        "exports": len(exports),
+        "export_s": round(exports[0][0], 3),
         "trace_s": round(trace_s, 3),
         "cut_s": round(cut_s, 3),
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "peak_mb": peak_mb() - base_mb,
+        "model_mb": sum(t.nbytes for t in model.state_dict().values()) // 2**20,
         "notes": list(groups.notes),
     }
+
+
+def peak_mb() -> int:
+    """Return the most memory that this process has held, in MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+
+def timed_exports() -> list[tuple[float, int]]:
+    """Return a list that takes the seconds and the number of nodes of each export that `trace` makes from now on."""
+    found: list[tuple[float, int]] = []
+    for name in ("prunus.graph.trace", "prunus.graph.probe"):
+        module = sys.modules[name]
+        original = module.export
+
+        def timed(*args: Any, original: Any = original, **settings: Any) -> Any:
+            clock = Clock()
+            program = original(*args, **settings)
+            found.append((clock.lap(), len(program.graph.nodes)))
+            return program
+
+        module.export = timed
+    return found
 
 
 class Clock:
@@ -117,7 +145,7 @@ def shake_(model: nn.Module) -> None:
     """Move scales, shifts and running statistics off their initial values."""
     generator = torch.Generator().manual_seed(SEED)
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        if not tensor.is_floating_point() or tensor.dim() != 1:
+        if not tensor.is_floating_point() or tensor.numel() != max(tensor.shape, default=0):
             continue
         noise = torch.randn(tensor.shape, generator=generator)
         if name.endswith("running_var"):
@@ -152,10 +180,8 @@ def conv_share(model: nn.Module, groups: prunus.graph.ChannelGroups) -> float | 
 
 def main_reason(groups: prunus.graph.ChannelGroups) -> str:
     """Return the reason most groups have."""
-    counted: dict[str, int] = {}
-    for texts in groups.reasons.values():
-        counted[texts[0]] = counted.get(texts[0], 0) + 1
-    return max(counted, key=lambda text: counted[text], default="no groups")
+    told = max(groups.told, key=lambda reason: (not reason.refused, reason.groups.numel()), default=None)
+    return "no groups" if told is None else told.text
 
 
 def same_shapes(model: nn.Module, small: nn.Module, inputs: tuple[Tensor, ...]) -> bool:
@@ -163,6 +189,43 @@ def same_shapes(model: nn.Module, small: nn.Module, inputs: tuple[Tensor, ...]) 
     with torch.no_grad():
         first, second = (torch.utils._pytree.tree_leaves(m(*inputs)) for m in (model, small))
     return [getattr(a, "shape", None) for a in first] == [getattr(b, "shape", None) for b in second]
+
+
+def measure_other(network: Network, conn: Connection) -> None:
+    """Cut half of the channels of `network` with torch-pruning's documented defaults; send the row."""
+    try:
+        conn.send(other_row(network))
+    except Exception as error:
+        conn.send({"status": "error", "reason": f"{type(error).__name__}: {str(error)[:200]}"})
+    finally:
+        conn.close()
+
+
+def other_row(network: Network) -> dict[str, Any]:
+    """Return whether torch-pruning cuts the network to one that runs and keeps its outputs' shapes."""
+    import torch_pruning
+
+    torch.manual_seed(SEED)
+    model, inputs = network.build()
+    model.eval()
+    wide = copy.deepcopy(model)
+    before = sum(p.numel() for p in model.parameters())
+    last = [m for m in model.modules() if isinstance(m, nn.Linear | nn.Conv2d)][-1]
+    clock = Clock()
+    pruner = torch_pruning.pruner.MagnitudePruner(
+        model,
+        inputs,
+        importance=torch_pruning.importance.MagnitudeImportance(p=2),
+        pruning_ratio=0.5,
+        ignored_layers=[last],
+    )
+    pruner.step()
+    seconds = clock.lap()
+    after = sum(p.numel() for p in model.parameters())
+    same = same_shapes(wide, model, inputs)
+    reason = "" if same and after < before else "other outputs" if not same else "nothing was cut"
+    status = "fail" if reason else "pass"
+    return {"status": status, "reason": reason, "seconds": round(seconds, 3), "params": before, "params_after": after}
 
 
 def isolated(network: Network, limit: float, work: Any = measure) -> dict[str, Any]:
@@ -185,6 +248,7 @@ def warm_up() -> None:
     """Let torch.export load what it loads once, before the clock runs and the processes fork."""
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(1), nn.Linear(16, 4))
     prunus.check_removal(net.eval(), torch.randn(1, 3, 4, 4))
+    gc.freeze()  # what is loaded is not looked through again in every process
 
 
 def main() -> None:
@@ -192,24 +256,70 @@ def main() -> None:
     parser.add_argument("names", nargs="*")
     parser.add_argument("--limit", type=float, default=240, help="seconds a network")
     parser.add_argument("--source", help="only this source")
-    parser.add_argument("--out", type=Path, default=None, help="write the JSON here as it grows")
+    parser.add_argument("--resume", action="store_true", help="keep the rows that the results already have")
+    parser.add_argument("--torch-pruning", action="store_true", help="with torch-pruning's documented defaults")
     settings = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     warm_up()
-    rows = []
+    kind = "zoo_torch_pruning" if settings.torch_pruning else "zoo"
+    path = RESULTS / f"{kind}.json"
+    rows = json.loads(path.read_text())["rows"] if settings.resume and path.is_file() else []
+    known = {row["name"] for row in rows}
     for network in networks():
-        if settings.names and network.name not in settings.names:
+        if (
+            network.name in known
+            or (settings.names and network.name not in settings.names)
+            or (settings.source and network.source != settings.source)
+        ):
             continue
-        if settings.source and network.source != settings.source:
-            continue
-        rows.append(isolated(network, settings.limit))
+        rows.append(isolated(network, settings.limit, measure_other if settings.torch_pruning else measure))
         print(line(rows[-1]), flush=True)
-        if settings.names and "trace" in rows[-1]:
-            print(rows[-1]["trace"])
-        if settings.out:
-            settings.out.write_text(json.dumps({"about": about(), "rows": rows}, indent=1))
-    print(f"{sum(r['status'] == 'pass' for r in rows)} of {len(rows)} pass")
+        if settings.names:
+            print(rows[-1].get("trace", ""))
+        if not settings.names or settings.resume:
+            write(path, rows, settings.limit)
+    print(totals(rows))
+
+
+def write(path: Path, rows: list[dict[str, Any]], limit: float) -> None:
+    """Write the results so far as JSON and as a table."""
+    path.write_text(json.dumps({"about": about(limit), "rows": rows}, indent=1) + "\n")
+    if path.name == "zoo.json":
+        path.with_suffix(".md").write_text(table(rows, limit))
+
+
+def table(rows: list[dict[str, Any]], limit: float) -> str:
+    """Return the results as Markdown."""
+    facts = "\n".join(f"- {name}: {value}" for name, value in about(limit).items())
+    columns = "| network | source | result | max rel. diff. | conv | exact | approx. | refused | params M | kept M | "
+    columns += "GMACs | export s | trace s | cut s | nodes | reason |"
+    lines = [columns, "|" + "---|" * 16, *(table_line(row) for row in rows)]
+    return f"# The zoo\n\n{totals(rows)}\n\n{facts}\n\n" + "\n".join(lines) + "\n"
+
+
+def table_line(row: dict[str, Any]) -> str:
+    """Return one network's line of the table."""
+    reason = row["reason"].replace("|", "/").replace("\n", " ")[:160]
+    if "groups" not in row:
+        return f"| {row['name']} | {row['source']} | {row['status']} |" + " |" * 12 + f" {reason} |"
+    share = "" if row["conv_share"] is None else f"{row['conv_share']:.0%}"
+    cells = [row["name"], row["source"], row["status"], f"{row['max_rel_diff']:.1e}", share]
+    cells += [row["exact"], row["approximate"], row["refused"]]
+    cells += [f"{row['params'] / 1e6:.1f}", f"{row['params_after'] / 1e6:.1f}", f"{row['macs'] / 1e9:.2f}"]
+    cells += [f"{row[key]:.2f}" for key in ("export_s", "trace_s", "cut_s")]
+    return "| " + " | ".join(str(cell) for cell in [*cells, row["nodes"], reason]) + " |"
+
+
+def totals(rows: list[dict[str, Any]]) -> str:
+    """Return how many networks pass, in all and by source."""
+    passed = [row for row in rows if row["status"] == "pass"]
+    sources = dict.fromkeys(row["source"] for row in rows)
+    counts = [
+        f"{source} {sum(r['source'] == source for r in passed)} of {sum(r['source'] == source for r in rows)}"
+        for source in sources
+    ]
+    return f"{len(passed)} of {len(rows)} networks pass ({', '.join(counts)})."
 
 
 def line(row: dict[str, Any]) -> str:
@@ -219,16 +329,20 @@ def line(row: dict[str, Any]) -> str:
     share = "   -" if row["conv_share"] is None else f"{row['conv_share']:4.0%}"
     times = f"export {row['export_s']:5.2f} trace {row['trace_s']:5.2f} cut {row['cut_s']:5.2f} s"
     counts = f"{row['exact']:6} exact {row['approximate']:6} approx {row['refused']:6} refused"
-    return f"{row['name']:36} {row['status']:8} {row['max_rel_diff']:8.1e} conv {share} {counts} {times} {row['reason'][:90]}"
+    head = f"{row['name']:36} {row['status']:8} {row['max_rel_diff']:8.1e} conv {share}"
+    return f"{head} {counts} {times} {row['reason'][:90]}"
 
 
-def about() -> dict[str, Any]:
+def about(limit: float) -> dict[str, Any]:
     """Return where and how the table was made."""
     return {
         "command": " ".join(["python", *sys.argv]),
         "seed": SEED,
         "tolerance": TOLERANCE,
+        "limit": f"{limit:.0f} s a network",
         "torch": torch.__version__,
+        "torchvision": importlib.metadata.version("torchvision"),
+        "timm": importlib.metadata.version("timm"),
         "python": platform.python_version(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} thread",
         "date": time.strftime("%Y-%m-%d"),
