@@ -166,8 +166,11 @@ def _product(first: Tensor, second: Tensor, steps: Sequence[tuple[int, int]]) ->
 
 def _matrix_product(whole: Tensor, tap: Tensor, *, tap_first: bool) -> Tensor:
     """Multiply each tap of `whole` [groups, out, in, *kernel] by one matrix, [groups, out, in]."""
-    flat = whole.flatten(3) if whole.dim() > 3 else whole.unsqueeze(-1)
-    product = torch.einsum("gocp,gci->goip" if tap_first else "gcip,goc->goip", flat, tap)
+    if taps(whole.shape[3:]) == 1:
+        matrix = whole.reshape(whole.shape[:3])
+        product = matrix @ tap if tap_first else tap @ matrix
+    else:
+        product = torch.einsum("gocp,gci->goip" if tap_first else "gcip,goc->goip", whole.flatten(3), tap)
     return product.reshape(*product.shape[:3], *whole.shape[3:])
 
 

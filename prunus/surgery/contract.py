@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from prunus.errors import EditError
 from prunus.surgery.compose import compose_all
 from prunus.surgery.edit import Edit, Plan
-from prunus.surgery.factors import Factors, built, chain, is_pad, replaced, take_over
+from prunus.surgery.factors import Factors, built, chain, is_pad, replaced
 from prunus.surgery.filters import Filter, padding_of, read
 from prunus.surgery.layers import Layer, Layers, kind_of, layer_at, patterns_of, refusal
 
@@ -32,6 +32,10 @@ class Contract(Edit):
 
     def apply(self, model: nn.Module) -> nn.Module:
         """Return a copy of `model` with one layer for the factors."""
+        return replaced(model, self.successors(model))
+
+    def successors(self, model: nn.Module) -> dict[str, nn.Module]:
+        """Return what takes the layer's place."""
         if len(self.factors) < 2:
             raise EditError(f"{self.path}: at least two factors are contracted, got {len(self.factors)}")
         container = _sequential(model, self.path)
@@ -48,11 +52,9 @@ class Contract(Edit):
         layers = built(_product(members), modules[0])
         new: nn.Module = layers[0] if len(layers) == 1 else nn.Sequential(*layers).train(modules[0].training)
         if whole:
-            take_over(container, new.train(container.training))
-            return replaced(model, {self.path: new})
-        take_over(modules[0], new)
+            return {self.path: new.train(container.training)}
         rest = {path: nn.Identity().train(module.training) for path, module in members if module is not modules[0]}
-        return replaced(model, {self.factors[0].path: new, **rest})
+        return {self.factors[0].path: new, **rest}
 
     def summary(self) -> str:
         """Return one line for a reader."""

@@ -47,6 +47,10 @@ class Decompose(Edit):
 
     def apply(self, model: nn.Module) -> nn.Module:
         """Return a copy of `model` with the pair in the place of the layer."""
+        return replaced(model, self.successors(model))
+
+    def successors(self, model: nn.Module) -> dict[str, nn.Module]:
+        """Return what takes the layer's place."""
         old = self.layer.find(model)
         if reason := undecomposable(old):
             raise EditError(f"{self.layer.path}: {reason}")
@@ -56,8 +60,7 @@ class Decompose(Edit):
         if self.nonlinear and not self.fresh:
             silent = pair[0].weight.new_zeros(pair[0].channels[1])
             pair = dataclasses.replace(pair[0], bias=silent), pair[1]
-        new = factors(old, pair, "decompose", nonlinear=self.nonlinear)
-        return replaced(model, {self.layer.path: new})
+        return {self.layer.path: factors(old, pair, "decompose", nonlinear=self.nonlinear)}
 
     def summary(self) -> str:
         """Return one line for a reader."""

@@ -1,18 +1,19 @@
 """An edit is data: what changes in a network, by dotted paths, in JSON and back; `apply` does it to a copy."""
 
 import abc
-import copy
+import contextlib
 import dataclasses
 import hashlib
 import json
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Self, Union
 
 from torch import Tensor, nn
 
 from prunus.errors import EditError, PrunusError
+from prunus.surgery.factors import replaced
 
 FORMAT = 1
 
@@ -29,6 +30,13 @@ class Edit(abc.ABC):
     @abc.abstractmethod
     def apply(self, model: nn.Module) -> nn.Module:
         """Return a changed copy of `model`; raise `EditError` with `model` untouched."""
+
+    def successors(self, model: nn.Module) -> Mapping[str, nn.Module] | None:
+        """Return the modules of `model` that others take the place of, by path, if the edit does nothing else.
+
+        Edits of this kind that follow each other share one copy of the network. None where an edit does more.
+        """
+        return None
 
     @abc.abstractmethod
     def summary(self) -> str:
@@ -95,24 +103,49 @@ def apply(plan: Plan | Edit, model: nn.Module) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise EditError(f"apply takes a torch.nn.Module, got {type(model).__name__}")
     edits = (plan,) if isinstance(plan, Edit) else plan.edits
-    if not edits:
-        return _copied(model)
-    result = model
+    result, pending = model, dict[str, nn.Module]()
     for number, edit in enumerate(edits):
-        try:
-            result = edit.apply(result)
-        except EditError as error:
-            raise EditError(f"edit {number} ({type(edit).__name__}): {error}") from error
-        except (PrunusError, MemoryError):
-            raise
-        except Exception as error:
-            raise EditError(f"edit {number} ({type(edit).__name__}) failed: {type(error).__name__}: {error}") from error
-    return result
+        with _named(number, edit):
+            new = _independent(edit, result, pending)
+            if new is None and pending:
+                result, pending = _copied(result, pending), {}
+                new = edit.successors(result)
+            if new is None:
+                result = edit.apply(result)
+            else:
+                pending |= new
+    return _copied(result, pending) if pending or not edits else result
 
 
-def _copied(model: nn.Module) -> nn.Module:
+@contextlib.contextmanager
+def _named(number: int, edit: Edit) -> Iterator[None]:
+    """Say which edit an error comes from."""
     try:
-        return copy.deepcopy(model)
+        yield
+    except EditError as error:
+        raise EditError(f"edit {number} ({type(edit).__name__}): {error}") from error
+    except (PrunusError, MemoryError):
+        raise
+    except Exception as error:
+        raise EditError(f"edit {number} ({type(edit).__name__}) failed: {type(error).__name__}: {error}") from error
+
+
+def _independent(edit: Edit, model: nn.Module, pending: Mapping[str, nn.Module]) -> Mapping[str, nn.Module] | None:
+    """Return an edit's successors if it does not need the `pending` ones in place first, None if it may."""
+    try:
+        new = edit.successors(model)
+    except EditError:
+        if not pending:
+            raise
+        return None
+    paths = [f"{path}." for path in new or ()]
+    touched = any(a.startswith(b) or b.startswith(a) for a in paths for b in (f"{path}." for path in pending))
+    return None if touched else new
+
+
+def _copied(model: nn.Module, new: Mapping[str, nn.Module]) -> nn.Module:
+    try:
+        return replaced(model, new)
     except (RuntimeError, TypeError) as error:  # torch.nn.utils.weight_norm, open files, ...
         raise EditError(f"{type(model).__name__} cannot be copied, so it cannot be edited: {error}") from error
 

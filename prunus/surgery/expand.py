@@ -53,6 +53,10 @@ class Expand(Edit):
 
     def apply(self, model: nn.Module) -> nn.Module:
         """Return a copy of `model` with the factors in the place of the layer."""
+        return replaced(model, self.successors(model))
+
+    def successors(self, model: nn.Module) -> dict[str, nn.Module]:
+        """Return what takes the layer's place."""
         old = self.layer.find(model)
         if reason := unfit(old, self.kind):
             raise EditError(f"{self.layer.path}: {reason}")
@@ -64,7 +68,7 @@ class Expand(Edit):
                 f"each at least 1; got {list(self.widths)}"
             )
         parts = self._factors(read(old))
-        return replaced(model, {self.layer.path: factors(old, parts, "expand", nonlinear=self.nonlinear)})
+        return {self.layer.path: factors(old, parts, "expand", nonlinear=self.nonlinear)}
 
     def summary(self) -> str:
         """Return one line for a reader."""

@@ -43,13 +43,17 @@ class Factorize(Edit):
 
     def apply(self, model: nn.Module) -> nn.Module:
         """Return a copy of `model` with the two in the place of the layer."""
+        return replaced(model, self.successors(model))
+
+    def successors(self, model: nn.Module) -> dict[str, nn.Module]:
+        """Return what takes the layer's place."""
         old = self.layer.find(model)
         if reason := _unfit(old, self.scheme):
             raise EditError(f"{self.layer.path}: {reason}")
         check_rank(self.rank, full_rank(self.layer, self.scheme), self.layer.path)
         part, place = read(old), self.layer.path
         pair = separated(part, self.rank, place) if self.scheme == "spatial" else _split(part, self.rank, place)
-        return replaced(model, {place: factors(old, pair, "factorize")})
+        return {place: factors(old, pair, "factorize")}
 
     def summary(self) -> str:
         """Return one line for a reader."""

@@ -75,9 +75,7 @@ def factors(old: Any, parts: Sequence[Filter], origin: str, *, nonlinear: bool =
         modules |= {f"pad{number}": pad for pad in pads} | {f"factor{number}": layer}
         if nonlinear and number + 1 < len(parts):
             modules[f"relu{number}"] = nn.ReLU()
-    result = Factors(modules, origin).train(old.training)
-    take_over(old, result)
-    return result
+    return Factors(modules, origin).train(old.training)
 
 
 def built(part: Filter, like: Any) -> list[nn.Module]:
@@ -101,19 +99,24 @@ def _placed(values: Tensor, like: nn.Parameter) -> nn.Parameter:
     return result
 
 
-def take_over(old: nn.Module, new: nn.Module) -> None:
-    """Give `new` the hooks of `old`, which it replaces, and the attributes that it has not itself."""
-    for name, value in vars(old).items():
-        hook = name.startswith("_") and ("forward" in name or "backward" in name)
-        mark = not name.startswith("_") and not hasattr(new, name) and name != "origin"
-        if hook or mark:
-            setattr(new, name, copy.copy(value))
-
-
 def replaced(model: nn.Module, new: Mapping[str, nn.Module]) -> nn.Module:
-    """Return a copy of `model` with other modules at the given paths, wherever `model` refers to the old ones."""
-    memo: dict[int, Any] = {id(model.get_submodule(path)): module for path, module in new.items()}
-    return copy.deepcopy(model, memo)
+    """Return a copy of `model` with other modules at the given paths, wherever `model` refers to the old ones.
+
+    What takes a layer's place gets its hooks, and the attributes that it has not itself; an `nn.Identity` gets none.
+    """
+    old = {path: model.get_submodule(path) for path in new}
+    memo: dict[int, Any] = {id(old[path]): module for path, module in new.items()}
+    result = copy.deepcopy(model, memo)
+    for path, module in new.items():
+        if not isinstance(module, nn.Identity):
+            for name in _handed_on(old[path], module):
+                setattr(module, name, copy.deepcopy(vars(old[path])[name], memo))
+    return result
+
+
+def _handed_on(old: nn.Module, new: nn.Module) -> list[str]:
+    hooks = [name for name in vars(old) if name.startswith("_") and ("forward" in name or "backward" in name)]
+    return hooks + [name for name in vars(old) if name[0] != "_" and name != "origin" and not hasattr(new, name)]
 
 
 def chain(container: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:

@@ -7,6 +7,7 @@ written so through (j + 1)^2 channels for each channel after j shifts. Each spac
 expanded network by a matrix of orthonormal columns; what the fresh weights do outside of it is kept.
 """
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from prunus.errors import EditError
 
-_NUM_REFLECTIONS = 3
+_NUM_MIRRORS = 2
 
 
 def kept_weights(weight: Tensor, fresh: Sequence[Tensor], numbers: torch.Generator, place: str) -> list[Tensor]:
@@ -42,22 +43,86 @@ def kept_weights(weight: Tensor, fresh: Sequence[Tensor], numbers: torch.Generat
         _middle(weight, front, behind, shifting),
         *_behind(weight, behind, shifting),
     ]
-    identity = torch.eye(weight.shape[2], dtype=weight.dtype), torch.eye(weight.shape[1], dtype=weight.dtype)
-    inner = [
-        _orthonormal(f.shape[0], f.shape[1], m.shape[1], numbers) for f, m in zip(fresh[:-1], maps[:-1], strict=True)
-    ]
-    frames = [identity[0].expand(weight.shape[0], -1, -1), *inner, identity[1].expand(weight.shape[0], -1, -1)]
+    inner = [_frame(f.shape[0], f.shape[1], m.shape[1], numbers) for f, m in zip(fresh[:-1], maps[:-1], strict=True)]
     result = []
     for number, (given, noise) in enumerate(zip(maps, fresh, strict=True)):
-        before, after = frames[number], frames[number + 1]
+        before = inner[number - 1] if number else None
+        after = inner[number] if number < len(inner) else None
         # Noise is free where nothing arrives (outside the space in front) or nothing is read (outside that behind).
-        seen = noise
+        seen, wanted = noise, given
         if number <= front:
-            seen = _right(_right(seen, before), before.mT)
+            seen = _swapped(_narrowed(before, _swapped(seen)))
         if number >= front:
-            seen = _left(after, _left(after.mT, seen))
-        result.append(noise - seen + _right(_left(after, given), before.mT))
+            seen = _narrowed(after, seen)
+        if number < front:
+            wanted = _widened(after, wanted)
+        if number > front:
+            wanted = _swapped(_widened(before, _swapped(wanted)))
+        change = wanted - seen
+        if number >= front:
+            change = _widened(after, change)
+        if number <= front:
+            change = _swapped(_widened(before, _swapped(change)))
+        result.append(change.add_(noise))
     return result
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Frame:
+    """A matrix Q [groups, rows, columns] with orthonormal columns: copies with signs, mirrored a few times.
+
+    Products with it cost what a copy costs; those with a dense matrix would dominate for wide layers.
+    """
+
+    columns: int
+    scale: Tensor  # [groups, rows]
+    mirrors: tuple[Tensor, ...]  # unit vectors [groups, 1, rows]
+
+    def widened(self, values: Tensor) -> Tensor:
+        """Return Q x, [groups, columns, ...] -> [groups, rows, ...]."""
+        flat = values.flatten(2) if values.dim() > 2 else values[..., None]
+        result = flat[:, self._index()] * self.scale[..., None]
+        for mirror in self.mirrors:
+            result.baddbmm_(mirror.mT, mirror @ result, alpha=-2)
+        return result.reshape(result.shape[0], result.shape[1], *values.shape[2:])
+
+    def narrowed(self, values: Tensor) -> Tensor:
+        """Return Q^T y, [groups, rows, ...] -> [groups, columns, ...]."""
+        flat = values.flatten(2).clone()
+        for mirror in reversed(self.mirrors):
+            flat.baddbmm_(mirror.mT, mirror @ flat, alpha=-2)
+        sums = flat.new_zeros(flat.shape[0], self.columns, flat.shape[2])
+        sums.index_add_(1, self._index(), flat * self.scale[..., None])
+        return sums.reshape(sums.shape[0], self.columns, *values.shape[2:])
+
+    def _index(self) -> Tensor:
+        return torch.arange(self.scale.shape[1]) % self.columns
+
+
+def _frame(groups: int, rows: int, columns: int, numbers: torch.Generator) -> _Frame:
+    index = torch.arange(rows) % columns
+    copies = torch.bincount(index, minlength=columns)[index]
+    signs = torch.randint(0, 2, (groups, rows), generator=numbers, device="cpu") * 2.0 - 1
+    mirrors = []
+    for _ in range(_NUM_MIRRORS):
+        axis = torch.randn(groups, 1, rows, generator=numbers, dtype=torch.float64, device="cpu")
+        mirrors.append(axis / torch.linalg.vector_norm(axis, dim=2, keepdim=True))
+    return _Frame(columns, signs.double() / copies.double().sqrt(), tuple(mirrors))
+
+
+def _widened(frame: _Frame | None, values: Tensor) -> Tensor:
+    """Return Q x; None is the whole space."""
+    return values if frame is None else frame.widened(values)
+
+
+def _narrowed(frame: _Frame | None, values: Tensor) -> Tensor:
+    """Return Q^T y; None is the whole space."""
+    return values if frame is None else frame.narrowed(values)
+
+
+def _swapped(weight: Tensor) -> Tensor:
+    """Exchange outputs and inputs."""
+    return weight.transpose(1, 2)
 
 
 def holds(shape: Sequence[int], widths: Sequence[int]) -> bool:
@@ -144,31 +209,3 @@ def _num_ways(size: int, front: int, behind: int) -> Tensor:
     for a, b, tap in itertools.product(range(front + 1), range(behind + 1), range(3)):
         ways[2 * (a + b) + tap] += 1
     return ways
-
-
-def _orthonormal(groups: int, rows: int, columns: int, numbers: torch.Generator) -> Tensor:
-    """Return [groups, rows, columns] with orthonormal columns: copies with random signs, mirrored a few times.
-
-    A decomposition of a random matrix would do as well and take a hundred times as long for wide layers.
-    """
-    index = torch.arange(rows)
-    copies = torch.bincount(index % columns, minlength=columns)[index % columns]
-    result = torch.zeros(groups, rows, columns, dtype=torch.float64)
-    signs = torch.randint(0, 2, (groups, rows), generator=numbers, device="cpu") * 2.0 - 1
-    result[:, index, index % columns] = signs.double() / copies.double().sqrt()
-    for _ in range(_NUM_REFLECTIONS):
-        axis = torch.randn(groups, rows, 1, generator=numbers, dtype=torch.float64, device="cpu")
-        axis = axis / torch.linalg.vector_norm(axis, dim=1, keepdim=True)
-        result = result - 2 * axis @ (axis.mT @ result)
-    return result
-
-
-def _left(matrix: Tensor, weight: Tensor) -> Tensor:
-    """Multiply the outputs of a weight: [g, a, o] x [g, o, i, *kernel] -> [g, a, i, *kernel]."""
-    return (matrix @ weight.flatten(2)).reshape(weight.shape[0], matrix.shape[1], *weight.shape[2:])
-
-
-def _right(weight: Tensor, matrix: Tensor) -> Tensor:
-    """Multiply the inputs of a weight: [g, o, i, *kernel] x [g, i, b] -> [g, o, b, *kernel]."""
-    product = torch.einsum("goip,gib->gobp", weight.flatten(3) if weight.dim() > 3 else weight[..., None], matrix)
-    return product.reshape(*product.shape[:3], *weight.shape[3:])
