@@ -29,7 +29,7 @@ class Controller:
         every: epochs in a segment; the network shrinks at each segment's end.
     """
 
-    budget: Budget
+    budget: Budget = Budget(macs=0.4)  # noqa: RUF009 - frozen
     begin: float = 0.1
     end: float = 0.5
     every: int = 1

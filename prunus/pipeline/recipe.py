@@ -2,7 +2,6 @@
 
 import dataclasses
 
-from prunus.budget import Budget
 from prunus.budget.controller import Controller
 from prunus.data.dataset import SegmentationData
 from prunus.deploy import BenchmarkSettings
@@ -40,7 +39,7 @@ class Recipe:
     model: ModelFactory
     task: Segmentation = Segmentation()
     train: Train = Train()
-    shrink: Controller = Controller(budget=Budget(macs=0.4))
+    shrink: Controller = Controller()
     encoder_stage: EncoderStage | None = None
     baseline: bool = True  # also train the wide network plainly, as long, to compare with
     deploy: Deploy = Deploy()
