@@ -1,66 +1,110 @@
 """Group lasso over channel groups (Yuan & Lin 2006; Alvarez & Salzmann, NIPS 2016)."""
 
 import dataclasses
+from typing import final
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from prunus.errors import RecipeError
 from prunus.graph import ChannelGroups
+from prunus.penalties.interface import BoundPenalty, Shrinkage, When, reduced
+from prunus.penalties.metric import metric_shrink_
 from prunus.penalties.prox import group_shrinkage
+from prunus.penalties.rule import momenta, rule_of
 from prunus.penalties.slices import GroupSlices
 
 
+@final
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class GroupLasso:
+class GroupLasso(Shrinkage):
     """r = strength * sum over groups g of sqrt(P_g) ||theta_g||_2.
 
     theta_g holds all parameters that make the channels of g (filters, biases, BatchNorm's gamma and beta, of every
     layer that a residual sum ties together), P_g is their number. Only groups whose removal is exact are penalised.
     """
 
-    strength: float = 1e-4
+    def bind(
+        self,
+        model: nn.Module,
+        groups: ChannelGroups,
+        *,
+        step_size: float | None = None,
+        steps_per_epoch: int | None = None,
+    ) -> "BoundGroupLasso":
+        """Attach the penalty to the parameters of `model`, traced as `groups`. After an edit, bind again.
 
-    def __post_init__(self) -> None:
-        if not self.strength >= 0:
-            raise RecipeError(f"GroupLasso.strength is {self.strength}: it must be zero or more")
-
-    def bind(self, model: nn.Module, groups: ChannelGroups) -> "BoundGroupLasso":
-        """Attach the penalty to the parameters of `model`, traced as `groups`. After an edit, bind again."""
+        Raises:
+            EditError: the groups were traced on another model, or before an edit.
+            RecipeError: strength "auto" without the step size and the steps an epoch.
+        """
         slices = GroupSlices.of(model, groups)
-        weights = torch.where(groups.exact.to(slices.sizes().device), slices.sizes().sqrt(), 0.0)
-        return BoundGroupLasso(slices, self.strength * weights)
+        weights = unit_weights(slices, groups)
+        with torch.no_grad():
+            units = slices.norms()[weights > 0] / weights[weights > 0]
+        strength = self.chosen_strength(units, step_size, steps_per_epoch)
+        early = reduced(groups, self.first_layers, self.first_factor).to(weights.device)
+        return BoundGroupLasso(slices, strength * weights * early, self.when, self.coupled)
 
 
+def unit_weights(slices: GroupSlices, groups: ChannelGroups) -> Tensor:
+    """Return sqrt(P_g) for groups whose removal is exact, 0 for all others: [num_groups]."""
+    return torch.where(groups.exact.to(slices.sizes().device), slices.sizes().sqrt(), 0.0)
+
+
+@final
 @dataclasses.dataclass(frozen=True, eq=False)
-class BoundGroupLasso:
+class BoundGroupLasso(BoundPenalty):
     """The penalty on one model: value and proximal step.
 
     Attributes:
         slices: the parameters.
         weights: strength * sqrt(P_g), 0 for groups that are not penalised; [num_groups].
+        when: after which event the proximal step is due.
+        coupled: the proximal step follows the optimizer's own rule, so that loss + r is minimised.
+        resting: groups that the last proximal step left at zero, bool [num_groups]; state.
     """
 
     slices: GroupSlices
     weights: Tensor
+    when: When = "step"
+    coupled: bool = True
+    resting: Tensor = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "resting", torch.zeros_like(self.weights, dtype=torch.bool))
 
     def value(self) -> Tensor:
         """Return r, differentiable; the proximal step does not need it."""
         return (self.weights * self.slices.norms()).sum()
 
+    @torch.no_grad()
     def prox_(self, step_size: float, optimizer: Optimizer | None = None) -> Tensor:
         """Do the proximal step: theta_g <- max(0, 1 - step_size * weight_g / ||theta_g||) theta_g.
 
-        Call it after `optimizer.step()`, `step_size` the learning rate. With `optimizer`, the momentum of groups
-        that are zero becomes zero too, so that they stay there. Returns the groups' norms before the step.
+        Call it after `optimizer.step()`, `step_size` the learning rate. With `optimizer`, the step follows the
+        optimizer's rule (see `rule.py`) where the penalty is coupled, and the momentum of groups that become zero
+        becomes zero too, so that they stay there. Returns the groups' norms before the step.
         """
-        norms = self.shrink_(step_size * self.weights)
+        norms = self.slices.norms()
+        rule = rule_of(optimizer if self.coupled else None)
+        thresholds = step_size * rule.factor * self.weights
+        if rule.metric is not None:
+            zero = metric_shrink_(self.slices, thresholds, rule.metric)
+        else:
+            factors = torch.where(thresholds > 0, group_shrinkage(norms, thresholds), torch.ones_like(norms))
+            if rule.buffer is not None and step_size > 0:  # before it is gone: what the step takes away
+                self.slices.add_share_((1 - factors) / (step_size * rule.factor), rule.buffer)
+            self.slices.scale_(factors)
+            zero = (factors == 0) & (thresholds > 0)
         if optimizer is not None:
-            thresholds = step_size * self.weights
-            alive = ((norms > thresholds) | (thresholds == 0)).to(norms.dtype)
-            for name in ("momentum_buffer", "exp_avg"):
-                self.slices.scale_(alive, lambda p, name=name: optimizer.state.get(p, {}).get(name))  # type: ignore[misc]
+            # Of Adam's: while a group rests at zero its first moment must find the mean gradient again, or a group
+            # that the loss wants back would never come. The others rest by themselves.
+            fresh = zero & ~self.resting if self.coupled else zero
+            for momentum in momenta(optimizer):
+                self.slices.scale_((~fresh).to(norms.dtype), momentum)
+        self.slices.scale_buffers_((~zero).to(norms.dtype))
+        self.resting.copy_(zero)
         return norms
 
     @torch.no_grad()

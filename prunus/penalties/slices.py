@@ -18,6 +18,16 @@ class Slice:
     dim: int
     groups: Tensor
 
+    def spread(self, values: Tensor, otherwise: float) -> Tensor:
+        """Return `values`, [num_groups], laid along the dimension to broadcast over the parameter.
+
+        `otherwise` stands where an index belongs to no group.
+        """
+        padded = torch.cat([values, values.new_full((1,), otherwise)])
+        shape = [1] * self.parameter.dim()
+        shape[self.dim] = -1
+        return padded[self.groups % padded.numel()].reshape(shape)
+
 
 def producers(model: nn.Module, groups: ChannelGroups) -> list[tuple[Slot, Tensor]]:
     """Return the slots that make channels, each with its parameter or buffer of `model`.
@@ -75,14 +85,27 @@ class GroupSlices:
 
         In float32, or float64 where a parameter has it.
         """
-        device = self.slices[0].parameter.device if self.slices else torch.device("cpu")
-        double = any(one.parameter.dtype == torch.float64 for one in self.slices)
-        total = torch.zeros(self.num_groups + 1, device=device, dtype=torch.float64 if double else torch.float32)
         cache: dict[int, Tensor] = {}
+
+        def once(one: Slice) -> Tensor:
+            if id(one.parameter) not in cache:
+                cache[id(one.parameter)] = function(one.parameter).to(self.dtype)
+            return cache[id(one.parameter)]
+
+        return self.slice_sums(once)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type in which sums are taken."""
+        double = any(one.parameter.dtype == torch.float64 for one in self.slices)
+        return torch.float64 if double else torch.float32
+
+    def slice_sums(self, function: Callable[[Slice], Tensor]) -> Tensor:
+        """Return the sum of `function(slice)`, of its parameter's shape, over each group: [num_groups]."""
+        device = self.slices[0].parameter.device if self.slices else torch.device("cpu")
+        total = torch.zeros(self.num_groups + 1, device=device, dtype=self.dtype)
         for one in self.slices:
-            values = cache.get(id(one.parameter))
-            if values is None:
-                values = cache[id(one.parameter)] = function(one.parameter).to(total.dtype)
+            values = function(one).to(total.dtype)
             others = [d for d in range(values.dim()) if d != one.dim]
             rows = values.sum(others) if others else values
             total = total.index_add(0, one.groups % (self.num_groups + 1), rows)
@@ -108,10 +131,16 @@ class GroupSlices:
         for one in self.buffers:
             _scale(one, one.parameter, factors)
 
+    @torch.no_grad()
+    def add_share_(self, shares: Tensor, function: Callable[[Tensor], Tensor | None]) -> None:
+        """Add to `function(parameter)`, in place, `shares`, [num_groups], times each group's parameters."""
+        for one in self.slices:
+            target = function(one.parameter)
+            if target is not None:
+                target.addcmul_(one.parameter, one.spread(shares, 0.0).to(target.dtype))
+
 
 def _scale(one: Slice, target: Tensor | None, factors: Tensor) -> None:
-    padded = torch.cat([factors, factors.new_ones(1)])[one.groups]  # the index -1 is the last
-    if target is not None and bool((padded != 1).any()):
-        shape = [1] * target.dim()
-        shape[one.dim] = -1
-        target.mul_(padded.to(target.dtype).reshape(shape))
+    spread = one.spread(factors, 1.0)
+    if target is not None and bool((spread != 1).any()):
+        target.mul_(spread.to(target.dtype))
