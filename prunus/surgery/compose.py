@@ -60,6 +60,14 @@ def compose(first: Filter, second: Filter, first_place: str, second_place: str) 
         for s, d, t, e in zip(first.stride, first.dilation, second.stride, second.dilation, strict=True)
     ]
     weight, dilation = _product(*weights, steps)
+    dilation = tuple(  # of a kernel of size 1 it says nothing, but bounds the output padding
+        max(d, e) if size == 1 else own
+        for size, own, d, e in zip(weight.shape[3:], dilation, first.dilation, second.dilation, strict=True)
+    )
+    if any(added >= max(pair) for *pair, added in zip(stride, dilation, output_padding, strict=True)):
+        raise EditError(
+            f"{where}: no one layer has stride {stride}, dilation {dilation} and output padding {output_padding}"
+        )
     result = dataclasses.replace(first, weight=weight, bias=_bias(first.bias, weights[1], second.bias))
     return dataclasses.replace(
         result, stride=stride, dilation=dilation, padding=padding, output_padding=output_padding, mode=mode
@@ -84,10 +92,11 @@ def _alike(first: Filter, second: Filter, where: str) -> tuple[Filter, Filter]:
     """Make both direct or both transposed: a 1x1 convolution is either."""
     if first.transposed == second.transposed:
         return first, second
-    if _is_pointwise(first):
-        return dataclasses.replace(first, transposed=second.transposed), second
-    if _is_pointwise(second):
-        return first, dataclasses.replace(second, transposed=first.transposed)
+    spreading, other = (first, second) if first.transposed else (second, first)
+    if _is_pointwise(other):
+        return dataclasses.replace(first, transposed=True), dataclasses.replace(second, transposed=True)
+    if _is_pointwise(spreading):
+        return dataclasses.replace(first, transposed=False), dataclasses.replace(second, transposed=False)
     raise EditError(f"{where}: a convolution and a transposed convolution, neither of them 1x1, are no single layer")
 
 

@@ -70,9 +70,9 @@ def contract(model: nn.Module, layers: Layers | None = None) -> Plan:
 
     Args:
         model: any network; it is not changed.
-        layers: None for every layer that `expand` made; or globs over the dotted paths of what `expand`, `decompose`
-            and `factorize` made and of any `nn.Sequential`, in which all layers that follow each other directly are
-            contracted.
+        layers: None for everything that `expand` made; or globs over the dotted paths of what `expand`, `decompose`
+            and `factorize` made, or the very path of an `nn.Sequential` of your own, in which all layers that follow
+            each other directly are contracted.
 
     Raises:
         EditError: nothing to contract; something non-linear or a padding is in between (the place is named).
@@ -84,24 +84,24 @@ def contract(model: nn.Module, layers: Layers | None = None) -> Plan:
 
 
 def _containers(model: nn.Module, layers: Layers | None) -> list[str]:
-    """Return the paths to contract, none inside another of Prunus's own."""
-    sequential = {path: m for path, m in model.named_modules() if isinstance(m, nn.Sequential)}
+    """Return the paths to contract, none inside another."""
+    sequential = {path: module for path, module in model.named_modules() if isinstance(module, nn.Sequential)}
+    own = {path: module for path, module in sequential.items() if isinstance(module, Factors)}
     if layers is None:
-        named = [
-            path for path, module in sequential.items() if isinstance(module, Factors) and module.origin == "expand"
-        ]
+        named = [path for path, module in own.items() if module.origin == "expand"]
     else:
         named = []
         for text in patterns_of(layers):
-            found = fnmatch.filter(sequential, text.removeprefix("!"))
+            pattern = text.removeprefix("!")
+            found = [pattern] if pattern in sequential else fnmatch.filter(own, pattern)
             if not found:
                 raise EditError(
                     f"{text!r} matches nothing that can be contracted in {type(model).__name__}; there are "
                     f"{', '.join(path for path in list(sequential)[:5] if path) or 'no layers in a row'}"
                 )
             named = [path for path in named if path not in found] if text[0] == "!" else [*named, *found]
-    own = [path for path in named if isinstance(sequential[path], Factors)]
-    return [path for path in dict.fromkeys(named) if not any(path.startswith(f"{outer}.") for outer in own)]
+    unique = list(dict.fromkeys(named))
+    return [path for path in unique if not any(path.startswith(f"{outer}.") for outer in unique)]
 
 
 def _contracted(model: nn.Module, path: str) -> list[Contract]:

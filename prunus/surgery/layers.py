@@ -173,7 +173,7 @@ def choose(
 def patterns_of(layers: Layers) -> list[str]:
     """Return the patterns, at least one that names something."""
     patterns = [layers] if isinstance(layers, str) else list(layers)
-    if not all(isinstance(text, str) and text.strip("! ") for text in patterns):
+    if not patterns or not all(isinstance(text, str) and text.strip("! ") for text in patterns):
         raise EditError(f"layers are named by patterns such as 'encoder.*' or 'k>1', not {layers!r}")
     if all(text[0] == "!" for text in patterns):
         return ["*", *patterns]

@@ -82,14 +82,14 @@ def _through_gram(matrices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     unit = matrices / scale  # its square neither overflows nor vanishes
     if unit.shape[1] >= unit.shape[2]:
         vectors = torch.linalg.eigh(unit.mT @ unit)[1].flip(-1)
-        right = vectors.mT
-        left = matrices @ vectors
-        return left, torch.linalg.vector_norm(left, dim=1), right
+        left, right = unit @ vectors, vectors.mT
+        return left * scale, torch.linalg.vector_norm(left, dim=1) * scale[..., 0], right
     vectors = torch.linalg.eigh(unit @ unit.mT)[1].flip(-1)
-    sigma = torch.linalg.vector_norm(vectors.mT @ matrices, dim=2)
-    floor = sigma[:, :1] * torch.finfo(sigma.dtype).eps
-    right = (vectors.mT @ matrices) / sigma.maximum(floor).clamp(min=torch.finfo(sigma.dtype).tiny)[..., None]
-    return vectors * sigma[:, None], sigma, right
+    right = vectors.mT @ unit
+    sigma = torch.linalg.vector_norm(right, dim=2)
+    limits = torch.finfo(sigma.dtype)
+    right = right / sigma.maximum(sigma[:, :1] * limits.eps).clamp(min=limits.tiny)[..., None]
+    return vectors * sigma[:, None] * scale, sigma * scale[..., 0], right
 
 
 def _finite(tensors: tuple[Tensor, ...]) -> bool:
