@@ -34,7 +34,11 @@ def build(
         (refused if is_refusal else approximate)[groups] = True
         told.append(Reason(text, groups, is_refusal))
     layers, names = _layers(found, count)
-    for text, groups in (*_whole(found), ("no parameter makes it", (layers < 0).nonzero().flatten())):
+    for text, groups in (
+        *_whole(found),
+        ("no parameter makes it", (layers < 0).nonzero().flatten()),
+        *_positions(findings, group_of),
+    ):
         refused[groups] = True
         told.append(Reason(text, groups, True))
     cost = CostModel(_terms(macs, group_of), _params(model, found))
@@ -90,6 +94,13 @@ def _whole(slots: tuple[Slot, ...]) -> Iterator[tuple[str, Tensor]]:
         first = int(slot.groups[0])
         if first >= 0 and bool((slot.groups == first).all()):
             yield f"it is all of {slot.path}, dimension {slot.dim}", torch.tensor([first])
+
+
+def _positions(findings: Findings, group_of: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """Yield the groups that hold positions of a kernel, where data movement has made them look like channels."""
+    if findings.positions:
+        groups = torch.unique(group_of[torch.cat(findings.positions)])
+        yield "it is a position of a kernel", groups[groups >= 0]
 
 
 def _layers(slots: tuple[Slot, ...], count: int) -> tuple[Tensor, tuple[str, ...]]:

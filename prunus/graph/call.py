@@ -52,6 +52,7 @@ class Findings:
     contracted: list[Tensor] = dataclasses.field(default_factory=list)  # ids that are summed over somewhere
     statistics: list[Tensor] = dataclasses.field(default_factory=list)  # ids of running statistics
     macs: list[tuple[str, tuple[Factor, ...]]] = dataclasses.field(default_factory=list)
+    positions: list[Tensor] = dataclasses.field(default_factory=list)  # ids of kernels' positions: never channels
     needed: list[Tensor] = dataclasses.field(default_factory=list)  # ids of buffers that must be zero too
     reasons: dict[int, str] = dataclasses.field(default_factory=dict)  # node number -> "op at place"
 

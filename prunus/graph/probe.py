@@ -86,7 +86,8 @@ def _computed(node: Node, number: float) -> bool:
     """Whether a number is not to be read in the source line itself, so that it may be computed from a width."""
     file, _, at = line(node).rpartition(":")
     text = linecache.getline(file, int(at)) if at.isdigit() else ""
-    return re.search(rf"(?<![\w.]){re.escape(f'{abs(number):g}')}(?![\w.])", text) is None
+    value = re.escape(f"{abs(number):g}")
+    return re.search(rf"[-+*/]\s*{value}(?![\w.])|(?<![\w.]){value}\s*[-+*/]", text) is None
 
 
 def judge(probe: Probe, findings: Findings) -> Verdict:

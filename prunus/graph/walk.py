@@ -42,6 +42,11 @@ class _Walker:
         self.findings = findings
         self.labels: Labels = {}
         self.dtypes: dict[int, torch.dtype] = {}
+        self.closed = {
+            path: type(part).__name__
+            for path, part in model.named_modules(remove_duplicate=False)
+            if _kind(part)[1] and next(part.parameters(recurse=False), None) is not None
+        }
         self.kinds = {path: _kind(module) for path, module in model.named_modules(remove_duplicate=False)}
 
     def run(self, graph: GraphModule, given: dict[str, Any]) -> Any:
@@ -96,6 +101,10 @@ class _Walker:
             rigid,
             self.findings,
         )
+        if rigid and module in self.closed:
+            for label in call.labels:
+                for axis in label.axes.values():
+                    call.freeze(axis, f"torch's {self.closed[module]} keeps its sizes")
         result = folded(call)
         if result is None:
             result = find(name, node.target)(call)

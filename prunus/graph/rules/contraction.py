@@ -60,6 +60,7 @@ def _transposed(call: Call, groups: int) -> Label:
 def _output(call: Call, out: Axis | None, slid: tuple[int, ...]) -> Label:
     """Join the bias, count the multiply-adds (the kernel meets each position of `slid` once), label the output."""
     weight, bias, shape = call.args[1], call.arg(2, "bias"), call.shapes[0]
+    call.findings.positions.extend(axis.ids for axis_dim, axis in weight.axes.items() if axis_dim > 1)
     dim = len(shape) - len(weight.shape) + 1
     call.produce(out)
     out = _shifted(call, out, bias)
@@ -125,11 +126,22 @@ def linear(call: Call) -> Label:
     return Label(call.shapes[0], {**rest, **({last: out} if out is not None else {})})
 
 
-@rule("matmul", "bmm", "mm", "mv", "dot")
+@rule("matmul", "bmm", "mm", "mv")
 def matmul(call: Call) -> Label:
     """c[..., n, m] = sum over k of a[..., n, k] b[..., k, m]; leading dimensions broadcast."""
     first, second = call.args[0], call.args[1]
     return product(call, first, second)
+
+
+@rule("dot", "vdot")
+def dot(call: Call) -> Label:
+    """s = sum over i of a[i] b[i]: it does not see what is zero on either side."""
+    first, second = (label.axes.get(0) for label in call.args[:2])
+    call.join(first, second)
+    if first is not None and second is not None:
+        call.blame(first.ids, torch.where((first.source == 0) | (second.source == 0), 0, first.source))
+    call.cost(first or call.args[0].shape[0])
+    return Label(call.shapes[0])
 
 
 @rule("baddbmm", "addmm")

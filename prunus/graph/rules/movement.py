@@ -47,9 +47,10 @@ def _run(call: Call, dim: int, field: str) -> list[Tensor]:
 def _put(call: Call, axes: dict[int, Axis], dim: int, axis: Axis) -> None:
     """Where two channel dimensions become one, the finer one stays and the other is frozen."""
     if dim in axes:
-        first, second = sorted((axes[dim], axis), key=lambda one: torch.unique(one.ids).numel())
-        call.freeze(first, "two channel dimensions become one")
-        axis = second
+        other = axes[dim]
+        if torch.unique(other.ids).numel() >= torch.unique(axis.ids).numel():
+            axis, other = other, axis
+        call.freeze(other, "two channel dimensions become one")
     axes[dim] = axis
 
 
@@ -73,6 +74,20 @@ def concatenate(call: Call) -> Any:
         if placed is not None:
             _put(call, axes, *placed)
     return Label(shape, axes)
+
+
+@rule("im2col")
+def im2col(call: Call) -> Label:
+    """[N, C, H, W] -> [N, C * k_h * k_w, L]: each channel becomes the k_h * k_w entries of its windows."""
+    value: Label = call.args[0]
+    dim = len(value.shape) - 3
+    for other, axis in value.axes.items():
+        if other > dim:
+            call.freeze(axis, "channels lie along a dimension that the windows slide over")
+    axis, window = value.axes.get(dim), math.prod(call.args[1])
+    if axis is None:
+        return Label(call.shapes[0])
+    return Label(call.shapes[0], {dim: Axis(axis.ids.repeat_interleave(window), axis.source.repeat_interleave(window))})
 
 
 @rule("pixel_shuffle")

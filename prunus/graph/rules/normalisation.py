@@ -92,3 +92,21 @@ def instance_norm(call: Call) -> Label:
         if isinstance(label, Label) and 0 in label.axes:
             call.findings.statistics.append(label.axes[0].ids)
     return Label(value.shape, value.axes)
+
+
+@rule("_weight_norm", "_weight_norm_interface")
+def weight_norm(call: Call) -> Any:
+    """w = g v / ||v||, the norm over all dimensions of v but `dim`: w is zero where g is, and v must not be.
+
+    Along the other dimensions the norm mixes, so that their channels change all of w.
+    """
+    direction, length, dim = call.args[0], call.args[1], call.arg(2, "dim", 0)
+    own, axes = direction.axes.get(dim), {}
+    call.join(own, length.axes.get(dim if len(length.shape) > 1 else 0))
+    for other, axis in direction.axes.items():
+        if other == dim:
+            call.findings.statistics.append(direction.axes[dim].ids)
+        else:
+            call.approximate(axis, f"{call.name} takes the norm over it")
+        axes[other] = axis
+    return call.outputs([Label(shape, axes if n == 0 else {}) for n, shape in enumerate(call.shapes)])

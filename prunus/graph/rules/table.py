@@ -31,6 +31,18 @@ def find(name: str, target: Any) -> Rule:
     return _RULES[POINTWISE] if torch.Tag.pointwise in getattr(target, "tags", ()) else unknown
 
 
+RECURRENT = ("lstm", "gru", "rnn_tanh", "rnn_relu", "quantized_lstm", "lstm_cell", "gru_cell", "rnn_tanh_cell")
+
+
+@rule(*RECURRENT)
+def recurrent(call: Call) -> Any:
+    """A recurrent layer: its weights stack the gates of a hidden state that comes back in every step."""
+    for label in call.labels:
+        for axis in label.axes.values():
+            call.freeze(axis, "a recurrent layer keeps its sizes")
+    return call.plain()
+
+
 def unknown(call: Call) -> Any:
     """An operator that nobody has described: refuse every channel that reaches it."""
     for label in call.labels:
