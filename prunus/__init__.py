@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from prunus.deploy import benchmark, check_parity, export_onnx
     from prunus.errors import PrunusError
     from prunus.graph import ChannelGroups, trace
-    from prunus.penalties import GroupLasso
+    from prunus.penalties import GroupLasso, NuclearNorm, Orthogonality, SparseGroupLasso
     from prunus.pipeline import Recipe, run  # type: ignore[no-redef]
     from prunus.surgery import (  # type: ignore[no-redef]
         Plan,
@@ -32,9 +32,12 @@ _HOME = {
     "Budget": "budget",
     "ChannelGroups": "graph",
     "GroupLasso": "penalties",
+    "NuclearNorm": "penalties",
+    "Orthogonality": "penalties",
     "Plan": "surgery",
     "PrunusError": "errors",
     "Recipe": "pipeline",
+    "SparseGroupLasso": "penalties",
     "apply": "surgery",
     "benchmark": "deploy",
     "carry_": "surgery",
@@ -57,9 +60,12 @@ __all__ = [
     "Budget",
     "ChannelGroups",
     "GroupLasso",
+    "NuclearNorm",
+    "Orthogonality",
     "Plan",
     "PrunusError",
     "Recipe",
+    "SparseGroupLasso",
     "apply",
     "benchmark",
     "carry_",

@@ -1,7 +1,25 @@
-"""SHAPE: what presses a network into groups that can go, while it learns."""
+"""SHAPE: what presses a network into groups that can go, and into low ranks, while it learns."""
 
+from prunus.penalties.combined import Combined
 from prunus.penalties.group_lasso import BoundGroupLasso, GroupLasso
 from prunus.penalties.importance import taylor
+from prunus.penalties.interface import BoundPenalty, Penalty, Shrinkage
+from prunus.penalties.nuclear_norm import NuclearNorm
+from prunus.penalties.orthogonality import Orthogonality
 from prunus.penalties.slices import GroupSlices, producers
+from prunus.penalties.sparse_group_lasso import SparseGroupLasso
 
-__all__ = ["BoundGroupLasso", "GroupLasso", "GroupSlices", "producers", "taylor"]
+__all__ = [
+    "BoundGroupLasso",
+    "BoundPenalty",
+    "Combined",
+    "GroupLasso",
+    "GroupSlices",
+    "NuclearNorm",
+    "Orthogonality",
+    "Penalty",
+    "Shrinkage",
+    "SparseGroupLasso",
+    "producers",
+    "taylor",
+]

@@ -1,0 +1,72 @@
+"""Several penalties at once, by incremental proximal descent (Bertsekas 2011; Alvarez & Salzmann, NIPS 2017)."""
+
+import dataclasses
+from typing import final
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from prunus.errors import RecipeError
+from prunus.graph import ChannelGroups
+from prunus.penalties.interface import BoundPenalty, Penalty, When
+
+
+@final
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Combined(Penalty):
+    """r = the sum of the penalties; its proximal step is theirs, one after the other, in the order given.
+
+    For low rank with group sparsity the paper takes the nuclear norm first, then the groups, so that what a step
+    leaves is exactly group sparse: `Combined(penalties=(NuclearNorm(...), GroupLasso(...)))`.
+    """
+
+    penalties: tuple[Penalty, ...]
+
+    def __post_init__(self) -> None:
+        if not self.penalties:
+            raise RecipeError("Combined.penalties is empty: name at least one penalty")
+
+    def bind(
+        self,
+        model: nn.Module,
+        groups: ChannelGroups,
+        *,
+        step_size: float | None = None,
+        steps_per_epoch: int | None = None,
+    ) -> "BoundCombined":
+        """Attach each penalty to `model`, traced as `groups`. After an edit, bind again."""
+        return BoundCombined(
+            tuple(
+                penalty.bind(model, groups, step_size=step_size, steps_per_epoch=steps_per_epoch)
+                for penalty in self.penalties
+            )
+        )
+
+
+@final
+@dataclasses.dataclass(frozen=True, eq=False)
+class BoundCombined(BoundPenalty):
+    """The penalties on one model; each keeps its own `when`."""
+
+    penalties: tuple[BoundPenalty, ...]
+    when: When = "step"
+
+    def value(self) -> Tensor:
+        """Return the sum of the values."""
+        return torch.stack([penalty.value() for penalty in self.penalties]).sum()
+
+    def prox_(self, step_size: float, optimizer: Optimizer | None = None) -> None:
+        """Do the proximal step of each penalty in turn."""
+        for penalty in self.penalties:
+            penalty.prox_(step_size, optimizer)
+
+    def after_step_(self, step_size: float, optimizer: Optimizer | None = None) -> None:
+        """Do the proximal steps that are due after each step."""
+        for penalty in self.penalties:
+            penalty.after_step_(step_size, optimizer)
+
+    def after_epoch_(self, step_size: float, optimizer: Optimizer | None = None) -> None:
+        """Do the proximal steps that are due after each epoch."""
+        for penalty in self.penalties:
+            penalty.after_epoch_(step_size, optimizer)

@@ -1,0 +1,84 @@
+"""The weights of layers as matrices, one row an output unit: where they lie, in batches of one shape."""
+
+import dataclasses
+from collections import defaultdict
+from collections.abc import Callable
+from fnmatch import fnmatchcase
+
+import torch
+from torch import Tensor, nn
+
+from prunus.errors import RecipeError
+
+LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class MatrixWeight:
+    """One layer's weight. Attributes: path of the layer, the weight, its groups, whether it is transposed."""
+
+    path: str
+    weight: Tensor
+    num_groups: int
+    transposed: bool
+
+    def view(self, tensor: Tensor) -> Tensor:
+        """Return a tensor of the weight's shape as [groups, out / groups, in / groups * kernel], a view if it can."""
+        return self._blocks(tensor).flatten(2)
+
+    def set_(self, matrices: Tensor) -> None:
+        """Write what `view` has given back into the weight."""
+        blocks = self._blocks(self.weight)
+        blocks.copy_(matrices.reshape(blocks.shape))
+
+    def _blocks(self, tensor: Tensor) -> Tensor:
+        """A view, [groups, out / groups, in / groups, kernel...]; a transposed convolution's weight is [in, out]."""
+        blocks = tensor.view(self.num_groups, -1, *tensor.shape[1:])
+        return blocks.transpose(1, 2) if self.transposed else blocks
+
+
+def matrix_weights(model: nn.Module, patterns: tuple[str, ...] | None = None) -> list[MatrixWeight]:
+    """Return the weights of the model's convolutions and linear layers in its order, each shared one once.
+
+    Left out are those whose matrices have a single row or column (a depthwise convolution), since their nuclear norm
+    is their Euclidean norm.
+
+    Args:
+        model: the network.
+        patterns: paths of layers, `*` stands for anything; None: all.
+
+    Raises:
+        RecipeError: a pattern that matches no layer.
+    """
+    found: dict[int, MatrixWeight] = {}
+    for path, module in model.named_modules():
+        if not isinstance(module, (*LAYERS, *TRANSPOSED)):
+            continue
+        layer = MatrixWeight(path, module.weight, getattr(module, "groups", 1), isinstance(module, TRANSPOSED))
+        if min(layer.view(layer.weight).shape[1:]) > 1:
+            found.setdefault(id(module.weight), layer)
+    layers = list(found.values())
+    for pattern in patterns or ():
+        if not any(fnmatchcase(layer.path, pattern) for layer in layers):
+            known = ", ".join(layer.path for layer in layers[:8])
+            raise RecipeError(f"layers: {pattern!r} matches no convolution or linear layer; there are {known}, ...")
+    if patterns is None:
+        return layers
+    return [layer for layer in layers if any(fnmatchcase(layer.path, pattern) for pattern in patterns)]
+
+
+@torch.no_grad()
+def replace_(layers: list[MatrixWeight], keys: list[float], function: Callable[[Tensor, float], Tensor]) -> None:
+    """Replace each layer's matrices M by `function(M, key)`, in one batch for all of one shape and key."""
+    batches: dict[tuple[object, ...], list[MatrixWeight]] = defaultdict(list)
+    sizes: dict[tuple[object, ...], float] = {}
+    for layer, key in zip(layers, keys, strict=True):
+        bucket = (*layer.view(layer.weight).shape[1:], layer.weight.dtype, layer.weight.device, key)
+        batches[bucket].append(layer)
+        sizes[bucket] = key
+    for bucket, members in batches.items():
+        stacked = torch.cat([layer.view(layer.weight) for layer in members])
+        parts = torch.split(function(stacked, sizes[bucket]), [layer.num_groups for layer in members])
+        for layer, part in zip(members, parts, strict=True):
+            layer.set_(part)

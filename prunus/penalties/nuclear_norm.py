@@ -1,0 +1,103 @@
+"""Nuclear norm of the layers' weights: training that leaves low ranks (Alvarez & Salzmann, NIPS 2017)."""
+
+import dataclasses
+from typing import final
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from prunus.graph import ChannelGroups
+from prunus.penalties.interface import BoundPenalty, Shrinkage, When
+from prunus.penalties.matrices import MatrixWeight, matrix_weights, replace_
+from prunus.penalties.rule import rule_of
+from prunus.penalties.spectrum import singular_value_threshold
+
+
+@final
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NuclearNorm(Shrinkage):
+    """r = strength * sum over layers of ||theta_l||_*, the sum of the singular values of the layer's weight.
+
+    The weight of a convolution is taken as the matrix K x (C k_h k_w), one row an output channel; that of a grouped
+    one as such a matrix for each group. What training leaves at low rank, `factorize` cuts in two thinner layers.
+
+    Attributes:
+        layers: paths of layers to penalise, `*` stands for anything; None: all convolutions and linear layers.
+    """
+
+    layers: tuple[str, ...] | None = None
+
+    def bind(
+        self,
+        model: nn.Module,
+        groups: ChannelGroups | None = None,
+        *,
+        step_size: float | None = None,
+        steps_per_epoch: int | None = None,
+    ) -> "BoundNuclearNorm":
+        """Attach the penalty to the layers of `model`; the channel groups are not needed.
+
+        Raises:
+            RecipeError: a pattern that matches no layer; strength "auto" without the step size and steps an epoch.
+        """
+        layers = matrix_weights(model, self.layers)
+        with torch.no_grad():
+            units = torch.tensor([_unit(layer) for layer in layers])
+        strength = self.chosen_strength(units, step_size, steps_per_epoch) if layers else 0.0
+        early = {layer.path for layer in matrix_weights(model)[: self.first_layers]}
+        weights = [strength * (self.first_factor if layer.path in early else 1.0) for layer in layers]
+        return BoundNuclearNorm(layers, weights, self.when, self.coupled)
+
+
+def _unit(layer: MatrixWeight) -> float:
+    values = torch.linalg.svdvals(layer.view(layer.weight))
+    return float(values.square().sum() / values.sum())
+
+
+@final
+@dataclasses.dataclass(frozen=True, eq=False)
+class BoundNuclearNorm(BoundPenalty):
+    """The penalty on one model.
+
+    Attributes:
+        layers: the weights.
+        weights: lambda of each.
+        when: after which event the proximal step is due.
+        coupled: SGD's momentum feels the step, so that loss + r is minimised.
+    """
+
+    layers: list[MatrixWeight]
+    weights: list[float]
+    when: When = "step"
+    coupled: bool = True
+
+    def value(self) -> Tensor:
+        """Return r, differentiable where no singular value is zero."""
+        total = torch.zeros(())
+        for layer, weight in zip(self.layers, self.weights, strict=True):
+            norms: Tensor = torch.linalg.matrix_norm(layer.view(layer.weight), "nuc")
+            total = total.to(norms) + weight * norms.sum()
+        return total
+
+    @torch.no_grad()
+    def prox_(self, step_size: float, optimizer: Optimizer | None = None) -> None:
+        """Do the proximal step: theta <- U max(0, Sigma - step_size * weight) V^T for each layer.
+
+        Call it after `optimizer.step()`, `step_size` the learning rate. With `optimizer` SGD, its momentum feels the
+        step and loss + r is minimised. There is no closed form in Adam's metric: with it the step is the Euclidean
+        one, whose singular values fall by `step_size * weight` a step, against whatever the gradient's size.
+
+        Raises:
+            TrainingError: weights that are not finite.
+        """
+        rule = rule_of(optimizer if self.coupled else None)
+        size = step_size * (rule.factor if rule.metric is None else 1.0)
+        if size == 0:
+            return
+        before = [layer.weight.clone() if rule.buffer is not None else None for layer in self.layers]
+        replace_(self.layers, [size * weight for weight in self.weights], singular_value_threshold)
+        for layer, old in zip(self.layers, before, strict=True):
+            buffer = None if rule.buffer is None else rule.buffer(layer.weight)
+            if buffer is not None and old is not None:
+                buffer.add_(old - layer.weight, alpha=1 / size)
