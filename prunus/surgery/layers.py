@@ -208,6 +208,8 @@ def _hint(model: nn.Module, text: str, known: Iterable[str]) -> str:
 def _near(text: str, paths: Iterable[str]) -> str:
     words = text.strip("*.?")
     everything = [path for path in paths if path]
+    if not everything:
+        return "; it has none"
     near = difflib.get_close_matches(words, everything, n=3, cutoff=0.4)
     near = near or [path for path in everything if words and words.split(".")[-1] in path][:3]
     return f"; near ones are {', '.join(near)}" if near else f"; there are {', '.join(everything[:5])}, ..."

@@ -65,7 +65,7 @@ def randomised_chain(layers, dtype):
 
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
 @given(layers=chains() | transposed_chains())
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_a_chain_is_one_layer(layers, dtype):
     model, image = randomised_chain(layers, dtype)
     wrapped = nn.Sequential(model)

@@ -19,7 +19,7 @@ RATES = st.sampled_from([1, 1.5, 2, 4])
 
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
 @given(layer=convolutions(), rate=RATES, keep=st.booleans(), seed=st.integers(0, 5))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_contracting_what_was_expanded(layer, rate, keep, seed, dtype):
     model, image = network(layer, dtype)
     plan = prunus.expand(model, "1", rate, keep_function=keep, seed=seed)
@@ -370,3 +370,17 @@ def test_edits_that_build_on_each_other_in_one_plan():
     for edit in plan:
         step_by_step = edit.apply(step_by_step)
     assert difference(result, step_by_step, (image,))[0] == 0
+
+
+def test_an_expanded_network_is_exported_fused_and_contracted(tmp_path):
+    case = nets.CASES["residual"]
+    model, inputs = case.model(torch.float32).eval(), case.inputs(torch.float32)
+    wide = prunus.apply(prunus.expand(model, "*", 2, keep_function=True), model)
+    path = prunus.export_onnx(wide, inputs, tmp_path / "wide.onnx")
+    assert prunus.check_parity(wide, path, inputs).passed
+    plan = prunus.fuse(wide, inputs)
+    assert len(plan) == 2
+    fused = prunus.apply(plan, wide)
+    small = prunus.apply(prunus.contract(fused), fused)
+    assert difference(model, small, inputs)[1] <= 1e-5
+    assert not any(isinstance(part, Factors | nn.BatchNorm2d) for part in small.modules())
