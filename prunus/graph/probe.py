@@ -114,7 +114,8 @@ def judge(probe: Probe, findings: Findings) -> Verdict:
             exports += 1
             wrong, changed = _compared(probe, findings, keep, _values(bound, alive), alive)
         if wrong is None and not changed:
-            return Verdict(marks, tuple(bound))
+            untried = [mark for mark in written if bool(alive[mark.ids].all())]
+            return Verdict(marks + _refused(untried, "nothing of it could be tried out"), tuple(bound))
         if wrong is not None:
             blamed = _blamed(written, wrong) if exports < MAX_EXPORTS else written
             near = torch.tensor([], dtype=torch.long) if blamed else _near(probe, findings, wrong, alive)
@@ -177,9 +178,8 @@ def _alive(probe: Probe, findings: Findings, still: Tensor) -> Tensor:
     candidates = groups.removable & ~spared[:-1]
     for layer in range(len(groups.layer_names)):
         inside = (candidates & (groups.layers == layer)).nonzero().flatten()
-        num = min(1 + layer % 2 if inside.numel() > 8 else 1, inside.numel() - 1)
-        if num > 0:
-            alive[inside[-num:]] = False
+        num = 1 + layer % 2 if inside.numel() > 8 else 1
+        alive[inside[-num:]] = False
     _spare_narrow(groups, alive)
     return alive[group_of]
 
@@ -294,7 +294,8 @@ def _near(probe: Probe, findings: Findings, place: Mismatch, alive: Tensor) -> T
         if gone.numel():
             families = _families(probe, roots[gone], roots)
             return families[families != NONE]
-    return (~alive).nonzero().flatten()
+    families = _families(probe, roots[~alive], roots)
+    return families[families != NONE]
 
 
 def _families(probe: Probe, gone: Tensor, roots: Tensor) -> Tensor:
@@ -324,7 +325,7 @@ def _reaching(probe: Probe, place: Mismatch) -> Iterator[Tensor]:
 
 
 def _within(path: str, outer: str) -> bool:
-    return bool(outer) and (path == outer or path.startswith(f"{outer}."))
+    return not outer or path == outer or path.startswith(f"{outer}.")
 
 
 def _whole_classes(findings: Findings, ids: Tensor) -> Tensor:

@@ -1,0 +1,49 @@
+"""Attention in its common spellings: heads are cut evenly, attributes follow, what is computed otherwise is refused."""
+
+import pytest
+import torch
+from idioms import FusedAttention, RigidAttention, SelfAttention, Wrapped, check, reasons, tokens
+from torch import nn
+
+import prunus
+
+
+@pytest.mark.parametrize(("scaled", "exact", "approximate"), [(True, 12 + 4 + 12, 0), (False, 12 + 12, 4)])
+def test_head_sizes_are_cut_evenly_and_their_attributes_follow(scaled, exact, approximate):
+    model = Wrapped(FusedAttention(12, 3, 4, scaled=scaled), 12)
+    groups = check(model, tokens(), exact=exact)
+    assert int((groups.removable & ~groups.exact).sum()) == approximate
+    assert {(one.path, one.name) for one in groups.attributes} == {("inside", "head_dim"), ("inside", "inner")}
+
+
+def test_a_default_scale_makes_queries_and_keys_approximate():
+    groups = check(Wrapped(FusedAttention(12, 3, 4, scaled=False), 12), tokens())
+    assert "the default scale 1 / sqrt(size of a head) changes" in reasons(groups)
+
+
+def test_attributes_are_part_of_the_plan_and_survive_json():
+    model = Wrapped(FusedAttention(12, 3, 4, scaled=True), 12).eval()
+    groups = prunus.trace(model, tokens())
+    head = next(one for one in groups.attributes if one.name == "head_dim").groups[:1]
+    chosen = torch.zeros(len(groups), dtype=torch.bool)
+    chosen[head] = True
+    plan = prunus.Plan.from_json(prunus.budget.select.removal(groups, chosen).to_json())
+    small = prunus.apply(plan, model)
+    assert (small.inside.head_dim, small.inside.inner, model.inside.head_dim) == (3, 9, 4)
+    assert small.inside.qkv.out_features == 27
+    assert small(tokens()).shape == (2, 5, 2)
+
+
+def test_head_sizes_computed_from_the_input_are_refused_with_the_line():
+    groups = check(Wrapped(RigidAttention(12, 3), 12), tokens(), exact=12)
+    assert "has its size" in reasons(groups) and "idioms.py:" in reasons(groups)
+
+
+@pytest.mark.parametrize(
+    ("layer", "exact"),
+    [(lambda: SelfAttention(12), 0), (lambda: nn.TransformerEncoderLayer(12, 3, 24, batch_first=True), 24)],
+    ids=["MultiheadAttention", "TransformerEncoderLayer"],
+)
+def test_torchs_own_attention_keeps_its_sizes(layer, exact):
+    groups = check(Wrapped(layer(), 12), tokens(), exact=exact)
+    assert "torch's MultiheadAttention keeps its sizes" in reasons(groups)

@@ -1,0 +1,111 @@
+"""Sizes that the code writes down: what follows at another width may go, what does not is refused."""
+
+import pytest
+import torch
+from idioms import Call, check, images, reasons
+from torch import nn
+from torch.nn import functional as F
+
+
+def conv(inner, outer):
+    return nn.Conv2d(inner, outer, 3, padding=1)
+
+
+def focus(x):
+    return torch.cat([x[..., ::2, ::2], x[..., 1::2, ::2], x[..., ::2, 1::2], x[..., 1::2, 1::2]], 1)
+
+
+def halves(x):
+    half = x.shape[1] // 2
+    return x[:, :half] * x[:, half:]
+
+
+def by_hand(x):
+    return x * (x.sum(1, keepdim=True) / x.shape[1])
+
+
+def scaled_by_width(x):
+    return x / x.shape[1] ** 0.5
+
+
+def part_written(x):
+    y = x.clone()
+    y[:, 2:4] = y[:, 2:4] * 2 + 1
+    return y
+
+
+def rows_written(x):
+    y = torch.zeros_like(x)
+    y[:, :, 2:4] = x[:, :, 2:4]
+    return y
+
+
+@pytest.mark.parametrize(
+    ("function", "outer", "inner", "exact"),
+    [
+        (focus, 4, 16, 4),
+        (lambda x: F.pixel_unshuffle(x, 2), 4, 16, 4),
+        (lambda x: F.pixel_shuffle(x, 2), 8, 2, 2),
+        (halves, 8, 4, 4),
+        (lambda x: x.roll(2, 3), 8, 8, 8),
+        (lambda x: x.view(x.shape[0], x.shape[1], -1).view(x.shape), 8, 8, 8),
+    ],
+    ids=["focus", "pixel_unshuffle", "pixel_shuffle", "halves", "roll", "view"],
+)
+def test_code_that_follows_the_width(function, outer, inner, exact):
+    check(Call(function, conv(3, outer), conv(inner, 2)), images(), exact=exact)
+
+
+@pytest.mark.parametrize(
+    ("function", "outer", "inner", "reason"),
+    [
+        (lambda x: x.view(2, 8, 64).view(2, 8, 8, 8), 8, 8, "view has its size 8 written down"),
+        (lambda x: x[:, :4], 8, 4, "slice has its size 4 written down"),
+        (lambda x: x.roll(2, 1), 8, 8, "roll works at fixed positions"),
+        (lambda x: F.group_norm(x, 8), 8, 8, "group_norm has its size 8 written down"),
+        (part_written, 8, 8, "a part of a tensor is written in place"),
+        (rows_written, 8, 8, "a part of a tensor is written in place"),
+    ],
+    ids=["view", "slice", "roll", "group_norm", "part", "rows"],
+)
+def test_code_that_does_not_is_refused(function, outer, inner, reason):
+    assert reason in reasons(check(Call(function, conv(3, outer), conv(inner, 2)), images(), exact=0))
+
+
+@pytest.mark.parametrize("function", [by_hand, scaled_by_width])
+def test_a_number_computed_from_the_width_makes_channels_approximate(function):
+    groups = check(Call(function, conv(3, 8), conv(8, 2)), images(), exact=0)
+    assert "a number in aten::div is computed from the width" in reasons(groups)
+    assert int(groups.removable.sum()) == 8
+
+
+class Splits(nn.Module):
+    """Parts whose sizes are a list in an attribute."""
+
+    def __init__(self, sizes):
+        super().__init__()
+        self.sizes = sizes
+        self.first = conv(3, sum(sizes))
+        self.parts = nn.ModuleList(conv(size, 4) for size in sizes)
+
+    def forward(self, x):
+        pieces = torch.split(self.first(x), self.sizes, 1)
+        return sum(part(piece) for part, piece in zip(self.parts, pieces, strict=True))
+
+
+@pytest.mark.parametrize(("sizes", "exact"), [([4, 4], 4), ([3, 5], 8)])
+def test_sizes_in_a_list_follow(sizes, exact):
+    groups = check(Splits(sizes), images(), exact=exact)
+    assert {(one.name, one.item) for one in groups.attributes} == {("sizes", 0), ("sizes", 1)}
+
+
+@pytest.mark.parametrize(
+    ("function", "exact"),
+    [
+        (lambda x: x.masked_fill(x > 0.5, 1.0), 8),
+        (lambda x: torch.where(x < 0.5, x - 1, x), 0),
+        (lambda x: x.masked_fill(x < 0.5, 1.0), 0),
+    ],
+)
+def test_whether_zero_stays_zero_is_seen_by_running_on_zero(function, exact):
+    check(Call(function, conv(3, 8), conv(8, 2)), images(), exact=exact)
