@@ -158,7 +158,7 @@ def _product(members: list[tuple[str, nn.Module]], *, shapes_only: bool = False)
         if is_pad(module):
             pending = padding_of(module)
             continue
-        part = read(module, shapes_only=shapes_only)
+        part = read(module, place, shapes_only=shapes_only)
         if pending is not None:
             part, pending = dataclasses.replace(part, padding=pending[0], mode=pending[1]), None
         parts.append(part)

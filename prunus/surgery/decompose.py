@@ -55,7 +55,7 @@ class Decompose(Edit):
         if reason := undecomposable(old):
             raise EditError(f"{self.layer.path}: {reason}")
         check_rank(self.rank, None if self.fresh else full_rank(self.layer), self.layer.path)
-        part = read(old)
+        part = read(old, self.layer.path)
         pair = self._fresh(part) if self.fresh else separated(part, self.rank, self.layer.path)
         if self.nonlinear and not self.fresh:
             silent = pair[0].weight.new_zeros(pair[0].channels[1])
@@ -140,7 +140,10 @@ def undecomposable(module: Any) -> str | None:
 
 def full_rank(layer: Layer) -> int:
     """Return the rank at which nothing is lost: the smaller side of the (C k) x (F k) matrix."""
-    outer, inner, (high, wide) = layer.sizes
+    outer, inner, kernel = layer.sizes
+    if len(kernel) != 2:
+        raise EditError(f"{layer.path}: a {layer.kind} has no height and width to decompose into")
+    high, wide = kernel
     return min(inner * high, outer * wide)
 
 
@@ -178,7 +181,7 @@ def _rank_of(module: Any, energy: float | None, path: str) -> int:
     if module.weight.is_meta:
         raise EditError(f"{path} is on the meta device and has no singular values: give a rank")
     with torch.no_grad():
-        return rank_of_energy(spatial_matrices(read(module)), energy, path)
+        return rank_of_energy(spatial_matrices(read(module, path)), energy, path)
 
 
 def _width_per_group(width: int, layer: Layer) -> int:

@@ -67,7 +67,7 @@ class Expand(Edit):
                 f"{self.layer.path}: {self.kind} has {_num_widths(self.layer, self.kind)} widths between its factors, "
                 f"each at least 1; got {list(self.widths)}"
             )
-        parts = self._factors(read(old))
+        parts = self._factors(read(old, self.layer.path))
         return {self.layer.path: factors(old, parts, "expand", nonlinear=self.nonlinear)}
 
     def summary(self) -> str:

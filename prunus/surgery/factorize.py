@@ -51,7 +51,7 @@ class Factorize(Edit):
         if reason := _unfit(old, self.scheme):
             raise EditError(f"{self.layer.path}: {reason}")
         check_rank(self.rank, full_rank(self.layer, self.scheme), self.layer.path)
-        part, place = read(old), self.layer.path
+        part, place = read(old, self.layer.path), self.layer.path
         pair = separated(part, self.rank, place) if self.scheme == "spatial" else _split(part, self.rank, place)
         return {place: factors(old, pair, "factorize")}
 
@@ -148,5 +148,5 @@ def _rank_of(module: Any, energy: float | None, scheme: str, path: str) -> int:
     if module.weight.is_meta:
         raise EditError(f"{path} is on the meta device and has no singular values: give a rank")
     with torch.no_grad():
-        part = read(module)
+        part = read(module, path)
         return rank_of_energy(spatial_matrices(part) if scheme == "spatial" else _matrices(part), energy, path)

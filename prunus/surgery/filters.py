@@ -77,13 +77,14 @@ class Filter:
         )
 
 
-def read(module: Any, *, shapes_only: bool = False) -> Filter:
+def read(module: Any, place: str, *, shapes_only: bool = False) -> Filter:
     """Return a layer of `LINEAR_LAYERS` as numbers, in float64 on the CPU.
 
-    On the meta device where the layer is there, or where shapes alone are asked for.
+    On the meta device where the layer is there, or where shapes alone are asked for; `place` is for messages.
     """
     numbers = _shapes if shapes_only else _numbers
-    weight, bias = numbers(module.weight), None if module.bias is None else numbers(module.bias)
+    weight = numbers(module.weight, f"{place}.weight")
+    bias = None if module.bias is None else numbers(module.bias, f"{place}.bias")
     if isinstance(module, nn.Linear):
         return Filter(weight=weight[None], bias=bias)
     weight = weight.reshape(module.groups, -1, *weight.shape[1:])
@@ -100,19 +101,17 @@ def read(module: Any, *, shapes_only: bool = False) -> Filter:
     )
 
 
-def _numbers(tensor: Tensor) -> Tensor:
+def _numbers(tensor: Tensor, place: str) -> Tensor:
     numbers = tensor.detach()
     if numbers.is_meta:
         return numbers.double()
     numbers = numbers.to("cpu", torch.float64)
     if not bool(numbers.isfinite().all()):
-        raise EditError(
-            f"a tensor of shape {list(tensor.shape)} holds values that are not finite: nothing to start from"
-        )
+        raise EditError(f"{place} holds values that are not finite: there is nothing to start from")
     return numbers
 
 
-def _shapes(tensor: Tensor) -> Tensor:
+def _shapes(tensor: Tensor, place: str) -> Tensor:
     return torch.empty(tensor.shape, dtype=torch.float64, device="meta")
 
 

@@ -96,11 +96,11 @@ class _Frame:
         return sums.reshape(sums.shape[0], self.columns, *values.shape[2:])
 
     def _index(self) -> Tensor:
-        return torch.arange(self.scale.shape[1]) % self.columns
+        return torch.arange(self.scale.shape[1], device="cpu") % self.columns
 
 
 def _frame(groups: int, rows: int, columns: int, numbers: torch.Generator) -> _Frame:
-    index = torch.arange(rows) % columns
+    index = torch.arange(rows, device="cpu") % columns
     copies = torch.bincount(index, minlength=columns)[index]
     signs = torch.randint(0, 2, (groups, rows), generator=numbers, device="cpu") * 2.0 - 1
     mirrors = []
@@ -173,7 +173,7 @@ def _behind(weight: Tensor, number: int, shifting: bool) -> list[Tensor]:
 
 
 def _shift(weight: Tensor, channels: int, rank: int, j: int, shifting: bool) -> Tensor:
-    groups, identity = weight.shape[0], torch.eye(channels, dtype=weight.dtype)
+    groups, identity = weight.shape[0], torch.eye(channels, dtype=weight.dtype, device="cpu")
     if not shifting:
         return identity.expand(groups, -1, -1).reshape(groups, channels, channels, *[1] * rank)
     result = weight.new_zeros(groups, (j + 1) ** rank, channels, j**rank, channels, *[3] * rank)
@@ -205,7 +205,7 @@ def _middle(weight: Tensor, front: int, behind: int, shifting: bool) -> Tensor:
 
 
 def _num_ways(size: int, front: int, behind: int) -> Tensor:
-    ways = torch.zeros(size, dtype=torch.float64)
+    ways = torch.zeros(size, dtype=torch.float64, device="cpu")
     for a, b, tap in itertools.product(range(front + 1), range(behind + 1), range(3)):
         ways[2 * (a + b) + tap] += 1
     return ways

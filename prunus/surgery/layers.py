@@ -37,6 +37,14 @@ class Layer:
     shape: tuple[int, ...]  # of the weight
     groups: int = 1
 
+    def __post_init__(self) -> None:
+        """Refuse what no layer is: plans come from files."""
+        ranks = {kind.__name__: 2 if kind is nn.Linear else 2 + int(kind.__name__[-2]) for kind in LINEAR_LAYERS}
+        if self.kind not in ranks or ranks[self.kind] != len(self.shape) or min(self.shape) < 1 or self.groups < 1:
+            raise EditError(
+                f"{self.path}: no layer is a {self.kind} of shape {list(self.shape)} in {self.groups} groups"
+            )
+
     @property
     def sizes(self) -> tuple[int, int, tuple[int, ...]]:
         """Return (out / groups, in / groups, kernel)."""

@@ -10,7 +10,7 @@ from torch import nn
 import prunus
 from prunus.budget.check import difference, zero_
 from prunus.errors import EditError
-from prunus.surgery import Decompose
+from prunus.surgery import Decompose, Layer
 from prunus.surgery.decompose import full_rank
 from prunus.surgery.layers import layer_at
 
@@ -139,6 +139,15 @@ def test_an_edit_made_wrong_leaves_the_network():
         with pytest.raises(EditError, match=message):
             prunus.apply(prunus.Plan.from_json(prunus.Plan((edit,)).to_json()), model)
     nets.assert_same_state(before, nets.state(model))
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "groups"),
+    [("Conv2d", (3, 3, 3), 1), ("Linear", (), 1), ("ReLU", (3, 3), 1), ("Linear", (3, 0), 1), ("Linear", (3, 3), 0)],
+)
+def test_what_no_layer_is(kind, shape, groups):
+    with pytest.raises(EditError, match=f"0: no layer is a {kind} of shape"):
+        Layer(path="0", kind=kind, shape=shape, groups=groups)
 
 
 def test_shapes_on_the_meta_device():

@@ -216,6 +216,17 @@ def test_code_marks_hooks_and_other_names_of_a_layer_go_on_working():
     assert type(wide.conv[:2]) is nn.Sequential and len(wide.conv[:2]) == 2 and wide.conv[0] is wide.conv.factor0
 
 
+def test_a_default_device_of_the_user_does_not_matter():
+    model, image = network(nn.Conv2d(3, 4, 5))
+    with torch.device("meta"):  # stands for any other device
+        wide = prunus.apply(prunus.expand(model, "1", 4, keep_function=True), model)
+        back = prunus.apply(prunus.contract(wide), wide)
+        narrow = prunus.apply(prunus.decompose(model, "1", rank=15), model)
+        prunus.apply(prunus.factorize(model, "1", energy=0.5), model)
+    for network_ in (wide, back, narrow):
+        assert_equal(model, network_, image)
+
+
 def test_memory_format_and_precision_stay():
     model = nn.Sequential(nn.Conv2d(3, 4, 3)).to(torch.bfloat16).to(memory_format=torch.channels_last).eval()
     wide = prunus.apply(prunus.expand(model, "0", 2), model)
@@ -352,7 +363,7 @@ def test_values_that_are_not_finite_are_refused():
     model = plain()
     with torch.no_grad():
         model[0].weight[0, 0, 0, 0] = float("nan")
-    with pytest.raises(EditError, match="not finite"):
+    with pytest.raises(EditError, match=r"0\.weight holds values that are not finite"):
         prunus.apply(prunus.expand(model, "0", keep_function=True), model)
 
 
