@@ -33,7 +33,7 @@ def network():
     return nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3)).double()
 
 
-def train(model, penalty, target, optimizer, steps=300):
+def train(model, penalty, target, optimizer, steps=200):
     rate = optimizer.param_groups[0]["lr"]
     for step in range(steps):
         size = rate * (1 - step / steps)
@@ -122,5 +122,5 @@ def test_a_group_that_the_loss_wants_back_returns_under_adam():
     target = {name: p.detach().clone() for name, p in model.named_parameters()}
     penalty.shrink_(torch.where(groups.exact, torch.inf, 0.0).double())
     optimizer = torch.optim.Adam(model.parameters(), lr=0.03)
-    train(model, penalty, target, optimizer, steps=400)
+    train(model, penalty, target, optimizer, steps=100)
     assert bool((penalty.slices.norms()[groups.exact] > 0).any())

@@ -1,0 +1,124 @@
+"""What all penalties share: strength "auto", the first layers, when the step is due, sparse groups by hand."""
+
+import math
+
+import nets
+import pytest
+import torch
+from torch import nn
+
+import prunus
+from prunus.errors import RecipeError
+from prunus.penalties import BoundPenalty, Combined, Shrinkage
+
+SHRINKING = {"group": prunus.GroupLasso, "sparse group": prunus.SparseGroupLasso, "nuclear": prunus.NuclearNorm}
+
+
+def traced(name="plain"):
+    case = nets.CASES[name]
+    model, inputs = case.model(torch.float64, 0), case.inputs(torch.float64, 0)
+    return model, prunus.trace(model, inputs)
+
+
+@pytest.mark.parametrize("kind", SHRINKING.values(), ids=SHRINKING)
+@pytest.mark.parametrize("when", ["step", "epoch"])
+def test_auto_takes_the_stated_share_off_a_typical_unit_in_an_epoch(kind, when):
+    model, groups = traced()
+    settings = kind(strength="auto", share=0.05, when=when)
+    penalty = settings.bind(model, groups, step_size=0.1, steps_per_epoch=20)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+
+    def norms():
+        if kind is prunus.NuclearNorm:
+            return torch.stack([layer.weight.detach().norm() for layer in penalty.layers])
+        return penalty.slices.norms()[groups.exact]
+
+    before = norms()
+    for _ in range(20):
+        penalty.after_step_(0.1, optimizer)
+    penalty.after_epoch_(0.1, optimizer)
+    share = (1 - norms() / before).median().item()
+    assert share == pytest.approx(0.05, rel=0.25)
+
+
+@pytest.mark.parametrize("kind", SHRINKING.values(), ids=SHRINKING)
+def test_auto_must_know_how_far_an_epoch_goes(kind):
+    model, groups = traced()
+    with pytest.raises(RecipeError, match="steps_per_epoch"):
+        kind(strength="auto").bind(model, groups)
+    kind(strength="auto", when="epoch").bind(model, groups, step_size=0.1)  # one step an epoch: enough
+
+
+@pytest.mark.parametrize("kind", SHRINKING.values(), ids=SHRINKING)
+@pytest.mark.parametrize(
+    "fields", [{"strength": -1}, {"when": "never"}, {"share": 0}, {"first_layers": -1}, {"strength": math.nan}], ids=str
+)
+def test_settings_out_of_range_are_refused(kind, fields):
+    with pytest.raises(RecipeError, match=next(iter(fields))):
+        kind(**fields)
+
+
+def test_other_settings_out_of_range_are_refused():
+    with pytest.raises(RecipeError, match="alpha"):
+        prunus.SparseGroupLasso(alpha=1.5)
+    with pytest.raises(RecipeError, match="sharpness"):
+        prunus.Orthogonality(sharpness=0)
+    with pytest.raises(RecipeError, match="at least one"):
+        Combined(penalties=())
+
+
+def test_the_first_layers_are_pressed_less():
+    model, groups = traced()
+    plain = prunus.GroupLasso(strength=1.0).bind(model, groups).weights
+    weaker = prunus.GroupLasso(strength=1.0, first_layers=1, first_factor=0.4).bind(model, groups).weights
+    first = (groups.layers == 0) & groups.exact
+    assert first.any() and (groups.exact & ~first).any()
+    torch.testing.assert_close(weaker, torch.where(first, 0.4 * plain, plain))
+
+
+def test_a_step_is_done_when_it_is_due():
+    model, groups = traced()
+    penalty = Combined(
+        penalties=(prunus.NuclearNorm(strength=1.0, when="epoch"), prunus.GroupLasso(strength=1.0))
+    ).bind(model, groups)
+    assert isinstance(penalty, BoundPenalty)
+    nuclear, group = penalty.penalties
+    before = (nuclear.value().item(), group.value().item())
+    assert penalty.value().item() == pytest.approx(sum(before))
+    penalty.after_epoch_(0.01)
+    after_epoch = (nuclear.value().item(), group.value().item())
+    assert after_epoch[0] < before[0]
+    weights = [layer.weight.detach().clone() for layer in nuclear.layers]
+    penalty.after_step_(0.0)
+    assert all(torch.equal(layer.weight, old) for layer, old in zip(nuclear.layers, weights, strict=True))
+    penalty.after_step_(0.01)
+    assert group.value().item() < after_epoch[1]
+
+
+def test_sparse_group_lasso_by_hand():
+    model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2))
+    with torch.no_grad():
+        model[0].weight.copy_(torch.tensor([[3.0, -0.25], [0.0, 2.0]]))
+        model[0].bias.copy_(torch.tensor([4.0, 0.0]))
+    groups = prunus.trace(model, torch.zeros(1, 2))
+    penalty = prunus.SparseGroupLasso(strength=1.0, alpha=0.5).bind(model, groups)
+    assert penalty.value().item() == pytest.approx(0.5 * math.sqrt(3) * (math.sqrt(25.0625) + 2) + 0.5 * (7.25 + 2))
+    penalty.prox_(1.0)
+    soft = torch.tensor([2.5, 0.0, 3.5])
+    expected = soft * (1 - 0.5 * math.sqrt(3) / soft.norm())
+    assert model[0].weight[0].tolist() == pytest.approx(expected[:2].tolist())
+    assert model[0].bias[0].item() == pytest.approx(expected[2].item())
+
+
+@pytest.mark.parametrize("name", ["residual", "plain"])
+def test_sparse_groups_count_all_members_of_a_coupled_group(name):
+    model, groups = traced(name)
+    whole = prunus.GroupLasso(strength=1.0).bind(model, groups)
+    none = prunus.SparseGroupLasso(strength=1.0, alpha=0.0).bind(model, groups)
+    torch.testing.assert_close(none.value(), whole.value())
+    prunus.SparseGroupLasso(strength=1e6).bind(model, groups).prox_(1.0)
+    assert prunus.select(model, groups).edits
+
+
+def test_all_shrinking_penalties_have_the_common_settings():
+    assert all(issubclass(kind, Shrinkage) for kind in SHRINKING.values())
