@@ -32,6 +32,7 @@ from prunus.graph.state import Slots
 from prunus.graph.walk import walk
 
 MAX_EXPORTS = 6
+MAX_ROUNDS = 30
 ARITHMETIC = frozenset(
     {
         "aten::mul",
@@ -98,7 +99,7 @@ def judge(probe: Probe, findings: Findings) -> Verdict:
     still = torch.zeros(findings.ids.count, dtype=torch.bool)  # ids that are left whole
     runs_on_meta: bool | None = None  # seen when something goes wrong there
     exports = 0
-    while True:
+    for _ in range(MAX_ROUNDS):
         marks, written, bound = _without_refused(findings, marks, written, bound)
         trial = dataclasses.replace(findings, marks=marks)
         alive = _alive(probe, trial, still)
@@ -129,6 +130,8 @@ def judge(probe: Probe, findings: Findings) -> Verdict:
             marks = [*marks, Mark(near, f"{place.reason} ({place.line})", Kind.APPROXIMATE)]
             still[near] = True
         still = _whole_classes(findings, still)
+    everything = torch.arange(1, findings.ids.count)
+    return Verdict([*marks, Mark(everything, f"not settled in {MAX_ROUNDS} tries at other widths", Kind.REFUSED)], ())
 
 
 def _joined(found: list[Binding], findings: Findings) -> list[Binding]:

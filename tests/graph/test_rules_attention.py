@@ -6,6 +6,7 @@ from idioms import FusedAttention, RigidAttention, SelfAttention, Wrapped, check
 from torch import nn
 
 import prunus
+from prunus.budget.select import removal
 
 
 @pytest.mark.parametrize(("scaled", "exact", "approximate"), [(True, 12 + 4 + 12, 0), (False, 12 + 12, 4)])
@@ -27,7 +28,7 @@ def test_attributes_are_part_of_the_plan_and_survive_json():
     head = next(one for one in groups.attributes if one.name == "head_dim").groups[:1]
     chosen = torch.zeros(len(groups), dtype=torch.bool)
     chosen[head] = True
-    plan = prunus.Plan.from_json(prunus.budget.select.removal(groups, chosen).to_json())
+    plan = prunus.Plan.from_json(removal(groups, chosen).to_json())
     small = prunus.apply(plan, model)
     assert (small.inside.head_dim, small.inside.inner, model.inside.head_dim) == (3, 9, 4)
     assert small.inside.qkv.out_features == 27

@@ -191,7 +191,9 @@ def part(call: Call) -> Any:
             call.freeze(value.axes[dim], "every n-th channel is taken")
             continue
         size, unit = value.shape[dim], _unit(call, dim)
-        if not ("with_sizes" in call.name and len({shape[dim] for shape in call.shapes}) > 1):
+        if not (
+            isinstance(call.arg(1, "split_sizes"), list | tuple) and len({shape[dim] for shape in call.shapes}) > 1
+        ):
             call.couple(value.axes[dim].ids.reshape(size // unit, unit))  # unlike parts have a number each
         for label in result if isinstance(result, list) else [result]:
             if dim in label.axes:
