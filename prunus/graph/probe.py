@@ -102,7 +102,7 @@ def judge(probe: Probe, findings: Findings) -> Verdict:
     for _ in range(MAX_ROUNDS):
         marks, written, bound = _without_refused(findings, marks, written, bound)
         trial = dataclasses.replace(findings, marks=marks)
-        alive = _alive(probe, trial, still)
+        alive = _alive(probe, trial, still, written)
         if bool(alive.all()):
             return Verdict(marks + _refused(written, "nothing of it could be tried out"), ())
         keep = _keep(probe.slots, alive)
@@ -171,8 +171,8 @@ def _refused(written: list[Mark], reason: str) -> list[Mark]:
     ]
 
 
-def _alive(probe: Probe, findings: Findings, still: Tensor) -> Tensor:
-    """Leave out one or two channels' groups of every layer; bool [num_ids]."""
+def _alive(probe: Probe, findings: Findings, still: Tensor, written: Iterable[Mark]) -> Tensor:
+    """Leave out one or two groups of every layer, and one of every written-down size; bool [num_ids]."""
     group_of = numbering(findings)
     groups = build(probe.model, findings, probe.slots, [], ())
     spared = torch.zeros(len(groups) + 1, dtype=torch.bool)
@@ -183,6 +183,11 @@ def _alive(probe: Probe, findings: Findings, still: Tensor) -> Tensor:
         inside = (candidates & (groups.layers == layer)).nonzero().flatten()
         num = 1 + layer % 2 if inside.numel() > 8 else 1
         alive[inside[-num:]] = False
+    for mark in written:
+        counted = group_of[mark.ids]
+        inside = counted[(counted >= 0) & candidates[counted]]
+        if inside.numel() and bool(alive[inside].all()):
+            alive[inside[-1]] = False
     _spare_narrow(groups, alive)
     return alive[group_of]
 
