@@ -20,27 +20,44 @@ Each training sample's augmentation depends on (seed, epoch, index) only, whatev
    a value in a mask file stands for (`value_table`); `check_layout` refuses a folder that does not hold what
    is expected, and says what is. Data of another kind returns any object with the three methods of `Source`.
 
-`camvid.py` and `cityscapes.py` are such readers.
+`camvid.py` and `cityscapes.py` are such readers. A reader of labelled images derives from `ClassificationData` and
+returns from `source(split)` the images and the label of each: `image_folder.py`, `cifar10.py`, `chars74k.py`.
 """
 
 from prunus.data.augmentation import Augmentation
 from prunus.data.camvid import CamVidData
+from prunus.data.chars74k import Chars74KData
+from prunus.data.cifar10 import CIFAR10Data
 from prunus.data.cityscapes import CityscapesData
+from prunus.data.classification import ClassificationData, ClassificationSplit, CropAndFlip
 from prunus.data.dataset import SegmentationData, SegmentationDataset, normalise, to_colours, to_picture
 from prunus.data.files import FileSource, check_layout, value_table
+from prunus.data.image_folder import ImageFolderData
+from prunus.data.interface import Data, Split
+from prunus.data.labelled import LabelledArray, LabelledFiles
 from prunus.data.source import CachedSource, Source
 from prunus.data.street import Scene, StreetData, render
 
 __all__ = [
     "Augmentation",
+    "CIFAR10Data",
     "CachedSource",
     "CamVidData",
+    "Chars74KData",
     "CityscapesData",
+    "ClassificationData",
+    "ClassificationSplit",
+    "CropAndFlip",
+    "Data",
     "FileSource",
+    "ImageFolderData",
+    "LabelledArray",
+    "LabelledFiles",
     "Scene",
     "SegmentationData",
     "SegmentationDataset",
     "Source",
+    "Split",
     "StreetData",
     "check_layout",
     "normalise",

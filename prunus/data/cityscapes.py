@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import ClassVar, final
 
 from prunus.data.augmentation import DEFAULT_AUGMENTATION, Augmentation
-from prunus.data.dataset import SegmentationData, Split, check_size
+from prunus.data.dataset import SegmentationData, check_size
 from prunus.data.files import FileSource, check_layout, value_table
+from prunus.data.interface import SplitName
 from prunus.errors import DataError
 
 LAYOUT = """\
@@ -14,7 +15,7 @@ LAYOUT = """\
   gtFine/{train,val,test}/<city>/<city>_<sequence>_<frame>_gtFine_labelIds.png
 (leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip of cityscapes-dataset.com, unpacked side by side)"""
 # The masks of the test split are not public; as the field does, results are stated on the validation split.
-FOLDERS: dict[Split, str] = {"train": "train", "validation": "val", "test": "val"}
+FOLDERS: dict[SplitName, str] = {"train": "train", "validation": "val", "test": "val"}
 IMAGE, MASK = "_leftImg8bit.png", "_gtFine_labelIds.png"
 # labelIds (0 to 33) of the classes that are trained, in the order of their training ids (cityscapesScripts,
 # helpers/labels.py); the other ids are void.
@@ -54,7 +55,7 @@ class CityscapesData(SegmentationData):
     def __post_init__(self) -> None:
         check_size(self.size)
 
-    def source(self, split: Split) -> FileSource:
+    def source(self, split: SplitName) -> FileSource:
         """Return every image of the split's cities with its fine mask."""
         root, folder = Path(self.root), FOLDERS[split]
         check_layout(root, LAYOUT, f"leftImg8bit/{folder}", f"gtFine/{folder}")

@@ -2,31 +2,28 @@
 
 import abc
 import functools
-from collections.abc import Callable
 from typing import ClassVar, Literal
 
 import torch
-from torch.utils.data import Dataset
 
 from prunus.compat import torchvision, transforms
-from prunus.data.augmentation import Augmentation, seeded
+from prunus.data.augmentation import Augmentation
+from prunus.data.interface import Data, Split, SplitName
 from prunus.data.source import CachedSource, Source
 from prunus.errors import RecipeError
-
-Split = Literal["train", "validation", "test"]
 
 # Statistics of ImageNet in RGB, in [0, 1]; the custom of the field, and near enough for any street.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-class SegmentationData(abc.ABC):
+class SegmentationData(Data):
     """Settings of a data set for semantic segmentation; a final subclass is a frozen dataclass.
 
     A subclass names its classes and writes `source`; images, masks, normalisation, augmentation, caching and
     class frequencies are then the same for all. Objects keep what they have read, so make one and share it.
     """
 
-    class_names: ClassVar[tuple[str, ...]]
+    targets: ClassVar[Literal["masks"]] = "masks"
     palette: ClassVar[tuple[tuple[int, int, int], ...]]  # one RGB colour a class, 0 to 255
     ignore_index: ClassVar[int] = 255  # pixels that count for nothing
 
@@ -36,7 +33,7 @@ class SegmentationData(abc.ABC):
     cache: bool  # keep decoded samples in memory: 4 bytes a pixel
 
     @abc.abstractmethod
-    def source(self, split: Split) -> Source:
+    def source(self, split: SplitName) -> Source:
         """Return the raw samples of `split`, all of size `self.size`."""
 
     def train(self) -> "SegmentationDataset":
@@ -65,10 +62,10 @@ class SegmentationData(abc.ABC):
         return (counts.double() / counts.sum().clamp(min=1)).float()
 
     @functools.cached_property
-    def _known_sources(self) -> dict[Split, Source]:
+    def _known_sources(self) -> dict[SplitName, Source]:
         return {}
 
-    def _sources(self, split: Split) -> Source:
+    def _sources(self, split: SplitName) -> Source:
         """One source a split and object: what was read for one purpose is there for the next."""
         known = self._known_sources
         if split not in known:
@@ -77,38 +74,26 @@ class SegmentationData(abc.ABC):
         return known[split]
 
 
-class SegmentationDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
-    """One split: (image float32 [3, H, W], normalised; mask int64 [H, W], classes or ignore_index).
-
-    Works in any DataLoader. A random augmentation is drawn from (seed, epoch, index) alone, so a sample does
-    not depend on the number of workers, on the order of the samples or on torch's random state. Call
-    `set_epoch` before iterating, as with torch's DistributedSampler; the epoch lies in shared memory, so
-    persistent workers see it too. torch's own random state is left as it was.
-    """
+class SegmentationDataset(Split):
+    """One split: (image float32 [3, H, W], normalised; mask int64 [H, W], classes or ignore_index)."""
 
     def __init__(self, source: Source, *, augment: torch.nn.Module | None = None, seed: int = 0) -> None:
-        self.source, self.augment, self.seed = source, augment, seed
-        self._epoch = torch.zeros(1, dtype=torch.int64)
-        share: Callable[[], torch.Tensor] = self._epoch.share_memory_
-        share()
-
-    def set_epoch(self, epoch: int) -> None:
-        """Draw other augmentations from now on; the same epoch gives the same ones."""
-        self._epoch[0] = epoch
+        super().__init__(seed)
+        self.source, self.augment = source, augment
 
     def __len__(self) -> int:
         return len(self.source)
 
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"index {index} in a split of {len(self)} samples")
-        index %= len(self)
+    def sample(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the image and its mask, augmented together."""
         image, mask = self.source[index]
         if self.augment is not None:
-            with seeded(((self.seed * 1_000_003 + int(self._epoch)) * 1_000_003 + index) % 2**63):
-                pair = (torchvision.tv_tensors.Image(image), torchvision.tv_tensors.Mask(mask))
-                image, mask = self.augment(*pair)
+            image, mask = self.augment(torchvision.tv_tensors.Image(image), torchvision.tv_tensors.Mask(mask))
         return normalise(image), torch.as_tensor(mask).as_subclass(torch.Tensor).long()
+
+    def picture(self, index: int) -> torch.Tensor:
+        """Return the image as it was read: uint8 [3, H, W]."""
+        return self.source[index][0]
 
 
 def normalise(image: torch.Tensor) -> torch.Tensor:

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from prunus.data.augmentation import DEFAULT_AUGMENTATION, Augmentation
-from prunus.data.dataset import SegmentationData, Split, check_size
+from prunus.data.dataset import SegmentationData, check_size
+from prunus.data.interface import SplitName
 from prunus.data.street_actors import draw_car, draw_pedestrian
 from prunus.data.street_canvas import SCALE, Canvas
 from prunus.data.street_composition import compose
@@ -22,7 +23,7 @@ from prunus.data.street_walls import draw_building, draw_hedge
 from prunus.errors import RecipeError
 
 # Each split has its own indices, so that a larger training set leaves the other splits as they are.
-FIRST_INDEX: dict[Split, int] = {"train": 0, "validation": 1 << 30, "test": 1 << 31}
+FIRST_INDEX: dict[SplitName, int] = {"train": 0, "validation": 1 << 30, "test": 1 << 31}
 SMALLEST_OBJECT = 8  # pixels; of an object that shows less there is no box
 
 
@@ -95,15 +96,15 @@ class StreetData(SegmentationData):
         if unknown or not self.conditions:
             raise RecipeError(f"data.conditions: {unknown or 'none given'}; known are {', '.join(CONDITIONS)}")
 
-    def source(self, split: Split) -> "StreetSource":
+    def source(self, split: SplitName) -> "StreetSource":
         """Return the scenes of `split`."""
         return StreetSource(self, split)
 
-    def num_scenes(self, split: Split) -> int:
+    def num_scenes(self, split: SplitName) -> int:
         """Return the number of scenes of `split`."""
         return {"train": self.num_train, "validation": self.num_validation, "test": self.num_test}[split]
 
-    def scene(self, split: Split, index: int) -> Scene:
+    def scene(self, split: SplitName, index: int) -> Scene:
         """Return sample `index` of `split` with its boxes, instances and condition; drawn anew."""
         return render(self.seed, FIRST_INDEX[split] + index, self.size, self.conditions)
 
@@ -111,7 +112,7 @@ class StreetData(SegmentationData):
 class StreetSource:
     """The scenes of one split as raw samples."""
 
-    def __init__(self, data: StreetData, split: Split) -> None:
+    def __init__(self, data: StreetData, split: SplitName) -> None:
         self.data, self.split = data, split
 
     def __len__(self) -> int:

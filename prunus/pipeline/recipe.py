@@ -3,9 +3,10 @@
 import dataclasses
 
 from prunus.budget.controller import Controller
-from prunus.data.dataset import SegmentationData
+from prunus.data.interface import Data
 from prunus.deploy import BenchmarkSettings
 from prunus.models.factory import ModelFactory
+from prunus.tasks.interface import Task
 from prunus.tasks.segmentation import Segmentation
 from prunus.train.settings import Train
 
@@ -18,7 +19,7 @@ class EncoderStage:
     """
 
     train: Train = Train()
-    task: Segmentation = Segmentation(class_weight_offset=1.2)
+    task: Task = Segmentation(class_weight_offset=1.2)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,9 +36,9 @@ class Recipe:
     """A whole run: train wide, shrink to a budget, deploy, report."""
 
     name: str
-    data: SegmentationData
+    data: Data
     model: ModelFactory
-    task: Segmentation = Segmentation()
+    task: Task = Segmentation()
     train: Train = Train()
     shrink: Controller = Controller()
     encoder_stage: EncoderStage | None = None

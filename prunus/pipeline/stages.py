@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -26,7 +25,7 @@ from prunus.records import (
     WidthsRecord,
 )
 from prunus.surgery import Plan, apply, fuse
-from prunus.tasks.segmentation import BoundSegmentation
+from prunus.tasks.interface import BoundTask
 from prunus.train.evaluate import evaluate
 from prunus.train.fit import Fitted, Training, fit
 from prunus.train.settings import Train
@@ -49,11 +48,11 @@ class Run:
     recipe: Recipe
     folder: Path
     recorder: Recorder
-    task: BoundSegmentation
+    task: BoundTask
     inputs: Tensor  # one training image, [1, 3, H, W]: what is traced, exported and timed
     watch: Watch
 
-    def training(self, name: str, settings: Train, task: BoundSegmentation) -> Training:
+    def training(self, name: str, settings: Train, task: BoundTask) -> Training:
         """Return the training `name` under `settings`."""
         return Training(
             name=name,
@@ -211,22 +210,21 @@ def deploy(run: Run, networks: dict[str, nn.Module]) -> None:
 
 @torch.no_grad()
 def show_samples(run: Run, networks: dict[str, nn.Module]) -> None:
-    """Write a few test images with truth and predictions as PNG files, coloured by the palette."""
-    data = run.recipe.data
-    split, folder = data.test(), run.folder / "images"
+    """Write a few test images with truth and predictions as PNG files, as the task draws them."""
+    split, folder = run.recipe.data.test(), run.folder / "images"
     folder.mkdir(exist_ok=True)
     num = min(run.recipe.report_samples, len(split))
     for number in range(num):
         index = (number * len(split) // num + number) % len(split)  # not all from one place of a repeating series
-        image, mask = split.source[index]
-        files = {"image": image.permute(1, 2, 0).numpy(), "truth": _coloured(mask, data.palette)}
+        picture, (image, target) = split.picture(index), split[index]
+        size = (picture.shape[1], picture.shape[2])
+        files = {"image": picture, "truth": run.task.draw(target, size)}
         for name, model in networks.items():
-            prediction = run.task.predict(model(split[index][0][None]))[0]
-            files[name] = _coloured(prediction, data.palette)
+            files[name] = run.task.draw(run.task.predict(model(image[None]))[0], size)
         paths: dict[str, str] = {}
         for name, pixels in files.items():
             paths[name] = f"images/{index:05d}-{name}.png"
-            Image.fromarray(pixels).save(run.folder / paths[name])
+            Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(run.folder / paths[name])
         run.recorder.write(
             SampleRecord(
                 index=index,
@@ -236,9 +234,3 @@ def show_samples(run: Run, networks: dict[str, nn.Module]) -> None:
                 narrow=paths["narrow"],
             )
         )
-
-
-def _coloured(mask: Tensor, palette: tuple[tuple[int, int, int], ...]) -> np.ndarray:
-    table = np.zeros((256, 3), np.uint8)  # void is black
-    table[: len(palette)] = palette
-    return table[mask.numpy().astype(np.uint8)]

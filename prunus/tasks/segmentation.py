@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Protocol
+from typing import ClassVar, Literal, Protocol, final
 
 import torch
 from torch import Tensor
@@ -11,19 +11,17 @@ from torch.nn import functional
 
 from prunus import compat  # noqa: F401 - torchmetrics imports torchvision, which must be prepared first
 from prunus.errors import RecipeError, TrainingError
+from prunus.tasks.interface import BoundTask, Metrics, PerClass, Source, Task, check_targets
 
 from torchmetrics.classification import MulticlassConfusionMatrix  # isort: skip - after compat
 
-Metrics = dict[str, float]
-PerClass = dict[str, float | None]
 
-
-class SegmentationSource(Protocol):
+class SegmentationSource(Source, Protocol):
     """What the task asks of the data."""
 
     @property
-    def class_names(self) -> tuple[str, ...]:
-        """Names of the C classes, in the order of their mask values."""
+    def palette(self) -> Sequence[tuple[int, int, int]]:
+        """One RGB colour a class, 0 to 255."""
 
     @property
     def ignore_index(self) -> int:
@@ -61,8 +59,10 @@ def intersection_over_union(confusion: Tensor) -> list[float | None]:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Segmentation:
+class Segmentation(Task):
     """Settings of the task. `class_weight_offset` k gives the weights 1 / ln(k + p_c); None gives none."""
+
+    targets: ClassVar[Literal["masks"]] = "masks"
 
     class_weight_offset: float | None = 1.10
 
@@ -70,15 +70,22 @@ class Segmentation:
         """Return the task for the classes of `data`.
 
         Raises:
-            RecipeError: a `class_weight_offset` that gives no weights.
+            RecipeError: a `class_weight_offset` that gives no weights, or data whose targets are labels.
         """
+        check_targets(self, data)
         weights = None
         if self.class_weight_offset is not None:
             weights = class_weights(data.class_frequencies(), self.class_weight_offset)
-        return BoundSegmentation(class_names=data.class_names, ignore_index=data.ignore_index, class_weights=weights)
+        return BoundSegmentation(
+            class_names=data.class_names,
+            ignore_index=data.ignore_index,
+            class_weights=weights,
+            palette=data.palette,
+        )
 
 
-class BoundSegmentation:
+@final
+class BoundSegmentation(BoundTask):
     """The task for C known classes.
 
     Outputs are scores [N, C, h, w], targets int64 masks [N, H, W]. Where a network answers at a lower
@@ -88,9 +95,14 @@ class BoundSegmentation:
     main_metric = "miou"
 
     def __init__(
-        self, *, class_names: Sequence[str], ignore_index: int = 255, class_weights: Tensor | None = None
+        self,
+        *,
+        class_names: Sequence[str],
+        ignore_index: int = 255,
+        class_weights: Tensor | None = None,
+        palette: Sequence[tuple[int, int, int]] = (),
     ) -> None:
-        self.class_names = tuple(class_names)
+        self.class_names, self.palette = tuple(class_names), tuple(palette)
         self.ignore_index = ignore_index
         self.class_weights = torch.ones(len(self.class_names)) if class_weights is None else class_weights
 
@@ -111,6 +123,12 @@ class BoundSegmentation:
     def predict(self, output: Tensor) -> Tensor:
         """Return the class of each pixel: scores [N, C, h, w] to int64 [N, h, w]."""
         return output.argmax(dim=1)
+
+    def draw(self, answer: Tensor, size: tuple[int, int]) -> Tensor:
+        """Return a mask [h, w] in the classes' colours, uint8 [3, h, w]; void is black."""
+        colours = torch.zeros(256, 3, dtype=torch.uint8)
+        colours[: len(self.palette)] = torch.tensor(self.palette, dtype=torch.uint8).reshape(-1, 3)
+        return colours[answer.cpu().to(torch.int64)].movedim(-1, 0)
 
     def metrics(self) -> "SegmentationMetrics":
         """Return an empty metric to be fed a whole set."""

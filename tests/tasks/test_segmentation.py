@@ -14,6 +14,8 @@ VOID = 255
 @dataclass(frozen=True)
 class Street:
     class_names: tuple[str, ...] = ("road", "sky", "pole")
+    targets: str = "masks"
+    palette: tuple[tuple[int, int, int], ...] = ((1, 2, 3), (4, 5, 6), (7, 8, 9))
     ignore_index: int = VOID
     frequencies: torch.Tensor = field(default_factory=lambda: torch.tensor([0.7, 0.3, 0.0]))
 
@@ -174,3 +176,13 @@ def test_an_output_that_does_not_fit_is_refused(shape, message):
     for use in (task.loss, task.metrics().update):
         with pytest.raises(TrainingError, match=message):
             use(torch.zeros(shape), target)
+
+
+def test_a_mask_is_drawn_in_the_colours_of_its_classes():
+    picture = Segmentation().bind(Street()).draw(torch.tensor([[0, 2], [VOID, 1]]), (2, 2))
+    assert picture.movedim(0, -1).tolist() == [[[1, 2, 3], [7, 8, 9]], [[0, 0, 0], [4, 5, 6]]]
+
+
+def test_data_with_labels_is_refused():
+    with pytest.raises(RecipeError, match=r"Segmentation needs masks.*prunus\.tasks\.classification"):
+        Segmentation().bind(Street(targets="labels"))

@@ -1,0 +1,83 @@
+"""Chars74K: characters in natural scenes, from lists of "path class"."""
+
+import dataclasses
+import functools
+import json
+from pathlib import Path
+from typing import final
+
+from prunus.data.classification import CROP_ONLY, ClassificationData, CropAndFlip
+from prunus.data.dataset import check_size
+from prunus.data.files import check_layout
+from prunus.data.interface import SplitName
+from prunus.data.labelled import LabelledFiles, held_out
+from prunus.errors import DataError, RecipeError
+
+LAYOUT = """\
+  train.txt val.txt             "path class" a line: "English/Img/GoodImg/Bmp/Sample001/img001-00001.jpg 0"
+  classes.json                  a list of the classes' names
+  English/Img/GoodImg/Bmp/      the images, as Chars74K has them"""
+
+
+@final
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Chars74KData(ClassificationData):
+    """Characters (de Campos et al., VISAPP 2009), one grey channel by default, as Dec3 takes them.
+
+    `val.txt` is the test split; for validation the last images of each class are taken off `train.txt`.
+
+    Raises:
+        RecipeError: a size that no image has, or a share outside (0, 1).
+        DataError: on the first use, a folder or file that is not as expected (each is named).
+    """
+
+    root: Path
+    size: tuple[int, int] = (32, 32)  # (height, width)
+    augmentation: CropAndFlip = CROP_ONLY
+    grey: bool = True
+    seed: int = 0  # of the augmentation
+    cache: bool = True
+    validation_share: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_size(self.size)
+        if not 0 < self.validation_share < 1:
+            raise RecipeError(f"data.validation_share lies between 0 and 1, it is not {self.validation_share}")
+
+    @functools.cached_property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes."""
+        check_layout(Path(self.root), LAYOUT, "classes.json")
+        path = Path(self.root) / "classes.json"
+        try:
+            names = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path} is no JSON: {error}") from error
+        if not isinstance(names, list) or not names:
+            raise DataError(f"{path} must be a list of the classes' names")
+        return tuple(str(name) for name in names)
+
+    def source(self, split: SplitName) -> LabelledFiles:
+        """Return the images that the split's list names."""
+        listed = Path(self.root) / ("val.txt" if split == "test" else "train.txt")
+        check_layout(Path(self.root), LAYOUT, listed.name)
+        paths, labels = self._read(listed)
+        if split != "test":
+            chosen = held_out(labels, self.validation_share)[split == "validation"]
+            paths, labels = [paths[index] for index in chosen], [labels[index] for index in chosen]
+        return LabelledFiles(paths, labels, size=None if self.cropped else self.size, origin=str(listed))
+
+    def _read(self, listed: Path) -> tuple[list[Path], list[int]]:
+        paths, labels = list[Path](), list[int]()
+        for number, line in enumerate(listed.read_text(encoding="utf-8").splitlines(), 1):
+            name, _, label = line.rpartition(" ")
+            if not line.strip():
+                continue
+            if not name or not label.isdigit() or int(label) >= len(self.class_names):
+                raise DataError(
+                    f'{listed}, line {number}: expected "path class", the class from 0 to '
+                    f"{len(self.class_names) - 1}, got {line!r}"
+                )
+            paths.append(Path(self.root) / name)
+            labels.append(int(label))
+        return paths, labels

@@ -1,0 +1,145 @@
+"""What every classification data set is: settings that give three splits of (image, label), and class names."""
+
+import abc
+import dataclasses
+import functools
+from typing import ClassVar, Literal
+
+import torch
+
+from prunus.compat import torchvision, transforms
+from prunus.data.dataset import MEAN, STD
+from prunus.data.interface import Data, Split, SplitName
+from prunus.data.labelled import CachedImages, LabelledSource
+from prunus.errors import RecipeError
+
+CENTRE = 0.875  # of the shorter side that the test crop takes: 224 of 256 (Krizhevsky et al. 2012)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CropAndFlip:
+    """How training images are varied; the default is CIFAR's custom (Lee et al. 2015).
+
+    Raises:
+        RecipeError: a value outside its range.
+    """
+
+    flip: float = 0.5  # probability of a left-right flip; 0 for signs and characters
+    padding: int = 4  # black pixels on each side, then a random crop of the image's size
+    area: tuple[float, float] | None = None  # share of the image that a random crop takes, resized (ImageNet: 0.08, 1)
+    brightness: float = 0.0  # factors are drawn from [1 - value, 1 + value]
+    contrast: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.flip <= 1 or self.padding < 0:
+            raise RecipeError(
+                f"augmentation: flip {self.flip} is a probability, padding {self.padding} a number of pixels, 0 or more"
+            )
+        if self.area is not None and not 0 < self.area[0] <= self.area[1] <= 1:
+            raise RecipeError(f"augmentation.area is a range (low, high) in (0, 1], not {self.area}")
+        if not (0 <= self.brightness <= 1 and 0 <= self.contrast <= 1):
+            raise RecipeError("augmentation: brightness and contrast lie in [0, 1]")
+
+    def build(self, size: tuple[int, int]) -> torch.nn.Module:
+        """Return the transform of an image, from transforms.v2, that gives `size` (height, width)."""
+        steps: list[torch.nn.Module] = []
+        if self.area is not None:
+            steps.append(transforms.RandomResizedCrop(list(size), scale=self.area, antialias=True))
+        elif self.padding:
+            steps.append(transforms.RandomCrop(list(size), padding=self.padding))
+        if self.flip:
+            steps.append(transforms.RandomHorizontalFlip(self.flip))
+        if self.brightness or self.contrast:
+            steps.append(transforms.ColorJitter(self.brightness, self.contrast))
+        compose: torch.nn.Module = transforms.Compose(steps or [transforms.Identity()])
+        return compose
+
+
+CROP_AND_FLIP = CropAndFlip()
+CROP_ONLY = CropAndFlip(flip=0.0)
+
+
+class ClassificationData(Data):
+    """Settings of a data set for classification; a final subclass is a frozen dataclass.
+
+    A subclass names its classes and writes `source`; normalisation, augmentation and caching are then the same for
+    all. With `augmentation.area` images are cropped rather than stretched to `size`: random crops in training, the
+    centre of the image elsewhere; they are of any size then, and not cached.
+    """
+
+    targets: ClassVar[Literal["labels"]] = "labels"
+
+    size: tuple[int, int]  # (height, width) in pixels
+    augmentation: CropAndFlip  # of the training split
+    grey: bool  # one channel instead of three
+    seed: int
+    cache: bool  # keep decoded images in memory: 3 bytes a pixel
+
+    @abc.abstractmethod
+    def source(self, split: SplitName) -> LabelledSource:
+        """Return the raw images of `split`, all of `self.size` unless they are cropped (`self.cropped`)."""
+
+    @property
+    def cropped(self) -> bool:
+        """Whether images are cropped rather than stretched."""
+        return self.augmentation.area is not None
+
+    def train(self) -> "ClassificationSplit":
+        """Return the training split, with augmentation."""
+        return self._split("train", self.augmentation.build(self.size))
+
+    def validation(self) -> "ClassificationSplit":
+        """Return the split on which choices are made."""
+        return self._split("validation", self._centre())
+
+    def test(self) -> "ClassificationSplit":
+        """Return the split on which results are stated."""
+        return self._split("test", self._centre())
+
+    def _split(self, name: SplitName, transform: torch.nn.Module | None) -> "ClassificationSplit":
+        known = self._known_sources
+        if name not in known:
+            source = self.source(name)
+            known[name] = CachedImages(source, self.size) if self.cache and not self.cropped else source
+        return ClassificationSplit(known[name], transform=transform, grey=self.grey, seed=self.seed)
+
+    def _centre(self) -> torch.nn.Module | None:
+        if not self.cropped:
+            return None
+        shorter = round(min(self.size) / CENTRE)
+        resize = transforms.Resize([shorter], antialias=True)
+        compose: torch.nn.Module = transforms.Compose([resize, transforms.CenterCrop(list(self.size))])
+        return compose
+
+    @functools.cached_property
+    def _known_sources(self) -> dict[SplitName, LabelledSource]:
+        return {}
+
+
+class ClassificationSplit(Split):
+    """One split: (image float32 [3 or 1, H, W], normalised; label int64, a scalar)."""
+
+    def __init__(
+        self, source: LabelledSource, *, transform: torch.nn.Module | None = None, grey: bool = False, seed: int = 0
+    ) -> None:
+        super().__init__(seed)
+        self.source, self.transform, self.grey = source, transform, grey
+
+    def __len__(self) -> int:
+        return len(self.source.labels)
+
+    def sample(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the image, transformed and normalised, and its label."""
+        image = self.source[index]
+        if self.transform is not None:
+            image = self.transform(torchvision.tv_tensors.Image(image)).as_subclass(torch.Tensor)
+        scaled = transforms.functional.to_dtype(image, torch.float32, scale=True)
+        mean, deviation = torch.tensor(MEAN).reshape(3, 1, 1), torch.tensor(STD).reshape(3, 1, 1)
+        if self.grey:
+            scaled = transforms.functional.rgb_to_grayscale(scaled)
+            mean, deviation = mean.mean(0, keepdim=True), deviation.mean(0, keepdim=True)
+        return (scaled - mean) / deviation, torch.tensor(self.source.labels[index])
+
+    def picture(self, index: int) -> torch.Tensor:
+        """Return the image as it was read: uint8 [3, H, W]."""
+        return self.source[index]

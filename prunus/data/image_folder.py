@@ -1,0 +1,100 @@
+"""Image folders: one folder a class, as ImageNet and many others are laid out."""
+
+import dataclasses
+import functools
+import json
+from pathlib import Path
+from typing import final
+
+from prunus.data.classification import CROP_AND_FLIP, ClassificationData, CropAndFlip
+from prunus.data.dataset import check_size
+from prunus.data.files import check_layout
+from prunus.data.interface import SplitName
+from prunus.data.labelled import LabelledFiles, held_out
+from prunus.errors import DataError, RecipeError
+
+LAYOUT = """\
+  train/<class>/*.jpg           the images, one folder a class (also .jpeg .png .ppm .bmp .webp)
+  val/<class>/*.jpg             or test/, as `validation_folder` and `test_folder` say
+  classes.json                  if there is one: a list of the classes' names, in the order of their folders"""
+ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".webp")
+
+
+@final
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImageFolderData(ClassificationData):
+    """Images in folders named by their class; the classes are the training folders in sorted order.
+
+    Where `validation_folder` is null, a share of the training images is held out for validation, the last of each
+    class. With `block_separator` a file's name up to it names a block that is never torn apart: "_" keeps the frames
+    of one traffic sign of GTSRB (`00012_00005.png`) together.
+
+    Raises:
+        RecipeError: a size that no image has, or a share outside (0, 1).
+        DataError: on the first use, a folder or file that is not as expected (each is named).
+    """
+
+    root: Path
+    size: tuple[int, int] = (224, 224)  # (height, width)
+    augmentation: CropAndFlip = CROP_AND_FLIP
+    grey: bool = False
+    seed: int = 0  # of the augmentation
+    cache: bool = True
+    train_folder: str = "train"
+    validation_folder: str | None = "val"
+    test_folder: str = "val"
+    validation_share: float = 0.1  # of each class's training images, where there is no folder
+    block_separator: str | None = None
+
+    def __post_init__(self) -> None:
+        check_size(self.size)
+        if not 0 < self.validation_share < 1:
+            raise RecipeError(f"data.validation_share lies between 0 and 1, it is not {self.validation_share}")
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes: of `classes.json`, or else of the folders."""
+        path = Path(self.root) / "classes.json"
+        if not path.exists():
+            return self._folders
+        try:
+            names = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path} is no JSON: {error}") from error
+        if not isinstance(names, list) or len(names) != len(self._folders):
+            raise DataError(f"{path} must be a list of {len(self._folders)} names, one for each folder of classes")
+        return tuple(str(name) for name in names)
+
+    def source(self, split: SplitName) -> LabelledFiles:
+        """Return the images of the split's folder."""
+        folder = {"train": self.train_folder, "validation": self.validation_folder, "test": self.test_folder}[split]
+        paths, labels = self._listed(self.train_folder if folder is None else folder)
+        if split != "test" and self.validation_folder is None:
+            separator = self.block_separator
+            blocks = None if separator is None else [path.name.partition(separator)[0] for path in paths]
+            chosen = held_out(labels, self.validation_share, blocks)[split == "validation"]
+            paths, labels = [paths[index] for index in chosen], [labels[index] for index in chosen]
+        origin = str(Path(self.root) / (folder or self.train_folder))
+        return LabelledFiles(paths, labels, size=None if self.cropped else self.size, origin=origin)
+
+    @functools.cached_property
+    def _folders(self) -> tuple[str, ...]:
+        root = Path(self.root)
+        check_layout(root, LAYOUT, self.train_folder)
+        names = sorted(path.name for path in (root / self.train_folder).iterdir() if path.is_dir())
+        if not names:
+            raise DataError(f"{root / self.train_folder} holds no folder of a class. Expected in {root}:\n{LAYOUT}")
+        return tuple(names)
+
+    def _listed(self, folder: str) -> tuple[list[Path], list[int]]:
+        root = Path(self.root)
+        check_layout(root, LAYOUT, folder)
+        numbers = {name: number for number, name in enumerate(self._folders)}
+        paths, labels = list[Path](), list[int]()
+        for inner in sorted(path for path in (root / folder).iterdir() if path.is_dir()):
+            if inner.name not in numbers:
+                raise DataError(f"{inner} is no class of {root / self.train_folder}, which has {len(numbers)}")
+            files = sorted(path for path in inner.iterdir() if path.suffix.lower() in ENDINGS)
+            paths += files
+            labels += [numbers[inner.name]] * len(files)
+        return paths, labels

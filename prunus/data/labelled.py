@@ -1,0 +1,118 @@
+"""Images with one label each: from files or from memory, all of one size, kept in memory where that is wanted."""
+
+import mmap
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from prunus.compat import torchvision, transforms
+from prunus.data.files import read_image
+from prunus.errors import DataError
+
+
+class LabelledSource(Protocol):
+    """Raw samples of one split; the same index always gives the same one."""
+
+    @property
+    def labels(self) -> Sequence[int]:
+        """The class of each sample."""
+        ...
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        """Return the image, uint8 [3, H, W], RGB."""
+        ...
+
+
+class LabelledFiles:
+    """Images from files, each stretched to `size` (height, width); None leaves them as they are.
+
+    Raises:
+        DataError: no files at all; when reading, a file that is missing, cut short or no image.
+    """
+
+    def __init__(
+        self, paths: Sequence[Path], labels: Sequence[int], *, size: tuple[int, int] | None, origin: str
+    ) -> None:
+        if not paths:
+            raise DataError(f"{origin} holds no image")
+        self.paths, self.labels, self.size = tuple(paths), tuple(labels), size
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        pixels = torchvision.tv_tensors.Image(torch.from_numpy(read_image(self.paths[index])).movedim(-1, 0))
+        return stretched(pixels, self.size)
+
+
+class LabelledArray:
+    """Images from memory, uint8 [N, 3, H, W]."""
+
+    def __init__(self, images: torch.Tensor, labels: Sequence[int], *, size: tuple[int, int] | None) -> None:
+        self.images, self.labels, self.size = images, tuple(labels), size
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return stretched(torchvision.tv_tensors.Image(self.images[index].clone()), self.size)
+
+
+class CachedImages:
+    """Keeps each image of `source`, all of one size, in memory from its first use on.
+
+    The memory is shared with forked DataLoader workers, as in `source.CachedSource`.
+    """
+
+    def __init__(self, source: LabelledSource, size: tuple[int, int]) -> None:
+        self._source, self._size = source, size
+        self._allocate()
+
+    @property
+    def labels(self) -> Sequence[int]:
+        """The class of each sample."""
+        return self._source.labels
+
+    def _allocate(self) -> None:
+        shape = (len(self.labels), 3, *self._size)
+        self._images = np.frombuffer(mmap.mmap(-1, int(np.prod(shape))), np.uint8).reshape(shape)
+        self._filled = np.frombuffer(mmap.mmap(-1, shape[0]), np.uint8)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        if not self._filled[index]:
+            self._images[index] = self._source[index].numpy()
+            self._filled[index] = 1  # last, so that no other process reads half an image
+        return torch.from_numpy(self._images[index].copy())
+
+    def __getstate__(self) -> Mapping[str, Any]:
+        return {"source": self._source, "size": self._size}  # a mapping cannot be pickled
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self._source, self._size = state["source"], state["size"]
+        self._allocate()
+
+
+def stretched(image: torch.Tensor, size: tuple[int, int] | None) -> torch.Tensor:
+    """Return the image at `size` (height, width), filtered; None: as it is."""
+    if size is not None and tuple(image.shape[-2:]) != tuple(size):
+        image = transforms.functional.resize(image, list(size), antialias=True)
+    return image.as_subclass(torch.Tensor).contiguous()
+
+
+def held_out(
+    labels: Sequence[int], share: float, blocks: Sequence[object] | None = None
+) -> tuple[list[int], list[int]]:
+    """Return the indices to train on and those to hold out: the last `share` of each class's blocks.
+
+    Neighbours in a list resemble each other (frames of one sign, characters of one photograph), so a random half would
+    tell nothing new. A block (default: one sample) is never torn apart; a class of one block is trained on.
+    """
+    names = list(range(len(labels))) if blocks is None else list(blocks)
+    by_class: dict[int, dict[object, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for index, (label, block) in enumerate(zip(labels, names, strict=True)):
+        by_class[label][block].append(index)
+    kept, held = list[int](), list[int]()
+    for members in by_class.values():
+        groups = list(members.values())
+        num_held = min(len(groups) - 1, max(1, round(share * len(groups)))) if share else 0
+        for position, group in enumerate(groups):
+            (held if position >= len(groups) - num_held else kept).extend(group)
+    return sorted(kept), sorted(held)

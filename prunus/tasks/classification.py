@@ -1,0 +1,125 @@
+"""Classification: cross-entropy with label smoothing, top-1 and top-5 accuracy over a whole set."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import ClassVar, Literal, final
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+from torch.nn import functional
+
+from prunus import compat  # noqa: F401 - torchmetrics imports torchvision, which must be prepared first
+from prunus.errors import RecipeError, TrainingError
+from prunus.tasks.interface import BoundTask, Metrics, PerClass, Source, Task, check_targets
+
+from torchmetrics.classification import MulticlassAccuracy  # isort: skip - after compat
+
+TOP = 5
+CARD = (96, 192)  # (height, width) of a class name drawn as a picture
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Classification(Task):
+    """Settings of the task. `label_smoothing` e trains on (1 - e) one-hot + e / C (Szegedy et al. 2016)."""
+
+    targets: ClassVar[Literal["labels"]] = "labels"
+
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.label_smoothing < 1:
+            raise RecipeError(f"task.label_smoothing lies in [0, 1), it is not {self.label_smoothing}")
+
+    def bind(self, data: Source) -> "BoundClassification":
+        """Return the task for the classes of `data`.
+
+        Raises:
+            RecipeError: data whose targets are masks.
+        """
+        check_targets(self, data)
+        return BoundClassification(class_names=data.class_names, label_smoothing=self.label_smoothing)
+
+
+@final
+class BoundClassification(BoundTask):
+    """The task for C known classes: outputs are scores [N, C], targets int64 [N]."""
+
+    main_metric = "top1"
+
+    def __init__(self, *, class_names: Sequence[str], label_smoothing: float = 0.0) -> None:
+        self.class_names, self.label_smoothing = tuple(class_names), label_smoothing
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Return the mean cross-entropy of the batch.
+
+        Raises:
+            TrainingError: an output that does not fit the classes or the target.
+        """
+        self.check(output, target)
+        return functional.cross_entropy(output.float(), target, label_smoothing=self.label_smoothing)
+
+    def predict(self, output: Tensor) -> Tensor:
+        """Return the class of each image: scores [N, C] to int64 [N]."""
+        return output.argmax(dim=1)
+
+    def metrics(self) -> "ClassificationMetrics":
+        """Return an empty metric to be fed a whole set."""
+        return ClassificationMetrics(self)
+
+    def draw(self, answer: Tensor, size: tuple[int, int]) -> Tensor:
+        """Return the class's name, black on white, [3, 96, 192]: it must be legible beside a small image."""
+        picture = Image.new("RGB", CARD[::-1], "white")
+        name = self.class_names[int(answer)]
+        words, lines = name.split(), [""]
+        for word in words:
+            fits = len(lines[-1]) + len(word) < 18
+            lines = [*lines[:-1], f"{lines[-1]} {word}".strip()] if fits else [*lines, word]
+        font = ImageFont.load_default(size=18)
+        ImageDraw.Draw(picture).multiline_text((6, 6), "\n".join(lines), fill="black", font=font)
+        return torch.from_numpy(np.array(picture)).movedim(-1, 0)
+
+    def check(self, output: Tensor, target: Tensor) -> None:
+        """Refuse an output that does not fit the classes or the target."""
+        if output.dim() != 2 or list(output.shape) != [target.shape[0], len(self.class_names)]:
+            raise TrainingError(
+                f"the network's output has shape {list(output.shape)} for labels {list(target.shape)}; classification "
+                f"of {len(self.class_names)} classes needs [{target.shape[0]}, {len(self.class_names)}]"
+            )
+
+
+class ClassificationMetrics:
+    """Counts hits over a set, the true class the best or among the best five (all, where there are fewer).
+
+    Under distributed training the counts of all processes are summed by torchmetrics.
+    """
+
+    def __init__(self, task: BoundClassification) -> None:
+        self._task, num = task, len(task.class_names)
+        kinds = {"top1": (1, "micro"), "top5": (min(TOP, num), "micro"), "classes": (1, "none")}
+        self._counts = {
+            name: MulticlassAccuracy(num_classes=num, top_k=top, average=average, validate_args=False)
+            for name, (top, average) in kinds.items()
+        }
+        self._seen = torch.zeros(num, dtype=torch.int64)
+
+    def update(self, output: Tensor, target: Tensor) -> None:
+        """Count a batch: scores [N, C] against labels [N]."""
+        self._task.check(output, target)
+        self._seen += torch.bincount(target.cpu(), minlength=len(self._seen))
+        for count in self._counts.values():
+            count.to(output.device).update(output.float(), target)
+
+    def compute(self) -> tuple[Metrics, PerClass]:
+        """Return ({"top1", "top5"}, accuracy by class name), all in [0, 1]; None for a class without images.
+
+        Raises:
+            TrainingError: no image was counted.
+        """
+        if not int(self._seen.sum()):
+            raise TrainingError("the metrics have seen no image: check that the split is not empty")
+        per_class = self._counts["classes"].compute().tolist()
+        pairs = zip(self._task.class_names, per_class, self._seen.tolist(), strict=True)
+        named = {name: value if seen else None for name, value, seen in pairs}
+        return {name: float(self._counts[name].compute()) for name in ("top1", "top5")}, named

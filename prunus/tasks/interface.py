@@ -1,0 +1,88 @@
+"""What every task is: settings that bind to data, and what the loop and the report ask of the result."""
+
+import abc
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal, Protocol
+
+from torch import Tensor
+
+from prunus.errors import RecipeError
+
+Metrics = dict[str, float]
+PerClass = dict[str, float | None]
+Targets = Literal["masks", "labels"]
+
+
+class Source(Protocol):
+    """What every task asks of the data."""
+
+    @property
+    def targets(self) -> Targets:
+        """What a target is: a class for each pixel, or one for the image."""
+        ...
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        """Names of the C classes, in the order of their numbers."""
+        ...
+
+
+class Metric(Protocol):
+    """Counts over a set."""
+
+    def update(self, output: Tensor, target: Tensor) -> None:
+        """Count a batch."""
+        ...
+
+    def compute(self) -> tuple[Metrics, PerClass]:
+        """Return the metrics, the main one first, and the main one a class."""
+        ...
+
+
+class BoundTask(abc.ABC):
+    """A task for the classes of one data set."""
+
+    main_metric: str  # higher is better
+
+    @abc.abstractmethod
+    def loss(self, output: Any, target: Tensor) -> Tensor:
+        """Return the loss of a batch, a scalar."""
+
+    @abc.abstractmethod
+    def predict(self, output: Any) -> Tensor:
+        """Return what the network says, in the form of the targets."""
+
+    @abc.abstractmethod
+    def metrics(self) -> Metric:
+        """Return an empty metric to be fed a whole set."""
+
+    @abc.abstractmethod
+    def draw(self, answer: Tensor, size: tuple[int, int]) -> Tensor:
+        """Return one target or prediction as a picture to show beside the image of `size`: uint8 RGB [3, h, w]."""
+
+
+class Task(abc.ABC):
+    """Settings of a task; a final subclass is a frozen dataclass.
+
+    It is not marked `typing.final`: jsonargparse would no longer name its class where it is a recipe's default.
+    """
+
+    targets: ClassVar[Targets]
+
+    @abc.abstractmethod
+    def bind(self, data: Any) -> BoundTask:
+        """Return the task for the classes of `data`."""
+
+
+def check_targets(task: Task, data: Source) -> None:
+    """Refuse data whose targets are of another kind.
+
+    Raises:
+        RecipeError: names the task and the data.
+    """
+    if data.targets != task.targets:
+        other = "Classification" if data.targets == "labels" else "Segmentation"
+        raise RecipeError(
+            f"{type(task).__name__} needs {task.targets}, and {type(data).__name__} gives {data.targets}: set "
+            f"task.class_path to prunus.tasks.{other.lower()}.{other}, or choose other data"
+        )

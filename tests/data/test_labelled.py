@@ -1,0 +1,204 @@
+"""Readers of labelled images: what they hold, what is held out, and errors that name the file."""
+
+import io
+import json
+import pickle
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from prunus.data import Chars74KData, CIFAR10Data, CropAndFlip, ImageFolderData
+from prunus.data.labelled import held_out
+from prunus.errors import DataError, RecipeError
+
+REAL = Path(__file__).parents[3] / "shared" / "data"
+PLAIN = CropAndFlip(flip=0.0, padding=0)
+
+
+def write(path, value, size=(10, 12)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((*size, 3), value, np.uint8)).save(path)
+
+
+@pytest.fixture
+def folder_tree(tmp_path):
+    """Two classes, three tracks of two frames each for training, one track for test."""
+    for split, tracks in (("train", 3), ("test", 1)):
+        for number, name in enumerate(("00000", "00001")):
+            for track in range(tracks):
+                for frame in range(2):
+                    write(tmp_path / split / name / f"{track:05d}_{frame}.png", 100 * number + 10 * track + frame)
+    return tmp_path
+
+
+def folder(root, **fields):
+    defaults = {"size": (10, 12), "validation_folder": None, "test_folder": "test", "augmentation": PLAIN}
+    return ImageFolderData(root=root, **{**defaults, **fields})
+
+
+def test_folders_are_classes_and_images_their_samples(folder_tree):
+    data = folder(folder_tree)
+    assert data.class_names == ("00000", "00001")
+    test = data.test()
+    assert [int(test[i][1]) for i in range(len(test))] == [0, 0, 1, 1]
+    image, label = test[2]
+    assert image.shape == (3, 10, 12) and image.dtype == torch.float32 and label.dtype == torch.int64
+    expected = (100 / 255 - 0.485) / 0.229
+    torch.testing.assert_close(image[0], torch.full((10, 12), expected))
+    assert test.picture(2).unique().tolist() == [100]
+    (folder_tree / "classes.json").write_text(json.dumps(["stop", "yield"]))
+    assert folder(folder_tree).class_names == ("stop", "yield")
+
+
+def test_whole_blocks_are_held_out(folder_tree):
+    data = folder(folder_tree, validation_share=0.3, block_separator="_")
+    names = [path.name for path in data.source("validation").paths]
+    assert names == ["00002_0.png", "00002_1.png"] * 2
+    kept = {path.name for path in data.source("train").paths}
+    assert kept == {f"{track:05d}_{frame}.png" for track in (0, 1) for frame in (0, 1)}
+
+
+def test_a_class_of_one_block_is_trained_on():
+    assert held_out([0, 1, 1, 1], 0.5) == ([0, 1], [2, 3])
+    assert held_out([0, 0, 1], 0.1, ["a", "a", "b"]) == ([0, 1, 2], [])
+
+
+def test_samples_follow_seed_epoch_and_index_alone(folder_tree):
+    data = folder(folder_tree, augmentation=CropAndFlip(padding=3, brightness=0.5))
+    train, again = data.train(), data.train()
+    first = train[3][0]
+    torch.rand(5)
+    assert torch.equal(first, again[3][0]) and torch.equal(first, pickle.loads(pickle.dumps(data.train()))[3][0])
+    train.set_epoch(1)
+    assert not torch.equal(first, train[3][0])
+    assert torch.equal(data.test()[0][0], folder(folder_tree, cache=False).test()[0][0])
+    with pytest.raises(IndexError, match="10 samples"):
+        train[10]
+
+
+def test_crops_give_the_size_from_images_of_any_size(folder_tree):
+    write(folder_tree / "train" / "00000" / "00009_0.jpg", 7, size=(40, 20))
+    data = folder(folder_tree, size=(8, 8), augmentation=CropAndFlip(area=(0.1, 1.0)))
+    for split in (data.train(), data.validation(), data.test()):
+        assert all(split[i][0].shape == (3, 8, 8) for i in range(len(split)))
+
+
+def test_grey_images_have_one_channel(folder_tree):
+    image, _ = folder(folder_tree, grey=True).test()[0]
+    assert image.shape == (1, 10, 12)
+
+
+def test_what_is_not_there_is_named(folder_tree, tmp_path):
+    with pytest.raises(DataError, match=r"(?s)nowhere does not exist.*train/<class>"):
+        _ = folder(tmp_path / "nowhere").class_names
+    (folder_tree / "test" / "00007").mkdir()
+    with pytest.raises(DataError, match=r"00007 is no class of"):
+        folder(folder_tree).test()
+    (folder_tree / "classes.json").write_text('["one"]')
+    with pytest.raises(DataError, match=r"classes\.json must be a list of 2 names"):
+        _ = folder(folder_tree).class_names
+    broken = folder_tree / "train" / "00000" / "00000_0.png"
+    broken.write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"00000_0\.png cannot be read"):
+        folder(folder_tree).train()[0]
+    with pytest.raises(RecipeError, match="validation_share"):
+        folder(folder_tree, validation_share=0)
+    with pytest.raises(RecipeError, match="area"):
+        CropAndFlip(area=(0, 1))
+
+
+@pytest.fixture
+def chars_tree(tmp_path):
+    (tmp_path / "classes.json").write_text('["A", "B"]')
+    for split, count in (("train", 10), ("val", 2)):
+        names = [f"Bmp/{split}-{i}.png" for i in range(count)]
+        for i, name in enumerate(names):
+            write(tmp_path / name, i)
+        (tmp_path / f"{split}.txt").write_text("".join(f"{name} {i % 2}\n" for i, name in enumerate(names)))
+    return tmp_path
+
+
+def test_lists_of_characters(chars_tree):
+    data = Chars74KData(root=chars_tree, size=(10, 12))
+    assert [len(split) for split in (data.train(), data.validation(), data.test())] == [8, 2, 2]
+    image, label = data.test()[1]
+    assert image.shape == (1, 10, 12) and int(label) == 1 and data.class_names == ("A", "B")
+    with (chars_tree / "train.txt").open("a") as file:
+        file.write("Bmp/train-0.png 2\n")
+    with pytest.raises(DataError, match=r"train\.txt, line 11: .*from 0 to 1"):
+        data.source("train")
+
+
+def archive(path, members):
+    with tarfile.open(path, "w:xz") as file:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            file.addfile(info, io.BytesIO(content))
+
+
+def jpeg(value, size=32):
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((size, size, 3), value, np.uint8)).save(buffer, "JPEG", quality=95)
+    return buffer.getvalue()
+
+
+def test_cifar_is_read_from_its_archive(tmp_path):
+    names = CIFAR10Data.class_names
+    members = {f"train/{name}/{i:04d}.jpg": jpeg(10 * k + i) for k, name in enumerate(names) for i in range(2)}
+    members |= {f"test/{name}/0000.jpg": jpeg(20 * k) for k, name in enumerate(names)}
+    archive(tmp_path / "cifar10_images.tar.xz", members)
+    data = CIFAR10Data(root=tmp_path, augmentation=PLAIN)
+    assert [len(split) for split in (data.train(), data.validation(), data.test())] == [10, 10, 10]
+    test = data.test()
+    assert [int(test[i][1]) for i in range(10)] == list(range(10))
+    assert abs(int(test.picture(4)[0, 5, 5]) - 80) <= 2
+    assert data.train()[0][0].shape == (3, 32, 32)
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ({"train/cat/0000.jpg": b"no image"}, r"train/cat/0000\.jpg cannot be read"),
+        ({"train/cat/0000.jpg": jpeg(1, 16)}, r"16 x 16 pixels, not 32 x 32"),
+        ({"train/lion/0000.jpg": jpeg(1)}, r"train/lion/0000\.jpg, which is not expected"),
+        ({"train/cat/0000.jpg": jpeg(1)}, r"no image in test/"),
+    ],
+    ids=["damaged", "size", "class", "empty"],
+)
+def test_an_archive_of_something_else_is_refused(tmp_path, members, message):
+    archive(tmp_path / "cifar10_images.tar.xz", members)
+    with pytest.raises(DataError, match=message):
+        CIFAR10Data(root=tmp_path).test()
+
+
+def test_a_damaged_archive_is_refused(tmp_path):
+    with pytest.raises(DataError, match=r"cifar10_images\.tar\.xz does not exist"):
+        CIFAR10Data(root=tmp_path).test()
+    archive(tmp_path / "whole.tar.xz", {"test/cat/0000.jpg": jpeg(1)})
+    (tmp_path / "cifar10_images.tar.xz").write_bytes((tmp_path / "whole.tar.xz").read_bytes()[:200])
+    with pytest.raises(DataError, match="damaged or cut short"):
+        CIFAR10Data(root=tmp_path).test()
+
+
+@pytest.mark.skipif(not (REAL / "gtsrb_small").is_dir(), reason="needs ../shared/data/gtsrb_small")
+def test_real_traffic_signs():
+    data = folder(REAL / "gtsrb_small", size=(32, 32), block_separator="_")
+    kept, held = data.source("train"), data.source("validation")
+    assert len(kept.labels) + len(held.labels) == 4062 and len(data.source("test").labels) == 1266
+    assert set(kept.labels) == set(range(43)) and data.class_names[14] == "Stop"
+    tracks = [{(path.parent.name, path.name.partition("_")[0]) for path in part.paths} for part in (kept, held)]
+    assert not tracks[0] & tracks[1]
+    assert data.test()[0][0].shape == (3, 32, 32)
+
+
+@pytest.mark.skipif(not (REAL / "chars74k_img36").is_dir(), reason="needs ../shared/data/chars74k_img36")
+def test_real_characters():
+    data = Chars74KData(root=REAL / "chars74k_img36")
+    assert len(data.source("train").labels) + len(data.source("validation").labels) == 4637
+    assert len(data.test()) == 1158 and len(data.class_names) == 36
+    assert data.test()[0][0].shape == (1, 32, 32)

@@ -1,0 +1,73 @@
+"""Classification: the loss by hand, accuracy over a whole set, what a class looks like."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from prunus.errors import RecipeError, TrainingError
+from prunus.tasks.classification import CARD, BoundClassification, Classification
+
+
+@dataclasses.dataclass(frozen=True)
+class Signs:
+    class_names: tuple[str, ...] = ("stop", "yield", "no entry")
+    targets: str = "labels"
+
+
+def test_loss_with_label_smoothing_by_hand():
+    task = Classification(label_smoothing=0.3).bind(Signs())
+    scores = torch.log(torch.tensor([[0.5, 0.25, 0.25], [0.1, 0.8, 0.1]]))
+    share = 0.1  # of each class; the true one has 0.7 + 0.1
+    first = -(0.8 * math.log(0.5) + 2 * share * math.log(0.25))
+    second = -(0.8 * math.log(0.1) + share * math.log(0.8) + share * math.log(0.1))
+    assert task.loss(scores, torch.tensor([0, 2])).item() == pytest.approx((first + second) / 2, rel=1e-5)
+    plain = Classification().bind(Signs()).loss(scores, torch.tensor([0, 2])).item()
+    assert plain == pytest.approx(-(math.log(0.5) + math.log(0.1)) / 2, rel=1e-5)
+    assert task.loss(scores.bfloat16(), torch.tensor([0, 2])).dtype == torch.float32
+
+
+def test_accuracy_is_of_the_whole_set_whatever_the_batches():
+    names = [f"class {i}" for i in range(7)]
+    torch.manual_seed(0)
+    scores, target = torch.randn(50, 7), torch.randint(0, 6, (50,))  # the last class never occurs
+    metric = BoundClassification(class_names=names).metrics()
+    for part, truth in zip(scores.split(13), target.split(13), strict=True):
+        metric.update(part, truth)
+    metrics, per_class = metric.compute()
+    ranked = scores.argsort(1, descending=True)
+    hits = ranked[:, 0] == target
+    assert list(metrics) == ["top1", "top5"]
+    assert metrics["top1"] == pytest.approx(hits.float().mean().item())
+    assert metrics["top5"] == pytest.approx((ranked[:, :5] == target[:, None]).any(1).float().mean().item())
+    assert per_class.pop("class 6") is None
+    for number, value in enumerate(per_class.values()):
+        assert value == pytest.approx(hits[target == number].float().mean().item())
+
+
+def test_with_few_classes_top5_is_all():
+    metric = Classification().bind(Signs()).metrics()
+    metric.update(torch.randn(4, 3), torch.tensor([0, 1, 2, 0]))
+    assert metric.compute()[0]["top5"] == 1.0
+
+
+def test_predict_and_draw():
+    task = Classification().bind(Signs())
+    assert task.predict(torch.tensor([[0.0, 2.0, 1.0], [3.0, 0.0, 0.0]])).tolist() == [1, 0]
+    stop, no_entry = task.draw(torch.tensor(0), (32, 32)), task.draw(torch.tensor(2), (32, 32))
+    assert stop.shape == (3, *CARD) and stop.dtype == torch.uint8
+    assert int(stop.min()) < 50 < 250 < int(stop.max())  # it says something
+    assert not torch.equal(stop, no_entry)
+
+
+def test_what_does_not_fit_is_refused():
+    task = Classification().bind(Signs())
+    with pytest.raises(TrainingError, match=r"\[2, 4\] .*3 classes needs \[2, 3\]"):
+        task.loss(torch.zeros(2, 4), torch.zeros(2, dtype=torch.long))
+    with pytest.raises(TrainingError, match="no image"):
+        task.metrics().compute()
+    with pytest.raises(RecipeError, match="label_smoothing"):
+        Classification(label_smoothing=1.0)
+    with pytest.raises(RecipeError, match=r"needs labels.*gives masks.*prunus\.tasks\.segmentation"):
+        Classification().bind(Signs(targets="masks"))
