@@ -122,7 +122,7 @@ class Call:
     @property
     def returns_list(self) -> bool:
         """Whether the operator returns a list or a tuple of tensors."""
-        returns = self.target._schema.returns if hasattr(self.target, "_schema") else ()
+        returns: Sequence[Any] = self.target._schema.returns if hasattr(self.target, "_schema") else []
         return len(returns) > 1 or (len(returns) == 1 and "List" in str(returns[0].type))
 
     @property

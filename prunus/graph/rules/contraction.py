@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import numpy as np
 import torch
 
 from prunus.graph.call import Call
@@ -166,7 +167,7 @@ def product(call: Call, first: Label, second: Label) -> Label:
     call.produce(left)
     call.produce(b.axes.get(m))
     call.contract(left, right)
-    shape = (*torch.broadcast_shapes(a.shape[:-2], b.shape[:-2]), a.shape[n], b.shape[m])
+    shape = (*np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), a.shape[n], b.shape[m])
     axes = {}
     for dim in range(len(shape) - 2):
         pair = [_at(label, dim - len(shape)) for label in (a, b)]

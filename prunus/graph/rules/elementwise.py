@@ -1,5 +1,6 @@
 """Operators that work on each element alone."""
 
+import functools
 import itertools
 from typing import Any
 
@@ -72,6 +73,10 @@ def _source(label: Label, dim: int, size: int) -> Tensor:
     return axis.source
 
 
+def _copy_of(stand_in: dict[int, Tensor], label: Label) -> Tensor:
+    return stand_in[id(label)].clone()
+
+
 def _probes(dtype: torch.dtype) -> tuple[float, ...]:
     if dtype == torch.bool:
         return (1.0, 0.0)
@@ -83,12 +88,10 @@ def keeps_zero(call: Call, operands: list[Label], nonzero: tuple[bool, ...]) -> 
     dtypes = [call.dtypes[id(label)] for label in operands]
     choices = [_probes(dtype) if flag else (0.0,) for flag, dtype in zip(nonzero, dtypes, strict=True)]
     for values in itertools.product(*choices):
-        stand_in = {
-            id(label): torch.full((1,), value, dtype=dtype)
-            for label, value, dtype in zip(operands, values, dtypes, strict=True)
-        }
+        filled = [torch.full((1,), value, dtype=dtype) for value, dtype in zip(values, dtypes, strict=True)]
+        stand_in = {id(label): tensor for label, tensor in zip(operands, filled, strict=True)}
         try:
-            result = call.run(lambda label, stand_in=stand_in: stand_in[id(label)].clone())
+            result = call.run(functools.partial(_copy_of, stand_in))
         except (RuntimeError, TypeError, ValueError):
             return False
         if not bool((result[0] == 0).all()):

@@ -81,9 +81,9 @@ def im2col(call: Call) -> Label:
     """[N, C, H, W] -> [N, C * k_h * k_w, L]: each channel becomes the k_h * k_w entries of its windows."""
     value: Label = call.args[0]
     dim = len(value.shape) - 3
-    for other, axis in value.axes.items():
+    for other, position in value.axes.items():
         if other > dim:
-            call.freeze(axis, "channels lie along a dimension that the windows slide over")
+            call.freeze(position, "channels lie along a dimension that the windows slide over")
     axis, window = value.axes.get(dim), math.prod(call.args[1])
     if axis is None:
         return Label(call.shapes[0])
