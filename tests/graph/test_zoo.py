@@ -1,0 +1,45 @@
+"""The law on real networks: a few in every run, the rest in benchmarks/zoo.py."""
+
+import pytest
+import torch
+
+import prunus
+from prunus.compat import torchvision
+
+QUICK = {"shufflenet_v2_x0_5": 1900, "squeezenet1_1": 2900}  # network -> at least so many exact groups
+SLOW = {"resnet50": 11_000, "swin_t": 17_000, "googlenet": 9_000, "densenet121": 10_000, "vit_b_16": 36_000}
+
+
+def holds(name: str, least: int) -> None:
+    torch.manual_seed(0)
+    model = torchvision.models.get_model(name, weights=None).eval()
+    images = torch.randn(1, 3, 224, 224)
+    groups = prunus.trace(model, images)
+    assert int(groups.exact.sum()) >= least
+    record = prunus.check_removal(model, images)
+    assert record.max_rel_diff <= 1e-5
+    assert record.params_after < record.params_before
+
+
+@pytest.mark.filterwarnings("ignore")  # torchvision's own
+@pytest.mark.parametrize("name", QUICK)
+def test_small_networks(name):
+    holds(name, QUICK[name])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", SLOW)
+def test_large_networks(name):
+    holds(name, SLOW[name])
+
+
+def test_coverage_of_a_network_can_be_acted_on():
+    model = torchvision.models.squeezenet1_1(weights=None).eval()
+    coverage = prunus.trace(model, torch.randn(1, 3, 64, 64)).coverage()
+    rows = {row.module: row for row in coverage.rows}
+    first, last = rows["features.0"], rows["classifier.1"]
+    assert (first.channels, first.exact, first.reason) == (64, 64, "")
+    assert (last.exact, last.refused) == (0, 1000) and "output" in last.reason
+    assert 0.9 < coverage.exact_params <= 1 and 0.9 < coverage.exact_macs <= 1
+    assert "reaches the network's output 0" in str(coverage)
