@@ -75,7 +75,7 @@ def main() -> None:
     batched.prox_(STEP_SIZE)  # on equal weights: how far are the two ways apart?
     loop_(naive, STEP_SIZE * STRENGTH)
     pairs = zip(batched.layers, naive.layers, strict=True)
-    apart = max(float((a.weight - b.weight).norm() / b.weight.norm()) for a, b in pairs)
+    apart = max(float(((a.weight - b.weight).norm() / b.weight.norm()).detach()) for a, b in pairs)
     times: dict[str, list[float]] = {"training_step": [], "proximal_step": [], "loop": []}
     for repeat in range(options.repeats + 1):
         chosen = {"training_step": step, "proximal_step": lambda: batched.prox_(STEP_SIZE)}
