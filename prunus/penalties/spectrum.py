@@ -38,8 +38,9 @@ def singular_value_threshold(matrices: Tensor, threshold: float) -> Tensor:
     turned = left.mT @ working
     values = turned.norm(dim=-1, keepdim=True)
     shares = torch.where(values > threshold, threshold / values, 1.0)
-    shrunk = torch.where((shares == 1).all(-2, keepdim=True), 0.0, working - left @ (shares * turned))
-    return shrunk.to(matrices.dtype)
+    taken = left @ turned.mul_(shares)
+    gone = (shares == 1).all(-2, keepdim=True)  # exactly zero then, not zero up to rounding
+    return torch.sub(working, taken, out=taken).masked_fill_(gone, 0.0).to(matrices.dtype)
 
 
 def _left_vectors(matrices: Tensor) -> Tensor | None:
