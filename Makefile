@@ -19,10 +19,8 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# A process a folder: in one process, OpenVINO crashes in tests/deploy once tests/data has run.
 test: setup
-	@set -e; for room in $(filter-out tests/__pycache__/,$(wildcard tests/*/)) "$(wildcard tests/test_*.py)"; do \
-		$(BIN)/pytest $$room; done
+	$(BIN)/pytest
 
 test-slow: setup
 	$(BIN)/pytest -m slow --timeout=3600

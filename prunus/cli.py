@@ -115,6 +115,7 @@ def parser() -> argparse.ArgumentParser:
 
     trace = add("trace", _trace, "Say which channels of a network can be removed, exactly or not at all, and why")
     _add_network(trace)
+    trace.add_argument("--whole-heads", action="store_true", help="let attention lose whole heads, not parts of all")
 
     export = add(
         "export", _export, "Export a network, or the narrow network of a run, to ONNX and check that it is equal"
@@ -149,13 +150,16 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
 def _run(options: argparse.Namespace) -> None:
     from prunus import pipeline, recipe, records, report
     from prunus.display import Display
+    from prunus.train.distributed import is_first
 
-    console = Console()
+    console = Console(quiet=not is_first())
     display = Display(console)
     chosen = recipe.load(pipeline.Recipe, find_recipe(options.recipe), options.overrides)
     watch = pipeline.Watch(stage=display.stage, epoch=display.epoch, step=display.step)
     with display.live():
         folder = pipeline.run(chosen, watch=watch)
+    if not is_first():
+        return
     console.print(report.table(records.read(folder)))
     console.print(f"report: {folder / 'report.html'}", highlight=False, soft_wrap=True)
 
@@ -166,7 +170,8 @@ def _trace(options: argparse.Namespace) -> None:
     from prunus.graph import trace
 
     model = _built(options.network, options.set)
-    Console().print(trace(model, torch.randn(_shape(options.shape))).coverage())
+    groups = trace(model, torch.randn(_shape(options.shape)), whole_heads=options.whole_heads)
+    Console().print(groups.coverage())
 
 
 def _export(options: argparse.Namespace) -> None:

@@ -64,6 +64,7 @@ class ShrinkRecord(Record):
     """One removal of zero groups between two training segments."""
 
     kind: ClassVar[str] = "shrink"
+    model: str = "narrow"  # which training
     epoch: int  # applied after this epoch
     removed_groups: int
     macs_before: int
@@ -122,7 +123,8 @@ class EditRecord(Record):
     edit: str  # the edit's type, as in the plan's JSON
     summary: str  # one line for a reader
     exact: bool
-    max_rel_diff: float | None  # measured when it was applied
+    max_rel_diff: float | None  # measured when it was applied, in the network's own precision
+    max_rel_diff_float64: float | None = None  # the same in float64
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -154,7 +156,7 @@ class LatencyRecord(Record):
     repeats: int
     median_ms: float
     p95_ms: float
-    peak_memory_mb: float | None  # of a process that only runs this network; None where not measured
+    peak_memory_mb: float | None  # that the network adds to a process; None where not measured
     precision: str  # "float32", ...
 
 
@@ -216,6 +218,23 @@ class Recorder:
             file.flush()
             os.fsync(file.fileno())
         aside.replace(self.path)
+
+
+class Silent(Recorder):
+    """Writes nothing: the recorder of all processes of a run but the first."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / FILE_NAME
+
+    def write(self, record: Record) -> None:
+        """Do nothing."""
+
+    def count(self) -> int:
+        """Return 0."""
+        return 0
+
+    def truncate(self, count: int) -> None:
+        """Do nothing."""
 
 
 def read(folder: Path) -> list[Record]:

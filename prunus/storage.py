@@ -11,8 +11,10 @@ import contextlib
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+
+from torch import Tensor
 
 
 @contextlib.contextmanager
@@ -47,6 +49,17 @@ def whole_folder(path: Path) -> Iterator[Path]:
     shutil.rmtree(replaced, ignore_errors=True)
 
 
+def remove_whole(path: Path) -> None:
+    """Remove a folder; it is renamed first, so that nobody sees it with half of its files."""
+    shutil.rmtree(path.rename(_aside(path)))
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove what a process that died has left half-written or half-removed in `folder`."""
+    for path in folder.glob(_aside(folder / "*").name):
+        shutil.rmtree(path)
+
+
 def current(path: Path) -> Path:
     """Return where the contents of `path` are: there, or aside if its replacement was cut short."""
     replaced = _replaced(path)
@@ -74,3 +87,16 @@ def _aside(path: Path) -> Path:
 
 def _replaced(path: Path) -> Path:
     return path.with_name(f".{path.name}.replaced")
+
+
+def storable(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return `tensors` on the CPU, contiguous, and no two in one storage, as safetensors wants them."""
+    result, storages = {}, set()
+    for name, tensor in tensors.items():
+        stored = tensor.detach().to("cpu").contiguous()
+        storage = stored.untyped_storage()
+        if storage.data_ptr() in storages or storage.nbytes() != stored.nbytes:
+            stored = stored.clone()
+        storages.add(stored.untyped_storage().data_ptr())
+        result[name] = stored
+    return result

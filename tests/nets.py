@@ -178,6 +178,19 @@ class Auxiliary(nn.Module):
         return (self.head(x), self.aux(x)) if self.training else self.head(x)
 
 
+class DeepSupervision(nn.Module):
+    """What the head reads is an output of its own in training: no parameter is used more or less."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.body = nn.Conv2d(3, 6, 1), nn.Conv2d(6, 5, 1)
+        self.head, self.drop = nn.Sequential(*head(5)), nn.Dropout(0.0)
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        y = self.body(self.drop(F.relu(self.stem(x))))
+        return (self.head(F.relu(y)), y) if self.training else self.head(F.relu(y))
+
+
 class TwoInputs(nn.Module):
     """Two images, one sum."""
 
@@ -442,6 +455,12 @@ CASES: dict[str, Case] = {
         exact=6 + 4,
         macs=STEM6[0] + HEAD6[0],  # in evaluation
         params=STEM6[1] + HEAD6[1] + (6 * 4 + 4) + 8 + (4 * 2 + 2),
+    ),
+    "deep_supervision": Case(
+        build=DeepSupervision,
+        exact=6,  # the body's channels are an output in training
+        macs=STEM6[0] + P * 6 * 5 + HEAD5[0],  # in evaluation
+        params=STEM6[1] + (6 * 5 + 5) + HEAD5[1],
     ),
     "two_inputs": Case(
         build=TwoInputs,

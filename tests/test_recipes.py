@@ -1,5 +1,6 @@
 """Every recipe that comes with Prunus loads, says what it is, and trains on a tiny tree or tiny scenes."""
 
+import dataclasses
 import importlib.resources
 import tarfile
 from pathlib import Path
@@ -12,8 +13,8 @@ from PIL import Image
 from prunus import pipeline, recipe
 from prunus.budget import Budget
 from prunus.data import CIFAR10Data
-from prunus.pipeline import stages
-from prunus.records import EpochRecord, Recorder, read
+from prunus.pipeline import stages, walk
+from prunus.records import EditRecord, EpochRecord, EvaluationRecord, LatencyRecord, Recorder, read
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
 SMALL = ["data.size=[32, 64]", "train.batch_size=2", "train.epochs=1", "train.num_workers=0", "train.device=cpu"]
@@ -86,11 +87,12 @@ NARROW = {  # a step must take no longer than it has to
     "prunus.models.decn.Dec3": ["model.width=16", "model.stem=[[8, 8], [8, 8]]"],
     "prunus.models.resnet_1d.ResNet1d": ["model.blocks=[1, 1]", "model.width=32"],
     "prunus.models.alexnet_like.AlexNetLike": ["model.width=16", "model.hidden=[32]", "data.size=[64, 64]"],
+    "torchvision.models.MobileNetV2": ["model.width_mult=0.25"],
     "prunus.models.small_net.SmallNet": ["data.size=[32, 32]"],
 }
 
 
-def narrow(path):
+def narrowing(path):
     """The overrides that make the recipe's network small."""
     return NARROW[recipe.resolve(pipeline.Recipe, path)["model"]["class_path"]]
 
@@ -103,6 +105,13 @@ def loaded(path, tmp_path, *overrides):
         tree(tmp_path / "data")
         data = [f"data.root={tmp_path / 'data'}"]
     return recipe.load(pipeline.Recipe, path, [*data, f"output={tmp_path / 'run'}", *overrides])
+
+
+def shortened(chosen):
+    """The recipe with one epoch in each of its further stages."""
+    short = dataclasses.replace(chosen.train, epochs=1, milestones=(), schedule="constant")
+    then = tuple(dataclasses.replace(stage, train=stage.train and short) for stage in chosen.then)
+    return dataclasses.replace(chosen, train=short, then=then)
 
 
 def test_the_three_recipes_are_there_and_come_with_the_package():
@@ -120,7 +129,7 @@ def test_its_first_line_says_what_it_is_and_its_name_is_its_file(path):
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_it_trains(path, tmp_path):
-    chosen = loaded(path, tmp_path, *SMALL, *narrow(path))
+    chosen = shortened(loaded(path, tmp_path, *SMALL, *narrowing(path)))
     task, inputs = chosen.task.bind(chosen.data), chosen.data.train()[0][0][None]
     run = stages.Run(
         recipe=chosen,
@@ -130,12 +139,14 @@ def test_it_trains(path, tmp_path):
         inputs=inputs,
         watch=pipeline.Watch(),
     )
-    fitted = stages.train(run, "narrow", None, chosen.shrink)
-    (epoch,) = [record for record in read(tmp_path / "run") if isinstance(record, EpochRecord)]
-    assert 0 < epoch.loss < 10
     wide = stages.build_wide(run)
-    assert sum(p.numel() for p in fitted.model.parameters()) < sum(p.numel() for p in wide.parameters())
-    assert fitted.model.eval()(inputs).shape[:2] == (1, len(chosen.data.class_names))
+    walk.rehearse(chosen.stages, wide, inputs)
+    *_, narrow = stages.walk(run, None, walk.Network(name="wide", model=wide))
+    epochs = [record for record in read(tmp_path / "run") if isinstance(record, EpochRecord)]
+    assert len(epochs) == len([stage for stage in chosen.stages if stage.train is not None])
+    assert all(0 < epoch.loss < 10 for epoch in epochs)
+    assert sum(p.numel() for p in narrow.model.parameters()) <= sum(p.numel() for p in wide.parameters())
+    assert narrow.model.eval()(inputs).shape[:2] == (1, len(chosen.data.class_names))
 
 
 def test_cityscapes_is_the_published_regime(tmp_path):
@@ -166,11 +177,44 @@ def test_the_encoder_stage_of_cityscapes_trains_on_masks_sampled_down(tmp_path):
         inputs=chosen.data.train()[0][0][None],
         watch=pipeline.Watch(),
     )
-    encoder = stages.train_encoder(run, chosen.encoder_stage)
-    stages.build_wide(run).get_submodule("encoder").load_state_dict(encoder)
+    trained = stages.train_encoder(run, chosen.encoder_stage)
+    fresh = stages.build_wide(run).get_submodule("encoder").state_dict()
+    assert {path: value.shape for path, value in trained.items()} == {
+        path: value.shape for path, value in fresh.items()
+    }
+    learned = [path for path, value in trained.items() if value.is_floating_point() and value.dim() > 1]
+    assert learned and not any(torch.equal(trained[path].cpu(), fresh[path]) for path in learned)
 
 
 def test_camvid_is_at_full_size_with_the_full_regime(tmp_path):
     chosen = loaded(next(path for path in RECIPES if path.stem == "camvid_erfnet"), tmp_path)
     assert chosen.data.size == (360, 480)
     assert (chosen.train.epochs, chosen.train.batch_size, chosen.task.class_weight_offset) == (150, 6, 1.10)
+
+
+def test_icdar_and_expandnets_have_the_published_schedules(tmp_path):
+    chosen = {path.stem: recipe.load(pipeline.Recipe, path) for path in RECIPES if path.stem != "street_erfnet"}
+    icdar, small = chosen["icdar_dec3_512"].train, chosen["cifar10_small_net"].train
+    assert [round(icdar.factor(epoch), 9) for epoch in (0, 1, 2, 6.9, 7, 15, 44)] == [
+        1,
+        1,
+        0.1,
+        0.1,
+        0.01,
+        0.001,
+        0.001,
+    ]
+    assert (small.epochs, small.milestones, small.optimizer.weight_decay, small.batch_size) == (150, (50, 100), 0, 128)
+
+
+@pytest.mark.slow
+def test_the_talk_walks_all_of_its_reshapings(tmp_path):
+    path = next(path for path in RECIPES if path.stem == "talk_street")
+    sizes = ["data.num_train=8", "data.num_validation=2", "data.num_test=2", "train.epochs=1"]
+    chosen = recipe.load(pipeline.Recipe, path, [*sizes, f"output={tmp_path}", "model.width_multiplier=0.25"])
+    records = read(pipeline.run(chosen))
+    edits = {record.edit for record in records if isinstance(record, EditRecord)}
+    assert edits >= {"Decompose", "Expand", "Contract", "Factorize", "RemoveChannels", "FuseBatchNorm"}
+    stages_of = {kind: {r.model for r in records if isinstance(r, kind)} for kind in (EvaluationRecord, LatencyRecord)}
+    names = {"wide", "joint", "contracted", "factorised", "narrow", "scratch-sgd", "scratch-adam"}
+    assert stages_of == {EvaluationRecord: names, LatencyRecord: names}

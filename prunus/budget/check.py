@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from prunus.budget.select import removal, spare_layers, zero_groups
 from prunus.errors import BudgetError, TraceError
 from prunus.graph import ChannelGroups, trace
-from prunus.graph.export import modes_kept
+from prunus.graph.modes import evaluating
 from prunus.graph.trace import Inputs
 from prunus.penalties import producers
 from prunus.records import RemovalRecord
@@ -25,13 +25,15 @@ def check_removal(
     fraction: float = 0.5,
     seed: int = 0,
     kwargs: Mapping[str, Any] | None = None,
+    *,
+    whole_heads: bool = False,
 ) -> RemovalRecord:
     """Zero a random `fraction` of the exactly removable groups, remove them, and compare the outputs.
 
     The model is not changed. Outputs are compared in evaluation mode, in the model's own precision and, where the
     model runs in it, in float64; the record keeps the larger of the two differences. The smaller network is traced
     anew: its parameters and MACs are counted on itself and must be those predicted. A refused group raises nothing:
-    it is counted.
+    it is counted. `whole_heads` is that of `prunus.trace`.
 
     Raises:
         TraceError: the model cannot be read, or the smaller network costs something else than predicted.
@@ -41,7 +43,7 @@ def check_removal(
     if not 0 <= fraction <= 1:
         raise BudgetError(f"fraction is {fraction}: the share of groups to zero lies in [0, 1]")
     args = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
-    groups = trace(model, args, kwargs)
+    groups = trace(model, args, kwargs, whole_heads=whole_heads)
     zeroed = apply(Plan(), model)
     zero_(zeroed, groups, spare_layers(groups, _random_groups(groups, fraction, seed)))
     chosen = spare_layers(groups, zero_groups(zeroed, groups))  # the model may have had zeros of its own
@@ -118,24 +120,29 @@ def zero_(model: nn.Module, groups: ChannelGroups, chosen: Tensor) -> None:
             tensor.index_fill_(slot.dim, index.to(tensor.device), 0)
 
 
-@torch.no_grad()
 def difference(
     first: nn.Module, second: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None
 ) -> tuple[float, float]:
     """Return the largest absolute difference of two networks' outputs in evaluation mode, and the same relative to
     the largest output. Both are infinite where one output is NaN and the other is not."""
-    with modes_kept(first), modes_kept(second):
-        pairs = zip(
-            _tensors(first.eval()(*args, **(kwargs or {}))),
-            _tensors(second.eval()(*args, **(kwargs or {}))),
-            strict=True,
-        )
-        differences, sizes = [0.0], [0.0]
-        for a, b in pairs:
-            same = (a == b) | (a.isnan() & b.isnan())
-            apart = torch.where(same, 0.0, (a - b).abs()).nan_to_num(nan=math.inf, posinf=math.inf)
-            differences.append(float(apart.max()))
-            sizes.append(float(a.abs().nan_to_num(posinf=0.0).max()))
+    return apart(outputs(first, args, kwargs), outputs(second, args, kwargs))
+
+
+@torch.no_grad()
+def outputs(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None) -> list[Tensor]:
+    """Return the tensors that a network puts out in evaluation mode, as float64."""
+    with evaluating(model):
+        return _tensors(model(*args, **(kwargs or {})))
+
+
+def apart(first: list[Tensor], second: list[Tensor]) -> tuple[float, float]:
+    """Return how far two networks' outputs are apart, as `difference` does."""
+    differences, sizes = [0.0], [0.0]
+    for a, b in zip(first, second, strict=True):
+        same = (a == b) | (a.isnan() & b.isnan())
+        distance = torch.where(same, 0.0, (a - b).abs()).nan_to_num(nan=math.inf, posinf=math.inf)
+        differences.append(float(distance.max()))
+        sizes.append(float(a.abs().nan_to_num(posinf=0.0).max()))
     absolute, size = max(differences), max(sizes)
     return absolute, absolute / max(size, 1e-30)
 

@@ -27,12 +27,16 @@ class Controller:
         begin: share of the training before the first pressure; the network learns freely.
         end: share of the training at which the budget is met; what stays then learns without penalty.
         every: epochs in a segment; the network shrinks at each segment's end.
+        settled: in (0, 1]: the pressure waits until the network that selection would leave resembles those of the five
+            epochs before by so much (`settled.py`; 0.98 or so), from `begin` on, and until one segment is left
+            before `end` at most. None: it begins at `begin`.
     """
 
     budget: Budget = Budget(macs=0.4)  # noqa: RUF009 - frozen
     begin: float = 0.1
     end: float = 0.5
     every: int = 1
+    settled: float | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.begin < self.end <= 1 or self.every < 1:
@@ -40,11 +44,27 @@ class Controller:
                 f"shrink: begin {self.begin}, end {self.end}, every {self.every}: 0 <= begin < end <= 1 and every >= 1"
             )
 
-    def segments(self, epochs: int) -> tuple[int, int, int]:
-        """Return the first epoch under pressure (from 0), the epochs a segment, and the number of segments."""
+        if self.settled is not None and not 0 < self.settled <= 1:
+            raise RecipeError(f"shrink.settled is a similarity in (0, 1], not {self.settled}")
+
+    def window(self, epochs: int) -> tuple[int, int]:
+        """Return the first epoch that may be under pressure (from 0), and the last at which pressure may begin."""
         first = min(round(self.begin * epochs), epochs - 1)
         last = max(first + 1, round(self.end * epochs))
-        every = min(self.every, last - first)
+        return first, last - min(self.every, last - first)
+
+    def segments(self, epochs: int, settled_at: int | None = None) -> tuple[int, int, int]:
+        """Return the first epoch under pressure (from 0), the epochs a segment, and the number of segments.
+
+        `settled_at` is the epoch at which the pressure began, where it waits for that; until then there are none.
+        """
+        first, latest = self.window(epochs)
+        every = min(self.every, max(first + 1, round(self.end * epochs)) - first)
+        last = latest + every
+        if self.settled is not None:
+            if settled_at is None:
+                return epochs, every, 0
+            first = settled_at
         return first, every, (last - first) // every
 
 

@@ -35,6 +35,7 @@ from prunus.data.files import FileSource, check_layout, value_table
 from prunus.data.image_folder import ImageFolderData
 from prunus.data.interface import Data, Split
 from prunus.data.labelled import LabelledArray, LabelledFiles
+from prunus.data.shards import ShardsData
 from prunus.data.source import CachedSource, Source
 from prunus.data.street import Scene, StreetData, render
 
@@ -56,6 +57,7 @@ __all__ = [
     "Scene",
     "SegmentationData",
     "SegmentationDataset",
+    "ShardsData",
     "Source",
     "Split",
     "StreetData",

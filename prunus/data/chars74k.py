@@ -9,7 +9,7 @@ from typing import final
 from prunus.data.classification import CROP_ONLY, ClassificationData, CropAndFlip
 from prunus.data.dataset import check_size
 from prunus.data.files import check_layout
-from prunus.data.interface import SplitName
+from prunus.data.interface import OnError, SplitName
 from prunus.data.labelled import LabelledFiles, held_out
 from prunus.errors import DataError, RecipeError
 
@@ -37,6 +37,8 @@ class Chars74KData(ClassificationData):
     grey: bool = True
     seed: int = 0  # of the augmentation
     cache: bool = True
+    on_error: OnError = "raise"  # at a training image that cannot be read; "skip" takes the next one
+    max_skipped: float = 0.01  # share of the training images that may be skipped
     validation_share: float = 0.1
 
     def __post_init__(self) -> None:

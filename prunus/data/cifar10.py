@@ -10,11 +10,10 @@ from typing import ClassVar, final
 
 import numpy as np
 import torch
-from PIL import Image
 
 from prunus.data.classification import CROP_AND_FLIP, ClassificationData, CropAndFlip
 from prunus.data.dataset import check_size
-from prunus.data.files import UNREADABLE, check_layout
+from prunus.data.files import check_layout, read_image
 from prunus.data.interface import SplitName
 from prunus.data.labelled import LabelledArray, held_out
 from prunus.errors import DataError
@@ -91,11 +90,7 @@ def read_archive(path: Path) -> Images:
 
 
 def _decoded(content: bytes, name: str) -> np.ndarray:
-    try:
-        with Image.open(io.BytesIO(content)) as file:
-            pixels = np.array(file.convert("RGB"))
-    except UNREADABLE as error:
-        raise DataError(f"{name} cannot be read as an image ({error})") from error
+    pixels = read_image(io.BytesIO(content), name)
     if pixels.shape != (*SIZE, 3):
         raise DataError(f"{name} is {pixels.shape[1]} x {pixels.shape[0]} pixels, not 32 x 32")
     return pixels

@@ -7,7 +7,7 @@ from typing import ClassVar, final
 from prunus.data.augmentation import DEFAULT_AUGMENTATION, Augmentation
 from prunus.data.dataset import SegmentationData, check_size
 from prunus.data.files import FileSource, check_layout, value_table
-from prunus.data.interface import SplitName
+from prunus.data.interface import OnError, SplitName
 from prunus.errors import DataError
 
 LAYOUT = """\
@@ -40,6 +40,8 @@ class CityscapesData(SegmentationData):
     augmentation: Augmentation = DEFAULT_AUGMENTATION
     seed: int = 0  # of the augmentation
     cache: bool = False  # True: decoded images stay in memory, 6.2 GB for training at 1024 x 512
+    on_error: OnError = "raise"  # at a training image that cannot be read; "skip" takes the next one
+    max_skipped: float = 0.01  # share of the training images that may be skipped
 
     class_names: ClassVar[tuple[str, ...]] = (
         "road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign",

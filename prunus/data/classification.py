@@ -68,6 +68,7 @@ class ClassificationData(Data):
     """
 
     targets: ClassVar[Literal["labels"]] = "labels"
+    split_class: ClassVar[type["ClassificationSplit"]]  # set below, to the plain one
 
     size: tuple[int, int]  # (height, width) in pixels
     augmentation: CropAndFlip  # of the training split
@@ -86,7 +87,8 @@ class ClassificationData(Data):
 
     def train(self) -> "ClassificationSplit":
         """Return the training split, with augmentation."""
-        return self._split("train", self.augmentation.build(self.size))
+        split = self._split("train", self.augmentation.build(self.size))
+        return split.tolerate(self.max_skipped) if self.on_error == "skip" else split
 
     def validation(self) -> "ClassificationSplit":
         """Return the split on which choices are made."""
@@ -101,7 +103,7 @@ class ClassificationData(Data):
         if name not in known:
             source = self.source(name)
             known[name] = CachedImages(source, self.size) if self.cache and not self.cropped else source
-        return ClassificationSplit(known[name], transform=transform, grey=self.grey, seed=self.seed)
+        return self.split_class(known[name], transform=transform, grey=self.grey, seed=self.seed)
 
     def _centre(self) -> torch.nn.Module | None:
         if not self.cropped:
@@ -143,3 +145,6 @@ class ClassificationSplit(Split):
     def picture(self, index: int) -> torch.Tensor:
         """Return the image as it was read: uint8 [3, H, W]."""
         return self.source[index]
+
+
+ClassificationData.split_class = ClassificationSplit

@@ -1,6 +1,7 @@
 """What every segmentation data set is: settings that give three splits of (image, mask), and class names."""
 
 import abc
+import contextlib
 import functools
 from typing import ClassVar, Literal
 
@@ -10,7 +11,7 @@ from prunus.compat import torchvision, transforms
 from prunus.data.augmentation import Augmentation
 from prunus.data.interface import Data, Split, SplitName
 from prunus.data.source import CachedSource, Source
-from prunus.errors import RecipeError
+from prunus.errors import DataError, RecipeError
 
 # Statistics of ImageNet in RGB, in [0, 1]; the custom of the field, and near enough for any street.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -39,7 +40,8 @@ class SegmentationData(Data):
     def train(self) -> "SegmentationDataset":
         """Return the training split, with augmentation."""
         augment = self.augmentation.build(self.ignore_index)
-        return SegmentationDataset(self._sources("train"), augment=augment, seed=self.seed)
+        split = SegmentationDataset(self._sources("train"), augment=augment, seed=self.seed)
+        return split.tolerate(self.max_skipped) if self.on_error == "skip" else split
 
     def validation(self) -> "SegmentationDataset":
         """Return the split on which choices are made."""
@@ -56,8 +58,10 @@ class SegmentationData(Data):
     @functools.cached_property
     def _frequencies(self) -> torch.Tensor:
         source, counts = self._sources("train"), torch.zeros(256, dtype=torch.int64)
+        tolerated = (DataError,) if self.on_error == "skip" else ()
         for index in range(len(source)):
-            counts += torch.bincount(source.mask(index).flatten(), minlength=256)
+            with contextlib.suppress(*tolerated):
+                counts += torch.bincount(source.mask(index).flatten(), minlength=256)
         counts = counts[: len(self.class_names)]
         return (counts.double() / counts.sum().clamp(min=1)).float()
 

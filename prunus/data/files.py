@@ -4,6 +4,7 @@ import struct
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -38,13 +39,13 @@ def check_layout(root: Path, expected: str, *needed: str) -> None:
         )
 
 
-def read_image(path: Path) -> np.ndarray:
-    """Return the image as uint8 [H, W, 3], RGB.
+def read_image(file: Path | BinaryIO, name: str | None = None) -> np.ndarray:
+    """Return the image as uint8 [H, W, 3], RGB; `name` says what an open file is.
 
     Raises:
         DataError: the file is missing, cut short or no image.
     """
-    return _decode(path, "RGB")
+    return _decode(file, "RGB", name)
 
 
 def read_mask(path: Path, table: np.ndarray, meaning: str) -> np.ndarray:
@@ -129,10 +130,11 @@ class FileSource:
         return picture.as_subclass(torch.Tensor).contiguous()
 
 
-def _decode(path: Path, mode: str | None) -> np.ndarray:
+def _decode(source: Path | BinaryIO, mode: str | None, name: str | None = None) -> np.ndarray:
     """Return the pixels, converted to `mode`; None: as they are, which must be one 8-bit channel."""
+    path = source if name is None else name
     try:
-        with Image.open(path) as file:
+        with Image.open(source) as file:
             if mode is None and file.mode not in ("L", "P"):
                 raise DataError(
                     f"{path}: a mask has one channel of 8 bits that holds class numbers; this one is of mode "

@@ -9,7 +9,7 @@ from typing import final
 from prunus.data.classification import CROP_AND_FLIP, ClassificationData, CropAndFlip
 from prunus.data.dataset import check_size
 from prunus.data.files import check_layout
-from prunus.data.interface import SplitName
+from prunus.data.interface import OnError, SplitName
 from prunus.data.labelled import LabelledFiles, held_out
 from prunus.errors import DataError, RecipeError
 
@@ -40,6 +40,8 @@ class ImageFolderData(ClassificationData):
     grey: bool = False
     seed: int = 0  # of the augmentation
     cache: bool = True
+    on_error: OnError = "raise"  # at a training image that cannot be read; "skip" takes the next one
+    max_skipped: float = 0.01  # share of the training images that may be skipped
     train_folder: str = "train"
     validation_folder: str | None = "val"
     test_folder: str = "val"

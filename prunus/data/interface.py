@@ -2,15 +2,17 @@
 
 import abc
 from collections.abc import Callable
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import torch
 from torch.utils.data import Dataset
 
 from prunus.data.augmentation import seeded
+from prunus.errors import DataError, RecipeError
 
 SplitName = Literal["train", "validation", "test"]
 Targets = Literal["masks", "labels"]
+OnError = Literal["raise", "skip"]
 
 
 class Split(Dataset[tuple[torch.Tensor, torch.Tensor]], abc.ABC):
@@ -25,12 +27,40 @@ class Split(Dataset[tuple[torch.Tensor, torch.Tensor]], abc.ABC):
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self._epoch = torch.zeros(1, dtype=torch.int64)
-        share: Callable[[], torch.Tensor] = self._epoch.share_memory_
-        share()
+        _share(self._epoch)
+        self._unreadable: torch.Tensor | None = None
+        self._most = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Draw other augmentations from now on; the same epoch gives the same ones."""
         self._epoch[0] = epoch
+
+    def order(self, generator: torch.Generator) -> torch.Tensor:
+        """Return the order of an epoch, a permutation of all indices: int64 [N]."""
+        return torch.randperm(len(self), generator=generator)
+
+    def tolerate(self, share: float) -> Self:
+        """Replace samples that cannot be read, up to `share` of all, by the next that can; return the split.
+
+        Raises:
+            RecipeError: a share outside (0, 1).
+        """
+        if not 0 < share < 1:
+            raise RecipeError(f"data.max_skipped is a share of the samples, between 0 and 1, not {share}")
+        self._unreadable = torch.zeros(len(self), dtype=torch.bool)  # shared, so that workers' finds are seen
+        _share(self._unreadable)
+        self._most = int(share * len(self))
+        return self
+
+    def unreadable(self) -> list[str]:
+        """Return what is wrong with each sample that could not be read so far."""
+        said = []
+        for index in [] if self._unreadable is None else self._unreadable.nonzero().flatten().tolist():
+            try:
+                self.sample(index)
+            except DataError as error:
+                said.append(str(error))
+        return said
 
     @abc.abstractmethod
     def __len__(self) -> int:
@@ -47,13 +77,38 @@ class Split(Dataset[tuple[torch.Tensor, torch.Tensor]], abc.ABC):
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         if not -len(self) <= index < len(self):
             raise IndexError(f"index {index} in a split of {len(self)} samples")
-        index %= len(self)
-        with seeded(((self.seed * 1_000_003 + int(self._epoch)) * 1_000_003 + index) % 2**63):
-            return self.sample(index)
+        while True:
+            index %= len(self)
+            try:
+                with seeded(((self.seed * 1_000_003 + int(self._epoch)) * 1_000_003 + index) % 2**63):
+                    return self.sample(index)
+            except DataError as error:
+                if self._unreadable is None:
+                    raise
+                self._unreadable[index] = True
+                if int(self._unreadable.sum()) > self._most:
+                    raise DataError(
+                        f"{int(self._unreadable.sum())} of {len(self)} samples cannot be read, and data.max_skipped "
+                        f"allows {self._most}; the last: {error}"
+                    ) from error
+            index += 1
+
+
+def _share(tensor: torch.Tensor) -> None:
+    share: Callable[[], torch.Tensor] = tensor.share_memory_
+    share()
 
 
 class Data(abc.ABC):
-    """Settings of a data set; a final subclass is a frozen dataclass."""
+    """Settings of a data set; a final subclass is a frozen dataclass.
+
+    A reader of files declares `on_error` and `max_skipped` as fields too. With "skip", a training sample that cannot be
+    read is replaced by the next that can, and the run's records name it; more than the share `max_skipped` of them
+    stop the training. Validation and test samples must be readable: their metrics are those of the whole set.
+    """
+
+    on_error: OnError = "raise"
+    max_skipped: float = 0.01
 
     targets: ClassVar[Targets]  # "masks": a class for each pixel; "labels": one for the image
     palette: ClassVar[tuple[tuple[int, int, int], ...]] = ()  # one RGB colour a class where there are masks

@@ -48,7 +48,7 @@ def bindings(model: nn.Module, marks: Iterable[Mark]) -> list[Binding]:
 
 
 def _candidates(module: nn.Module, mark: Mark) -> list[tuple[str, int]]:
-    size, read = mark.ids.numel(), _names_read(type(module))
+    size, read = mark.ids.numel(), names_read(type(module))
     equal = [(name, item) for name, item, value in numbers(module) if value == size and name in read]
     file, _, number = mark.line.rpartition(":")
     text = linecache.getline(file, int(number)) if number.isdigit() else ""
@@ -66,7 +66,7 @@ def numbers(module: nn.Module) -> Iterator[tuple[str, int, int]]:
             yield from ((name, item, entry) for item, entry in enumerate(value) if type(entry) is int and entry > 1)
 
 
-def _names_read(kind: type) -> set[str]:
+def names_read(kind: type) -> set[str]:
     """Return every name that the methods of a module's own classes mention."""
     names = set[str]()
     for cls in kind.__mro__:

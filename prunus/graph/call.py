@@ -55,6 +55,20 @@ class Findings:
     positions: list[Tensor] = dataclasses.field(default_factory=list)  # ids of kernels' positions: never channels
     needed: list[Tensor] = dataclasses.field(default_factory=list)  # ids of buffers that must be zero too
     reasons: dict[int, str] = dataclasses.field(default_factory=dict)  # node number -> "op at place"
+    attended: list[Tensor] = dataclasses.field(default_factory=list)  # ids along which attention takes its products
+    places: dict[tuple[int, int], dict[tuple[int, ...], int]] = dataclasses.field(
+        default_factory=dict
+    )  # see `Call.place`
+    finer: dict[tuple[int, int], bool] = dataclasses.field(default_factory=dict)  # see `Call.is_finer`
+    whole: Tensor | None = None  # bool [num_ids]: sizes of heads that stay, since heads go as a whole
+
+    def afresh(self, whole: Tensor | None = None) -> "Findings":
+        """Return empty findings over the same ids: for the same network at another width, or to part heads anew."""
+        result = (
+            Findings(whole=self.whole, places=self.places, finer=self.finer) if whole is None else Findings(whole=whole)
+        )
+        result.ids.new(self.ids.count - 1)
+        return result
 
     def number_of(self, reason: str) -> int:
         """Return a number that stands for `reason`, from 1."""
@@ -201,31 +215,54 @@ class Call:
             self.findings.ids.unite(first.reshape(-1), rows[1:].reshape(-1))
             self.freeze(rows[:, (rows == NONE).any(0)].reshape(-1), "meets data of a fixed size")
 
+    def attend(self, *axes: Axis | None) -> None:
+        """Attention takes its products along these axes: they hold the sizes of heads."""
+        self.findings.attended.extend(axis.ids for axis in axes if axis is not None)
+
     def cost(self, *factors: Factor | None) -> None:
         """Add the operator's multiply-adds: the product of the factors (None counts as 1)."""
         self.findings.macs.append((self.module, tuple(f for f in factors if f is not None)))
 
-    def place(self, ids: Tensor, source: Tensor) -> tuple[int, Axis] | None:
+    def place(self, ids: Tensor, source: Tensor, first: int = 0) -> tuple[int, Axis] | None:
         """Find the one dimension along which labels of the full shape lie.
 
         Labels that change along several dimensions (heads x head size, pixel-shuffled positions, tokens put
         behind tokens) can only be cut evenly: the channels are coupled across all but one of them, the one with
-        the most channels, the last of equals.
+        the most channels, the last of equals. Where whole heads are to go, the second one is taken instead. The
+        choice is made once, for all widths. `first` is the dimension of the output at which the labels begin.
         """
         compact, varying = varying_dims(ids)
-        if not ids.numel():
-            return None
-        if not varying:
+        known = self.findings.places.setdefault((self.number, first), {})
+        if not varying and not known:
+            known[()] = -1  # not at another width either
+        if not ids.numel() or not (varying or (() not in known and bool(compact.any()))):
             self.freeze(compact.reshape(-1)[:1], "a channel is picked at a fixed position")
             return None
-        dim = varying[0]
-        if len(varying) > 1:
-            dim = max(varying, key=lambda d: (num_distinct(compact, d), d))
+        before = (dim for dims, dim in known.items() if dims and set(varying) <= set(dims))
+        dim = next(before, -1)
+        if dim < 0:
+            dim = known[tuple(varying)] = self._preferred(compact, varying)
         size = ids.shape[dim]
-        rows = compact.movedim(dim, -1).reshape(-1, size)
+        rows = compact.movedim(dim, -1).reshape(-1, compact.shape[dim]).expand(-1, size)
         self.couple(rows)
         worst = source
         for other in reversed(range(source.dim())):
             if other != dim:
                 worst = worst.narrow(other, 0, 1) if source.stride(other) == 0 else worst.amax(other, keepdim=True)
         return dim, Axis(rows[0].clone(), worst.reshape(-1).expand(size).clone())
+
+    def _preferred(self, labels: Tensor, varying: list[int]) -> int:
+        """Return the dimension to cut."""
+        ordered = sorted(varying, key=lambda d: (num_distinct(labels, d), d))
+        whole = len(ordered) > 1 and self._stays_whole(labels, ordered[-1])
+        return ordered[-2 if whole else -1]
+
+    def is_finer(self, dim: int, first: Axis, second: Axis) -> bool:
+        """Whether `first` has as many channels as `second`, both along `dim`; answered once, for all widths."""
+        counts = [torch.unique(axis.ids).numel() for axis in (first, second)]
+        return self.findings.finer.setdefault((self.number, dim), counts[0] >= counts[1])
+
+    def _stays_whole(self, labels: Tensor, dim: int) -> bool:
+        """Whether `dim` holds the sizes of heads, and heads go as a whole."""
+        line = labels.movedim(dim, 0).reshape(labels.shape[dim], -1)[:, 0]
+        return self.findings.whole is not None and bool(self.findings.whole[line].any())

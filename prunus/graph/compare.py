@@ -1,16 +1,18 @@
 """Hold a narrower network's graph against what the labels of the wide one predict."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.export import ExportedProgram
 
+from prunus.graph.call import Factor
 from prunus.graph.ids import NONE
 from prunus.graph.labels import Label
 from prunus.graph.place import all_nodes, flat, line, module_path, operator_name
+from prunus.graph.state import Slots
 from prunus.graph.walk import Labels
 
 # Operators whose numbers say where data goes: the labels of their outputs tell whether it went right.
@@ -61,6 +63,18 @@ class Reading:
     program: ExportedProgram
     labels: Labels
     training: bool
+    macs: list[tuple[str, tuple[Factor, ...]]]  # as in `Findings`
+
+
+@dataclasses.dataclass(frozen=True)
+class Probe:
+    """What is tried out: a network, its example, its graphs and the ids of its tensors."""
+
+    model: nn.Module
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    readings: tuple[Reading, ...]
+    slots: Slots
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,6 +132,8 @@ def _difference(wide: Label, narrow: Label, alive: Tensor, roots: Tensor) -> str
         ids = wide.axes[dim].ids if dim in wide.axes else None
         kept = None if ids is None else ids[alive[ids]]
         expected = size if kept is None else kept.numel()
+        if kept is None and wide.uniform(dim) and narrow.uniform(dim):
+            continue
         if narrow.shape[dim] != expected:
             return f"has size {narrow.shape[dim]} along dimension {dim} where {expected} of {size} channels are left"
         if expected > 1:

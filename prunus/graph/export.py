@@ -1,6 +1,8 @@
 """Export a network, and say clearly why one cannot be."""
 
 import contextlib
+import io
+import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -9,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from prunus.errors import TraceError
+from prunus.graph.modes import modes_kept
+from prunus.graph.narrow import BatchNorm
 
 
 def export(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None, *, training: bool) -> Any:
@@ -17,13 +21,24 @@ def export(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | 
     Without gradients the same graph comes a third faster; the one layer that would then take a path of its own
     (fused attention in torch's transformer layers) is told not to.
     """
-    with modes_kept(model), torch.no_grad(), _plain_attention(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        model.train(training)
+    with in_mode(model, training=training), torch.no_grad(), _plain_attention(), _quiet():
         try:
             return torch.export.export(model, args, dict(kwargs or {}))
         except Exception as error:  # torch.export raises whatever the model's own code raises
             raise TraceError(_explained(model, args, error)) from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what torch prints and logs of a failure to itself: the error says it."""
+    level, nowhere = logging.root.manager.disable, io.StringIO()
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
 
 
 @contextlib.contextmanager
@@ -37,14 +52,17 @@ def _plain_attention() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def modes_kept(model: nn.Module) -> Iterator[None]:
-    """Put every module's train/eval mode back at the end."""
-    modes = [(module, module.training) for module in model.modules()]
-    try:
+def in_mode(model: nn.Module, *, training: bool) -> Iterator[None]:
+    """Put `model` in training or evaluation mode for the while.
+
+    Batch norms with running statistics stay in evaluation: their channels are related alike, and an example of one
+    image may have no variance.
+    """
+    with modes_kept(model):
+        for module in model.train(training).modules():
+            if isinstance(module, BatchNorm) and module.track_running_stats:
+                module.eval()
         yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def _explained(model: nn.Module, args: tuple[Any, ...], error: Exception) -> str:

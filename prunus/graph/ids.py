@@ -16,17 +16,20 @@ class ChannelIds:
     def __init__(self) -> None:
         self.count = 1
         self._pairs: list[tuple[Tensor, Tensor]] = []
+        self._root: np.ndarray | None = None  # of each id, until more are handed out or joined
 
     def new(self, num: int) -> Tensor:
         """Return `num` fresh ids, shape [num]."""
         ids = torch.arange(self.count, self.count + num)
         self.count += num
+        self._root = None
         return ids
 
     def unite(self, first: Tensor, second: Tensor) -> None:
         """Declare `first[i]` and `second[i]` to be one channel; `NONE` on either side unites nothing."""
         if first is not second:
             self._pairs.append((first, second))
+            self._root = None
 
     def classes(self) -> np.ndarray:
         """Return the class of each id, shape [count]: the smallest id united with it, itself included.
@@ -34,6 +37,11 @@ class ChannelIds:
         Every round hooks the larger root of a pair under the smaller one and then halves all paths, so the
         number of rounds grows with the logarithm of the longest chain.
         """
+        if self._root is None:
+            self._root = self._resolved()
+        return self._root
+
+    def _resolved(self) -> np.ndarray:
         root = np.arange(self.count)
         if not self._pairs:
             return root

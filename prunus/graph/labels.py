@@ -43,6 +43,12 @@ class Label:
     axes: dict[int, Axis] = dataclasses.field(default_factory=dict)
     data: Tensor | None = None
 
+    def uniform(self, dim: int) -> bool:
+        """Whether the values are known and the same along `dim`, so that any part of them does for all."""
+        if self.data is None or not self.data.shape[dim]:
+            return self.data is not None  # an empty dimension has no two values that differ
+        return bool((self.data == self.data.narrow(dim, 0, 1)).all())
+
     def expanded(self, dim: int, field: str, shape: Sequence[int] | None = None) -> Tensor:
         """Return `ids` or `source` of the axis at `dim` as a tensor of the full shape (a view, no memory).
 

@@ -7,17 +7,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
 
+from prunus.graph.modes import evaluating
+
 Keep = Mapping[str, Mapping[int, Tensor]]  # path -> dimension -> indices that stay, ascending
 
 Conv = nn.Conv1d | nn.Conv2d | nn.Conv3d
 TransposedConv = nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
-_Batch = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm
-_Instance = nn.InstanceNorm1d | nn.InstanceNorm2d | nn.InstanceNorm3d
+BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm
+InstanceNorm = nn.InstanceNorm1d | nn.InstanceNorm2d | nn.InstanceNorm3d
 Settled = (  # the layers whose size attributes `settle` puts right
     Conv
     | TransposedConv
-    | _Batch
-    | _Instance
+    | BatchNorm
+    | InstanceNorm
     | nn.Linear
     | nn.Embedding
     | nn.PReLU
@@ -44,8 +46,9 @@ def narrowed(model: nn.Module, keep: Keep) -> nn.Module:
         memo[id(tensor)] = smaller
     owners = _owners(model, {id(tensors[path]) for path in keep})
     result = copy.deepcopy(model, memo)
-    for path in owners:
-        settle(result.get_submodule(path))
+    with evaluating(result):
+        for path in owners:
+            settle(result.get_submodule(path))
     return result
 
 
@@ -67,8 +70,9 @@ def shaped(model: nn.Module, keep: Keep, device: str | None = None) -> nn.Module
         memo[id(tensor)] = nn.Parameter(empty, requires_grad=tensor.requires_grad) if parameter else empty
     result = copy.deepcopy(model, memo)
     owners = _owners(model, {id(tensor) for path, tensor in named if path in keep})
-    for path in owners:
-        settle(result.get_submodule(path))
+    with evaluating(result):
+        for path in owners:
+            settle(result.get_submodule(path))
     return result
 
 
@@ -112,7 +116,7 @@ def settle(module: nn.Module) -> None:
             module.normalized_shape = tuple(module.weight.shape)
         case nn.GroupNorm() if module.affine:
             _settle_group_norm(module)
-        case _ if isinstance(module, _Batch | _Instance):
+        case _ if isinstance(module, BatchNorm | InstanceNorm):
             _settle_norm(module)
 
 
@@ -130,7 +134,7 @@ def _settle_transposed(module: TransposedConv) -> None:
     module.in_channels, module.out_channels = outer, inner * module.groups
 
 
-def _settle_norm(module: _Batch | _Instance) -> None:
+def _settle_norm(module: BatchNorm | InstanceNorm) -> None:
     tensor = module.weight if module.affine else module.running_mean
     if tensor is not None:
         module.num_features = tensor.shape[0]

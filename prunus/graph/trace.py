@@ -4,31 +4,39 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 
 from prunus.errors import TraceError
 from prunus.graph.build import build
 from prunus.graph.call import Findings
-from prunus.graph.compare import Reading
+from prunus.graph.compare import Probe, Reading
 from prunus.graph.export import export
 from prunus.graph.groups import ChannelGroups
-from prunus.graph.probe import Probe, judge, needed
+from prunus.graph.numbers import needed
+from prunus.graph.probe import judge
 from prunus.graph.state import Slots
+from prunus.graph.training import trains_otherwise
 from prunus.graph.walk import walk
 
 Inputs = Tensor | tuple[Any, ...]
 
 
-def trace(model: nn.Module, inputs: Inputs, kwargs: Mapping[str, Any] | None = None) -> ChannelGroups:
+def trace(
+    model: nn.Module, inputs: Inputs, kwargs: Mapping[str, Any] | None = None, *, whole_heads: bool = False
+) -> ChannelGroups:
     """Read `model` on example `inputs` and return its channel groups.
 
-    The graph in evaluation mode is read; where it leaves parameters unused (auxiliary heads), the graph in
-    training mode is read as well and both must agree. The model is not changed.
+    The graph in evaluation mode is read; where the code does otherwise in training (auxiliary heads), that graph is
+    read as well: what is said holds for both. The model is not changed.
 
     Args:
         model: any module that `torch.export` takes.
         inputs: the example's positional arguments; a tensor stands for a tuple of one.
         kwargs: the example's keyword arguments.
+        whole_heads: let attention lose whole heads; by default all heads lose as much of their size. One after
+            the other does both.
 
     Raises:
         TraceError: the model cannot be read: it is wrapped, on the meta device, does not run on the inputs, or
@@ -36,21 +44,35 @@ def trace(model: nn.Module, inputs: Inputs, kwargs: Mapping[str, Any] | None = N
     """
     _check(model)
     args = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
-    findings, slots, notes = Findings(), Slots(), []
-    program = export(model, args, kwargs, training=False)
-    readings = [Reading(program, walk(program, model, findings, slots), training=False)]
-    macs = list(findings.macs)
-    if unused := _unused_modules(program, model):
+    programs, notes = [export(model, args, kwargs, training=False)], []
+    unused = _unused_modules(programs[0], model)
+    if unused or trains_otherwise(model, args, kwargs or {}):
         try:
-            program = export(model, args, kwargs, training=True)
-            readings.append(Reading(program, walk(program, model, findings, slots), training=True))
+            programs.append(export(model, args, kwargs, training=True))
         except TraceError as error:
-            notes.append(f"{', '.join(unused)}: not reached in evaluation, and not read in training: {error}")
+            notes.append(f"not read in training, where {', '.join(unused) or 'the code'} does otherwise: {error}")
+    findings, slots = Findings(), Slots()
+    readings = _read(programs, model, findings, slots)
+    if whole_heads and findings.attended:
+        roots = torch.from_numpy(findings.ids.classes())
+        findings = findings.afresh(torch.isin(roots, roots[torch.cat(findings.attended)]))
+        readings = _read(programs, model, findings, slots)
+    macs = readings[0].macs
     if not needed(findings, readings):
         return build(model, findings, slots, macs, tuple(notes))
-    verdict = judge(Probe(model, args, kwargs or {}, tuple(readings), slots), findings)
+    verdict = judge(Probe(model, args, kwargs or {}, readings, slots), findings)
     findings = dataclasses.replace(findings, marks=verdict.marks)
     return build(model, findings, slots, macs, tuple(notes), verdict.bindings)
+
+
+def _read(programs: list[ExportedProgram], model: nn.Module, findings: Findings, slots: Slots) -> tuple[Reading, ...]:
+    """Walk the graph of evaluation, and that of training where it is the second."""
+    readings = []
+    for number, program in enumerate(programs):
+        start = len(findings.macs)
+        labels = walk(program, model, findings, slots)
+        readings.append(Reading(program, labels, training=number > 0, macs=findings.macs[start:]))
+    return tuple(readings)
 
 
 def _check(model: nn.Module) -> None:

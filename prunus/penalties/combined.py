@@ -1,7 +1,7 @@
 """Several penalties at once, by incremental proximal descent (Bertsekas 2011; Alvarez & Salzmann, NIPS 2017)."""
 
 import dataclasses
-from typing import final
+from typing import Self, final
 
 import torch
 from torch import Tensor, nn
@@ -27,21 +27,17 @@ class Combined(Penalty):
         if not self.penalties:
             raise RecipeError("Combined.penalties is empty: name at least one penalty")
 
-    def bind(
-        self,
-        model: nn.Module,
-        groups: ChannelGroups,
-        *,
-        step_size: float | None = None,
-        steps_per_epoch: int | None = None,
-    ) -> "BoundCombined":
-        """Attach each penalty to `model`, traced as `groups`. After an edit, bind again."""
-        return BoundCombined(
-            tuple(
-                penalty.bind(model, groups, step_size=step_size, steps_per_epoch=steps_per_epoch)
-                for penalty in self.penalties
-            )
+    def bind(self, model: nn.Module, groups: ChannelGroups) -> "BoundCombined":
+        """Attach each penalty to `model`, as `Penalty.bind`."""
+        return BoundCombined(tuple(penalty.bind(model, groups) for penalty in self.penalties))
+
+    def calibrated(self, model: nn.Module, groups: ChannelGroups, *, step_size: float, steps_per_epoch: int) -> Self:
+        """Return the penalties, each calibrated."""
+        found = (
+            penalty.calibrated(model, groups, step_size=step_size, steps_per_epoch=steps_per_epoch)
+            for penalty in self.penalties
         )
+        return dataclasses.replace(self, penalties=tuple(found))
 
 
 @final
@@ -51,6 +47,10 @@ class BoundCombined(BoundPenalty):
 
     penalties: tuple[BoundPenalty, ...]
     when: When = "step"
+
+    def due(self, event: When) -> bool:
+        """Whether a proximal step of any of them follows such an event."""
+        return any(penalty.due(event) for penalty in self.penalties)
 
     def value(self) -> Tensor:
         """Return the sum of the values."""

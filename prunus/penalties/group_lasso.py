@@ -24,27 +24,16 @@ class GroupLasso(Shrinkage):
     layer that a residual sum ties together), P_g is their number. Only groups whose removal is exact are penalised.
     """
 
-    def bind(
-        self,
-        model: nn.Module,
-        groups: ChannelGroups,
-        *,
-        step_size: float | None = None,
-        steps_per_epoch: int | None = None,
-    ) -> "BoundGroupLasso":
-        """Attach the penalty to the parameters of `model`, traced as `groups`. After an edit, bind again.
-
-        Raises:
-            EditError: the groups were traced on another model, or before an edit.
-            RecipeError: strength "auto" without the step size and the steps an epoch.
-        """
+    def bind(self, model: nn.Module, groups: ChannelGroups) -> "BoundGroupLasso":
+        """Attach the penalty to the parameters of `model`, as `Penalty.bind`."""
         slices = GroupSlices.of(model, groups)
-        weights = unit_weights(slices, groups)
-        with torch.no_grad():
-            units = slices.norms()[weights > 0] / weights[weights > 0]
-        strength = self.chosen_strength(units, step_size, steps_per_epoch)
-        early = reduced(groups, self.first_layers, self.first_factor).to(weights.device)
-        return BoundGroupLasso(slices, strength * weights * early, self.when, self.coupled)
+        weights = self.number * unit_weights(slices, groups)
+        return BoundGroupLasso(slices, weights * reduced(self, groups).to(weights.device), self.when, self.follows)
+
+    def units(self, model: nn.Module, groups: ChannelGroups) -> Tensor:
+        """Return ||theta_g|| / sqrt(P_g), [num_groups]."""
+        slices = GroupSlices.of(model, groups)
+        return slices.norms() / unit_weights(slices, groups)
 
 
 def unit_weights(slices: GroupSlices, groups: ChannelGroups) -> Tensor:

@@ -2,7 +2,7 @@
 
 import abc
 import dataclasses
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -27,14 +27,18 @@ class BoundPenalty(abc.ABC):
     def prox_(self, step_size: float, optimizer: Optimizer | None = None) -> Tensor | None:
         """Do the proximal step of size `step_size`, the learning rate, in place; call it after the optimizer's."""
 
+    def due(self, event: When) -> bool:
+        """Whether a proximal step follows such an event."""
+        return self.when == event
+
     def after_step_(self, step_size: float, optimizer: Optimizer | None = None) -> None:
         """Do the proximal step if it is due after each step of the optimizer."""
-        if self.when == "step":
+        if self.due("step"):
             self.prox_(step_size, optimizer)
 
     def after_epoch_(self, step_size: float, optimizer: Optimizer | None = None) -> None:
         """Do the proximal step if it is due after each epoch."""
-        if self.when == "epoch":
+        if self.due("epoch"):
             self.prox_(step_size, optimizer)
 
 
@@ -42,15 +46,24 @@ class Penalty(abc.ABC):
     """Settings of a penalty; a final subclass is a frozen dataclass."""
 
     @abc.abstractmethod
-    def bind(
-        self,
-        model: nn.Module,
-        groups: ChannelGroups,
-        *,
-        step_size: float | None = None,
-        steps_per_epoch: int | None = None,
-    ) -> BoundPenalty:
-        """Attach the penalty to `model`, traced as `groups`; the rest is what `strength: auto` needs to know."""
+    def bind(self, model: nn.Module, groups: ChannelGroups) -> BoundPenalty:
+        """Attach the penalty to the parameters of `model`, traced as `groups`. After an edit, bind again.
+
+        Raises:
+            EditError: the groups were traced on another model, or before an edit.
+            RecipeError: a strength "auto" that was not calibrated, a pattern that matches no layer.
+        """
+
+    def calibrated(self, model: nn.Module, groups: ChannelGroups, *, step_size: float, steps_per_epoch: int) -> Self:
+        """Return the penalty with its strength "auto" chosen on `model`; as it is where nothing is to be chosen.
+
+        Args:
+            model: the network that training begins with, traced as `groups`.
+            groups: its channel groups.
+            step_size: the learning rate.
+            steps_per_epoch: batches an epoch.
+        """
+        return self
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,12 +71,14 @@ class Shrinkage(Penalty):
     """What the penalties that shrink have in common.
 
     Attributes:
-        strength: lambda of loss + lambda * r. "auto" chooses it when the penalty is bound, so that one epoch of
-            proximal steps takes `share` off the norm of a typical unit (the median one), whatever the optimizer.
+        strength: lambda of loss + lambda * r. With "auto", `calibrated` chooses it, so that one epoch of proximal
+            steps takes `share` off the norm of a typical unit (the median one), whatever the optimizer.
         when: the proximal step follows each step of the optimizer, or each epoch (Alvarez & Salzmann 2016).
         share: of a typical unit's norm that "auto" takes an epoch; 0.02 to 0.1 are usual.
         first_layers: number of layers, from the input, that are penalised less.
         first_factor: what lambda is multiplied by there; the paper's 0.102 to 0.255 on ImageNet is 0.4 on three.
+        coupled: whether a proximal step after each step follows the optimizer's own rule, so that loss + r is
+            minimised (`rule.py`); else it is the plain one, as after an epoch and at a calibrated strength.
     """
 
     strength: float | Literal["auto"] = 1e-4
@@ -71,6 +86,7 @@ class Shrinkage(Penalty):
     share: float = 0.05
     first_layers: int = 0
     first_factor: float = 0.4
+    coupled: bool = True
 
     def __post_init__(self) -> None:
         name = type(self).__name__
@@ -85,33 +101,46 @@ class Shrinkage(Penalty):
                 f"{name}: first_layers {self.first_layers} and first_factor {self.first_factor} must be zero or more"
             )
 
-    @property
-    def coupled(self) -> bool:
-        """Whether the proximal step follows the optimizer's own rule, so that loss + r is minimised (`rule.py`)."""
-        return self.when == "step" and self.strength != "auto"
-
-    def chosen_strength(self, units: Tensor, step_size: float | None, steps_per_epoch: int | None) -> float:
-        """Return lambda; `units` are the values ||theta||^2 / r(theta) of the units at lambda 1, any shape.
+    @abc.abstractmethod
+    def units(self, model: nn.Module, groups: ChannelGroups) -> Tensor:
+        """Return ||theta||^2 / r(theta) of each unit at lambda 1, any shape; not finite where nothing is penalised.
 
         A proximal step of size t shortens theta by t * lambda * r(theta) / ||theta|| to first order, which is the
         share t * lambda * r(theta) / ||theta||^2 of its norm.
+        """
+
+    @torch.no_grad()
+    def calibrated(self, model: nn.Module, groups: ChannelGroups, *, step_size: float, steps_per_epoch: int) -> Self:
+        """Return the penalty with "auto" replaced by the strength that takes `share` off the median unit's norm."""
+        if self.strength != "auto":
+            return self
+        units = self.units(model, groups)
+        known = units[units.isfinite() & (units > 0)]
+        way = step_size * (steps_per_epoch if self.when == "step" else 1)
+        strength = self.share * float(known.median()) / way if known.numel() else 0.0
+        return dataclasses.replace(self, strength=strength, coupled=False)
+
+    @property
+    def number(self) -> float:
+        """The strength lambda.
 
         Raises:
-            RecipeError: "auto" without the step size, or without the steps an epoch where it must know them.
+            RecipeError: it is "auto", and was not calibrated.
         """
-        if self.strength != "auto":
-            return self.strength
-        calls = 1 if self.when == "epoch" else steps_per_epoch
-        if not step_size or not calls:
+        if self.strength == "auto":
             raise RecipeError(
-                f'{type(self).__name__}: strength "auto" must know how far an epoch of proximal steps goes: '
-                "bind(model, groups, step_size=<the learning rate>, steps_per_epoch=<batches an epoch>)"
+                f'{type(self).__name__}: strength "auto" must know how far an epoch of proximal steps goes: bind '
+                "penalty.calibrated(model, groups, step_size=<the learning rate>, steps_per_epoch=<batches an epoch>)"
             )
-        known = units[units.isfinite() & (units > 0)]
-        return self.share * float(known.median()) / (step_size * calls) if known.numel() else 0.0
+        return self.strength
+
+    @property
+    def follows(self) -> bool:
+        """Whether the proximal step follows the optimizer's own rule."""
+        return self.coupled and self.when == "step"
 
 
-def reduced(groups: ChannelGroups, num_layers: int, factor: float) -> Tensor:
-    """Return `factor` for the groups of the first `num_layers` layers, 1 for all others: [num_groups]."""
-    early = (groups.layers >= 0) & (groups.layers < num_layers)
-    return torch.where(early, factor, 1.0)
+def reduced(penalty: Shrinkage, groups: ChannelGroups) -> Tensor:
+    """Return the factor of lambda for each group: the penalty's `first_factor` in the first layers, else 1."""
+    early = (groups.layers >= 0) & (groups.layers < penalty.first_layers)
+    return torch.where(early, penalty.first_factor, 1.0)

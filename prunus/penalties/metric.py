@@ -48,8 +48,9 @@ def metric_shrink_(slices: GroupSlices, thresholds: Tensor, metric: Callable[[Te
         norms += step
         if bool((step.abs() <= PRECISION * norms).all()):
             break
-    for one, (_, weights, _) in zip(slices.slices, rows, strict=True):
+    spreads = zip(slices.spread(norms[:-1], 1.0), slices.spread(thresholds, 0.0), strict=True)
+    for one, (_, weights, _), (norm, threshold) in zip(slices.slices, rows, spreads, strict=True):
         shape = one.parameter.movedim(one.dim, 0).shape
-        top = weights.reshape(shape).movedim(0, one.dim) * one.spread(norms[:-1], 1.0)
-        one.parameter.mul_((top / (top + one.spread(thresholds, 0.0))).to(one.parameter.dtype))
+        top = weights.reshape(shape).movedim(0, one.dim) * norm
+        one.parameter.mul_((top / (top + threshold)).to(one.parameter.dtype))
     return dead[:-1]

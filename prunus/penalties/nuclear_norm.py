@@ -28,31 +28,17 @@ class NuclearNorm(Shrinkage):
 
     layers: tuple[str, ...] | None = None
 
-    def bind(
-        self,
-        model: nn.Module,
-        groups: ChannelGroups | None = None,
-        *,
-        step_size: float | None = None,
-        steps_per_epoch: int | None = None,
-    ) -> "BoundNuclearNorm":
-        """Attach the penalty to the layers of `model`; the channel groups are not needed.
-
-        Raises:
-            RecipeError: a pattern that matches no layer; strength "auto" without the step size and steps an epoch.
-        """
-        layers = matrix_weights(model, self.layers)
-        with torch.no_grad():
-            units = torch.tensor([_unit(layer) for layer in layers])
-        strength = self.chosen_strength(units, step_size, steps_per_epoch) if layers else 0.0
+    def bind(self, model: nn.Module, groups: ChannelGroups | None = None) -> "BoundNuclearNorm":
+        """Attach the penalty to the layers of `model`, as `Penalty.bind`; the channel groups are not needed."""
+        layers, strength = matrix_weights(model, self.layers), self.number
         early = {layer.path for layer in matrix_weights(model)[: self.first_layers]}
         weights = [strength * (self.first_factor if layer.path in early else 1.0) for layer in layers]
-        return BoundNuclearNorm(layers, weights, self.when, self.coupled)
+        return BoundNuclearNorm(layers, weights, self.when, self.follows)
 
-
-def _unit(layer: MatrixWeight) -> float:
-    values = torch.linalg.svdvals(layer.view(layer.weight))
-    return float(values.square().sum() / values.sum())
+    def units(self, model: nn.Module, groups: ChannelGroups | None = None) -> Tensor:
+        """Return ||theta_l||^2 / ||theta_l||_*, [number of layers]."""
+        values = [torch.linalg.svdvals(layer.view(layer.weight)) for layer in matrix_weights(model, self.layers)]
+        return torch.tensor([float(each.square().sum() / each.sum()) for each in values])
 
 
 @final

@@ -43,19 +43,8 @@ class Orthogonality(Penalty):
                 f"Orthogonality: strength {self.strength} must be zero or more, sharpness {self.sharpness} above zero"
             )
 
-    def bind(
-        self,
-        model: nn.Module,
-        groups: ChannelGroups | None = None,
-        *,
-        step_size: float | None = None,
-        steps_per_epoch: int | None = None,
-    ) -> "BoundOrthogonality":
-        """Attach the penalty to the layers of `model`; nothing else is needed.
-
-        Raises:
-            RecipeError: a pattern that matches no layer.
-        """
+    def bind(self, model: nn.Module, groups: ChannelGroups | None = None) -> "BoundOrthogonality":
+        """Attach the penalty to the layers of `model`, as `Penalty.bind`; the channel groups are not needed."""
         return BoundOrthogonality(matrix_weights(model, self.layers), self)
 
 

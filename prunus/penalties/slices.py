@@ -1,7 +1,8 @@
 """The parameters of channel groups, slice by slice: norms, sums and scalings over all groups at once."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -17,16 +18,6 @@ class Slice:
     parameter: Tensor
     dim: int
     groups: Tensor
-
-    def spread(self, values: Tensor, otherwise: float) -> Tensor:
-        """Return `values`, [num_groups], laid along the dimension to broadcast over the parameter.
-
-        `otherwise` stands where an index belongs to no group.
-        """
-        padded = torch.cat([values, values.new_full((1,), otherwise)])
-        shape = [1] * self.parameter.dim()
-        shape[self.dim] = -1
-        return padded[self.groups % padded.numel()].reshape(shape)
 
 
 def producers(model: nn.Module, groups: ChannelGroups) -> list[tuple[Slot, Tensor]]:
@@ -94,7 +85,7 @@ class GroupSlices:
 
         return self.slice_sums(once)
 
-    @property
+    @cached_property
     def dtype(self) -> torch.dtype:
         """The type in which sums are taken."""
         double = any(one.parameter.dtype == torch.float64 for one in self.slices)
@@ -102,14 +93,25 @@ class GroupSlices:
 
     def slice_sums(self, function: Callable[[Slice], Tensor]) -> Tensor:
         """Return the sum of `function(slice)`, of its parameter's shape, over each group: [num_groups]."""
-        device = self.slices[0].parameter.device if self.slices else torch.device("cpu")
-        total = torch.zeros(self.num_groups + 1, device=device, dtype=self.dtype)
-        for one in self.slices:
-            values = function(one).to(total.dtype)
-            others = [d for d in range(values.dim()) if d != one.dim]
-            rows = values.sum(others) if others else values
-            total = total.index_add(0, one.groups % (self.num_groups + 1), rows)
-        return total[:-1]
+        if not self.slices:
+            return torch.zeros(self.num_groups, dtype=self.dtype)
+        rows = torch.cat([_rows(function(one), one.dim).to(self.dtype) for one in self.slices])
+        return rows.new_zeros(self.num_groups + 1).index_add(0, self._index, rows)[:-1]
+
+    def spread(self, values: Tensor, otherwise: float) -> Sequence[Tensor]:
+        """Return, for each slice, `values`, [num_groups], laid along its dimension to broadcast over the parameter.
+
+        `otherwise` stands where an index belongs to no group.
+        """
+        return _spread(self.slices, self._index, values, otherwise)
+
+    @cached_property
+    def _index(self) -> Tensor:
+        return _joined(self.slices, self.num_groups)
+
+    @cached_property
+    def _buffer_index(self) -> Tensor:
+        return _joined(self.buffers, self.num_groups)
 
     def norms(self) -> Tensor:
         """Return the Euclidean norm of each group's producing parameters: [num_groups]."""
@@ -122,25 +124,43 @@ class GroupSlices:
     @torch.no_grad()
     def scale_(self, factors: Tensor, function: Callable[[Tensor], Tensor | None] = lambda p: p.data) -> None:
         """Multiply each group's slices of `function(parameter)` (default: the parameter) in place by `factors`."""
-        for one in self.slices:
-            _scale(one, function(one.parameter), factors)
+        for one, spread in zip(self.slices, self.spread(factors, 1.0), strict=True):
+            target = function(one.parameter)
+            if target is not None:
+                target.mul_(spread.to(target.dtype))
 
     @torch.no_grad()
     def scale_buffers_(self, factors: Tensor) -> None:
         """Multiply each group's slices of the buffers in place by `factors`, [num_groups]."""
-        for one in self.buffers:
-            _scale(one, one.parameter, factors)
+        if self.buffers:
+            for one, spread in zip(self.buffers, _spread(self.buffers, self._buffer_index, factors, 1.0), strict=True):
+                one.parameter.mul_(spread.to(one.parameter.dtype))
 
     @torch.no_grad()
     def add_share_(self, shares: Tensor, function: Callable[[Tensor], Tensor | None]) -> None:
         """Add to `function(parameter)`, in place, `shares`, [num_groups], times each group's parameters."""
-        for one in self.slices:
+        for one, spread in zip(self.slices, self.spread(shares, 0.0), strict=True):
             target = function(one.parameter)
             if target is not None:
-                target.addcmul_(one.parameter, one.spread(shares, 0.0).to(target.dtype))
+                target.addcmul_(one.parameter, spread.to(target.dtype))
 
 
-def _scale(one: Slice, target: Tensor | None, factors: Tensor) -> None:
-    spread = one.spread(factors, 1.0)
-    if target is not None and bool((spread != 1).any()):
-        target.mul_(spread.to(target.dtype))
+def _joined(slices: Sequence[Slice], num_groups: int) -> Tensor:
+    """Return the groups of all slices' indices, one after another; `num_groups` where there is none.
+
+    So that one gather or scatter serves a whole model: at hundreds of slices it is the calls that cost.
+    """
+    return torch.cat([one.groups for one in slices] or [torch.zeros(0, dtype=torch.int64)]) % (num_groups + 1)
+
+
+def _rows(values: Tensor, dim: int) -> Tensor:
+    """Return the sums over all dimensions but one."""
+    others = [d for d in range(values.dim()) if d != dim]
+    return values.sum(others) if others else values
+
+
+def _spread(slices: Sequence[Slice], index: Tensor, values: Tensor, otherwise: float) -> Sequence[Tensor]:
+    padded = torch.cat([values, values.new_full((1,), otherwise)])
+    laid = torch.split(padded[index], [len(one.groups) for one in slices])
+    shapes = ([-1 if d == one.dim else 1 for d in range(one.parameter.dim())] for one in slices)
+    return [part.view(shape) for part, shape in zip(laid, shapes, strict=True)]

@@ -35,29 +35,20 @@ class SparseGroupLasso(Shrinkage):
         if not 0 <= self.alpha <= 1:
             raise RecipeError(f"SparseGroupLasso.alpha is {self.alpha}: it must lie in [0, 1]")
 
-    def bind(
-        self,
-        model: nn.Module,
-        groups: ChannelGroups,
-        *,
-        step_size: float | None = None,
-        steps_per_epoch: int | None = None,
-    ) -> "BoundSparseGroupLasso":
-        """Attach the penalty to the parameters of `model`, traced as `groups`. After an edit, bind again.
-
-        Raises:
-            EditError: the groups were traced on another model, or before an edit.
-            RecipeError: strength "auto" without the step size and the steps an epoch.
-        """
+    def bind(self, model: nn.Module, groups: ChannelGroups) -> "BoundSparseGroupLasso":
+        """Attach the penalty to the parameters of `model`, as `Penalty.bind`."""
         slices = GroupSlices.of(model, groups)
         weights = unit_weights(slices, groups)
-        early = reduced(groups, self.first_layers, self.first_factor).to(weights.device)
-        with torch.no_grad():
-            norms = slices.norms()
-            units = norms.square() / ((1 - self.alpha) * weights * norms + self.alpha * slices.sums(torch.abs))
-        strength = self.chosen_strength(units[weights > 0], step_size, steps_per_epoch)
-        whole = BoundGroupLasso(slices, strength * (1 - self.alpha) * weights * early, self.when, self.coupled)
-        return BoundSparseGroupLasso(whole, torch.where(weights > 0, strength * self.alpha * early, 0.0), self.when)
+        strengths = self.number * reduced(self, groups).to(weights.device)
+        whole = BoundGroupLasso(slices, (1 - self.alpha) * strengths * weights, self.when, self.follows)
+        return BoundSparseGroupLasso(whole, torch.where(weights > 0, self.alpha * strengths, 0.0), self.when)
+
+    def units(self, model: nn.Module, groups: ChannelGroups) -> Tensor:
+        """Return ||theta_g||^2 / r(theta_g), [num_groups]."""
+        slices = GroupSlices.of(model, groups)
+        norms, weights = slices.norms(), unit_weights(slices, groups)
+        value = (1 - self.alpha) * weights * norms + self.alpha * slices.sums(torch.abs)
+        return torch.where(weights > 0, norms.square() / value, torch.nan)
 
 
 @final
@@ -94,8 +85,9 @@ class BoundSparseGroupLasso(BoundPenalty):
         norms = self.slices.norms()
         rule = rule_of(optimizer if self.whole.coupled else None)
         size = step_size * rule.factor
-        for one in self.slices.slices:
-            thresholds = one.spread(size * self.element_weights, 0.0).to(one.parameter.dtype)
+        spreads = self.slices.spread(size * self.element_weights, 0.0)
+        for one, spread in zip(self.slices.slices, spreads, strict=True):
+            thresholds = spread.to(one.parameter.dtype)
             if rule.metric is not None:
                 thresholds = thresholds / rule.metric(one.parameter)
             shrunk = soft_threshold(one.parameter, thresholds)

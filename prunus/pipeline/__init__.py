@@ -1,7 +1,21 @@
 """The whole path from a recipe to a report; the only room that knows the order."""
 
-from prunus.pipeline.recipe import Deploy, EncoderStage, Recipe
+from prunus.pipeline.recipe import Deploy, EncoderStage, Recipe, Stage
+from prunus.pipeline.reshape import Contract, Decompose, Expand, Factorize, Linearize, Reshaping
 from prunus.pipeline.run import run
 from prunus.pipeline.stages import Watch
 
-__all__ = ["Deploy", "EncoderStage", "Recipe", "Watch", "run"]
+__all__ = [
+    "Contract",
+    "Decompose",
+    "Deploy",
+    "EncoderStage",
+    "Expand",
+    "Factorize",
+    "Linearize",
+    "Recipe",
+    "Reshaping",
+    "Stage",
+    "Watch",
+    "run",
+]

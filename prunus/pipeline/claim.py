@@ -17,7 +17,8 @@ FILE_NAME = "recipe.yaml"
 def claim(folder: Path, resolved: Mapping[str, Any]) -> bool:
     """Make `folder` that of the run `resolved` and return whether it goes on from a checkpoint there.
 
-    Without a checkpoint nothing is lost: the folder of an attempt that failed early may be used again.
+    Without a checkpoint nothing is lost: the folder of an attempt that failed early may be used again. Where
+    `recipe.yaml` was removed, whoever removed it wants to go on under another recipe.
 
     Raises:
         RecipeError: the folder holds the checkpoints of another recipe; what differs is named.
@@ -29,7 +30,7 @@ def claim(folder: Path, resolved: Mapping[str, Any]) -> bool:
         if different := _differences(_read(path), resolved):
             raise RecipeError(
                 f"{folder} holds a run of another recipe: {'; '.join(different[:5])}: choose another folder with "
-                "output=..., or remove this one"
+                f"output=..., or remove this one; or, to go on from its checkpoints under this recipe, remove {path}"
             )
         return True
     try:

@@ -1,14 +1,21 @@
 """The recipe: everything that a run is, in one typed tree; its fields are the YAML keys."""
 
 import dataclasses
+import re
 
 from prunus.budget.controller import Controller
 from prunus.data.interface import Data
 from prunus.deploy import BenchmarkSettings
+from prunus.errors import RecipeError
 from prunus.models.factory import ModelFactory
+from prunus.penalties import Combined, Penalty
+from prunus.pipeline.reshape import Reshaping
+from prunus.tasks.distillation import Distillation
 from prunus.tasks.interface import Task
 from prunus.tasks.segmentation import Segmentation
 from prunus.train.settings import Train
+
+WIDE, JOINT, NARROW, ENCODER, SCRATCH = "wide", "joint", "narrow", "encoder", "scratch"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -23,6 +30,47 @@ class EncoderStage:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A part of the way from the network as built to the one that is deployed: edits, then a training.
+
+    Attributes:
+        name: of the stage in records, files and the report.
+        edits: done one after the other before the training.
+        train: the regime; null: this stage does not train.
+        penalties: what it trains with, one proximal step after the other; channels they bring to zero are removed
+            after each epoch. On an expanded layer they act on the kernel that it contracts to.
+        shrink: the budget to shrink to while it trains.
+        distillation: of the wide network, as a part of the loss.
+    """
+
+    name: str
+    edits: tuple[Reshaping, ...] = ()
+    train: Train | None = None
+    penalties: tuple[Penalty, ...] = ()
+    shrink: Controller | None = None
+    distillation: Distillation | None = None
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", self.name) or self.name.split("-")[0] in _TAKEN:
+            raise RecipeError(
+                f"a stage's name is lower-case letters, digits, _ and -, and none of {', '.join(_TAKEN)}; "
+                f"not {self.name!r}"
+            )
+        if self.train is None and (self.penalties or self.shrink is not None or self.distillation is not None):
+            raise RecipeError(
+                f"stage {self.name}: penalties, shrink and distillation act while it trains: give `train`"
+            )
+
+    @property
+    def penalty(self) -> Penalty | None:
+        """All penalties as one."""
+        return Combined(penalties=self.penalties) if self.penalties else None
+
+
+_TAKEN = (WIDE, NARROW, ENCODER, SCRATCH)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Deploy:
     """How the trained networks are exported, proved equal and timed."""
 
@@ -32,18 +80,65 @@ class Deploy:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class LearningRates:
+    """A learning rate for each kind of optimizer."""
+
+    sgd: float = 0.05
+    adam: float = 1e-3
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A whole run: train wide, shrink to a budget, deploy, report."""
+    """A whole run: train wide, reshape and shrink, deploy, report.
+
+    The way to the narrow network is a row of stages: the joint training, whose keys (`edits`, `train`, `penalties`,
+    `shrink`, `distillation`) stand here and mean what they mean in `Stage`, and those of `then`.
+
+    Attributes:
+        baseline: also train the network as built, plainly, under `train`: the wide network to compare with, and the
+            teacher of every distillation.
+        from_scratch: also train the narrow architecture anew for as many epochs, with SGD and with Adam.
+        from_scratch_rates: their learning rates, where the recipe's own optimizer is of another kind.
+        report_samples: test images shown with truth and predictions.
+        output: folder of the run; null: runs/<name>.
+    """
 
     name: str
     data: Data
     model: ModelFactory
     task: Task = Segmentation()
+    edits: tuple[Reshaping, ...] = ()
     train: Train = Train()
-    shrink: Controller = Controller()
+    penalties: tuple[Penalty, ...] = ()
+    shrink: Controller | None = Controller()
+    distillation: Distillation | None = None
+    then: tuple[Stage, ...] = ()
     encoder_stage: EncoderStage | None = None
-    baseline: bool = True  # also train the wide network plainly, as long, to compare with
+    baseline: bool = True
+    from_scratch: bool = False
+    from_scratch_rates: LearningRates = LearningRates()
     deploy: Deploy = Deploy()
-    report_samples: int = 4  # test images shown with truth and predictions
+    report_samples: int = 4
     seed: int = 0
-    output: str | None = None  # folder of the run; null: runs/<name>
+    output: str | None = None
+
+    def __post_init__(self) -> None:
+        names = [stage.name for stage in self.stages]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise RecipeError(f"then: two stages are called {twice[0]} (the first is called {JOINT}): rename one")
+        taught = [stage.name for stage in self.stages if stage.distillation is not None]
+        if taught and not self.baseline:
+            raise RecipeError(f"stage {taught[0]} learns from the wide network, so it must be trained: baseline: true")
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The way from the network as built to the one that is deployed."""
+        joint = Stage(
+            name=JOINT,
+            edits=self.edits,
+            train=self.train,
+            penalties=self.penalties,
+            shrink=self.shrink,
+            distillation=self.distillation,
+        )
+        return (joint, *self.then)

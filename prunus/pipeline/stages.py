@@ -1,22 +1,23 @@
-"""The stages of a run, one function each; `run` knows their order."""
+"""What a run is made of, one function each; `run` knows their order."""
 
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
 from prunus.budget import check_removal
-from prunus.budget.check import difference
-from prunus.budget.controller import Controller
 from prunus.deploy import backends, benchmark, check_parity, export_onnx, require
 from prunus.errors import DeployError, RecipeError, TrainingError
 from prunus.graph import ChannelGroups, trace
-from prunus.pipeline.recipe import EncoderStage, Recipe
+from prunus.penalties import Penalty
+from prunus.pipeline.recipe import NARROW, SCRATCH, WIDE, EncoderStage, Recipe, Stage
+from prunus.pipeline.scratch import fresh
+from prunus.pipeline.walk import Network, measured, network_name, record_of, reshaped, training_name
 from prunus.records import (
-    EditRecord,
     EpochRecord,
     EvaluationRecord,
     NoteRecord,
@@ -24,10 +25,11 @@ from prunus.records import (
     SampleRecord,
     WidthsRecord,
 )
-from prunus.surgery import Plan, apply, fuse
+from prunus.surgery import Plan, apply, bypass, fuse
 from prunus.tasks.interface import BoundTask
+from prunus.train.distributed import ALONE, Processes
 from prunus.train.evaluate import evaluate
-from prunus.train.fit import Fitted, Training, fit
+from prunus.train.fit import Training, fit
 from prunus.train.settings import Train
 from prunus.train.shrink import TOLERANCE
 
@@ -51,17 +53,20 @@ class Run:
     task: BoundTask
     inputs: Tensor  # one training image, [1, 3, H, W]: what is traced, exported and timed
     watch: Watch
+    processes: Processes = ALONE
 
-    def training(self, name: str, settings: Train, task: BoundTask) -> Training:
+    def training(self, name: str, settings: Train, task: BoundTask, penalty: Penalty | None = None) -> Training:
         """Return the training `name` under `settings`."""
         return Training(
             name=name,
             data=self.recipe.data,
             task=task,
             settings=settings,
+            penalty=penalty,
             seed=self.recipe.seed,
             folder=self.folder,
             recorder=self.recorder,
+            processes=self.processes,
             shown=self.watch.epoch,
             ticked=self.watch.step,
         )
@@ -90,31 +95,89 @@ def train_encoder(run: Run, stage: EncoderStage) -> dict[str, Tensor]:
     return dict(fitted.model.get_submodule("encoder").state_dict())
 
 
-def train(run: Run, name: str, encoder: dict[str, Tensor] | None, controller: Controller | None) -> Fitted:
-    """Train the network `name` from the common start: plainly, or shrinking under `controller`."""
-    run.watch.stage(f"training the {'wide' if controller is None else 'shrinking'} network")
+def build_start(run: Run, encoder: dict[str, Tensor] | None) -> nn.Module:
+    """Build the network that every training but the encoder's begins with."""
     model = build_wide(run)
     if encoder is not None:
         model.get_submodule("encoder").load_state_dict(encoder)
-    return fit(run.training(name, run.recipe.train, run.task), model, run.inputs, controller)
+    return model
 
 
-def evaluate_on_test(run: Run, name: str, fitted: Fitted) -> None:
-    """Record the metrics of a trained network over the whole test split."""
-    run.watch.stage(f"evaluating the {name} network")
-    split = run.recipe.data.test()
-    metrics, per_class = evaluate(fitted.model, run.task, split, run.recipe.train)
-    groups = trace(fitted.model, run.inputs.to(run.recipe.train.torch_device()))
+def train_wide(run: Run, encoder: dict[str, Tensor] | None) -> Network:
+    """Train the network as built, plainly."""
+    run.watch.stage("training the wide network")
+    fitted = fit(run.training(WIDE, run.recipe.train, run.task), build_start(run, encoder), run.inputs)
+    return Network(name=WIDE, model=fitted.model, seconds=fitted.seconds, records=fitted.records)
+
+
+def walk(run: Run, encoder: dict[str, Tensor] | None, wide: Network | None) -> list[Network]:
+    """Go through all stages and return the network that each leads to; the last is the narrow one."""
+    reached, network = list[Network](), Network(name="", model=build_start(run, encoder))
+    for stage in run.recipe.stages:
+        network = dataclasses.replace(network, name=network_name(run.recipe.stages, stage))
+        if stage.edits:
+            run.watch.stage(f"{stage.name}: editing the network")
+        network = reshaped(network, stage, run.inputs)
+        if stage.train is not None:
+            network = trained(run, stage, stage.train, network, wide)
+        reached.append(network)
+    return reached
+
+
+def trained(run: Run, stage: Stage, settings: Train, network: Network, wide: Network | None) -> Network:
+    """Train `network`, which the stages before have led to, as `stage` says."""
+    run.watch.stage(f"training the {'shrinking' if stage.shrink else 'reshaped'} network ({stage.name})")
+    task = run.task
+    if stage.distillation is not None:
+        assert wide is not None  # the recipe refuses else
+        task = stage.distillation.wrap(task, wide.model)
+    training = run.training(training_name(stage), settings, task, stage.penalty)
+    model = apply(Plan(), network.model)  # the network before the training is shown too
+    fitted = fit(training, model, run.inputs, stage.shrink)
+    vanished = bypass(fitted.model, run.inputs.to(settings.torch_device()))  # layers that training has emptied
+    model, edits = measured(fitted.model, vanished, run.inputs)
+    return dataclasses.replace(
+        network,
+        model=model,
+        plan=network.plan + fitted.plan + vanished,
+        edits=(*network.edits, *map(record_of, fitted.plan), *edits),
+        seconds=network.seconds + fitted.seconds,
+        records=fitted.records,
+    )
+
+
+def train_from_scratch(run: Run, narrow: Network) -> list[Network]:
+    """Train the narrow architecture anew, as long as all stages together, with SGD and with Adam."""
+    own, result = run.recipe.train, list[Network]()
+    epochs = sum(stage.train.epochs for stage in run.recipe.stages if stage.train is not None)
+    rates = run.recipe.from_scratch_rates
+    kinds: dict[Literal["sgd", "adam", "adamw"], float] = {"sgd": rates.sgd, "adam": rates.adam}
+    for kind, rate in (kinds | {own.optimizer.name: own.optimizer.learning_rate}).items():
+        optimizer, name = dataclasses.replace(own.optimizer, name=kind, learning_rate=rate), f"{SCRATCH}-{kind}"
+        run.watch.stage(f"training the narrow architecture from scratch ({kind})")
+        settings = dataclasses.replace(own, epochs=epochs, optimizer=optimizer)
+        model = fresh(narrow.model.cpu(), build_wide(run), run.recipe.seed)
+        fitted = fit(run.training(name, settings, run.task), model, run.inputs)
+        result.append(Network(name=name, model=fitted.model, seconds=fitted.seconds, records=fitted.records))
+    return result
+
+
+def evaluate_on_test(run: Run, network: Network) -> None:
+    """Record the metrics of a network over the whole test split."""
+    run.watch.stage(f"evaluating the {network.name} network")
+    split, device = run.recipe.data.test(), run.recipe.train.torch_device()
+    metrics, per_class = evaluate(network.model.to(device), run.task, split, run.recipe.train)
+    groups = trace(network.model, run.inputs.to(device))
     run.recorder.write(
         EvaluationRecord(
-            model=name,
+            model=network.name,
             split="test",
             images=len(split),
             metrics=metrics,
             per_class=per_class,
             macs=groups.macs(),
             params=groups.params(),
-            training_seconds=fitted.seconds,
+            training_seconds=network.seconds,
         )
     )
 
@@ -126,9 +189,14 @@ def tell_widths(run: Run, wide: ChannelGroups, narrow: ChannelGroups) -> None:
         WidthsRecord(
             layers=tuple(before),
             initial=tuple(before.values()),
-            learned=tuple(after.get(name, 0) for name in before),
+            learned=tuple(_units(after, name) for name in before),
         )
     )
+
+
+def _units(widths: dict[str, int], name: str) -> int:
+    """Return a layer's units, or those of the last of the layers that took its place; 0 where none did."""
+    return widths.get(name, next((widths[path] for path in reversed(widths) if path.startswith(f"{name}.")), 0))
 
 
 def check_law(run: Run, model: nn.Module) -> None:
@@ -148,29 +216,16 @@ def check_law(run: Run, model: nn.Module) -> None:
         )
 
 
-def fused(run: Run, model: nn.Module, *, tell: bool) -> nn.Module:
-    """Return the network as it is deployed, on the CPU, BatchNorm folded; record each edit if `tell`."""
-    result = model.cpu().eval()
-    for edit in fuse(result, run.inputs.cpu()):
-        small = apply(Plan((edit,)), result).eval()
-        if tell:
-            _, relative = difference(result, small, (run.inputs.cpu(),))
-            run.recorder.write(_edit_record(edit, relative))
-        result = small
-    return result
-
-
-def tell_plan(run: Run, plan: Plan) -> None:
-    """Record the edits that training made; their exactness stands in the shrink records."""
-    for edit in plan:
-        run.recorder.write(_edit_record(edit, None))
-
-
-def _edit_record(edit: object, relative: float | None) -> EditRecord:
-    from prunus.surgery import Edit
-
-    assert isinstance(edit, Edit)
-    return EditRecord(edit=type(edit).__name__, summary=edit.summary(), exact=edit.exact, max_rel_diff=relative)
+def fused(run: Run, network: Network) -> nn.Module:
+    """Return the network as it is deployed, on the CPU, BatchNorm folded; record all edits of the narrow one."""
+    model, inputs = network.model.cpu().eval(), run.inputs.cpu()
+    plan = fuse(model, inputs)
+    if network.name != NARROW:
+        return apply(plan, model).eval()
+    model, edits = measured(model, plan, inputs)
+    for record in (*network.edits, *edits):
+        run.recorder.write(record)
+    return model.eval()
 
 
 def deploy(run: Run, networks: dict[str, nn.Module]) -> None:

@@ -145,7 +145,7 @@ def _name_default_classes(cls: Any, value: dict[str, Any]) -> None:
             continue
         default = field.default_factory() if callable(field.default_factory) else field.default
         hint = typing.get_type_hints(cls)[field.name]
-        if dataclasses.is_dataclass(default) and type(default) is not hint:
+        if dataclasses.is_dataclass(default) and type(default) not in (hint, *typing.get_args(hint)):
             settings = {item.name: getattr(default, item.name) for item in dataclasses.fields(default)}
             class_path = f"{type(default).__module__}.{type(default).__qualname__}"
             given = given if "init_args" in given else {"init_args": given}

@@ -64,13 +64,13 @@ def gather(records: Sequence[Record]) -> Facts:
     runs = of_type(RunRecord, records)
     widths = of_type(WidthsRecord, records)
     split, evaluations = _evaluations(of_type(EvaluationRecord, records))
-    latest_shrinks = {record.epoch: record for record in of_type(ShrinkRecord, records)}
+    shrinks = {(record.model, record.epoch): record for record in of_type(ShrinkRecord, records)}
     parities = {(r.model, r.backend): r for r in of_type(ParityRecord, records)}
     samples = {record.index: record for record in of_type(SampleRecord, records)}
     return Facts(
         run=runs[-1] if runs else None,
         epochs=_epochs(of_type(EpochRecord, records)),
-        shrinks=tuple(latest_shrinks[epoch] for epoch in sorted(latest_shrinks)),
+        shrinks=tuple(shrinks.values()),
         widths=widths[-1] if widths else None,
         split=split,
         evaluations=evaluations,

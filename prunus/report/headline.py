@@ -90,11 +90,14 @@ def _listed(parts: Iterable[str]) -> str:
 def checks(facts: Facts) -> tuple[Check, ...]:
     """Return the run's promises: the budget, parity of the exported networks, the law of removal."""
     limits = tuple(_budget(goal) for goal in goals(facts))
-    return (*(limits or (_no_budget(),)), _parity(facts), _law(facts))
+    return (*(limits or (_no_budget(facts),)), _parity(facts), _law(facts))
 
 
-def _no_budget() -> Check:
-    return Check(name="Budget", passed=None, text="no budget was set in the recipe")
+def _no_budget(facts: Facts) -> Check:
+    recipe = facts.run.recipe if facts.run else {}
+    stages = [stage["name"] for stage in recipe.get("then") or () if stage.get("shrink")]
+    text = f"only the stage {_listed(stages)} had one" if stages else "no budget was set in the recipe"
+    return Check(name="Budget", passed=None, text=text)
 
 
 def _budget(goal: Goal) -> Check:

@@ -89,12 +89,19 @@ def context(facts: Facts, folder: Path) -> dict[str, Any]:
         "threads": threads,
         "figures": figures(facts),
         "by_epoch": BY_EPOCH | {"metric": f"{rows[0].label}, validation"},
+        "stages": stages(facts),
         "samples": [_sample(sample, folder) for sample in facts.samples],
         "recipe": _recipe(facts, folder),
         "style": _own("style.css"),
         "script": _own("report.js"),
         "plotly": _plotly(),
     }
+
+
+def stages(facts: Facts) -> tuple[records.EvaluationRecord, ...]:
+    """Return what each stage of the run led to, where there is more than a wide and a narrow network."""
+    found = tuple(facts.evaluations.values())
+    return found if set(facts.evaluations) - set(MODELS) else ()
 
 
 def class_metric(facts: Facts) -> str:

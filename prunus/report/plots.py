@@ -11,6 +11,7 @@ from typing import Any
 
 from prunus.records import EpochRecord, EvaluationRecord, LatencyRecord, WidthsRecord
 from prunus.report.comparison import Goal
+from prunus.report.words import NETWORKS
 
 Figure = dict[str, Any]
 
@@ -40,18 +41,28 @@ def widths(record: WidthsRecord) -> Figure:
 
 
 def by_epoch(epochs: Mapping[str, Sequence[EpochRecord]], field: str, goal: Goal | None = None) -> Figure:
-    """One quantity of each training by epoch: a field of the records, or "metric" for the main metric."""
+    """One quantity by epoch: a field of the records, or "metric" for the main metric.
+
+    The narrow network's line goes through all the trainings on its way, one after the other.
+    """
     is_metric = field == "metric"
     form = {"metric": ".1%", "loss": ".3~g", "seconds": ".3~g"}.get(field, ".3~s")
     traces = []
-    for role in ("wide", "narrow"):
-        records = epochs.get(role, ())
+    last = 1
+    others = ("encoder", *NETWORKS)
+    ways = {"wide": ["wide"], "narrow": [model for model in epochs if model not in ("wide", *others)]}
+    for role, way in ways.items():
+        places, records, done = list[int](), list[EpochRecord](), 0
+        for trained in (epochs[model] for model in way if epochs.get(model)):
+            places += [done + record.epoch for record in trained]
+            records += trained
+            done += trained[-1].epochs
+        last = max(last, done)
         values = [_finite(main_metric(r) if is_metric else getattr(r, field)) for r in records]
         if any(value is not None for value in values):
-            line = _trace("scatter", role, [r.epoch for r in records], values, role)
+            line = _trace("scatter", role, places, values, role)
             line["mode"] = "lines+markers" if len(records) <= MARKERS_UP_TO else "lines"
             traces.append(line | {"hovertemplate": f"epoch %{{x}}: %{{y:{form}}}<extra>{role}</extra>"})
-    last = max((r.epochs for records in epochs.values() for r in records), default=1)
     if goal is not None and math.isfinite(goal.limit):
         line = _trace("scatter", "budget", [1, max(last, 2)], [goal.limit] * 2, "budget")
         traces.append(line | {"mode": "lines", "hovertemplate": f"budget: %{{y:{form}}}<extra></extra>"})

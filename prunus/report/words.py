@@ -10,12 +10,18 @@ GAP = "\u00a0"  # keeps a number and its unit on one line
 BACKENDS = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "tensorrt": "TensorRT", "torch": "PyTorch"}
 PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 CLASS_METRICS = {"miou": "IoU", "map": "AP"}  # a mean over classes, and what it is a mean of
+NETWORKS = {"scratch-sgd": "narrow, from scratch with SGD", "scratch-adam": "narrow, from scratch with Adam"}
 METRICS = {"miou": "mIoU", "map": "mAP", "top1": "top-1 accuracy", "top5": "top-5 accuracy"}
 
 
 def backend_name(backend: str) -> str:
     """Return the name that the backend's makers use; a backend unknown here keeps its own."""
     return BACKENDS.get(backend, backend)
+
+
+def network_name(network: str) -> str:
+    """Return what a reader calls a network of the run."""
+    return NETWORKS.get(network, network)
 
 
 def metric_name(metric: str) -> str:

@@ -1,5 +1,6 @@
 """CHANGE: edits as data, applied to a copy, carried over to what belongs to the model."""
 
+from prunus.surgery.bypass import Bypass, bypass
 from prunus.surgery.carry import Carried, carry_
 from prunus.surgery.contract import Contract, contract
 from prunus.surgery.decompose import Decompose, decompose
@@ -13,6 +14,7 @@ from prunus.surgery.remove import Cut, RemoveChannels, SetAttribute
 from prunus.surgery.save import load, save
 
 __all__ = [
+    "Bypass",
     "Carried",
     "Contract",
     "Cut",
@@ -28,6 +30,7 @@ __all__ = [
     "RemoveChannels",
     "SetAttribute",
     "apply",
+    "bypass",
     "carry_",
     "contract",
     "decompose",

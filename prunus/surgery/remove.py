@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from prunus.errors import EditError
 from prunus.graph.attributes import set_
+from prunus.graph.modes import evaluating
 from prunus.graph.narrow import TransposedConv, cut, narrowed
 from prunus.surgery.edit import Edit
 
@@ -71,7 +72,8 @@ class RemoveChannels(Edit):
         result = narrowed(model, self._keep())
         for one in self.attributes:
             set_(result, one.path, one.name, one.item, one.after)
-        _check_modules(result, {cut.path.rpartition(".")[0] for cut in self.cuts})
+        with evaluating(result):
+            _check_modules(result, {cut.path.rpartition(".")[0] for cut in self.cuts})
         return result
 
     def summary(self) -> str:

@@ -53,7 +53,7 @@ def save(folder: str | Path, small: nn.Module, plan: Plan | Edit) -> None:
     try:
         with storage.whole_folder(path) as aside:
             (aside / PLAN).write_text(edits.to_json(), encoding="utf-8")
-            safetensors.torch.save_file(_storable(_tensors(small)), aside / WEIGHTS)
+            safetensors.torch.save_file(storage.storable(_tensors(small)), aside / WEIGHTS)
             manifest = _described(small) | {"files": {name: storage.sha256(aside / name) for name in (PLAN, WEIGHTS)}}
             (aside / MANIFEST).write_text(json.dumps({"format": FORMAT} | manifest, indent=1), encoding="utf-8")
     except (OSError, SafetensorError, ValueError, KeyError) as error:
@@ -75,9 +75,11 @@ def load(folder: str | Path, build: Callable[[], nn.Module]) -> nn.Module:
     manifest = _manifest(path)
     plan = Plan.from_json((path / PLAN).read_text(encoding="utf-8"))
     try:
-        stored = safetensors.torch.load_file(path / WEIGHTS)
+        mapped = safetensors.torch.load_file(path / WEIGHTS)
     except (OSError, SafetensorError) as error:
         raise EditError(f"{path / WEIGHTS} cannot be read: {error}") from error
+    # Copied: at the file's addresses, which are not aligned, matrix products round otherwise than before.
+    stored = {name: tensor.clone() for name, tensor in mapped.items()}
     small = _replayed(plan, build, manifest["model"])
     _check_same(small, stored, manifest["tied"], path)
     _assign(small, stored, manifest)
@@ -138,18 +140,6 @@ def _ties(model: nn.Module) -> dict[str, str]:
     named = (*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False))
     paths = [(path, first.setdefault(id(tensor), path)) for path, tensor in named]
     return {path: canonical for path, canonical in paths if path != canonical}
-
-
-def _storable(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """On the CPU, contiguous, no two in one storage, as safetensors wants them."""
-    result, storages = {}, set()
-    for name, tensor in tensors.items():
-        stored = tensor.detach().to("cpu").contiguous()
-        if stored.untyped_storage().data_ptr() in storages or stored.untyped_storage().nbytes() != stored.nbytes:
-            stored = stored.clone()
-        storages.add(stored.untyped_storage().data_ptr())
-        result[name] = stored
-    return result
 
 
 def _manifest(path: Path) -> dict[str, Any]:

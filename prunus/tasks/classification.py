@@ -14,7 +14,7 @@ from prunus import compat  # noqa: F401 - torchmetrics imports torchvision, whic
 from prunus.errors import RecipeError, TrainingError
 from prunus.tasks.interface import BoundTask, Metrics, PerClass, Source, Task, check_targets
 
-from torchmetrics.classification import MulticlassAccuracy  # isort: skip - after compat
+from torchmetrics.classification import MulticlassAccuracy, MulticlassStatScores  # isort: skip - after compat
 
 TOP = 5
 CARD = (96, 192)  # (height, width) of a class name drawn as a picture
@@ -97,18 +97,13 @@ class ClassificationMetrics:
 
     def __init__(self, task: BoundClassification) -> None:
         self._task, num = task, len(task.class_names)
-        kinds = {"top1": (1, "micro"), "top5": (min(TOP, num), "micro"), "classes": (1, "none")}
-        self._counts = {
-            name: MulticlassAccuracy(num_classes=num, top_k=top, average=average, validate_args=False)
-            for name, (top, average) in kinds.items()
-        }
-        self._seen = torch.zeros(num, dtype=torch.int64)
+        self._classes = MulticlassStatScores(num_classes=num, average="none", validate_args=False)
+        self._top5 = MulticlassAccuracy(num_classes=num, top_k=min(TOP, num), average="micro", validate_args=False)
 
     def update(self, output: Tensor, target: Tensor) -> None:
         """Count a batch: scores [N, C] against labels [N]."""
         self._task.check(output, target)
-        self._seen += torch.bincount(target.cpu(), minlength=len(self._seen))
-        for count in self._counts.values():
+        for count in (self._classes, self._top5):
             count.to(output.device).update(output.float(), target)
 
     def compute(self) -> tuple[Metrics, PerClass]:
@@ -117,9 +112,10 @@ class ClassificationMetrics:
         Raises:
             TrainingError: no image was counted.
         """
-        if not int(self._seen.sum()):
+        if not self._classes.update_called:
             raise TrainingError("the metrics have seen no image: check that the split is not empty")
-        per_class = self._counts["classes"].compute().tolist()
-        pairs = zip(self._task.class_names, per_class, self._seen.tolist(), strict=True)
-        named = {name: value if seen else None for name, value, seen in pairs}
-        return {name: float(self._counts[name].compute()) for name in ("top1", "top5")}, named
+        scores = self._classes.compute().double()
+        hits, seen = scores[:, 0], scores[:, 4]  # of each class, over all processes
+        pairs = zip(self._task.class_names, hits.tolist(), seen.tolist(), strict=True)
+        named = {name: hit / images if images else None for name, hit, images in pairs}
+        return {"top1": float(hits.sum() / seen.sum()), "top5": float(self._top5.compute())}, named

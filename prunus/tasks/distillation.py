@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from prunus.errors import RecipeError, TrainingError
-from prunus.graph.export import modes_kept
+from prunus.graph.modes import modes_kept
 from prunus.tasks.interface import BoundTask, Metric
 
 
@@ -74,7 +74,7 @@ class Distilled(BoundTask):
         """Return the task's own loss, as in evaluation, where nobody teaches."""
         return self.task.loss(output, target)
 
-    def taught_loss(self, inputs: Tensor, output: Tensor, target: Tensor) -> Tensor:
+    def training_loss(self, inputs: Tensor, output: Tensor, target: Tensor) -> Tensor:
         """Return (1 - weight) * the task's loss + weight * the distillation loss.
 
         Args:

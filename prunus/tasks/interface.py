@@ -48,6 +48,10 @@ class BoundTask(abc.ABC):
     def loss(self, output: Any, target: Tensor) -> Tensor:
         """Return the loss of a batch, a scalar."""
 
+    def training_loss(self, inputs: Tensor, output: Any, target: Tensor) -> Tensor:
+        """Return the loss that trains; `inputs` is the batch that `output` came from."""
+        return self.loss(output, target)
+
     @abc.abstractmethod
     def predict(self, output: Any) -> Tensor:
         """Return what the network says, in the form of the targets."""

@@ -1,7 +1,8 @@
 """Batches of an epoch that can be taken up again in its middle."""
 
+import math
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from prunus.errors import DataError, PrunusError
+from prunus.train.distributed import ALONE, Processes
 from prunus.train.settings import Train
 
 Batch = tuple[Tensor, Tensor]
@@ -29,17 +31,40 @@ class TrainingSplit(Protocol):
         """Draw other augmentations from now on."""
         ...
 
+    def order(self, generator: torch.Generator) -> Tensor:
+        """Return the order of an epoch: int64, a permutation of all indices."""
+        ...
 
-def indices(num_samples: int, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
-    """Return the epoch's batches as lists of indices: a permutation drawn from (seed, epoch) alone.
+    def unreadable(self) -> list[str]:
+        """Return what is wrong with each sample that could not be read and was replaced so far."""
+        ...
 
-    An incomplete last batch is left out, since BatchNorm would take its few samples for a whole batch; a set
-    smaller than one batch is one batch.
+
+class Batches:
+    """This process's part of an epoch's batches of indices, the first `skip` left out.
+
+    The order follows from (seed, epoch) alone, and the batches are the same whatever the number of processes: each
+    takes an equal part of each. An incomplete last batch is left out, since BatchNorm would take its few samples for
+    a whole batch; a set smaller than one batch is one batch.
+
+    Raises:
+        DataError: a batch that cannot be divided into equal parts.
     """
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-    order = torch.randperm(num_samples, generator=generator).tolist()
-    whole = max(1, num_samples // batch_size)
-    return [order[start * batch_size : (start + 1) * batch_size] for start in range(whole)]
+
+    def __init__(self, order: Tensor, batch_size: int, skip: int = 0, processes: Processes = ALONE) -> None:
+        self.order, self.size, self.skip, self.processes = order, min(batch_size, len(order)), skip, processes
+        if self.size % processes.count:
+            raise DataError(
+                f"a batch of {self.size} samples cannot be divided among {processes.count} processes: set "
+                "train.batch_size, which counts the samples of all processes together, to a multiple of their number"
+            )
+
+    def __len__(self) -> int:
+        return len(self.order) // self.size - self.skip
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for start in range(self.skip * self.size, len(self.order) - self.size + 1, self.size):
+            yield self.processes.part(self.order[start : start + self.size].tolist())
 
 
 def steps_per_epoch(num_samples: int, batch_size: int) -> int:
@@ -53,21 +78,34 @@ def steps_per_epoch(num_samples: int, batch_size: int) -> int:
     return max(1, num_samples // batch_size)
 
 
-def training_batches(split: TrainingSplit, settings: Train, seed: int, epoch: int, skip: int) -> Iterator[Batch]:
-    """Return an epoch's batches, the first `skip` left out."""
+def training_batches(
+    split: TrainingSplit, settings: Train, seed: int, epoch: int, skip: int, processes: Processes = ALONE
+) -> Iterator[Batch]:
+    """Return an epoch's `Batches` of samples."""
     split.set_epoch(epoch)
-    batches = indices(len(split), settings.batch_size, seed, epoch)[skip:]
-    return _plainly(_loader(split, settings, batches))
+    order = split.order(torch.Generator().manual_seed(seed * 1_000_003 + epoch))
+    return _plainly(_loader(split, settings, Batches(order, settings.batch_size, skip, processes)))
 
 
-def evaluation_batches(split: Dataset[Batch], settings: Train) -> Iterator[Batch]:
-    """Return all samples in order, in batches."""
+def evaluation_batches(split: Dataset[Batch], settings: Train, processes: Processes = ALONE) -> Iterator[Batch | None]:
+    """Return this process's part of all samples, in order, in batches; each sample is in one process's part.
+
+    All processes get equally many items; where one has no samples left, the item is None.
+
+    Raises:
+        DataError: fewer samples than processes.
+    """
     num = len(split)  # type: ignore[arg-type]  # torch's Dataset leaves __len__ to its subclasses
-    size = settings.batch_size
-    return _plainly(_loader(split, settings, [list(range(i, min(i + size, num))) for i in range(0, num, size)]))
+    if num < processes.count:
+        raise DataError(f"a split of {num} samples cannot be evaluated by {processes.count} processes: take fewer")
+    own, size = processes.part(list(range(num))), settings.batch_size
+    batches = [own[start : start + size] for start in range(0, len(own), size)]
+    most = math.ceil(math.ceil(num / processes.count) / size)
+    yield from _plainly(_loader(split, settings, batches))
+    yield from [None] * (most - len(batches))
 
 
-def _loader(split: object, settings: Train, batches: Sequence[list[int]]) -> DataLoader[Batch]:
+def _loader(split: object, settings: Train, batches: Iterable[list[int]]) -> DataLoader[Batch]:
     return DataLoader(
         split,  # type: ignore[arg-type]
         batch_sampler=batches,

@@ -6,20 +6,17 @@ A checkpoint is a folder `000007-step-1200` (the seventh written, after 1200 ste
     state.json            everything else
     manifest.json         format version, step, size and SHA-256 of the two
 
-It is written aside (`.writing-...` in the same folder), flushed to the disk, files and folders, and only then
-renamed. So a reader sees all of it or nothing, whenever the process or the machine dies. The number written
+It is written as `prunus.storage` does: aside, flushed to the disk, then renamed. So a reader sees all of it or
+nothing, whenever the process or the machine dies. The number written
 first orders them, not the step, since a run that went back after damage writes lower steps again. One process
 writes to a folder at a time: hold `prunus.train.lock.lock`.
 """
 
 import contextlib
 import dataclasses
-import hashlib
 import json
-import os
 import re
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +24,12 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from prunus import storage
 from prunus.errors import CheckpointError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+READABLE = (1, 2)  # 1: the random state of one process
 TENSORS, STATE, MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
-WRITING = ".writing-"
 NAME = re.compile(r"(\d{6,})-step-(\d+)")
 
 
@@ -80,78 +78,30 @@ def write(
     existing = _numbered(folder)
     number = existing[-1][0] + 1 if existing else 1
     path = folder / f"{number:06d}-step-{step}"
-    aside = folder / f"{WRITING}{path.name}"
-    contents = _serialised(step, tensors, state, best)
-    with _nothing_half_written(aside, step):
-        _remove_abandoned(folder)
-        aside.mkdir(parents=True)
-        _write_files(aside, contents)
-        aside.rename(path)
-        _flush(folder)
+    try:
+        stored, text = storage.storable(tensors), json.dumps(dict(state))
+    except (TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"the checkpoint of step {step} holds what cannot be stored: {error}") from error
+    try:
+        storage.remove_abandoned(folder)
+        with storage.whole_folder(path) as aside:
+            safetensors.torch.save_file(stored, aside / TENSORS)  # it lets other threads run, unlike `save`
+            (aside / STATE).write_text(text, encoding="utf-8")
+            files = {name: _described(aside / name) for name in (TENSORS, STATE)}
+            manifest = {"format": FORMAT_VERSION, "step": step, "best": best, "files": files}
+            (aside / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"the checkpoint of step {step} cannot be written to {folder}: {getattr(error, 'strerror', error)}; "
+            "earlier ones there are untouched: make room or choose a folder that is writable, then start the same "
+            "command again"
+        ) from error
     _drop_old(folder, keep)
     return path
 
 
-@contextlib.contextmanager
-def _nothing_half_written(aside: Path, step: int) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise CheckpointError(
-            f"the checkpoint of step {step} cannot be written to {aside.parent}: {error.strerror}; "
-            "earlier ones there are untouched: make room or choose a folder that is writable, then start the "
-            "same command again"
-        ) from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-
-
-def _serialised(step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any], best: bool) -> dict[str, bytes]:
-    """The files by name. As bytes, not by save_file, so that writing, flushing and a full disk are ours."""
-    try:
-        contents = {
-            TENSORS: safetensors.torch.save(_storable(tensors)),
-            STATE: json.dumps(dict(state)).encode(),
-        }
-    except (SafetensorError, TypeError, ValueError, KeyError, AttributeError) as error:
-        raise CheckpointError(f"the checkpoint of step {step} holds what cannot be stored: {error}") from error
-    files = {
-        name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-        for name, content in contents.items()
-    }
-    manifest = {"format": FORMAT_VERSION, "step": step, "best": best, "files": files}
-    return {**contents, MANIFEST: json.dumps(manifest, indent=1).encode()}
-
-
-def _write_files(aside: Path, contents: Mapping[str, bytes]) -> None:
-    for name, content in contents.items():
-        with (aside / name).open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-    _flush(aside)
-
-
-def _storable(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """On the CPU, contiguous, and no two in one storage, as safetensors wants them."""
-    result, storages = {}, set()
-    for name, tensor in tensors.items():
-        stored = tensor.detach().to("cpu").contiguous()
-        storage = stored.untyped_storage()
-        if storage.data_ptr() in storages or storage.nbytes() != stored.nbytes:
-            stored = stored.clone()
-        storages.add(stored.untyped_storage().data_ptr())
-        result[name] = stored
-    return result
-
-
-def _flush(folder: Path) -> None:
-    """Bring the folder's own entries, such as a rename, to the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _described(file: Path) -> dict[str, Any]:
+    return {"bytes": file.stat().st_size, "sha256": storage.sha256(file)}
 
 
 def _numbered(folder: Path) -> list[tuple[int, Path]]:
@@ -164,20 +114,13 @@ def _numbered(folder: Path) -> list[tuple[int, Path]]:
     return sorted((int(match[1]), path) for match, path in matches if match)
 
 
-def _remove_abandoned(folder: Path) -> None:
-    """Remove what a killed process left half-written."""
-    for path in folder.glob(f"{WRITING}*"):
-        shutil.rmtree(path)
-
-
 def _drop_old(folder: Path, keep: int) -> None:
     paths = [path for _, path in _numbered(folder)]
     best = [path for path in paths if _is_best(path)][-1:]
     for path in paths[:-keep]:
         if path not in best:
-            # Renamed first: a checkpoint is never seen with half of its files. What fails to go may stay.
-            with contextlib.suppress(OSError):
-                shutil.rmtree(path.rename(folder / f"{WRITING}{path.name}"))
+            with contextlib.suppress(OSError):  # what fails to go may stay
+                storage.remove_whole(path)
 
 
 def _is_best(path: Path) -> bool:
@@ -242,13 +185,13 @@ def _manifest(path: Path) -> dict[str, Any]:
     try:
         manifest: dict[str, Any] = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         version, files, _, _ = (manifest[key] for key in ("format", "files", "step", "best"))
-        if version == FORMAT_VERSION and set(files) != {TENSORS, STATE}:
+        if version in READABLE and set(files) != {TENSORS, STATE}:
             raise ValueError(f"it lists {sorted(files)}")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DamagedError(f"checkpoint {path} is damaged: its {MANIFEST} is unusable: {error}") from error
-    if version != FORMAT_VERSION:
+    if version not in READABLE:
         raise CheckpointError(
-            f"checkpoint {path} has format {version} and this Prunus reads format {FORMAT_VERSION}: use the "
+            f"checkpoint {path} has format {version} and this Prunus reads formats up to {FORMAT_VERSION}: use the "
             "version of Prunus that wrote it"
         )
     return manifest
@@ -256,14 +199,12 @@ def _manifest(path: Path) -> dict[str, Any]:
 
 def _verify(path: Path, written: Mapping[str, Any]) -> None:
     try:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            size = file.tell()
+        found = _described(path)
     except OSError as error:
         raise _damaged(path, f"cannot be read: {error.strerror}") from error
-    if size != written["bytes"]:
-        raise _damaged(path, f"has {size} bytes and {written['bytes']} were written")
-    if digest != written["sha256"]:
+    if found["bytes"] != written["bytes"]:
+        raise _damaged(path, f"has {found['bytes']} bytes and {written['bytes']} were written")
+    if found["sha256"] != written["sha256"]:
         raise _damaged(path, "is not what was written (SHA-256)")
 
 

@@ -1,13 +1,15 @@
 """Evaluate a network on a whole split."""
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from prunus.graph.export import modes_kept
+from prunus.graph.modes import modes_kept
 from prunus.train.batches import evaluation_batches
+from prunus.train.distributed import ALONE, Processes
 from prunus.train.settings import Train
 
 Result = tuple[dict[str, float], dict[str, float | None]]
@@ -21,7 +23,7 @@ class Metrics(Protocol):
         ...
 
     def compute(self) -> Result:
-        """Return the metrics, the main one first, and the main one a class."""
+        """Return the metrics, the main one first, and the main one a class; the counts of all processes together."""
         ...
 
 
@@ -37,21 +39,40 @@ class Task(Protocol):
         """Return the loss of a batch, a scalar."""
         ...
 
+    def training_loss(self, inputs: Tensor, output: Any, target: Tensor) -> Tensor:
+        """Return the loss that trains: the batch's, or one that asks more about the inputs."""
+        ...
+
     def metrics(self) -> Metrics:
         """Return an empty metric."""
         ...
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, task: Task, split: Dataset[Any], settings: Train) -> Result:
-    """Return the task's metrics of `model` in evaluation mode over all of `split`; the model's modes are kept."""
+def evaluate(
+    model: nn.Module,
+    task: Task,
+    split: Dataset[Any],
+    settings: Train,
+    processes: Processes = ALONE,
+    between: Callable[[], None] = lambda: None,
+) -> Result:
+    """Return the task's metrics of `model` in evaluation mode over all of `split`; the model's modes are kept.
+
+    Several processes count a part each, and the metric's counts are summed: all return what one process would.
+    `between` is called after each batch, equally often in every process; what it raises comes through.
+    """
     device, metrics = settings.torch_device(), task.metrics()
+    processes.settle_(model)
     with modes_kept(model):
         model.eval()
-        for inputs, target in evaluation_batches(split, settings):
-            with autocast(settings):
-                output = model(inputs.to(device))
-            metrics.update(output, target.to(device))
+        for batch in evaluation_batches(split, settings, processes):
+            if batch is not None:
+                inputs, target = batch
+                with autocast(settings):
+                    output = model(inputs.to(device))
+                metrics.update(output, target.to(device))
+            between()
     return metrics.compute()
 
 

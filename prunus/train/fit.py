@@ -1,56 +1,30 @@
 """`fit`: train a network; with a controller, one that shrinks to its budget while it learns."""
 
 import dataclasses
+import signal
 import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from prunus.budget.controller import Controller, Target, thresholds
-from prunus.errors import TrainingError
-from prunus.penalties import taylor
-from prunus.records import EpochRecord, NoteRecord, Recorder, read
+from prunus.budget.controller import Controller
+from prunus.records import EpochRecord, NoteRecord
 from prunus.surgery import Plan
-from prunus.train import checkpoint
+from prunus.train.background import Background
 from prunus.train.batches import TrainingSplit, steps_per_epoch, training_batches
-from prunus.train.evaluate import Task, autocast, evaluate
+from prunus.train.begin import begin
+from prunus.train.evaluate import evaluate
+from prunus.train.growth import activations, grown
 from prunus.train.interrupt import Interrupt, InterruptedTrainingError, interruptible
-from prunus.train.settings import Train
 from prunus.train.shrink import choose, segment_steps_left, shrink
-from prunus.train.state import State, resume, save, start
+from prunus.train.state import State, reschedule, save
+from prunus.train.step import step
+from prunus.train.training import Training
 
-IMPORTANCE_MEMORY = 0.98  # of the running mean over batches: about the last fifty
-
-
-class Splits(Protocol):
-    """Data to train and validate on."""
-
-    def train(self) -> TrainingSplit:
-        """Return the training split."""
-        ...
-
-    def validation(self) -> Dataset[Any]:
-        """Return the validation split."""
-        ...
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Training:
-    """What a training is of, and where it leaves its traces."""
-
-    name: str  # "wide", "narrow": names it in the records
-    data: Splits
-    task: Task
-    settings: Train
-    seed: int
-    folder: Path  # of the run; checkpoints go to folder/checkpoints/name
-    recorder: Recorder
-    shown: Callable[[EpochRecord], None] = lambda record: None  # called with each epoch's record
-    ticked: Callable[[str, int, int, float], None] = lambda name, step, steps, loss: None  # after each step
+__all__ = ["Fitted", "Training", "fit"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -79,60 +53,77 @@ def fit(training: Training, model: nn.Module, inputs: Tensor, controller: Contro
         BudgetError: the budget cannot be met; before anything is trained.
         TrainingError: the loss is not a number (the step is named), or the training was interrupted.
     """
-    settings, folder = training.settings, training.folder / "checkpoints" / training.name
+    settings, processes = training.settings, training.processes
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     split, validation = training.data.train(), training.data.validation()
     steps = steps_per_epoch(len(split), settings.batch_size)
     inputs = inputs.to(settings.torch_device())
-    state = _begin(training, folder, model, inputs, steps, controller)
-    with interruptible() as interrupt:
+    state = begin(training, model, inputs, steps, controller)
+    asked, training = training, _grown(training, training, state, inputs, len(split))
+    steps = steps_per_epoch(len(split), training.settings.batch_size)
+    with Background() as background, interruptible() as interrupt:
+
+        def stop_if_asked() -> None:
+            if processes.any(interrupt.number is not None):
+                raise _Stop
+
         while state.progress.epoch < settings.epochs:
-            began = time.perf_counter()
-            if controller is not None and state.progress.step == 0:
-                choose(state, controller, settings.epochs)
-            _train_epoch(state, training, split, steps, controller, interrupt)
-            pressed = int(state.pressed.sum())
-            record = _end_segment(state, training, inputs, controller, steps)
-            _end_epoch(state, training, validation, time.perf_counter() - began, pressed)
-            if record is not None:
-                training.recorder.write(record)
-            _save(state, training, folder, last=state.progress.epoch == settings.epochs)
-        if interrupt.number is not None:  # asked during the last evaluation
-            raise InterruptedTrainingError(
-                interrupt.number, f"stopped after the training ({training.name}): the same command goes on from there"
-            )
+            try:
+                if state.progress.step == 0:
+                    training = _grown(asked, training, state, inputs, len(split))
+                    steps = steps_per_epoch(len(split), training.settings.batch_size)
+                    _begin_epoch(state, training, controller)
+                if not state.progress.cut:  # else stopped while it was evaluated
+                    _train_epoch(state, training, split, steps, controller, stop_if_asked)
+                    _end_segment(state, training, inputs, controller, steps)
+                    _tell_skipped(state, training, split)
+                best = _end_epoch(state, training, validation, steps, stop_if_asked)
+            except _Stop:
+                save(state, training, background)
+                background.wait()
+                raise _interrupted(
+                    interrupt, f"in epoch {state.progress.epoch + 1}, after step {state.progress.step} of {steps}"
+                ) from None
+            epoch = state.progress.epoch
+            if best or epoch == settings.epochs or epoch % settings.checkpoint_every == 0:
+                save(state, training, background, best=best)
+        state.progress.records = training.recorder.count()
+        background.wait()
+        if processes.any(interrupt.number is not None):  # asked during the last evaluation
+            raise _interrupted(interrupt, f"after the training ({training.name})")
     return Fitted(
         model=state.evaluated, plan=state.plan, seconds=state.progress.seconds, records=state.progress.records
     )
 
 
-def _begin(
-    training: Training, folder: Path, model: nn.Module, inputs: Tensor, steps: int, controller: Controller | None
-) -> State:
-    found = checkpoint.latest(folder)
-    if found is not None:
-        state = resume(found, model, inputs, training.settings, steps)
-        if state.progress.epoch < training.settings.epochs:  # else later stages have written on
-            training.recorder.truncate(state.progress.records)
-        for note in found.notes:
-            training.recorder.write(NoteRecord(text=note))
-        return state
-    _forget(training)
-    torch.manual_seed(training.seed)
-    state = start(model, inputs, training.settings, steps, Plan())
+class _Stop(Exception):  # noqa: N818 - no error
+    """Somebody asked the training to stop, this process or another."""
+
+
+def _interrupted(interrupt: Interrupt, where: str) -> InterruptedTrainingError:
+    return InterruptedTrainingError(
+        interrupt.number or signal.SIGTERM,
+        f"stopped {where}; the checkpoint is written: the same command goes on from there",
+    )
+
+
+def _grown(asked: Training, running: Training, state: State, inputs: Tensor, num_samples: int) -> Training:
+    """Return what was asked for with the batch that the network's size now allows, where the batch may grow."""
+    if not asked.settings.grow_batch:
+        return asked
+    progress, now = state.progress, activations(state.model, inputs)
+    progress.activations = progress.activations or now
+    training = grown(asked, progress.activations / now)
+    if training.settings.batch_size != running.settings.batch_size:
+        reschedule(state, training.settings, steps_per_epoch(num_samples, training.settings.batch_size))
+    return training
+
+
+def _begin_epoch(state: State, training: Training, controller: Controller | None) -> None:
     if controller is not None:
-        state.aim(Target.of(state.groups, controller.budget))
-    state.progress.records = training.recorder.count()
-    return state
-
-
-def _forget(training: Training) -> None:
-    """Drop the records of a former attempt at this training that ended before its first checkpoint."""
-    if training.recorder.count():
-        records = read(training.recorder.path.parent)
-        own = (i for i, r in enumerate(records) if isinstance(r, EpochRecord) and r.model == training.name)
-        training.recorder.truncate(next(own, len(records)))
+        choose(state, controller, training.settings.epochs, training.processes)
+    state.progress.pressed = int(state.pressed.sum())
 
 
 def _train_epoch(
@@ -141,98 +132,82 @@ def _train_epoch(
     split: TrainingSplit,
     steps: int,
     controller: Controller | None,
-    interrupt: Interrupt,
+    stop_if_asked: Callable[[], None],
 ) -> None:
-    progress, began = state.progress, time.perf_counter()
-    state.model.train()
-    loader = training_batches(split, training.settings, training.seed, progress.epoch, progress.step)
+    """Take the steps of the running epoch that are left."""
+    progress, settings, began = state.progress, training.settings, time.perf_counter()
+    state.network.train()
+    loader = training_batches(split, settings, training.seed, progress.epoch, progress.step, training.processes)
     for inputs, target in loader:
-        left = 0 if controller is None else segment_steps_left(state, controller, training.settings, steps)
-        loss = _step(state, training, inputs, target, left)
+        left = 0 if controller is None else segment_steps_left(state, controller, settings, steps)
+        loss = step(state, training, inputs, target, left)
         progress.step += 1
         progress.loss += loss
-        training.ticked(training.name, progress.epoch * steps + progress.step, training.settings.epochs * steps, loss)
-        if interrupt.number is not None:
-            progress.seconds += time.perf_counter() - began
-            save(state, training.folder / "checkpoints" / training.name)
-            raise InterruptedTrainingError(
-                interrupt.number,
-                f"stopped in epoch {progress.epoch + 1}, after step {progress.step} of {steps}; the checkpoint is "
-                f"written: the same command goes on from there",
-            )
+        now = time.perf_counter()
+        progress.epoch_seconds, began = progress.epoch_seconds + now - began, now
+        training.ticked(training.name, progress.epoch * steps + progress.step, settings.epochs * steps, loss)
+        stop_if_asked()
 
 
-def _step(state: State, training: Training, inputs: Tensor, target: Tensor, steps_left: int) -> float:
-    device = training.settings.torch_device()
-    with autocast(training.settings):
-        output = state.model(inputs.to(device))
-    loss = training.task.loss(output, target.to(device))
-    value = loss.item()
-    if value != value or value in (float("inf"), float("-inf")):
-        progress = state.progress
-        raise TrainingError(
-            f"the loss is {value} in epoch {progress.epoch + 1}, step {progress.step + 1} ({training.name}): training "
-            f"stops; the checkpoints in {training.folder / 'checkpoints' / training.name}, of the {progress.epoch} "
-            "epochs before, are kept. A lower learning rate "
-            f"(now {state.scheduler.get_last_lr()[0]:.1e}), warmup_epochs or precision: float32 are the usual cures"
-        )
-    state.optimizer.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
-    if state.penalty is not None:
-        _observe(state)
-    state.optimizer.step()
-    state.scheduler.step()
-    if state.penalty is not None and steps_left and bool(state.pressed.any()):
-        norms = state.penalty.slices.norms()
-        state.penalty.shrink_(thresholds(norms, state.pressed, steps_left), norms)
-    if state.ema is not None:
-        state.ema.update_parameters(state.model)
-    return float(value)
+def _end_segment(state: State, training: Training, inputs: Tensor, controller: Controller | None, steps: int) -> None:
+    """Shrink where a segment ends with the epoch, and after each epoch where there are penalties."""
+    state.progress.cut = True
+    if state.shape is not None:
+        state.shape.after_epoch_(state.progress.learning_rate, state.optimizer)
+    ended = (
+        controller is not None
+        and bool(state.pressed.any())
+        and segment_steps_left(state, controller, training.settings, steps) == 0
+    )
+    if not ended and state.shape is None:
+        return
+    training.processes.settle_(state.model)
+    record = shrink(state, inputs, training.processes)
+    if ended:
+        state.pressed.zero_()
+    if record is not None:
+        state.progress.epoch_seconds += record.seconds
+        training.recorder.write(dataclasses.replace(record, model=training.name))
 
 
-def _observe(state: State) -> None:
-    """Add the batch's Taylor importance to its running mean."""
-    assert state.penalty is not None
-    seen = taylor(state.penalty.slices).cpu()
-    fresh = not bool(state.importance.any())
-    state.importance = seen if fresh else torch.lerp(seen, state.importance, IMPORTANCE_MEMORY)
+def _tell_skipped(state: State, training: Training, split: TrainingSplit) -> None:
+    """Record which training samples could not be read, whenever there are more."""
+    said = split.unreadable()
+    if len(said) > state.progress.skipped:
+        text = f"{len(said)} of {len(split)} training samples cannot be read and are replaced by the next: "
+        training.recorder.write(NoteRecord(text=text + " ".join(said[:5]) + (" ..." if len(said) > 5 else "")))
+        state.progress.skipped = len(said)
 
 
-def _end_segment(state: State, training: Training, inputs: Tensor, controller: Controller | None, steps: int) -> Any:
-    """Shrink where a segment ends with the epoch."""
-    if controller is None or not bool(state.pressed.any()):
-        return None
-    if segment_steps_left(state, controller, training.settings, steps) > 0:
-        return None
-    return shrink(state, inputs, training.settings)
-
-
-def _end_epoch(state: State, training: Training, validation: Dataset[Any], seconds: float, pressed: int) -> None:
+def _end_epoch(
+    state: State, training: Training, validation: Dataset[Any], steps: int, stop_if_asked: Callable[[], None]
+) -> bool:
+    """Evaluate, tell, and return whether the network is the best so far."""
     progress, settings = state.progress, training.settings
     epoch = progress.epoch + 1
-    progress.seconds += seconds
     metrics: dict[str, float] = {}
     if epoch % settings.evaluate_every == 0 or epoch == settings.epochs:
-        metrics, _ = evaluate(state.evaluated, training.task, validation, settings)
+        metrics, _ = evaluate(state.evaluated, training.task, validation, settings, training.processes, stop_if_asked)
     record = EpochRecord(
         model=training.name,
         epoch=epoch,
         epochs=settings.epochs,
-        loss=progress.loss / max(1, progress.step),
+        loss=training.processes.mean(progress.loss) / max(1, progress.step),
         metrics=metrics,
-        learning_rate=float(state.optimizer.param_groups[0]["lr"]),
-        seconds=seconds,
+        learning_rate=progress.learning_rate,
+        seconds=progress.epoch_seconds,
         macs=state.groups.macs(),
         params=state.groups.params(),
         channels=int(state.groups.exact.sum()),
-        pressed=pressed,
+        pressed=progress.pressed,
     )
     training.recorder.write(record)
-    training.shown(record)
-    progress.epoch, progress.step, progress.loss = epoch, 0, 0.0
-
-
-def _save(state: State, training: Training, folder: Path, *, last: bool) -> None:
-    state.progress.records = training.recorder.count()
-    if last or state.progress.epoch % training.settings.checkpoint_every == 0:
-        save(state, folder)
+    if training.processes.first:
+        training.shown(record)
+    value = metrics.get(training.task.main_metric)
+    best = value is not None and (progress.best is None or value > progress.best)
+    progress.best = value if best else progress.best
+    progress.seconds += progress.epoch_seconds
+    progress.epoch, progress.step, progress.cut = epoch, 0, False
+    progress.loss, progress.epoch_seconds = 0.0, 0.0
+    return best

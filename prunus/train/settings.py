@@ -40,23 +40,33 @@ class Train:
     """The training regime, the same for the wide and for the shrinking network."""
 
     epochs: int = 10
-    batch_size: int = 4
+    batch_size: int = 4  # of all processes together
+    grow_batch: bool = False  # into the memory that shrinking frees, the learning rate with it
     optimizer: OptimizerSettings = OptimizerSettings()
-    schedule: Literal["poly", "cosine", "constant"] = "poly"  # of the learning rate, epoch by epoch
+    schedule: Literal["poly", "cosine", "step", "constant"] = "poly"  # of the learning rate, epoch by epoch
     power: float = 0.9  # of "poly": (1 - epoch / epochs)^power (ERFNet)
+    milestones: tuple[int, ...] = ()  # of "step": epochs done when the learning rate is multiplied by gamma
+    gamma: float = 0.1
     warmup_epochs: float = 0.0  # the learning rate rises in a straight line, step by step
     precision: Literal["float32", "bfloat16"] = "float32"  # of the forward pass, by autocast
     ema_decay: float | None = None  # of an exponential moving average of the weights; evaluated in their place
     evaluate_every: int = 1  # epochs
     checkpoint_every: int = 1  # epochs
+    keep_checkpoints: int = 2  # the last so many, and the best on the validation split
     num_workers: int = 0  # processes that load data; 0 loads in the main one
     device: str = "auto"  # "auto": CUDA where there is one
     threads: int | None = None  # of torch on the CPU; null leaves torch's default
+    timeout_s: float = 600.0  # after which processes give up on one that does not answer, and torchrun restarts all
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "evaluate_every", "checkpoint_every"):
+        for name in ("epochs", "batch_size", "evaluate_every", "checkpoint_every", "keep_checkpoints"):
             if getattr(self, name) < 1:
                 raise RecipeError(f"train.{name} is {getattr(self, name)}: it must be at least 1")
+        if (self.schedule == "step") != bool(self.milestones) or min(self.milestones, default=1) < 1:
+            raise RecipeError(
+                f"train.milestones is {list(self.milestones)} with schedule {self.schedule}: name the epochs, from 1, "
+                'after which the learning rate falls, with schedule "step" alone'
+            )
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise RecipeError(f"train.ema_decay is {self.ema_decay}: it must lie between 0 and 1")
 
@@ -73,6 +83,8 @@ class Train:
         """Return the learning rate's factor at `epoch`, from 0; fractions of an epoch only matter in warm-up."""
         if epoch < self.warmup_epochs:
             return max(epoch, 1e-3) / self.warmup_epochs
+        if self.schedule == "step":
+            return float(self.gamma ** sum(epoch >= milestone for milestone in self.milestones))
         done = math.floor(epoch) / self.epochs
         if self.schedule == "poly":
             return float((1 - done) ** self.power)

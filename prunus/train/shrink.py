@@ -8,25 +8,30 @@ from torch import Tensor
 from prunus.budget.check import difference
 from prunus.budget.controller import Controller, press
 from prunus.budget.select import relative_norms, removal, spare_layers, zero_groups
+from prunus.budget.settled import MEMORY, is_settled
 from prunus.errors import TrainingError
 from prunus.penalties import GroupLasso
 from prunus.records import ShrinkRecord
 from prunus.surgery import apply, carry_
+from prunus.train.distributed import Processes
 from prunus.train.settings import Train
-from prunus.train.state import State, averaged
+from prunus.train.state import State
 
 TOLERANCE = 1e-5  # relative, float32: what removing zeros may change
 
 
-def shrink(state: State, inputs: Tensor, settings: Train) -> ShrinkRecord | None:
+def shrink(state: State, inputs: Tensor, processes: Processes) -> ShrinkRecord | None:
     """Remove the zero groups from the network, its average and its optimizer; None where there are none.
 
+    Process 0 decides what goes; all must hold the same network afterwards.
+
     Raises:
-        TrainingError: the output changed by more than rounding. That would be an error of Prunus.
+        TrainingError: the output changed by more than rounding, which would be an error of Prunus; or the processes
+            differ (what and where is said).
     """
     began = time.perf_counter()
     before, model = state.groups, state.model
-    removed = spare_layers(before, zero_groups(model, before))
+    removed = processes.share(spare_layers(before, zero_groups(model, before)))
     plan = removal(before, removed)
     if not plan:
         return None
@@ -40,16 +45,16 @@ def shrink(state: State, inputs: Tensor, settings: Train) -> ShrinkRecord | None
         )
     carry_(plan, state.optimizer, model, small)
     if state.ema is not None:
-        average = averaged(small, settings)
-        assert average is not None
-        average.module.load_state_dict(apply(plan, state.ema.module).state_dict())
-        average.n_averaged.copy_(state.ema.n_averaged)
-        state.ema = average
+        state.ema.module = apply(plan, state.ema.module)
     state.model, state.plan = small, state.plan + plan
+    processes.require_same(f"after the cut at the end of epoch {state.progress.epoch + 1}", small, state.plan.to_json())
+    state.network = processes.wrapped(small)  # which would make them alike, tacitly
     state.groups = before.without(removed)
     state.importance = state.importance[~removed]
-    state.pressed = torch.zeros(len(state.groups), dtype=torch.bool)
-    state.penalty = GroupLasso().bind(small, state.groups)
+    state.pressed = state.pressed[~removed]
+    if state.penalty is not None:
+        state.penalty = GroupLasso().bind(small, state.groups)
+    state.regularize(inputs)
     return ShrinkRecord(
         epoch=state.progress.epoch + 1,
         removed_groups=int(removed.sum()),
@@ -62,9 +67,10 @@ def shrink(state: State, inputs: Tensor, settings: Train) -> ShrinkRecord | None
     )
 
 
-def choose(state: State, controller: Controller, epochs: int) -> None:
+def choose(state: State, controller: Controller, epochs: int, processes: Processes) -> None:
     """At the beginning of a segment, choose what is pressed to zero in it; after the last, drop the penalty."""
-    first, every, num = controller.segments(epochs)
+    _settle(state, controller, epochs, processes)
+    first, every, num = controller.segments(epochs, state.progress.settled_at)
     since = state.progress.epoch - first
     if since >= every * num:
         state.penalty = None
@@ -75,12 +81,28 @@ def choose(state: State, controller: Controller, epochs: int) -> None:
     importance = state.importance.double()
     if not bool(importance.any()):  # pressed from the first step: no gradient has been seen yet
         importance = relative_norms(state.model, state.groups)
-    state.pressed = press(state.groups, importance, state.target, progress, controller.budget.multiple_of)
+    pressed = press(state.groups, importance, state.target, progress, controller.budget.multiple_of)
+    state.pressed = processes.share(pressed)
+
+
+def _settle(state: State, controller: Controller, epochs: int, processes: Processes) -> None:
+    """Note the widths that selection would leave now, and let the pressure begin if they have settled or it is time."""
+    progress, importance = state.progress, state.importance.double()
+    if controller.settled is None or progress.settled_at is not None or state.target is None:
+        return
+    earliest, latest = controller.window(epochs)
+    settled = False
+    if bool(importance.any()):
+        removed = press(state.groups, importance, state.target, 1.0, controller.budget.multiple_of)
+        progress.widths = [*progress.widths[-MEMORY:], list(state.groups.widths(~removed).values())]
+        settled = progress.epoch >= earliest and is_settled(progress.widths, controller.settled)
+    if processes.share(settled) or progress.epoch >= latest:
+        progress.settled_at = progress.epoch
 
 
 def segment_steps_left(state: State, controller: Controller, settings: Train, steps: int) -> int:
     """Return the steps left in the running segment, the next one included; 0 outside all segments."""
-    first, every, num = controller.segments(settings.epochs)
+    first, every, num = controller.segments(settings.epochs, state.progress.settled_at)
     since = state.progress.epoch - first
     if since < 0 or since >= every * num:
         return 0

@@ -5,10 +5,12 @@ None apart into named tensors and a structure that JSON can hold; `unflatten` pu
 survive: a tuple stays a tuple, an integer key stays an integer, a float keeps its last bit.
 """
 
+import json
 import random
 from typing import Any
 
 import numpy as np
+import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -86,6 +88,17 @@ def _unflatten(tensors: dict[str, Tensor], structure: Structure) -> Tree:
         return {key: _unflatten(tensors, item) for key, item in content}
     items = [_unflatten(tensors, item) for item in content]
     return {"list": list, "tuple": tuple}[kind](items)
+
+
+def packed(tree: Tree) -> tuple[bytes, str]:
+    """Return `tree` in a form that can be sent to another process: safetensors and JSON."""
+    tensors, structure = flatten(tree)
+    return safetensors.torch.save(tensors), json.dumps(structure)
+
+
+def unpacked(content: tuple[bytes, str]) -> Tree:
+    """Return the tree that `packed` packed."""
+    return unflatten(safetensors.torch.load(content[0]), json.loads(content[1]))
 
 
 def random_state() -> Tree:

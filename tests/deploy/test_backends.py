@@ -1,4 +1,6 @@
 import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 from typing import final
 
@@ -111,3 +113,27 @@ def test_a_private_backend_is_found_by_its_dotted_path():
 def test_unknown_backends_are_refused(name, message):
     with pytest.raises(RecipeError, match=message):
         backends.find(name)
+
+
+SIGNALLED = """
+import gc, os, signal, sys
+from pathlib import Path
+from prunus.deploy import backends
+
+openvino, received = backends.find("openvino"), []
+sessions = [openvino.load(Path(sys.argv[1]), [(1, 3, 16, 32)], 1) for _ in range(2)]
+while sessions:
+    sessions.pop(0).close()
+    gc.collect()
+signal.signal(signal.SIGUSR1, lambda *arguments: received.append(arguments))
+os.kill(os.getpid(), signal.SIGUSR1)
+print(len(received))
+"""
+
+
+def test_a_process_survives_signals_after_openvino_was_closed(segmenter_file):
+    """OpenVINO's plugins leave a signal stack behind that is gone with them."""
+    done = subprocess.run(
+        [sys.executable, "-c", SIGNALLED, str(segmenter_file)], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr

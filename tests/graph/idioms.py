@@ -9,12 +9,12 @@ import prunus
 from prunus.graph import ChannelGroups
 
 
-def check(model: nn.Module, *inputs: Tensor, exact: int | None = None) -> ChannelGroups:
+def check(model: nn.Module, *inputs: Tensor, exact: int | None = None, whole_heads: bool = False) -> ChannelGroups:
     """Randomise `model`, hold it against the law, and return its groups."""
     model = nets.randomised(model, seed=3).double().eval()
     inputs = tuple(x.double() if x.is_floating_point() else x for x in inputs)
-    groups = prunus.trace(model, inputs)
-    record = prunus.check_removal(model, inputs, seed=1)
+    groups = prunus.trace(model, inputs, whole_heads=whole_heads)
+    record = prunus.check_removal(model, inputs, seed=1, whole_heads=whole_heads)
     assert record.max_rel_diff <= 1e-9
     if exact is not None:
         assert int(groups.exact.sum()) == exact, set(groups.reasons.values())
@@ -56,6 +56,26 @@ class FusedAttention(nn.Module):
         else:
             y = F.scaled_dot_product_attention(q, k, v)
         return self.proj(y.transpose(1, 2).reshape(batch, length, self.inner))
+
+
+class WindowAttention(nn.Module):
+    """Attention inside windows of two tokens, with a bias for each head and distance (as Swin has it)."""
+
+    def __init__(self, size: int, heads: int, head_dim: int) -> None:
+        super().__init__()
+        self.num_heads, self.head_dim, self.scale = heads, head_dim, head_dim**-0.5
+        self.q, self.kv = nn.Linear(size, heads * head_dim), nn.Linear(size, 2 * heads * head_dim)
+        self.table = nn.Parameter(torch.zeros(3, heads))
+        self.register_buffer("distance", torch.tensor([[1, 2], [0, 1]]))
+        self.proj = nn.Linear(heads * head_dim, size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        windows = x.unflatten(1, (-1, 2)).flatten(0, 1)
+        q = self.q(windows).view(-1, 2, self.num_heads, self.head_dim).transpose(1, 2)
+        kv = self.kv(windows).view(-1, 2, 2, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
+        bias = self.table[self.distance.view(-1)].view(2, 2, -1).permute(2, 0, 1)
+        y = ((q * self.scale) @ kv[0].transpose(-2, -1) + bias.unsqueeze(0)).softmax(-1) @ kv[1]
+        return self.proj(y.transpose(1, 2).flatten(2)).unflatten(0, (x.shape[0], -1)).flatten(1, 2)
 
 
 class RigidAttention(nn.Module):

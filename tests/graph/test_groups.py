@@ -1,5 +1,7 @@
 """What trace says of a group: where it lies, whether it may go, and why not."""
 
+import inspect
+
 import nets
 import pytest
 import torch
@@ -140,19 +142,45 @@ class Decides(nn.Module):
         return x if x.sum() > 0 else -x
 
 
+LINE = inspect.getsourcelines(Decides.forward)[1] + 1
+
+
+@pytest.fixture
+def process_group():
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
 @pytest.mark.parametrize(
     ("build", "inputs", "message"),
     [
-        (lambda: nn.Linear(4, 2), torch.zeros(2, 5), r"Linear cannot be exported on inputs \(\(2, 5\)"),
+        (
+            lambda: nn.Linear(4, 2),
+            torch.zeros(2, 5),
+            r"Linear cannot be exported on inputs \(\(2, 5\) torch.float32\).*got \[2, 5\] X \[4, 2\]",
+        ),
+        (lambda: nn.Linear(4, 2), (torch.zeros(2, 4), 1), r"inputs \(\(2, 4\) torch.float32, int\).*too many"),
         (lambda: nn.Linear(4, 2, device="meta"), torch.zeros(2, 4), "weight is on the meta device"),
-        (Decides, torch.zeros(2, 4), "decides by the values of a tensor"),
+        (
+            lambda: nn.Sequential(nn.Linear(4, 4), Decides()),
+            torch.zeros(2, 4),
+            rf'decides by the values of a tensor at File ".*test_groups.py", line {LINE}.*Trace the submodule',
+        ),
         (lambda: nn.DataParallel(nn.Linear(4, 2)), torch.zeros(2, 4), "wrapped in DataParallel"),
         (lambda: torch.compile(nn.Linear(4, 2)), torch.zeros(2, 4), "compiled"),
     ],
 )
-def test_what_cannot_be_read_is_said(build, inputs, message):
+def test_what_cannot_be_read_is_said(build, inputs, message, capfd):
     with pytest.raises(TraceError, match=message):
         prunus.trace(build(), inputs)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_distributed_network_is_unwrapped_by_hand(process_group):
+    wrapped = nn.parallel.DistributedDataParallel(nn.Linear(4, 2))
+    with pytest.raises(TraceError, match=r"wrapped in DistributedDataParallel.*`model.module`"):
+        prunus.trace(wrapped, torch.zeros(2, 4))
 
 
 def test_groups_without_some_are_those_of_a_fresh_trace() -> None:

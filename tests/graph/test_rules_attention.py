@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from idioms import FusedAttention, RigidAttention, SelfAttention, Wrapped, check, reasons, tokens
+from idioms import FusedAttention, RigidAttention, SelfAttention, WindowAttention, Wrapped, check, reasons, tokens
 from torch import nn
 
 import prunus
@@ -15,6 +15,33 @@ def test_head_sizes_are_cut_evenly_and_their_attributes_follow(scaled, exact, ap
     groups = check(model, tokens(), exact=exact)
     assert int((groups.removable & ~groups.exact).sum()) == approximate
     assert {(one.path, one.name) for one in groups.attributes} == {("inside", "head_dim"), ("inside", "inner")}
+
+
+@pytest.mark.parametrize("scaled", [True, False])
+def test_whole_heads_go_and_their_number_follows(scaled):
+    groups = check(Wrapped(FusedAttention(12, 3, 4, scaled=scaled), 12), tokens(), exact=12 + 3 + 12, whole_heads=True)
+    assert {(one.path, one.name) for one in groups.attributes} == {("inside", "num_heads"), ("inside", "inner")}
+    assert bool(groups.exact[groups.attributes[0].groups].all())
+
+
+@pytest.mark.parametrize(("whole_heads", "name", "exact"), [(True, "num_heads", 3), (False, "head_dim", 4)])
+def test_windows_with_a_relative_bias_lose_heads_or_their_sizes(whole_heads, name, exact):
+    model = Wrapped(WindowAttention(12, 3, 4), 12)
+    groups = check(model, torch.randn(2, 6, 12), exact=12 + exact + 12, whole_heads=whole_heads)
+    assert {one.name for one in groups.attributes} == {name}
+
+
+def test_heads_then_sizes_on_what_is_left():
+    model = Wrapped(FusedAttention(12, 3, 4, scaled=True), 12).eval()
+    for whole_heads in (True, False):
+        groups = prunus.trace(model, tokens(), whole_heads=whole_heads)
+        one = next(one for one in groups.attributes if one.name in ("num_heads", "head_dim"))
+        chosen = torch.zeros(len(groups), dtype=torch.bool)
+        chosen[one.groups[:1]] = True
+        model = prunus.apply(removal(groups, chosen), model)
+    assert (model.inside.num_heads, model.inside.head_dim) == (2, 3)
+    assert model.inside.qkv.out_features == 3 * 2 * 3
+    assert model(tokens()).shape == (2, 5, 2)
 
 
 def test_a_default_scale_makes_queries_and_keys_approximate():

@@ -75,3 +75,9 @@ def test_recurrent_layers_are_refused_with_a_reason():
     assert "a recurrent layer keeps its sizes" in reasons(check(Recurrent(), tokens(), exact=0)) or "torch's LSTM" in (
         reasons(prunus.trace(Recurrent(), tokens()))
     )
+
+
+def test_cutting_in_training_leaves_the_power_iteration_alone():
+    model = nn.Sequential(conv(3, 8), spectral_norm(conv(8, 6)), nn.ReLU(), conv(6, 2)).train()
+    record = prunus.check_removal(model, images())
+    assert record.removed == 7 and record.max_rel_diff <= 1e-5

@@ -49,8 +49,12 @@ def rows_written(x):
         (halves, 8, 4, 4),
         (lambda x: x.roll(2, 3), 8, 8, 8),
         (lambda x: x.view(x.shape[0], x.shape[1], -1).view(x.shape), 8, 8, 8),
+        (lambda x: x + torch.zeros(x.shape[1], 1, 1), 8, 8, 8),
+        (lambda x: x * x.new_ones(x.shape), 8, 8, 8),
+        (lambda x: x + torch.ones(8, 1, 1), 8, 8, 0),
+        (lambda x: F.normalize(x, dim=1), 8, 8, 8),
     ],
-    ids=["focus", "pixel_unshuffle", "pixel_shuffle", "halves", "roll", "view"],
+    ids=["focus", "pixel_unshuffle", "pixel_shuffle", "halves", "roll", "view", "zeros", "ones", "fixed", "normalize"],
 )
 def test_code_that_follows_the_width(function, outer, inner, exact):
     check(Call(function, conv(3, outer), conv(inner, 2)), images(), exact=exact)

@@ -14,7 +14,9 @@ from torch import nn
 import prunus
 from prunus.budget.check import difference, zero_
 from prunus.errors import EditError
-from prunus.surgery import fuse, linearize
+from prunus.models.decn import SkippedPair
+from prunus.models.small import ResidualBlock
+from prunus.surgery import bypass, fuse, linearize
 from prunus.surgery.edit import edit_types
 
 
@@ -54,6 +56,20 @@ def linearisation(name):
     model, inputs = case.model(), case.inputs()
     expanded = prunus.apply(prunus.expand(model, "*", 2, nonlinear=True), model)
     return expanded, inputs, linearize(expanded)
+
+
+def bypassed(name):
+    """Residual layers without living units: one silent, one that is left with its bias."""
+    torch.manual_seed(0)
+    block = {"pair": SkippedPair(4), "block": ResidualBlock(4, 4, 1)}[name]
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), SkippedPair(4), block, nn.Conv2d(4, 2, 1)).double()
+    with torch.no_grad():
+        for parameter in (*model[1].parameters(), *next(block.children()).parameters()):
+            parameter.copy_(torch.randn_like(parameter) if parameter.dim() == 1 else 0 * parameter)
+        for parameter in model[1].parameters():
+            parameter.zero_()
+    inputs = torch.randn(2, 3, 9, 9, dtype=torch.float64)
+    return model, (inputs,), bypass(model, inputs)
 
 
 def example(function, name, *arguments, **settings):
@@ -101,6 +117,7 @@ EXAMPLES = {
     "Contract": [
         example(contraction, name) for name in ("plain", "depthwise", "transposed", "conv3d", "dilated", "flatten")
     ],
+    "Bypass": [functools.partial(bypassed, name) for name in ("pair", "block")],
     "Linearize": [example(linearisation, "plain")],
     "RemoveChannels": [
         functools.partial(removal, name)

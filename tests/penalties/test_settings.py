@@ -25,7 +25,7 @@ def traced(name="plain"):
 def test_auto_takes_the_stated_share_off_a_typical_unit_in_an_epoch(kind, when):
     model, groups = traced()
     settings = kind(strength="auto", share=0.05, when=when)
-    penalty = settings.bind(model, groups, step_size=0.1, steps_per_epoch=20)
+    penalty = settings.calibrated(model, groups, step_size=0.1, steps_per_epoch=20).bind(model, groups)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
 
     def norms():
@@ -46,7 +46,7 @@ def test_auto_must_know_how_far_an_epoch_goes(kind):
     model, groups = traced()
     with pytest.raises(RecipeError, match="steps_per_epoch"):
         kind(strength="auto").bind(model, groups)
-    kind(strength="auto", when="epoch").bind(model, groups, step_size=0.1)  # one step an epoch: enough
+    assert kind(strength=0.5).calibrated(model, groups, step_size=0.1, steps_per_epoch=1) == kind(strength=0.5)
 
 
 @pytest.mark.parametrize("kind", SHRINKING.values(), ids=SHRINKING)

@@ -82,7 +82,7 @@ def assert_stopped_well(folder, model, errors):
 def test_the_same_command_on_a_finished_run_trains_nothing(tmp_path, done, monkeypatch, capsys):
     shutil.copytree(done.here, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("prunus.train.fit._step", lambda *ignored: pytest.fail("a step was taken"))
+    monkeypatch.setattr("prunus.train.fit.step", lambda *ignored: pytest.fail("a step was taken"))
     assert cli.main(["run", "tiny.yaml"]) == 0
     assert facts(tmp_path / "runs" / "tiny") == facts(done.folder)
 

@@ -84,6 +84,12 @@ def test_the_budget_is_met_or_missed(make, tmp_path, budget, limit, met):
     assert check.text.startswith("met" if met else "missed")
 
 
+def test_a_budget_of_a_stage_alone_is_named(make):
+    recipe = {"shrink": None, "then": [{"name": "shrunk", "shrink": {"budget": {"macs": 0.6}}}, {"name": "last"}]}
+    check = headline.checks(gather([make.run_record(recipe=recipe)]))[0]
+    assert (check.passed, check.text) == (None, "only the stage shrunk had one")
+
+
 def test_a_budget_is_found_wherever_the_recipe_has_it(make):
     recipe = {"train": {"epochs": 3, "shrink": {"budget": {"params": 700_000}}}}
     assert goals(gather([make.run_record(recipe=recipe), make.evaluation_record("narrow")]))[0].met is True

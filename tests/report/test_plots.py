@@ -33,6 +33,22 @@ def test_what_is_not_finite_leaves_a_gap(make):
     json.dumps(figure, allow_nan=False)
 
 
+def test_the_narrow_line_goes_through_all_stages_and_leaves_others_out(make):
+    names = ("wide", "narrow", "shrunk", "encoder", "scratch-sgd")
+    epochs = {name: [make.epoch_record(name, epoch) for epoch in range(1, make.EPOCHS + 1)] for name in names}
+    wide, narrow = plots.by_epoch(epochs, "macs")["data"]
+    assert wide["x"] == list(range(1, make.EPOCHS + 1))
+    assert narrow["x"] == list(range(1, 2 * make.EPOCHS + 1))
+    assert narrow["y"] == [record.macs for name in ("narrow", "shrunk") for record in epochs[name]]
+
+
+def test_cuts_of_two_trainings_after_the_same_epoch_are_both_kept(make, tmp_path):
+    found = make.complete_run(tmp_path)
+    cuts = [record for record in found if isinstance(record, records.ShrinkRecord)]
+    later = [dataclasses.replace(record, model="shrunk") for record in cuts]
+    assert gather([*found, *later, later[0]]).shrinks == (*cuts, *later)
+
+
 def test_the_budget_is_drawn_over_all_epochs_planned(make, tmp_path):
     found = figures(gather(make.complete_run(tmp_path)))
     lines = {trace["meta"]["role"]: trace for trace in found["macs"]["data"]}

@@ -50,7 +50,7 @@ def test_a_student_takes_after_its_teacher_and_leaves_it_alone():
     losses = []
     for _ in range(60):
         inputs, target = torch.randn(32, 4), torch.randint(0, 3, (32,))
-        loss = task.taught_loss(inputs, student(inputs), target)
+        loss = task.training_loss(inputs, student(inputs), target)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -66,7 +66,7 @@ def test_the_weight_mixes_both_losses():
     output = torch.randn(5, 3)
     own, taught = task.loss(output, target), distillation_loss(output, teacher(inputs), 4.0)
     mixed = Distillation(weight=0.3).wrap(task, teacher)
-    torch.testing.assert_close(mixed.taught_loss(inputs, output, target), 0.7 * own + 0.3 * taught)
+    torch.testing.assert_close(mixed.training_loss(inputs, output, target), 0.7 * own + 0.3 * taught)
     torch.testing.assert_close(mixed.loss(output, target), own)
     assert mixed.main_metric == "top1" and mixed.predict(output).shape == (5,)
 

@@ -150,6 +150,9 @@ class Failing:
         self.seen += 1
         return self.task.loss(output, target) * (math.nan if self.seen >= self.at else 1)
 
+    def training_loss(self, inputs, output, target):
+        return self.loss(output, target)
+
     def metrics(self):
         return self.task.metrics()
 
@@ -165,6 +168,38 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_checkpoint(tmp_path):
     again = fit(training, tiny.build(), tiny.example(), tiny.SHRINK)  # the cause removed, it goes on from there
     assert [record.epoch for record in records(tmp_path, EpochRecord)] == [1, 2, 3, 4]
     assert all(parameter.isfinite().all() for parameter in again.model.parameters())
+
+
+def poisoned(training, model, at):
+    """Let the gradient of one weight be no number from step `at` on; the loss stays a number."""
+    calls = itertools.count(1)
+    model.decoder.weight.register_hook(lambda gradient: gradient * (math.nan if next(calls) >= at else 1))
+    return fit(training, model, tiny.example())
+
+
+def test_a_gradient_that_is_no_number_stops_before_it_reaches_the_weights(tmp_path):
+    training, model = tiny.training(tmp_path, name="wide"), tiny.build()
+    with pytest.raises(TrainingError, match=r"the gradient of decoder\.weight is not finite.* in epoch 2, step 2"):
+        poisoned(training, model, at=6)
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+    assert checkpoint.latest(training.checkpoints).state["progress"]["epoch"] == 1
+    fit(training, tiny.build(), tiny.example())  # the cause removed, it goes on
+    assert [record.epoch for record in records(tmp_path, EpochRecord)] == [1, 2, 3, 4]
+
+
+def test_the_best_on_the_validation_split_is_kept(tmp_path):
+    training = tiny.training(tmp_path, name="wide", epochs=6, keep_checkpoints=1)
+    fit(training, tiny.build(), tiny.example())
+    values = [record.metrics[training.task.main_metric] for record in records(tmp_path, EpochRecord)]
+    best = checkpoint.best(training.checkpoints)
+    assert best.state["progress"]["best"] == max(values)
+    assert best.state["progress"]["epoch"] == values.index(max(values)) + 1
+    assert len(list(training.checkpoints.iterdir())) == len({best.state["progress"]["epoch"], 6})
+
+
+def test_the_learning_rate_told_is_that_of_the_last_step(tmp_path):
+    fitted(tmp_path, None, name="wide", epochs=2, schedule="poly", power=1.0)
+    assert [record.learning_rate for record in records(tmp_path, EpochRecord)] == [3e-3, 1.5e-3]
 
 
 def test_another_seed_gives_another_training(tmp_path):  # the same seed: test_interrupt.py

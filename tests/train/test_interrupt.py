@@ -88,6 +88,37 @@ def test_interrupted_twice(tmp_path, undisturbed):
     assert facts(tmp_path) == undisturbed["narrow"][1]
 
 
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_a_signal_in_the_middle_of_an_evaluation_cuts_it_short(tmp_path, undisturbed, monkeypatch, epoch):
+    """Before and after a cut: the epoch's training is kept, the evaluation is repeated."""
+    tiny.training(tmp_path).recorder.write(RUN)
+    plain, batches = tiny.training(tmp_path, **SETTINGS), []
+    update = type(plain.task.metrics()).update
+
+    def signalled(self, output, target):
+        batches.append(output)
+        if len(batches) == epoch:  # the validation split is one batch
+            os.kill(os.getpid(), signal.SIGTERM)
+        update(self, output, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(plain.task.metrics()), "update", signalled)
+        with pytest.raises(InterruptedTrainingError, match=f"in epoch {epoch}, after step {STEPS} of {STEPS}"):
+            fit(plain, tiny.build(), tiny.example(), tiny.SHRINK)
+    assert len(batches) == epoch
+    again = fit(tiny.training(tmp_path, **SETTINGS), tiny.build(), tiny.example(), tiny.SHRINK)
+    assert_same(again, undisturbed["narrow"][0])
+    assert facts(tmp_path) == undisturbed["narrow"][1]
+
+
+def test_the_seconds_of_an_epoch_are_those_before_the_stop_too(tmp_path):
+    interrupted(tmp_path, 3, None, name="wide", epochs=1)
+    before = checkpoint.latest(tmp_path / "checkpoints" / "wide").state["progress"]["epoch_seconds"]
+    fitted = fit(tiny.training(tmp_path, name="wide", epochs=1), tiny.build(), tiny.example())
+    (record,) = [record for record in read(tmp_path) if isinstance(record, EpochRecord)]
+    assert 0 < before < record.seconds == fitted.seconds
+
+
 def test_a_signal_during_the_last_evaluation_is_not_lost(tmp_path, undisturbed):
     tiny.training(tmp_path).recorder.write(RUN)
 

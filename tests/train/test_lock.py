@@ -53,14 +53,16 @@ def test_one_process_does_not_enter_twice_and_the_refusal_does_not_free_it(tmp_p
 
 def test_two_folders_are_two_locks(tmp_path):
     with lock(tmp_path / "a"), lock(tmp_path / "b"):
-        pass
+        holders = [(tmp_path / name / ".lock").read_text() for name in "ab"]
+    assert holders == [f"{os.getpid()}\n"] * 2
 
 
 def test_an_error_inside_frees_the_lock(tmp_path):
     with pytest.raises(ZeroDivisionError), lock(tmp_path):
         1 / 0  # noqa: B018
     with lock(tmp_path):
-        pass
+        entered = True
+    assert entered
 
 
 def test_a_folder_that_cannot_be_made(tmp_path):

@@ -1,8 +1,9 @@
 """OpenVINO on the CPU."""
 
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import numpy as np
 
@@ -17,6 +18,18 @@ from prunus.deploy.backends.interface import (
 )
 
 _REMEDY = "Export the network again, and give inputs of the shapes and types it was exported for"
+
+
+@functools.cache
+def _core() -> Any:
+    """Return the process's one Core.
+
+    Its CPU plugin gives the thread an alternate signal stack. Where several plugins come and go, the thread is left
+    with a stack that has gone too (OpenVINO 2026.4), and the next signal, a child's end or Ctrl-C, kills the process.
+    """
+    import openvino
+
+    return openvino.Core()
 
 
 @final
@@ -41,8 +54,7 @@ class OpenVINOSession(Session):
             "ENABLE_CPU_PINNING": "NO",
         }
         with refusals(f"loading {path} in OpenVINO", _REMEDY):
-            core = openvino.Core()
-            model = core.read_model(str(path))
+            model = _core().read_model(str(path))
             _check_number(len(model.inputs), len(shapes))
             fixed = {index: openvino.PartialShape(list(shape)) for index, shape in enumerate(shapes)}
             for port, shape in zip(model.inputs, fixed.values(), strict=True):
@@ -50,7 +62,7 @@ class OpenVINOSession(Session):
                 if not port.partial_shape.compatible(shape):
                     raise ValueError(f"{port.get_any_name()} is {port.partial_shape}, but {shape} is given")
             model.reshape(fixed)
-            self._compiled = core.compile_model(model, "CPU", settings)
+            self._compiled = _core().compile_model(model, "CPU", settings)
             self._request = self._compiled.create_infer_request()
 
     def run(self, inputs: Sequence[np.ndarray]) -> dict[str, np.ndarray]:

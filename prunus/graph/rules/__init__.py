@@ -11,7 +11,19 @@ without a rule refuses every channel that reaches it.
         return rows
 """
 
-from prunus.graph.rules import attention, contraction, create, elementwise, movement, normalisation, reduction
+from prunus.graph.rules import (
+    attention,
+    contraction,
+    create,
+    einsum,
+    elementwise,
+    movement,
+    normalisation,
+    parts,
+    reduction,
+    sampling,
+    views,
+)
 from prunus.graph.rules.create import folded
 from prunus.graph.rules.table import Rule, find, rule
 
@@ -20,11 +32,15 @@ __all__ = [
     "attention",
     "contraction",
     "create",
+    "einsum",
     "elementwise",
     "find",
     "folded",
     "movement",
     "normalisation",
+    "parts",
     "reduction",
     "rule",
+    "sampling",
+    "views",
 ]

@@ -167,11 +167,13 @@ def product(call: Call, first: Label, second: Label) -> Label:
     call.produce(left)
     call.produce(b.axes.get(m))
     call.contract(left, right)
+    if len(first.shape) > 2 and len(second.shape) > 2:
+        call.attend(a.axes.get(n), left, right, b.axes.get(m))
     shape = (*np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), a.shape[n], b.shape[m])
     axes = {}
     for dim in range(len(shape) - 2):
         pair = [_at(label, dim - len(shape)) for label in (a, b)]
-        sized = [axis for axis, size in pair if size > 1]
+        sized = [axis for axis, size in pair if size > 1 or axis is not None]
         if len(sized) == 2:
             call.join(*sized)
         present = [axis for axis in sized if axis is not None]

@@ -33,13 +33,17 @@ def elementwise(call: Call) -> Any:
 
 def _joined(call: Call, operands: list[Label], dim: int, size: int) -> Axis | None:
     """Unite the operands' axes at `dim` (counted from the end)."""
-    sized = [x for x in operands if -dim <= len(x.shape) and x.shape[dim] == size and size > 1]
+    sized = [x for x in operands if -dim <= len(x.shape) and x.shape[dim] == size]
     present = [x.axes[len(x.shape) + dim] for x in sized if len(x.shape) + dim in x.axes]
+    if size == 1:  # others may be spread over the one channel
+        sized = [x for x in sized if len(x.shape) + dim in x.axes]
     if not present:
         return None
     for other in sized:
         axis = other.axes.get(len(other.shape) + dim)
-        if axis is not present[0]:
+        if axis is None and other.uniform(dim):  # made as wide as the channels
+            call.written(present[0], settled=False)
+        elif axis is not present[0]:
             call.join(present[0], axis)
     return Axis(present[0].ids, _sources(call, operands, dim, size))
 
@@ -62,7 +66,7 @@ def _nonzero(label: Label, dim: int, size: int) -> Tensor:
     """Return where an operand is not known to be zero, shape [size] or []."""
     axis = label.axes.get(len(label.shape) + dim) if -dim <= len(label.shape) else None
     if axis is None or axis.ids.numel() != size:
-        return torch.tensor(True)
+        return torch.tensor(label.data is None or bool(label.data.any()))
     return axis.source != 0
 
 

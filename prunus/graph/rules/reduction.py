@@ -6,11 +6,14 @@ from prunus.graph.call import Call
 from prunus.graph.labels import Axis, Label
 from prunus.graph.rules.table import rule
 
+NORMS = ("aten::norm", "aten::linalg_vector_norm")
+
 
 @rule("sum", "mean", "amax", "amin", "max", "min", "var", "std", "var_mean", "std_mean", "prod", "all", "any")
 @rule("norm", "linalg_vector_norm", "logsumexp", "nanmean")
 def reduce(call: Call) -> Any:
-    """Along positions each channel is reduced by itself; a sum over channels does not see zeros, the others do."""
+    """Along positions each channel is reduced by itself; sums and norms over channels do not see zeros,
+    the others do."""
     value: Label = call.args[0]
     rank = len(value.shape)
     dims, keep = _dims(call, rank)
@@ -27,14 +30,14 @@ def reduce(call: Call) -> Any:
 
 
 def _reduced(call: Call, axis: Axis) -> None:
-    if call.name == "aten::sum":
+    if call.name == "aten::sum" or (call.name in NORMS and call.arg(1, "ord", 2) in (None, "fro", 1, 2)):
         call.blame(axis.ids, axis.source)
     else:
         call.approximate(axis, f"{call.name} over the channels")
 
 
 def _dims(call: Call, rank: int) -> tuple[set[int], bool]:
-    position = 2 if call.name in ("aten::norm", "aten::linalg_vector_norm") else 1
+    position = 2 if call.name in NORMS else 1
     dims = call.arg(position, "dim")
     keep = call.arg(position + 1, "keepdim", False)
     if call.name in ("aten::var", "aten::std", "aten::var_mean", "aten::std_mean"):

@@ -1,0 +1,209 @@
+"""Tar shards in webdataset's form: for sets that no longer fit a disk, or that many machines read at once."""
+
+import dataclasses
+import functools
+import io
+import json
+import os
+import shlex
+import subprocess
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, ClassVar, final
+
+import numpy as np
+import torch
+
+from prunus.compat import torchvision
+from prunus.data.classification import CROP_AND_FLIP, ClassificationData, ClassificationSplit, CropAndFlip
+from prunus.data.dataset import check_size
+from prunus.data.files import check_layout, read_image
+from prunus.data.interface import OnError, SplitName
+from prunus.data.labelled import stretched
+from prunus.errors import DataError, RecipeError
+
+LAYOUT = """\
+  train-000000.tar ...          of pairs 000017.jpg (or .jpeg .png .webp) and 000017.cls, the number of its class
+  val-000000.tar ...            or as `validation_prefix` and `test_prefix` say
+  classes.json                  a list of the classes' names
+  train-000000.json ...         their indices; made at the first use where the shards lie here"""
+IMAGES = (".jpg", ".jpeg", ".png", ".webp")
+
+
+def write_index(shard: Path) -> Path:
+    """Write the index of a shard beside it, where each image lies and its class, and return its path.
+
+    Raises:
+        DataError: a file that is no tar, or an image without a class (it is named).
+    """
+    places, labels = dict[str, tuple[int, int]](), dict[str, int]()
+    try:
+        with tarfile.open(shard, "r:") as archive:
+            for member in archive:
+                ending = PurePosixPath(member.name).suffix
+                key = member.name.removesuffix(ending)
+                if ending.lower() in IMAGES:
+                    places[key] = (member.offset_data, member.size)
+                elif ending == ".cls" and (file := archive.extractfile(member)) is not None:
+                    labels[key] = int(file.read())
+    except (tarfile.TarError, OSError, ValueError) as error:
+        raise DataError(f"{shard} cannot be read as a shard ({error}): fetch it again") from error
+    if missing := places.keys() - labels.keys():
+        raise DataError(f"{shard}: {min(missing)} has no class: expected {min(missing)}.cls beside the image")
+    offsets, sizes = zip(*places.values(), strict=True) if places else ((), ())
+    columns = {"keys": list(places), "offsets": offsets, "sizes": sizes, "labels": [labels[key] for key in places]}
+    path = shard.with_suffix(".json")
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside.write_text(json.dumps(columns), encoding="utf-8")
+    aside.replace(path)
+    return path
+
+
+class ShardSource:
+    """Images from shards by their indices; a shard that is not there is fetched when a sample of it is asked for.
+
+    Args:
+        root: the folder of shards and indices.
+        prefix: of the shards' names.
+        size: (height, width) to stretch to; None leaves images as they are.
+        fetch: a command with {name} and {path} that brings a shard; None where all are there.
+        keep: shards that stay; of those that were fetched the oldest go first.
+        shuffle: shards that are mixed with each other.
+
+    Raises:
+        DataError: no shards; when reading, a shard that cannot be fetched, an image that is cut short or none.
+    """
+
+    def __init__(
+        self, root: Path, prefix: str, *, size: tuple[int, int] | None, fetch: str | None, keep: int, shuffle: int
+    ) -> None:
+        self.root, self.size, self.fetch, self.keep, self.shuffle = root, size, fetch, keep, shuffle
+        names = {path.stem for pattern in (".tar", ".json") for path in root.glob(f"{prefix}-*{pattern}")}
+        if not names:
+            raise DataError(f"{root} holds no shard {prefix}-*.tar and no index. Expected there:\n{LAYOUT}")
+        self.shards = sorted(names)
+        columns = [self._index(name) for name in self.shards]
+        self.counts = torch.tensor([len(column["labels"]) for column in columns])
+        self.starts = self.counts.cumsum(0) - self.counts
+        self._offsets, self._sizes, self._labels = (
+            np.concatenate([np.asarray(column[name], np.int64) for column in columns])
+            for name in ("offsets", "sizes", "labels")
+        )
+
+    @property
+    def labels(self) -> Sequence[int]:
+        """The class of each sample."""
+        return self._labels  # type: ignore[return-value]  # an array is all that a sequence is here
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        shard = self.shards[int(torch.searchsorted(self.starts, index, right=True)) - 1]
+        with self._opened(shard) as file:
+            file.seek(int(self._offsets[index]))
+            content = file.read(int(self._sizes[index]))
+        pixels = read_image(io.BytesIO(content), name=f"{shard}.tar, sample {index}")
+        return stretched(torchvision.tv_tensors.Image(torch.from_numpy(pixels).movedim(-1, 0)), self.size)
+
+    def order(self, generator: torch.Generator) -> torch.Tensor:
+        """Return all indices: the shards permuted, then the samples of every `shuffle` neighbours: int64 [N]."""
+        parts = []
+        for group in torch.split(torch.randperm(len(self.shards), generator=generator), self.shuffle):
+            spans = [torch.arange(int(self.starts[i]), int(self.starts[i] + self.counts[i])) for i in group]
+            inside = torch.cat(spans)
+            parts.append(inside[torch.randperm(len(inside), generator=generator)])
+        return torch.cat(parts)
+
+    def _index(self, name: str) -> dict[str, Any]:
+        path = self.root / f"{name}.json"
+        if not path.exists():
+            self._opened(name).close()
+            write_index(self.root / f"{name}.tar")
+        try:
+            columns: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path} is no index ({error}): remove it, it is made anew") from error
+        return columns
+
+    def _opened(self, name: str) -> io.BufferedReader:
+        path = self.root / f"{name}.tar"
+        try:
+            return path.open("rb")
+        except FileNotFoundError as error:
+            if self.fetch is None:
+                raise DataError(f"{path} does not exist, and data.fetch does not say how to get it") from error
+        aside = path.with_name(f".{path.name}.{os.getpid()}")
+        command = [part.format(name=path.name, path=aside) for part in shlex.split(self.fetch)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode or not aside.exists():
+            raise DataError(f"{path.name} cannot be fetched by {shlex.join(command)}: {done.stderr.strip()[-300:]}")
+        file = aside.open("rb")  # open, it can be read even if another process removes it
+        aside.replace(path)
+        self._make_room()
+        return file
+
+    def _make_room(self) -> None:
+        shards = sorted(self.root.glob("*.tar"), key=lambda path: path.stat().st_mtime_ns)
+        for path in shards[: -self.keep]:
+            path.unlink(missing_ok=True)
+
+
+class ShardedSplit(ClassificationSplit):
+    """A split whose epochs go from shard to shard."""
+
+    source: ShardSource
+
+    def order(self, generator: torch.Generator) -> torch.Tensor:
+        """Return the indices of an epoch, in the order of the shards."""
+        return self.source.order(generator)
+
+
+@final
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ShardsData(ClassificationData):
+    """Labelled images in tar shards (webdataset's form: Aizman, Maltby & Breuel 2019), read by an index.
+
+    Any sample can be read at any time, so that an epoch can be taken up in its middle; but its order goes from shard
+    to shard, `shuffle` of them mixed, so that a process needs few of them at a time. With `fetch` shards come from
+    elsewhere when they are needed, and the oldest beyond `keep` go: nothing else in `root` may end in .tar then.
+
+    Raises:
+        RecipeError: a size that no image has, fewer shards kept than mixed.
+        DataError: on the first use, a folder or file that is not as expected (each is named).
+    """
+
+    split_class: ClassVar[type[ClassificationSplit]] = ShardedSplit
+
+    root: Path
+    size: tuple[int, int] = (224, 224)  # (height, width)
+    augmentation: CropAndFlip = CROP_AND_FLIP
+    grey: bool = False
+    seed: int = 0  # of the augmentation
+    cache: bool = False  # keep decoded images in memory
+    on_error: OnError = "raise"  # at a training image that cannot be read; "skip" takes the next one
+    max_skipped: float = 0.01  # share of the training images that may be skipped
+    validation_prefix: str = "val"  # of the shards' names
+    test_prefix: str = "val"
+    shuffle: int = 16  # shards that are mixed with each other
+    fetch: str | None = None  # a command with {name} and {path} that brings a shard; null: all are there
+    keep: int = 64  # shards that stay, where they are fetched
+
+    def __post_init__(self) -> None:
+        check_size(self.size)
+        if not 1 <= self.shuffle <= self.keep:
+            raise RecipeError(f"data: shuffle {self.shuffle}, keep {self.keep}: 1 <= shuffle <= keep")
+
+    @functools.cached_property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes."""
+        check_layout(Path(self.root), LAYOUT, "classes.json")
+        path = Path(self.root) / "classes.json"
+        try:
+            return tuple(str(name) for name in json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise DataError(f"{path} must be a list of the classes' names: {error}") from error
+
+    def source(self, split: SplitName) -> ShardSource:
+        """Return the images of the split's shards."""
+        prefix = {"train": "train", "validation": self.validation_prefix, "test": self.test_prefix}[split]
+        size = None if self.cropped else self.size
+        return ShardSource(Path(self.root), prefix, size=size, fetch=self.fetch, keep=self.keep, shuffle=self.shuffle)

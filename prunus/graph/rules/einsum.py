@@ -1,0 +1,64 @@
+"""Einstein sums."""
+
+import torch
+
+from prunus.graph.call import Call
+from prunus.graph.labels import Axis, Label
+from prunus.graph.rules.table import rule, unknown
+
+
+@rule("einsum")
+def einsum(call: Call) -> Label:
+    """A sum of products over named dimensions: those that the output does not name are contracted.
+
+    A product is zero where one of its factors is.
+    """
+    operands: list[Label] = call.args[1]
+    terms, output = _names(call.args[0], [len(label.shape) for label in operands])
+    if any(len(set(term)) < len(term) for term in terms):  # a diagonal
+        refused: Label = unknown(call)
+        return refused
+    axes: dict[str, Axis | None] = {}
+    for name in dict.fromkeys("".join(terms)):
+        at = [(label, term.index(name)) for label, term in zip(operands, terms, strict=True) if name in term]
+        at = [(label, dim) for label, dim in at if label.shape[dim] > 1 or dim in label.axes]
+        axes[name] = _product(call, [label.axes.get(dim) for label, dim in at], contracted=name not in output)
+    if len(operands) > 1 and all(len(label.shape) > 2 for label in operands):
+        shared = set(terms[0]).intersection(*terms[1:])
+        call.attend(*(axis for name, axis in axes.items() if name not in shared or name not in output))
+    sizes = {n: s for label, term in zip(operands, terms, strict=True) for n, s in zip(term, label.shape, strict=True)}
+    call.cost(*(axes[name] or size for name, size in sizes.items()))
+    found = {dim: axes[name] for dim, name in enumerate(output)}
+    return Label(call.shapes[0], {dim: axis for dim, axis in found.items() if axis is not None})
+
+
+def _product(call: Call, factors: list[Axis | None], *, contracted: bool) -> Axis | None:
+    """Join the axes of one name; what is contracted is read by all factors but the first."""
+    for other in factors[1:]:
+        call.join(factors[0], other)
+    present = [axis for axis in factors if axis is not None]
+    if not present:
+        return None
+    result = Axis(present[0].ids, torch.stack([axis.source for axis in present]).amin(0))
+    for axis in present:
+        if contracted and axis is not factors[0]:
+            call.consume(axis)
+        else:
+            call.produce(axis)
+    if contracted:
+        call.findings.contracted.append(result.ids)
+        call.blame(result.ids, result.source)
+    return result
+
+
+def _names(equation: str, ranks: list[int]) -> tuple[list[str], str]:
+    """Return a letter for each dimension of the operands and of the output; Greek ones stand for "..."."""
+    left, arrow, output = equation.replace(" ", "").partition("->")
+    terms = left.split(",")
+    hidden = [rank - len(term.replace("...", "")) for term, rank in zip(terms, ranks, strict=True)]
+    most = "".join(chr(0x3B1 + i) for i in range(max(hidden)))
+    terms = [term.replace("...", most[len(most) - num :]) for term, num in zip(terms, hidden, strict=True)]
+    if not arrow:
+        together = "".join(terms)
+        output = "..." + "".join(sorted(n for n in set(together) - set(most) if together.count(n) == 1))
+    return terms, output.replace("...", most)

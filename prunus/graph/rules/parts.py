@@ -1,0 +1,85 @@
+"""Operators that take parts of a dimension: along channels the positions are written down."""
+
+import math
+from typing import Any
+
+from prunus.graph.call import Call
+from prunus.graph.labels import Label
+from prunus.graph.rules.movement import move
+from prunus.graph.rules.table import rule
+
+
+@rule("chunk", "tensor_split", "unsafe_chunk")
+def chunk(call: Call) -> Any:
+    """Equal parts stay equal only if each loses as much: channels at one position of all parts go together."""
+    value, parts, dim = call.args[0], call.args[1], call.arg(2, "dim", 0) % len(call.args[0].shape)
+    if dim not in value.axes:
+        return move(call)
+    ids = value.axes[dim].ids
+    if not isinstance(parts, int) or ids.numel() % parts:
+        return fixed(call)
+    call.couple(ids.reshape(parts, -1))
+    return move(call)
+
+
+@rule("slice", "narrow", "split", "split_with_sizes", "unsafe_split", "unsafe_split_with_sizes")
+def part(call: Call) -> Any:
+    """Consecutive parts of a dimension. Along channels the positions are written down: parts of one unit are taken
+    for equal ones, and what the code does at another width is seen by `probe`."""
+    value: Label = call.args[0]
+    result = move(call)
+    for dim in _touched(call) & value.axes.keys():
+        if _takes_all(call, dim):
+            continue
+        if call.kwargs.get("step", call.arg(4, "step", 1)) != 1 and call.name == "aten::slice":
+            call.freeze(value.axes[dim], "every n-th channel is taken")
+            continue
+        size, unit = value.shape[dim], _unit(call, dim)
+        if not (
+            isinstance(call.arg(1, "split_sizes"), list | tuple) and len({shape[dim] for shape in call.shapes}) > 1
+        ):
+            call.couple(value.axes[dim].ids.reshape(size // unit, unit))  # unlike parts have a number each
+        for label in result if isinstance(result, list) else [result]:
+            if dim in label.axes:
+                call.written(label.axes[dim])
+    return result
+
+
+def _unit(call: Call, dim: int) -> int:
+    """Return the largest size of which all parts are multiples."""
+    size = call.args[0].shape[dim]
+    if call.name in ("aten::slice", "aten::narrow"):
+        start = (call.arg(2, "start", 0) or 0) % (size + 1)
+        return math.gcd(size, start, call.shapes[0][dim])
+    return math.gcd(*(shape[dim] for shape in call.shapes))
+
+
+@rule("select", "unbind", "index", "index_select", "roll", "gather", "take_along_dim")
+def fixed(call: Call) -> Any:
+    """Single positions of a dimension: channels along it cannot move."""
+    value: Label = call.args[0]
+    touched = _touched(call)
+    for dim, axis in value.axes.items():
+        if dim in touched:
+            call.freeze(axis, f"{call.name} works at fixed positions")
+    if all(label.data is not None for label in call.labels[1:]) and value.data is None:
+        return move(call)
+    for axis in value.axes.values():
+        call.freeze(axis, f"{call.name} works at positions that the data decide")
+    return call.plain()
+
+
+def _touched(call: Call) -> set[int]:
+    """Return the dimensions that the operator indexes."""
+    value: Label = call.args[0]
+    rank = len(value.shape)
+    if call.name == "aten::index":
+        return {dim for dim, index in enumerate(call.args[1]) if index is not None}
+    position = 2 if "split" in call.name or call.name == "aten::roll" else 1
+    dim = call.arg(position, "dims" if call.name == "aten::roll" else "dim", 0)
+    return {d % rank for d in (dim if isinstance(dim, list | tuple) else (dim,))}
+
+
+def _takes_all(call: Call, dim: int) -> bool:
+    """Whether a slice keeps the whole dimension (`x[:, :]`)."""
+    return call.name == "aten::slice" and call.shapes[0][dim] == call.args[0].shape[dim]

@@ -1,0 +1,74 @@
+"""Operators that see the same data in another shape: the sizes that the code writes down must still be right."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from prunus.graph.call import Call
+from prunus.graph.labels import Axis, Label
+from prunus.graph.rules.movement import move, put
+from prunus.graph.rules.table import rule
+
+
+@rule("view", "reshape", "_unsafe_view", "flatten", "unflatten", "_reshape_alias")
+def view(call: Call) -> Any:
+    """Data movement; sizes that the code wrote down, rather than left to be inferred, must still be right."""
+    value: Label = call.args[0]
+    axes: dict[int, Axis] = {}
+    for dim, axis in value.axes.items():
+        (start, end), (first, last) = _block(value.shape, call.shapes[0], dim)
+        small = Label(value.shape[start:end], {dim - start: axis})
+        ids, source = (small.expanded(dim - start, f).reshape(call.shapes[0][first:last]) for f in ("ids", "source"))
+        placed = call.place(ids, source, first)
+        if placed is not None:
+            put(call, axes, placed[0] + first, placed[1])
+    result = Label(call.shapes[0], axes)
+    if call.name == "aten::flatten":
+        return result
+    sizes = call.arg(2, "sizes") if call.name == "aten::unflatten" else call.arg(1, "size", call.kwargs.get("shape"))
+    inferred = -1 in sizes
+    for dim, axis in result.axes.items():
+        written = list(sizes)[dim] if call.name != "aten::unflatten" and dim < len(sizes) else None
+        if not (inferred and written == -1):
+            call.written(axis)
+    return result
+
+
+def _block(shape: Sequence[int], new: Sequence[int], dim: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return the ranges of dimensions, before and after, of the smallest part with `dim` that is reshaped by itself."""
+    i = j = 0
+    while True:
+        start, first = i, j
+        left, right = shape[i], new[j] if j < len(new) else 1
+        i, j = i + 1, min(j + 1, len(new))
+        while left != right:
+            if left < right:
+                left, i = left * shape[i], i + 1
+            else:
+                right, j = right * new[j], j + 1
+        if i > dim:
+            return (start, i), (first, j)
+
+
+@rule("expand", "expand_as", "broadcast_to")
+def expand(call: Call) -> Any:
+    """Data movement; a size that is written down rather than kept (-1) must still be right."""
+    result: Label = move(call)
+    if call.name == "aten::expand_as":
+        _spread(call, result)
+    sizes = call.arg(1, "size")
+    if isinstance(sizes, list | tuple):
+        for dim, axis in result.axes.items():
+            if sizes[dim] != -1:
+                call.written(axis)
+    return result
+
+
+def _spread(call: Call, result: Label) -> None:
+    """What is spread over another tensor's channels is as wide as they are, and not zero."""
+    value, model = call.args
+    for dim, axis in model.axes.items():
+        behind = dim - len(model.shape)
+        if len(value.shape) < -behind or value.shape[behind] == 1 < model.shape[dim]:
+            result.axes[dim] = Axis(axis.ids, torch.full_like(axis.source, call.number))

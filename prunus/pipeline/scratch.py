@@ -1,0 +1,63 @@
+"""The narrow architecture with fresh weights: what training from scratch begins with (GTC 2019, slide 88)."""
+
+import copy
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prunus.errors import RecipeError
+from prunus.surgery.filters import LINEAR_LAYERS
+
+UNIFORM_GAIN = 1 / math.sqrt(3)  # of torch's own initialisation: std = gain / sqrt(fan-in)
+
+
+@torch.no_grad()
+def fresh(narrow: nn.Module, built: nn.Module, seed: int) -> nn.Module:
+    """Return a copy of `narrow` with weights drawn anew, at the gain that the network as built gives its layers.
+
+    A network may initialise its layers in its own way (He et al. 2015, ...): the gain std(W) sqrt(fan-in) of the layer
+    as built holds for the narrow one; layers that took the place of one share its gain. So the comparison is fair.
+
+    Raises:
+        RecipeError: a module that has parameters and does not say how to draw them.
+    """
+    torch.manual_seed(seed)
+    model = copy.deepcopy(narrow)
+    layers = {path: module for path, module in built.named_modules() if isinstance(module, LINEAR_LAYERS)}
+    origins = {
+        path: _origin(path, layers) for path, module in model.named_modules() if isinstance(module, LINEAR_LAYERS)
+    }
+    for path, module in model.named_modules():
+        if not list(module.parameters(recurse=False)):
+            continue
+        reset = getattr(module, "reset_parameters", None)
+        if reset is None:
+            raise RecipeError(
+                f"from_scratch: {path or 'the network itself'} ({type(module).__name__}) has parameters and no "
+                "reset_parameters() to draw them anew: give it one, or set from_scratch: false"
+            )
+        reset()
+        origin = origins.get(path)
+        if origin is not None:
+            _like_(module, layers[origin], list(origins.values()).count(origin))
+    return model
+
+
+def _origin(path: str, layers: dict[str, nn.Module]) -> str | None:
+    """Return the layer as built that the one at `path` is, or stands in the place of."""
+    parts = path.split(".")
+    return next((p for p in (".".join(parts[:end]) for end in range(len(parts), 0, -1)) if p in layers), None)
+
+
+def _like_(module: Any, built: Any, count: int) -> None:
+    gain = float(built.weight.std()) * math.sqrt(_fan_in(built))
+    module.weight.mul_((gain / UNIFORM_GAIN) ** (1 / count))
+    if module.bias is not None and built.bias is not None and not bool(built.bias.any()):
+        module.bias.zero_()
+
+
+def _fan_in(module: Any) -> int:
+    weight: Tensor = module.weight
+    return weight[0].numel()  # as torch counts it, of transposed convolutions too

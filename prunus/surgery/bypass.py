@@ -1,0 +1,182 @@
+"""Bypass: a residual layer whose units are all zero disappears; training has chosen the depth.
+
+Where a convolution or linear layer has nothing but zeros, what it leads to does not depend on the input. If that is
+the branch of a block y = x + f(x), or y = relu(x + f(x)), f is a constant c for each channel and the block is x + c
+(Alvarez & Salzmann, NIPS 2016; GTC 2019, slides 70 to 72).
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, fx, nn
+from torch.export import ExportedProgram
+
+from prunus.errors import EditError
+from prunus.graph.export import export
+from prunus.graph.place import operator_name
+from prunus.surgery.edit import Edit, Plan
+from prunus.surgery.factors import replaced
+
+
+class Shift(nn.Module):
+    """y = x + shift, a number for each channel; [N, C, ...] to the same shape."""
+
+    def __init__(self, shift: Tensor) -> None:
+        super().__init__()
+        self.shift = nn.Parameter(shift)
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
+        """Return the input, shifted."""
+        return input + self.shift.view(-1, *[1] * (input.dim() - 2))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Bypass(Edit):
+    """Replace the residual block at `path`, whose branch is constant, by what is left of it.
+
+    Attributes:
+        kind: the block's class: a plan for another network is noticed.
+        shift: the branch's constant for each channel; empty where it is zero.
+        rectified: whether a ReLU stands behind the sum.
+    """
+
+    exact: ClassVar[bool] = True
+    path: str
+    kind: str
+    shift: tuple[float, ...] = ()
+    rectified: bool = False
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        """Return a copy of `model` without the block."""
+        return replaced(model, self.successors(model))
+
+    def successors(self, model: nn.Module) -> dict[str, nn.Module]:
+        """Return what takes the block's place."""
+        try:
+            block = model.get_submodule(self.path)
+        except AttributeError as error:
+            raise EditError(f"{self.path}: {type(model).__name__} has no such module") from error
+        if type(block).__name__ != self.kind:
+            raise EditError(
+                f"{self.path} is a {type(block).__name__}, the plan is for a {self.kind}: it was made for another "
+                "network, or was applied already"
+            )
+        like = next(block.parameters())
+        left = list[nn.Module]()
+        if self.shift:
+            left.append(Shift(torch.tensor(self.shift, dtype=like.dtype, device=like.device)))
+        if self.rectified:
+            left.append(nn.ReLU())
+        new = left[0] if len(left) == 1 else nn.Sequential(*left) if left else nn.Identity()
+        return {self.path: new.train(block.training)}
+
+    def summary(self) -> str:
+        """Return one line for a reader."""
+        constant = "constant" if self.shift else "zero"
+        return f"bypass {self.path} ({self.kind}): its branch is {constant}, whatever comes in"
+
+    def carry(self, path: str, tensor: Tensor) -> Tensor | None:
+        """Return `tensor`, or None for a parameter of the block."""
+        return None if path.startswith(f"{self.path}.") else tensor
+
+
+def bypass(model: nn.Module, inputs: Tensor) -> Plan:
+    """Return the plan that takes out every residual block of `model` whose branch is constant; often an empty one.
+
+    Args:
+        model: any network; it is not changed.
+        inputs: an example [N, C, H, W].
+
+    Raises:
+        TraceError: the model cannot be read.
+    """
+    zero = {path for path, parameter in model.named_parameters() if parameter.dim() > 1 and not bool(parameter.any())}
+    if not zero:
+        return Plan()
+    program = export(model, (inputs,), None, training=False)
+    constant = _constant(program, zero)
+    values = _Values(program, inputs) if constant else None
+    edits = dict[str, Bypass]()
+    for node in program.graph.nodes:
+        for path, branch, rectified in _blocks(program, node, constant):
+            assert values is not None
+            shift = _per_channel(values.of(branch))
+            if shift is not None and not any(path.startswith(f"{outer}.") for outer in edits):
+                kind = type(model.get_submodule(path)).__name__
+                shown = tuple(shift.tolist()) if bool(shift.any()) else ()
+                edits[path] = Bypass(path=path, kind=kind, shift=shown, rectified=rectified)
+    return Plan(tuple(edits.values()))
+
+
+def _constant(program: ExportedProgram, zero: set[str]) -> set[fx.Node]:
+    """Return the nodes that do not depend on the input: behind a layer of zeros alone, or made of such."""
+    named = program.graph_signature.inputs_to_parameters
+    given = set(program.graph_signature.user_inputs)
+    found = set[fx.Node]()
+    for node in program.graph.nodes:
+        if node.op == "placeholder":
+            constant = node.name not in given
+        else:
+            name = operator_name(node.target) if node.op == "call_function" else ""
+            layer = name == "aten::linear" or name.startswith("aten::conv")
+            dead = layer and named.get(str(node.args[1])) in zero
+            constant = dead or all(source in found for source in node.all_input_nodes)
+        if constant:
+            found.add(node)
+    return found
+
+
+def _blocks(program: ExportedProgram, node: fx.Node, constant: set[fx.Node]) -> Iterator[tuple[str, fx.Node, bool]]:
+    """Yield (path, branch, rectified) of the outermost module that computes `node` = x + constant, or its ReLU."""
+    if node.op != "call_function" or operator_name(node.target) != "aten::add" or node in constant:
+        return
+    branches = [source for source in node.all_input_nodes if source in constant]
+    others = [source for source in node.all_input_nodes if source not in constant]
+    if len(branches) != 1 or len(others) != 1 or len(node.args) != 2 or node.kwargs:
+        return
+    after = [user for user in node.users if user.op == "call_function" and operator_name(user.target) == "aten::relu"]
+    for path in _modules(node):
+        inside = [other for other in program.graph.nodes if path in _modules(other)]
+        entering = {source for each in inside for source in each.all_input_nodes} - set(inside) - constant
+        leaving = [each for each in inside if any(user not in inside for user in each.users)]
+        if entering == set(others) and (leaving == [node] or (len(node.users) == 1 and leaving == after)):
+            yield path, branches[0], leaving == after
+            return
+
+
+def _modules(node: fx.Node) -> list[str]:
+    """Return the paths of the modules in whose calls a node lies, outermost first, without the network itself."""
+    stack: dict[str, tuple[str, Any]] = node.meta.get("nn_module_stack") or {}
+    return [path for path, _ in stack.values() if path]
+
+
+def _per_channel(value: Tensor) -> Tensor | None:
+    """Return the number that each channel of [N, C, ...] has everywhere, or None."""
+    if value.dim() < 2:
+        return None
+    channels = value.transpose(0, 1).flatten(1)
+    return channels[:, 0] if bool((channels == channels[:, :1]).all()) else None
+
+
+class _Values:
+    """The values of nodes for one input."""
+
+    def __init__(self, program: ExportedProgram, inputs: Tensor) -> None:
+        tensors = {**program.state_dict, **program.constants}
+        given = [tensors.get(spec.target or "", inputs) for spec in program.graph_signature.input_specs]
+        self._values = dict[fx.Node, Any]()
+        values = self._values
+
+        class Keeping(fx.Interpreter):
+            def run_node(self, node: fx.Node) -> Any:
+                values[node] = super().run_node(node)
+                return values[node]
+
+        with torch.no_grad():
+            Keeping(program.graph_module).run(*given)
+
+    def of(self, node: fx.Node) -> Tensor:
+        value: Tensor = self._values[node]
+        return value.detach()

@@ -1,0 +1,76 @@
+"""How a training begins: anew, or from its last checkpoint, in all processes alike."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from prunus.budget.controller import Controller, Target
+from prunus.records import EpochRecord, NoteRecord, ShrinkRecord, read
+from prunus.surgery import Plan
+from prunus.train import checkpoint, shaping
+from prunus.train.state import State, resume, start
+from prunus.train.training import Training
+from prunus.train.tree import packed, unpacked
+
+
+def begin(training: Training, model: nn.Module, inputs: Tensor, steps: int, controller: Controller | None) -> State:
+    """Return the state of a training that begins with `model`, or goes on from the folder's last checkpoint.
+
+    Args:
+        training: the data, the task, the regime, the folder.
+        model: the network as built.
+        inputs: an example, on the device.
+        steps: in an epoch.
+        controller: of the budget; None where the network does not shrink.
+
+    Raises:
+        BudgetError: the budget cannot be met.
+        CheckpointError: no checkpoint is whole, or it is of another network or optimizer.
+    """
+    processes, penalty = training.processes, training.penalty
+    found = _found(training)
+    if penalty is not None:  # its strength is chosen on the network as it comes, also when the training goes on
+        model.to(inputs.device)
+        rate = training.settings.optimizer.learning_rate
+        penalty = shaping.calibrated(penalty, model, inputs, rate, steps)
+    if found is not None:
+        state = resume(found, model, inputs, training, steps)
+        if state.progress.epoch < training.settings.epochs:  # else later stages have written on
+            training.recorder.truncate(state.progress.records)
+        for note in found.notes:
+            training.recorder.write(NoteRecord(text=note))
+    else:
+        _forget(training)
+        torch.manual_seed(training.seed + 1_000_003 * processes.index)
+        state = start(model, inputs, training, steps, Plan())
+        if controller is not None:
+            state.aim(Target.of(state.groups, controller.budget))
+    state.regularizer = penalty
+    state.regularize(inputs)
+    processes.require_same("at the start", state.model, state.plan.to_json())
+    return state
+
+
+def _found(training: Training) -> checkpoint.Checkpoint | None:
+    """Return the last checkpoint; only process 0 needs to see the folder, which may be another machine's."""
+    processes = training.processes
+    found = checkpoint.latest(training.checkpoints) if processes.first else None
+    if processes.count == 1:
+        return found
+    sent = processes.share(None if found is None else packed({**vars(found), "path": str(found.path)}))
+    if sent is None:
+        return None
+    content = unpacked(sent)
+    return checkpoint.Checkpoint(**{**content, "path": Path(content["path"])})
+
+
+def _forget(training: Training) -> None:
+    """Drop the records of a former attempt at this training that ended before its first checkpoint."""
+    if training.recorder.count():
+        records = read(training.recorder.path.parent)
+        own = (i for i, r in enumerate(records) if isinstance(r, EpochRecord) and r.model == training.name)
+        first = next(own, len(records))
+        while first and isinstance(records[first - 1], ShrinkRecord):  # a cut comes before its epoch's record
+            first -= 1
+        training.recorder.truncate(first)

@@ -1,0 +1,71 @@
+"""Whether a network does the same in training as in evaluation."""
+
+import nets
+import pytest
+import torch
+from idioms import images
+from torch import nn
+from torch.nn import functional as F
+
+import prunus
+from prunus.compat import torchvision
+from prunus.graph.training import trains_otherwise
+
+
+class DropPath(nn.Module):
+    """Stochastic depth by hand."""
+
+    def forward(self, x):
+        if not self.training:
+            return x
+        return x * x.new_empty(x.shape[0], 1, 1, 1).bernoulli_(0.9).div_(0.9)
+
+
+class Noise(nn.Module):
+    """Added noise is no dropout: zero does not stay zero."""
+
+    def forward(self, x):
+        return x + torch.rand_like(x) if self.training else x
+
+
+class Values(nn.Module):
+    """It does not run on shapes alone, and its code reads the mode: it may do otherwise."""
+
+    def forward(self, x):
+        return x * float(x.sum()) + self.training
+
+
+@pytest.mark.parametrize(
+    ("network", "expected"),
+    [
+        (lambda: nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Dropout(0.5)), False),
+        (lambda: nn.Sequential(nn.Conv2d(3, 4, 1), DropPath()), False),
+        (lambda: torchvision.ops.StochasticDepth(0.5, "row"), False),
+        (lambda: nn.Sequential(nn.Conv2d(3, 4, 1), Noise()), True),
+        (nets.DeepSupervision, True),
+        (nets.Auxiliary, True),
+        (Values, True),
+    ],
+    ids=["dropout", "drop_path", "stochastic_depth", "noise", "output", "branch", "values"],
+)
+def test_random_masks_are_not_another_network(network, expected):
+    assert trains_otherwise(network(), (images(),), {}) is expected
+
+
+class OneImage(nn.Module):
+    """An auxiliary head whose batch norm sees one value a channel."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.head, self.aux = nn.Conv2d(3, 6, 1), nn.Conv2d(6, 2, 1), nn.Conv2d(6, 4, 8)
+        self.norm, self.last = nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1)
+
+    def forward(self, x):
+        x = F.relu(self.stem(x))
+        return (self.head(x), self.last(self.norm(self.aux(x)))) if self.training else self.head(x)
+
+
+def test_the_training_graph_is_read_on_one_image():
+    groups = prunus.trace(OneImage(), images()[:1])
+    assert groups.notes == ()
+    assert int(groups.exact.sum()) == 6 + 4

@@ -1,0 +1,104 @@
+"""A residual layer whose units are all zero disappears, and nothing changes."""
+
+import nets
+import pytest
+import torch
+from torch import nn
+
+import prunus
+from prunus.budget.check import difference
+from prunus.errors import EditError
+from prunus.models.decn import Dec8, SkippedPair
+from prunus.models.small import ResidualBlock
+from prunus.surgery import Plan, bypass
+
+
+def emptied(model, paths):
+    """`model` with every unit of the layers at `paths` zero."""
+    with torch.no_grad():
+        for path in paths:
+            for parameter in model.get_submodule(path).parameters():
+                parameter.zero_()
+    return model
+
+
+def noisy(model):
+    """Biases and statistics that an untrained network has not."""
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for tensor in (*model.parameters(), *model.buffers()):
+            if tensor.is_floating_point() and tensor.dim() == 1:
+                tensor.add_(torch.rand_like(tensor))
+    return model
+
+
+def test_dec8_loses_its_dead_skip_layers_and_keeps_its_function():
+    torch.manual_seed(0)
+    model = noisy(Dec8(num_classes=5, width=8, skips=(2, 2)).double()).eval()
+    skipped = [path for path, module in model.named_modules() if isinstance(module, SkippedPair)]
+    assert len(skipped) == 4
+    dead = skipped[1:3]
+    emptied(model, [f"{path}.pair.vertical" for path in dead])
+    with torch.no_grad():  # of one the second half has gone too, of the other it answers with its bias
+        emptied(model, [f"{dead[0]}.pair.horizontal"])
+    inputs = torch.randn(2, 3, 16, 16, dtype=torch.float64)
+    plan = bypass(model, inputs)
+    assert [edit.path for edit in plan] == dead
+    assert [len(edit.shift) for edit in plan] == [0, 8]
+    small = prunus.apply(Plan.from_json(plan.to_json()), model)
+    assert difference(model, small, (inputs,))[1] <= 1e-12
+    assert isinstance(small.get_submodule(dead[0]), nn.Identity)
+    before, after = prunus.trace(model, inputs), prunus.trace(small, inputs)
+    pair = 2 * 3 * 8 * 8 * 2 * 2  # k 3, 8 x 8 channels, on 2 x 2 positions, vertical and horizontal
+    assert before.macs() - after.macs() == 2 * pair * len(inputs)
+    assert not bypass(small, inputs)
+
+
+@pytest.mark.parametrize("dead", [["block.first.0", "block.first.1"], ["block.second.0"]], ids=str)
+def test_a_rectified_block_leaves_its_constant_and_its_relu(dead):
+    torch.manual_seed(0)
+    layers = {"stem": nn.Conv2d(3, 4, 3), "block": ResidualBlock(4, 4, 1), "head": nn.Conv2d(4, 2, 1)}
+    model = noisy(nn.Sequential()).double().eval()
+    for name, layer in layers.items():
+        model.add_module(name, layer.double())
+    emptied(noisy(model).eval(), dead)
+    inputs = torch.randn(2, 3, 9, 9, dtype=torch.float64)
+    plan = bypass(model, inputs)
+    assert [(edit.path, edit.rectified, len(edit.shift)) for edit in plan] == [("block", True, 4)]
+    small = prunus.apply(plan, model)
+    assert difference(model, small, (inputs,))[1] <= 1e-12
+    assert not any(isinstance(module, ResidualBlock) for module in small.modules())
+
+
+def test_living_blocks_and_projections_stay():
+    torch.manual_seed(0)
+    model, inputs = nn.Sequential(ResidualBlock(3, 6, 2), nn.Flatten()).eval(), torch.randn(1, 3, 8, 8)
+    assert not bypass(model, inputs)
+    emptied(model, ["0.first.0"])  # the branch is constant, and the skip is a convolution: not what comes in
+    assert not bypass(model, inputs)
+
+
+@pytest.mark.parametrize("name", ["plain", "residual"])
+def test_networks_without_dead_layers_stay(name):
+    case = nets.CASES[name]
+    assert bypass(case.model(torch.float64, 0), case.inputs(torch.float64, 0)) == Plan()
+
+
+def test_a_plan_for_another_network_is_refused():
+    model = nn.Sequential(SkippedPair(4), nn.Flatten())
+    emptied(model, ["0.pair"])
+    plan = bypass(model, torch.randn(1, 4, 6, 6))
+    assert len(plan) == 1 and "SkippedPair" in plan.edits[0].summary()
+    small = prunus.apply(plan, model)
+    with pytest.raises(EditError, match="is a Identity, the plan is for a SkippedPair"):
+        prunus.apply(plan, small)
+    with pytest.raises(EditError, match="has no such module"):
+        prunus.apply(plan, nn.Flatten())
+
+
+def test_a_trained_network_loses_its_dead_layers_from_the_optimizer():
+    model = emptied(nn.Sequential(SkippedPair(4), nn.Conv2d(4, 2, 1)), ["0.pair"])
+    plan = bypass(model, torch.randn(1, 4, 6, 6))
+    small, optimizer = prunus.apply(plan, model), torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    prunus.carry_(plan, optimizer, model, small)
+    assert {id(p) for group in optimizer.param_groups for p in group["params"]} == {id(p) for p in small.parameters()}
