@@ -20,10 +20,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch import nn
 from torch.nn import functional
 
 from prunus import NuclearNorm
 from prunus.compat import torchvision
+from prunus.penalties.nuclear_norm import BoundNuclearNorm
 from prunus.pipeline.environment import hardware, versions
 
 STRENGTH = 1.0
@@ -31,7 +33,7 @@ STEP_SIZE = 0.01
 
 
 @torch.no_grad()
-def loop_(penalty, threshold: float) -> None:
+def loop_(penalty: BoundNuclearNorm, threshold: float) -> None:
     """The naive way: one singular value decomposition after the other."""
     for layer in penalty.layers:
         matrices = layer.view(layer.weight)
@@ -39,7 +41,8 @@ def loop_(penalty, threshold: float) -> None:
         layer.set_((left * (values - threshold).clamp(min=0)[..., None, :]) @ right)
 
 
-def main() -> None:
+def parsed() -> argparse.Namespace:
+    """Return the command line's options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--batch-size", type=int, default=32)
@@ -48,16 +51,15 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--skip-loop", action="store_true")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    torch.manual_seed(0)
-    device = torch.device(options.device)
-    model = torchvision.models.resnet50().to(device)
+    return parser.parse_args()
+
+
+def trained(options: argparse.Namespace) -> tuple[nn.Module, Callable[[], None]]:
+    """Return a ResNet-50, and a function that does one training step on it."""
+    model = torchvision.models.resnet50().to(options.device)
     optimizer = torch.optim.SGD(model.parameters(), lr=STEP_SIZE)
-    images = torch.randn(options.batch_size, 3, options.size, options.size, device=device)
-    target = torch.randint(0, 1000, (options.batch_size,), device=device)
-    twin = copy.deepcopy(model)
-    batched, naive = NuclearNorm(strength=STRENGTH).bind(model), NuclearNorm(strength=STRENGTH).bind(twin)
+    images = torch.randn(options.batch_size, 3, options.size, options.size, device=options.device)
+    target = torch.randint(0, 1000, (options.batch_size,), device=options.device)
 
     def step() -> None:
         loss = functional.cross_entropy(model(images), target)
@@ -65,27 +67,51 @@ def main() -> None:
         loss.backward()
         optimizer.step()
 
-    def timed(action: Callable[[], object]) -> float:
-        began = time.perf_counter()
-        action()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter() - began
+    return model, step
 
-    batched.prox_(STEP_SIZE)  # on equal weights: how far are the two ways apart?
+
+def apart(batched: BoundNuclearNorm, naive: BoundNuclearNorm) -> float:
+    """Do both ways once, on equal weights, and return how far they are apart, relative to a layer's norm."""
+    batched.prox_(STEP_SIZE)
     loop_(naive, STEP_SIZE * STRENGTH)
     pairs = zip(batched.layers, naive.layers, strict=True)
-    apart = max(float(((a.weight - b.weight).norm() / b.weight.norm()).detach()) for a, b in pairs)
-    times: dict[str, list[float]] = {"training_step": [], "proximal_step": [], "loop": []}
+    return max(float(((a.weight - b.weight).norm() / b.weight.norm()).detach()) for a, b in pairs)
+
+
+def timed(actions: dict[str, Callable[[], None]], options: argparse.Namespace) -> dict[str, list[float]]:
+    """Return the seconds of each action, round after round; the first round warms up."""
+    times: dict[str, list[float]] = {name: [] for name in actions}
     for repeat in range(options.repeats + 1):
-        chosen = {"training_step": step, "proximal_step": lambda: batched.prox_(STEP_SIZE)}
-        if not options.skip_loop or repeat == 1:
-            chosen["loop"] = lambda: loop_(naive, STEP_SIZE * STRENGTH)
-        for name, action in chosen.items():
-            seconds = timed(action)
+        for name, action in actions.items():
+            if name == "loop" and options.skip_loop and repeat != 1:
+                continue
+            began = time.perf_counter()
+            action()
+            if options.device != "cpu":
+                torch.cuda.synchronize()
             if repeat:
-                times[name].append(seconds)
+                times[name].append(time.perf_counter() - began)
+    return times
+
+
+def main() -> None:
+    options = parsed()
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(0)
+    model, step = trained(options)
+    penalty = NuclearNorm(strength=STRENGTH)
+    batched, naive = penalty.bind(model), penalty.bind(copy.deepcopy(model))
+    difference = apart(batched, naive)
+    actions: dict[str, Callable[[], None]] = {
+        "training_step": step,
+        "proximal_step": lambda: batched.prox_(STEP_SIZE),
+        "loop": lambda: loop_(naive, STEP_SIZE * STRENGTH),
+    }
+    times = timed(actions, options)
     medians = {name: statistics.median(values) for name, values in times.items()}
+    share, faster = (
+        medians[a] / medians[b] for a, b in (("proximal_step", "training_step"), ("loop", "proximal_step"))
+    )
     result = {
         "date": datetime.date.today().isoformat(),
         "command": shlex.join(["python", "benchmarks/nuclear_norm.py", *sys.argv[1:]]),
@@ -95,18 +121,15 @@ def main() -> None:
         "batch_size": options.batch_size,
         "size": options.size,
         "median_seconds": medians,
-        "share_of_a_step": medians["proximal_step"] / medians["training_step"],
-        "faster_than_the_loop": medians["loop"] / medians["proximal_step"],
-        "relative_difference_to_the_loop": apart,
+        "share_of_a_step": share,
+        "faster_than_the_loop": faster,
+        "relative_difference_to_the_loop": difference,
         "seconds": {name: sorted(values) for name, values in times.items()},
     }
     options.out.mkdir(exist_ok=True)
-    path = options.out / f"nuclear_norm-{device.type}.json"
+    path = options.out / f"nuclear_norm-{torch.device(options.device).type}.json"
     path.write_text(json.dumps(result, indent=1), encoding="utf-8")
-    print(
-        f"a proximal step takes {100 * result['share_of_a_step']:.1f} % of a training step and is "  # type: ignore[operator]
-        f"{result['faster_than_the_loop']:.1f} times faster than the loop; {path}"
-    )
+    print(f"a proximal step: {100 * share:.1f} % of a training step, {faster:.1f} times faster than the loop; {path}")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ torch.export inside `trace`.
 
 import argparse
 import copy
+import dataclasses
+import functools
 import gc
 import importlib.metadata
 import json
@@ -20,6 +22,7 @@ import multiprocessing
 import os
 import platform
 import resource
+import subprocess
 import sys
 import time
 import traceback
@@ -33,14 +36,17 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 from torch import Tensor, nn
 from zoo_networks import Network, networks
+from zoo_table import line, totals, write
 
 import prunus
 from prunus.budget.check import difference, zero_
 from prunus.budget.select import removal, spare_layers
+from prunus.graph.place import operator_name
 
 RESULTS = Path(__file__).with_name("results")
 TOLERANCE = 1e-5  # of max |difference| / max |output|, float32
 SEED = 0
+NO_CNN = {"aten::layer_norm", "aten::softmax", "aten::scaled_dot_product_attention"}  # operators of other networks
 
 
 def measure(network: Network, conn: Connection) -> None:
@@ -70,7 +76,7 @@ def row(network: Network) -> dict[str, Any]:
     clock.lap()
     plan = prunus.select(model, groups) if bool(groups.exact.any()) else removal(groups, chosen)
     small = prunus.apply(plan, model)
-    cut_s = clock.lap()
+    cut_s, held_mb = clock.lap(), peak_mb() - base_mb
     absolute, relative = difference(model, small, inputs)
     same = same_shapes(model, small, inputs)
     share = conv_share(model, groups)
@@ -95,12 +101,13 @@ def row(network: Network) -> dict[str, Any]:
         "params_after": params_after,
         "macs": groups.macs(),
         "macs_after": groups.macs(~chosen),
-        "nodes": exports[0][1],
+        "cnn": not exports[0].operators & NO_CNN,
+        "nodes": exports[0].nodes,
         "exports": len(exports),
-        "export_s": round(exports[0][0], 3),
+        "export_s": round(exports[0].seconds, 3),
         "trace_s": round(trace_s, 3),
         "cut_s": round(cut_s, 3),
-        "peak_mb": peak_mb() - base_mb,
+        "peak_mb": held_mb,
         "model_mb": sum(t.nbytes for t in model.state_dict().values()) // 2**20,
         "notes": list(groups.notes),
     }
@@ -111,17 +118,28 @@ def peak_mb() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
-def timed_exports() -> list[tuple[float, int]]:
-    """Return a list that takes the seconds and the number of nodes of each export that `trace` makes from now on."""
-    found: list[tuple[float, int]] = []
-    for name in ("prunus.graph.trace", "prunus.graph.probe"):
+@dataclasses.dataclass(frozen=True)
+class Export:
+    """One export that `trace` has made."""
+
+    seconds: float
+    nodes: int
+    operators: frozenset[str]
+
+
+def timed_exports() -> list[Export]:
+    """Return a list that takes each export that `trace` makes from now on."""
+    found: list[Export] = []
+    for name in ("prunus.graph.trace", "prunus.graph.trial"):
         module = sys.modules[name]
         original = module.export
 
         def timed(*args: Any, original: Any = original, **settings: Any) -> Any:
             clock = Clock()
             program = original(*args, **settings)
-            found.append((clock.lap(), len(program.graph.nodes)))
+            seconds, nodes = clock.lap(), program.graph.nodes
+            operators = frozenset(operator_name(node.target) for node in nodes if node.op == "call_function")
+            found.append(Export(seconds, len(nodes), operators))
             return program
 
         module.export = timed
@@ -265,72 +283,31 @@ def main() -> None:
     kind = "zoo_torch_pruning" if settings.torch_pruning else "zoo"
     path = RESULTS / f"{kind}.json"
     rows = json.loads(path.read_text())["rows"] if settings.resume and path.is_file() else []
-    known = {row["name"] for row in rows}
-    for network in networks():
+    known = {(row["source"], row["name"]) for row in rows}
+    zoo = networks()
+    order = {(network.source, network.name): number for number, network in enumerate(zoo)}
+    for network in zoo:
         if (
-            network.name in known
+            (network.source, network.name) in known
             or (settings.names and network.name not in settings.names)
             or (settings.source and network.source != settings.source)
         ):
             continue
-        rows.append(isolated(network, settings.limit, measure_other if settings.torch_pruning else measure))
-        print(line(rows[-1]), flush=True)
+        new = isolated(network, settings.limit, measure_other if settings.torch_pruning else measure)
+        rows.append({**new, "commit": commit()})
+        print(line(new), flush=True)
         if settings.names:
-            print(rows[-1].get("trace", ""))
+            print(new.get("trace", ""))
+        rows.sort(key=lambda row: order[row["source"], row["name"]])
         if not settings.names or settings.resume:
-            write(path, rows, settings.limit)
+            write(path, rows, about(settings.limit))
     print(totals(rows))
 
 
-def write(path: Path, rows: list[dict[str, Any]], limit: float) -> None:
-    """Write the results so far as JSON and as a table."""
-    path.write_text(json.dumps({"about": about(limit), "rows": rows}, indent=1) + "\n")
-    if path.name == "zoo.json":
-        path.with_suffix(".md").write_text(table(rows, limit))
-
-
-def table(rows: list[dict[str, Any]], limit: float) -> str:
-    """Return the results as Markdown."""
-    facts = "\n".join(f"- {name}: {value}" for name, value in about(limit).items())
-    columns = "| network | source | result | max rel. diff. | conv | exact | approx. | refused | params M | kept M | "
-    columns += "GMACs | export s | trace s | cut s | nodes | reason |"
-    lines = [columns, "|" + "---|" * 16, *(table_line(row) for row in rows)]
-    return f"# The zoo\n\n{totals(rows)}\n\n{facts}\n\n" + "\n".join(lines) + "\n"
-
-
-def table_line(row: dict[str, Any]) -> str:
-    """Return one network's line of the table."""
-    reason = row["reason"].replace("|", "/").replace("\n", " ")[:160]
-    if "groups" not in row:
-        return f"| {row['name']} | {row['source']} | {row['status']} |" + " |" * 12 + f" {reason} |"
-    share = "" if row["conv_share"] is None else f"{row['conv_share']:.0%}"
-    cells = [row["name"], row["source"], row["status"], f"{row['max_rel_diff']:.1e}", share]
-    cells += [row["exact"], row["approximate"], row["refused"]]
-    cells += [f"{row['params'] / 1e6:.1f}", f"{row['params_after'] / 1e6:.1f}", f"{row['macs'] / 1e9:.2f}"]
-    cells += [f"{row[key]:.2f}" for key in ("export_s", "trace_s", "cut_s")]
-    return "| " + " | ".join(str(cell) for cell in [*cells, row["nodes"], reason]) + " |"
-
-
-def totals(rows: list[dict[str, Any]]) -> str:
-    """Return how many networks pass, in all and by source."""
-    passed = [row for row in rows if row["status"] == "pass"]
-    sources = dict.fromkeys(row["source"] for row in rows)
-    counts = [
-        f"{source} {sum(r['source'] == source for r in passed)} of {sum(r['source'] == source for r in rows)}"
-        for source in sources
-    ]
-    return f"{len(passed)} of {len(rows)} networks pass ({', '.join(counts)})."
-
-
-def line(row: dict[str, Any]) -> str:
-    """Return one line for the screen."""
-    if "groups" not in row:
-        return f"{row['name']:36} {row['status']:8} {row['reason'][:150]}"
-    share = "   -" if row["conv_share"] is None else f"{row['conv_share']:4.0%}"
-    times = f"export {row['export_s']:5.2f} trace {row['trace_s']:5.2f} cut {row['cut_s']:5.2f} s"
-    counts = f"{row['exact']:6} exact {row['approximate']:6} approx {row['refused']:6} refused"
-    head = f"{row['name']:36} {row['status']:8} {row['max_rel_diff']:8.1e} conv {share}"
-    return f"{head} {counts} {times} {row['reason'][:90]}"
+@functools.cache
+def commit() -> str:
+    """Return the commit of the code that runs."""
+    return subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], cwd=RESULTS, text=True).strip()
 
 
 def about(limit: float) -> dict[str, Any]:

@@ -1,0 +1,174 @@
+"""Claims for ResNet-50 with AdamW: a cut takes at most 2 s and 1.5 times the memory, a checkpoint stops 0.3 s.
+
+    python benchmarks/reliability.py
+
+torchvision's ResNet-50 (random weights, 25.6 M parameters), one step of AdamW, then half of its removable groups are
+zeroed. `shrink` is what the training loop does between two epochs: select, apply, compare the outputs (224 x 224),
+carry, bind the penalty anew. Memory is the process's resident set, sampled each millisecond, against the weights,
+gradients and moments that were there before. The checkpoint is `save` between two steps: what the loop waits for it,
+and the longest gap in a loop of small products while it is written, beyond such a gap before. What the two threads take
+from each other's processor time is not in it.
+"""
+
+import argparse
+import ctypes
+import datetime
+import json
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+import prunus
+from prunus.budget.check import zero_
+from prunus.compat import torchvision
+from prunus.pipeline.environment import hardware, versions
+from prunus.records import Recorder
+from prunus.surgery import Plan
+from prunus.train import checkpoint
+from prunus.train.background import Background
+from prunus.train.distributed import ALONE
+from prunus.train.settings import OptimizerSettings, Train
+from prunus.train.shrink import shrink
+from prunus.train.state import State, save, start
+from prunus.train.training import Training
+
+HERE = Path(__file__).parent
+REPEATS, SAVES = 3, 7
+
+
+class Peak:
+    """The largest resident set of this process while the body runs, in bytes."""
+
+    def __enter__(self) -> "Peak":
+        ctypes.CDLL(None).malloc_trim(0)  # memory that was freed but kept would hide what is taken
+        self.process, self.bytes, self.running = psutil.Process(), 0, True
+        self.before = self.process.memory_info().rss
+        self.thread = threading.Thread(target=self.watch)
+        self.thread.start()
+        return self
+
+    def watch(self) -> None:
+        """Sample until the body ends."""
+        while self.running:
+            self.bytes = max(self.bytes, self.process.memory_info().rss)
+            time.sleep(0.001)
+
+    def __exit__(self, *error: object) -> None:
+        self.running = False
+        self.thread.join()
+
+
+def step(state: State, images: torch.Tensor) -> None:
+    state.optimizer.zero_grad()
+    state.model(images).square().mean().backward()
+    state.optimizer.step()
+
+
+def begun(folder: Path) -> tuple[State, Training]:
+    settings = Train(optimizer=OptimizerSettings(name="adamw"), device="cpu")
+    about: dict[str, Any] = {"data": None, "task": None, "recorder": Recorder(folder)}
+    training = Training(name="wide", settings=settings, seed=0, folder=folder, **about)
+    torch.manual_seed(0)
+    model = torchvision.models.resnet50()
+    state = start(model, torch.randn(1, 3, 224, 224), training, 100, Plan())
+    step(state, torch.randn(8, 3, 64, 64))
+    return state, training
+
+
+def cut(folder: Path) -> dict[str, float]:
+    """Time one shrink and watch its memory."""
+    state, _ = begun(folder)
+    exact = state.groups.exact.nonzero().flatten()
+    chosen = torch.zeros(len(state.groups), dtype=torch.bool)
+    chosen[exact[torch.randperm(len(exact))[: len(exact) // 2]]] = True
+    zero_(state.model, state.groups, chosen)
+    state.penalty = prunus.GroupLasso().bind(state.model, state.groups)
+    held = sum(p.numel() * p.element_size() for p in state.model.parameters()) * 4  # and gradients, two moments
+    example = torch.randn(1, 3, 224, 224)
+    with Peak() as peak:
+        began = time.perf_counter()
+        record = shrink(state, example, ALONE)
+        seconds = time.perf_counter() - began
+    assert record is not None
+    return {
+        "seconds": seconds,
+        "removed_groups": record.removed_groups,
+        "params_before": record.params_before,
+        "params_after": record.params_after,
+        "held_bytes": held,
+        "peak_more_bytes": peak.bytes - peak.before,
+        "memory_ratio": (held + peak.bytes - peak.before) / held,
+    }
+
+
+def longest_gap(while_true: Callable[[], bool]) -> float:
+    """Return the longest time between two turns of a loop."""
+    matrix, longest, last = torch.randn(128, 128), 0.0, time.perf_counter()
+    while while_true():
+        matrix @ matrix
+        now = time.perf_counter()
+        longest, last = max(longest, now - last), now
+    return longest
+
+
+def stalls(folder: Path) -> list[dict[str, float]]:
+    """Time each of several `save` of one training, and the gaps in the loop while the checkpoint is written."""
+    state, training = begun(folder)
+    rows = []
+    with Background() as background:
+        for _ in range(SAVES):
+            until = time.perf_counter() + 1
+            before = longest_gap(lambda until=until: time.perf_counter() < until)
+            began = time.perf_counter()
+            save(state, training, background)
+            copied = time.perf_counter() - began
+            during = longest_gap(lambda: background.busy)
+            rows.append(
+                {
+                    "save_returns_seconds": copied,
+                    "written_after_seconds": time.perf_counter() - began,
+                    "longest_gap_before_seconds": before,
+                    "longest_gap_while_written_seconds": during,
+                    "stopped_seconds": copied + max(0.0, during - before),
+                }
+            )
+    found = checkpoint.latest(training.checkpoints)
+    assert found is not None and len(rows) == SAVES
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--threads", type=int, default=1)
+    threads = parser.parse_args().threads
+    torch.set_num_threads(threads)
+    with tempfile.TemporaryDirectory(dir=HERE) as folder:
+        cuts = [cut(Path(folder) / f"cut{number}") for number in range(REPEATS)]
+        saves = stalls(Path(folder) / "saves")
+    result = {
+        "date": datetime.date.today().isoformat(),
+        "command": f"python benchmarks/reliability.py --threads {threads}",
+        "versions": versions(),
+        "hardware": hardware(),
+        "claims": {
+            "cut_seconds": statistics.median(row["seconds"] for row in cuts),
+            "cut_memory_ratio": max(row["memory_ratio"] for row in cuts),
+            "first_checkpoint_stopped_seconds": saves[0]["stopped_seconds"],
+            "checkpoint_stopped_seconds": statistics.median(row["stopped_seconds"] for row in saves),
+        },
+        "cuts": cuts,
+        "saves": saves,
+    }
+    (HERE / "results/reliability.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(result["claims"], indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""Claim: training while shrinking takes much less time than training the wide network as long, at equal accuracy.
+
+    python benchmarks/training_seconds.py recipes/gtsrb_small.yaml --override data.root=DATA
+    python benchmarks/training_seconds.py recipes/camvid_erfnet.yaml --override data.root=DATA "data.size=[120, 160]"
+
+Both networks of a recipe are trained under the same regime, a seed after the other. Seconds are those of training
+steps and cuts, of the clock and of the process. The share that is realised is the time saved over the ideal: the MACs
+saved, averaged over the epochs. Accuracy is the main metric on the test split.
+"""
+
+import argparse
+import datetime
+import json
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+from prunus import records
+from prunus.pipeline import Recipe, Watch, stages
+from prunus.pipeline.environment import hardware, versions
+from prunus.recipe import load
+from prunus.records import EpochRecord, Recorder
+from prunus.train.evaluate import evaluate
+
+HERE = Path(__file__).parent
+
+
+def trained(recipe: Recipe, name: str, folder: Path) -> dict[str, Any]:
+    """Train the network `name`, "wide" or "narrow", and return what it took and what it is worth."""
+    task, inputs = recipe.task.bind(recipe.data), recipe.data.train()[0][0][None]
+    run = stages.Run(recipe=recipe, folder=folder, recorder=Recorder(folder), task=task, inputs=inputs, watch=Watch())
+    training = run.training(name, recipe.train, task)
+    began = time.process_time()
+    fitted = stages.fit(training, stages.build_wide(run), inputs, recipe.shrink if name == "narrow" else None)
+    spent = time.process_time() - began
+    metrics, _ = evaluate(fitted.model, task, recipe.data.test(), recipe.train)
+    epochs = [r for r in records.read(folder) if isinstance(r, EpochRecord) and r.model == name]
+    return {
+        "seconds": fitted.seconds,
+        "process_seconds": spent,  # the evaluations on the validation split included
+        "metric": metrics[task.main_metric],
+        "macs": [record.macs for record in epochs],
+        "epoch_seconds": [record.seconds for record in epochs],
+    }
+
+
+def compared(wide: dict[str, Any], narrow: dict[str, Any]) -> dict[str, float]:
+    """Return the narrow network's training against the wide one's."""
+    before = [wide["macs"][0], *narrow["macs"][:-1]]  # a record tells the MACs after the epoch's cut
+    ideal = 1 - statistics.mean(before) / wide["macs"][0]
+    saved = 1 - narrow["seconds"] / wide["seconds"]
+    return {
+        "seconds_saved": saved,
+        "process_seconds_saved": 1 - narrow["process_seconds"] / wide["process_seconds"],
+        "macs_saved": ideal,
+        "realised": saved / ideal,
+        "metric_points": 100 * (narrow["metric"] - wide["metric"]),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--runs", type=Path, default=Path("runs/training_seconds"))
+    parser.add_argument("--override", nargs="*", default=[], help="key=value of the recipe")
+    options = parser.parse_args()
+    runs = []
+    for seed in options.seeds:
+        recipe = load(Recipe, options.recipe, [*options.override, f"seed={seed}"])
+        folder = options.runs / recipe.name / str(seed)
+        both = {name: trained(recipe, name, folder) for name in ("wide", "narrow")}
+        runs.append({"seed": seed, **both, "compared": compared(both["wide"], both["narrow"])})
+        print(json.dumps(runs[-1]["compared"]), flush=True)
+    overrides = " ".join("data.root=DATA" if item.startswith("data.root=") else item for item in options.override)
+    result = {
+        "date": datetime.date.today().isoformat(),
+        "command": f"python benchmarks/training_seconds.py recipes/{options.recipe.name} --override {overrides}",
+        "versions": versions(),
+        "hardware": hardware(),
+        "mean": {key: statistics.mean(run["compared"][key] for run in runs) for key in runs[0]["compared"]},
+        "runs": runs,
+    }
+    path = HERE / f"results/training_seconds-{options.recipe.stem}.json"
+    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(f"{path}: {json.dumps(result['mean'])}")
+
+
+if __name__ == "__main__":
+    main()
