@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from prunus.errors import TrainingError
+from prunus.train.rendezvous import own_store
 
 T = TypeVar("T")
 
@@ -132,7 +133,9 @@ def joined(device: torch.device, timeout_s: float) -> Iterator[Processes]:
         return
     from accelerate import PartialState
 
-    state = PartialState(cpu=device.type == "cpu", timeout=datetime.timedelta(seconds=timeout_s))
+    kwargs = {"rank": int(os.environ["RANK"]), "world_size": int(os.environ["WORLD_SIZE"])}
+    timeout = datetime.timedelta(seconds=timeout_s)
+    state = PartialState(cpu=device.type == "cpu", store=own_store(timeout_s), timeout=timeout, **kwargs)
     yield Processes(state.process_index, state.num_processes)
     state.destroy_process_group()  # not after an error: it would wait for those that are gone
 
