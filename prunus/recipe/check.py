@@ -58,7 +58,7 @@ def check(hint: Any, value: Any, path: KeyPath, source: Source) -> None:
 
 def _is_component(hint: Any) -> bool:
     """Whether `class_path` chooses the value: abstract, a protocol, or no plain data."""
-    if not isinstance(hint, type) or typing.get_origin(hint) is not None:
+    if hint in (Any, object) or not isinstance(hint, type) or typing.get_origin(hint) is not None:
         return False
     return inspect.isabstract(hint) or not (dataclasses.is_dataclass(hint) or issubclass(hint, PLAIN))
 

@@ -74,6 +74,12 @@ class Anything(nn.Module):
         self.settings = settings
 
 
+class Bare(nn.Module):
+    def __init__(self, num_classes, width=8, kinds=()):
+        super().__init__()
+        self.given = (num_classes, width, kinds)
+
+
 class Factory(Protocol):
     def __call__(self, *, num_classes: int) -> nn.Module: ...
 
@@ -379,6 +385,13 @@ def test_nothing_is_built_by_resolve(written):
 def test_a_class_that_takes_any_settings_is_left_to_itself(written):
     path = written(f"data: {HERE}.Scenes\nmodel: {HERE}.Anything\n")
     assert recipe.load(Recipe, path).model(num_classes=2).settings == {}
+
+
+def test_a_class_without_annotations_takes_plain_values(written):
+    path = written(f"data: {HERE}.Scenes\nmodel: {{class_path: {HERE}.Bare, init_args: {{width: 3, kinds: [1, a]}}}}\n")
+    assert recipe.load(Recipe, path).model(num_classes=2).given == (2, 3, (1, "a"))
+    with pytest.raises(RecipeError, match=r"did you mean `width`\?"):
+        recipe.load(Recipe, path, ["model.init_args.widht=2"])
 
 
 def test_build_takes_plain_data():
