@@ -70,7 +70,7 @@ def evaluate(
             if batch is not None:
                 inputs, target = batch
                 with autocast(settings):
-                    output = model(inputs.to(device))
+                    output = model(inputs.to(device, memory_format=settings.memory_format))
                 metrics.update(output, target.to(device))
             between()
     return metrics.compute()

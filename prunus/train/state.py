@@ -92,7 +92,7 @@ class State:
 def start(model: nn.Module, inputs: Tensor, training: Training, steps_per_epoch: int, plan: Plan) -> State:
     """Return the state of a training that begins with `model`, which `plan` made of the network as built."""
     settings = training.settings
-    model.to(settings.torch_device())
+    model.to(settings.torch_device(), memory_format=settings.memory_format)  # type: ignore[call-overload]
     groups = trace(model, inputs.to(settings.torch_device()))
     optimizer = settings.optimizer.build(model)
     return State(
@@ -171,6 +171,7 @@ def resume(
     try:
         state.model.load_state_dict(tree["model"])
         state.optimizer.load_state_dict(_under_own_settings(tree["optimizer"], state.optimizer))
+        _lay_out_(state.optimizer)
         if state.ema is not None:
             state.ema.load_state_dict(tree["ema"])
     except (RuntimeError, ValueError, TypeError) as error:
@@ -205,6 +206,15 @@ def _under_own_settings(saved: dict[str, Any], optimizer: Optimizer) -> dict[str
             raise ValueError(f"its optimizer knew {', '.join(sorted(old.keys() - own.keys()))}, this one does not")
         groups.append({**own, "params": old["params"]})
     return {"state": saved["state"], "param_groups": groups}
+
+
+def _lay_out_(optimizer: Optimizer) -> None:
+    """Let the optimizer's state lie in memory as the weights do: files are contiguous, and a fused step is blind."""
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                laid_out = torch.empty_strided(value.shape, parameter.stride(), dtype=value.dtype, device=value.device)
+                state[name] = laid_out.copy_(value)
 
 
 def reschedule(state: State, settings: Train, steps_per_epoch: int) -> None:

@@ -29,7 +29,7 @@ def step(state: State, training: Training, inputs: Tensor, target: Tensor, steps
         TrainingError: the loss or a gradient is not finite; the weights are as they were before the step.
     """
     device, rate = training.settings.torch_device(), float(state.optimizer.param_groups[0]["lr"])
-    inputs = inputs.to(device)
+    inputs = inputs.to(device, memory_format=training.settings.memory_format)
     with autocast(training.settings):
         output = state.network(inputs)
     loss = training.task.training_loss(inputs, output, target.to(device))

@@ -79,6 +79,20 @@ def test_an_interrupted_training_goes_on_bit_by_bit(tmp_path, undisturbed, name,
     assert facts(tmp_path) == records
 
 
+def test_channels_last_survives_cuts_and_an_interruption_bit_by_bit(tmp_path):
+    """The images of a batch, the kernels and the moments lie as [N, H, W, C]; a file knows nothing of that."""
+    settings, layouts = {**SETTINGS, "channels_last": True}, set()
+    whole = fit(tiny.training(tmp_path / "whole", **settings), tiny.build(), tiny.example(), tiny.SHRINK)
+    interrupted(tmp_path / "again", 2 * STEPS + 1, tiny.SHRINK, **settings)
+    model = tiny.build()
+    again = fit(tiny.training(tmp_path / "again", **settings), model, tiny.example(), tiny.SHRINK)
+    assert_same(again, whole)
+    for module in again.model.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            layouts.add(module.weight.is_contiguous(memory_format=torch.channels_last))
+    assert layouts == {True}
+
+
 def test_interrupted_twice(tmp_path, undisturbed):
     tiny.training(tmp_path).recorder.write(RUN)
     interrupted(tmp_path, 5, tiny.SHRINK, signal.SIGINT, **SETTINGS)
