@@ -8,55 +8,63 @@ from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # public, th
 
 from prunus.errors import TrainingError
 
+SMALL = 0.1  # relative: a singular value whose square has lost two digits
+
 
 class DecompositionWarning(UserWarning):
     """A decomposition did not converge, and another way was taken."""
 
 
+@torch.no_grad()
 def singular_value_threshold(matrices: Tensor, threshold: float) -> Tensor:
     """prox of threshold * ||.||_*: U max(0, Sigma - threshold) V^T, for matrices [..., m, n] (Cai et al. 2010).
 
-    U are the eigenvectors of the smaller Gram matrix, several times cheaper than a singular value decomposition.
-    Sigma is not taken from its eigenvalues, which lose half of the digits, but as the norms of Y = U^T W; the
-    result is W - U min(1, threshold / Sigma) Y. Its error is of the order of rounding, times the largest singular
-    value; below some 3e-4 of that, in float32, singular directions of nearly equal size are not told apart.
+    With m <= n it is W - H W, H = U min(1, threshold / Sigma) U^T, where U are the eigenvectors of W W^T, several
+    times cheaper than a singular value decomposition; else the same of W^T. Sigma are the roots of the eigenvalues,
+    which lose digits where they are small; below a tenth of the largest they are the norms of U^T W instead. The
+    error is of the order of rounding, times the largest singular value; below some 3e-4 of that, in float32, singular
+    directions of nearly equal size are not told apart.
 
     Raises:
         TrainingError: the matrices are not finite.
     """
-    if not bool(matrices.isfinite().all()):
-        raise TrainingError(
-            "the nuclear norm's proximal step met weights that are not finite: the training diverged before it; "
-            "lower the learning rate"
-        )
-    if matrices.shape[-2] > matrices.shape[-1]:
-        return singular_value_threshold(matrices.mT, threshold).mT
     working = matrices if matrices.dtype in (torch.float32, torch.float64) else matrices.float()
-    left = _left_vectors(working)
-    if left is None:
+    working = working.reshape(-1, *matrices.shape[-2:])
+    lies = working.shape[1] <= working.shape[2]
+    found = _left_vectors(working if lies else working.mT)
+    if found is None:
         return matrices
-    turned = left.mT @ working
-    values = turned.norm(dim=-1, keepdim=True)
+    vectors, values = found
     shares = torch.where(values > threshold, threshold / values, 1.0)
-    taken = left @ turned.mul_(shares)
-    gone = (shares == 1).all(-2, keepdim=True)  # exactly zero then, not zero up to rounding
-    return torch.sub(working, taken, out=taken).masked_fill_(gone, 0.0).to(matrices.dtype)
+    taken = (vectors * shares[:, None]) @ vectors.mT
+    first, second = (taken, working) if lies else (working, taken)  # H is symmetric: (H W^T)^T = W H
+    kept = torch.baddbmm(working, first, second, alpha=-1)
+    gone = (shares == 1).all(-1)  # exactly zero then, not zero up to rounding
+    if bool(gone.any()):
+        kept[gone] = 0.0
+    return kept.reshape(matrices.shape).to(matrices.dtype)
 
 
-def _left_vectors(matrices: Tensor) -> Tensor | None:
-    """Left singular vectors [..., m, m] of matrices [..., m, n], m <= n; None if nothing converges, which is said."""
+def _left_vectors(matrices: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Left singular vectors [b, m, m] and singular values [b, m] of matrices [b, m, n], m <= n.
+
+    None if nothing converges, which is said.
+
+    Raises:
+        TrainingError: the matrices are not finite.
+    """
     try:
-        vectors: Tensor = torch.linalg.eigh(matrices @ matrices.mT).eigenvectors
-        if bool(vectors.isfinite().all()):
-            return vectors
+        squares, vectors = torch.linalg.eigh(_gram(matrices))
+        if bool(vectors.sum().isfinite()):  # as all of them are: none is above 1
+            return vectors, _values(matrices, squares, vectors)
         reason = "its eigenvectors are not finite"
     except LinAlgError as error:
         reason = str(error)
     _warn(matrices, f"the Gram matrix could not be decomposed ({reason}): its singular values were taken directly")
     try:
-        vectors = torch.linalg.svd(matrices.double(), full_matrices=False).U.to(matrices.dtype)
-        if bool(vectors.isfinite().all()):
-            return vectors
+        left, values, _ = torch.linalg.svd(matrices.double(), full_matrices=False)
+        if bool(left.isfinite().all()):
+            return left.to(matrices.dtype), values.to(matrices.dtype)
         reason = "the vectors are not finite"
     except LinAlgError as error:
         reason = str(error)
@@ -64,5 +72,24 @@ def _left_vectors(matrices: Tensor) -> Tensor | None:
     return None
 
 
+def _gram(matrices: Tensor) -> Tensor:
+    gram = matrices @ matrices.mT
+    finite = gram.diagonal(dim1=-2, dim2=-1).isfinite().all()  # as long as the squares of its rows are
+    if not bool(finite) and not bool(matrices.isfinite().all()):
+        raise TrainingError(
+            "the nuclear norm's proximal step met weights that are not finite: the training diverged before it; "
+            "lower the learning rate"
+        )
+    return gram
+
+
+def _values(matrices: Tensor, squares: Tensor, vectors: Tensor) -> Tensor:
+    """Return the singular values, given their squares, which rise, up to rounding of the largest."""
+    values = squares.clamp(min=0).sqrt()
+    num_small = int((values < SMALL * values[:, -1:]).sum(-1).max())
+    values[:, :num_small] = (vectors[..., :num_small].mT @ matrices).norm(dim=-1)
+    return values
+
+
 def _warn(matrices: Tensor, text: str) -> None:
-    warnings.warn(f"matrices {list(matrices.shape)}: {text}", DecompositionWarning, stacklevel=4)
+    warnings.warn(f"matrices {list(matrices.shape)}: {text}", DecompositionWarning, stacklevel=5)

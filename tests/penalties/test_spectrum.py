@@ -45,6 +45,15 @@ def test_small_singular_values_keep_their_digits():
     torch.testing.assert_close(found, (values - 2e-5).clamp(min=0), rtol=1e-2, atol=1e-5)
 
 
+@pytest.mark.parametrize("turn", [lambda m: m, lambda m: m.mT], ids=["wide", "tall"])
+def test_a_batch_holds_the_nearly_singular_beside_others(turn):
+    batch = matrices(4, (3, 6, 9), torch.float32)
+    batch[1, 0] = batch[1, 1] + 1e-3 * batch[1, 2]  # one singular value near zero
+    batch[2] = 0.0
+    found = singular_value_threshold(turn(batch), 1e-2)
+    torch.testing.assert_close(found.double(), turn(textbook(batch, 1e-2)), rtol=0, atol=1e-5)
+
+
 @given(seed=st.integers(0, 2**16), threshold=st.floats(0, 4))
 @settings(max_examples=40, deadline=None)
 def test_nothing_beats_it_and_it_is_non_expansive(seed, threshold):
