@@ -17,7 +17,7 @@ def generator(seed: int, path: str) -> torch.Generator:
 def fresh_weight(shape: Sequence[int], numbers: torch.Generator, *, like: Tensor) -> Tensor:
     """Return a weight [groups, out / groups, in / groups, *kernel], uniform within 1 / sqrt(fan in).
 
-    It is what torch's layers start from (He et al. 2015 with a = sqrt 5), in float64; on meta where `like` is.
+    It is what torch's layers start from (He et al. 2015 with a = sqrt 5), in float32; on meta where `like` is.
     """
     return _uniform(shape, math.prod(shape[2:]), numbers, like)
 
@@ -30,6 +30,6 @@ def fresh_bias(weight: Tensor, numbers: torch.Generator) -> Tensor:
 
 def _uniform(shape: Sequence[int], fan_in: int, numbers: torch.Generator, like: Tensor) -> Tensor:
     if like.is_meta:
-        return like.new_empty(tuple(shape))
+        return torch.empty(tuple(shape), device="meta")
     bound = 1 / math.sqrt(fan_in)
-    return torch.empty(tuple(shape), device="cpu").uniform_(-bound, bound, generator=numbers).double()
+    return torch.empty(tuple(shape), device="cpu").uniform_(-bound, bound, generator=numbers)

@@ -45,7 +45,8 @@ def kept_weights(weight: Tensor, fresh: Sequence[Tensor], numbers: torch.Generat
     ]
     inner = [_frame(f.shape[0], f.shape[1], m.shape[1], numbers) for f, m in zip(fresh[:-1], maps[:-1], strict=True)]
     result = []
-    for number, (given, noise) in enumerate(zip(maps, fresh, strict=True)):
+    for number, (given, drawn) in enumerate(zip(maps, fresh, strict=True)):
+        noise = drawn.double()
         before = inner[number - 1] if number else None
         after = inner[number] if number < len(inner) else None
         # Noise is free where nothing arrives (outside the space in front) or nothing is read (outside that behind).
