@@ -5,11 +5,12 @@ from prunus.surgery.carry import Carried, carry_
 from prunus.surgery.contract import Contract, contract
 from prunus.surgery.decompose import Decompose, decompose
 from prunus.surgery.edit import Edit, Plan, apply
-from prunus.surgery.expand import Expand, Linearize, expand, linearize
+from prunus.surgery.expand import Expand, expand
 from prunus.surgery.factorize import Factorize, factorize
 from prunus.surgery.factors import Factors
 from prunus.surgery.fuse import FuseBatchNorm, fuse
 from prunus.surgery.layers import Layer
+from prunus.surgery.linearize import Linearize, linearize
 from prunus.surgery.remove import Cut, RemoveChannels, SetAttribute
 from prunus.surgery.save import load, save
 

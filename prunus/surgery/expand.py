@@ -11,20 +11,18 @@ All padding lies on the first factor, the stride on the k x k factor ("ck": the 
 
 import dataclasses
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from prunus.errors import EditError
 from prunus.surgery.edit import Edit, Plan
-from prunus.surgery.factors import Factors, factors, replaced
-from prunus.surgery.filters import TRANSPOSED, Filter, read
+from prunus.surgery.factors import factors, replaced
+from prunus.surgery.filters import Filter, read
 from prunus.surgery.fresh import fresh_bias, fresh_weight, generator
-from prunus.surgery.kept import holds, kept_weights
+from prunus.surgery.kept import kept_weights
+from prunus.surgery.kinds import KINDS, kernels_of, num_widths, suited, unfit, widths_of
 from prunus.surgery.layers import Layer, Layers, choose, layer_at, still_expanded
-
-KINDS = ("auto", "cl", "ck", "fc")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,9 +60,9 @@ class Expand(Edit):
             raise EditError(f"{self.layer.path}: {reason}")
         if self.keep_function and self.nonlinear:
             raise EditError(f"{self.layer.path}: with a ReLU between its factors the function is not kept: choose one")
-        if len(self.widths) != _num_widths(self.layer, self.kind) or min(self.widths) < 1:
+        if len(self.widths) != num_widths(self.layer, self.kind) or min(self.widths) < 1:
             raise EditError(
-                f"{self.layer.path}: {self.kind} has {_num_widths(self.layer, self.kind)} widths between its factors, "
+                f"{self.layer.path}: {self.kind} has {num_widths(self.layer, self.kind)} widths between its factors, "
                 f"each at least 1; got {list(self.widths)}"
             )
         parts = self._factors(read(old, self.layer.path))
@@ -83,7 +81,7 @@ class Expand(Edit):
 
     def _factors(self, part: Filter) -> list[Filter]:
         numbers = generator(self.seed, self.layer.path)
-        kernels = _kernels(part.kernel, self.kind)
+        kernels = kernels_of(part.kernel, self.kind)
         outer, inner = part.weight.shape[1:3]
         pairs = zip((inner, *self.widths), (*self.widths, outer), kernels, strict=True)
         weights = [fresh_weight((part.groups, b, a, *kernel), numbers, like=part.weight) for a, b, kernel in pairs]
@@ -119,39 +117,6 @@ class Expand(Edit):
         if not self.keep_function:
             return fresh_bias(weight, numbers)
         return given if last else weight.new_zeros(weight.shape[0] * weight.shape[1])
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Linearize(Edit):
-    """Take the ReLUs out from between the factors of an expanded layer: the non-linear stage starts the linear one.
-
-    Every parameter stays, and the optimizer's state of it.
-    """
-
-    path: str
-
-    @property
-    def exact(self) -> bool:
-        """Return False: the function changes, the linear network is trained on."""
-        return False
-
-    def apply(self, model: nn.Module) -> nn.Module:
-        """Return a copy of `model` without the ReLUs."""
-        result = replaced(model, {})
-        found = dict(result.named_modules()).get(self.path)
-        if not isinstance(found, Factors) or not _rectifiers(found):
-            raise EditError(f"{self.path}: there are no factors with ReLUs between them")
-        for name in _rectifiers(found):
-            delattr(found, name)
-        return result
-
-    def summary(self) -> str:
-        """Return one line for a reader."""
-        return f"take the ReLUs out from between the factors of {self.path}"
-
-    def carry(self, path: str, tensor: Tensor) -> Tensor | None:
-        """Return `tensor`: every parameter stays."""
-        return tensor
 
 
 def expand(
@@ -193,76 +158,9 @@ def expand(
         model, layers, skip_first, lambda path, module: unfit(module, kind) or still_expanded(model, path)
     ):
         layer = layer_at(path, module)
-        named = _auto(layer, module, rate, keep_function) if kind == "auto" else kind
-        widths = _widths(layer, named, rate)
+        named = suited(layer, module, rate, keep_function) if kind == "auto" else kind
+        widths = widths_of(layer, named, rate)
         edits.append(
             Expand(layer=layer, widths=widths, kind=named, keep_function=keep_function, nonlinear=nonlinear, seed=seed)
         )
     return Plan(tuple(edits))
-
-
-def linearize(model: nn.Module) -> Plan:
-    """Return the plan that takes the ReLUs out of every expanded layer of `model`; parameters stay as they are.
-
-    Raises:
-        EditError: no layer was expanded with ReLUs.
-    """
-    expanded = [(path, m) for path, m in model.named_modules() if isinstance(m, Factors) and m.origin == "expand"]
-    found = [path for path, module in expanded if _rectifiers(module)]
-    if not found:
-        raise EditError(f"{type(model).__name__} has no layer that was expanded with ReLUs between its factors")
-    return Plan(tuple(Linearize(path=path) for path in found))
-
-
-def unfit(module: Any, kind: str) -> str | None:
-    """Return why a layer has no expansion of a kind, None if it has."""
-    if kind not in KINDS:
-        return f"unknown kind {kind!r}; known are {', '.join(KINDS)}"
-    linear = isinstance(module, nn.Linear)
-    if kind == "auto" or linear == (kind == "fc"):
-        return None if kind != "ck" else _unfit_for_ck(module)
-    return (
-        f"{kind} expands {'linear layers' if kind == 'fc' else 'convolutions'}, and this is a {type(module).__name__}"
-    )
-
-
-def _unfit_for_ck(module: Any) -> str | None:
-    size = module.kernel_size[0]
-    if isinstance(module, TRANSPOSED):
-        return "ck expands convolutions, not transposed ones: use cl"
-    if set(module.kernel_size) != {size} or size % 2 == 0 or size <= 3:
-        return (
-            f"ck takes square kernels of odd k > 3, and this one is {' x '.join(map(str, module.kernel_size))}: use cl"
-        )
-    return None
-
-
-def _rectifiers(module: Factors) -> list[str]:
-    return [name for name, part in module.named_children() if isinstance(part, nn.ReLU)]
-
-
-def _auto(layer: Layer, module: Any, rate: float, keep_function: bool) -> str:
-    """Return the kind that suits a layer: "ck" where it can be, and can hold the function if it is to be kept."""
-    if isinstance(module, nn.Linear):
-        return "fc"
-    if _unfit_for_ck(module):
-        return "cl"
-    outer, inner, kernel = layer.sizes
-    wide_enough = not keep_function or holds((outer, inner, *kernel), _widths(layer, "ck", rate))
-    return "ck" if wide_enough else "cl"
-
-
-def _kernels(kernel: tuple[int, ...], kind: str) -> list[tuple[int, ...]]:
-    ones = (1,) * len(kernel)
-    return [(3,) * len(kernel)] * ((kernel[0] - 1) // 2) if kind == "ck" else [ones, kernel, ones]
-
-
-def _num_widths(layer: Layer, kind: str) -> int:
-    return len(_kernels(layer.sizes[2], kind)) - 1
-
-
-def _widths(layer: Layer, kind: str, rate: float) -> tuple[int, ...]:
-    """Return the channels between the factors, for each group: r m in the first half, r n in the second."""
-    outer, inner, _ = layer.sizes
-    number = _num_widths(layer, kind)
-    return tuple(max(1, round(rate * (inner if place < number // 2 else outer))) for place in range(number))

@@ -70,31 +70,33 @@ def kept_weights(weight: Tensor, fresh: Sequence[Tensor], numbers: torch.Generat
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Frame:
-    """A matrix Q [groups, rows, columns] with orthonormal columns: copies with signs, mirrored a few times.
+    """A matrix Q = (I - 2 V V^T) S [groups, rows, columns] with orthonormal columns: S copies with signs, V mirrors.
 
     Products with it cost what a copy costs; those with a dense matrix would dominate for wide layers.
     """
 
     columns: int
-    scale: Tensor  # [groups, rows]
-    mirrors: tuple[Tensor, ...]  # unit vectors [groups, 1, rows]
+    scale: Tensor  # of S, [groups, rows]
+    axes: Tensor  # V, orthonormal columns, [groups, rows, 1 or 2]
 
     def widened(self, values: Tensor) -> Tensor:
         """Return Q x, [groups, columns, ...] -> [groups, rows, ...]."""
-        flat = values.flatten(2) if values.dim() > 2 else values[..., None]
-        result = flat[:, self._index()] * self.scale[..., None]
-        for mirror in self.mirrors:
-            result.baddbmm_(mirror.mT, mirror @ result, alpha=-2)
-        return result.reshape(result.shape[0], result.shape[1], *values.shape[2:])
+        flat = values.reshape(*values.shape[:2], -1)
+        result = flat[:, self._index()].mul_(self.scale[..., None])
+        result.baddbmm_(self.axes, self._collected(self.axes).mT @ flat, alpha=-2)
+        return result.reshape(*result.shape[:2], *values.shape[2:])
 
     def narrowed(self, values: Tensor) -> Tensor:
         """Return Q^T y, [groups, rows, ...] -> [groups, columns, ...]."""
-        flat = values.flatten(2).clone()
-        for mirror in reversed(self.mirrors):
-            flat.baddbmm_(mirror.mT, mirror @ flat, alpha=-2)
+        flat = values.reshape(*values.shape[:2], -1)
+        result = self._collected(flat)
+        result.baddbmm_(self._collected(self.axes), self.axes.mT @ flat, alpha=-2)
+        return result.reshape(*result.shape[:2], *values.shape[2:])
+
+    def _collected(self, flat: Tensor) -> Tensor:
+        """Return S^T y, [groups, rows, n] -> [groups, columns, n]."""
         sums = flat.new_zeros(flat.shape[0], self.columns, flat.shape[2])
-        sums.index_add_(1, self._index(), flat * self.scale[..., None])
-        return sums.reshape(sums.shape[0], self.columns, *values.shape[2:])
+        return sums.index_add_(1, self._index(), flat * self.scale[..., None])
 
     def _index(self) -> Tensor:
         return torch.arange(self.scale.shape[1], device="cpu") % self.columns
@@ -104,11 +106,8 @@ def _frame(groups: int, rows: int, columns: int, numbers: torch.Generator) -> _F
     index = torch.arange(rows, device="cpu") % columns
     copies = torch.bincount(index, minlength=columns)[index]
     signs = torch.randint(0, 2, (groups, rows), generator=numbers, device="cpu") * 2.0 - 1
-    mirrors = []
-    for _ in range(_NUM_MIRRORS):
-        axis = torch.randn(groups, 1, rows, generator=numbers, dtype=torch.float64, device="cpu")
-        mirrors.append(axis / torch.linalg.vector_norm(axis, dim=2, keepdim=True))
-    return _Frame(columns, signs.double() / copies.double().sqrt(), tuple(mirrors))
+    drawn = torch.randn(groups, rows, _NUM_MIRRORS, generator=numbers, dtype=torch.float64, device="cpu")
+    return _Frame(columns, signs.double() / copies.double().sqrt(), torch.linalg.qr(drawn).Q)
 
 
 def _widened(frame: _Frame | None, values: Tensor) -> Tensor:
