@@ -72,6 +72,7 @@ class ShrinkRecord(Record):
     params_before: int
     params_after: int
     max_rel_diff: float  # of the network's output in evaluation mode, before against after
+    max_rel_diff_float64: float | None = None  # the same in float64; None where the network does not run in it
     seconds: float
 
 

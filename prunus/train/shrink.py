@@ -1,9 +1,10 @@
 """Between two segments: remove what has become zero, carry everything over, choose what is pressed next."""
 
+import copy
 import time
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from prunus.budget.check import difference
 from prunus.budget.controller import Controller, press
@@ -43,6 +44,7 @@ def shrink(state: State, inputs: Tensor, processes: Processes) -> ShrinkRecord |
             f"removing {int(removed.sum())} zero channel groups changed the output by {relative:.2e} relative, above "
             f"{TOLERANCE:.0e}: the groups of this network were read wrongly; please report it with the model's code"
         )
+    precise = _precisely(model, small, inputs)
     carry_(plan, state.optimizer, model, small)
     if state.ema is not None:
         state.ema.module = apply(plan, state.ema.module)
@@ -63,8 +65,17 @@ def shrink(state: State, inputs: Tensor, processes: Processes) -> ShrinkRecord |
         params_before=before.params(),
         params_after=state.groups.params(),
         max_rel_diff=relative,
+        max_rel_diff_float64=precise,
         seconds=time.perf_counter() - began,
     )
+
+
+def _precisely(model: nn.Module, small: nn.Module, inputs: Tensor) -> float | None:
+    """Return the relative difference of two networks' outputs in float64; None where they do not run in it."""
+    try:
+        return difference(copy.deepcopy(model).double(), copy.deepcopy(small).double(), (inputs.double(),))[1]
+    except (RuntimeError, TypeError):  # a type written into the network's code, or a device that has no float64
+        return None
 
 
 def choose(state: State, controller: Controller, epochs: int, processes: Processes) -> None:
