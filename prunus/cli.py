@@ -38,7 +38,7 @@ EXAMPLES = {
   prunus run my.yaml shrink.budget.macs=0.3 train.epochs=50 output=runs/third
 
 The folder of the run (runs/NAME) holds report.html, narrow.onnx, checkpoints and records. A run that was
-interrupted goes on by the same command.""",
+interrupted goes on by the same command; with --accept-changes also under a recipe that was changed.""",
     "trace": """  prunus trace torchvision.models:resnet18
   prunus trace my.networks:Net --set num_classes=19 --shape 1,3,512,1024""",
     "export": """  prunus export torchvision.models:resnet18 --output resnet18.onnx
@@ -111,6 +111,11 @@ def parser() -> argparse.ArgumentParser:
 
     run = add("run", _run, "Run a recipe: train, shrink to the budget, export, measure, report")
     run.add_argument("recipe", help="a YAML file, or a name that `prunus recipes` lists")
+    run.add_argument(
+        "--accept-changes",
+        action="store_true",
+        help="go on from the folder's checkpoints though the recipe was changed; what was changed is noted",
+    )
     run.add_argument("overrides", nargs="*", metavar="key=value", help="dotted path into the recipe, and a value")
 
     trace = add("trace", _trace, "Say which channels of a network can be removed, exactly or not at all, and why")
@@ -157,7 +162,7 @@ def _run(options: argparse.Namespace) -> None:
     chosen = recipe.load(pipeline.Recipe, find_recipe(options.recipe), options.overrides)
     watch = pipeline.Watch(stage=display.stage, epoch=display.epoch, step=display.step)
     with display.live():
-        folder = pipeline.run(chosen, watch=watch)
+        folder = pipeline.run(chosen, watch=watch, accept_changes=options.accept_changes)
     if not is_first():
         return
     console.print(report.table(records.read(folder)))

@@ -14,11 +14,11 @@ from prunus.recipe.source import parse_yaml
 FILE_NAME = "recipe.yaml"
 
 
-def claim(folder: Path, resolved: Mapping[str, Any]) -> bool:
+def claim(folder: Path, resolved: Mapping[str, Any], *, accept_changes: bool = False) -> bool:
     """Make `folder` that of the run `resolved` and return whether it goes on from a checkpoint there.
 
-    Without a checkpoint nothing is lost: the folder of an attempt that failed early may be used again. Where
-    `recipe.yaml` was removed, whoever removed it wants to go on under another recipe.
+    Without a checkpoint nothing is lost: the folder of an attempt that failed early may be used again. With
+    `accept_changes` a run goes on from its checkpoints though its recipe was changed.
 
     Raises:
         RecipeError: the folder holds the checkpoints of another recipe; what differs is named.
@@ -26,11 +26,12 @@ def claim(folder: Path, resolved: Mapping[str, Any]) -> bool:
     """
     path = folder / FILE_NAME
     begun = any(folder.glob("checkpoints/*/[0-9]*"))
-    if begun and path.exists():
-        if different := _differences(_read(path), resolved):
+    if begun and not accept_changes:
+        if different := differences(_read(path), resolved):
             raise RecipeError(
                 f"{folder} holds a run of another recipe: {'; '.join(different[:5])}: choose another folder with "
-                f"output=..., or remove this one; or, to go on from its checkpoints under this recipe, remove {path}"
+                "output=..., or remove this one; or, to go on from its checkpoints under this recipe, give "
+                "--accept-changes (in Python: accept_changes=True)"
             )
         return True
     try:
@@ -57,7 +58,7 @@ def _write(path: Path, text: str) -> None:
         aside.unlink(missing_ok=True)
 
 
-def _differences(there: Any, here: Any) -> list[str]:
+def differences(there: Any, here: Any) -> list[str]:
     """Return each key whose value differs, as a line; the folder itself may have been moved."""
     old, new = _leaves(there), _leaves(here)
     keys = [key for key in dict.fromkeys([*old, *new]) if key != "output" and old.get(key) != new.get(key)]

@@ -9,24 +9,25 @@ from typing import Any
 import prunus.recipe
 from prunus import report
 from prunus.graph import trace
-from prunus.pipeline import stages
-from prunus.pipeline.claim import claim
+from prunus.pipeline import delivery, proof, stages
+from prunus.pipeline.claim import claim, differences
 from prunus.pipeline.environment import hardware, versions
 from prunus.pipeline.recipe import NARROW, WIDE, Recipe
 from prunus.pipeline.stages import Run, Watch
 from prunus.pipeline.walk import Network, rehearse
-from prunus.records import EpochRecord, Recorder, RunRecord, Silent
+from prunus.records import EpochRecord, NoteRecord, Recorder, RunRecord, Silent, read
 from prunus.surgery import save
 from prunus.train.distributed import is_first, joined
 from prunus.train.lock import lock
 from prunus.train.scalars import Scalars
 
 
-def run(recipe: Recipe, *, watch: Watch | None = None) -> Path:
+def run(recipe: Recipe, *, watch: Watch | None = None, accept_changes: bool = False) -> Path:
     """Train wide, reshape and shrink, verify, export, measure and report; return the folder of the run.
 
-    A run that was interrupted goes on where it stopped: the same recipe on the same folder. The folder holds
-    `recipe.yaml`, `records.jsonl`, `report.html`, `wide.onnx`, `narrow.onnx`, `narrow/` (see `prunus.load`),
+    A run that was interrupted goes on where it stopped: the same recipe on the same folder, or, with
+    `accept_changes`, a changed one; what was changed becomes a note of the report. The folder holds `recipe.yaml`,
+    `records.jsonl`, `report.html`, `wide.onnx`, `narrow.onnx`, `narrow/` (see `prunus.load`),
     checkpoints and TensorBoard's scalars. Started by torchrun, all processes train; the first does all else.
 
     Raises:
@@ -38,7 +39,7 @@ def run(recipe: Recipe, *, watch: Watch | None = None) -> Path:
         _run(recipe, Silent(folder), folder, resolved, Watch())
         return folder
     with lock(folder):
-        begun = claim(folder, resolved)
+        begun = claim(folder, resolved, accept_changes=accept_changes)
         recorder = Recorder(folder)
         if not begun:
             recorder.truncate(0)
@@ -50,8 +51,9 @@ def _run(recipe: Recipe, recorder: Recorder, folder: Path, resolved: dict[str, A
     watch.stage("preparing the data")
     task = recipe.task.bind(recipe.data)
     inputs = recipe.data.train()[0][0][None]
+    run_record = _run_record(recipe, resolved, tuple(inputs.shape))
     if not recorder.count():
-        recorder.write(_run_record(recipe, resolved, tuple(inputs.shape)))
+        recorder.write(run_record)
     train = recipe.train
     with joined(train.torch_device(), train.timeout_s) as processes, Scalars(folder / "tensorboard") as scalars:
 
@@ -75,15 +77,16 @@ def _run(recipe: Recipe, recorder: Recorder, folder: Path, resolved: dict[str, A
     networks = [*([] if wide is None else [wide]), *reached, *scratch]
     narrow = reached[-1]
     recorder.truncate(max(1, *(each.records for each in networks)))  # what a former attempt wrote after is written anew
+    _tell_changes(recorder, run_record)
     for network in networks:
-        stages.evaluate_on_test(run, network)
+        proof.evaluate_on_test(run, network)
     model = narrow.model.cpu()
-    stages.tell_widths(run, trace(stages.build_wide(run), inputs), trace(model, inputs))
-    stages.check_law(run, model)
+    proof.tell_widths(run, trace(stages.build_wide(run), inputs), trace(model, inputs))
+    proof.check_law(run, model)
     save(folder / "narrow", model, narrow.plan)
-    deployed = {network.name: stages.fused(run, network) for network in networks}
-    stages.deploy(run, deployed)
-    stages.show_samples(run, {name: deployed[name] for name in (WIDE, NARROW) if name in deployed})
+    deployed = {network.name: delivery.fused(run, network) for network in networks}
+    delivery.deploy(run, deployed)
+    delivery.show_samples(run, {name: deployed[name] for name in (WIDE, NARROW) if name in deployed})
     watch.stage("writing the report")
     report.write(folder)
 
@@ -96,6 +99,14 @@ def _train(run: Run) -> tuple[Network | None, list[Network], list[Network]]:
     wide = stages.train_wide(run, encoder) if recipe.baseline else None
     reached = stages.walk(run, encoder, wide)
     return wide, reached, stages.train_from_scratch(run, reached[-1]) if recipe.from_scratch else []
+
+
+def _tell_changes(recorder: Recorder, now: RunRecord) -> None:
+    """Record what the recipe says now, and what it said when the run began, where the two differ."""
+    begun = next(record for record in read(recorder.path.parent) if isinstance(record, RunRecord))
+    if different := differences(begun.recipe, now.recipe):
+        recorder.write(now)
+        recorder.write(NoteRecord(text=f"The recipe was changed while the run was under way: {'; '.join(different)}."))
 
 
 def _run_record(recipe: Recipe, resolved: dict[str, Any], input_shape: tuple[int, ...]) -> RunRecord:

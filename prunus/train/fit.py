@@ -88,7 +88,6 @@ def fit(training: Training, model: nn.Module, inputs: Tensor, controller: Contro
             epoch = state.progress.epoch
             if best or epoch == settings.epochs or epoch % settings.checkpoint_every == 0:
                 save(state, training, background, best=best)
-        state.progress.records = training.recorder.count()
         background.wait()
         if processes.any(interrupt.number is not None):  # asked during the last evaluation
             raise _interrupted(interrupt, f"after the training ({training.name})")

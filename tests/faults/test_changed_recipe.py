@@ -1,14 +1,16 @@
 """The recipe is changed between a run and its resumption."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import tiny
 import torch
 
+from prunus import cli, pipeline, recipe
 from prunus.errors import CheckpointError, RecipeError
 from prunus.pipeline.claim import claim
-from prunus.records import EpochRecord, read
+from prunus.records import EpochRecord, RunRecord, read
 from prunus.train.fit import fit
 from prunus.train.settings import OptimizerSettings
 
@@ -39,9 +41,8 @@ def test_what_differs_is_said_and_refused_unless_told(tmp_path):
     with pytest.raises(RecipeError) as refusal:
         claim(tmp_path, CHANGED)
     assert "`train.optimizer.learning_rate` is 0.003 there, 0.0001 here" in str(refusal.value)
-    assert f"to go on from its checkpoints under this recipe, remove {tmp_path / 'recipe.yaml'}" in str(refusal.value)
-    (tmp_path / "recipe.yaml").unlink()
-    assert claim(tmp_path, CHANGED)
+    assert "to go on from its checkpoints under this recipe, give --accept-changes" in str(refusal.value)
+    assert claim(tmp_path, CHANGED, accept_changes=True)
     assert claim(tmp_path, CHANGED)  # it is its recipe now
     with pytest.raises(RecipeError):
         claim(tmp_path, RECIPE)
@@ -63,6 +64,28 @@ def test_told_to_go_on_the_new_settings_hold(tmp_path):
         fit(training, tiny.build(), tiny.example(), tiny.SHRINK)
     assert rates == [[(1e-4, 0.5), (1e-4, 0.0)]] * 8  # from the first step on
     assert [record.epoch for record in read(tmp_path) if isinstance(record, EpochRecord)] == [1, 2, 3, 4]
+
+
+def test_a_whole_run_goes_on_by_the_command_line_and_its_report_notes_what_was_changed(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    path, changed = tiny.write_recipe(tmp_path), ("baseline=false", "train.optimizer.learning_rate=0.0001")
+
+    def stop(name, step, steps, loss):
+        if step == 10:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        pipeline.run(recipe.load(pipeline.Recipe, path, changed[:1]), watch=pipeline.Watch(step=stop))
+    assert cli.main(["run", str(path), *changed]) == 1
+    assert "--accept-changes" in capsys.readouterr().err
+    assert cli.main(["run", str(path), *changed, "--accept-changes"]) == 0
+    assert cli.main(["run", str(path), *changed]) == 0  # it is its recipe now
+    folder = Path("runs/tiny")
+    assert [record.epoch for record in read(folder) if isinstance(record, EpochRecord)] == [1, 2, 3, 4]
+    recipes = [record.recipe for record in read(folder) if isinstance(record, RunRecord)]
+    assert [each["train"]["optimizer"]["learning_rate"] for each in recipes] == [0.0005, 0.0001]
+    said = "The recipe was changed while the run was under way: `train.optimizer.learning_rate` is 0.0005 there"
+    assert said in (folder / "report.html").read_text()
 
 
 def test_another_optimizer_cannot_take_over(tmp_path):
