@@ -5,6 +5,7 @@ the branch of a block y = x + f(x), or y = relu(x + f(x)), f is a constant c for
 (Alvarez & Salzmann, NIPS 2016; GTC 2019, slides 70 to 72).
 """
 
+import copy
 import dataclasses
 from collections.abc import Iterator
 from typing import Any, ClassVar
@@ -95,7 +96,8 @@ def bypass(model: nn.Module, inputs: Tensor) -> Plan:
     zero = {path for path, parameter in model.named_parameters() if parameter.dim() > 1 and not bool(parameter.any())}
     if not zero:
         return Plan()
-    program = export(model, (inputs,), None, training=False)
+    precise, inputs = copy.deepcopy(model).double(), inputs.double()  # the constant is rounded where it is applied
+    program = export(precise, (inputs,), None, training=False)
     constant = _constant(program, zero)
     values = _Values(program, inputs) if constant else None
     edits = dict[str, Bypass]()

@@ -70,6 +70,17 @@ def test_a_rectified_block_leaves_its_constant_and_its_relu(dead):
     assert not any(isinstance(module, ResidualBlock) for module in small.modules())
 
 
+def test_the_constant_of_a_network_in_single_precision_is_exact_in_double():
+    """A recipe measures each edit in both."""
+    torch.manual_seed(0)
+    model = emptied(noisy(nn.Sequential(nn.Conv2d(3, 4, 3), ResidualBlock(4, 4, 1))).eval(), ["1.second.0"])
+    inputs = torch.randn(2, 3, 9, 9)
+    plan = bypass(model, inputs)
+    assert len(plan) == 1
+    assert difference(model, prunus.apply(plan, model), (inputs,))[1] <= 1e-6
+    assert difference(model.double(), prunus.apply(plan, model), (inputs.double(),))[1] <= 1e-12
+
+
 def test_living_blocks_and_projections_stay():
     torch.manual_seed(0)
     model, inputs = nn.Sequential(ResidualBlock(3, 6, 2), nn.Flatten()).eval(), torch.randn(1, 3, 8, 8)
