@@ -210,6 +210,7 @@ class Call:
 
     def couple(self, rows: Tensor) -> None:
         """Channels in one column, shape [rows, size], can only go together."""
+        rows = torch.unique_consecutive(rows, dim=0)  # mostly all alike
         if rows.shape[0] > 1:
             first = rows[0].expand_as(rows[1:])
             self.findings.ids.unite(first.reshape(-1), rows[1:].reshape(-1))

@@ -6,13 +6,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.export import ExportedProgram
 
 from prunus.graph.call import Factor
 from prunus.graph.ids import NONE
 from prunus.graph.labels import Label
 from prunus.graph.place import all_nodes, flat, line, module_path, operator_name
-from prunus.graph.state import Slots
+from prunus.graph.state import Program, Slots
 from prunus.graph.walk import Labels
 
 # Operators whose numbers say where data goes: the labels of their outputs tell whether it went right.
@@ -60,7 +59,7 @@ MOVES = frozenset(
 class Reading:
     """A walked graph: of the network in evaluation or in training mode."""
 
-    program: ExportedProgram
+    program: Program
     labels: Labels
     training: bool
     macs: list[tuple[str, tuple[Factor, ...]]]  # as in `Findings`
@@ -132,9 +131,9 @@ def _difference(wide: Label, narrow: Label, alive: Tensor, roots: Tensor) -> str
         ids = wide.axes[dim].ids if dim in wide.axes else None
         kept = None if ids is None else ids[alive[ids]]
         expected = size if kept is None else kept.numel()
-        if kept is None and wide.uniform(dim) and narrow.uniform(dim):
-            continue
         if narrow.shape[dim] != expected:
+            if kept is None and wide.uniform(dim) and narrow.uniform(dim):
+                continue
             return f"has size {narrow.shape[dim]} along dimension {dim} where {expected} of {size} channels are left"
         if expected > 1:
             found = narrow.axes[dim].ids if dim in narrow.axes else torch.full((expected,), NONE)

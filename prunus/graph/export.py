@@ -21,7 +21,7 @@ def export(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | 
     Without gradients the same graph comes a third faster; the one layer that would then take a path of its own
     (fused attention in torch's transformer layers) is told not to.
     """
-    with in_mode(model, training=training), torch.no_grad(), _plain_attention(), _quiet():
+    with in_mode(model, training=training), torch.no_grad(), plain_attention(), _quiet():
         try:
             return torch.export.export(model, args, dict(kwargs or {}))
         except Exception as error:  # torch.export raises whatever the model's own code raises
@@ -42,7 +42,8 @@ def _quiet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _plain_attention() -> Iterator[None]:
+def plain_attention() -> Iterator[None]:
+    """Keep fused attention in torch's transformer layers off for the while."""
     enabled = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:

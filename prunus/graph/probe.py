@@ -2,7 +2,7 @@
 
 A view to fixed sizes, a slice at a fixed position or a number that depends on a width cannot be judged from one graph.
 So a few channels of every group are left out of a copy, attributes that count channels are set to what is left,
-and the copy is exported: where its graph is the one that the labels predict, the code follows. Where it is not,
+and the copy is read again: where its graph is the one that the labels predict, the code follows. Where it is not,
 what the place writes down is refused, and the copy is made again without it.
 """
 
@@ -17,9 +17,9 @@ from prunus.graph.build import numbering
 from prunus.graph.call import Findings, Kind, Mark
 from prunus.graph.compare import Mismatch, Probe
 from prunus.graph.ids import NONE
-from prunus.graph.trial import compared, crash, keep_of, values, without_some
+from prunus.graph.trial import compared, keep_of, ran, values, without_some
 
-MAX_EXPORTS = 6  # after so many everything that is still open is refused
+MAX_COMPARISONS = 6  # after so many everything that is still open is refused
 MAX_ROUNDS = 30
 
 
@@ -48,7 +48,7 @@ def judge(probe: Probe, findings: Findings) -> Verdict:
             untried = [mark for mark in written if bool(alive[mark.ids].all())]
             return Verdict(marks + _refused(untried, "nothing of it could be tried out"), tuple(bound))
         if wrong is not None:
-            blamed = written_at(written, wrong) if trier.exports < MAX_EXPORTS else written
+            blamed = written_at(written, wrong) if trier.comparisons < MAX_COMPARISONS else written
             marks = [*marks, *_refused(blamed, wrong.reason)]
             if not blamed:  # nothing written down to blame: the channels that arrive there
                 near = channels_near(probe, findings, wrong, alive)
@@ -65,23 +65,25 @@ def judge(probe: Probe, findings: Findings) -> Verdict:
 
 
 class _Trier:
-    """Runs narrower copies: first on shapes alone, where a crash is cheap, then through the export."""
+    """Runs narrower copies on shapes alone, and holds what they do against what the labels predict."""
 
     def __init__(self, probe: Probe, findings: Findings) -> None:
         self.probe, self.findings = probe, findings
-        self.exports = 0
+        self.comparisons = 0
         self.runs_on_shapes: bool | None = None  # seen when something goes wrong there
 
     def outcome(self, alive: Tensor, bound: list[Binding]) -> tuple[Mismatch | None, tuple[Mismatch, ...]]:
         """Return what went wrong without the ids that are not alive, and the numbers that changed."""
         keep, settings = keep_of(self.probe.slots, alive), values(bound, alive)
-        wrong = None if self.runs_on_shapes is False else crash(self.probe, keep, settings, device="meta")
-        if wrong is not None and self.runs_on_shapes is None:
-            self.runs_on_shapes = crash(self.probe, {}, (), device="meta") is None
-        if wrong is not None and self.runs_on_shapes:
-            return wrong, ()
-        self.exports += 1
-        return compared(self.probe, self.findings, keep, settings, alive)
+        codes = [] if self.runs_on_shapes is False else ran(self.probe, keep, settings)
+        if isinstance(codes, Mismatch):
+            if self.runs_on_shapes is None:
+                self.runs_on_shapes = not isinstance(ran(self.probe, {}, ()), Mismatch)
+            if self.runs_on_shapes:
+                return codes, ()
+            codes = []
+        self.comparisons += 1
+        return compared(self.probe, self.findings, keep, settings, alive, codes)
 
 
 def _joined(found: list[Binding], findings: Findings) -> list[Binding]:

@@ -1,16 +1,32 @@
-"""Labels for what goes into a graph: parameters, buffers, constants, inputs."""
+"""A network's graph, and labels for what goes into it: parameters, buffers, constants, inputs."""
 
+import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.export import ExportedProgram
-from torch.export.graph_signature import InputKind
+from torch.export.graph_signature import ExportGraphSignature, InputKind
+from torch.fx import Graph, GraphModule
 
 from prunus.graph.call import Findings
 from prunus.graph.labels import Axis, Label
 
 Slots = dict[tuple[str, int], Tensor]  # (path, dimension) of a parameter or buffer -> ids
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A network's graph, with what stands behind its placeholders; its fields are those of an `ExportedProgram`."""
+
+    graph_module: GraphModule
+    graph_signature: ExportGraphSignature
+    constants: Mapping[str, Any]
+
+    @property
+    def graph(self) -> Graph:
+        """Return the graph itself."""
+        return self.graph_module.graph
 
 
 def canonical_paths(model: nn.Module) -> dict[str, str]:
@@ -20,7 +36,7 @@ def canonical_paths(model: nn.Module) -> dict[str, str]:
     return {path: first.setdefault(id(tensor), path) for path, tensor in tensors}
 
 
-def placeholders(program: ExportedProgram, model: nn.Module, findings: Findings, slots: Slots) -> dict[str, Any]:
+def placeholders(program: Program, model: nn.Module, findings: Findings, slots: Slots) -> dict[str, Any]:
     """Return the label of each placeholder by its name; new ids go into `slots`."""
     values = {node.name: node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"}
     canonical = canonical_paths(model)

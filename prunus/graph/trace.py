@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.export import ExportedProgram
 
 from prunus.errors import TraceError
 from prunus.graph.build import build
@@ -16,7 +15,7 @@ from prunus.graph.export import export
 from prunus.graph.groups import ChannelGroups
 from prunus.graph.numbers import needed
 from prunus.graph.probe import judge
-from prunus.graph.state import Slots
+from prunus.graph.state import Program, Slots
 from prunus.graph.training import trains_otherwise
 from prunus.graph.walk import walk
 
@@ -46,7 +45,7 @@ def trace(
     args = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
     programs, notes = [export(model, args, kwargs, training=False)], []
     unused = _unused_modules(programs[0], model)
-    if unused or trains_otherwise(model, args, kwargs or {}):
+    if trains_otherwise(model, args, kwargs or {}, unused):
         try:
             programs.append(export(model, args, kwargs, training=True))
         except TraceError as error:
@@ -65,7 +64,7 @@ def trace(
     return build(model, findings, slots, macs, tuple(notes), verdict.bindings)
 
 
-def _read(programs: list[ExportedProgram], model: nn.Module, findings: Findings, slots: Slots) -> tuple[Reading, ...]:
+def _read(programs: list[Program], model: nn.Module, findings: Findings, slots: Slots) -> tuple[Reading, ...]:
     """Walk the graph of evaluation, and that of training where it is the second."""
     readings = []
     for number, program in enumerate(programs):
@@ -90,7 +89,7 @@ def _check(model: nn.Module) -> None:
         )
 
 
-def _unused_modules(program: Any, model: nn.Module) -> list[str]:
+def _unused_modules(program: Program, model: nn.Module) -> list[str]:
     used = {node.name for node in program.graph.nodes if node.op == "placeholder" and node.users}
     specs = program.graph_signature.input_specs
     parameters = dict(model.named_parameters(remove_duplicate=False))

@@ -1,6 +1,6 @@
 """A network in training and in evaluation: whether its code does the same in both."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -25,23 +25,27 @@ def on(value: Any, device: str) -> Any:
     return value
 
 
-def trains_otherwise(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+def trains_otherwise(
+    model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], unused: Sequence[str] = ()
+) -> bool:
     """Whether the operators in training are others than in evaluation, random masks aside.
 
-    Both are run on shapes alone; where a network does not run on these, only its modules can tell.
+    Both are run on shapes alone; where a network does not run on these, only its modules can tell: those whose code
+    asks for the mode, and those `unused` in evaluation.
     """
     try:
-        copy, args, kwargs = shaped(model, {}, "meta"), on(args, "meta"), on(kwargs, "meta")
-        calls = [_calls(copy, args, kwargs, training=training) for training in (False, True)]
+        args, kwargs = on(args, "meta"), on(kwargs, "meta")
+        calls = [_calls(model, args, kwargs, training=training) for training in (False, True)]
     except Exception:  # whatever the user's own code raises where there are no values
         own = {type(module) for module in model.modules() if not type(module).__module__.startswith("torch.")}
-        return any("training" in names_read(kind) for kind in own)
+        return bool(unused) or any("training" in names_read(kind) for kind in own)
     return calls[0] != calls[1]
 
 
 def _calls(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, training: bool) -> list[Any]:
-    with in_mode(model, training=training), torch.no_grad(), _Recorder() as recorder:
-        output = model(*args, **kwargs)
+    copy = shaped(model, {}, "meta")  # of its own for each mode: code may keep what it has computed
+    with in_mode(copy, training=training), torch.no_grad(), _Recorder() as recorder:
+        output = copy(*args, **kwargs)
     leaves = torch.utils._pytree.tree_leaves(output)
     return [*recorder.calls, *(tuple(leaf.shape) for leaf in leaves if isinstance(leaf, Tensor))]
 

@@ -1,5 +1,6 @@
 """Try a network out at another width: run a copy without some channels, and hold its graph against the labels."""
 
+import itertools
 from collections.abc import Iterable
 
 import torch
@@ -13,8 +14,9 @@ from prunus.graph.call import Findings, Mark
 from prunus.graph.compare import Mismatch, Probe, Reading, compare
 from prunus.graph.export import export
 from prunus.graph.groups import ChannelGroups
-from prunus.graph.modes import evaluating
 from prunus.graph.narrow import Keep, shaped
+from prunus.graph.record import Run, run
+from prunus.graph.retrace import retraced
 from prunus.graph.state import Slots
 from prunus.graph.training import on
 from prunus.graph.walk import walk
@@ -72,27 +74,33 @@ def _copy(probe: Probe, keep: Keep, settings: Iterable[Setting], device: str | N
     return small
 
 
-def crash(probe: Probe, keep: Keep, settings: Iterable[Setting], device: str) -> Mismatch | None:
-    """Run the narrower network on shapes alone; return where it fails."""
-    small = _copy(probe, keep, settings, device)
-    try:
-        with torch.no_grad(), evaluating(small):
-            small(*on(probe.args, device), **on(probe.kwargs, device))
-    except Exception as error:  # whatever the user's own code raises at a width that it does not expect
-        return place_of(error, small)
-    return None
+def ran(probe: Probe, keep: Keep, settings: Iterable[Setting]) -> list[Run] | Mismatch:
+    """Run the narrower network on shapes alone, as each graph was read; return what it does, or where it fails."""
+    runs, args, kwargs = list[Run](), on(probe.args, "meta"), on(probe.kwargs, "meta")
+    for reading in probe.readings:
+        small = _copy(probe, keep, settings, "meta")
+        try:
+            runs.append(run(small, args, kwargs, training=reading.training))
+        except Exception as error:  # whatever the user's own code raises at a width that it does not expect
+            return place_of(error, small)
+    return runs
 
 
 def compared(
-    probe: Probe, findings: Findings, keep: Keep, settings: Iterable[Setting], alive: Tensor
+    probe: Probe, findings: Findings, keep: Keep, settings: Iterable[Setting], alive: Tensor, codes: list[Run]
 ) -> tuple[Mismatch | None, tuple[Mismatch, ...]]:
-    """Export the network without the ids that are not alive; return what goes wrong, and the numbers that change."""
+    """Read the network without the ids that are not alive; return what goes wrong, and the numbers that change.
+
+    Its graphs are those of its runs on shapes alone where there are any, and exported where these do not tell.
+    """
     roots = torch.from_numpy(findings.ids.classes())
     changed: list[Mismatch] = []
     small = _copy(probe, keep, settings, None)
-    for reading in probe.readings:
+    for reading, code in itertools.zip_longest(probe.readings, codes):
         try:
-            program = export(small, probe.args, probe.kwargs, training=reading.training)
+            program = retraced(reading.program, code) if code is not None else None
+            if program is None:
+                program = export(small, probe.args, probe.kwargs, training=reading.training)
             slots = {key: ids[alive[ids]] for key, ids in probe.slots.items()}
             again = findings.afresh()
             narrow = Reading(program, walk(program, small, again, slots), reading.training, again.macs)

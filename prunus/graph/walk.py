@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 
 from prunus.graph.call import Call, Findings, Kind, Mark
@@ -14,12 +13,12 @@ from prunus.graph.labels import Label
 from prunus.graph.narrow import Settled
 from prunus.graph.place import flat, in_place, inner, is_view, line, module_path, operator_name, where
 from prunus.graph.rules import find, folded
-from prunus.graph.state import Slots, placeholders
+from prunus.graph.state import Program, Slots, placeholders
 
 Labels = dict[Node, Any]  # a Label, a list of them, or a plain value
 
 
-def walk(program: ExportedProgram, model: nn.Module, findings: Findings, slots: Slots) -> Labels:
+def walk(program: Program, model: nn.Module, findings: Findings, slots: Slots) -> Labels:
     """Label every tensor of `program`.
 
     What the rules find is added to `findings`, parameters' ids to `slots`.

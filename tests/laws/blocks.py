@@ -2,6 +2,7 @@
 
 import nets
 import torch
+from blocks_more import MORE
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
@@ -182,7 +183,7 @@ def in_training(draw, size):
 BLOCKS = (
     *(narrow, strange, normalised, layer_normalised, residual, concat, depthwise, grouped, excited, scaled, shuffled),
     *(gated, pixel_shuffled, focused, transposed, group_normalised, attention, sliced, reshaped, repeated),
-    in_training,
+    *(in_training, *MORE),
 )
 
 

@@ -48,8 +48,9 @@ def folded(call: Call) -> Any:
     labels = call.labels
     if not labels or any(label.data is None for label in labels) or "rand" in call.name:
         return None
+    writes = call.target._schema.is_mutable
     try:
-        parts = call.run(lambda label: None if label.data is None else label.data.clone())
+        parts = call.run(lambda label: label.data.clone() if writes and label.data is not None else label.data)
     except (RuntimeError, TypeError):  # another device, a value that is not there yet
         return None
     if any(not isinstance(part, torch.Tensor) for part in parts):

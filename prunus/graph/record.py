@@ -1,0 +1,109 @@
+"""Run a network on shapes alone, and note every operator that its code calls."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from prunus.graph.export import in_mode, plain_attention
+
+META = torch.device("meta")
+HANDED_ON = frozenset(
+    {torch.ops.aten.detach.default, torch.ops.aten.lift_fresh.default, torch.ops.aten.lift_fresh_copy.default}
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Operation:
+    """An operator that was called: what went in, as it was nested, and the tensors that came out."""
+
+    target: Any
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    outputs: tuple[Tensor, ...]
+
+    @functools.cached_property
+    def leaves(self) -> list[Any]:
+        """Return the arguments, containers opened."""
+        return pytree.tree_leaves((self.args, self.kwargs))
+
+    @property
+    def writes(self) -> bool:
+        """Whether the operator changes an argument, or nothing comes out of it."""
+        return self.target._schema.is_mutable or not self.outputs
+
+
+class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Notes every operator, composite ones taken apart; new tensors are made on the meta device.
+
+    What only hands a tensor on is not noted, and constants keep their values.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.operations: list[Operation] = []
+        self.originals: dict[int, tuple[Tensor, Tensor]] = {}  # by id of a tensor: itself, and what it stands for
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        settings = kwargs or {}
+        if func is torch.ops.aten.scalar_tensor.default:
+            return torch.scalar_tensor(args[0], dtype=settings.get("dtype"))
+        if settings.get("device") is not None:
+            settings = {**settings, "device": META}
+        result = func(*args, **settings)
+        if func in HANDED_ON:
+            self.originals[id(result)] = result, self.original(args[0])
+        else:
+            if self.originals:
+                args, settings = pytree.tree_map_only(Tensor, self.original, (args, settings))
+            self.operations.append(Operation(func, args, settings, tuple(tensors(result))))
+        return result
+
+    def original(self, tensor: Tensor) -> Tensor:
+        """Return the tensor that one stands for: mostly itself."""
+        return self.originals.get(id(tensor), (tensor, tensor))[1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What a network's code did on shapes alone."""
+
+    model: nn.Module
+    inputs: tuple[Any, ...]  # the leaves of its arguments
+    operations: list[Operation]
+    outputs: tuple[Tensor, ...]
+
+
+def run(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, training: bool) -> Run:
+    """Run `model`, which is on the meta device as its arguments are, and note what it does.
+
+    Raises:
+        Exception: whatever the user's own code raises at a width that it does not expect.
+    """
+    with in_mode(model, training=training), torch.no_grad(), plain_attention(), Recorder() as recorder:
+        outputs = model(*args, **kwargs)
+    returned = tuple(map(recorder.original, tensors(outputs)))
+    return Run(model, tuple(pytree.tree_leaves((args, kwargs))), recorder.operations, returned)
+
+
+def tensors(value: Any) -> list[Tensor]:
+    """Return the tensors in nested lists and dictionaries."""
+    return [leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, Tensor)]
+
+
+def dead(code: Run) -> list[bool]:
+    """Return of each operation whether nothing came of it."""
+    used, found = {id(output) for output in code.outputs}, list[bool]()
+    for operation in reversed(code.operations):
+        live = operation.writes or any(id(output) in used for output in operation.outputs)
+        if live:
+            used.update(id(leaf) for leaf in operation.leaves if isinstance(leaf, Tensor))
+        found.append(not live)
+    return found[::-1]

@@ -1,0 +1,74 @@
+"""A graph at another width, read off a run on shapes alone, is the one that an export gives."""
+
+import nets
+import pytest
+import torch
+from torch import nn
+
+from prunus.graph.export import export
+from prunus.graph.narrow import shaped
+from prunus.graph.place import all_nodes
+from prunus.graph.record import run
+from prunus.graph.retrace import retraced
+from prunus.graph.training import on
+
+
+class Written(nn.Module):
+    """Numbers that follow the width, in every way in which code writes them."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nets.conv(3, 8), nn.Linear(8, 2)
+
+    def forward(self, x):
+        y = self.first(x)
+        n, c, h, w = y.shape
+        y = y.reshape(n, c, -1).unflatten(2, (h, w)) / c**0.5
+        y = y + torch.zeros(c, 1, 1) + torch.arange(c, dtype=y.dtype).view(1, c, 1, 1) * torch.ones(c, 1, 1)
+        mask = torch.zeros(h, w, dtype=y.dtype)
+        mask[: h // 2, 1:] = 2
+        y = y + mask
+        y.sum()  # of no use
+        left, right = y.split([c // 2, c - c // 2], 1)
+        y = torch.cat([right, left.narrow(1, 0, c // 2)], 1).detach()
+        return self.second(torch.chunk(y, 2, 3)[0].mean((2, 3)).expand(3, n, c)[0])
+
+
+class Branching(Written):
+    """Another operator at another width."""
+
+    def forward(self, x):
+        y = self.first(x).mean((2, 3))
+        return self.second(y.relu() if y.shape[1] == 8 else y.tanh())
+
+
+def narrow(model, device=None):
+    six = torch.arange(6)
+    return shaped(model, {"first.weight": {0: six}, "first.bias": {0: six}, "second.weight": {1: six}}, device)
+
+
+def calls(program):
+    """Return what a graph calls: the operator, its arguments by name and number, the shape of what comes out."""
+    nodes = [node for node in all_nodes(program.graph_module) if node.op == "call_function"]
+    shapes = [getattr(node.meta["val"], "shape", None) for node in nodes]
+    return [(str(node.target), str(node.args), shape) for node, shape in zip(nodes, shapes, strict=True)]
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_it_is_the_graph_that_an_export_gives(training):
+    model, images = Written(), torch.randn(2, 3, 6, 6)
+    wide = export(model, (images,), None, training=training)
+    code = run(narrow(model, "meta"), on((images,), "meta"), {}, training=training)
+    again = retraced(wide, code)
+    exported = export(narrow(model), (images,), None, training=training)
+    assert again is not None
+    assert calls(again) == calls(exported) != calls(wide)
+
+
+def test_there_is_none_where_the_code_does_something_else():
+    model, images = Branching(), torch.randn(2, 3, 6, 6)
+    wide = export(model, (images,), None, training=False)
+    same = run(shaped(model, {}, "meta"), on((images,), "meta"), {}, training=False)
+    other = run(narrow(model, "meta"), on((images,), "meta"), {}, training=False)
+    assert retraced(wide, same) is not None
+    assert retraced(wide, other) is None

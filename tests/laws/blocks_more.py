@@ -1,0 +1,134 @@
+"""More blocks: other ranks, windows, tied weights, a recurrent layer; and networks of several inputs and outputs."""
+
+import nets
+import torch
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional as F
+
+WINDOW = 3
+
+
+class Line(nn.Module):
+    """A network of one dimension, [N, C, L], on an image's pixels."""
+
+    def __init__(self, inside):
+        super().__init__()
+        self.inside = inside
+
+    def forward(self, x):
+        return self.inside(x.flatten(2)).unflatten(2, x.shape[2:])
+
+
+class Volume(nn.Module):
+    """A network of three dimensions on an image and its mirror image, behind each other."""
+
+    def __init__(self, inside):
+        super().__init__()
+        self.inside = inside
+
+    def forward(self, x):
+        return self.inside(torch.stack([x, x.flip(-1)], 2)).amax(2)
+
+
+class Windows(nn.Module):
+    """Attention inside windows with a learned bias for each relative position, as Swin has it."""
+
+    def __init__(self, size, heads, head_size):
+        super().__init__()
+        self.num_heads, self.head_size, self.scale = heads, head_size, head_size**-0.5
+        self.qkv, self.out = nn.Linear(size, 3 * heads * head_size), nn.Linear(heads * head_size, size)
+        self.table = nn.Parameter(torch.zeros((2 * WINDOW - 1) ** 2, heads))
+        places = torch.cartesian_prod(torch.arange(WINDOW), torch.arange(WINDOW))
+        apart = places[:, None] - places + WINDOW - 1
+        self.register_buffer("index", apart[..., 0] * (2 * WINDOW - 1) + apart[..., 1])
+
+    def forward(self, x):
+        n, c, h, w = x.shape
+        rows, columns, area = h // WINDOW, w // WINDOW, WINDOW**2
+        x = x.view(n, c, rows, WINDOW, columns, WINDOW).permute(0, 2, 4, 3, 5, 1).reshape(-1, area, c)
+        q, k, v = self.qkv(x).reshape(-1, area, 3, self.num_heads, self.head_size).permute(2, 0, 3, 1, 4).unbind(0)
+        bias = self.table[self.index].permute(2, 0, 1)
+        y = ((q * self.scale) @ k.transpose(-2, -1) + bias).softmax(-1) @ v
+        y = self.out(y.transpose(1, 2).reshape(-1, area, self.num_heads * self.head_size))
+        return y.view(n, rows, columns, WINDOW, WINDOW, -1).permute(0, 5, 1, 3, 2, 4).reshape(n, c, h, w)
+
+
+class Recurrent(nn.Module):
+    """A recurrent layer over an image's pixels, one after the other."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x):
+        return self.layer(x.flatten(2).transpose(1, 2))[0].transpose(1, 2).unflatten(2, x.shape[2:])
+
+
+class Decoded(nn.Module):
+    """Down to a few channels and back up with the same weight, transposed."""
+
+    def __init__(self, size, hidden):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(hidden, size, 1, 1))
+
+    def forward(self, x):
+        return F.conv2d(F.relu(F.conv2d(x, self.weight)), self.weight.transpose(0, 1))
+
+
+class Network(nn.Module):
+    """One or several images in, one or several outputs."""
+
+    def __init__(self, stem, body, heads):
+        super().__init__()
+        self.stem, self.body, self.heads = stem, body, nn.ModuleDict(heads)
+
+    def forward(self, *images):
+        x = self.body(self.stem(*images))
+        outputs = {name: head(x) for name, head in self.heads.items()}
+        return outputs if len(outputs) > 1 else outputs["scores"]
+
+
+def in_line(draw, size):
+    layer = draw(st.sampled_from([nn.Conv1d, nn.ConvTranspose1d]))
+    return Line(nn.Sequential(layer(size, 6, 3, padding=1), nn.BatchNorm1d(6), nn.ReLU())), 6
+
+
+def in_volume(draw, size):
+    layer = draw(st.sampled_from([nn.Conv3d, nn.ConvTranspose3d]))
+    groups = draw(st.sampled_from([1, size]))
+    return Volume(nn.Sequential(layer(size, size, 3, padding=1, groups=groups), nn.BatchNorm3d(size))), size
+
+
+def windowed(draw, size):
+    return nets.Join(nets.add, nn.Identity(), Windows(size, draw(st.sampled_from([1, 2])), 4)), size
+
+
+def tied(draw, size):
+    """Two layers, or the two halves of one autoencoder, hold one weight."""
+    if draw(st.booleans()):
+        return Decoded(size, 5), size
+    first, second = (nets.conv(size, size, groups=draw(st.sampled_from([1, size]))) for _ in range(2))
+    if first.weight.shape == second.weight.shape:
+        second.weight = first.weight
+    return nn.Sequential(first, nn.ReLU(), second), size
+
+
+def recurrent(draw, size):
+    kind = draw(st.sampled_from([nn.GRU, nn.LSTM, nn.RNN]))
+    return Recurrent(kind(size, 5, batch_first=True)), 5
+
+
+MORE = (in_line, in_volume, windowed, tied, recurrent)
+
+
+def network(draw, body, size):
+    """Return a network around `body`, from 6 to `size` channels, and its inputs' shapes."""
+    images = draw(st.sampled_from([((2, 3, 6, 6),), ((2, 3, 6, 6), (2, 1, 6, 6))]))
+    join, inner = draw(st.sampled_from([(nets.add, 6), (nets.concat, 3)]))
+    stems = [nets.conv(shape[1], inner if len(images) > 1 else 6) for shape in images]
+    stem = nets.Join(join, *stems) if len(images) > 1 else stems[0]
+    heads = {"scores": nn.Sequential(*nets.head(size))}
+    if draw(st.booleans()):
+        heads["map"] = nets.conv(size, 2, 1)
+    return Network(stem, body, heads), images
