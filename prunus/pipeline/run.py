@@ -9,7 +9,7 @@ from typing import Any
 import prunus.recipe
 from prunus import report
 from prunus.graph import trace
-from prunus.pipeline import stages
+from prunus.pipeline import delivery, proof, stages
 from prunus.pipeline.claim import claim, differences
 from prunus.pipeline.environment import hardware, versions
 from prunus.pipeline.recipe import NARROW, WIDE, Recipe
@@ -79,14 +79,14 @@ def _run(recipe: Recipe, recorder: Recorder, folder: Path, resolved: dict[str, A
     recorder.truncate(max(1, *(each.records for each in networks)))  # what a former attempt wrote after is written anew
     _tell_changes(recorder, run_record)
     for network in networks:
-        stages.evaluate_on_test(run, network)
+        proof.evaluate_on_test(run, network)
     model = narrow.model.cpu()
-    stages.tell_widths(run, trace(stages.build_wide(run), inputs), trace(model, inputs))
-    stages.check_law(run, model)
+    proof.tell_widths(run, trace(stages.build_wide(run), inputs), trace(model, inputs))
+    proof.check_law(run, model)
     save(folder / "narrow", model, narrow.plan)
-    deployed = {network.name: stages.fused(run, network) for network in networks}
-    stages.deploy(run, deployed)
-    stages.show_samples(run, {name: deployed[name] for name in (WIDE, NARROW) if name in deployed})
+    deployed = {network.name: delivery.fused(run, network) for network in networks}
+    delivery.deploy(run, deployed)
+    delivery.show_samples(run, {name: deployed[name] for name in (WIDE, NARROW) if name in deployed})
     watch.stage("writing the report")
     report.write(folder)
 
