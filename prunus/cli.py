@@ -6,7 +6,6 @@ Exit codes: 0 done; 1 refused or failed, with the reason on stderr; 2 the comman
 
 import argparse
 import contextlib
-import importlib
 import signal
 import sys
 import threading
@@ -17,7 +16,7 @@ from typing import Any
 
 from rich.console import Console
 
-from prunus.errors import PrunusError, RecipeError
+from prunus.errors import PrunusError
 from prunus.train.interrupt import InterruptedTrainingError
 
 DESCRIPTION = """Grow wide, ship narrow: train a wide network, get back the smallest one that does the job.
@@ -42,7 +41,8 @@ interrupted goes on by the same command; with --accept-changes also under a reci
     "trace": """  prunus trace torchvision.models:resnet18
   prunus trace my.networks:Net --set num_classes=19 --shape 1,3,512,1024""",
     "export": """  prunus export torchvision.models:resnet18 --output resnet18.onnx
-  prunus export my.networks:Net --set num_classes=19 --backend openvino""",
+  prunus export my.networks:Net --set num_classes=19 --backend openvino
+  prunus export runs/street_erfnet --output narrow.onnx""",
     "bench": """  prunus bench wide=runs/street/wide.onnx narrow=runs/street/narrow.onnx --shape 3,128,256
   prunus bench torchvision.models:resnet18 torchvision.models:resnet34 --backends onnxruntime,openvino""",
     "report": "  prunus report runs/street_erfnet",
@@ -130,8 +130,12 @@ def parser() -> argparse.ArgumentParser:
     export.add_argument("--backend", default="onnxruntime", help="the backend that checks the file")
 
     bench = add("bench", _bench, "Time ONNX files or networks against each other, interleaved")
-    bench.add_argument("networks", nargs="+", metavar="[name=]network", help="an ONNX file or module:callable")
-    bench.add_argument("--shape", default="3,224,224", help="of one input, without the batch (default: 3,224,224)")
+    bench.add_argument(
+        "networks", nargs="+", metavar="[name=]network", help="an ONNX file, module:callable or a run's folder"
+    )
+    bench.add_argument(
+        "--shape", type=_shape, default=(3, 224, 224), help="of one input, without the batch (default: 3,224,224)"
+    )
     bench.add_argument(
         "--backends", default="onnxruntime", help="comma-separated: onnxruntime, openvino, torch, tensorrt"
     )
@@ -147,8 +151,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add_network(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("network", help="module:callable that returns an nn.Module, e.g. torchvision.models:resnet18")
-    parser.add_argument("--shape", default="1,3,224,224", help="of the example input (default: 1,3,224,224)")
+    text = "module:callable that returns an nn.Module, or the folder of a run: its narrow network"
+    parser.add_argument("network", help=text)
+    parser.add_argument("--shape", type=_shape, help="of the example input (default: the run's, or 1,3,224,224)")
     parser.add_argument("--set", nargs="*", default=[], metavar="key=value", help="keyword arguments of the callable")
 
 
@@ -173,9 +178,10 @@ def _trace(options: argparse.Namespace) -> None:
     import torch
 
     from prunus.graph import trace
+    from prunus.named import named
 
-    model = _built(options.network, options.set)
-    groups = trace(model, torch.randn(_shape(options.shape)), whole_heads=options.whole_heads)
+    network = named(options.network, options.set, options.shape)
+    groups = trace(network.model, torch.randn(network.input_shape), whole_heads=options.whole_heads)
     Console().print(groups.coverage())
 
 
@@ -183,19 +189,23 @@ def _export(options: argparse.Namespace) -> None:
     import torch
 
     from prunus.deploy import check_parity, export_onnx, require
+    from prunus.named import named
 
     torch.manual_seed(0)
-    model, inputs = _built(options.network, options.set).eval(), torch.randn(_shape(options.shape))
+    network = named(options.network, options.set, options.shape)
+    model, inputs = network.model.eval(), torch.randn(network.input_shape)
     path = export_onnx(model, inputs, options.output)
     record = check_parity(model, path, inputs, backend=options.backend)
     require(record)
-    Console().print(f"{path}: equal to PyTorch within {record.max_rel_diff:.1e} relative on {record.backend}")
+    text = f"{path}: equal to PyTorch within {record.max_rel_diff:.1e} relative on {record.backend}"
+    Console().print(text, highlight=False, soft_wrap=True)
 
 
 def _bench(options: argparse.Namespace) -> None:
     from rich.table import Table
 
     from prunus.deploy import BenchmarkSettings, benchmark
+    from prunus.named import named
 
     settings = BenchmarkSettings(
         backends=tuple(options.backends.split(",")),
@@ -206,9 +216,9 @@ def _bench(options: argparse.Namespace) -> None:
     networks: dict[str, Any] = {}
     for item in options.networks:
         name, _, source = item.rpartition("=")
-        networks[name or source] = Path(source) if source.endswith(".onnx") else _built(source, []).eval()
+        networks[name or source] = Path(source) if source.endswith(".onnx") else named(source).model.eval()
     table = Table("network", "backend", "median ms", "p95 ms", "peak MB", title=f"{settings.threads} thread(s)")
-    for record in benchmark(networks, _shape(options.shape), settings):
+    for record in benchmark(networks, options.shape, settings):
         peak = "n/a" if record.peak_memory_mb is None else f"{record.peak_memory_mb:.0f}"
         table.add_row(record.model, record.backend, f"{record.median_ms:.2f}", f"{record.p95_ms:.2f}", peak)
     Console().print(table)
@@ -238,49 +248,10 @@ def find_recipe(recipe: str) -> Path:
 
 
 def _shape(text: str) -> tuple[int, ...]:
-    try:
-        shape = tuple(int(size) for size in text.split(","))
-    except ValueError as error:
-        raise RecipeError(f"--shape is {text!r}: give sizes separated by commas, as in 1,3,224,224") from error
-    if not shape or min(shape) < 1:
-        raise RecipeError(f"--shape is {text!r}: every size must be at least 1")
+    shape = tuple(int(size) for size in text.split(",") if size.isdecimal() and int(size) > 0)
+    if len(shape) != len(text.split(",")):
+        raise argparse.ArgumentTypeError(f"{text!r} is no shape: give sizes separated by commas, as in 1,3,224,224")
     return shape
-
-
-def _built(network: str, settings: Sequence[str]) -> Any:
-    """Return the nn.Module that `module:callable` makes."""
-    from prunus import compat  # noqa: F401  # torchvision's models are what most people name first
-
-    module_name, colon, name = network.partition(":")
-    if not colon:
-        raise RecipeError(f"{network!r} names no network: write module:callable, as in torchvision.models:resnet18")
-    try:
-        function = getattr(importlib.import_module(module_name), name)
-    except ImportError as error:
-        raise RecipeError(f"{network}: the module {module_name} cannot be imported: {error}") from error
-    except AttributeError as error:
-        raise RecipeError(f"{network}: {module_name} has no {name}") from error
-    try:
-        model = function(**_keywords(settings))
-    except TypeError as error:
-        raise RecipeError(f"{network}: {error}; give its arguments with --set key=value") from error
-    import torch
-
-    if not isinstance(model, torch.nn.Module):
-        raise RecipeError(f"{network} returns a {type(model).__name__}, not an nn.Module")
-    return model
-
-
-def _keywords(settings: Sequence[str]) -> dict[str, Any]:
-    import yaml
-
-    keywords = {}
-    for item in settings:
-        key, equals, value = item.partition("=")
-        if not equals:
-            raise RecipeError(f"--set {item}: write key=value")
-        keywords[key] = yaml.safe_load(value)
-    return keywords
 
 
 if __name__ == "__main__":

@@ -9,6 +9,9 @@ import tiny
 from prunus import cli
 
 
+SHAPE = ["trace", "tiny:TinySegmenter", "--shape", "1,3,big"]
+
+
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     """Stand in a folder that holds the tiny recipe."""
@@ -46,7 +49,7 @@ def test_every_command_has_help_with_an_example(capsys, name):
     assert f"\n  prunus {name}" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("arguments", [[], ["grow"], ["run"], ["bench", "a.onnx", "--threads", "many"]])
+@pytest.mark.parametrize("arguments", [[], ["grow"], ["run"], ["bench", "a.onnx", "--threads", "many"], SHAPE])
 def test_a_wrong_command_line_exits_with_2(capsys, arguments):
     with pytest.raises(SystemExit) as exit_:
         cli.main(arguments)
@@ -147,7 +150,6 @@ def test_trace_says_what_can_be_removed_and_why_not(here, capsys):
         (["trace", "tiny:TinySegmenter"], "--set key=value"),
         (["trace", "tiny:example"], "returns a Tensor"),
         (["trace", "tiny:TinySegmenter", "--set", "num_classes"], "key=value"),
-        (["trace", "tiny:TinySegmenter", "--set", "num_classes=3", "--shape", "1,3,big"], "--shape"),
         (["trace", "tiny:TinySegmenter", "--set", "num_classes=3", "--shape", "1,5,16,32"], "channels"),
         (["bench", "missing.onnx"], "missing.onnx"),
         (["bench", "missing.onnx", "--backends", "onnxruntim"], "onnxruntime"),

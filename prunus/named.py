@@ -1,0 +1,89 @@
+"""Networks as they are named on the command line: `module:callable`, or the folder of a run for its narrow one."""
+
+import dataclasses
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from torch import nn
+
+import prunus.recipe
+from prunus import compat, pipeline, records  # noqa: F401  # torchvision's models need compat
+from prunus.errors import RecipeError
+from prunus.surgery import load
+
+IMAGE = (1, 3, 224, 224)
+
+
+@dataclasses.dataclass(frozen=True)
+class Named:
+    """A network, and the shape of an example of its input, batch included."""
+
+    model: nn.Module
+    input_shape: tuple[int, ...] = IMAGE
+
+
+def named(name: str, settings: Sequence[str] = (), shape: tuple[int, ...] | None = None) -> Named:
+    """Return the network that `name` stands for.
+
+    Args:
+        name: `module:callable`, which is imported and called, or the folder of a run that has come to its end.
+        settings: `key=value`, the keyword arguments of the callable.
+        shape: of the example input; None: the run's own, or one image of 224 x 224.
+
+    Raises:
+        RecipeError: there is no such network; says what is wrong with the name.
+    """
+    if Path(name).is_dir():
+        if settings:
+            raise RecipeError(f"{name} is the folder of a run, whose recipe says how to build its network: no --set")
+        found = _narrow(Path(name))
+    else:
+        found = Named(_called(name, settings))
+    return found if shape is None else dataclasses.replace(found, input_shape=shape)
+
+
+def _narrow(folder: Path) -> Named:
+    if not (folder / "recipe.yaml").is_file() or not (folder / "narrow").is_dir():
+        raise RecipeError(
+            f"{folder} is no folder of a run that came to its end: it would hold recipe.yaml and narrow/; "
+            "the command that began the run goes on with it"
+        )
+    recipe = prunus.recipe.load(pipeline.Recipe, folder / "recipe.yaml")
+    about = [record for record in records.read(folder) if isinstance(record, records.RunRecord)][-1]
+    model = load(folder / "narrow", lambda: recipe.model(num_classes=len(about.class_names)))
+    return Named(model, about.input_shape)
+
+
+def _called(network: str, settings: Sequence[str]) -> nn.Module:
+    module_name, colon, name = network.partition(":")
+    if not colon:
+        raise RecipeError(
+            f"{network!r} names no network: write module:callable, as in torchvision.models:resnet18, "
+            "or the folder of a run"
+        )
+    try:
+        function = getattr(importlib.import_module(module_name), name)
+    except ImportError as error:
+        raise RecipeError(f"{network}: the module {module_name} cannot be imported: {error}") from error
+    except AttributeError as error:
+        raise RecipeError(f"{network}: {module_name} has no {name}") from error
+    try:
+        model = function(**_keywords(settings))
+    except TypeError as error:
+        raise RecipeError(f"{network}: {error}; give its arguments with --set key=value") from error
+    if not isinstance(model, nn.Module):
+        raise RecipeError(f"{network} returns a {type(model).__name__}, not an nn.Module")
+    return model
+
+
+def _keywords(settings: Sequence[str]) -> dict[str, Any]:
+    keywords = {}
+    for item in settings:
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise RecipeError(f"--set {item}: write key=value")
+        keywords[key] = yaml.safe_load(value)
+    return keywords

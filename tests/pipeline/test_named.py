@@ -1,0 +1,35 @@
+"""A run's folder names its narrow network on the command line."""
+
+import json
+
+import pytest
+import torch
+
+from prunus import cli
+from prunus.errors import RecipeError
+from prunus.named import named
+
+
+def test_the_folder_of_a_run_is_its_narrow_network(done):
+    network = named(str(done.folder))
+    removed = json.loads((done.folder / "narrow" / "plan.json").read_text())["edits"]
+    assert removed and network.model(torch.zeros(network.input_shape)).shape[2:] == network.input_shape[2:]
+    assert network.model.encoder[0].out_channels < 16
+
+
+def test_trace_export_and_bench_take_it(done, tmp_path, capsys):
+    path = str(tmp_path / "again.onnx")
+    assert cli.main(["trace", str(done.folder)]) == 0
+    assert "decoder" in capsys.readouterr().out
+    assert cli.main(["export", str(done.folder), "--output", path]) == 0
+    assert "equal to PyTorch" in capsys.readouterr().out
+    size = ",".join(map(str, named(str(done.folder)).input_shape[1:]))
+    assert cli.main(["bench", f"narrow={done.folder}", f"again={path}", "--shape", size, "--repeats", "2"]) == 0
+    assert "again" in capsys.readouterr().out
+
+
+def test_other_folders_and_settings_are_refused(done, tmp_path):
+    with pytest.raises(RecipeError, match="no folder of a run that came to its end"):
+        named(str(tmp_path))
+    with pytest.raises(RecipeError, match="no --set"):
+        named(str(done.folder), ["num_classes=3"])
