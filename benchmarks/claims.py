@@ -2,7 +2,7 @@
 
     python benchmarks/claims.py --data DATA [--rows a b c d e f] [--runs runs/claims]
 
-DATA holds chars74k_img36, gtsrb_small and cifar10_jpg. Every arm (see `claims_arms.py`) is trained once a seed and kept
+DATA holds chars74k_img36 and cifar10_jpg. Every arm (see `claims_arms.py`) is trained once a seed and kept
 in its folder, so the table can be stopped and taken up again, row by row. Writes results/claims.json and claims.md.
 A gain is seen where its mean over the seeds is above its standard error, "no loss" where the mean loss is below it;
 few seeds prove little, so the spread stands beside each figure. A claim that is not seen stays in the table.
