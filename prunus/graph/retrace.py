@@ -128,7 +128,7 @@ class _Matcher:
 
     def _read_off(self, node: Node) -> tuple[Any, Any]:
         """Return the arguments of a node with the numbers that the code has in their place."""
-        _, wide = _called(node, *map_arg((node.args, node.kwargs), _as_traced), self.recorder)
+        _, wide = _called(node, *map_arg((node.args, node.kwargs), self._as_traced), self.recorder)
         alive = (o for o in range(self.position, len(self.dead)) if not self.dead[o])
         narrow = [self.code.operations[position] for position in itertools.islice(alive, len(wide))]
         if [o.target for o in wide] != [o.target for o in narrow]:
@@ -140,6 +140,11 @@ class _Matcher:
         else:
             args = tuple(_replaced(value, told) for value in node.args)
         return args, {key: _replaced(value, told) for key, value in node.kwargs.items()}
+
+    def _as_traced(self, node: Node) -> Any:
+        """Return what stood in a node's place when the graph was traced, without values, in memory as it lies now."""
+        old, now = node.meta["val"], self.values[node]
+        return pytree.tree_map(_laid_out, old, now)
 
     def _ended(self, node: Node) -> None:
         """All that the code did must have been met, and what it returns must be what the graph returns."""
@@ -160,11 +165,15 @@ def _called(node: Node, args: Any, kwargs: Any, recorder: Recorder) -> tuple[Any
         return target(*args, **kwargs), recorder.operations
 
 
-def _as_traced(node: Node) -> Any:
-    """Return what stood in a node's place when the graph was traced, without its values."""
-    return pytree.tree_map_only(
-        Tensor, lambda v: torch.empty_strided(v.shape, v.stride(), dtype=v.dtype, device=META), node.meta["val"]
-    )
+def _laid_out(old: Any, now: Any) -> Any:
+    """Return a tensor as `old` with its dimensions in memory in the order of `now`: whether a reshape copies depends
+    on it, and the device may choose another."""
+    if not isinstance(old, Tensor):
+        return old
+    orders = [sorted(range(value.dim()), key=value.stride, reverse=True) for value in (old, now)]
+    if orders[0] == orders[1]:
+        return torch.empty_strided(old.shape, old.stride(), dtype=old.dtype, device=META)
+    return torch.empty_permuted(old.shape, orders[1], dtype=old.dtype, device=META)
 
 
 def _numbers(wide: Operation, narrow: Operation) -> Iterator[tuple[Any, Any]]:

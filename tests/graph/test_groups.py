@@ -107,7 +107,6 @@ def test_a_user_registers_a_rule_for_an_operator(monkeypatch):
     [
         ("sigmoid", "0.weight", "sigmoid"),
         ("layer_norm", "0.weight", "layer_norm"),
-        ("group_norm", "0.weight", "group_norm"),
     ],
 )
 def test_approximate_names_the_operator(name, path, operator):
@@ -200,3 +199,14 @@ def test_groups_without_some_are_those_of_a_fresh_trace() -> None:
     ]
     alive = torch.rand(len(left)) < 0.7
     assert (left.macs(alive), left.params(alive)) == (fresh.macs(alive), fresh.params(alive))
+
+
+def test_groups_of_a_group_norm_go_as_a_whole():
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.GroupNorm(4, 8), nn.ReLU(), nn.Conv2d(8, 2, 1))
+    groups = prunus.trace(model, torch.randn(1, 3, 4, 4))
+    assert groups.status(0) is Status.EXACT and int(groups.exact.sum()) == 4
+    assert [m.index for m in groups.members(0) if m.path == "0.weight"] == [0, 1]
+    importance = torch.arange(len(groups), dtype=torch.float64)
+    plan = prunus.select(model, groups, budget=prunus.Budget(macs=0.5), importance=importance)
+    norm = prunus.apply(plan, model)[1]
+    assert (norm.num_groups, norm.num_channels) == (2, 4)

@@ -135,7 +135,7 @@ def transposed(draw, size):
 
 
 def group_normalised(draw, size):
-    return nn.GroupNorm(draw(st.sampled_from([1, size])), size), size
+    return nn.GroupNorm(draw(st.sampled_from([1, 2 - size % 2, size])), size, affine=draw(st.booleans())), size
 
 
 def attention(draw, size):

@@ -61,7 +61,10 @@ def layer_norm(call: Call) -> Any:
 
 @rule("group_norm", "native_group_norm")
 def group_norm(call: Call) -> Any:
-    """Normalises over groups of channels: all groups keep equally many; exact only where a group is one channel."""
+    """Normalises over groups of channels: the channels of a group go together, and the number of groups follows.
+
+    One group of all channels is a layer norm: a removed channel changes mean and variance of all others.
+    """
     value, groups = call.args[0], call.arg(1, "num_groups")
     weight, bias = call.arg(2, "weight"), call.arg(3, "bias")
     if call.name == "aten::native_group_norm":
@@ -72,11 +75,13 @@ def group_norm(call: Call) -> Any:
             call.join(axis, label.axes.get(0))
     axes = dict(value.axes)
     if axis is not None:
-        if groups != axis.ids.numel():
-            call.couple(axis.ids.reshape(groups, -1))
-            call.approximate(axis, f"{call.name} takes the mean over several channels")
+        size = axis.ids.numel() // groups
+        if groups == 1:
+            call.approximate(axis, f"{call.name} takes the mean over the channels")
         else:
-            call.written(axis, settled=call.settled and weight is not None)
+            call.couple(axis.ids.reshape(groups, size).T)
+            settled = size == 1 and call.settled and weight is not None
+            call.written(Axis(axis.ids[::size], axis.source[::size]), settled=settled)
         axes[1] = Axis.of(axis.ids) if weight is not None else axis
     return call.outputs([Label(shape, axes if n == 0 else {}) for n, shape in enumerate(call.shapes)])
 
