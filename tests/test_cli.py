@@ -8,7 +8,6 @@ import tiny
 
 from prunus import cli
 
-
 SHAPE = ["trace", "tiny:TinySegmenter", "--shape", "1,3,big"]
 
 

@@ -12,6 +12,7 @@ import team
 from prunus.records import EpochRecord, read
 from prunus.train.distributed import ALONE
 
+pytestmark = pytest.mark.timeout(600)  # seconds, on a machine that does much else
 TEAM = Path(team.__file__)
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
@@ -23,7 +24,7 @@ def results(folder, name):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("team")
-    done = subprocess.run([sys.executable, TEAM, folder], capture_output=True, text=True, env=ENVIRONMENT, timeout=200)
+    done = subprocess.run([sys.executable, TEAM, folder], capture_output=True, text=True, env=ENVIRONMENT, timeout=500)
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -85,7 +86,7 @@ def test_a_killed_process_is_restarted_and_the_run_ends_as_if_nothing_had_been(f
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--max-restarts=1"]
     command += ["--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0", str(TEAM), str(tmp_path)]
     environment = {**ENVIRONMENT, "PRUNUS_TEAM": "restarted"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=200)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=500)
     assert done.returncode == 0, done.stderr
     assert "SIGKILL" in done.stderr or "exitcode: -9" in done.stderr
     undisturbed, _ = results(folder, "shrinking")
