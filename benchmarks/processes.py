@@ -32,21 +32,22 @@ from prunus.models.erfnet import ERFNet
 from prunus.pipeline.environment import hardware, versions
 from prunus.records import EpochRecord, Recorder, Silent, read
 from prunus.tasks.segmentation import Segmentation
-from prunus.train.distributed import ALONE, Processes, joined
+from prunus.train import distributed
+from prunus.train.distributed import ALONE, Processes, Question, joined
 from prunus.train.evaluate import evaluate
 from prunus.train.fit import fit
 from prunus.train.settings import Train
 from prunus.train.training import Training
 
 HERE = Path(__file__).parent
-DATA = StreetData(size=(64, 128), num_train=96, num_validation=25, num_test=2)
+DATA = StreetData(size=(64, 128), num_train=480, num_validation=25, num_test=2)
 SETTINGS = Train(epochs=4, batch_size=8, threads=1, device="cpu")
 CONTROLLER = Controller(budget=Budget(macs=0.4), begin=0.25, end=0.75)
 
 
-def counted(spent: dict[str, float], name: str) -> None:
-    """Let a method of `Processes` add its seconds to `spent`."""
-    method: Callable[..., Any] = getattr(Processes, name)
+def counted(spent: dict[str, float], method: Callable[..., Any]) -> None:
+    """Let a method of what processes share add its seconds to `spent`."""
+    owner, _, name = method.__qualname__.partition(".")
 
     @functools.wraps(method)
     def timed(*arguments: Any, **keywords: Any) -> Any:
@@ -56,14 +57,14 @@ def counted(spent: dict[str, float], name: str) -> None:
         finally:
             spent[name] = spent.get(name, 0.0) + time.perf_counter() - began
 
-    setattr(Processes, name, timed)
+    setattr(getattr(distributed, owner), name, timed)
 
 
 def one_process(folder: Path) -> None:
     """Train as one of torchrun's processes."""
     spent: dict[str, float] = {}
-    for name in ("any", "share", "settle_", "require_same"):
-        counted(spent, name)
+    for method in (Processes.share, Processes.settle_, Processes.require_same, Question.ask):
+        counted(spent, method)
     with joined(torch.device("cpu"), 600) as processes:
         recorder = (Recorder if processes.first else Silent)(folder)
         task = Segmentation().bind(DATA)

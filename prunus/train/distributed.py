@@ -112,6 +112,31 @@ class Processes:
         )
 
 
+class Question:
+    """Whether some process has raised its flag, asked again and again without waiting for the others.
+
+    Between several processes the answer travels while the next step runs, and is that to the question before: all get
+    it at the same place, one step later. One process alone knows at once.
+    """
+
+    def __init__(self, processes: Processes) -> None:
+        self.processes = processes
+        self.travelling: tuple[Tensor, torch.distributed.Work] | None = None
+
+    def ask(self, flag: bool) -> bool:
+        """Put the question, and return whether some process had raised its flag when it was last put."""
+        if self.processes.count == 1:
+            return flag
+        before = self.travelling
+        raised = torch.tensor([float(flag)], device=_device())
+        self.travelling = raised, torch.distributed.all_reduce(raised, async_op=True)
+        if before is None:
+            return False
+        answer, work = before
+        work.wait()
+        return bool(answer > 0)
+
+
 ALONE = Processes()
 
 

@@ -16,6 +16,7 @@ from prunus.surgery import Plan
 from prunus.train.background import Background
 from prunus.train.batches import TrainingSplit, steps_per_epoch, training_batches
 from prunus.train.begin import begin
+from prunus.train.distributed import Question
 from prunus.train.evaluate import evaluate
 from prunus.train.growth import activations, grown
 from prunus.train.interrupt import Interrupt, InterruptedTrainingError, interruptible
@@ -63,9 +64,10 @@ def fit(training: Training, model: nn.Module, inputs: Tensor, controller: Contro
     asked, training = training, _grown(training, training, state, inputs, len(split))
     steps = steps_per_epoch(len(split), training.settings.batch_size)
     with Background() as background, interruptible() as interrupt:
+        question = Question(processes)
 
         def stop_if_asked() -> None:
-            if processes.any(interrupt.number is not None):
+            if question.ask(interrupt.number is not None):
                 raise _Stop
 
         while state.progress.epoch < settings.epochs:
