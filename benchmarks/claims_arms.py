@@ -46,6 +46,8 @@ CHARACTERS = Train(
     batch_size=64,
     optimizer=OptimizerSettings(name="sgd", learning_rate=0.05),
     schedule="cosine",
+    precision="bfloat16",
+    channels_last=True,
     evaluate_every=30,
 )
 SKIPPED = dataclasses.replace(CHARACTERS, epochs=20, warmup_epochs=1, evaluate_every=20)
@@ -101,7 +103,7 @@ def arms(data: Path, chosen: Settings = CHOSEN) -> dict[str, Recipe]:
     characters = Recipe(
         name="characters",
         data=Chars74KData(root=data / "chars74k_img36", size=(20, 20)),
-        model=functools.partial(Dec3, width=64, stem=((12, 16), (24, 32))),
+        model=functools.partial(Dec3, width=256, stem=((24, 48), (80, 128))),  # half of the published widths
         task=Classification(label_smoothing=0.1),
         train=CHARACTERS,
         shrink=None,

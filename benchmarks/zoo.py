@@ -160,15 +160,17 @@ class Clock:
 
 @torch.no_grad()
 def shake_(model: nn.Module) -> None:
-    """Move scales, shifts and running statistics off their initial values."""
+    """Move scales, shifts, running statistics and weights that begin at zero off their initial values."""
     generator = torch.Generator().manual_seed(SEED)
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        if not tensor.is_floating_point() or tensor.numel() != max(tensor.shape, default=0):
+        long = tensor.numel() == max(tensor.shape, default=0)  # along one dimension alone
+        learnt = isinstance(tensor, nn.Parameter)
+        if not tensor.is_floating_point() or not (long or (learnt and not bool(tensor.any()))):
             continue
         noise = torch.randn(tensor.shape, generator=generator)
         if name.endswith("running_var"):
             tensor.mul_(1 + 0.3 * noise.abs())
-        elif isinstance(tensor, nn.Parameter) or name.endswith("running_mean"):
+        elif learnt or name.endswith("running_mean"):
             tensor.add_(0.1 * noise)
 
 

@@ -183,6 +183,8 @@ def _numbers(wide: Operation, narrow: Operation) -> Iterator[tuple[Any, Any]]:
     lists = list[tuple[Any, Any]]()
     for a, b in zip(first, second, strict=False):
         if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
+            if any(isinstance(item, Tensor) for item in (*a, *b)):  # `cat` takes a list of tensors
+                continue
             yield a, b
             lists += zip(a, b, strict=True)
         elif isinstance(a, int | float) and isinstance(b, int | float):

@@ -6,6 +6,7 @@ single layer (something non-linear between, a padding behind a kernel) is refuse
 
 import dataclasses
 import fnmatch
+from collections.abc import Callable
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from prunus.errors import EditError
 from prunus.surgery.compose import compose_all
 from prunus.surgery.edit import Edit, Plan
 from prunus.surgery.factors import Factors, built, chain, is_pad, replaced
-from prunus.surgery.filters import Filter, padding_of, read
+from prunus.surgery.filters import Filter, itself, padding_of, read, shapes, stored, values
 from prunus.surgery.layers import Layer, Layers, kind_of, layer_at, patterns_of, refusal
 
 
@@ -34,18 +35,28 @@ class Contract(Edit):
         """Return a copy of `model` with one layer for the factors."""
         return replaced(model, self.successors(model))
 
-    def successors(self, model: nn.Module) -> dict[str, nn.Module]:
-        """Return what takes the layer's place."""
+    def tensors(self, model: nn.Module) -> tuple[Tensor, Tensor | None]:
+        """Return weight and bias of the layer that takes the factors' place; gradients flow into the factors'."""
+        product = _product(self._members(model), itself)
+        return stored(product), product.bias
+
+    def _members(self, model: nn.Module) -> list[tuple[str, nn.Module]]:
+        """Return the path and the module of each factor and of what pads between them."""
         if len(self.factors) < 2:
             raise EditError(f"{self.path}: at least two factors are contracted, got {len(self.factors)}")
-        container = _sequential(model, self.path)
         modules = [factor.find(model) for factor in self.factors]
-        members = _run(container, self.path, modules[0], modules[-1])
+        members = _run(_sequential(model, self.path), self.path, modules[0], modules[-1])
         if [path for path, module in members if not is_pad(module)] != [factor.path for factor in self.factors]:
             raise EditError(
                 f"{self.path}: {', '.join(factor.path for factor in self.factors)} do not follow each other there: the "
                 "plan was made for another network"
             )
+        return members
+
+    def successors(self, model: nn.Module) -> dict[str, nn.Module]:
+        """Return what takes the layer's place."""
+        container, members = _sequential(model, self.path), self._members(model)
+        modules = [module for _, module in members if not is_pad(module)]
         whole = isinstance(container, Factors)
         if not whole:
             _check_used_once(model, members)
@@ -121,7 +132,7 @@ def _contracted(model: nn.Module, path: str) -> list[Contract]:
         for place, module in run:
             if not is_pad(module) and (reason := refusal(model, place, module)):
                 raise EditError(f"{place}: {reason}")
-        _product(run, shapes_only=True)
+        _product(run, shapes)
         found = tuple(layer_at(place, module) for place, module in run if not is_pad(module))
         edits.append(Contract(path=path, factors=found))
     return edits
@@ -151,14 +162,14 @@ def _run(container: nn.Module, path: str, first: nn.Module, last: nn.Module) -> 
     return members[modules.index(first) : modules.index(last) + 1]
 
 
-def _product(members: list[tuple[str, nn.Module]], *, shapes_only: bool = False) -> Filter:
+def _product(members: list[tuple[str, nn.Module]], numbers: Callable[[Tensor, str], Tensor] = values) -> Filter:
     """Return the product of layers in a row; a padding module pads for the layer behind it."""
     parts, places, pending = list[Filter](), list[str](), None
     for place, module in members:
         if is_pad(module):
             pending = padding_of(module)
             continue
-        part = read(module, place, shapes_only=shapes_only)
+        part = read(module, place, numbers)
         if pending is not None:
             part, pending = dataclasses.replace(part, padding=pending[0], mode=pending[1]), None
         parts.append(part)

@@ -1,12 +1,12 @@
 """A linear layer as numbers: what torch's convolutions, transposed convolutions and linear layers have in common.
 
-The mathematics of reshaping works on `Filter`s in float64 on the CPU; `read` and `write` lead from a module and back.
-A filter on the meta device has shapes alone, and everything works on it too.
+The mathematics of reshaping works on `Filter`s, mostly in float64 on the CPU; `read` and `write` lead from a module and
+back. A filter on the meta device has shapes alone, and everything works on it too.
 """
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -77,12 +77,29 @@ class Filter:
         )
 
 
-def read(module: Any, place: str, *, shapes_only: bool = False) -> Filter:
-    """Return a layer of `LINEAR_LAYERS` as numbers, in float64 on the CPU.
+def values(tensor: Tensor, place: str) -> Tensor:
+    """Return a layer's tensor as numbers, in float64 on the CPU; on the meta device where it is there."""
+    numbers = tensor.detach()
+    if numbers.is_meta:
+        return numbers.double()
+    numbers = numbers.to("cpu", torch.float64)
+    if not bool(numbers.sum().isfinite()):  # as long as all are
+        raise EditError(f"{place} holds values that are not finite: there is nothing to start from")
+    return numbers
 
-    On the meta device where the layer is there, or where shapes alone are asked for; `place` is for messages.
-    """
-    numbers = _shapes if shapes_only else _numbers
+
+def shapes(tensor: Tensor, place: str) -> Tensor:
+    """Return a layer's tensor as a shape alone."""
+    return torch.empty(tensor.shape, dtype=torch.float64, device="meta")
+
+
+def itself(tensor: Tensor, place: str) -> Tensor:
+    """Return a layer's tensor as it is, so that gradients flow back into it."""
+    return tensor
+
+
+def read(module: Any, place: str, numbers: Callable[[Tensor, str], Tensor] = values) -> Filter:
+    """Return a layer of `LINEAR_LAYERS` with its tensors as `numbers` makes them; `place` is for messages."""
     weight = numbers(module.weight, f"{place}.weight")
     bias = None if module.bias is None else numbers(module.bias, f"{place}.bias")
     if isinstance(module, nn.Linear):
@@ -99,20 +116,6 @@ def read(module: Any, place: str, *, shapes_only: bool = False) -> Filter:
         output_padding=tuple(module.output_padding),
         mode=module.padding_mode,
     )
-
-
-def _numbers(tensor: Tensor, place: str) -> Tensor:
-    numbers = tensor.detach()
-    if numbers.is_meta:
-        return numbers.double()
-    numbers = numbers.to("cpu", torch.float64)
-    if not bool(numbers.sum().isfinite()):  # as long as all are
-        raise EditError(f"{place} holds values that are not finite: there is nothing to start from")
-    return numbers
-
-
-def _shapes(tensor: Tensor, place: str) -> Tensor:
-    return torch.empty(tensor.shape, dtype=torch.float64, device="meta")
 
 
 def _padding(module: Any) -> tuple[tuple[int, int], ...]:

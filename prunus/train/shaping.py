@@ -22,16 +22,12 @@ from prunus.penalties import BoundPenalty, Penalty
 from prunus.penalties.interface import When
 from prunus.penalties.matrices import TRANSPOSED, MatrixWeight
 from prunus.penalties.rule import momenta
-from prunus.surgery import Contract, Factors, apply, contract
+from prunus.surgery import Contract, apply, contract
 from prunus.surgery.filters import LINEAR_LAYERS, read, stored
+from prunus.train.contracted import is_expanded, last_layer, share_
 
 Step = Callable[[float, Optimizer | None], Any]
 ROUNDING = 1e-6  # relative: what a unit may be off
-
-
-def is_expanded(model: nn.Module) -> bool:
-    """Whether a layer of `model` stands expanded."""
-    return any(isinstance(module, Factors) and module.origin == "expand" for module in model.modules())
 
 
 def bind(penalty: Penalty, model: nn.Module, groups: ChannelGroups, inputs: Tensor) -> BoundPenalty:
@@ -56,7 +52,7 @@ class OnContracted(BoundPenalty):
         self.model = model
         self.edits = [edit for edit in contract(model) if isinstance(edit, Contract)]
         self.small = apply(contract(model), model)
-        _share(model, self.small)
+        share_(model, self.small)
         self.bound = penalty.bind(self.small, trace(self.small, inputs))
         self.when = self.bound.when
 
@@ -86,7 +82,7 @@ class OnContracted(BoundPenalty):
     @torch.no_grad()
     def _around(self, step: Step, step_size: float, optimizer: Optimizer | None) -> None:
         self._contract()
-        layers = {edit.path: _last(self.small.get_submodule(edit.path)) for edit in self.edits}
+        layers = {edit.path: last_layer(self.small.get_submodule(edit.path)) for edit in self.edits}
         before = {path: [p.clone() for p in layer.parameters()] for path, layer in layers.items()}
         step(step_size, optimizer)
         for edit in self.edits:
@@ -96,7 +92,7 @@ class OnContracted(BoundPenalty):
             scaling, turn = _scaling(old, new), _turn(old, new)
             left = not _leads(turn, old, new)
             # A least-squares M may be large where W is nearly singular, and the middle factor needs none.
-            _follow_(_last(expanded), layer, scaling if left and sandwich else turn, before[edit.path], optimizer)
+            _follow_(last_layer(expanded), layer, scaling if left and sandwich else turn, before[edit.path], optimizer)
             if left and sandwich:
                 _complete_(expanded, layer, self._product(edit))
 
@@ -104,28 +100,15 @@ class OnContracted(BoundPenalty):
     def _contract(self) -> None:
         for edit in self.edits:
             pairs = zip(
-                _last(self.small.get_submodule(edit.path)).parameters(), self._product(edit).parameters(), strict=True
+                last_layer(self.small.get_submodule(edit.path)).parameters(),
+                self._product(edit).parameters(),
+                strict=True,
             )
             for old, new in pairs:
                 old.copy_(new)
 
     def _product(self, edit: Contract) -> Any:
-        return _last(edit.successors(self.model)[edit.path])
-
-
-def _last(module: nn.Module) -> Any:
-    """Return the last layer with a weight: a layer itself, or what stands behind a padding or other factors."""
-    return [each for each in module.modules() if getattr(each, "weight", None) is not None][-1]
-
-
-def _share(model: nn.Module, small: nn.Module) -> None:
-    """Give `small` the very parameters and buffers of `model` wherever it has them."""
-    for named in (nn.Module.named_parameters, nn.Module.named_buffers):
-        own = dict(named(model))
-        for path, _ in list(named(small)):
-            if path in own:
-                parent, _, name = path.rpartition(".")
-                setattr(small.get_submodule(parent), name, own[path])
+        return last_layer(edit.successors(self.model)[edit.path])
 
 
 def _follow_(factor: Any, layer: Any, turn: Tensor, before: list[Tensor], optimizer: Optimizer | None) -> None:

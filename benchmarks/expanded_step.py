@@ -1,0 +1,108 @@
+"""Claim: an expanded network trains at nearly the narrow network's cost.
+
+    python benchmarks/expanded_step.py [--threads 1] [--repeats 9]
+
+For each network three training steps are timed in turn, in one process: of the network as built, of the expanded one
+through the kernels that it contracts to (`prunus.train.contracted`), and of the expanded one factor by factor. Every
+convolution with a kernel is expanded at rate 4, and every hidden linear layer. Medians; the ratios hold on a noisy
+machine. The gradients of both ways are compared as well, relative to the largest.
+"""
+
+import argparse
+import copy
+import datetime
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+import prunus
+from prunus.compat import torchvision
+from prunus.models.erfnet import ERFNet
+from prunus.models.small_net import SmallNet
+from prunus.pipeline.environment import hardware, versions
+from prunus.train.contracted import computed
+
+HERE = Path(__file__).parent
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "SmallNet k3": (lambda: SmallNet(num_classes=10, kernel=3), (128, 3, 32, 32)),
+    "SmallNet k7": (lambda: SmallNet(num_classes=10, kernel=7), (128, 3, 32, 32)),
+    "ERFNet": (lambda: ERFNet(num_classes=11), (4, 3, 120, 160)),
+    "MobileNetV2": (lambda: torchvision.models.mobilenet_v2(num_classes=10), (8, 3, 96, 96)),
+}
+
+
+def step(network: nn.Module, optimizer: torch.optim.Optimizer, images: torch.Tensor) -> float:
+    """Take one step and return its seconds."""
+    began = time.perf_counter()
+    loss = network(images).square().mean()
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return time.perf_counter() - began
+
+
+def largest_difference(model: nn.Module, images: torch.Tensor) -> float:
+    """Return how far the gradients through the kernels are from those factor by factor, in float64."""
+    pair = [copy.deepcopy(model).double() for _ in range(2)]
+    for network, seeded in zip((computed(pair[0]), pair[1]), pair, strict=True):
+        torch.manual_seed(0)  # of the dropout
+        network(images.double()).square().mean().backward()
+        assert seeded.training
+    gradients = zip(*([p.grad for p in each.parameters() if p.grad is not None] for each in pair), strict=True)
+    differences, sizes = zip(*((float((a - b).abs().max()), float(b.abs().max())) for a, b in gradients), strict=True)
+    return max(differences) / max(sizes)  # of all: a bias in front of a BatchNorm has none but rounding
+
+
+def measured(build: Callable[[], nn.Module], shape: tuple[int, ...], repeats: int) -> dict[str, object]:
+    """Return the row of one network."""
+    torch.manual_seed(0)
+    plain, images = build(), torch.randn(shape)
+    layers = [path for path, m in plain.named_modules() if isinstance(m, nn.Conv2d) and max(m.kernel_size) > 1]
+    hidden = [path for path, m in plain.named_modules() if isinstance(m, nn.Linear)][:-1]
+    wide = prunus.apply(prunus.expand(plain, layers + hidden, 4), plain)
+    networks = {"plain": plain, "through_kernels": computed(wide), "factor_by_factor": copy.deepcopy(wide)}
+    optimizers = {name: torch.optim.SGD(each.parameters(), lr=1e-4) for name, each in networks.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in networks}
+    for number in range(repeats + 1):
+        for name, network in networks.items():
+            spent = step(network, optimizers[name], images)
+            if number:
+                seconds[name].append(spent)
+    median = {name: statistics.median(each) for name, each in seconds.items()}
+    params = {name: sum(p.numel() for p in each.parameters()) for name, each in networks.items()}
+    return {
+        "batch": list(shape),
+        "params": params,
+        "median_seconds": median,
+        "times_the_plain_step": {name: each / median["plain"] for name, each in median.items()},
+        "gradients_differ_by": largest_difference(wide, images[:2]),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=9)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    rows = {}
+    for name, (build, shape) in NETWORKS.items():
+        rows[name] = measured(build, shape, options.repeats)
+        print(name, json.dumps(rows[name]), flush=True)
+    result = {
+        "date": datetime.date.today().isoformat(),
+        "command": f"python benchmarks/expanded_step.py --threads {options.threads} --repeats {options.repeats}",
+        "versions": versions(),
+        "hardware": hardware(),
+        "rows": rows,
+    }
+    (HERE / "results/expanded_step-cpu.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
