@@ -70,7 +70,10 @@ def matrix_weights(model: nn.Module, patterns: tuple[str, ...] | None = None) ->
 
 @torch.no_grad()
 def replace_(layers: list[MatrixWeight], keys: list[float], function: Callable[[Tensor, float], Tensor]) -> None:
-    """Replace each layer's matrices M by `function(M, key)`, in one batch for all of one shape and key."""
+    """Replace each layer's matrices M by `function(M, key)`, in one batch for all of one shape and key.
+
+    A row of zeros, a unit that is gone, stays so exactly: what would come there is rounding, or the pull of others.
+    """
     batches: dict[tuple[object, ...], list[MatrixWeight]] = defaultdict(list)
     sizes: dict[tuple[object, ...], float] = {}
     for layer, key in zip(layers, keys, strict=True):
@@ -79,6 +82,9 @@ def replace_(layers: list[MatrixWeight], keys: list[float], function: Callable[[
         sizes[bucket] = key
     for bucket, members in batches.items():
         stacked = torch.cat([layer.view(layer.weight) for layer in members])
-        parts = torch.split(function(stacked, sizes[bucket]), [layer.num_groups for layer in members])
+        result, alive = function(stacked, sizes[bucket]), stacked.any(-1)
+        if not bool(alive.all()):
+            result[~alive] = 0
+        parts = torch.split(result, [layer.num_groups for layer in members])
         for layer, part in zip(members, parts, strict=True):
             layer.set_(part)

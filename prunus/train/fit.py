@@ -22,7 +22,7 @@ from prunus.train.growth import activations, grown
 from prunus.train.interrupt import Interrupt, InterruptedTrainingError, interruptible
 from prunus.train.shrink import choose, segment_steps_left, shrink
 from prunus.train.state import State, reschedule, save
-from prunus.train.step import step
+from prunus.train.step import press_, step
 from prunus.train.training import Training
 
 __all__ = ["Fitted", "Training", "fit"]
@@ -164,6 +164,8 @@ def _end_segment(state: State, training: Training, inputs: Tensor, controller: C
     )
     if not ended and state.shape is None:
         return
+    if ended:
+        press_(state, 1)  # what is done after an epoch may have moved what its steps brought to zero
     training.processes.settle_(state.model)
     record = shrink(state, inputs, training.processes)
     if ended:

@@ -45,12 +45,18 @@ def step(state: State, training: Training, inputs: Tensor, target: Tensor, steps
     state.progress.learning_rate = rate
     if state.shape is not None:
         state.shape.after_step_(rate, state.optimizer)
-    if state.penalty is not None and steps_left and bool(state.pressed.any()):
-        norms = state.penalty.slices.norms()
-        state.penalty.shrink_(thresholds(norms, state.pressed, steps_left), norms)
+    if steps_left:
+        press_(state, steps_left)
     if state.ema is not None:
         state.ema.update_parameters(state.model)
     return value
+
+
+def press_(state: State, steps_left: int) -> None:
+    """Take the groups under pressure a step nearer to zero; the last one of the segment brings them there exactly."""
+    if state.penalty is not None and bool(state.pressed.any()):
+        norms = state.penalty.slices.norms()
+        state.penalty.shrink_(thresholds(norms, state.pressed, steps_left), norms)
 
 
 def _not_finite(loss: float, model: nn.Module) -> str | None:

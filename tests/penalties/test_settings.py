@@ -8,6 +8,8 @@ import torch
 from torch import nn
 
 import prunus
+from prunus.budget.check import zero_
+from prunus.budget.select import spare_layers, zero_groups
 from prunus.errors import RecipeError
 from prunus.penalties import BoundPenalty, Combined, Shrinkage
 
@@ -122,3 +124,30 @@ def test_sparse_groups_count_all_members_of_a_coupled_group(name):
 
 def test_all_shrinking_penalties_have_the_common_settings():
     assert all(issubclass(kind, Shrinkage) for kind in SHRINKING.values())
+
+
+EVERY = {
+    "group": prunus.GroupLasso(strength=0.01),
+    "sparse group": prunus.SparseGroupLasso(strength=0.01),
+    "nuclear": prunus.NuclearNorm(strength=0.01),
+    "orthogonality, local": prunus.Orthogonality(strength=0.1),
+    "orthogonality, global": prunus.Orthogonality(strength=0.1, scope="global"),
+    "combined": Combined(penalties=(prunus.NuclearNorm(strength=0.01), prunus.Orthogonality(strength=0.1))),
+}
+
+
+@pytest.mark.parametrize("penalty", EVERY.values(), ids=EVERY)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("name", ["plain", "residual", "grouped", "flatten"])
+def test_a_unit_that_is_zero_stays_zero_exactly(penalty, dtype, name):
+    case = nets.CASES[name]
+    model, inputs = case.model(dtype, 0), case.inputs(dtype, 0)
+    groups = prunus.trace(model, inputs)
+    gone = torch.zeros(len(groups), dtype=torch.bool)
+    gone[groups.exact.nonzero().flatten()[::2]] = True
+    gone = spare_layers(groups, gone)
+    zero_(model, groups, gone)
+    before = [parameter.clone() for parameter in model.parameters()]
+    penalty.bind(model, groups).prox_(0.1)
+    assert any(not torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
+    assert bool(zero_groups(model, groups)[gone].all())

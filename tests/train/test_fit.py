@@ -1,4 +1,5 @@
 import copy
+import dataclasses
 import itertools
 import math
 
@@ -10,6 +11,7 @@ import prunus
 from prunus.budget import Budget
 from prunus.budget.controller import Controller
 from prunus.errors import BudgetError, TrainingError
+from prunus.penalties import BoundPenalty, Penalty
 from prunus.records import EpochRecord, ShrinkRecord, read
 from prunus.train import checkpoint
 from prunus.train.fit import fit
@@ -46,6 +48,43 @@ def test_the_budget_is_met_and_not_passed_by_far(tmp_path, budget):
     last = records(tmp_path, EpochRecord)[-1]
     assert (last.macs, last.params) == (narrow.macs(), narrow.params())
     assert last.pressed == 0
+
+
+class Shaking(Penalty):
+    """A penalty of one's own that moves every weight after an epoch, zero or not."""
+
+    def bind(self, model, groups):
+        return BoundShaking(model)
+
+
+class BoundShaking(BoundPenalty):
+    when = "epoch"
+
+    def __init__(self, model):
+        self.model = model
+
+    def value(self):
+        return torch.zeros(())
+
+    @torch.no_grad()
+    def prox_(self, step_size, optimizer=None):
+        for parameter in self.model.parameters():
+            parameter.add_(1e-6)
+
+
+PENALTIES = {
+    "nuclear": prunus.NuclearNorm(strength="auto", when="epoch"),
+    "orthogonal": prunus.Orthogonality(strength=0.1, when="epoch"),
+    "one's own": Shaking(),
+}
+
+
+@pytest.mark.parametrize("penalty", PENALTIES.values(), ids=PENALTIES)
+def test_the_budget_is_met_beside_other_penalties(tmp_path, penalty):
+    bound = Budget(macs=0.4).absolute(prunus.trace(tiny.build(), tiny.example()))["macs"]
+    training = dataclasses.replace(tiny.training(tmp_path), penalty=penalty)
+    narrow = fit(training, tiny.build(), tiny.example(), tiny.SHRINK).model
+    assert 0.9 * bound < prunus.trace(narrow, tiny.example()).macs() <= bound
 
 
 def test_channels_are_exactly_zero_before_each_cut_and_the_cost_falls_in_several(tmp_path):
