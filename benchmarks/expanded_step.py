@@ -9,6 +9,7 @@ machine. The gradients of both ways are compared as well, relative to the larges
 """
 
 import argparse
+import contextlib
 import copy
 import datetime
 import json
@@ -25,7 +26,7 @@ from prunus.compat import torchvision
 from prunus.models.erfnet import ERFNet
 from prunus.models.small_net import SmallNet
 from prunus.pipeline.environment import hardware, versions
-from prunus.train.contracted import computed
+from prunus.train.contracted import through_kernels
 
 HERE = Path(__file__).parent
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
@@ -36,12 +37,13 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 }
 
 
-def step(network: nn.Module, optimizer: torch.optim.Optimizer, images: torch.Tensor) -> float:
+def step(model: nn.Module, optimizer: torch.optim.Optimizer, images: torch.Tensor, *, kernels: bool) -> float:
     """Take one step and return its seconds."""
     began = time.perf_counter()
-    loss = network(images).square().mean()
-    optimizer.zero_grad()
-    loss.backward()
+    with through_kernels(model) if kernels else contextlib.nullcontext():
+        loss = model(images).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
     optimizer.step()
     return time.perf_counter() - began
 
@@ -49,10 +51,10 @@ def step(network: nn.Module, optimizer: torch.optim.Optimizer, images: torch.Ten
 def largest_difference(model: nn.Module, images: torch.Tensor) -> float:
     """Return how far the gradients through the kernels are from those factor by factor, in float64."""
     pair = [copy.deepcopy(model).double() for _ in range(2)]
-    for network, seeded in zip((computed(pair[0]), pair[1]), pair, strict=True):
+    for network, context in zip(pair, (through_kernels, contextlib.nullcontext), strict=True):
         torch.manual_seed(0)  # of the dropout
-        network(images.double()).square().mean().backward()
-        assert seeded.training
+        with context(network):
+            network(images.double()).square().mean().backward()
     gradients = zip(*([p.grad for p in each.parameters() if p.grad is not None] for each in pair), strict=True)
     differences, sizes = zip(*((float((a - b).abs().max()), float(b.abs().max())) for a, b in gradients), strict=True)
     return max(differences) / max(sizes)  # of all: a bias in front of a BatchNorm has none but rounding
@@ -65,12 +67,12 @@ def measured(build: Callable[[], nn.Module], shape: tuple[int, ...], repeats: in
     layers = [path for path, m in plain.named_modules() if isinstance(m, nn.Conv2d) and max(m.kernel_size) > 1]
     hidden = [path for path, m in plain.named_modules() if isinstance(m, nn.Linear)][:-1]
     wide = prunus.apply(prunus.expand(plain, layers + hidden, 4), plain)
-    networks = {"plain": plain, "through_kernels": computed(wide), "factor_by_factor": copy.deepcopy(wide)}
+    networks = {"plain": plain, "through_kernels": wide, "factor_by_factor": copy.deepcopy(wide)}
     optimizers = {name: torch.optim.SGD(each.parameters(), lr=1e-4) for name, each in networks.items()}
     seconds: dict[str, list[float]] = {name: [] for name in networks}
     for number in range(repeats + 1):
         for name, network in networks.items():
-            spent = step(network, optimizers[name], images)
+            spent = step(network, optimizers[name], images, kernels=name == "through_kernels")
             if number:
                 seconds[name].append(spent)
     median = {name: statistics.median(each) for name, each in seconds.items()}

@@ -14,7 +14,7 @@ from prunus.pipeline.reshape import Reshaping
 from prunus.records import EditRecord
 from prunus.surgery import Edit, Plan, apply
 from prunus.train import shaping
-from prunus.train.contracted import is_expanded
+from prunus.train.contracted import expanded
 
 EXACT = {"float32": 1e-5, "float64": 1e-12}  # relative to the largest output: what an exact edit may change
 
@@ -136,7 +136,7 @@ def rehearse(stages: tuple[Stage, ...], model: nn.Module, inputs: Tensor) -> Non
             continue
         groups = trace(model, inputs)
         if stage.shrink is not None:
-            if is_expanded(model):
+            if expanded(model):
                 raise RecipeError(
                     f"stage {stage.name}: a budget counts the multiply-adds of what is deployed, and the network is "
                     "expanded here: contract it in a stage before (prunus.pipeline.Contract), or train this one with "
@@ -146,7 +146,7 @@ def rehearse(stages: tuple[Stage, ...], model: nn.Module, inputs: Tensor) -> Non
         if stage.penalty is not None:
             rate = stage.train.optimizer.learning_rate
             shaping.bind(shaping.calibrated(stage.penalty, model, inputs, rate, 1), model, groups, inputs)
-    if is_expanded(model):
+    if expanded(model):
         raise RecipeError(
             "the network is still expanded at the end: a stage of `then` must contract it (class_path: "
             "prunus.pipeline.Contract), or all its factors would be deployed"

@@ -15,7 +15,7 @@ from prunus.errors import EditError
 from prunus.surgery.compose import compose_all
 from prunus.surgery.edit import Edit, Plan
 from prunus.surgery.factors import Factors, built, chain, is_pad, replaced
-from prunus.surgery.filters import Filter, itself, padding_of, read, shapes, stored, values
+from prunus.surgery.filters import Filter, padding_of, read, shapes, values
 from prunus.surgery.layers import Layer, Layers, kind_of, layer_at, patterns_of, refusal
 
 
@@ -34,11 +34,6 @@ class Contract(Edit):
     def apply(self, model: nn.Module) -> nn.Module:
         """Return a copy of `model` with one layer for the factors."""
         return replaced(model, self.successors(model))
-
-    def tensors(self, model: nn.Module) -> tuple[Tensor, Tensor | None]:
-        """Return weight and bias of the layer that takes the factors' place; gradients flow into the factors'."""
-        product = _product(self._members(model), itself)
-        return stored(product), product.bias
 
     def _members(self, model: nn.Module) -> list[tuple[str, nn.Module]]:
         """Return the path and the module of each factor and of what pads between them."""
@@ -162,6 +157,15 @@ def _run(container: nn.Module, path: str, first: nn.Module, last: nn.Module) -> 
     return members[modules.index(first) : modules.index(last) + 1]
 
 
+def product(container: Factors, numbers: Callable[[Tensor, str], Tensor]) -> Filter:
+    """Return the one filter that the layers of `container` compute, their tensors as `numbers` makes them.
+
+    Raises:
+        EditError: they are no single layer.
+    """
+    return _product(list(chain(container, "")), numbers)
+
+
 def _product(members: list[tuple[str, nn.Module]], numbers: Callable[[Tensor, str], Tensor] = values) -> Filter:
     """Return the product of layers in a row; a padding module pads for the layer behind it."""
     parts, places, pending = list[Filter](), list[str](), None
@@ -182,7 +186,8 @@ def _sequential(model: nn.Module, path: str) -> nn.Sequential:
         module = model.get_submodule(path)
     except AttributeError as error:
         raise EditError(f"{path}: {type(model).__name__} has no such module") from error
-    if not isinstance(module, nn.Sequential) or type(module).forward is not nn.Sequential.forward:
+    plain = isinstance(module, Factors) or type(module).forward is nn.Sequential.forward
+    if not isinstance(module, nn.Sequential) or not plain:
         raise EditError(
             f"{path} is a {type(module).__name__}, not an nn.Sequential: nothing says in which order it runs"
         )

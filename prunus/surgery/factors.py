@@ -2,7 +2,7 @@
 
 import copy
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, final
 
 import torch
@@ -20,11 +20,19 @@ class Factors(nn.Sequential):
 
     Attributes:
         origin: the kind of edit that made it: "expand", "decompose" or "factorize".
+        shortcut: computes the same in another way while it is set (`prunus.train.contracted`).
     """
 
     def __init__(self, parts: Mapping[str, nn.Module], origin: str) -> None:
         super().__init__(OrderedDict(parts))
         self.origin = origin
+        self.shortcut: Callable[[Tensor], Tensor] | None = None
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
+        """Return what the layers make of the input, one after the other, or by the shortcut."""
+        if self.shortcut is not None:
+            return self.shortcut(input)
+        return super().forward(input)  # type: ignore[no-any-return, no-untyped-call]
 
     @property
     def layers(self) -> list[Any]:
@@ -114,9 +122,18 @@ def replaced(model: nn.Module, new: Mapping[str, nn.Module]) -> nn.Module:
     return result
 
 
+def is_hooked(module: nn.Module) -> bool:
+    """Whether hooks on a module would see that it is passed by."""
+    return any(vars(module)[name] for name in _hooks(module))
+
+
+def _hooks(module: nn.Module) -> list[str]:
+    return [name for name in vars(module) if name.startswith("_") and ("forward" in name or "backward" in name)]
+
+
 def _handed_on(old: nn.Module, new: nn.Module) -> list[str]:
-    hooks = [name for name in vars(old) if name.startswith("_") and ("forward" in name or "backward" in name)]
-    return hooks + [name for name in vars(old) if name[0] != "_" and name != "origin" and not hasattr(new, name)]
+    own = [name for name in vars(old) if name[0] != "_" and name not in ("origin", "shortcut")]
+    return _hooks(old) + [name for name in own if not hasattr(new, name)]
 
 
 def chain(container: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from prunus.errors import EditError
 
@@ -168,6 +169,24 @@ def write(part: Filter) -> list[nn.Module]:
     pads: Any = _PADS[part.mode]
     amounts = tuple(size for pair in reversed(part.padding) for size in pair)
     return [pads[rank](amounts), kinds[rank](*part.channels, padding=0, **settings)]
+
+
+def computed(part: Filter, images: Tensor) -> Tensor:
+    """Return what the layer that computes `part` makes of `images`; gradients flow into its weight and bias."""
+    if not part.kernel:
+        return functional.linear(images, stored(part), part.bias)
+    rank, common = len(part.kernel) - 1, {"stride": part.stride, "dilation": part.dilation, "groups": part.groups}
+    before, after = (tuple(pair[side] for pair in part.padding) for side in (0, 1))
+    if part.transposed:
+        spread: Any = (functional.conv_transpose1d, functional.conv_transpose2d, functional.conv_transpose3d)[rank]
+        settings = {**common, "padding": before, "output_padding": part.output_padding}
+        return spread(images, stored(part), part.bias, **settings)  # type: ignore[no-any-return]
+    if before != after or part.mode != "zeros":
+        amounts = [size for pair in reversed(part.padding) for size in pair]
+        images = functional.pad(images, amounts, mode="constant" if part.mode == "zeros" else part.mode)
+        before = (0,) * len(before)
+    convolve: Any = (functional.conv1d, functional.conv2d, functional.conv3d)[rank]
+    return convolve(images, stored(part), part.bias, padding=before, **common)  # type: ignore[no-any-return]
 
 
 def stored(part: Filter) -> Tensor:

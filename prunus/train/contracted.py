@@ -1,67 +1,59 @@
-"""An expanded network, seen as what it contracts to: trained at nearly the narrow network's cost.
+"""Expanded layers, computed through the kernels that they contract to: trained at nearly the narrow network's cost.
 
-The factors of an expanded layer compute x -> L (K (F x)). In a step the kernel W = L K F is multiplied out first, once,
-and the images meet W alone: the same outputs and, by the chain rule, the same gradients of L, K and F up to rounding,
-without the wide feature maps in between. The product costs as much whatever the batch and the size of its images, so it
-pays for convolutions; linear layers, which meet each image once, stay as they are.
+The factors of an expanded layer compute x -> L (K (F x)). `through_kernels` multiplies the kernel W = L K F out first
+and lets the images meet W alone: the same outputs and, by the chain rule, the same gradients of L, K and F up to
+rounding, without the wide feature maps in between. The product costs as much whatever the batch and the size of its
+images, so it pays for convolutions; linear layers, which meet each image once, stay as they are.
 """
 
-from typing import Any, final
+import contextlib
+import functools
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from prunus.surgery import Contract, Factors, Plan, apply, contract
+from prunus.surgery import Factors
+from prunus.surgery.contract import product
+from prunus.surgery.factors import is_hooked, is_pad
+from prunus.surgery.filters import CONVOLUTIONS, TRANSPOSED, computed, itself
 
 
-def is_expanded(model: nn.Module) -> bool:
-    """Whether a layer of `model` stands expanded."""
-    return bool(_expanded(model))
+def expanded(model: nn.Module) -> list[Factors]:
+    """Return what stands in the place of expanded layers, none inside another."""
+    found = [each for each in model.modules() if isinstance(each, Factors) and each.origin == "expand"]
+    inner = {id(module) for each in found for module in each.modules() if module is not each}
+    return [each for each in found if id(each) not in inner]
 
 
-def computed(model: nn.Module) -> nn.Module:
-    """Return what a training step calls for `model`: itself, or `Contracted` where convolutions stand expanded.
+@contextlib.contextmanager
+def through_kernels(model: nn.Module) -> Iterator[None]:
+    """Let the expanded convolutions of `model` compute through their kernels for the while; the backward pass too.
 
-    While ReLUs stand between the factors there is no kernel, and all are computed one by one.
+    A layer that is no kernel is computed as it stands: a ReLU or a module of the user's between its factors, a factor
+    whose weight is computed from something else, or one that has hooks.
     """
-    found = _expanded(model)
-    if any(isinstance(module, nn.ReLU) for factors in found.values() for module in factors.modules()):
-        return model
-    paths = [path for path, factors in found.items() if not isinstance(factors.layers[0], nn.Linear)]
-    return Contracted(model, contract(model, paths)) if paths else model
+    layers = [each for each in expanded(model) if _has_kernel(each)]
+    for layer in layers:
+        layer.shortcut = functools.partial(_through_kernel, layer)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.shortcut = None
 
 
-@final
-class Contracted(nn.Module):
-    """Computes what `model` computes, whose parameters it has, through the kernels that `plan` contracts it to."""
+def _has_kernel(layer: Factors) -> bool:
+    inside = [module for module in layer.modules() if not isinstance(module, Factors)]
+    plain = all(type(module) in (*CONVOLUTIONS, *TRANSPOSED) or is_pad(module) for module in inside)
+    return plain and not any(is_hooked(module) for module in layer.modules() if module is not layer)
 
-    def __init__(self, model: nn.Module, plan: Plan) -> None:
-        super().__init__()
-        self.model = model
-        small = apply(plan, model)
-        share_(model, small)
-        self._hidden = (small,)  # no submodule: its kernels are no parameters
-        self.edits = [(edit, f"{edit.path}{_path_of_last(small, edit)}") for edit in plan if isinstance(edit, Contract)]
 
-    def train(self, mode: bool = True) -> "Contracted":
-        """Put both views of the network in training or evaluation mode."""
-        for small in self._hidden:
-            small.train(mode)
-        return super().train(mode)
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Return what the network returns."""
-        return torch.func.functional_call(self._hidden[0], self.kernels(), args, kwargs)
-
-    def kernels(self) -> dict[str, Tensor]:
-        """Return weights and biases of the contracted layers, by path, in the factors' own precision."""
-        found = dict[str, Tensor]()
-        for edit, path in self.edits:
-            device = edit.factors[0].find(self.model).weight.device.type
-            with torch.autocast(device, enabled=False):
-                weight, bias = edit.tensors(self.model)
-            found |= {f"{path}.weight": weight} | ({} if bias is None else {f"{path}.bias": bias})
-        return found
+def _through_kernel(layer: Factors, images: Tensor) -> Tensor:
+    with torch.autocast(images.device.type, enabled=False):
+        part = product(layer, numbers=itself)  # a kernel of rounded factors would be rounded twice
+    return computed(part, images)
 
 
 def last_layer(module: nn.Module) -> Any:
@@ -70,24 +62,10 @@ def last_layer(module: nn.Module) -> Any:
 
 
 def share_(model: nn.Module, small: nn.Module) -> None:
-    """Give `small` the very parameters and buffers of `model` wherever it has them."""
+    """Give `small` the very parameters and buffers of `model` wherever it has them; what is tied stays tied."""
     for named in (nn.Module.named_parameters, nn.Module.named_buffers):
-        own = dict(named(model))
-        for path, _ in list(named(small)):
+        own = dict(named(model, remove_duplicate=False))
+        for path, _ in list(named(small, remove_duplicate=False)):
             if path in own:
                 parent, _, name = path.rpartition(".")
                 setattr(small.get_submodule(parent), name, own[path])
-
-
-def _expanded(model: nn.Module) -> dict[str, Factors]:
-    """Return what stands in the place of expanded layers, none inside another."""
-    found = {
-        path: each for path, each in model.named_modules() if isinstance(each, Factors) and each.origin == "expand"
-    }
-    return {path: each for path, each in found.items() if not any(path.startswith(f"{outer}.") for outer in found)}
-
-
-def _path_of_last(small: nn.Module, edit: Contract) -> str:
-    """Return where the layer with the kernel lies in what took the factors' place: there, or behind a padding."""
-    module = small.get_submodule(edit.path)
-    return next(f".{path}" if path else "" for path, each in module.named_modules() if each is last_layer(module))

@@ -9,6 +9,7 @@ from torch.utils.data import Dataset
 
 from prunus.graph.modes import modes_kept
 from prunus.train.batches import evaluation_batches
+from prunus.train.contracted import through_kernels
 from prunus.train.distributed import ALONE, Processes
 from prunus.train.settings import Train
 
@@ -69,7 +70,7 @@ def evaluate(
         for batch in evaluation_batches(split, settings, processes):
             if batch is not None:
                 inputs, target = batch
-                with autocast(settings):
+                with autocast(settings), through_kernels(model):
                     output = model(inputs.to(device, memory_format=settings.memory_format))
                 metrics.update(output, target.to(device))
             between()

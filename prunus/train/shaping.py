@@ -24,7 +24,7 @@ from prunus.penalties.matrices import TRANSPOSED, MatrixWeight
 from prunus.penalties.rule import momenta
 from prunus.surgery import Contract, apply, contract
 from prunus.surgery.filters import LINEAR_LAYERS, read, stored
-from prunus.train.contracted import is_expanded, last_layer, share_
+from prunus.train.contracted import expanded, last_layer, share_
 
 Step = Callable[[float, Optimizer | None], Any]
 ROUNDING = 1e-6  # relative: what a unit may be off
@@ -36,12 +36,12 @@ def bind(penalty: Penalty, model: nn.Module, groups: ChannelGroups, inputs: Tens
     Raises:
         EditError: a ReLU stands between the factors, so that there is no kernel to penalise.
     """
-    return OnContracted(penalty, model, inputs) if is_expanded(model) else penalty.bind(model, groups)
+    return OnContracted(penalty, model, inputs) if expanded(model) else penalty.bind(model, groups)
 
 
 def calibrated(penalty: Penalty, model: nn.Module, inputs: Tensor, step_size: float, steps_per_epoch: int) -> Penalty:
     """Return `penalty` with its strength chosen on `model`, or on what it contracts to."""
-    small = apply(contract(model), model) if is_expanded(model) else model
+    small = apply(contract(model), model) if expanded(model) else model
     return penalty.calibrated(small, trace(small, inputs), step_size=step_size, steps_per_epoch=steps_per_epoch)
 
 

@@ -14,7 +14,6 @@ from prunus.errors import TrainingError
 from prunus.penalties import GroupLasso
 from prunus.records import ShrinkRecord
 from prunus.surgery import apply, carry_
-from prunus.train.contracted import computed
 from prunus.train.distributed import Processes
 from prunus.train.settings import Train
 from prunus.train.state import State
@@ -51,7 +50,7 @@ def shrink(state: State, inputs: Tensor, processes: Processes) -> ShrinkRecord |
         state.ema.module = apply(plan, state.ema.module)
     state.model, state.plan = small, state.plan + plan
     processes.require_same(f"after the cut at the end of epoch {state.progress.epoch + 1}", small, state.plan.to_json())
-    state.network = processes.wrapped(computed(small))  # which would make them alike, tacitly
+    state.network = processes.wrapped(small)  # which would make them alike, tacitly
     state.groups = before.without(removed)
     state.importance = state.importance[~removed]
     state.pressed = state.pressed[~removed]

@@ -17,7 +17,6 @@ from prunus.penalties import BoundGroupLasso, BoundPenalty, GroupLasso, Penalty
 from prunus.surgery import Plan, apply
 from prunus.train import checkpoint, shaping
 from prunus.train.background import Background
-from prunus.train.contracted import computed
 from prunus.train.settings import Train
 from prunus.train.training import Training
 from prunus.train.tree import flatten, packed, random_state, set_random_state, unflatten, unpacked
@@ -98,7 +97,7 @@ def start(model: nn.Module, inputs: Tensor, training: Training, steps_per_epoch:
     optimizer = settings.optimizer.build(model)
     return State(
         model=model,
-        network=training.processes.wrapped(computed(model)),
+        network=training.processes.wrapped(model),
         optimizer=optimizer,
         scheduler=settings.scheduler(optimizer, steps_per_epoch),
         ema=_averaged(model, settings.ema_decay),

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from prunus.budget.controller import thresholds
 from prunus.errors import TrainingError
 from prunus.penalties import taylor
+from prunus.train.contracted import through_kernels
 from prunus.train.evaluate import autocast
 from prunus.train.state import State
 from prunus.train.training import Training
@@ -30,11 +31,12 @@ def step(state: State, training: Training, inputs: Tensor, target: Tensor, steps
     """
     device, rate = training.settings.torch_device(), float(state.optimizer.param_groups[0]["lr"])
     inputs = inputs.to(device, memory_format=training.settings.memory_format)
-    with autocast(training.settings):
-        output = state.network(inputs)
-    loss = training.task.training_loss(inputs, output, target.to(device))
-    state.optimizer.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
+    with through_kernels(state.model):
+        with autocast(training.settings):
+            output = state.network(inputs)
+        loss = training.task.training_loss(inputs, output, target.to(device))
+        state.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
     value = loss.item()
     if trouble := _not_finite(value, state.model):
         raise TrainingError(_said(trouble, state, training))
