@@ -9,12 +9,16 @@ machine dies. One process writes to a folder at a time. What fails raises `OSErr
 
 import contextlib
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
+
+SEAL = "sha256"
 
 
 @contextlib.contextmanager
@@ -79,6 +83,30 @@ def sha256(path: Path) -> str:
     """Return the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sealed(content: Mapping[str, Any]) -> str:
+    """Return JSON with the SHA-256 of all else in it as "sha256": what is changed afterwards does not go unseen."""
+    return json.dumps({**content, SEAL: _digest(content)}, indent=1)
+
+
+def unsealed(text: str) -> dict[str, Any]:
+    """Return what `sealed` was given; a text without a seal, as earlier versions wrote it, as it is.
+
+    Raises:
+        ValueError: it is no JSON object, or not what was written.
+    """
+    content = json.loads(text)
+    if not isinstance(content, dict):
+        raise ValueError("it is no JSON object")
+    seal = content.pop(SEAL, None)
+    if seal is not None and seal != _digest(content):
+        raise ValueError("it is not what was written (SHA-256)")
+    return content
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _aside(path: Path) -> Path:

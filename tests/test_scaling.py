@@ -28,7 +28,9 @@ def test_the_table_is_what_the_arithmetic_gives():
 
 
 def test_the_manifest_runs_what_torchrun_is_given_elsewhere():
-    manifest, data = map(yaml.safe_load, blocks("yaml"))
+    (service, manifest), (data,) = (list(yaml.safe_load_all(block)) for block in blocks("yaml"))
+    assert service["metadata"]["name"] == manifest["spec"]["template"]["spec"]["subdomain"]
+    assert service["spec"]["selector"]["job-name"] == manifest["metadata"]["name"]
     (container,) = manifest["spec"]["template"]["spec"]["containers"]
     arguments = container["args"]
     assert arguments[arguments.index("-m") + 1] == "prunus.cli"

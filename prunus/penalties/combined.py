@@ -24,8 +24,9 @@ class Combined(Penalty):
     penalties: tuple[Penalty, ...]
 
     def __post_init__(self) -> None:
-        if not self.penalties:
-            raise RecipeError("Combined.penalties is empty: name at least one penalty")
+        given = self.penalties if isinstance(self.penalties, tuple | list) else None
+        if not given or not all(isinstance(penalty, Penalty) for penalty in given):
+            raise RecipeError(f"Combined.penalties takes one penalty or more, as a tuple; got {self.penalties!r}")
 
     def bind(self, model: nn.Module, groups: ChannelGroups) -> "BoundCombined":
         """Attach each penalty to `model`, as `Penalty.bind`."""

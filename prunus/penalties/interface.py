@@ -2,7 +2,7 @@
 
 import abc
 import dataclasses
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -90,10 +90,10 @@ class Shrinkage(Penalty):
 
     def __post_init__(self) -> None:
         name = type(self).__name__
-        if self.strength != "auto" and not self.strength >= 0:
-            raise RecipeError(f'{name}.strength is {self.strength}: it must be zero or more, or "auto"')
-        if self.when not in ("step", "epoch"):
-            raise RecipeError(f'{name}.when is {self.when!r}: it must be "step" or "epoch"')
+        number = isinstance(self.strength, int | float)
+        if self.strength != "auto" and not (number and self.strength >= 0):
+            raise RecipeError(f'{name}.strength is {self.strength!r}: it must be zero or more, or "auto"')
+        check_when(self)
         if not 0 < self.share < 1:
             raise RecipeError(f"{name}.share is {self.share}: it must lie between 0 and 1")
         if self.first_layers < 0 or not self.first_factor >= 0:
@@ -138,6 +138,16 @@ class Shrinkage(Penalty):
     def follows(self) -> bool:
         """Whether the proximal step follows the optimizer's own rule."""
         return self.coupled and self.when == "step"
+
+
+def check_when(penalty: Any) -> None:
+    """Refuse what is no `When`.
+
+    Raises:
+        RecipeError: names the penalty and the value.
+    """
+    if penalty.when not in ("step", "epoch"):
+        raise RecipeError(f'{type(penalty).__name__}.when is {penalty.when!r}: it must be "step" or "epoch"')
 
 
 def reduced(penalty: Shrinkage, groups: ChannelGroups) -> Tensor:

@@ -1,6 +1,7 @@
 """The weights of layers as matrices, one row an output unit: where they lie, in batches of one shape."""
 
 import dataclasses
+import difflib
 from collections import defaultdict
 from collections.abc import Callable
 from fnmatch import fnmatchcase
@@ -61,8 +62,9 @@ def matrix_weights(model: nn.Module, patterns: tuple[str, ...] | None = None) ->
     layers = list(found.values())
     for pattern in patterns or ():
         if not any(fnmatchcase(layer.path, pattern) for layer in layers):
-            known = ", ".join(layer.path for layer in layers[:8])
-            raise RecipeError(f"layers: {pattern!r} matches no convolution or linear layer; there are {known}, ...")
+            paths = [layer.path for layer in layers]
+            near = ", ".join(difflib.get_close_matches(pattern, paths, n=5, cutoff=0.5) or [*paths[:5], "..."])
+            raise RecipeError(f"layers: {pattern!r} matches no convolution or linear layer; there are {near}")
     if patterns is None:
         return layers
     return [layer for layer in layers if any(fnmatchcase(layer.path, pattern) for pattern in patterns)]

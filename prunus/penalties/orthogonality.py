@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from prunus.errors import RecipeError
 from prunus.graph import ChannelGroups
-from prunus.penalties.interface import BoundPenalty, Penalty, When
+from prunus.penalties.interface import BoundPenalty, Penalty, When, check_when
 from prunus.penalties.matrices import MatrixWeight, matrix_weights, replace_
 
 
@@ -42,6 +42,9 @@ class Orthogonality(Penalty):
             raise RecipeError(
                 f"Orthogonality: strength {self.strength} must be zero or more, sharpness {self.sharpness} above zero"
             )
+        if self.scope not in ("global", "local"):
+            raise RecipeError(f'Orthogonality.scope is {self.scope!r}: it must be "global" or "local"')
+        check_when(self)
 
     def bind(self, model: nn.Module, groups: ChannelGroups | None = None) -> "BoundOrthogonality":
         """Attach the penalty to the layers of `model`, as `Penalty.bind`; the channel groups are not needed."""

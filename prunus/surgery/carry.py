@@ -1,6 +1,7 @@
 """Carry what belongs to a model over an edit: optimizer state, gradients."""
 
 import dataclasses
+import itertools
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -22,14 +23,15 @@ def carry_(plan: Plan, optimizer: Optimizer, model: nn.Module, small: nn.Module)
 
     Every parameter of `model` in the optimizer's groups is replaced by the one of `small` at the same path; state
     tensors of a parameter's shape (momentum, moments) and its gradient are cut as the parameter was; scalars
-    (steps) stay. Parameters that an edit made anew join the group of a parameter of the module they replace, with
-    fresh state.
+    (steps) stay. Parameters that an edit made anew join the group of what they replace, a bias that of a bias, with
+    fresh state; those of a layer that the optimizer did not train stay outside of it.
 
     Raises:
-        EditError: the optimizer holds a parameter that is not `model`'s, or the state does not fit `small`.
+        EditError: the optimizer holds a parameter that is not `model`'s, `small` is not what the plan makes of
+            `model`, or the optimizer keeps state that has not its parameter's shape. Nothing is changed then.
     """
     old_paths = {id(parameter): path for path, parameter in model.named_parameters()}
-    new = dict(small.named_parameters())
+    new = dict(small.named_parameters(remove_duplicate=False))
     groups, states, fresh = [], {}, []
     placed, replaced = set[str](), set[str]()
     for group in optimizer.param_groups:
@@ -50,10 +52,12 @@ def carry_(plan: Plan, optimizer: Optimizer, model: nn.Module, small: nn.Module)
             parameters.append(target)
             placed.add(path)
         groups.append(parameters)
-    for path, parameter in new.items():
-        made_anew = path not in old_paths.values() or path in replaced
-        if made_anew and parameter.requires_grad:
-            groups[_nearest(path, optimizer, old_paths)].append(parameter)
+    made = [path for path, _ in small.named_parameters() if path not in old_paths.values() or path in replaced]
+    untrained = _untrained(plan, model, placed | replaced) if made else []
+    for path in made:
+        outside = max((_common(path, other) for other in untrained), default=-1)
+        if new[path].requires_grad and max((_common(path, other) for other in replaced), default=-1) >= outside:
+            groups[_nearest(path, optimizer, old_paths)].append(new[path])
             fresh.append(path)
     for group, parameters in zip(optimizer.param_groups, groups, strict=True):
         group["params"] = parameters
@@ -64,8 +68,10 @@ def carry_(plan: Plan, optimizer: Optimizer, model: nn.Module, small: nn.Module)
 
 def _carried(plan: Plan, path: str, parameter: Tensor, new: dict[str, nn.Parameter]) -> nn.Parameter | None:
     through = _through(plan, path, parameter.detach())
-    if through is None or path not in new:
+    if through is None:
         return None
+    if path not in new:
+        raise EditError(f"{path}: the plan keeps it and the small model has none: it is not `apply(plan, model)`")
     if through.shape != new[path].shape:
         raise EditError(
             f"{path}: the plan leads to {tuple(through.shape)}, the small model has {tuple(new[path].shape)}"
@@ -86,20 +92,34 @@ def _state(plan: Plan, path: str, old: Tensor, new: Tensor, state: dict[str, obj
     for name, value in state.items():
         if isinstance(value, Tensor) and value.shape == old.shape and value.dim():
             value = _through(plan, path, value)
+        elif isinstance(value, Tensor) and value.numel() > 1 and old.shape != new.shape:
+            raise EditError(
+                f"{path}: the optimizer keeps {name!r} of shape {tuple(value.shape)}, which is not the parameter's, so "
+                "nobody knows how to cut it: train with another optimizer, or make it anew after the cut"
+            )
         carried[name] = value
     return carried
 
 
+def _untrained(plan: Plan, model: nn.Module, trained: set[str]) -> list[str]:
+    """Return the parameters that an edit replaces and the optimizer does not hold."""
+    others = {path: each.detach() for path, each in model.named_parameters() if path not in trained}
+    return [path for path, tensor in others.items() if _through(plan, path, tensor) is None]
+
+
+def _common(path: str, other: str) -> int:
+    """Return how many names two paths begin with alike."""
+    pairs = zip(path.split("."), other.split("."), strict=False)
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+
 def _nearest(path: str, optimizer: Optimizer, old_paths: dict[int, str]) -> int:
-    """Return the number of the parameter group that trained what `path` replaces: the longest common beginning."""
+    """Return the number of the parameter group that trained what `path` replaces: the nearest of the same name."""
 
-    def common(other: str) -> int:
-        length = 0
-        for a, b in zip(path.split("."), other.split("."), strict=False):
-            if a != b:
-                break
-            length += 1
-        return length
+    def likeness(other: str) -> tuple[int, bool]:
+        return _common(path.rpartition(".")[0], other), path.rpartition(".")[2] == other.rpartition(".")[2]
 
-    scores = [max((common(old_paths[id(p)]) for p in g["params"]), default=-1) for g in optimizer.param_groups]
+    scores = [
+        max((likeness(old_paths[id(p)]) for p in g["params"]), default=(-1, False)) for g in optimizer.param_groups
+    ]
     return scores.index(max(scores))

@@ -77,8 +77,8 @@ def contract(model: nn.Module, layers: Layers | None = None) -> Plan:
     Args:
         model: any network; it is not changed.
         layers: None for everything that `expand` made; or globs over the dotted paths of what `expand`, `decompose`
-            and `factorize` made, or the very path of an `nn.Sequential` of your own, in which all layers that follow
-            each other directly are contracted.
+            and `factorize` made, or the very path of an `nn.Sequential` of your own ("" if the model is one), in which
+            all layers that follow each other directly are contracted.
 
     Raises:
         EditError: nothing to contract; something non-linear or a padding is in between (the place is named).
@@ -97,13 +97,14 @@ def _containers(model: nn.Module, layers: Layers | None) -> list[str]:
         named = [path for path, module in own.items() if module.origin == "expand"]
     else:
         named = []
-        for text in patterns_of(layers):
+        for text in [layers] if layers == "" else patterns_of(layers):  # "" is the network itself
             pattern = text.removeprefix("!")
             found = [pattern] if pattern in sequential else fnmatch.filter(own, pattern)
             if not found:
+                known = [path or "the network itself (its path is empty)" for path in list(sequential)[:5]]
                 raise EditError(
                     f"{text!r} matches nothing that can be contracted in {type(model).__name__}; there are "
-                    f"{', '.join(path for path in list(sequential)[:5] if path) or 'no layers in a row'}"
+                    f"{', '.join(known) or 'no layers in a row'}"
                 )
             named = [path for path in named if path not in found] if text[0] == "!" else [*named, *found]
     unique = list(dict.fromkeys(named))

@@ -4,12 +4,11 @@ The folder holds
 
     plan.json             the edits that lead from the network as built to this one
     weights.safetensors   every parameter and buffer, non-persistent ones too
-    manifest.json         format, SHA-256 of the two, the model's class, modes, what is frozen or tied
+    manifest.json         format, SHA-256 of the two and its own, the model's class, modes, what is frozen or tied
 
 The network's code is not stored: `load` takes a function that builds the network as it was before the edits.
 """
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from prunus.surgery.edit import Edit, Plan, apply, typed
 
 FORMAT = 1
 PLAN, WEIGHTS, MANIFEST = "plan.json", "weights.safetensors", "manifest.json"
+CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}  # by the number of dimensions
 _MANIFEST_TYPES: dict[str, Any] = {
     "model": str,
     "files": dict[str, str],
@@ -55,7 +55,7 @@ def save(folder: str | Path, small: nn.Module, plan: Plan | Edit) -> None:
             (aside / PLAN).write_text(edits.to_json(), encoding="utf-8")
             safetensors.torch.save_file(storage.storable(_tensors(small)), aside / WEIGHTS)
             manifest = _described(small) | {"files": {name: storage.sha256(aside / name) for name in (PLAN, WEIGHTS)}}
-            (aside / MANIFEST).write_text(json.dumps({"format": FORMAT} | manifest, indent=1), encoding="utf-8")
+            (aside / MANIFEST).write_text(storage.sealed({"format": FORMAT} | manifest), encoding="utf-8")
     except (OSError, SafetensorError, ValueError, KeyError) as error:
         raise EditError(f"{path} cannot be written: {error}") from error
 
@@ -130,7 +130,7 @@ def _described(model: nn.Module) -> dict[str, Any]:
 
 
 def _memory_format(tensor: Tensor) -> torch.memory_format:
-    last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(tensor.dim())
+    last = CHANNELS_LAST.get(tensor.dim())
     return last if last is not None and tensor.is_contiguous(memory_format=last) else torch.contiguous_format
 
 
@@ -147,10 +147,10 @@ def _manifest(path: Path) -> dict[str, Any]:
     if not (path / MANIFEST).is_file():
         raise EditError(f"{path} is no folder that prunus.save wrote: there is no {MANIFEST} in it")
     try:
-        data = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        data = storage.unsealed((path / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise EditError(f"{path / MANIFEST} is damaged: {error}") from error
-    if not isinstance(data, dict) or "format" not in data:
+    if "format" not in data:
         raise EditError(f"{path / MANIFEST} is damaged: it names no format")
     if type(data["format"]) is not int or data["format"] != FORMAT:
         raise EditError(
@@ -222,6 +222,11 @@ def _check_same(model: nn.Module, stored: Mapping[str, Tensor], tied: Mapping[st
             raise EditError(f"build() gives another network than {path} holds: {name} is not in the folder")
         if name not in expected:
             raise EditError(f"build() gives another network than {path} holds: it has no {name}")
+        if expected[name].dtype.is_floating_point != stored[name].dtype.is_floating_point:
+            raise EditError(
+                f"build() gives another network than {path} holds: {name} is {expected[name].dtype} after the plan, "
+                f"{stored[name].dtype} in the folder"
+            )
         if expected[name].shape != stored[name].shape:
             raise EditError(
                 f"build() gives another network than {path} holds: {name} has shape {list(expected[name].shape)} after "
@@ -238,8 +243,8 @@ def _assign(model: nn.Module, stored: Mapping[str, Tensor], manifest: Mapping[st
     parameters = dict(model.named_parameters())
     values: dict[str, Tensor] = {}
     for path, tensor in stored.items():
-        if path in manifest["channels_last"]:
-            tensor = tensor.contiguous(memory_format={4: torch.channels_last, 5: torch.channels_last_3d}[tensor.dim()])
+        if path in manifest["channels_last"] and (last := CHANNELS_LAST.get(tensor.dim())) is not None:
+            tensor = tensor.contiguous(memory_format=last)
         if path in parameters:
             values[path] = nn.Parameter(tensor, requires_grad=path not in manifest["frozen"])
             vars(values[path]).update(vars(parameters[path]))

@@ -4,7 +4,7 @@ A checkpoint is a folder `000007-step-1200` (the seventh written, after 1200 ste
 
     tensors.safetensors   the tensors
     state.json            everything else
-    manifest.json         format version, step, size and SHA-256 of the two
+    manifest.json         format version, step, size and SHA-256 of the two, and its own
 
 It is written as `prunus.storage` does: aside, flushed to the disk, then renamed. So a reader sees all of it or
 nothing, whenever the process or the machine dies. The number written
@@ -89,7 +89,7 @@ def write(
             (aside / STATE).write_text(text, encoding="utf-8")
             files = {name: _described(aside / name) for name in (TENSORS, STATE)}
             manifest = {"format": FORMAT_VERSION, "step": step, "best": best, "files": files}
-            (aside / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+            (aside / MANIFEST).write_text(storage.sealed(manifest), encoding="utf-8")
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"the checkpoint of step {step} cannot be written to {folder}: {getattr(error, 'strerror', error)}; "
@@ -183,10 +183,12 @@ def read(path: Path) -> Checkpoint:
 
 def _manifest(path: Path) -> dict[str, Any]:
     try:
-        manifest: dict[str, Any] = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        manifest = storage.unsealed((path / MANIFEST).read_text(encoding="utf-8"))
         version, files, _, _ = (manifest[key] for key in ("format", "files", "step", "best"))
-        if version in READABLE and set(files) != {TENSORS, STATE}:
-            raise ValueError(f"it lists {sorted(files)}")
+        if version in READABLE:
+            described = {name: (files[name]["bytes"], files[name]["sha256"]) for name in (TENSORS, STATE)}
+            if files.keys() != described.keys():
+                raise ValueError(f"it lists {sorted(files)}")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DamagedError(f"checkpoint {path} is damaged: its {MANIFEST} is unusable: {error}") from error
     if version not in READABLE:

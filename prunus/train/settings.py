@@ -22,6 +22,13 @@ class OptimizerSettings:
     weight_decay: float = 1e-4
     momentum: float = 0.9  # of SGD, with Nesterov's correction
 
+    def __post_init__(self) -> None:
+        if not self.learning_rate > 0 or not self.weight_decay >= 0 or not 0 <= self.momentum < 1:
+            raise RecipeError(
+                f"optimizer: learning_rate {self.learning_rate} must be above zero, weight_decay {self.weight_decay} "
+                f"zero or more, momentum {self.momentum} in [0, 1)"
+            )
+
     def build(self, model: nn.Module) -> Optimizer:
         """Return the optimizer of `model`'s trainable parameters."""
         trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -63,6 +70,14 @@ class Train:
         for name in ("epochs", "batch_size", "evaluate_every", "checkpoint_every", "keep_checkpoints"):
             if getattr(self, name) < 1:
                 raise RecipeError(f"train.{name} is {getattr(self, name)}: it must be at least 1")
+        for name in ("warmup_epochs", "num_workers", "power", "gamma"):
+            if not getattr(self, name) >= 0:
+                raise RecipeError(f"train.{name} is {getattr(self, name)}: it must be zero or more")
+        if not self.timeout_s > 0 or (self.threads is not None and self.threads < 1):
+            raise RecipeError(
+                f"train.timeout_s is {self.timeout_s} and train.threads {self.threads}: seconds above zero, and at "
+                "least one thread, or null"
+            )
         if (self.schedule == "step") != bool(self.milestones) or min(self.milestones, default=1) < 1:
             raise RecipeError(
                 f"train.milestones is {list(self.milestones)} with schedule {self.schedule}: name the epochs, from 1, "

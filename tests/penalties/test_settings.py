@@ -65,7 +65,7 @@ def test_other_settings_out_of_range_are_refused():
         prunus.SparseGroupLasso(alpha=1.5)
     with pytest.raises(RecipeError, match="sharpness"):
         prunus.Orthogonality(sharpness=0)
-    with pytest.raises(RecipeError, match="at least one"):
+    with pytest.raises(RecipeError, match="one penalty or more"):
         Combined(penalties=())
 
 
@@ -134,6 +134,28 @@ EVERY = {
     "orthogonality, global": prunus.Orthogonality(strength=0.1, scope="global"),
     "combined": Combined(penalties=(prunus.NuclearNorm(strength=0.01), prunus.Orthogonality(strength=0.1))),
 }
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: prunus.GroupLasso(strength="automatic"), "GroupLasso.strength is 'automatic'"),
+        (lambda: prunus.Orthogonality(when="steps"), "Orthogonality.when is 'steps'"),
+        (lambda: prunus.Orthogonality(scope="Global"), "Orthogonality.scope is 'Global'"),
+        (lambda: Combined(penalties=prunus.GroupLasso()), "Combined.penalties takes one penalty or more"),
+        (lambda: Combined(penalties=(1,)), "Combined.penalties takes one penalty or more"),
+    ],
+)
+def test_values_of_another_type_are_refused(make, said):
+    with pytest.raises(RecipeError, match=said):
+        make()
+
+
+def test_a_pattern_that_matches_nothing_names_near_ones():
+    model, groups = traced("residual")
+    path = next(path for path, module in model.named_modules() if isinstance(module, nn.Conv2d))
+    with pytest.raises(RecipeError, match=f"there are {path}"):
+        prunus.NuclearNorm(layers=(f"{path}v",)).bind(model, groups)
 
 
 @pytest.mark.parametrize("penalty", EVERY.values(), ids=EVERY)

@@ -9,6 +9,7 @@ import torch
 
 import prunus
 from prunus.budget.check import zero_
+from prunus.budget.select import removal
 from prunus.errors import EditError
 
 STEPS = 4
@@ -200,3 +201,56 @@ def test_refusals_leave_the_optimizer_as_it_was():
         assert all(a is b for a, b in zip(before, group["params"], strict=True))
     assert all(a is p.grad for a, p in zip(gradients, model.parameters(), strict=True))
     assert all("momentum_buffer" in optimizer.state[p] for p in model.parameters())
+
+
+def two_layers():
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(4, 2))
+    plan = prunus.expand(model, "0", 2)
+    return model, plan, prunus.apply(plan, model)
+
+
+def held(optimizer, model):
+    paths = {id(parameter): path for path, parameter in model.named_parameters()}
+    return [{paths[id(parameter)] for parameter in group["params"]} for group in optimizer.param_groups]
+
+
+def test_what_replaces_an_untrained_layer_stays_outside():
+    model, plan, small = two_layers()
+    head, backbone = (torch.optim.SGD(model[index].parameters(), lr=0.1) for index in (3, 0))
+    assert prunus.carry_(plan, head, model, small).fresh == ()
+    prunus.carry_(plan, backbone, model, small)
+    assert held(head, small) == [{"3.weight", "3.bias"}]
+    assert held(backbone, small) == [{path for path, _ in small.named_parameters() if path.startswith("0.")}]
+
+
+def test_fresh_biases_join_the_group_of_the_bias():
+    model, plan, small = two_layers()
+    kinds = [[p for p in model.parameters() if (p.dim() > 1) == wide] for wide in (True, False)]
+    optimizer = torch.optim.SGD([{"params": kinds[0], "weight_decay": 0.1}, {"params": kinds[1]}], lr=0.1)
+    prunus.carry_(plan, optimizer, model, small)
+    weights, biases = held(optimizer, small)
+    assert all(path.endswith(".weight") for path in weights) and all(path.endswith(".bias") for path in biases)
+    assert weights | biases == {path for path, _ in small.named_parameters()}
+
+
+def test_another_networks_parameters_are_not_taken():
+    model, plan, _ = two_layers()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(EditError, match=r"3\.weight: the plan keeps it and the small model has none"):
+        prunus.carry_(plan, optimizer, model, torch.nn.Sequential(torch.nn.Linear(3, 3)))
+    assert held(optimizer, model) == [{path for path, _ in model.named_parameters()}]
+
+
+def test_state_of_another_shape_is_refused():
+    case = nets.CASES["plain"]
+    model, inputs = case.model(torch.float32, 0), case.inputs(torch.float32, 0)
+    optimizer = torch.optim.Adafactor(model.parameters())
+    model(*inputs).square().sum().backward()
+    optimizer.step()
+    groups = prunus.trace(model, inputs)
+    chosen = torch.zeros(len(groups), dtype=torch.bool)
+    chosen[groups.exact.nonzero()[0]] = True
+    plan = removal(groups, chosen)
+    with pytest.raises(EditError, match="the optimizer keeps 'row_var' of shape"):
+        prunus.carry_(plan, optimizer, model, prunus.apply(plan, model))
+    assert held(optimizer, model) == [{path for path, _ in model.named_parameters()}]

@@ -213,9 +213,34 @@ def test_missing_and_damaged_files_are_named(saved, name):
     ],
 )
 def test_a_manifest_that_is_none(saved, change, message):
-    manifest = json.loads((saved / "manifest.json").read_text())
-    (saved / "manifest.json").write_text(json.dumps(manifest | change))
+    manifest = storage.unsealed((saved / "manifest.json").read_text())
+    (saved / "manifest.json").write_text(storage.sealed(manifest | change))
     with pytest.raises(EditError, match=message):
+        prunus.load(saved, build)
+
+
+def test_a_manifest_that_was_changed_is_refused_and_one_without_a_seal_is_read(saved):
+    text = (saved / "manifest.json").read_text()
+    (saved / "manifest.json").write_text(json.dumps(storage.unsealed(text)))
+    prunus.load(saved, build)
+    changed = json.loads(text)
+    changed["training"] = ["nowhere"]
+    (saved / "manifest.json").write_text(json.dumps(changed))
+    with pytest.raises(EditError, match="it is not what was written"):
+        prunus.load(saved, build)
+
+
+def test_a_layout_or_a_type_that_does_not_fit_is_no_traceback(saved):
+    manifest = storage.unsealed((saved / "manifest.json").read_text())
+    names = list(prunus.load(saved, build).state_dict())
+    (saved / "manifest.json").write_text(storage.sealed(manifest | {"channels_last": names}))
+    prunus.load(saved, build)  # where there is no such layout it is left
+    weights = safetensors.torch.load_file(saved / "weights.safetensors")
+    first = next(name for name, tensor in weights.items() if tensor.is_floating_point())
+    safetensors.torch.save_file(weights | {first: weights[first].long()}, saved / "weights.safetensors")
+    files = manifest["files"] | {"weights.safetensors": storage.sha256(saved / "weights.safetensors")}
+    (saved / "manifest.json").write_text(storage.sealed(manifest | {"files": files}))
+    with pytest.raises(EditError, match=f"{first} is torch.float32 after the plan, torch.int64 in the folder"):
         prunus.load(saved, build)
 
 

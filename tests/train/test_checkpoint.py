@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from prunus import storage
 from prunus.errors import CheckpointError
 from prunus.train import checkpoint
 
@@ -147,7 +148,7 @@ def test_all_damaged_is_an_error_that_names_each(tmp_path):
 def test_another_format_is_not_taken_for_damage(tmp_path):
     write(tmp_path, 1)
     path = write(tmp_path, 2) / checkpoint.MANIFEST
-    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 99}))
+    path.write_text(storage.sealed({**storage.unsealed(path.read_text()), "format": 99}))
     with pytest.raises(CheckpointError, match="has format 99 and this Prunus reads formats up to 2"):
         checkpoint.latest(tmp_path)
 
@@ -226,3 +227,27 @@ def test_killed_while_writing(tmp_path, patch):
     assert len(names(tmp_path)) == 2  # the abandoned one is still there, out of sight of `latest`
     write(tmp_path, 3)
     assert names(tmp_path) == ["000001-step-1", "000002-step-3"]
+
+
+def test_no_bit_of_a_manifest_can_be_flipped_unseen(tmp_path):
+    write(tmp_path, 1)
+    path = write(tmp_path, 2)
+    content = (path / checkpoint.MANIFEST).read_bytes()
+    for place in range(8 * len(content)):
+        flipped = bytearray(content)
+        flipped[place // 8] ^= 1 << place % 8
+        (path / checkpoint.MANIFEST).write_bytes(flipped)
+        found = checkpoint.latest(tmp_path)  # the one before, or this one as it was written
+        assert (found.step, found.state["epoch"]) in ((1, 1), (2, 2))
+        assert (found.step == 1) == bool(found.notes)
+
+
+def test_a_manifest_without_a_seal_is_read_and_its_own_gaps_are_damage(tmp_path):
+    path = write(tmp_path, 1)
+    manifest = storage.unsealed((path / checkpoint.MANIFEST).read_text())
+    (path / checkpoint.MANIFEST).write_text(json.dumps(manifest))
+    assert checkpoint.latest(tmp_path).step == 1
+    del manifest["files"]["state.json"]["sha256"]
+    (path / checkpoint.MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(CheckpointError, match=r"none of the 1 checkpoints .* is whole"):
+        checkpoint.latest(tmp_path)
