@@ -16,7 +16,7 @@ from typing import Any
 
 from rich.console import Console
 
-from prunus.errors import PrunusError
+from prunus.errors import PrunusError, RecipeError
 from prunus.train.interrupt import InterruptedTrainingError
 
 DESCRIPTION = """Grow wide, ship narrow: train a wide network, get back the smallest one that does the job.
@@ -52,19 +52,24 @@ interrupted goes on by the same command; with --accept-changes also under a reci
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    errors = Console(stderr=True, highlight=False)
-    options = parser().parse_args(arguments)
+    errors = _console(stderr=True)
+    known = parser()
+    options, rest = known.parse_known_args(arguments)
+    if rest and options.command is _run and not any(item.startswith("-") for item in rest):
+        options.overrides += rest  # argparse takes no more of them behind an option
+    elif rest:
+        known.error(f"unrecognized arguments: {' '.join(rest)}")
     if str(Path.cwd()) not in sys.path:  # a user's own module:callable lies where they stand
         sys.path.insert(0, str(Path.cwd()))
     try:
         with _terminable():
             options.command(options)
     except InterruptedTrainingError as error:
-        errors.print(f"prunus: {error}", markup=False, soft_wrap=True)
+        errors.print(f"prunus: {error}", soft_wrap=True)
         return 128 + error.signal
     except (PrunusError, OSError) as error:
-        errors.print(f"[bold red]prunus: {type(error).__name__}:[/bold red]", end=" ")
-        errors.print(str(error), markup=False, soft_wrap=True)
+        errors.print(f"prunus: {type(error).__name__}:", style="bold red", end=" ")
+        errors.print(str(error), soft_wrap=True)
         return 1
     except (KeyboardInterrupt, _Terminated) as error:
         again = "; the same command goes on from the last checkpoint" if options.command is _run else ""
@@ -134,7 +139,7 @@ def parser() -> argparse.ArgumentParser:
         "networks", nargs="+", metavar="[name=]network", help="an ONNX file, module:callable or a run's folder"
     )
     bench.add_argument(
-        "--shape", type=_shape, default=(3, 224, 224), help="of one input, without the batch (default: 3,224,224)"
+        "--shape", type=_shape, help="of one input, without the batch (default: the runs' own, or 3,224,224)"
     )
     bench.add_argument(
         "--backends", default="onnxruntime", help="comma-separated: onnxruntime, openvino, torch, tensorrt"
@@ -154,7 +159,8 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
     text = "module:callable that returns an nn.Module, or the folder of a run: its narrow network"
     parser.add_argument("network", help=text)
     parser.add_argument("--shape", type=_shape, help="of the example input (default: the run's, or 1,3,224,224)")
-    parser.add_argument("--set", nargs="*", default=[], metavar="key=value", help="keyword arguments of the callable")
+    text = "a keyword argument of the callable; give it once for each"
+    parser.add_argument("--set", action="append", default=[], metavar="key=value", help=text)
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -162,7 +168,7 @@ def _run(options: argparse.Namespace) -> None:
     from prunus.display import Display
     from prunus.train.distributed import is_first
 
-    console = Console(quiet=not is_first())
+    console = _console(quiet=not is_first())
     display = Display(console)
     chosen = recipe.load(pipeline.Recipe, find_recipe(options.recipe), options.overrides)
     watch = pipeline.Watch(stage=display.stage, epoch=display.epoch, step=display.step)
@@ -171,7 +177,7 @@ def _run(options: argparse.Namespace) -> None:
     if not is_first():
         return
     console.print(report.table(records.read(folder)))
-    console.print(f"report: {folder / 'report.html'}", highlight=False, soft_wrap=True)
+    console.print(f"report: {folder / 'report.html'}", soft_wrap=True)
 
 
 def _trace(options: argparse.Namespace) -> None:
@@ -182,7 +188,7 @@ def _trace(options: argparse.Namespace) -> None:
 
     network = named(options.network, options.set, options.shape)
     groups = trace(network.model, torch.randn(network.input_shape), whole_heads=options.whole_heads)
-    Console().print(groups.coverage())
+    _console().print(groups.coverage())
 
 
 def _export(options: argparse.Namespace) -> None:
@@ -198,7 +204,7 @@ def _export(options: argparse.Namespace) -> None:
     record = check_parity(model, path, inputs, backend=options.backend)
     require(record)
     text = f"{path}: equal to PyTorch within {record.max_rel_diff:.1e} relative on {record.backend}"
-    Console().print(text, highlight=False, soft_wrap=True)
+    _console().print(text, soft_wrap=True)
 
 
 def _bench(options: argparse.Namespace) -> None:
@@ -208,28 +214,42 @@ def _bench(options: argparse.Namespace) -> None:
     from prunus.named import named
 
     settings = BenchmarkSettings(
-        backends=tuple(options.backends.split(",")),
+        backends=tuple(name.strip() for name in options.backends.split(",")),
         threads=options.threads,
         repeats=options.repeats,
         batch_size=options.batch_size,
     )
     networks: dict[str, Any] = {}
+    shapes: dict[tuple[int, ...], str] = {}
     for item in options.networks:
         name, _, source = item.rpartition("=")
-        networks[name or source] = Path(source) if source.endswith(".onnx") else named(source).model.eval()
-    table = Table("network", "backend", "median ms", "p95 ms", "peak MB", title=f"{settings.threads} thread(s)")
-    for record in benchmark(networks, options.shape, settings):
+        name = name or source
+        if name in networks:
+            raise RecipeError(f"two networks are called {name}: give each a name of its own, as in first={source}")
+        if source.endswith(".onnx"):
+            networks[name] = Path(source)
+            continue
+        found = named(source)
+        networks[name] = found.model.eval()
+        shapes.setdefault(found.input_shape[1:], name)
+    if options.shape is None and len(shapes) > 1:
+        told = ", ".join(f"{name} {shape}" for shape, name in shapes.items())
+        raise RecipeError(f"the networks are for inputs of different shapes ({told}): give one for all with --shape")
+    shape = options.shape or next(iter(shapes), (3, 224, 224))
+    title = f"{settings.batch_size} x {' x '.join(map(str, shape))}, {settings.threads} thread(s)"
+    table = Table("network", "backend", "median ms", "p95 ms", "peak MB", title=title)
+    for record in benchmark(networks, shape, settings):
         peak = "n/a" if record.peak_memory_mb is None else f"{record.peak_memory_mb:.0f}"
         table.add_row(record.model, record.backend, f"{record.median_ms:.2f}", f"{record.p95_ms:.2f}", peak)
-    Console().print(table)
+    _console().print(table)
 
 
 def _report(options: argparse.Namespace) -> None:
     from prunus import records, report
 
     path = report.write(options.folder)
-    Console().print(report.table(records.read(options.folder)))
-    Console().print(f"report: {path}", highlight=False, soft_wrap=True)
+    _console().print(report.table(records.read(options.folder)))
+    _console().print(f"report: {path}", soft_wrap=True)
 
 
 def _recipes(options: argparse.Namespace) -> None:
@@ -238,7 +258,12 @@ def _recipes(options: argparse.Namespace) -> None:
     own = [path for path in sorted(Path("recipes").glob("*.yaml")) if path.resolve() not in known]
     for name, path in [*((path.stem, path) for path in shipped), *((str(path), path) for path in own)]:
         first = path.read_text(encoding="utf-8").partition("\n")[0]
-        Console().print(f"{name}  {first.removeprefix('#').strip()}", highlight=False, markup=False, soft_wrap=True)
+        _console().print(f"{name}  {first.removeprefix('#').strip()}", soft_wrap=True)
+
+
+def _console(**settings: Any) -> Console:
+    """Return where text is printed as it is: in a path, [b] is no markup and :x: no picture."""
+    return Console(markup=False, emoji=False, highlight=False, **settings)
 
 
 def find_recipe(recipe: str) -> Path:

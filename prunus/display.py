@@ -35,7 +35,7 @@ class Display:
     def stage(self, text: str) -> None:
         """Say what happens next."""
         self._progress.update(self._bar, visible=False)
-        self._console.print(f"[bold]{text}[/bold]")
+        self._console.print(text, style="bold")
         self._headed = False
 
     def step(self, name: str, step: int, steps: int, loss: float) -> None:

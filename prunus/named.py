@@ -12,6 +12,7 @@ from torch import nn
 import prunus.recipe
 from prunus import compat, pipeline, records  # noqa: F401  # torchvision's models need compat
 from prunus.errors import RecipeError
+from prunus.recipe.source import parse_yaml
 from prunus.surgery import load
 
 IMAGE = (1, 3, 224, 224)
@@ -58,8 +59,8 @@ def _narrow(folder: Path) -> Named:
 
 
 def _called(network: str, settings: Sequence[str]) -> nn.Module:
-    module_name, colon, name = network.partition(":")
-    if not colon:
+    module_name, _, name = network.partition(":")
+    if not module_name or not name:
         raise RecipeError(
             f"{network!r} names no network: write module:callable, as in torchvision.models:resnet18, "
             "or the folder of a run"
@@ -70,10 +71,16 @@ def _called(network: str, settings: Sequence[str]) -> nn.Module:
         raise RecipeError(f"{network}: the module {module_name} cannot be imported: {error}") from error
     except AttributeError as error:
         raise RecipeError(f"{network}: {module_name} has no {name}") from error
+    except Exception as error:  # whatever the user's own module raises
+        raise RecipeError(f"{network}: importing {module_name} fails: {type(error).__name__}: {error}") from error
+    keywords = _keywords(settings)
     try:
-        model = function(**_keywords(settings))
+        model = function(**keywords)
     except TypeError as error:
         raise RecipeError(f"{network}: {error}; give its arguments with --set key=value") from error
+    except Exception as error:  # whatever the user's own code raises
+        given = f" with {keywords}" if keywords else ""
+        raise RecipeError(f"{network} cannot be built{given}: {type(error).__name__}: {error}") from error
     if not isinstance(model, nn.Module):
         raise RecipeError(f"{network} returns a {type(model).__name__}, not an nn.Module")
     return model
@@ -85,5 +92,8 @@ def _keywords(settings: Sequence[str]) -> dict[str, Any]:
         key, equals, value = item.partition("=")
         if not equals:
             raise RecipeError(f"--set {item}: write key=value")
-        keywords[key] = yaml.safe_load(value)
+        try:
+            keywords[key] = parse_yaml(value)
+        except yaml.YAMLError as error:
+            raise RecipeError(f"--set {item}: the value is not valid YAML: {error}") from error
     return keywords

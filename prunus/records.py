@@ -248,6 +248,8 @@ def read(folder: Path) -> list[Record]:
     if not path.is_file():
         raise RecordError(f"{path} does not exist: {folder} is not the folder of a run")
     lines = path.read_text(encoding="utf-8").splitlines()
+    if not lines:
+        raise RecordError(f"{path} is empty: the run in {folder} has not recorded anything yet")
     return [_parse(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
 
 

@@ -3,8 +3,10 @@
 import os
 import signal
 
+import numpy as np
 import pytest
 import tiny
+from PIL import Image
 
 from prunus import cli
 
@@ -70,16 +72,101 @@ def test_a_wrong_command_line_exits_with_2(capsys, arguments):
         (["output=tiny.yaml/run"], ["not writable"]),
         (["train.device=abacus"], ["train.device"]),
         (["nonsense"], ["key.path=value"]),
+        (["trian.epochs=3"], ["override `trian.epochs=3`: `trian` is no known key", "train"]),
+        (
+            ["shrink.budget.macs=-1"],
+            ["override `shrink.budget.macs=-1`: `shrink.budget` is refused: Budget.macs is -1"],
+        ),
+        (["train.threads=0"], ["train.threads 0"]),
+        (["train.optimizer.learning_rate=-1"], ["learning_rate -1"]),
+        (["seed=99999999999999999999"], ["seed is 99999999999999999999"]),
+        (["deploy.parity_samples=0"], ["parity_samples 0 must be at least 1"]),
+        (["deploy.benchmark.backends=[tensorrt]"], ["no backend can check the exported files"]),
     ],
-    ids=["unknown key", "wrong type", "no data", "no root", "budget", "output", "device", "no key"],
+    ids=[
+        "unknown key",
+        "wrong type",
+        "no data",
+        "no root",
+        "budget",
+        "output",
+        "device",
+        "no key",
+        "key of an override",
+        "budget below zero",
+        "threads",
+        "learning rate",
+        "seed",
+        "no samples",
+        "no backend",
+    ],
 )
 def test_bad_input_exits_with_1_and_says_where(here, capsys, overrides, expected):
     code, _, errors = prunus(capsys, "run", "tiny.yaml", *overrides)
     assert code == 1
     assert errors.startswith("prunus: ")
     assert "Traceback" not in errors
+    assert not list(here.glob("runs/*/checkpoints"))  # before anything is trained
     for text in expected:
         assert text in errors.replace("\n", " ")
+
+
+def test_test_images_that_are_not_there_are_missed_before_anything_is_trained(here, capsys):
+    for split in ("train", "val", "test"):
+        for kind in ("", "annot"):
+            folder = here / "camvid" / f"{split}{kind}"
+            folder.mkdir(parents=True)
+            for number in range(4):
+                pixels = np.zeros((16, 32) if kind else (16, 32, 3), np.uint8)
+                Image.fromarray(pixels).save(folder / f"{number}.png")
+        lines = [f"{split}/{number}.png {split}annot/{number}.png" for number in range(4)]
+        (here / "camvid" / f"{split}.txt").write_text("\n".join(lines))
+    (here / "camvid" / "testannot" / "2.png").unlink()
+    data = ["data.class_path=prunus.data.CamVidData", "data.root=camvid", "data.size=[16, 32]"]
+    code, _, errors = prunus(capsys, "run", "tiny.yaml", *data)
+    assert code == 1 and "testannot/2.png" in errors
+    assert not list(here.glob("runs/*/checkpoints"))
+
+
+def test_overrides_may_stand_behind_an_option_and_strangers_are_refused(here, capsys):
+    code, _, errors = prunus(capsys, "run", "tiny.yaml", "--accept-changes", "train.epochs=0")
+    assert code == 1 and "train.epochs is 0" in errors
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(["run", "tiny.yaml", "--frob", "train.epochs=1"])
+    assert exit_.value.code == 2 and "unrecognized arguments: --frob" in capsys.readouterr().err
+
+
+NETWORK = ["tiny:TinySegmenter", "--shape", "1,3,16,32"]
+
+
+def test_every_set_counts(here, capsys):
+    code, out, _ = prunus(capsys, "trace", *NETWORK, "--set", "num_classes=3", "--set", "width=8")
+    assert code == 0 and "encoder.0" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["trace", "nomod:x"], "nomod:x: the module nomod cannot be imported"),
+        (["trace", ":x"], "':x' names no network"),
+        (["trace", *NETWORK, "--set", "num_classes=[1"], "not valid YAML"),
+        (["trace", "torchvision.models:resnet18", "--set", "weights=nope"], "cannot be built with {'weights': 'nope'}"),
+        (["bench", "tiny:build", "tiny:build", "--shape", "3,16,32"], "two networks are called tiny:build"),
+    ],
+)
+def test_networks_that_cannot_be_had_are_said(here, capsys, arguments, expected):
+    code, _, errors = prunus(capsys, *arguments)
+    assert code == 1 and expected in errors.replace("\n", " ")
+
+
+def test_paths_are_printed_as_they_are(here, capsys):
+    folder = here / "runs" / "a[b]c:x:"
+    folder.mkdir(parents=True)
+    code, _, errors = prunus(capsys, "report", str(folder))
+    assert code == 1 and str(folder) in errors.replace("\n", "")
+    (folder / "records.jsonl").touch()
+    code, _, errors = prunus(capsys, "report", str(folder))
+    assert code == 1 and "is empty" in errors and not (folder / "report.html").exists()
 
 
 def test_no_such_recipe(here, capsys):

@@ -3,8 +3,10 @@
 import contextlib
 import io
 import logging
+import traceback
 import warnings
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +15,9 @@ from torch import Tensor, nn
 from prunus.errors import TraceError
 from prunus.graph.modes import modes_kept
 from prunus.graph.narrow import BatchNorm
+
+MOST_SAID = 300  # characters of what torch says
+FOREIGN = (Path(torch.__file__).parent, Path(__file__).parents[1], Path(traceback.__file__).parent)
 
 
 def export(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None, *, training: bool) -> Any:
@@ -66,13 +71,26 @@ def in_mode(model: nn.Module, *, training: bool) -> Iterator[None]:
         yield
 
 
+def _place(error: BaseException) -> str:
+    """Return where in the user's own code an error arose: the innermost line that is neither torch's nor ours."""
+    frames = list[traceback.FrameSummary]()
+    at: BaseException | None = error
+    while at is not None and not frames:
+        frames = [frame for frame in traceback.extract_tb(at.__traceback__) if _is_own(frame.filename)]
+        at = at.__cause__ or at.__context__
+    return f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+
+
+def _is_own(file: str) -> bool:
+    return Path(file).is_file() and not any(Path(file).is_relative_to(folder) for folder in FOREIGN)
+
+
 def _explained(model: nn.Module, args: tuple[Any, ...], error: Exception) -> str:
     name, text = type(model).__name__, str(error).strip()
     fed = ", ".join(f"{tuple(a.shape)} {a.dtype}" if isinstance(a, Tensor) else type(a).__name__ for a in args)
-    first = text.splitlines()[0] if text else type(error).__name__
+    first = text.splitlines()[0][:MOST_SAID] if text else type(error).__name__
     if "data-dependent" in text or "DataDependent" in type(error).__name__ or "GuardOnDataDependent" in text:
-        places = [line.strip() for line in text.splitlines() if line.strip().startswith("File")]
-        place = f" at {places[-1]}" if places else ""
+        place = _place(error)
         return (
             f"{name} decides by the values of a tensor{place}, so it has no single graph: {first}. "
             "Trace the submodule that has none of this (the backbone, the head), and edit it in place"

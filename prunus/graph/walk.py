@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.fx import GraphModule, Node
 
+from prunus.errors import TraceError
 from prunus.graph.call import Call, Findings, Kind, Mark
 from prunus.graph.ids import NONE
 from prunus.graph.labels import Label
@@ -82,6 +83,11 @@ class _Walker:
         if node.target is operator.getitem:
             return args[0][args[1]]
         value = node.meta.get("val")
+        if any(not isinstance(size, int) for v in flat(value) if isinstance(v, torch.Tensor) for size in v.shape):
+            raise TraceError(
+                f"what {operator_name(node.target)} gives is as large as values say ({line(node)}), so there are no "
+                "widths to read behind it: trace the submodule that has none of this, and edit it in place"
+            )
         shapes = tuple(tuple(int(size) for size in v.shape) for v in flat(value) if isinstance(v, torch.Tensor))
         name, module = operator_name(node.target), module_path(node)
         settled, rigid = self.kinds.get(module, (False, False))
@@ -107,6 +113,8 @@ class _Walker:
         result = folded(call)
         if result is None:
             result = find(name, node.target)(call)
+        if isinstance(value, list | tuple) and isinstance(result, Label):
+            result = [result]  # an operator of graphs gives a tuple, of one item too
         if in_place(node.target) and isinstance(result, Label):
             self._write(node, call, result)
         return result

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from prunus.graph import ChannelGroups
-from prunus.penalties.interface import BoundPenalty, Shrinkage, When, reduced
+from prunus.penalties.interface import BoundPenalty, Shrinkage, When, check_step_size, reduced
 from prunus.penalties.metric import metric_shrink_
 from prunus.penalties.prox import group_shrinkage
 from prunus.penalties.rule import momenta, rule_of
@@ -75,6 +75,7 @@ class BoundGroupLasso(BoundPenalty):
         optimizer's rule (see `rule.py`) where the penalty is coupled, and the momentum of groups that become zero
         becomes zero too, so that they stay there. Returns the groups' norms before the step.
         """
+        check_step_size(step_size)
         norms = self.slices.norms()
         rule = rule_of(optimizer if self.coupled else None)
         thresholds = step_size * rule.factor * self.weights

@@ -2,13 +2,14 @@
 
 import abc
 import dataclasses
+import math
 from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from prunus.errors import RecipeError
+from prunus.errors import RecipeError, TrainingError
 from prunus.graph import ChannelGroups
 
 When = Literal["step", "epoch"]
@@ -148,6 +149,16 @@ def check_when(penalty: Any) -> None:
     """
     if penalty.when not in ("step", "epoch"):
         raise RecipeError(f'{type(penalty).__name__}.when is {penalty.when!r}: it must be "step" or "epoch"')
+
+
+def check_step_size(step_size: float) -> None:
+    """Refuse a size with which nothing would be done, and nothing said.
+
+    Raises:
+        TrainingError: it is negative, or no number.
+    """
+    if not 0 <= step_size < math.inf:
+        raise TrainingError(f"a proximal step's size is the learning rate, zero or more, not {step_size}")
 
 
 def reduced(penalty: Shrinkage, groups: ChannelGroups) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from prunus.graph import ChannelGroups
-from prunus.penalties.interface import BoundPenalty, Shrinkage, When
+from prunus.penalties.interface import BoundPenalty, Shrinkage, When, check_step_size
 from prunus.penalties.matrices import MatrixWeight, matrix_weights, replace_
 from prunus.penalties.rule import rule_of
 from prunus.penalties.spectrum import singular_value_threshold
@@ -77,6 +77,7 @@ class BoundNuclearNorm(BoundPenalty):
         Raises:
             TrainingError: weights that are not finite.
         """
+        check_step_size(step_size)
         rule = rule_of(optimizer if self.coupled else None)
         size = step_size * (rule.factor if rule.metric is None else 1.0)
         if size == 0:

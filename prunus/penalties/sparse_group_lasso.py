@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from prunus.errors import RecipeError
 from prunus.graph import ChannelGroups
 from prunus.penalties.group_lasso import BoundGroupLasso, unit_weights
-from prunus.penalties.interface import BoundPenalty, Shrinkage, When, reduced
+from prunus.penalties.interface import BoundPenalty, Shrinkage, When, check_step_size, reduced
 from prunus.penalties.prox import soft_threshold
 from prunus.penalties.rule import rule_of
 from prunus.penalties.slices import GroupSlices
@@ -82,6 +82,7 @@ class BoundSparseGroupLasso(BoundPenalty):
         That holds in any diagonal metric: shrinking a group keeps the signs that the soft threshold has left. The
         rest is as in `BoundGroupLasso.prox_`. Returns the groups' norms before the step.
         """
+        check_step_size(step_size)
         norms = self.slices.norms()
         rule = rule_of(optimizer if self.whole.coupled else None)
         size = step_size * rule.factor

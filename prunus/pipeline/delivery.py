@@ -6,7 +6,7 @@ from torch import nn
 
 from prunus.deploy import backends, benchmark, check_parity, export_onnx, require
 from prunus.errors import DeployError
-from prunus.pipeline.recipe import NARROW
+from prunus.pipeline.recipe import NARROW, Deploy
 from prunus.pipeline.stages import Run
 from prunus.pipeline.walk import Network, measured
 from prunus.records import NoteRecord, SampleRecord
@@ -25,6 +25,18 @@ def fused(run: Run, network: Network) -> nn.Module:
     return model.eval()
 
 
+def backends_absent(settings: Deploy) -> dict[str, str | None]:
+    """Return of each backend why it is not there, None if it is.
+
+    Raises:
+        DeployError: none is, so that nothing would be proved.
+    """
+    reasons = {name: backends.find(name).absence() for name in settings.benchmark.backends}
+    if all(reasons.values()):
+        raise DeployError(f"no backend can check the exported files: {reasons}; install onnxruntime, or name another")
+    return reasons
+
+
 def deploy(run: Run, networks: dict[str, nn.Module]) -> None:
     """Export the networks, prove the files equal on test images, and time them interleaved.
 
@@ -33,9 +45,7 @@ def deploy(run: Run, networks: dict[str, nn.Module]) -> None:
         DeployError: none of the backends is there, so that nothing would be proved.
     """
     settings, split = run.recipe.deploy, run.recipe.data.test()
-    reasons = {name: backends.find(name).absence() for name in settings.benchmark.backends}
-    if all(reasons.values()):
-        raise DeployError(f"no backend can check the exported files: {reasons}; install onnxruntime, or name another")
+    reasons = backends_absent(settings)
     samples = torch.stack([split[i][0] for i in range(min(settings.parity_samples, len(split)))])
     files = {}
     for name, model in networks.items():

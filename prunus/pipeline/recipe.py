@@ -15,6 +15,7 @@ from prunus.tasks.interface import Task
 from prunus.tasks.segmentation import Segmentation
 from prunus.train.settings import Train
 
+MOST_SEEDS = 2**31
 WIDE, JOINT, NARROW, ENCODER, SCRATCH = "wide", "joint", "narrow", "encoder", "scratch"
 
 
@@ -78,6 +79,13 @@ class Deploy:
     parity_samples: int = 8  # test images
     parity_tolerance: float = 1e-4  # relative
 
+    def __post_init__(self) -> None:
+        if self.parity_samples < 1 or not self.parity_tolerance > 0:
+            raise RecipeError(
+                f"deploy: parity_samples {self.parity_samples} must be at least 1, parity_tolerance "
+                f"{self.parity_tolerance} above zero: a file that nothing was asked of is not proved"
+            )
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LearningRates:
@@ -123,6 +131,11 @@ class Recipe:
     output: str | None = None
 
     def __post_init__(self) -> None:
+        if self.report_samples < 0 or not 0 <= self.seed < MOST_SEEDS:
+            raise RecipeError(
+                f"report_samples is {self.report_samples} and must be zero or more, seed is {self.seed} and must lie "
+                f"between 0 and {MOST_SEEDS - 1}"
+            )
         names = [stage.name for stage in self.stages]
         if twice := [name for name in names if names.count(name) > 1]:
             raise RecipeError(f"then: two stages are called {twice[0]} (the first is called {JOINT}): rename one")

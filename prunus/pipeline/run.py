@@ -51,6 +51,10 @@ def _run(recipe: Recipe, recorder: Recorder, folder: Path, resolved: dict[str, A
     watch.stage("preparing the data")
     task = recipe.task.bind(recipe.data)
     inputs = recipe.data.train()[0][0][None]
+    for split in (recipe.data.validation(), recipe.data.test()):  # what is missing there is said now, not after hours
+        if len(split):
+            split[0]
+    delivery.backends_absent(recipe.deploy)
     run_record = _run_record(recipe, resolved, tuple(inputs.shape))
     if not recorder.count():
         recorder.write(run_record)

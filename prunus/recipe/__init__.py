@@ -35,7 +35,9 @@ def load(cls: type[T], path: Path | str, overrides: Sequence[str] = ()) -> T:
     Raises:
         RecipeError: no such file, invalid YAML, an unknown key, a wrong type, a component that refuses.
     """
-    return build(cls, resolve(cls, path, overrides))
+    source = _written(path, overrides)
+    source.builds = True
+    return build(cls, _resolved(cls, source))
 
 
 def resolve(cls: type[T], path: Path | str, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -44,10 +46,7 @@ def resolve(cls: type[T], path: Path | str, overrides: Sequence[str] = ()) -> di
     Raises:
         RecipeError: as `load`, but nothing is built yet.
     """
-    source = read(Path(path))
-    for item in overrides:
-        override(source, item)
-    return _resolved(cls, source)
+    return _resolved(cls, _written(path, overrides))
 
 
 def describe(recipe: Any) -> dict[str, Any]:
@@ -59,6 +58,13 @@ def describe(recipe: Any) -> dict[str, Any]:
         RecipeError: a field that holds what YAML cannot name, or what does not fit its annotation.
     """
     return _resolved(type(recipe), Source(name="recipe", values=fields_of(recipe)))
+
+
+def _written(path: Path | str, overrides: Sequence[str]) -> Source:
+    source = read(Path(path))
+    for item in overrides:
+        override(source, item)
+    return source
 
 
 def _resolved(cls: type, source: Source) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from typing import Any, Union
 
 from jsonargparse import ArgumentParser
 
+from prunus.errors import PrunusError
 from prunus.recipe.source import COMPONENT_KEYS, KeyPath, Source
 
 PLAIN = (
@@ -81,6 +82,7 @@ def _check_structured(hint: Any, value: Any, path: KeyPath, source: Source) -> N
         _check_component(hint, value, path, source)
     else:
         _check_arguments(hint, value, path, source, filled=())
+        _check_built(hint, value, path, source)
 
 
 def _check_component(hint: Any, value: dict[str, Any], path: KeyPath, source: Source) -> None:
@@ -97,7 +99,10 @@ def _check_component(hint: Any, value: dict[str, Any], path: KeyPath, source: So
         raise source.error(named, f"must name a {hint.__name__}, and {value['class_path']} is none")
     filled = tuple(inspect.signature(hint.__call__).parameters)[1:] if protocol and callable(hint) else ()
     init_args = value.get("init_args")
-    _check_arguments(cls, {} if init_args is None else init_args, (*path, "init_args"), source, filled)
+    init_args = {} if init_args is None else init_args
+    _check_arguments(cls, init_args, (*path, "init_args"), source, filled)
+    if not filled:
+        _check_built(cls, init_args, (*path, "init_args"), source)
 
 
 def _import(class_path: Any, path: KeyPath, source: Source) -> Any:
@@ -134,6 +139,31 @@ def _check_arguments(cls: Any, value: Any, path: KeyPath, source: Source, filled
             check(hints.get(parameter.name, Any), value[parameter.name], (*path, parameter.name), source)
         elif parameter.default is parameter.empty and parameter.name not in filled:
             raise source.error(path, f"lacks `{parameter.name}`, which {cls.__name__} needs")
+
+
+def _check_built(cls: Any, value: dict[str, Any], path: KeyPath, source: Source) -> None:
+    """Let plain settings say what they refuse, here, where their place is known."""
+    if not source.builds or not dataclasses.is_dataclass(cls):
+        return
+    try:
+        _built(cls, value)
+    except PrunusError as error:
+        raise source.error(path, f"is refused: {error}") from error
+    except (TypeError, ValueError):  # what plain data alone does not build: the parser does, and says so
+        return
+
+
+def _built(cls: Any, value: dict[str, Any]) -> Any:
+    """Return the settings that plain data describes; those inside have been built, and have not refused."""
+    hints, given = typing.get_type_hints(cls), dict[str, Any]()
+    for key, item in value.items():
+        inside = [option for option in (hints[key], *typing.get_args(hints[key])) if dataclasses.is_dataclass(option)]
+        if isinstance(item, dict) and inside and "class_path" not in item:
+            item = _built(inside[0], item)
+        elif isinstance(item, dict | list):
+            raise TypeError(f"{key} is no plain value")
+        given[key] = item
+    return cls(**given)
 
 
 def _name_default_classes(cls: Any, value: dict[str, Any]) -> None:

@@ -21,6 +21,7 @@ class Source:
     values: dict[str, Any]
     lines: dict[KeyPath, int] = dataclasses.field(default_factory=dict)
     overrides: dict[KeyPath, str] = dataclasses.field(default_factory=dict)
+    builds: bool = False  # whether plain settings are built while they are checked, to say where they refuse
 
     def error(self, path: KeyPath, message: str) -> RecipeError:
         """Return the error that says where `path`, or what is nearest above it, was written."""
@@ -134,6 +135,8 @@ def override(source: Source, text: str) -> None:
             path = (*path, "init_args")
             node = _descend(node, "init_args", path, text)
         path = (*path, step)
+        if step not in node:
+            source.overrides[path] = text  # a key that only the override has
         if index < len(steps) - 1:
             node = _descend(node, step, path, text)
     if steps[-1] == "class_path" and node.get("class_path") != value:

@@ -147,7 +147,13 @@ def _copied(model: nn.Module, new: Mapping[str, nn.Module]) -> nn.Module:
     try:
         return replaced(model, new)
     except (RuntimeError, TypeError) as error:  # torch.nn.utils.weight_norm, open files, ...
-        raise EditError(f"{type(model).__name__} cannot be copied, so it cannot be edited: {error}") from error
+        advice = (
+            "; a hook of torch.nn.utils.weight_norm or .prune keeps a weight that it computes: take it away "
+            "(remove_weight_norm, prune.remove), or use torch.nn.utils.parametrizations, which are followed"
+            if "explicitly by the user" in str(error)
+            else ""
+        )
+        raise EditError(f"{type(model).__name__} cannot be copied, so it cannot be edited: {error}{advice}") from error
 
 
 def edit_types() -> dict[str, type[Edit]]:

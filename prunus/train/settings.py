@@ -91,9 +91,12 @@ class Train:
         if self.device == "auto":
             return torch.device("cuda" if torch.cuda.is_available() else "cpu")
         try:
-            return torch.device(self.device)
+            device = torch.device(self.device)
         except RuntimeError as error:
             raise RecipeError(f"train.device is {self.device!r}: torch knows no such device") from error
+        if device.type == "cuda" and not torch.cuda.is_available():
+            raise RecipeError(f"train.device is {self.device!r}, and torch sees no such device here: take auto or cpu")
+        return device
 
     @property
     def memory_format(self) -> torch.memory_format:

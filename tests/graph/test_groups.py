@@ -141,7 +141,35 @@ class Decides(nn.Module):
         return x if x.sum() > 0 else -x
 
 
-LINE = inspect.getsourcelines(Decides.forward)[1] + 1
+class Reads(nn.Module):
+    def forward(self, x):
+        return -x if x.sum().item() > 0 else x
+
+
+class Chooses(nn.Module):
+    def forward(self, x):
+        return x[x > 0]
+
+
+LINE, ITEM, CHOICE = (inspect.getsourcelines(kind.forward)[1] + 1 for kind in (Decides, Reads, Chooses))
+
+
+class Branches(nn.Module):
+    """Two graphs, of which values choose one."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.third = (nn.Conv2d(4, 4, 1) for _ in range(3))
+
+    def forward(self, x):
+        y = self.first(x)
+        return torch.cond(y.sum() > 0, lambda t: self.second(t), lambda t: self.third(t), (y,))
+
+
+def test_an_operator_of_graphs_refuses_what_reaches_it():
+    groups = prunus.trace(Branches(), torch.randn(1, 4, 3, 3))
+    assert not bool(groups.removable.any())
+    assert any("unknown operator python::cond" in reason.text for reason in groups.told)
 
 
 @pytest.fixture
@@ -164,8 +192,10 @@ def process_group():
         (
             lambda: nn.Sequential(nn.Linear(4, 4), Decides()),
             torch.zeros(2, 4),
-            rf'decides by the values of a tensor at File ".*test_groups.py", line {LINE}.*Trace the submodule',
+            rf"decides by the values of a tensor at .*test_groups.py:{LINE}, so .*Trace the submodule",
         ),
+        (Reads, torch.zeros(2, 4), rf"decides by the values of a tensor at .*test_groups.py:{ITEM}, so"),
+        (Chooses, torch.zeros(2, 4), rf"aten::index gives is as large as values say \(.*test_groups.py:{CHOICE}\)"),
         (lambda: nn.DataParallel(nn.Linear(4, 2)), torch.zeros(2, 4), "wrapped in DataParallel"),
         (lambda: torch.compile(nn.Linear(4, 2)), torch.zeros(2, 4), "compiled"),
     ],

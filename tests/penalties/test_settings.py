@@ -10,7 +10,7 @@ from torch import nn
 import prunus
 from prunus.budget.check import zero_
 from prunus.budget.select import spare_layers, zero_groups
-from prunus.errors import RecipeError
+from prunus.errors import RecipeError, TrainingError
 from prunus.penalties import BoundPenalty, Combined, Shrinkage
 
 SHRINKING = {"group": prunus.GroupLasso, "sparse group": prunus.SparseGroupLasso, "nuclear": prunus.NuclearNorm}
@@ -173,3 +173,11 @@ def test_a_unit_that_is_zero_stays_zero_exactly(penalty, dtype, name):
     penalty.bind(model, groups).prox_(0.1)
     assert any(not torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
     assert bool(zero_groups(model, groups)[gone].all())
+
+
+@pytest.mark.parametrize("penalty", EVERY.values(), ids=EVERY)
+@pytest.mark.parametrize("step_size", [-1.0, math.nan, math.inf])
+def test_a_step_that_is_none_is_refused(penalty, step_size):
+    model, groups = traced()
+    with pytest.raises(TrainingError, match="step's size is the learning rate"):
+        penalty.bind(model, groups).prox_(step_size)
