@@ -16,7 +16,8 @@ class Budget:
     Attributes:
         macs: multiply-adds at the traced input's size.
         params: parameters.
-        min_share: no layer falls below this share of its channels.
+        min_share: no layer falls below this share of its channels. At 0, a training may empty the layers with a skip
+            around them (`prunus.surgery.skippable`), and the depth is learned too; all others keep two.
         multiple_of: a layer's channels are removed so that their number stays a multiple of this, as the
             target's kernels like it; 1 leaves it free.
     """

@@ -8,6 +8,7 @@ zero at the segment's end, exactly. Removal then costs nothing, and the widths a
 """
 
 import dataclasses
+from collections.abc import Collection
 
 import torch
 from torch import Tensor
@@ -77,13 +78,14 @@ class Target:
     floors: dict[str, int]  # groups that each layer keeps
 
     @classmethod
-    def of(cls, groups: ChannelGroups, budget: Budget) -> "Target":
-        """Fix the target for a wide network, and raise `BudgetError` if it cannot be met."""
+    def of(cls, groups: ChannelGroups, budget: Budget, skippable: Collection[str] = ()) -> "Target":
+        """Fix the target for a wide network whose layers `skippable` may vanish, and raise `BudgetError` if it cannot
+        be met."""
         bounds = budget.absolute(groups)
         target = cls(
             start={kind: float(groups.cost.total(kind, groups.all_alive())) for kind in bounds},
             bounds=bounds,
-            floors=floors(groups, budget),
+            floors=floors(groups, budget, skippable),
         )
         victims(groups, torch.ones(len(groups), dtype=torch.float64), bounds, target.floors, budget.multiple_of)
         return target

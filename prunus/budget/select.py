@@ -1,13 +1,13 @@
 """`prunus.select`: decide which channel groups go, and write it down as a plan."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from prunus.budget.budget import Budget, excess, layer_sizes
 from prunus.errors import BudgetError
-from prunus.graph import ChannelGroups
+from prunus.graph import ChannelGroups, Role
 from prunus.penalties import GroupSlices, producers
 from prunus.surgery import Cut, Plan, RemoveChannels, SetAttribute
 
@@ -85,10 +85,27 @@ def relative_norms(model: nn.Module, groups: ChannelGroups) -> Tensor:
     return norms / (total / count.clamp(min=1))[index].clamp(min=1e-30)
 
 
-def floors(groups: ChannelGroups, budget: Budget) -> dict[str, int]:
+def floors(groups: ChannelGroups, budget: Budget, skippable: Collection[str] = ()) -> dict[str, int]:
     """Return the least number of groups each layer keeps under `budget`: its share, and two, since a layer of one
-    channel has none left to choose from."""
-    return {name: max(min(2, size), round(size * budget.min_share)) for name, size in layer_sizes(groups).items()}
+    channel has none left to choose from; of those that may vanish, its share alone. A layer whose channels others make
+    too, as those that a skip is added to, may not: they would vanish with it."""
+    free = set(skippable) - _tied(groups)
+    return {
+        name: max(0 if name in free else min(2, size), round(size * budget.min_share))
+        for name, size in layer_sizes(groups).items()
+    }
+
+
+def _tied(groups: ChannelGroups) -> set[str]:
+    """Return the layers with a channel that a kernel or matrix of another layer makes as well."""
+    kernels = {slot.module for slot in groups.slots if slot.dim > 0}
+    makers = [slot for slot in groups.slots if slot.role is Role.PRODUCER and slot.module in kernels]
+    counts = torch.zeros(len(groups) + 1, dtype=torch.long)
+    for module in dict.fromkeys(slot.module for slot in makers):
+        inside = torch.unique(torch.cat([slot.groups for slot in makers if slot.module == module]))
+        counts[inside] += 1  # index -1, of no group, is the last
+    shared = torch.unique(groups.layers[counts[:-1] > 1]).tolist()
+    return {groups.layer_names[layer] for layer in shared if layer >= 0}
 
 
 def victims(

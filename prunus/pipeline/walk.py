@@ -6,7 +6,6 @@ import dataclasses
 from torch import Tensor, nn
 
 from prunus.budget.check import apart, outputs
-from prunus.budget.controller import Target
 from prunus.errors import EditError, RecipeError
 from prunus.graph import trace
 from prunus.pipeline.recipe import JOINT, NARROW, Stage
@@ -14,6 +13,7 @@ from prunus.pipeline.reshape import Reshaping
 from prunus.records import EditRecord
 from prunus.surgery import Edit, Plan, apply
 from prunus.train import shaping
+from prunus.train.begin import target
 from prunus.train.contracted import expanded
 
 EXACT = {"float32": 1e-5, "float64": 1e-12}  # relative to the largest output: what an exact edit may change
@@ -142,7 +142,7 @@ def rehearse(stages: tuple[Stage, ...], model: nn.Module, inputs: Tensor) -> Non
                     "expanded here: contract it in a stage before (prunus.pipeline.Contract), or train this one with "
                     "`shrink: null` and a GroupLasso, whose zero channels are removed too"
                 )
-            Target.of(groups, stage.shrink.budget)
+            target(model, groups, inputs, stage.shrink.budget)
         if stage.penalty is not None:
             rate = stage.train.optimizer.learning_rate
             shaping.bind(shaping.calibrated(stage.penalty, model, inputs, rate, 1), model, groups, inputs)

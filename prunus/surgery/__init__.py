@@ -1,6 +1,6 @@
 """CHANGE: edits as data, applied to a copy, carried over to what belongs to the model."""
 
-from prunus.surgery.bypass import Bypass, bypass
+from prunus.surgery.bypass import Bypass, bypass, skippable
 from prunus.surgery.carry import Carried, carry_
 from prunus.surgery.contract import Contract, contract
 from prunus.surgery.decompose import Decompose, decompose
@@ -41,4 +41,5 @@ __all__ = [
     "linearize",
     "load",
     "save",
+    "skippable",
 ]

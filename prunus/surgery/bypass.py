@@ -112,6 +112,32 @@ def bypass(model: nn.Module, inputs: Tensor) -> Plan:
     return Plan(tuple(edits.values()))
 
 
+def skippable(model: nn.Module, inputs: Tensor) -> frozenset[str]:
+    """Return the layers of `model` that may vanish: once all their units are zero, `bypass` takes out what is around.
+
+    Args:
+        model: any network; it is not changed.
+        inputs: an example [N, C, H, W].
+
+    Raises:
+        TraceError: the model cannot be read.
+    """
+    program = export(model, (inputs,), None, training=False)
+    named = program.graph_signature.inputs_to_parameters
+    weights = {named.get(str(node.args[1])) for node in program.graph.nodes if _is_layer(node)} - {None}
+    found = set[str]()
+    for weight in map(str, weights):
+        constant = _constant(program, {weight})
+        if any(block for node in program.graph.nodes for block in _blocks(program, node, constant)):
+            found.add(weight.rpartition(".")[0])
+    return frozenset(found)
+
+
+def _is_layer(node: fx.Node) -> bool:
+    name = operator_name(node.target) if node.op == "call_function" else ""
+    return name == "aten::linear" or name.startswith("aten::conv")
+
+
 def _constant(program: ExportedProgram, zero: set[str]) -> set[fx.Node]:
     """Return the nodes that do not depend on the input: behind a layer of zeros alone, or made of such."""
     named = program.graph_signature.inputs_to_parameters
@@ -121,9 +147,7 @@ def _constant(program: ExportedProgram, zero: set[str]) -> set[fx.Node]:
         if node.op == "placeholder":
             constant = node.name not in given
         else:
-            name = operator_name(node.target) if node.op == "call_function" else ""
-            layer = name == "aten::linear" or name.startswith("aten::conv")
-            dead = layer and named.get(str(node.args[1])) in zero
+            dead = _is_layer(node) and named.get(str(node.args[1])) in zero
             constant = dead or all(source in found for source in node.all_input_nodes)
         if constant:
             found.add(node)

@@ -24,7 +24,8 @@ def carry_(plan: Plan, optimizer: Optimizer, model: nn.Module, small: nn.Module)
     Every parameter of `model` in the optimizer's groups is replaced by the one of `small` at the same path; state
     tensors of a parameter's shape (momentum, moments) and its gradient are cut as the parameter was; scalars
     (steps) stay. Parameters that an edit made anew join the group of what they replace, a bias that of a bias, with
-    fresh state; those of a layer that the optimizer did not train stay outside of it.
+    fresh state; those of a layer that the optimizer did not train stay outside of it. The groups are then in the
+    order of `small.parameters()`.
 
     Raises:
         EditError: the optimizer holds a parameter that is not `model`'s, `small` is not what the plan makes of
@@ -57,8 +58,11 @@ def carry_(plan: Plan, optimizer: Optimizer, model: nn.Module, small: nn.Module)
     for path in made:
         outside = max((_common(path, other) for other in untrained), default=-1)
         if new[path].requires_grad and max((_common(path, other) for other in replaced), default=-1) >= outside:
-            groups[_nearest(path, optimizer, old_paths)].append(new[path])
+            groups[_nearest(path, new[path], optimizer, old_paths)].append(new[path])
             fresh.append(path)
+    if fresh:  # an optimizer that is made anew for `small` has them in this order, and so has a checkpoint's
+        order = {id(parameter): number for number, parameter in enumerate(small.parameters())}
+        groups = [sorted(parameters, key=lambda parameter: order[id(parameter)]) for parameters in groups]
     for group, parameters in zip(optimizer.param_groups, groups, strict=True):
         group["params"] = parameters
     optimizer.state.clear()
@@ -113,13 +117,14 @@ def _common(path: str, other: str) -> int:
     return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
-def _nearest(path: str, optimizer: Optimizer, old_paths: dict[int, str]) -> int:
-    """Return the number of the parameter group that trained what `path` replaces: the nearest of the same name."""
+def _nearest(path: str, new: Tensor, optimizer: Optimizer, old_paths: dict[int, str]) -> int:
+    """Return the number of the parameter group that trained what `path` replaces: the nearest of the same name, or
+    else of the same kind, a matrix or a vector."""
 
-    def likeness(other: str) -> tuple[int, bool]:
-        return _common(path.rpartition(".")[0], other), path.rpartition(".")[2] == other.rpartition(".")[2]
+    def likeness(old: Tensor) -> tuple[int, bool, bool]:
+        other = old_paths[id(old)]
+        same_name = path.rpartition(".")[2] == other.rpartition(".")[2]
+        return _common(path.rpartition(".")[0], other), same_name, (new.dim() > 1) == (old.dim() > 1)
 
-    scores = [
-        max((likeness(old_paths[id(p)]) for p in g["params"]), default=(-1, False)) for g in optimizer.param_groups
-    ]
+    scores = [max(map(likeness, group["params"]), default=(-1, False, False)) for group in optimizer.param_groups]
     return scores.index(max(scores))

@@ -5,9 +5,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from prunus.budget import Budget
 from prunus.budget.controller import Controller, Target
+from prunus.graph import ChannelGroups
 from prunus.records import EpochRecord, NoteRecord, ShrinkRecord, read
-from prunus.surgery import Plan
+from prunus.surgery import Plan, skippable
 from prunus.train import checkpoint, shaping
 from prunus.train.state import State, resume, start
 from prunus.train.training import Training
@@ -45,11 +47,20 @@ def begin(training: Training, model: nn.Module, inputs: Tensor, steps: int, cont
         torch.manual_seed(training.seed + 1_000_003 * processes.index)
         state = start(model, inputs, training, steps, Plan())
         if controller is not None:
-            state.aim(Target.of(state.groups, controller.budget))
+            state.aim(target(model, state.groups, inputs, controller.budget))
     state.regularizer = penalty
     state.regularize(inputs)
     processes.require_same("at the start", state.model, state.plan.to_json())
     return state
+
+
+def target(model: nn.Module, groups: ChannelGroups, inputs: Tensor, budget: Budget) -> Target:
+    """Fix what a training of `model` shrinks to; with `min_share` 0 layers with a skip around them may vanish.
+
+    Raises:
+        BudgetError: the budget cannot be met.
+    """
+    return Target.of(groups, budget, skippable(model, inputs) if budget.min_share == 0 else ())
 
 
 def _found(training: Training) -> checkpoint.Checkpoint | None:

@@ -11,9 +11,10 @@ from prunus.budget.controller import Controller, press
 from prunus.budget.select import relative_norms, removal, spare_layers, zero_groups
 from prunus.budget.settled import MEMORY, is_settled
 from prunus.errors import TrainingError
+from prunus.graph import trace
 from prunus.penalties import GroupLasso
 from prunus.records import ShrinkRecord
-from prunus.surgery import apply, carry_
+from prunus.surgery import Plan, apply, bypass, carry_
 from prunus.train.distributed import Processes
 from prunus.train.settings import Train
 from prunus.train.state import State
@@ -45,15 +46,14 @@ def shrink(state: State, inputs: Tensor, processes: Processes) -> ShrinkRecord |
             f"{TOLERANCE:.0e}: the groups of this network were read wrongly; please report it with the model's code"
         )
     precise = _precisely(model, small, inputs)
-    carry_(plan, state.optimizer, model, small)
-    if state.ema is not None:
-        state.ema.module = apply(plan, state.ema.module)
-    state.model, state.plan = small, state.plan + plan
-    processes.require_same(f"after the cut at the end of epoch {state.progress.epoch + 1}", small, state.plan.to_json())
-    state.network = processes.wrapped(small)  # which would make them alike, tacitly
+    _go_on_with(state, plan, small)
     state.groups = before.without(removed)
     state.importance = state.importance[~removed]
     state.pressed = state.pressed[~removed]
+    _take_out(state, inputs)
+    small = state.model
+    processes.require_same(f"after the cut at the end of epoch {state.progress.epoch + 1}", small, state.plan.to_json())
+    state.network = processes.wrapped(small)  # which would make them alike, tacitly
     if state.penalty is not None:
         state.penalty = GroupLasso().bind(small, state.groups)
     state.regularize(inputs)
@@ -68,6 +68,33 @@ def shrink(state: State, inputs: Tensor, processes: Processes) -> ShrinkRecord |
         max_rel_diff_float64=precise,
         seconds=time.perf_counter() - began,
     )
+
+
+def _go_on_with(state: State, plan: Plan, small: nn.Module) -> None:
+    """Let `small`, which `plan` makes of the network, take its place, with all that belongs to it."""
+    carry_(plan, state.optimizer, state.model, small)
+    if state.ema is not None:
+        state.ema.module = apply(plan, state.ema.module)
+    state.model, state.plan = small, state.plan + plan
+
+
+def _take_out(state: State, inputs: Tensor) -> None:
+    """Take out the residual blocks of which a layer has been emptied: what was left of it would come back."""
+    vanished = bypass(state.model, inputs)
+    if not vanished:
+        return
+    _go_on_with(state, vanished, apply(vanished, state.model))
+    old, state.groups = state.groups, trace(state.model, inputs)
+    importance, pressed = state.importance, state.pressed
+    state.importance = importance.new_zeros(len(state.groups))
+    state.pressed = pressed.new_zeros(len(state.groups))
+    known = {(slot.path, slot.dim): slot.groups for slot in old.slots}
+    for slot in state.groups.slots:
+        before = known.get((slot.path, slot.dim))
+        if before is not None:
+            both = (before >= 0) & (slot.groups >= 0)
+            state.importance[slot.groups[both]] = importance[before[both]]
+            state.pressed[slot.groups[both]] = pressed[before[both]]
 
 
 def _precisely(model: nn.Module, small: nn.Module, inputs: Tensor) -> float | None:

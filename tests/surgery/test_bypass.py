@@ -1,5 +1,7 @@
 """A residual layer whose units are all zero disappears, and nothing changes."""
 
+import copy
+
 import nets
 import pytest
 import torch
@@ -7,10 +9,11 @@ from torch import nn
 
 import prunus
 from prunus.budget.check import difference
+from prunus.budget.select import floors
 from prunus.errors import EditError
 from prunus.models.decn import Dec8, SkippedPair
 from prunus.models.small import ResidualBlock
-from prunus.surgery import Plan, bypass
+from prunus.surgery import Plan, bypass, skippable
 
 
 def emptied(model, paths):
@@ -113,3 +116,37 @@ def test_a_trained_network_loses_its_dead_layers_from_the_optimizer():
     small, optimizer = prunus.apply(plan, model), torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     prunus.carry_(plan, optimizer, model, small)
     assert {id(p) for group in optimizer.param_groups for p in group["params"]} == {id(p) for p in small.parameters()}
+
+
+class Deep(nn.Module):
+    """A trunk of eight channels and blocks with skips around them; the second block's end is the trunk's own."""
+
+    def __init__(self, blocks=3):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.blocks = nn.Sequential(*(SkippedPair(8) for _ in range(blocks)))
+        self.head = nn.Conv2d(8, 2, 1)
+
+    def forward(self, x):
+        return self.head(self.blocks(self.stem(x)))
+
+
+def test_layers_that_may_vanish_are_those_whose_emptying_bypass_finds():
+    torch.manual_seed(0)
+    model, image = Deep(), torch.randn(1, 3, 6, 6)
+    found = skippable(model, image)
+    assert found == {f"blocks.{number}.pair.{part}" for number in range(3) for part in ("vertical", "horizontal")}
+    for path in found:
+        bypassed = bypass(emptied(copy.deepcopy(model), [path]), image)
+        assert [edit.path for edit in bypassed] == [path.rpartition(".")[0].rpartition(".")[0]]
+
+
+def test_only_layers_of_their_own_channels_may_be_emptied():
+    model, image = Deep(), torch.randn(1, 3, 6, 6)
+    groups = prunus.trace(model, image)
+    kept = floors(groups, prunus.Budget(macs=0.5, min_share=0), skippable(model, image))
+    assert {name: number for name, number in kept.items() if not number} == {
+        f"blocks.{number}.pair.vertical": 0 for number in range(3)
+    }
+    assert kept["stem"] == 2
+    assert 0 not in floors(groups, prunus.Budget(macs=0.5), skippable(model, image)).values()

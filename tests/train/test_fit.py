@@ -2,6 +2,8 @@ import copy
 import dataclasses
 import itertools
 import math
+import os
+import signal
 
 import pytest
 import tiny
@@ -9,12 +11,15 @@ import torch
 
 import prunus
 from prunus.budget import Budget
-from prunus.budget.controller import Controller
+from prunus.budget.controller import Controller, Target
 from prunus.errors import BudgetError, TrainingError
+from prunus.models.decn import SkippedPair
 from prunus.penalties import BoundPenalty, Penalty
 from prunus.records import EpochRecord, ShrinkRecord, read
+from prunus.surgery import Bypass
 from prunus.train import checkpoint
 from prunus.train.fit import fit
+from prunus.train.interrupt import InterruptedTrainingError
 from prunus.train.settings import OptimizerSettings
 
 
@@ -253,3 +258,53 @@ def test_the_model_handed_in_is_not_cut(tmp_path):
     shapes = copy.deepcopy({path: tensor.shape for path, tensor in model.state_dict().items()})
     fit(tiny.training(tmp_path), model, tiny.example(), tiny.SHRINK)
     assert {path: tensor.shape for path, tensor in model.state_dict().items()} == shapes
+
+
+class Deep(torch.nn.Module):
+    """A segmenter with more blocks than it may cost."""
+
+    def __init__(self, num_classes, blocks=3):
+        super().__init__()
+        self.stem = torch.nn.Conv2d(3, 16, 3, stride=2, padding=1)
+        self.blocks = torch.nn.Sequential(*(SkippedPair(16) for _ in range(blocks)))
+        self.head = torch.nn.ConvTranspose2d(16, num_classes, 2, stride=2)
+
+    def forward(self, images):
+        return self.head(self.blocks(self.stem(images)))
+
+
+def deep():
+    torch.manual_seed(0)
+    return Deep(len(tiny.DATA.class_names))
+
+
+DEPTH = Controller(budget=Budget(macs=27_000, min_share=0), begin=0.25, end=0.75)
+
+
+def test_a_budget_that_leaves_no_share_is_met_by_depth_too(tmp_path):
+    with pytest.raises(BudgetError, match="the smallest reachable is macs 27,392"):  # two channels in each layer
+        Target.of(prunus.trace(deep(), tiny.example()), DEPTH.budget)
+    fitted = fit(tiny.training(tmp_path, ema_decay=0.9), deep(), tiny.example(), DEPTH)
+    gone = [edit for edit in fitted.plan if isinstance(edit, Bypass)]
+    assert gone and all(edit.kind == "SkippedPair" for edit in gone)
+    assert records(tmp_path, EpochRecord)[-1].macs == prunus.trace(fitted.model, tiny.example()).macs() <= 27_000
+    again = prunus.apply(fitted.plan, deep())
+    assert [p.shape for p in again.parameters()] == [p.shape for p in fitted.model.parameters()]
+
+
+@pytest.mark.parametrize("step", [9, 14])
+def test_a_training_that_has_lost_a_block_goes_on_bit_by_bit(tmp_path, step):
+    undisturbed = fit(tiny.training(tmp_path / "a", ema_decay=0.9), deep(), tiny.example(), DEPTH)
+
+    def stop(name, now, steps, loss):
+        if now == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    stopped = dataclasses.replace(tiny.training(tmp_path / "b", ema_decay=0.9), ticked=stop)
+    with pytest.raises(InterruptedTrainingError):
+        fit(stopped, deep(), tiny.example(), DEPTH)
+    again = fit(tiny.training(tmp_path / "b", ema_decay=0.9), deep(), tiny.example(), DEPTH)
+    assert any(isinstance(edit, Bypass) for edit in again.plan)
+    assert again.plan == undisturbed.plan
+    for found, wanted in zip(again.model.parameters(), undisturbed.model.parameters(), strict=True):
+        assert torch.equal(found, wanted)
