@@ -11,6 +11,7 @@ few seeds prove little, so the spread stands beside each figure. A claim that is
 import argparse
 import dataclasses
 import datetime
+import functools
 import json
 import math
 import statistics
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from claims_arms import arms, outcome
+from claims_arms import NUM_SKIPS, arms, outcome
 
 from prunus.pipeline.environment import hardware, versions
 
@@ -67,10 +68,10 @@ def joint_training(figures: Figures) -> tuple[bool, str]:
 
 
 def low_rank(figures: Figures) -> tuple[bool, str]:
-    tops = {arm: figures(arm, "narrow", "top1") for arm in ("groups", "ranks-groups")}
+    tops = {arm: figures(arm, "narrow", "top1") for arm in ("budget", "ranks-budget")}
     gone = {arm: removed(figures, arm, "narrow") for arm in tops}
-    accuracy, error = gain(tops["groups"], tops["ranks-groups"])
-    more, _ = gain(gone["groups"], gone["ranks-groups"])
+    accuracy, error = gain(tops["budget"], tops["ranks-budget"])
+    more, _ = gain(gone["budget"], gone["ranks-budget"])
     told = [f"{arm}: {spread(tops[arm])} top-1, {spread(gone[arm])} % removed" for arm in tops]
     return more > 0 and accuracy >= -error, "both factorised at energy 0.9; " + "; ".join(told)
 
@@ -107,11 +108,12 @@ def decorrelation(figures: Figures) -> tuple[bool, str]:
 
 
 def learned_depth(figures: Figures) -> tuple[bool, str]:
-    left = figures("skips-groups", "joint", "skipped_pairs")
-    tops = [figures(arm, "joint", "top1") for arm in ("skips", "skips-groups")]
+    plain, budget = (functools.partial(figures, arm, "joint") for arm in ("skips", "skips-budget"))
+    left, tops = budget("skipped_pairs"), [plain("top1"), budget("top1")]
     mean, error = gain(*tops)
-    told = f"{left} of 4 skipped pairs stay; plain {spread(tops[0])}, group lasso {spread(tops[1])}"
-    return max(left) < 4 and mean >= -error, told
+    gone = [1 - a / b for a, b in zip(budget("params"), plain("params"), strict=True)]
+    told = f"{left} of {NUM_SKIPS} skipped pairs stay; plain {spread(tops[0])}, budget {spread(tops[1])} with "
+    return max(left) < NUM_SKIPS and mean >= -error, told + f"{spread(gone)} % of the parameters removed"
 
 
 ROWS = {
@@ -123,7 +125,7 @@ ROWS = {
     ),
     "b": Row(
         "Low rank and group sparsity remove more than group sparsity alone at equal accuracy",
-        ("plain", "groups", "ranks-groups"),
+        ("plain", "budget", "ranks-budget"),
         2,
         low_rank,
     ),
@@ -140,7 +142,7 @@ ROWS = {
         from_scratch,
     ),
     "e": Row("Orthogonality does not help compression", ("plain", "orthogonal"), 2, decorrelation),
-    "f": Row("Skip layers that training finds useless vanish, at no loss", ("skips", "skips-groups"), 2, learned_depth),
+    "f": Row("Skip layers that training finds useless vanish, at no loss", ("skips", "skips-budget"), 2, learned_depth),
 }
 
 
