@@ -120,7 +120,8 @@ def arms(data: Path, chosen: Settings = CHOSEN) -> dict[str, Recipe]:
         "orthogonal": dataclasses.replace(characters, penalties=(Orthogonality(strength=1e-2, scope="global"),)),
         "skips": skipped,
         "skips-budget": dataclasses.replace(
-            skipped, shrink=Controller(budget=Budget(params=0.4, min_share=0), end=chosen.shrink_end)
+            skipped,  # which learns nothing in its first ten epochs: nobody could tell what is of use
+            shrink=Controller(budget=Budget(params=0.4, min_share=0), begin=0.4, end=0.7),
         ),
     }
     for kernel in (3, 7):

@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from prunus import records, report
+from prunus.errors import RecordError
 
 CHARTS = {"widths", "macs", "channels", "metric", "seconds", "classes", "latency"}
 DRAWN = """name => {
@@ -154,8 +155,11 @@ def test_an_incomplete_run_says_what_is_missing(opened, make, tmp_path):
     assert page.locator(".checks .unknown").count() == 3
 
 
-def test_a_run_without_records_is_still_a_page(opened, tmp_path):
+def test_a_run_of_which_little_is_known_is_still_a_page_and_one_of_which_nothing_is_is_refused(opened, tmp_path):
     (tmp_path / "records.jsonl").write_text("")
+    with pytest.raises(RecordError, match="is empty"):
+        report.write(tmp_path)
+    records.Recorder(tmp_path).write(records.NoteRecord(text="begun"))
     page = opened(report.write(tmp_path))
     assert page.locator("h1").inner_text() == "A run without records"
     assert page.locator("section > .absent").count() >= 8
