@@ -30,8 +30,8 @@ class Budget:
     def __post_init__(self) -> None:
         for name in ("macs", "params"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise BudgetError(f"Budget.{name} is {value}: it must be above zero (a share up to 1, or a number)")
+            if value is not None and not (isinstance(value, int | float) and value > 0):
+                raise BudgetError(f"Budget.{name} is {value!r}: it must be above zero (a share up to 1, or a number)")
         if self.macs is None and self.params is None:
             raise BudgetError(
                 "Budget bounds nothing: give macs=..., params=... or both (0.4 means 40 % of the wide network's)"

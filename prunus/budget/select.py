@@ -30,6 +30,13 @@ def select(
         BudgetError: nothing in this network can be removed, or the budget cannot be met (the smallest reachable
             cost is named).
     """
+    if not isinstance(model, nn.Module) or not isinstance(groups, ChannelGroups):
+        raise BudgetError(
+            f"select takes the model and the groups that trace gave, not a {type(model).__name__} and a "
+            f"{type(groups).__name__}"
+        )
+    if not isinstance(budget, Budget | None):
+        raise BudgetError(f"select takes a Budget, as in budget=prunus.Budget(macs=0.4), not {budget!r:.80}")
     refuse_if_rigid(groups)
     if budget is None:
         return removal(groups, spare_layers(groups, zero_groups(model, groups)))

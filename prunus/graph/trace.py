@@ -42,6 +42,8 @@ def trace(
             its control flow depends on values.
     """
     _check(model)
+    if not isinstance(inputs, Tensor | tuple | list):
+        raise TraceError(f"trace takes example inputs, a tensor or a tuple of arguments, not {inputs!r:.80}")
     args = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
     programs, notes = [export(model, args, kwargs, training=False)], []
     unused = _unused_modules(programs[0], model)
@@ -76,6 +78,8 @@ def _read(programs: list[Program], model: nn.Module, findings: Findings, slots: 
 
 def _check(model: nn.Module) -> None:
     wrapper = type(model).__name__
+    if not isinstance(model, nn.Module):
+        raise TraceError(f"trace takes a torch.nn.Module, not {model!r:.80}: pass the network, built")
     if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
         raise TraceError(f"the model is wrapped in {wrapper}: trace what is inside, `model.module`")
     if wrapper == "OptimizedModule":

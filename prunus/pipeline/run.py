@@ -8,6 +8,7 @@ from typing import Any
 
 import prunus.recipe
 from prunus import report
+from prunus.errors import RecipeError
 from prunus.graph import trace
 from prunus.pipeline import delivery, proof, stages
 from prunus.pipeline.claim import claim, differences
@@ -33,6 +34,10 @@ def run(recipe: Recipe, *, watch: Watch | None = None, accept_changes: bool = Fa
     Raises:
         PrunusError: whatever makes the run impossible; each stage says what and what to do.
     """
+    if not isinstance(recipe, Recipe):
+        raise RecipeError(
+            f"run takes a recipe, not {recipe!r:.80}: prunus.recipe.load(prunus.pipeline.Recipe, path) reads a file"
+        )
     folder = Path(recipe.output or f"runs/{recipe.name}")
     resolved = prunus.recipe.describe(recipe)
     if not is_first():

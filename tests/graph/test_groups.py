@@ -10,7 +10,7 @@ from torch import nn
 import prunus
 from prunus.budget.check import difference, zero_
 from prunus.budget.select import floors, removal, victims
-from prunus.errors import BudgetError, TraceError
+from prunus.errors import BudgetError, RecipeError, TraceError
 from prunus.graph import Member, Role, Status, rule
 from prunus.graph.rules import table
 from prunus.models.erfnet import ERFNet
@@ -240,3 +240,20 @@ def test_groups_of_a_group_norm_go_as_a_whole():
     plan = prunus.select(model, groups, budget=prunus.Budget(macs=0.5), importance=importance)
     norm = prunus.apply(plan, model)[1]
     assert (norm.num_groups, norm.num_channels) == (2, 4)
+
+
+def test_arguments_of_another_kind_are_refused_by_name():
+    model, image = nn.Conv2d(3, 4, 3), torch.randn(1, 3, 8, 8)
+    with pytest.raises(TraceError, match=r"trace takes a torch.nn.Module, not <class"):
+        prunus.trace(nn.Conv2d, image)
+    with pytest.raises(TraceError, match="example inputs, a tensor or a tuple of arguments, not None"):
+        prunus.trace(model, None)
+    groups = prunus.trace(nn.Sequential(model, nn.ReLU(), nn.Conv2d(4, 2, 1)), image)
+    with pytest.raises(BudgetError, match="not a ChannelGroups and a Conv2d"):
+        prunus.select(groups, model)
+    with pytest.raises(BudgetError, match=r"as in budget=prunus.Budget\(macs=0.4\), not 0.5"):
+        prunus.select(model, groups, budget=0.5)
+    with pytest.raises(BudgetError, match=r"Budget\.macs is '0\.4'"):
+        prunus.Budget(macs="0.4")
+    with pytest.raises(RecipeError, match=r"run takes a recipe, not 'recipe.yaml'"):
+        prunus.run("recipe.yaml")
