@@ -53,13 +53,14 @@ def _left_vectors(matrices: Tensor) -> tuple[Tensor, Tensor] | None:
     Raises:
         TrainingError: the matrices are not finite.
     """
-    try:
-        squares, vectors = torch.linalg.eigh(_gram(matrices))
-        if bool(vectors.sum().isfinite()):  # as all of them are: none is above 1
-            return vectors, _values(matrices, squares, vectors)
-        reason = "its eigenvectors are not finite"
-    except LinAlgError as error:
-        reason = str(error)
+    for working in dict.fromkeys((matrices.dtype, torch.float64)):  # single precision fails where many values are zero
+        try:
+            squares, vectors = (each.to(matrices) for each in torch.linalg.eigh(_gram(matrices.to(working))))
+            if bool(vectors.sum().isfinite()):  # as all of them are: none is above 1
+                return vectors, _values(matrices, squares, vectors)
+            reason = "its eigenvectors are not finite"
+        except LinAlgError as error:
+            reason = str(error)
     _warn(matrices, f"the Gram matrix could not be decomposed ({reason}): its singular values were taken directly")
     try:
         left, values, _ = torch.linalg.svd(matrices.double(), full_matrices=False)

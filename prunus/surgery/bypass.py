@@ -28,6 +28,10 @@ class Shift(nn.Module):
         super().__init__()
         self.shift = nn.Parameter(shift)
 
+    def reset_parameters(self) -> None:
+        """Start anew: nothing is shifted."""
+        nn.init.zeros_(self.shift)
+
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
         """Return the input, shifted."""
         return input + self.shift.view(-1, *[1] * (input.dim() - 2))

@@ -155,3 +155,17 @@ def test_global_orthogonality_makes_filters_orthogonal():
         penalty.prox_(0.02)
     rows = nn.functional.normalize(model[0].weight.detach().flatten(1), dim=-1)
     assert (rows @ rows.T - torch.eye(4)).abs().max() < 1e-2
+
+
+def test_where_single_precision_fails_double_precision_does(monkeypatch, recwarn):
+    eigh = torch.linalg.eigh
+
+    def failing(gram):
+        if gram.dtype is torch.float32:
+            raise torch.linalg.LinAlgError("it did not converge")
+        return eigh(gram)
+
+    monkeypatch.setattr(torch.linalg, "eigh", failing)
+    given_ = matrices(3, (4, 6), torch.float32)
+    torch.testing.assert_close(singular_value_threshold(given_, 0.5).double(), textbook(given_, 0.5), rtol=0, atol=1e-5)
+    assert not recwarn.list

@@ -13,6 +13,7 @@ from prunus.budget.select import floors
 from prunus.errors import EditError
 from prunus.models.decn import Dec8, SkippedPair
 from prunus.models.small import ResidualBlock
+from prunus.pipeline.scratch import fresh
 from prunus.surgery import Plan, bypass, skippable
 
 
@@ -150,3 +151,12 @@ def test_only_layers_of_their_own_channels_may_be_emptied():
     }
     assert kept["stem"] == 2
     assert 0 not in floors(groups, prunus.Budget(macs=0.5), skippable(model, image)).values()
+
+
+def test_what_is_left_of_a_block_can_be_trained_from_scratch():
+    model = emptied(nn.Sequential(SkippedPair(4), nn.Conv2d(4, 2, 1)), ["0.pair.vertical"])
+    image = torch.randn(1, 4, 6, 6)
+    small = prunus.apply(bypass(model, image), model)
+    assert bool(small[0].shift.any())
+    again = fresh(small, nn.Sequential(SkippedPair(4), nn.Conv2d(4, 2, 1)), seed=0)
+    assert not bool(again[0].shift.any()) and not torch.equal(again[1].weight, small[1].weight)

@@ -1,0 +1,76 @@
+"""Claim: `recipes/talk_street.yaml` walks every reshaping of the talk in under 10 minutes on 2 cores.
+
+    python benchmarks/talk_street.py [folder, runs/benchmark-talk]
+
+Runs the recipe's command as a process of its own into the folder, measures its seconds of the clock and of the
+processor, and keeps from the run's records what each stage led to: test mIoU, multiply-adds, parameters, milliseconds;
+every edit with its measured exactness; every cut while it trained. The report stays in the folder.
+"""
+
+import datetime
+import json
+import os
+import resource
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from prunus.pipeline.environment import hardware, versions
+from prunus.records import EditRecord, EvaluationRecord, LatencyRecord, Record, ShrinkRecord, read
+
+HERE = Path(__file__).parent
+
+
+def networks(records: list[Record]) -> dict[str, dict[str, Any]]:
+    """Return the figures of each network, in the order of the walk."""
+    found: dict[str, dict[str, Any]] = {}
+    for record in records:
+        if isinstance(record, EvaluationRecord):
+            names = ("metrics", "macs", "params", "training_seconds")
+            found[record.model] = {name: getattr(record, name) for name in names} | {"median_ms": {}}
+    for record in records:
+        if isinstance(record, LatencyRecord):
+            found[record.model]["median_ms"][f"{record.backend}, {record.threads} threads"] = record.median_ms
+    return found
+
+
+def kept(record: EditRecord | ShrinkRecord) -> dict[str, Any]:
+    """Return what an edit or a cut did, and how exactly."""
+    common = {name: getattr(record, name) for name in ("max_rel_diff", "max_rel_diff_float64")}
+    if isinstance(record, EditRecord):
+        return {"edit": record.edit, "exact": record.exact, **common}
+    names = ("model", "epoch", "removed_groups", "params_before", "params_after")
+    return {name: getattr(record, name) for name in names} | common
+
+
+def main() -> None:
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/benchmark-talk")
+    if folder.exists():
+        sys.exit(f"{folder} exists: a run that goes on there would be timed too short; remove it or name another")
+    command = ["-m", "prunus.cli", "run", str(HERE.parent / "recipes/talk_street.yaml"), f"output={folder}"]
+    began = time.perf_counter()
+    subprocess.run([sys.executable, *command], check=True)
+    seconds = time.perf_counter() - began
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    records = list(read(folder))
+    result = {
+        "date": datetime.date.today().isoformat(),
+        "command": shlex.join(["python", *sys.argv]),
+        "versions": versions(),
+        "hardware": hardware(),
+        "cores_used": len(os.sched_getaffinity(0)),
+        "seconds": seconds,
+        "processor_seconds": used.ru_utime + used.ru_stime,
+        "networks": networks(records),
+        "edits": [kept(record) for record in records if isinstance(record, EditRecord)],
+        "cuts": [kept(record) for record in records if isinstance(record, ShrinkRecord)],
+    }
+    (HERE / "results/talk_street.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps({name: result[name] for name in ("seconds", "processor_seconds", "networks")}))
+
+
+if __name__ == "__main__":
+    main()
