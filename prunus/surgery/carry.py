@@ -29,7 +29,7 @@ def carry_(plan: Plan, optimizer: Optimizer, model: nn.Module, small: nn.Module)
 
     Raises:
         EditError: the optimizer holds a parameter that is not `model`'s, `small` is not what the plan makes of
-            `model`, or the optimizer keeps state that has not its parameter's shape. Nothing is changed then.
+            `model`, or the optimizer keeps state that has not its parameter's shape. The optimizer is as it was then.
     """
     old_paths = {id(parameter): path for path, parameter in model.named_parameters()}
     new = dict(small.named_parameters(remove_duplicate=False))

@@ -6,10 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from prunus.budget import Budget
+from prunus.budget.check import zero_
 from prunus.budget.controller import Controller, Target
 from prunus.graph import ChannelGroups
 from prunus.records import EpochRecord, NoteRecord, ShrinkRecord, read
-from prunus.surgery import Plan, skippable
+from prunus.surgery import Plan, apply, bypass, skippable
 from prunus.train import checkpoint, shaping
 from prunus.train.state import State, resume, start
 from prunus.train.training import Training
@@ -60,7 +61,19 @@ def target(model: nn.Module, groups: ChannelGroups, inputs: Tensor, budget: Budg
     Raises:
         BudgetError: the budget cannot be met.
     """
-    return Target.of(groups, budget, skippable(model, inputs) if budget.min_share == 0 else ())
+    return Target.of(groups, budget, _may_vanish(model, groups, inputs) if budget.min_share == 0 else ())
+
+
+def _may_vanish(model: nn.Module, groups: ChannelGroups, inputs: Tensor) -> list[str]:
+    """Return the layers whose block goes once they are empty, each tried out: behind a bias a padded kernel leaves
+    another constant at the border, and a block that stays would cost more than the budget counts."""
+    found = list[str]()
+    for name in sorted(skippable(model, inputs) & set(groups.layer_names)):
+        emptied = apply(Plan(), model)
+        zero_(emptied, groups, groups.exact & (groups.layers == groups.layer_names.index(name)))
+        if bypass(emptied, inputs):
+            found.append(name)
+    return found
 
 
 def _found(training: Training) -> checkpoint.Checkpoint | None:

@@ -83,7 +83,15 @@ def _take_out(state: State, inputs: Tensor) -> None:
     vanished = bypass(state.model, inputs)
     if not vanished:
         return
-    _go_on_with(state, vanished, apply(vanished, state.model))
+    small = apply(vanished, state.model)
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        _, relative = difference(state.model, small, (inputs,))
+    if relative > TOLERANCE:
+        raise TrainingError(
+            f"{next(iter(vanished)).summary()}: this changed the output by {relative:.2e} relative, above "
+            f"{TOLERANCE:.0e}: the block was read wrongly; please report it with the model's code"
+        )
+    _go_on_with(state, vanished, small)
     old, state.groups = state.groups, trace(state.model, inputs)
     importance, pressed = state.importance, state.pressed
     state.importance = importance.new_zeros(len(state.groups))

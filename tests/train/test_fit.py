@@ -18,6 +18,7 @@ from prunus.penalties import BoundPenalty, Penalty
 from prunus.records import EpochRecord, ShrinkRecord, read
 from prunus.surgery import Bypass
 from prunus.train import checkpoint
+from prunus.train.begin import target
 from prunus.train.fit import fit
 from prunus.train.interrupt import InterruptedTrainingError
 from prunus.train.settings import OptimizerSettings
@@ -308,3 +309,21 @@ def test_a_training_that_has_lost_a_block_goes_on_bit_by_bit(tmp_path, step):
     assert again.plan == undisturbed.plan
     for found, wanted in zip(again.model.parameters(), undisturbed.model.parameters(), strict=True):
         assert torch.equal(found, wanted)
+
+
+def test_a_layer_whose_block_would_stay_keeps_its_share():
+    """Emptied, `first` leaves a bias to `second` that `third` pads with zeros: no constant for each channel."""
+
+    class Three(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second, self.third = (torch.nn.Conv2d(8, 8, 3, padding=1) for _ in range(3))
+
+        def forward(self, x):
+            return x + self.third(torch.relu(self.second(torch.relu(self.first(x)))))
+
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), Three(), torch.nn.Conv2d(8, 2, 1))
+    image = torch.randn(1, 3, 9, 9)
+    kept = target(model, prunus.trace(model, image), image, Budget(macs=0.5, min_share=0)).floors
+    assert (kept["1.first"], kept["1.second"], kept["0"]) == (2, 0, 2)
