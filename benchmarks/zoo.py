@@ -16,6 +16,7 @@ import copy
 import dataclasses
 import functools
 import gc
+import importlib
 import importlib.metadata
 import json
 import multiprocessing
@@ -279,6 +280,8 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true", help="keep the rows that the results already have")
     parser.add_argument("--torch-pruning", action="store_true", help="with torch-pruning's documented defaults")
     settings = parser.parse_args()
+    if settings.torch_pruning:
+        importlib.import_module("torch_pruning")  # which must be there before a row is written without it
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     warm_up()

@@ -2,7 +2,6 @@
 
 import dataclasses
 import linecache
-import types
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from prunus.graph.call import Kind, Mark
+from prunus.graph.code import names_read
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,25 +64,6 @@ def numbers(module: nn.Module) -> Iterator[tuple[str, int, int]]:
             yield name, -1, value
         elif isinstance(value, list | tuple):
             yield from ((name, item, entry) for item, entry in enumerate(value) if type(entry) is int and entry > 1)
-
-
-def names_read(kind: type) -> set[str]:
-    """Return every name that the methods of a module's own classes mention."""
-    names = set[str]()
-    for cls in kind.__mro__:
-        if cls is nn.Module:
-            break
-        for value in vars(cls).values():
-            function = value.fget if isinstance(value, property) else value
-            code = getattr(function, "__code__", None)
-            if code is not None:
-                names |= _names(code)
-    return names
-
-
-def _names(code: types.CodeType) -> set[str]:
-    inner = [_names(constant) for constant in code.co_consts if isinstance(constant, types.CodeType)]
-    return set(code.co_names).union(*inner)
 
 
 def set_(model: nn.Module, path: str, name: str, item: int, value: int) -> None:

@@ -67,13 +67,14 @@ class Reading:
 
 @dataclasses.dataclass(frozen=True)
 class Probe:
-    """What is tried out: a network, its example, its graphs and the ids of its tensors."""
+    """What is tried out: a network, its example, its graphs, the ids of its tensors, and whether it runs on shapes."""
 
     model: nn.Module
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     readings: tuple[Reading, ...]
     slots: Slots
+    on_shapes: bool | None
 
 
 @dataclasses.dataclass(frozen=True)

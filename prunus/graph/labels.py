@@ -9,6 +9,8 @@ from torch import Tensor
 
 from prunus.graph.ids import NONE
 
+MANY = 1 << 14  # values of a constant that are worth forgetting
+
 
 @dataclasses.dataclass(frozen=True)
 class Axis:
@@ -45,9 +47,17 @@ class Label:
 
     def uniform(self, dim: int) -> bool:
         """Whether the values are known and the same along `dim`, so that any part of them does for all."""
-        if self.data is None or not self.data.shape[dim]:
-            return self.data is not None  # an empty dimension has no two values that differ
-        return bool((self.data == self.data.narrow(dim, 0, 1)).all())
+        if self.data is None or self.data.shape[dim] < 2 or self.data.stride(dim) == 0:
+            return self.data is not None  # no two values that differ
+        return not self.data.is_meta and bool((self.data == self.data.narrow(dim, 0, 1)).all())
+
+    def spent(self) -> "Label":
+        """Return the label when nothing reads it any more: of a large constant only where it is uniform is kept."""
+        if self.data is None or self.data.is_meta or self.data.numel() < MANY:
+            return self
+        _, varying = varying_dims(self.data)
+        strides = [stride if dim in varying else 0 for dim, stride in enumerate(self.data.stride())]
+        return dataclasses.replace(self, data=torch.empty_strided(self.shape, strides, device="meta"))
 
     def expanded(self, dim: int, field: str, shape: Sequence[int] | None = None) -> Tensor:
         """Return `ids` or `source` of the axis at `dim` as a tensor of the full shape (a view, no memory).
@@ -71,8 +81,9 @@ def varying_dims(labels: Tensor) -> tuple[Tensor, list[int]]:
     varying = []
     for dim, size in enumerate(labels.shape):
         if size > 1:
-            first = labels.narrow(dim, 0, 1)
-            if bool((labels == first).all()):
+            first, middle, last = (labels.narrow(dim, at, 1) for at in (0, size // 2, size - 1))
+            alike = torch.equal(first, last) and torch.equal(first, middle)  # which mostly tells
+            if alike and bool((labels == first).all()):
                 labels = first
             else:
                 varying.append(dim)

@@ -70,7 +70,7 @@ class _Trier:
     def __init__(self, probe: Probe, findings: Findings) -> None:
         self.probe, self.findings = probe, findings
         self.comparisons = 0
-        self.runs_on_shapes: bool | None = None  # seen when something goes wrong there
+        self.runs_on_shapes = probe.on_shapes  # where it is not known, seen when something goes wrong there
 
     def outcome(self, alive: Tensor, bound: list[Binding]) -> tuple[Mismatch | None, tuple[Mismatch, ...]]:
         """Return what went wrong without the ids that are not alive, and the numbers that changed."""

@@ -7,9 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from prunus.graph import recurrent
 from prunus.graph.export import in_mode, plain_attention
 
 META = torch.device("meta")
@@ -66,9 +68,31 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.operations.append(Operation(func, args, settings, tuple(tensors(result))))
         return result
 
+    def noted(self, target: Any, args: tuple[Any, ...]) -> tuple[Tensor, ...]:
+        """Note a recurrent operator as one; return its outputs."""
+        before = len(self.operations)
+        results = recurrent.outputs(args)
+        given = pytree.tree_map_only(Tensor, self.original, args)
+        self.operations[before:] = [Operation(target, given, {}, results)]
+        return results
+
     def original(self, tensor: Tensor) -> Tensor:
         """Return the tensor that one stands for: mostly itself."""
         return self.originals.get(id(tensor), (tensor, tensor))[1]
+
+
+class _WholeRecurrences(TorchFunctionMode):
+    """Lets a recorder note recurrent operators as they are called, before torch takes them apart."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        super().__init__()
+        self.recorder = recorder
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        target = recurrent.operator(func, args)
+        return func(*args, **(kwargs or {})) if target is None else self.recorder.noted(target, args)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +111,13 @@ def run(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, t
     Raises:
         Exception: whatever the user's own code raises at a width that it does not expect.
     """
-    with in_mode(model, training=training), torch.no_grad(), plain_attention(), Recorder() as recorder:
+    with (
+        in_mode(model, training=training),
+        torch.no_grad(),
+        plain_attention(),
+        Recorder() as recorder,
+        _WholeRecurrences(recorder),
+    ):
         outputs = model(*args, **kwargs)
     returned = tuple(map(recorder.original, tensors(outputs)))
     return Run(model, tuple(pytree.tree_leaves((args, kwargs))), recorder.operations, returned)

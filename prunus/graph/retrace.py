@@ -18,6 +18,7 @@ from torch.fx import Graph, GraphModule, Node
 from torch.fx.node import map_aggregate, map_arg
 from torch.utils import _pytree as pytree
 
+from prunus.graph import recurrent
 from prunus.graph.export import plain_attention
 from prunus.graph.record import META, Operation, Recorder, Run, dead, tensors
 from prunus.graph.state import Program
@@ -129,9 +130,8 @@ class _Matcher:
     def _read_off(self, node: Node) -> tuple[Any, Any]:
         """Return the arguments of a node with the numbers that the code has in their place."""
         _, wide = _called(node, *map_arg((node.args, node.kwargs), self._as_traced), self.recorder)
-        alive = (o for o in range(self.position, len(self.dead)) if not self.dead[o])
-        narrow = [self.code.operations[position] for position in itertools.islice(alive, len(wide))]
-        if [o.target for o in wide] != [o.target for o in narrow]:
+        narrow = self._next(wide, dead=False) or self._next(wide, dead=True)
+        if not narrow:
             raise UnmatchedError
         told = [pair for pair in itertools.chain(*map(_numbers, wide, narrow)) if pair[0] != pair[1]]
         if len(wide) == 1 and wide[0].target is node.target:  # position by position: a number may stand there twice
@@ -140,6 +140,13 @@ class _Matcher:
         else:
             args = tuple(_replaced(value, told) for value in node.args)
         return args, {key: _replaced(value, told) for key, value in node.kwargs.items()}
+
+    def _next(self, wide: list[Operation], *, dead: bool) -> list[Operation]:
+        """Return the next operations of the code, those that nothing comes of too where `dead`, if they are like
+        `wide`; else none."""
+        places = (at for at in range(self.position, len(self.dead)) if dead or not self.dead[at])
+        found = [self.code.operations[at] for at in itertools.islice(places, len(wide))]
+        return found if [o.target for o in found] == [o.target for o in wide] else []
 
     def _as_traced(self, node: Node) -> Any:
         """Return what stood in a node's place when the graph was traced, without values, in memory as it lies now."""
@@ -162,7 +169,9 @@ def _called(node: Node, args: Any, kwargs: Any, recorder: Recorder) -> tuple[Any
     args, kwargs = map_aggregate((args, kwargs), lambda value: META if isinstance(value, torch.device) else value)
     recorder.operations = []
     with torch.no_grad(), plain_attention(), recorder:
-        return target(*args, **kwargs), recorder.operations
+        whole = recurrent.operator(target, args)
+        result = target(*args, **kwargs) if whole is None else recorder.noted(whole, args)
+    return result, recorder.operations
 
 
 def _laid_out(old: Any, now: Any) -> Any:

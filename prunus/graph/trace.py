@@ -16,7 +16,7 @@ from prunus.graph.groups import ChannelGroups
 from prunus.graph.numbers import needed
 from prunus.graph.probe import judge
 from prunus.graph.state import Program, Slots
-from prunus.graph.training import trains_otherwise
+from prunus.graph.training import modes
 from prunus.graph.walk import walk
 
 Inputs = Tensor | tuple[Any, ...]
@@ -47,7 +47,8 @@ def trace(
     args = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
     programs, notes = [export(model, args, kwargs, training=False)], []
     unused = _unused_modules(programs[0], model)
-    if trains_otherwise(model, args, kwargs or {}, unused):
+    both = modes(model, args, kwargs or {}, unused)
+    if both.differ:
         try:
             programs.append(export(model, args, kwargs, training=True))
         except TraceError as error:
@@ -61,7 +62,7 @@ def trace(
     macs = readings[0].macs
     if not needed(findings, readings):
         return build(model, findings, slots, macs, tuple(notes))
-    verdict = judge(Probe(model, args, kwargs or {}, readings, slots), findings)
+    verdict = judge(Probe(model, args, kwargs or {}, readings, slots, both.on_shapes), findings)
     findings = dataclasses.replace(findings, marks=verdict.marks)
     return build(model, findings, slots, macs, tuple(notes), verdict.bindings)
 

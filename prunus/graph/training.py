@@ -1,13 +1,14 @@
 """A network in training and in evaluation: whether its code does the same in both."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from prunus.graph.attributes import names_read
+from prunus.graph import recurrent
+from prunus.graph.code import mentions
 from prunus.graph.export import in_mode
 from prunus.graph.narrow import shaped
 
@@ -25,21 +26,32 @@ def on(value: Any, device: str) -> Any:
     return value
 
 
-def trains_otherwise(
-    model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], unused: Sequence[str] = ()
-) -> bool:
-    """Whether the operators in training are others than in evaluation, random masks aside.
+class Modes(NamedTuple):
+    """What is known of a network's two modes.
 
-    Both are run on shapes alone; where a network does not run on these, only its modules can tell: those whose code
-    asks for the mode, and those `unused` in evaluation.
+    Attributes:
+        differ: whether the operators in training are others than in evaluation, random masks aside.
+        on_shapes: whether the network runs on shapes alone; None where it was not tried.
     """
+
+    differ: bool
+    on_shapes: bool | None
+
+
+def modes(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], unused: Sequence[str] = ()) -> Modes:
+    """Find out whether a network does in training what it does in evaluation.
+
+    It may do otherwise where code asks for the mode, or leaves modules `unused` in evaluation: then both are run on
+    shapes alone, and where it does not run on these, it is taken to do otherwise.
+    """
+    if not unused and not mentions(model, "training"):
+        return Modes(differ=False, on_shapes=None)
     try:
         args, kwargs = on(args, "meta"), on(kwargs, "meta")
         calls = [_calls(model, args, kwargs, training=training) for training in (False, True)]
     except Exception:  # whatever the user's own code raises where there are no values
-        own = {type(module) for module in model.modules() if not type(module).__module__.startswith("torch.")}
-        return bool(unused) or any("training" in names_read(kind) for kind in own)
-    return calls[0] != calls[1]
+        return Modes(differ=True, on_shapes=None)
+    return Modes(calls[0] != calls[1], on_shapes=True)
 
 
 def _calls(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, training: bool) -> list[Any]:
@@ -64,6 +76,8 @@ class _Recorder(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        if recurrent.operator(func, args) is not None:
+            return recurrent.outputs(args)
         result = func(*args, **(kwargs or {}))
         name = getattr(func, "__name__", "")
         if not isinstance(result, Tensor) or name == "__get__":

@@ -10,7 +10,7 @@ from torch.fx import GraphModule, Node
 from prunus.errors import TraceError
 from prunus.graph.call import Call, Findings, Kind, Mark
 from prunus.graph.ids import NONE
-from prunus.graph.labels import Label
+from prunus.graph.labels import Label, replaced
 from prunus.graph.narrow import Settled
 from prunus.graph.place import flat, in_place, inner, is_view, line, module_path, operator_name, where
 from prunus.graph.rules import find, folded
@@ -51,6 +51,7 @@ class _Walker:
 
     def run(self, graph: GraphModule, given: dict[str, Any]) -> Any:
         """Label the nodes of one graph; return what it returns."""
+        readers = {read: node for node in graph.graph.nodes for read in node.all_input_nodes}
         for node in graph.graph.nodes:
             if node.op == "placeholder":
                 self._note(node, given[node.name])
@@ -61,6 +62,9 @@ class _Walker:
                 self._note(node, self._inside(node, body) if body is not None else self._called(node))
             elif node.op == "output":
                 return self._resolved(node.args[0])
+            for read in (node, *node.all_input_nodes):
+                if readers.get(read, node) is node:
+                    self.labels[read] = replaced(self.labels[read], Label.spent)
         return None
 
     def _note(self, node: Node, value: Any) -> None:

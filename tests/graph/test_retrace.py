@@ -72,6 +72,46 @@ def test_it_is_the_graph_that_an_export_gives(training):
     assert calls(again) == calls(exported) != calls(wide)
 
 
+class Idle(Written):
+    """Numbers in what nobody reads."""
+
+    def forward(self, x):
+        y = self.first(x)
+        n, c, h, w = y.shape
+        z = y.flatten(2).transpose(1, 2)
+        z.transpose(1, 2).reshape(n, c, h, w)
+        return self.second(z.mean(1))
+
+
+class Recurrent(Written):
+    """A recurrent layer over channels that stay, before some that go."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.middle = kind(4, 5, num_layers=2, bidirectional=True, batch_first=True)
+        self.first = nn.Linear(10, 8)
+
+    def forward(self, x):
+        states, last = self.middle(x)
+        last = last[0] if isinstance(last, tuple) else last
+        return self.second(self.first(states).mean(1) * last.mean())
+
+
+@pytest.mark.parametrize(
+    ("model", "fed"),
+    [(Idle(), torch.randn(2, 3, 6, 6))]
+    + [(Recurrent(kind), torch.randn(2, 7, 4)) for kind in (nn.LSTM, nn.GRU, nn.RNN)],
+    ids=["idle", "LSTM", "GRU", "RNN"],
+)
+def test_what_is_idle_and_what_recurs_is_retraced_whole(model, fed):
+    wide = export(model, (fed,), None, training=False)
+    code = run(narrow(model, "meta"), on((fed,), "meta"), {}, training=False)
+    again = retraced(wide, code)
+    assert again is not None
+    assert calls(again) == calls(export(narrow(model), (fed,), None, training=False)) != calls(wide)
+    assert len(code.operations) < 40  # steps of a sequence are not taken apart
+
+
 @pytest.mark.parametrize("kind", [Branching, Indexed])
 def test_there_is_none_where_the_code_does_something_else_or_cannot_be_seen(kind):
     model, images = kind(), torch.randn(2, 3, 6, 6)

@@ -60,6 +60,44 @@ def test_code_that_follows_the_width(function, outer, inner, exact):
     check(Call(function, conv(3, outer), conv(inner, 2)), images(), exact=exact)
 
 
+CORNERS = torch.tensor([[0, 7], [7, 0]])
+
+
+@pytest.mark.parametrize(
+    ("function", "exact"),
+    [
+        (lambda x: x[:, :, 3].unsqueeze(2), 8),
+        (lambda x: torch.stack(x.unbind(3)[::2], 2), 8),
+        (lambda x: x.index_select(2, torch.tensor([5, 1])), 8),
+        (lambda x: x[:, :, CORNERS], 8),
+        (lambda x: x[:, :, CORNERS, CORNERS], 8),
+        (lambda x: x[torch.tensor([0, 1]), :, CORNERS].transpose(1, 2), 8),
+        (lambda x: x.gather(2, torch.zeros(2, x.shape[1], 3, 8, dtype=torch.long)), 8),
+        (lambda x: x.gather(2, torch.zeros(2, 8, 3, 8, dtype=torch.long)), 0),
+        (lambda x: x.take_along_dim(torch.tensor([2, 1]).view(1, 1, 2, 1), 2), 8),
+        (lambda x: x.roll((1, 2), (2, 3)), 8),
+        (lambda x: x.roll(5), 0),
+        (lambda x: x[:, torch.tensor([1, 0, 2, 3, 4, 5, 6, 7])], 0),
+    ],
+    ids=[
+        "select",
+        "unbind",
+        "index_select",
+        "rows",
+        "pairs",
+        "apart",
+        "gather",
+        "fixed",
+        "along",
+        "roll",
+        "flat",
+        "channels",
+    ],
+)
+def test_channels_are_carried_past_what_is_indexed(function, exact):
+    check(Call(function, conv(3, 8), nn.Sequential(nn.Flatten(2), nn.Conv1d(8, 2, 1))), images(), exact=exact)
+
+
 @pytest.mark.parametrize(
     ("function", "outer", "inner", "reason"),
     [

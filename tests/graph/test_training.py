@@ -1,5 +1,8 @@
 """Whether a network does the same in training as in evaluation."""
 
+import functools
+import types
+
 import nets
 import pytest
 import torch
@@ -9,7 +12,8 @@ from torch.nn import functional as F
 
 import prunus
 from prunus.compat import torchvision
-from prunus.graph.training import trains_otherwise
+from prunus.graph.code import mentions
+from prunus.graph.training import modes
 
 
 class DropPath(nn.Module):
@@ -49,7 +53,79 @@ class Values(nn.Module):
     ids=["dropout", "drop_path", "stochastic_depth", "noise", "output", "branch", "values"],
 )
 def test_random_masks_are_not_another_network(network, expected):
-    assert trains_otherwise(network(), (images(),), {}) is expected
+    assert modes(network(), (images(),), {}).differ is expected
+
+
+def noisy(module, x):
+    return x + torch.rand_like(x) if module.training else x
+
+
+def through(function):
+    return lambda module, args, output: function(module, output)
+
+
+class Functional(nn.Module):
+    """Another function's code asks for the mode."""
+
+    def forward(self, x):
+        return noisy(self, x)
+
+
+class Keeps(nn.Module):
+    """The code that asks for the mode is kept as a value."""
+
+    def __init__(self, kept):
+        super().__init__()
+        self.kept = kept
+
+    def forward(self, x):
+        kept = self.kept[0] if isinstance(self.kept, list) else self.kept
+        return kept(self, x)
+
+
+class Noisy:
+    """An object that is no module."""
+
+    def __call__(self, module, x):
+        return x + torch.rand_like(x) if getattr(module, "training", False) else x
+
+
+def hooked(function):
+    layer = nn.Conv2d(3, 4, 1)
+    layer.register_forward_hook(function)
+    return layer
+
+
+def replaced():
+    layer = nn.Conv2d(3, 4, 1)
+    layer.forward = types.MethodType(noisy, layer)
+    return layer
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        Functional,
+        lambda: Keeps([noisy]),
+        lambda: Keeps(functools.partial(noisy)),
+        lambda: Keeps(Noisy()),
+        lambda: hooked(through(noisy)),
+        replaced,
+        lambda: nn.utils.spectral_norm(nn.Conv2d(3, 4, 1)),
+        lambda: nn.utils.parametrizations.spectral_norm(nn.Conv2d(3, 4, 1)),
+    ],
+    ids=["function", "list", "partial", "object", "hook", "replaced", "old_spectral", "spectral"],
+)
+def test_code_that_asks_for_the_mode_is_found_wherever_it_is(network):
+    model = network()
+    assert mentions(model, "training")
+    assert modes(model, (images(),), {}).differ
+
+
+def test_where_no_code_asks_nothing_is_run():
+    plain = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Dropout(0.5), nn.MultiheadAttention(4, 2))
+    assert not mentions(plain, "training")
+    assert modes(plain, ("nothing that could be run",), {}) == (False, None)
 
 
 class OneImage(nn.Module):

@@ -5,7 +5,6 @@ import torch
 
 import prunus
 from prunus.compat import torchvision
-from prunus.graph.labels import Label
 
 QUICK = {"squeezenet1_1": 2900, "shufflenet_v2_x0_5": 1900}  # network -> at least so many exact groups
 SLOW = {
@@ -39,9 +38,3 @@ def test_coverage_of_a_network_can_be_acted_on():
     assert (last.exact, last.refused) == (0, 1000) and "output" in last.reason
     assert 0.9 < coverage.exact_params <= 1 and 0.9 < coverage.exact_macs <= 1
     assert "reaches the network's output 0" in str(coverage)
-
-
-def test_an_empty_table_of_positions_is_even():
-    label = Label((0, 3), data=torch.zeros(0, 3, dtype=torch.long))
-    assert label.uniform(0) and label.uniform(1)
-    assert not Label((2, 3)).uniform(0)

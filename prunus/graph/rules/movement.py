@@ -10,6 +10,7 @@ from prunus.graph.call import Call
 from prunus.graph.labels import Axis, Label
 from prunus.graph.rules.table import rule
 
+ZERO = torch.zeros((), dtype=torch.long)
 INDEXED = frozenset({"aten::index", "aten::index_select", "aten::gather", "aten::take_along_dim"})
 
 
@@ -39,15 +40,21 @@ INDEXED = frozenset({"aten::index", "aten::index_select", "aten::gather", "aten:
 @rule("unfold", "meshgrid", "diagonal", "view_as", "reshape_as", "adjoint")
 def move(call: Call) -> Any:
     """Run the operator on the ids of each dimension that holds channels, and see where they come to lie."""
-    dims = sorted({dim for label in call.labels for dim in label.axes})
     axes: list[dict[int, Axis]] = [{} for _ in call.shapes]
-    for dim in dims:
-        ids, source = _run(call, dim, "ids"), _run(call, dim, "source")
-        for number, (moved, origin) in enumerate(zip(ids, source, strict=True)):
-            placed = call.place(moved, origin)
-            if placed is not None:
-                put(call, axes[number], *placed)
+    for dim in sorted({dim for label in call.labels for dim in label.axes}):
+        moved(call, dim, axes)
     return call.outputs([Label(shape, found) for shape, found in zip(call.shapes, axes, strict=True)])
+
+
+def moved(call: Call, dim: int, axes: list[dict[int, Axis]]) -> None:
+    """Run the operator on the ids of one dimension; put them into the `axes` of each output."""
+    ids = _run(call, dim, "ids")
+    zero = not any(bool(label.axes[dim].source.any()) for label in call.labels if dim in label.axes)
+    sources = [ZERO.expand(each.shape) for each in ids] if zero else _run(call, dim, "source")
+    for number, (each, source) in enumerate(zip(ids, sources, strict=True)):
+        placed = call.place(each, source)
+        if placed is not None:
+            put(call, axes[number], *placed)
 
 
 def _run(call: Call, dim: int, field: str) -> list[Tensor]:

@@ -3,10 +3,14 @@
 import math
 from typing import Any
 
+import torch
+
 from prunus.graph.call import Call
-from prunus.graph.labels import Label
-from prunus.graph.rules.movement import move
+from prunus.graph.labels import Axis, Label
+from prunus.graph.rules.movement import move, moved, put
 from prunus.graph.rules.table import rule
+
+WIDE = frozenset({"aten::gather", "aten::take_along_dim"})  # their index has all dimensions of what is looked up
 
 
 @rule("chunk", "tensor_split", "unsafe_chunk")
@@ -62,11 +66,45 @@ def fixed(call: Call) -> Any:
     for dim, axis in value.axes.items():
         if dim in touched:
             call.freeze(axis, f"{call.name} works at fixed positions")
+        elif call.name in WIDE:
+            _as_wide(call, call.labels[1], dim)
     if all(label.data is not None for label in call.labels[1:]) and value.data is None:
-        return move(call)
+        axes: list[dict[int, Axis]] = [{} for _ in call.shapes]
+        for dim in sorted(value.axes):
+            at = None if dim in touched else _carried(call, dim)
+            if at is None:
+                moved(call, dim, axes)
+                continue
+            for found in axes:
+                put(call, found, at, value.axes[dim])
+        return call.outputs([Label(shape, found) for shape, found in zip(call.shapes, axes, strict=True)])
     for axis in value.axes.values():
         call.freeze(axis, f"{call.name} works at positions that the data decide")
     return call.plain()
+
+
+def _as_wide(call: Call, index: Label, dim: int) -> None:
+    """An index has a size of its own along a dimension that it does not look up: that of the channels must follow."""
+    axis, size = call.args[0].axes[dim], index.shape[dim]
+    if size == axis.ids.numel() and index.uniform(dim):
+        call.written(axis, settled=False)
+    elif size > 1 or call.name == "aten::gather":  # a size of one is spread over all channels, gather's aside
+        call.freeze(axis, f"{call.name} has an index of its own for each channel")
+
+
+def _carried(call: Call, dim: int) -> int | None:
+    """Return where a dimension that is not indexed comes to lie; None where only a run on labels tells."""
+    value: Label = call.args[0]
+    touched = _touched(call)
+    if call.name in ("aten::select", "aten::unbind"):
+        return dim - (dim > min(touched))
+    if call.name != "aten::index":
+        return dim if call.shapes[0][dim] == value.shape[dim] else None
+    if any(index is not None and not index.data.dtype.is_signed for index in call.args[1]):  # a mask
+        return None
+    sizes = [2 if other == dim else 1 for other in range(len(value.shape))]
+    zeros = [index and torch.zeros([1] * len(index.shape), dtype=torch.long) for index in call.args[1]]
+    return list(call.target(torch.empty(sizes), zeros).shape).index(2)
 
 
 def _touched(call: Call) -> set[int]:
@@ -75,9 +113,13 @@ def _touched(call: Call) -> set[int]:
     rank = len(value.shape)
     if call.name == "aten::index":
         return {dim for dim, index in enumerate(call.args[1]) if index is not None}
-    position = 2 if "split" in call.name or call.name == "aten::roll" else 1
-    dim = call.arg(position, "dims" if call.name == "aten::roll" else "dim", 0)
-    return {d % rank for d in (dim if isinstance(dim, list | tuple) else (dim,))}
+    if call.name == "aten::roll":
+        dims = call.arg(2, "dims", ())
+    elif call.name == "aten::take_along_dim":
+        dims = [dim for dim in (call.arg(2, "dim"),) if dim is not None]
+    else:
+        dims = [call.arg(2 if "split" in call.name else 1, "dim", 0)]
+    return {dim % rank for dim in dims} or set(range(rank))  # of no dimension: as if it were flat
 
 
 def _takes_all(call: Call, dim: int) -> bool:

@@ -7,7 +7,7 @@ import torch
 
 from prunus.graph.call import Call
 from prunus.graph.labels import Axis, Label
-from prunus.graph.rules.movement import move, put
+from prunus.graph.rules.movement import ZERO, move, put
 from prunus.graph.rules.table import rule
 
 
@@ -19,7 +19,10 @@ def view(call: Call) -> Any:
     for dim, axis in value.axes.items():
         (start, end), (first, last) = _block(value.shape, call.shapes[0], dim)
         small = Label(value.shape[start:end], {dim - start: axis})
-        ids, source = (small.expanded(dim - start, f).reshape(call.shapes[0][first:last]) for f in ("ids", "source"))
+        shape = call.shapes[0][first:last]
+        ids = small.expanded(dim - start, "ids").reshape(shape)
+        zero = not bool(axis.source.any())
+        source = ZERO.expand(shape) if zero else small.expanded(dim - start, "source").reshape(shape)
         placed = call.place(ids, source, first)
         if placed is not None:
             put(call, axes, placed[0] + first, placed[1])
