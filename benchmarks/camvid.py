@@ -8,19 +8,17 @@ every figure, the regime, versions, hardware and command to benchmarks/results/.
 
 import argparse
 import dataclasses
-import datetime
 import itertools
 import json
-import shlex
 import statistics
-import sys
 import time
 from pathlib import Path
+
+from result import write_result
 
 import prunus
 from prunus import records
 from prunus.pipeline import Recipe, Watch
-from prunus.pipeline.environment import hardware, versions
 from prunus.recipe import load
 
 HERE = Path(__file__).parent
@@ -117,21 +115,15 @@ def main() -> None:
         print(json.dumps(runs[-1]["narrow_vs_wide"]), flush=True)
     compared = [run["narrow_vs_wide"] for run in runs]
     mean = {key: statistics.mean(item[key] for item in compared) for key in compared[0]}  # type: ignore[index,union-attr]
-    command = shlex.join(["python", "benchmarks/camvid.py", *sys.argv[1:]]).replace(options.root, "DATA")
     result = {
-        "date": datetime.date.today().isoformat(),
-        "command": command,
-        "versions": versions(),
-        "hardware": hardware(),
         "size": list(options.size),
         "epochs": options.epochs,
         "mean": mean,
         "runs": runs,
     }
     seeds = "-".join(str(seed) for seed in options.seeds)
-    name = f"camvid-{options.size[1]}x{options.size[0]}-{options.epochs}epochs-seed{seeds}.json"
-    path = options.out / name
-    path.write_text(json.dumps(result, indent=1), encoding="utf-8")
+    name = f"camvid-{options.size[1]}x{options.size[0]}-{options.epochs}epochs-seed{seeds}"
+    path = write_result(name, result, folder=options.out, data=options.root)
     print(f"{path}: {json.dumps(mean)}")
 
 

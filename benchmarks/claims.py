@@ -10,7 +10,6 @@ few seeds prove little, so the spread stands beside each figure. A claim that is
 
 import argparse
 import dataclasses
-import datetime
 import functools
 import json
 import math
@@ -21,8 +20,7 @@ from typing import Any
 
 import torch
 from claims_arms import NUM_SKIPS, arms, outcome
-
-from prunus.pipeline.environment import hardware, versions
+from result import write_result
 
 HERE = Path(__file__).parent
 Figures = Callable[[str, str, str], list[float]]  # (arm, network, quantity) -> a value for each seed
@@ -183,16 +181,10 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     path = options.out / "claims.json"
-    result = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"rows": {}}
+    result = {"rows": json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else {}}
     for name in options.rows:
         result["rows"][name] = measured(ROWS[name], options.data, options.runs)
-        result |= {
-            "date": datetime.date.today().isoformat(),
-            "command": "python benchmarks/claims.py --data DATA",
-            "versions": versions(),
-            "hardware": hardware(),
-        }
-        path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        write_result("claims", result, folder=options.out, data=str(options.data))
         path.with_suffix(".md").write_text(table(result["rows"]), encoding="utf-8")
         print(name, result["rows"][name]["seen"], result["rows"][name]["what"], flush=True)
 

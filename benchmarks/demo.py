@@ -7,21 +7,15 @@ resident set of it and of its children), takes the figures from the run's record
 scenes. The report stays in the folder.
 """
 
-import datetime
+import dataclasses
 import json
-import resource
-import shlex
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 from camvid import figures, ratios
+from result import write_result
+from whole_run import whole_run
 
 from prunus.data.street import render
-from prunus.pipeline.environment import hardware, versions
-
-HERE = Path(__file__).parent
 
 
 def scenes_per_second(num: int = 100) -> float:
@@ -34,27 +28,15 @@ def scenes_per_second(num: int = 100) -> float:
 
 
 def main() -> None:
-    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/benchmark-demo")
-    if folder.exists():
-        sys.exit(f"{folder} exists: a run that goes on there would be timed too short; remove it or name another")
-    command = ["-m", "prunus.cli", "run", str(HERE.parent / "recipes/street_erfnet.yaml"), f"output={folder}"]
-    began = time.perf_counter()
-    subprocess.run([sys.executable, *command], check=True)
-    seconds = time.perf_counter() - began
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    folder, cost = whole_run("street_erfnet.yaml", "runs/benchmark-demo")
     run = figures(folder, 0)
     result = {
-        "date": datetime.date.today().isoformat(),
-        "command": shlex.join(["python", *sys.argv]),
-        "versions": versions(),
-        "hardware": hardware(),
-        "seconds": seconds,
-        "peak_rss_mb": peak,
+        **dataclasses.asdict(cost),
         "scenes_per_second": scenes_per_second(),
         "narrow_vs_wide": ratios(run),
         "run": run,
     }
-    (HERE / "results/demo.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
+    write_result("demo", result)
     print(json.dumps({key: result[key] for key in ("seconds", "peak_rss_mb", "scenes_per_second", "narrow_vs_wide")}))
 
 

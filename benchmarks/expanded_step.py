@@ -11,24 +11,21 @@ machine. The gradients of both ways are compared as well, relative to the larges
 import argparse
 import contextlib
 import copy
-import datetime
 import json
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
+from result import write_result
 from torch import nn
 
 import prunus
 from prunus.compat import torchvision
 from prunus.models.erfnet import ERFNet
 from prunus.models.small_net import SmallNet
-from prunus.pipeline.environment import hardware, versions
 from prunus.train.contracted import through_kernels
 
-HERE = Path(__file__).parent
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "SmallNet k3": (lambda: SmallNet(num_classes=10, kernel=3), (128, 3, 32, 32)),
     "SmallNet k7": (lambda: SmallNet(num_classes=10, kernel=7), (128, 3, 32, 32)),
@@ -97,13 +94,11 @@ def main() -> None:
         rows[name] = measured(build, shape, options.repeats)
         print(name, json.dumps(rows[name]), flush=True)
     result = {
-        "date": datetime.date.today().isoformat(),
-        "command": f"python benchmarks/expanded_step.py --threads {options.threads} --repeats {options.repeats}",
-        "versions": versions(),
-        "hardware": hardware(),
+        "threads": options.threads,
+        "repeats": options.repeats,
         "rows": rows,
     }
-    (HERE / "results/expanded_step-cpu.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_result("expanded_step-cpu", result)
 
 
 if __name__ == "__main__":

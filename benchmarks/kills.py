@@ -8,13 +8,12 @@ with the undisturbed training.
 """
 
 import argparse
-import datetime
 import json
 import sys
 import tempfile
 from pathlib import Path
 
-from prunus.pipeline.environment import hardware, versions
+from result import write_result
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "tests" / "faults"))
@@ -29,14 +28,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         told = killed.main(Path(folder), options.kills, options.seed)
-    result = {
-        "date": datetime.date.today().isoformat(),
-        "command": f"python benchmarks/kills.py --kills {options.kills} --seed {options.seed}",
-        "versions": versions(),
-        "hardware": hardware(),
-        **told,
-    }
-    (HERE / "results/kills.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_result("kills", {"seed": options.seed, **told})
     print(json.dumps(told))
 
 

@@ -11,23 +11,19 @@ the two results are apart. The step alone is what the loop does; once an epoch i
 
 import argparse
 import copy
-import datetime
-import json
-import shlex
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from result import write_result
 from torch import nn
 from torch.nn import functional
 
 from prunus import NuclearNorm
 from prunus.compat import torchvision
 from prunus.penalties.nuclear_norm import BoundNuclearNorm
-from prunus.pipeline.environment import hardware, versions
 
 STRENGTH = 1.0
 STEP_SIZE = 0.01
@@ -116,10 +112,6 @@ def main() -> None:
         medians[a] / medians[b] for a, b in (("proximal_step", "training_step"), ("loop", "proximal_step_alone"))
     )
     result = {
-        "date": datetime.date.today().isoformat(),
-        "command": shlex.join(["python", "benchmarks/nuclear_norm.py", *sys.argv[1:]]),
-        "versions": versions(),
-        "hardware": hardware(),
         "threads": options.threads,
         "batch_size": options.batch_size,
         "size": options.size,
@@ -130,9 +122,7 @@ def main() -> None:
         "relative_difference_to_the_loop": difference,
         "seconds": {name: sorted(values) for name, values in times.items()},
     }
-    options.out.mkdir(exist_ok=True)
-    path = options.out / f"nuclear_norm-{torch.device(options.device).type}.json"
-    path.write_text(json.dumps(result, indent=1), encoding="utf-8")
+    path = write_result(f"nuclear_norm-{torch.device(options.device).type}", result, folder=options.out)
     print(f"a proximal step: {100 * share:.1f} % of a training step, {faster:.1f} times faster than the loop; {path}")
 
 

@@ -7,22 +7,18 @@ round after round, and reports the ratio of the medians.
 """
 
 import argparse
-import datetime
-import json
-import shlex
 import statistics
-import sys
 import time
 from pathlib import Path
 
 import torch
+from result import write_result
 from torch.nn import functional
 
 from prunus import GroupLasso, trace
 from prunus.budget.controller import thresholds
 from prunus.models.erfnet import ERFNet
 from prunus.penalties import taylor
-from prunus.pipeline.environment import hardware, versions
 
 
 def main() -> None:
@@ -68,18 +64,13 @@ def main() -> None:
                 times[penalised].append(seconds)
     plain, with_penalty = (statistics.median(times[flag]) for flag in (False, True))
     result = {
-        "date": datetime.date.today().isoformat(),
-        "command": shlex.join(["python", "benchmarks/penalty_overhead.py", *sys.argv[1:]]),
-        "versions": versions(),
-        "hardware": hardware(),
         "threads": options.threads,
         "repeats": options.repeats,
         "overhead": with_penalty / plain - 1,
         "plain_seconds": sorted(times[False]),
         "penalised_seconds": sorted(times[True]),
     }
-    path = options.out / f"penalty_overhead-{device.type}.json"
-    path.write_text(json.dumps(result, indent=1), encoding="utf-8")
+    path = write_result(f"penalty_overhead-{device.type}", result, folder=options.out)
     print(f"the penalty adds {100 * result['overhead']:.1f} % to a step; {path}")  # type: ignore[operator]
 
 

@@ -11,7 +11,6 @@ trained network's metrics on the validation split are then counted by both proce
 
 import argparse
 import dataclasses
-import datetime
 import functools
 import json
 import os
@@ -24,12 +23,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from result import write_result
 
 from prunus.budget import Budget
 from prunus.budget.controller import Controller
 from prunus.data import StreetData
 from prunus.models.erfnet import ERFNet
-from prunus.pipeline.environment import hardware, versions
 from prunus.records import EpochRecord, Recorder, Silent, read
 from prunus.tasks.segmentation import Segmentation
 from prunus.train import distributed
@@ -39,7 +38,6 @@ from prunus.train.fit import fit
 from prunus.train.settings import Train
 from prunus.train.training import Training
 
-HERE = Path(__file__).parent
 DATA = StreetData(size=(64, 128), num_train=480, num_validation=25, num_test=2)
 SETTINGS = Train(epochs=4, batch_size=8, threads=1, device="cpu")
 CONTROLLER = Controller(budget=Budget(macs=0.4), begin=0.25, end=0.75)
@@ -93,16 +91,12 @@ def main() -> None:
         seconds = sum(record.seconds for record in read(Path(here)) if isinstance(record, EpochRecord))
     deciding = min(sum(spent.values()) for spent in found["spent"])
     result = {
-        "date": datetime.date.today().isoformat(),
-        "command": "python benchmarks/processes.py",
-        "versions": versions(),
-        "hardware": hardware(),
         "settings": dataclasses.asdict(SETTINGS),
         "claims": {"metrics_equal": found["together"] == found["alone"], "deciding_share": deciding / seconds},
         "training_seconds": seconds,
         **found,
     }
-    (HERE / "results/processes.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_result("processes", result)
     print(json.dumps(result["claims"], indent=1))
 
 

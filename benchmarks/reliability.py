@@ -12,7 +12,6 @@ from each other's processor time is not in it.
 
 import argparse
 import ctypes
-import datetime
 import json
 import statistics
 import tempfile
@@ -24,11 +23,11 @@ from typing import Any
 
 import psutil
 import torch
+from result import write_result
 
 import prunus
 from prunus.budget.check import zero_
 from prunus.compat import torchvision
-from prunus.pipeline.environment import hardware, versions
 from prunus.records import Recorder
 from prunus.surgery import Plan
 from prunus.train import checkpoint
@@ -153,10 +152,7 @@ def main() -> None:
         cuts = [cut(Path(folder) / f"cut{number}") for number in range(REPEATS)]
         saves = stalls(Path(folder) / "saves")
     result = {
-        "date": datetime.date.today().isoformat(),
-        "command": f"python benchmarks/reliability.py --threads {threads}",
-        "versions": versions(),
-        "hardware": hardware(),
+        "threads": threads,
         "claims": {
             "cut_seconds": statistics.median(row["seconds"] for row in cuts),
             "cut_memory_ratio": max(row["memory_ratio"] for row in cuts),
@@ -166,7 +162,7 @@ def main() -> None:
         "cuts": cuts,
         "saves": saves,
     }
-    (HERE / "results/reliability.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_result("reliability", result)
     print(json.dumps(result["claims"], indent=1))
 
 

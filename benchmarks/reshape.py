@@ -8,22 +8,19 @@ processor, the best of five; differences are those of the outputs, relative to t
 """
 
 import argparse
-import datetime
 import json
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
+from result import write_result
 from torch import nn
 
 import prunus
 from prunus.budget.check import difference
 from prunus.compat import torchvision
-from prunus.pipeline.environment import hardware, versions
 
-HERE = Path(__file__).parent
 REPEATS = 5
 
 
@@ -72,14 +69,7 @@ def main() -> None:
     model = torchvision.models.mobilenet_v2().eval()
     image = torch.randn(2, 3, 224, 224)
     rows = [reshaped(model, image, layers, keep) for layers in ("k>1", "features.*") for keep in (False, True)]
-    result = {
-        "date": datetime.date.today().isoformat(),
-        "command": f"python benchmarks/reshape.py --threads {threads}",
-        "versions": versions(),
-        "hardware": hardware(),
-        "rows": rows,
-    }
-    (HERE / "results/reshape.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_result("reshape", {"threads": threads, "rows": rows})
     for row in rows:
         print(json.dumps(row))
 

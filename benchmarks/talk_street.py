@@ -7,21 +7,15 @@ processor, and keeps from the run's records what each stage led to: test mIoU, m
 every edit with its measured exactness; every cut while it trained. The report stays in the folder.
 """
 
-import datetime
+import dataclasses
 import json
 import os
-import resource
-import shlex
-import subprocess
-import sys
-import time
-from pathlib import Path
 from typing import Any
 
-from prunus.pipeline.environment import hardware, versions
-from prunus.records import EditRecord, EvaluationRecord, LatencyRecord, Record, ShrinkRecord, read
+from result import write_result
+from whole_run import whole_run
 
-HERE = Path(__file__).parent
+from prunus.records import EditRecord, EvaluationRecord, LatencyRecord, Record, ShrinkRecord, read
 
 
 def networks(records: list[Record]) -> dict[str, dict[str, Any]]:
@@ -47,28 +41,16 @@ def kept(record: EditRecord | ShrinkRecord) -> dict[str, Any]:
 
 
 def main() -> None:
-    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/benchmark-talk")
-    if folder.exists():
-        sys.exit(f"{folder} exists: a run that goes on there would be timed too short; remove it or name another")
-    command = ["-m", "prunus.cli", "run", str(HERE.parent / "recipes/talk_street.yaml"), f"output={folder}"]
-    began = time.perf_counter()
-    subprocess.run([sys.executable, *command], check=True)
-    seconds = time.perf_counter() - began
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    folder, cost = whole_run("talk_street.yaml", "runs/benchmark-talk")
     records = list(read(folder))
     result = {
-        "date": datetime.date.today().isoformat(),
-        "command": shlex.join(["python", *sys.argv]),
-        "versions": versions(),
-        "hardware": hardware(),
         "cores_used": len(os.sched_getaffinity(0)),
-        "seconds": seconds,
-        "processor_seconds": used.ru_utime + used.ru_stime,
+        **dataclasses.asdict(cost),
         "networks": networks(records),
         "edits": [kept(record) for record in records if isinstance(record, EditRecord)],
         "cuts": [kept(record) for record in records if isinstance(record, ShrinkRecord)],
     }
-    (HERE / "results/talk_street.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_result("talk_street", result)
     print(json.dumps({name: result[name] for name in ("seconds", "processor_seconds", "networks")}))
 
 

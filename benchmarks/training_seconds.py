@@ -1,29 +1,33 @@
 """Claim: training while shrinking takes much less time than training the wide network as long, at equal accuracy.
 
-    taskset -c 0 python benchmarks/training_seconds.py recipes/gtsrb_small.yaml --override data.root=DATA
-    taskset -c 0 python benchmarks/training_seconds.py recipes/camvid_erfnet.yaml --override data.root=DATA ...
+    python benchmarks/training_seconds.py recipes/gtsrb_small.yaml --seeds 0 1 --cores 0 1 --override data.root=DATA
+    python benchmarks/training_seconds.py recipes/camvid_erfnet.yaml --override data.root=DATA ...
 
-Both networks of a recipe are trained under the same regime, a seed after the other, on one core that does nothing
-else; a benchmark that was stopped goes on. Seconds are those of training steps, of choosing what is pressed and of
-cuts, of the clock. The share that is realised is the time saved over the ideal: the MACs saved, averaged over the
-epochs. Accuracy is the main metric on the test split.
+Both networks of a recipe are trained under the same regime, the wide one first. Each of `--cores` trains a seed of its
+own, beside the others, so that all see the same machine; it must do nothing else. A benchmark that was stopped goes
+on. Seconds are those of training steps, of choosing what is pressed and of cuts, of the clock. The share that is
+realised is the time saved over the ideal: the MACs saved, averaged over the epochs. Accuracy is the main metric on the
+test split.
 """
 
 import argparse
-import datetime
+import concurrent.futures
+import itertools
 import json
+import multiprocessing
+import os
 import statistics
 from pathlib import Path
 from typing import Any
 
+import torch
+from result import write_result
+
 from prunus import records
 from prunus.pipeline import Recipe, Watch, stages
-from prunus.pipeline.environment import hardware, versions
 from prunus.recipe import load
 from prunus.records import EpochRecord, Recorder
 from prunus.train.evaluate import evaluate
-
-HERE = Path(__file__).parent
 
 
 def trained(recipe: Recipe, name: str, folder: Path) -> dict[str, Any]:
@@ -55,32 +59,36 @@ def compared(wide: dict[str, Any], narrow: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recipe", type=Path)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--runs", type=Path, default=Path("runs/training_seconds"))
-    parser.add_argument("--override", nargs="*", default=[], help="key=value of the recipe")
-    options = parser.parse_args()
-    overrides = " ".join("data.root=DATA" if item.startswith("data.root=") else item for item in options.override)
-    seeds = " ".join(map(str, options.seeds))
-    about = {
-        "date": datetime.date.today().isoformat(),
-        "command": f"python benchmarks/training_seconds.py recipes/{options.recipe.name} --seeds {seeds} "
-        f"--override {overrides}",
-        "versions": versions(),
-        "hardware": hardware(),
-    }
+def seeds_of(core: int, seeds: list[int], options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Train both networks with each of `seeds`, on one core."""
+    os.sched_setaffinity(0, {core})
+    torch.set_num_threads(1)
     runs = []
-    for seed in options.seeds:
+    for seed in seeds:
         recipe = load(Recipe, options.recipe, [*options.override, f"seed={seed}"])
         folder = options.runs / recipe.name / str(seed)
         both = {name: trained(recipe, name, folder) for name in ("wide", "narrow")}
         runs.append({"seed": seed, **both, "compared": compared(both["wide"], both["narrow"])})
         print(json.dumps(runs[-1]["compared"]), flush=True)
+    return runs
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--cores", type=int, nargs="+", default=[0])
+    parser.add_argument("--runs", type=Path, default=Path("runs/training_seconds"))
+    parser.add_argument("--override", nargs="*", default=[], help="key=value of the recipe")
+    options = parser.parse_args()
+    shares = [options.seeds[first :: len(options.cores)] for first in range(len(options.cores))]
+    with concurrent.futures.ProcessPoolExecutor(len(shares), multiprocessing.get_context("spawn")) as pool:
+        done = list(pool.map(seeds_of, options.cores, shares, [options] * len(shares)))
+    runs = sorted(itertools.chain(*done), key=lambda run: options.seeds.index(run["seed"]))
     mean = {key: statistics.mean(run["compared"][key] for run in runs) for key in runs[0]["compared"]}
-    path = HERE / f"results/training_seconds-{options.recipe.stem}.json"
-    path.write_text(json.dumps({**about, "mean": mean, "runs": runs}, indent=1) + "\n", encoding="utf-8")
+    roots = [item.removeprefix("data.root=") for item in options.override if item.startswith("data.root=")]
+    figures = {"mean": mean, "runs": runs}
+    path = write_result(f"training_seconds-{options.recipe.stem}", figures, data=roots[0] if roots else "")
     print(f"{path}: {json.dumps(mean)}")
 
 

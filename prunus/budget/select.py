@@ -66,9 +66,10 @@ def zero_groups(model: nn.Module, groups: ChannelGroups) -> Tensor:
     """Return which groups have only zeros in all that makes their channels, bool [num_groups]."""
     alive = torch.zeros(len(groups) + 1)
     for slot, tensor in producers(model, groups):
-        values = tensor.detach() != 0
+        values = tensor.detach()
         others = [d for d in range(values.dim()) if d != slot.dim]
-        rows = values.any(dim=others) if others else values
+        # Much faster than `any`; not a number is not zero either.
+        rows = (values.amax(others) != 0) | (values.amin(others) != 0) if others else values != 0
         alive.index_add_(0, slot.groups % alive.numel(), rows.float().cpu())
     return (alive[:-1] == 0) & groups.exact
 

@@ -63,7 +63,7 @@ def flat(value: Any) -> Iterable[Any]:
         yield value
 
 
-def inner(node: Node, root: GraphModule) -> GraphModule | None:
+def inner(node: Node, root: Any) -> GraphModule | None:
     """Return the graph that a higher-order operator runs as it is (autocast, no_grad), if it is one."""
     name = getattr(node.target, "_name", getattr(node.target, "__name__", ""))
     if node.op != "call_function" or name not in ("wrap_with_autocast", "wrap_with_set_grad_enabled"):
@@ -73,10 +73,10 @@ def inner(node: Node, root: GraphModule) -> GraphModule | None:
     return found if isinstance(found, GraphModule) else None
 
 
-def all_nodes(graph: GraphModule) -> Iterator[Node]:
-    """Yield the nodes of a graph and of the graphs in it, in the order in which they run."""
-    for node in graph.graph.nodes:
-        body = inner(node, graph)
+def all_nodes(holder: Any) -> Iterator[Node]:
+    """Yield the nodes of the graph that `holder` has, and of the graphs in it, in the order in which they run."""
+    for node in holder.graph.nodes:
+        body = inner(node, holder)
         if body is not None:
             yield from all_nodes(body)
         yield node

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -32,7 +32,7 @@ class Operation:
     @functools.cached_property
     def leaves(self) -> list[Any]:
         """Return the arguments, containers opened."""
-        return pytree.tree_leaves((self.args, self.kwargs))
+        return leaves((self.args, self.kwargs))
 
     @property
     def writes(self) -> bool:
@@ -64,17 +64,24 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.originals[id(result)] = result, self.original(args[0])
         else:
             if self.originals:
-                args, settings = pytree.tree_map_only(Tensor, self.original, (args, settings))
-            self.operations.append(Operation(func, args, settings, tuple(tensors(result))))
+                args, settings = self._as_given(args), self._as_given(settings)
+            self.operations.append(Operation(func, args, settings, tuple(found(leaves(result)))))
         return result
 
     def noted(self, target: Any, args: tuple[Any, ...]) -> tuple[Tensor, ...]:
         """Note a recurrent operator as one; return its outputs."""
         before = len(self.operations)
         results = recurrent.outputs(args)
-        given = pytree.tree_map_only(Tensor, self.original, args)
-        self.operations[before:] = [Operation(target, given, {}, results)]
+        self.operations[before:] = [Operation(target, self._as_given(args), {}, results)]
         return results
+
+    def _as_given(self, value: Any) -> Any:
+        """Return an operator's arguments with the tensors that those in it stand for."""
+        if isinstance(value, Tensor):
+            return self.original(value)
+        if isinstance(value, dict):
+            return {key: self._as_given(item) for key, item in value.items()}
+        return type(value)(map(self._as_given, value)) if type(value) in (list, tuple) else value
 
     def original(self, tensor: Tensor) -> Tensor:
         """Return the tensor that one stands for: mostly itself."""
@@ -124,8 +131,22 @@ def run(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, t
 
 
 def tensors(value: Any) -> list[Tensor]:
-    """Return the tensors in nested lists and dictionaries."""
-    return [leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, Tensor)]
+    """Return the tensors in what a network takes or returns, nested in whatever torch knows."""
+    return found(pytree.tree_leaves(value))
+
+
+def found(values: Iterable[Any]) -> list[Tensor]:
+    """Return the tensors among `values`."""
+    return [value for value in values if isinstance(value, Tensor)]
+
+
+def leaves(value: Any) -> list[Any]:
+    """Return the items of an operator's nested lists, tuples and dictionaries: much faster than `pytree`."""
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, list | tuple):
+        return [value]
+    return [leaf for item in value for leaf in leaves(item)]
 
 
 def dead(code: Run) -> list[bool]:

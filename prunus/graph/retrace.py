@@ -14,14 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.export.graph_signature import InputKind
-from torch.fx import Graph, GraphModule, Node
+from torch.fx import Graph, Node
 from torch.fx.node import map_aggregate, map_arg
 from torch.utils import _pytree as pytree
 
 from prunus.graph import recurrent
 from prunus.graph.export import plain_attention
 from prunus.graph.record import META, Operation, Recorder, Run, dead, tensors
-from prunus.graph.state import Program
+from prunus.graph.state import Calls, Program
 
 
 def retraced(program: Program, code: Run) -> Program | None:
@@ -65,7 +65,7 @@ class _Matcher:
             if node.op != "output":
                 copied.meta = {**node.meta, "val": self.values[node]}
         self._ended(nodes[-1])
-        return Program(GraphModule(self.old.graph_module, graph), self.old.graph_signature, self.old.constants)
+        return Program(Calls(graph), self.old.graph_signature, self.old.constants)
 
     def _given(self) -> dict[str, Any]:
         """Return the value of each placeholder: the narrower network's own tensors."""

@@ -16,10 +16,17 @@ Slots = dict[tuple[str, int], Tensor]  # (path, dimension) of a parameter or buf
 
 
 @dataclasses.dataclass(frozen=True)
+class Calls:
+    """A graph of operators alone: none of its nodes is an attribute, none runs another graph."""
+
+    graph: Graph
+
+
+@dataclasses.dataclass(frozen=True)
 class Program:
     """A network's graph, with what stands behind its placeholders; its fields are those of an `ExportedProgram`."""
 
-    graph_module: GraphModule
+    graph_module: GraphModule | Calls
     graph_signature: ExportGraphSignature
     constants: Mapping[str, Any]
 

@@ -14,7 +14,7 @@ from prunus.graph.labels import Label, replaced
 from prunus.graph.narrow import Settled
 from prunus.graph.place import flat, in_place, inner, is_view, line, module_path, operator_name, where
 from prunus.graph.rules import find, folded
-from prunus.graph.state import Program, Slots, placeholders
+from prunus.graph.state import Calls, Program, Slots, placeholders
 
 Labels = dict[Node, Any]  # a Label, a list of them, or a plain value
 
@@ -49,7 +49,7 @@ class _Walker:
         }
         self.kinds = {path: _kind(module) for path, module in model.named_modules(remove_duplicate=False)}
 
-    def run(self, graph: GraphModule, given: dict[str, Any]) -> Any:
+    def run(self, graph: GraphModule | Calls, given: dict[str, Any]) -> Any:
         """Label the nodes of one graph; return what it returns."""
         readers = {read: node for node in graph.graph.nodes for read in node.all_input_nodes}
         for node in graph.graph.nodes:
@@ -143,7 +143,7 @@ def _kind(module: nn.Module) -> tuple[bool, bool]:
     return settled, not settled and type(module).__module__.startswith("torch.nn.modules")
 
 
-def _attribute(graph: GraphModule, node: Node) -> Any:
+def _attribute(graph: GraphModule | Calls, node: Node) -> Any:
     value: Any = graph
     for part in str(node.target).split("."):
         value = getattr(value, part)

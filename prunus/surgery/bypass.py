@@ -108,7 +108,7 @@ def bypass(model: nn.Module, inputs: Tensor) -> Plan:
     for node in program.graph.nodes:
         for path, branch, rectified in _blocks(program, node, constant):
             assert values is not None
-            shift = _per_channel(values.of(branch))
+            shift = None if _reaches_border(branch, constant, values) else _per_channel(values.of(branch))
             if shift is not None and not any(path.startswith(f"{outer}.") for outer in edits):
                 kind = type(model.get_submodule(path)).__name__
                 shown = tuple(shift.tolist()) if bool(shift.any()) else ()
@@ -180,6 +180,33 @@ def _modules(node: fx.Node) -> list[str]:
     """Return the paths of the modules in whose calls a node lies, outermost first, without the network itself."""
     stack: dict[str, tuple[str, Any]] = node.meta.get("nn_module_stack") or {}
     return [path for path, _ in stack.values() if path]
+
+
+def _reaches_border(branch: fx.Node, constant: set[fx.Node], values: "_Values") -> bool:
+    """Whether a padding surrounds something other than zero on the way to `branch`: it differs at the border then, even
+    where the example is too small to show it."""
+    waiting, seen = [branch], set[fx.Node]()
+    while waiting:
+        node = waiting.pop()
+        if node in seen or node not in constant:
+            continue
+        seen.add(node)
+        if _pads(node) and node.args[0] in constant and bool(values.of(node.all_input_nodes[0]).any()):
+            return True
+        waiting += node.all_input_nodes
+    return False
+
+
+def _pads(node: fx.Node) -> bool:
+    """Whether an operator puts zeros, or another number, around its first argument or between its values."""
+    name = operator_name(node.target) if node.op == "call_function" else ""
+    if name == "aten::pad":
+        return node.args[2:3] in ((), ("constant",))
+    if name.startswith(("aten::conv_transpose", "aten::constant_pad")):
+        return True
+    position = 4 if name.startswith("aten::conv") else 3 if name.startswith("aten::avg_pool") else None
+    padding: Any = node.args[position] if position is not None and len(node.args) > position else 0
+    return padding != "valid" and any(padding if isinstance(padding, list | tuple) else [padding])
 
 
 def _per_channel(value: Tensor) -> Tensor | None:

@@ -99,6 +99,19 @@ def test_networks_without_dead_layers_stay(name):
     assert bypass(case.model(torch.float64, 0), case.inputs(torch.float64, 0)) == Plan()
 
 
+@pytest.mark.parametrize("bias", [0.0, 1.0])
+def test_a_border_that_the_example_is_too_small_to_show_is_seen(bias):
+    branch = nn.Sequential(nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 3, padding=8, dilation=8), nn.ReLU())
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nets.Join(nets.add, branch, nn.Identity()), nn.Conv2d(4, 2, 1)).double()
+    with torch.no_grad():
+        branch[0].weight.zero_()
+        branch[0].bias.fill_(bias)
+    plan = bypass(model, torch.randn(1, 3, 6, 6))  # every tap but the middle one lies outside
+    assert len(plan) == (bias == 0)
+    large = torch.randn(1, 3, 24, 24, dtype=torch.float64)
+    assert difference(model, prunus.apply(plan, model), (large,))[1] <= 1e-12
+
+
 def test_a_plan_for_another_network_is_refused():
     model = nn.Sequential(SkippedPair(4), nn.Flatten())
     emptied(model, ["0.pair"])
