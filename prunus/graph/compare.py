@@ -11,6 +11,7 @@ from prunus.graph.call import Factor
 from prunus.graph.ids import NONE
 from prunus.graph.labels import Label
 from prunus.graph.place import all_nodes, flat, line, module_path, operator_name
+from prunus.graph.shapes import Shapes
 from prunus.graph.state import Program, Slots
 from prunus.graph.walk import Labels
 
@@ -67,7 +68,12 @@ class Reading:
 
 @dataclasses.dataclass(frozen=True)
 class Probe:
-    """What is tried out: a network, its example, its graphs, the ids of its tensors, and whether it runs on shapes."""
+    """What is tried out: a network, its example, its graphs, the ids of its tensors.
+
+    Attributes:
+        on_shapes: whether the network runs on shapes alone; None where that is not known.
+        shapes: what is known of operators on shapes alone.
+    """
 
     model: nn.Module
     args: tuple[Any, ...]
@@ -75,6 +81,7 @@ class Probe:
     readings: tuple[Reading, ...]
     slots: Slots
     on_shapes: bool | None
+    shapes: Shapes = dataclasses.field(default_factory=Shapes)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from prunus.graph import recurrent
 from prunus.graph.export import in_mode, plain_attention
+from prunus.graph.shapes import Shapes
 
 META = torch.device("meta")
 HANDED_ON = frozenset(
@@ -46,8 +47,9 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     What only hands a tensor on is not noted, and constants keep their values.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, shapes: Shapes) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self.shapes = shapes
         self.operations: list[Operation] = []
         self.originals: dict[int, tuple[Tensor, Tensor]] = {}  # by id of a tensor: itself, and what it stands for
 
@@ -59,7 +61,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return torch.scalar_tensor(args[0], dtype=settings.get("dtype"))
         if settings.get("device") is not None:
             settings = {**settings, "device": META}
-        result = func(*args, **settings)
+        result = self.shapes.of(func, args, settings)
         if func in HANDED_ON:
             self.originals[id(result)] = result, self.original(args[0])
         else:
@@ -110,10 +112,25 @@ class Run:
     inputs: tuple[Any, ...]  # the leaves of its arguments
     operations: list[Operation]
     outputs: tuple[Tensor, ...]
+    shapes: Shapes
 
 
-def run(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, training: bool) -> Run:
+def run(
+    model: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    *,
+    training: bool,
+    shapes: Shapes | None = None,
+) -> Run:
     """Run `model`, which is on the meta device as its arguments are, and note what it does.
+
+    Args:
+        model: on the meta device.
+        args: its positional arguments.
+        kwargs: its keyword arguments.
+        training: the mode it is run in.
+        shapes: what is known of operators from other runs.
 
     Raises:
         Exception: whatever the user's own code raises at a width that it does not expect.
@@ -122,12 +139,12 @@ def run(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, t
         in_mode(model, training=training),
         torch.no_grad(),
         plain_attention(),
-        Recorder() as recorder,
+        Recorder(shapes := shapes or Shapes()) as recorder,
         _WholeRecurrences(recorder),
     ):
         outputs = model(*args, **kwargs)
     returned = tuple(map(recorder.original, tensors(outputs)))
-    return Run(model, tuple(pytree.tree_leaves((args, kwargs))), recorder.operations, returned)
+    return Run(model, tuple(pytree.tree_leaves((args, kwargs))), recorder.operations, returned, shapes)
 
 
 def tensors(value: Any) -> list[Tensor]:

@@ -46,7 +46,7 @@ class _Matcher:
         self.twins: dict[int, Tensor] = {}  # by id of a tensor of the graph: the code's
         self.held: list[Any] = []  # tensors whose id must not be given away
         self.values: dict[Node, Any] = {}
-        self.recorder = Recorder()
+        self.recorder = Recorder(code.shapes)
 
     def program(self) -> Program:
         graph, new = Graph(), dict[Node, Node]()

@@ -11,6 +11,7 @@ from prunus.graph import recurrent
 from prunus.graph.code import mentions
 from prunus.graph.export import in_mode
 from prunus.graph.narrow import shaped
+from prunus.graph.shapes import Shapes
 
 NOISE = ("empty", "rand", "bernoulli")
 
@@ -48,15 +49,18 @@ def modes(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], un
         return Modes(differ=False, on_shapes=None)
     try:
         args, kwargs = on(args, "meta"), on(kwargs, "meta")
-        calls = [_calls(model, args, kwargs, training=training) for training in (False, True)]
+        shapes = Shapes()
+        calls = [_calls(model, args, kwargs, shapes, training=training) for training in (False, True)]
     except Exception:  # whatever the user's own code raises where there are no values
         return Modes(differ=True, on_shapes=None)
     return Modes(calls[0] != calls[1], on_shapes=True)
 
 
-def _calls(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, training: bool) -> list[Any]:
+def _calls(
+    model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], shapes: Shapes, *, training: bool
+) -> list[Any]:
     copy = shaped(model, {}, "meta")  # of its own for each mode: code may keep what it has computed
-    with in_mode(copy, training=training), torch.no_grad(), _Recorder() as recorder:
+    with in_mode(copy, training=training), torch.no_grad(), _Recorder(shapes) as recorder:
         output = copy(*args, **kwargs)
     leaves = torch.utils._pytree.tree_leaves(output)
     return [*recorder.calls, *(tuple(leaf.shape) for leaf in leaves if isinstance(leaf, Tensor))]
@@ -68,8 +72,9 @@ class _Recorder(TorchFunctionMode):
     A tensor that is multiplied with random numbers counts as the same tensor: that is dropout, of whatever kind.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, shapes: Shapes) -> None:
         super().__init__()
+        self.shapes = shapes
         self.calls: list[tuple[str, tuple[int, ...]]] = []
         self.noise: dict[int, Tensor] = {}
 
@@ -78,7 +83,7 @@ class _Recorder(TorchFunctionMode):
     ) -> Any:
         if recurrent.operator(func, args) is not None:
             return recurrent.outputs(args)
-        result = func(*args, **(kwargs or {}))
+        result = self.shapes.of(func, args, kwargs or {})
         name = getattr(func, "__name__", "")
         if not isinstance(result, Tensor) or name == "__get__":
             return result

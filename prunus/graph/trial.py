@@ -80,7 +80,7 @@ def ran(probe: Probe, keep: Keep, settings: Iterable[Setting]) -> list[Run] | Mi
     for reading in probe.readings:
         small = _copy(probe, keep, settings, "meta")
         try:
-            runs.append(run(small, args, kwargs, training=reading.training))
+            runs.append(run(small, args, kwargs, training=reading.training, shapes=probe.shapes))
         except Exception as error:  # whatever the user's own code raises at a width that it does not expect
             return place_of(error, small)
     return runs

@@ -60,7 +60,7 @@ def _unit(call: Call, dim: int) -> int:
 
 @rule("select", "unbind", "index", "index_select", "roll", "gather", "take_along_dim")
 def fixed(call: Call) -> Any:
-    """Single positions of a dimension: channels along it cannot move."""
+    """Single positions of a dimension: channels along it stay, and what comes out is of a fixed size there."""
     value: Label = call.args[0]
     touched = _touched(call)
     for dim, axis in value.axes.items():
@@ -70,8 +70,8 @@ def fixed(call: Call) -> Any:
             _as_wide(call, call.labels[1], dim)
     if all(label.data is not None for label in call.labels[1:]) and value.data is None:
         axes: list[dict[int, Axis]] = [{} for _ in call.shapes]
-        for dim in sorted(value.axes):
-            at = None if dim in touched else _carried(call, dim)
+        for dim in sorted(value.axes.keys() - touched):
+            at = _carried(call, dim)
             if at is None:
                 moved(call, dim, axes)
                 continue
