@@ -1,6 +1,8 @@
 """What Python code mentions: the names in a module's methods, and in the functions that these call."""
 
 import functools
+import inspect
+import sys
 import types
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -8,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 TORCH_LAYERS = "torch.nn.modules"
+KNOWN = sys.stdlib_module_names | {"torch"}
 
 
 def names_read(kind: type) -> set[str]:
@@ -16,18 +19,15 @@ def names_read(kind: type) -> set[str]:
 
 
 def mentions(model: nn.Module, name: str) -> bool:
-    """Whether code that may run with `model`, torch's own layers aside, mentions `name`: methods of its modules, what
-    these keep (hooks, functions), and the functions that all of these call by name."""
-    kinds, seen = set[type](), set[types.FunctionType]()
-    kept = list[Any]()
-    for module in model.modules():
-        kinds.add(type(module))
-        kept.extend(_kept(vars(module)))
-    kinds |= {type(value) for value in kept if not isinstance(value, types.FunctionType)}
-    waiting = [value for value in kept if isinstance(value, types.FunctionType)]
-    waiting += [
-        function for kind in kinds if not kind.__module__.startswith(TORCH_LAYERS) for function in _methods(kind)
-    ]
+    """Whether code that may run with `model` mentions `name`, torch's own layers aside.
+
+    That is the methods of its modules, what these keep (hooks, functions, objects), and the functions and classes that
+    all of these name.
+    """
+    kept = [value for module in model.modules() for value in _kept(vars(module))]
+    kinds = {type(module) for module in model.modules()} | {type(value) for value in kept}
+    waiting, seen = [value for value in kept if isinstance(value, types.FunctionType)], set[types.FunctionType]()
+    waiting += [each for kind in kinds if not kind.__module__.startswith(TORCH_LAYERS) for each in _methods(kind)]
     while waiting:
         function = waiting.pop()
         if function not in seen:
@@ -63,16 +63,16 @@ def _kept(value: Any, depth: int = 4) -> Iterator[Any]:
         yield getattr(value, "__func__", value)
 
 
-@functools.cache
-def _called(function: types.FunctionType) -> tuple[types.FunctionType, ...]:
-    """Return the functions, torch's aside, that one names or encloses."""
+def _called(function: types.FunctionType) -> Iterator[types.FunctionType]:
+    """Yield the functions that one names or encloses, and the methods of the classes; torch's and Python's aside."""
     names = _names(function.__code__)
     named = [function.__globals__[name] for name in names if name in function.__globals__]
     named += [cell.cell_contents for cell in function.__closure__ or () if _filled(cell)]
     named += [vars(part).get(name) for part in named if isinstance(part, types.ModuleType) for name in names]
-    return tuple(
-        each for each in named if isinstance(each, types.FunctionType) and each.__module__.partition(".")[0] != "torch"
-    )
+    for each in named:
+        each = inspect.unwrap(each) if callable(each) else each
+        if isinstance(each, types.FunctionType | type) and (each.__module__ or "").partition(".")[0] not in KNOWN:
+            yield from [each] if isinstance(each, types.FunctionType) else _methods(each)
 
 
 def _filled(cell: types.CellType) -> bool:

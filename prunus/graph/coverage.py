@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import re
 from typing import TYPE_CHECKING
 
 import torch
@@ -49,19 +50,24 @@ class Coverage:
     notes: tuple[str, ...]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        reasons = list(dict.fromkeys(row.reason for row in self.rows if row.reason))
+        alike: dict[str, dict[str, None]] = {}  # reasons that differ in the module and in sizes alone, once each
+        for row in self.rows:
+            if row.reason:
+                alike.setdefault(_regardless(row.reason), {})[row.reason] = None
+        numbers = {kind: str(number) for number, kind in enumerate(alike, 1)}
         table = Table("layer", *_NUMBERS, "why", box=None, pad_edge=False)
         for column in table.columns[1:]:
             column.justify = "right"
         for row in self.rows:
             counts = (row.channels, row.exact, row.approximate, row.refused)
-            why = str(reasons.index(row.reason) + 1) if row.reason else ""
+            why = numbers[_regardless(row.reason)] if row.reason else ""
             table.add_row(row.module, *(str(count) if count else "-" for count in counts), why)
         yield table
         yield Text()
-        for number, reason in enumerate(reasons, 1):
-            yield Text(f"{number}  {reason}")
-        yield Text(f"\n{self.summary()}" if reasons else self.summary())
+        for kind, reasons in alike.items():
+            others = f" - likewise in {len(reasons) - 1} other places" if len(reasons) > 1 else ""
+            yield Text(f"{numbers[kind]}  {next(iter(reasons))}{others}")
+        yield Text(f"\n{self.summary()}" if alike else self.summary())
         yield from (Text(note) for note in self.notes)
 
     def summary(self) -> str:
@@ -76,6 +82,11 @@ class Coverage:
         text = io.StringIO()
         Console(file=text, width=160).print(self)
         return text.getvalue()
+
+
+def _regardless(reason: str) -> str:
+    """Return a reason without its module and its sizes; lines of code stay."""
+    return re.sub(r"(?<![\w:.])\d+", "#", re.sub(r" in [\w.]+, ", " in #, ", reason))
 
 
 _NUMBERS = ("channels", "exact", "approx.", "refused")

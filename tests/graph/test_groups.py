@@ -257,3 +257,24 @@ def test_arguments_of_another_kind_are_refused_by_name():
         prunus.Budget(macs="0.4")
     with pytest.raises(RecipeError, match=r"run takes a recipe, not 'recipe.yaml'"):
         prunus.run("recipe.yaml")
+
+
+class Fixed(nn.Module):
+    """A size written down."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.size, self.layer = size, nn.Conv2d(size, size, 1)
+
+    def forward(self, x):
+        return self.layer(x).view(-1, self.layer.weight.shape[1], 8, 8) * torch.ones(8 if self.size == 8 else 4, 1, 1)
+
+
+def test_a_reason_that_many_layers_share_is_told_once():
+    parts = [nn.Conv2d(3, 8, 1), Fixed(8), Fixed(8), nn.Conv2d(8, 4, 1), Fixed(4), nn.Conv2d(4, 2, 1)]
+    coverage = prunus.trace(nn.Sequential(*parts), torch.randn(1, 3, 8, 8)).coverage()
+    reasons = {row.module: row.reason for row in coverage.rows}
+    assert len(set(reasons.values())) > 2  # each row says its own
+    text = str(coverage)
+    assert text.count("written down") == 1 and "- likewise in" in text
+    assert "reaches the network's output 0" in text

@@ -71,6 +71,21 @@ class Functional(nn.Module):
         return noisy(self, x)
 
 
+@functools.cache
+def cached(module):
+    return module.training
+
+
+class Made:
+    """What the code makes while it runs."""
+
+    def __init__(self, module):
+        self.module = module
+
+    def __call__(self, x):
+        return noisy(self.module, x)
+
+
 class Keeps(nn.Module):
     """The code that asks for the mode is kept as a value."""
 
@@ -107,6 +122,8 @@ def replaced():
     [
         Functional,
         lambda: Keeps([noisy]),
+        lambda: Keeps(lambda module, x: x + torch.rand_like(x) if cached(module) else x),
+        lambda: Keeps(lambda module, x: Made(module)(x)),
         lambda: Keeps(functools.partial(noisy)),
         lambda: Keeps(Noisy()),
         lambda: hooked(through(noisy)),
@@ -114,7 +131,7 @@ def replaced():
         lambda: nn.utils.spectral_norm(nn.Conv2d(3, 4, 1)),
         lambda: nn.utils.parametrizations.spectral_norm(nn.Conv2d(3, 4, 1)),
     ],
-    ids=["function", "list", "partial", "object", "hook", "replaced", "old_spectral", "spectral"],
+    ids=["function", "list", "cached", "made", "partial", "object", "hook", "replaced", "old_spectral", "spectral"],
 )
 def test_code_that_asks_for_the_mode_is_found_wherever_it_is(network):
     model = network()
