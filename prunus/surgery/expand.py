@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from prunus.errors import EditError
 from prunus.surgery.edit import Edit, Plan
 from prunus.surgery.factors import factors, replaced
-from prunus.surgery.filters import Filter, read
+from prunus.surgery.filters import Filter, at_hand, read
 from prunus.surgery.fresh import fresh_bias, fresh_weight, generator
 from prunus.surgery.kept import kept_weights
 from prunus.surgery.kinds import KINDS, kernels_of, num_widths, suited, unfit, widths_of
@@ -65,7 +65,7 @@ class Expand(Edit):
                 f"{self.layer.path}: {self.kind} has {num_widths(self.layer, self.kind)} widths between its factors, "
                 f"each at least 1; got {list(self.widths)}"
             )
-        parts = self._factors(read(old, self.layer.path))
+        parts = self._factors(read(old, self.layer.path, at_hand))
         return {self.layer.path: factors(old, parts, "expand", nonlinear=self.nonlinear)}
 
     def summary(self) -> str:

@@ -89,6 +89,11 @@ def values(tensor: Tensor, place: str) -> Tensor:
     return numbers
 
 
+def at_hand(tensor: Tensor, place: str) -> Tensor:
+    """Return a layer's tensor as `values`, in float32 unless it is more: for what rounds as its own weights do."""
+    return values(tensor, place).to(torch.promote_types(tensor.dtype, torch.float32))
+
+
 def shapes(tensor: Tensor, place: str) -> Tensor:
     """Return a layer's tensor as a shape alone."""
     return torch.empty(tensor.shape, dtype=torch.float64, device="meta")

@@ -43,10 +43,11 @@ def kept_weights(weight: Tensor, fresh: Sequence[Tensor], numbers: torch.Generat
         _middle(weight, front, behind, shifting),
         *_behind(weight, behind, shifting),
     ]
-    inner = [_frame(f.shape[0], f.shape[1], m.shape[1], numbers) for f, m in zip(fresh[:-1], maps[:-1], strict=True)]
+    sizes = [(factor.shape[1], given.shape[1]) for factor, given in zip(fresh[:-1], maps[:-1], strict=True)]
+    inner = [_frame(weight, rows, columns, numbers) for rows, columns in sizes]
     result = []
     for number, (given, drawn) in enumerate(zip(maps, fresh, strict=True)):
-        noise = drawn.double()
+        noise = drawn.to(weight.dtype)
         before = inner[number - 1] if number else None
         after = inner[number] if number < len(inner) else None
         # Noise is free where nothing arrives (outside the space in front) or nothing is read (outside that behind).
@@ -64,7 +65,7 @@ def kept_weights(weight: Tensor, fresh: Sequence[Tensor], numbers: torch.Generat
             change = _widened(after, change)
         if number <= front:
             change = _swapped(_widened(before, _swapped(change)))
-        result.append(change.add_(noise))
+        result.append(noise.add_(change))
     return result
 
 
@@ -102,12 +103,15 @@ class _Frame:
         return torch.arange(self.scale.shape[1], device="cpu") % self.columns
 
 
-def _frame(groups: int, rows: int, columns: int, numbers: torch.Generator) -> _Frame:
+def _frame(weight: Tensor, rows: int, columns: int, numbers: torch.Generator) -> _Frame:
+    """Draw a frame for each of the groups of `weight`, in its precision."""
+    groups = weight.shape[0]
     index = torch.arange(rows, device="cpu") % columns
     copies = torch.bincount(index, minlength=columns)[index]
     signs = torch.randint(0, 2, (groups, rows), generator=numbers, device="cpu") * 2.0 - 1
     drawn = torch.randn(groups, rows, _NUM_MIRRORS, generator=numbers, dtype=torch.float64, device="cpu")
-    return _Frame(columns, signs.double() / copies.double().sqrt(), torch.linalg.qr(drawn).Q)
+    scale, axes = signs.double() / copies.double().sqrt(), torch.linalg.qr(drawn).Q
+    return _Frame(columns, scale.to(weight.dtype), axes.to(weight.dtype))
 
 
 def _widened(frame: _Frame | None, values: Tensor) -> Tensor:

@@ -65,6 +65,34 @@ class Recurrent(nn.Module):
         return self.layer(x.flatten(2).transpose(1, 2))[0].transpose(1, 2).unflatten(2, x.shape[2:])
 
 
+ORDER = torch.tensor([3, 0, 5, 1, 4, 2])  # of the rows or columns of an image of 6 x 6
+INDEXINGS = {
+    "roll": lambda x: x.roll((1, -2), (2, 3)),
+    "flat roll": lambda x: x.roll(5),
+    "roll of channels": lambda x: x.roll(1, 1),
+    "rows": lambda x: x[:, :, ORDER],
+    "pixels": lambda x: x[:, :, ORDER[:, None], ORDER],
+    "images and rows": lambda x: x[torch.tensor([1, 0])[:, None], :, ORDER].permute(0, 2, 1, 3),
+    "channels": lambda x: x[:, torch.arange(x.shape[1]).flip(0)],
+    "index_select": lambda x: x.index_select(3, ORDER),
+    "gather": lambda x: x.gather(2, ORDER.view(6, 1).expand(*x.shape[:2], 6, 6)),
+    "take_along_dim": lambda x: x.take_along_dim(ORDER.view(1, 1, 1, 6), 3),
+    "unbind": lambda x: torch.stack(x.unbind(2)[::-1], 2),
+    "select": lambda x: torch.cat([x.select(3, place).unsqueeze(3) for place in ORDER.tolist()], 3),
+}
+
+
+class Indexed(nn.Module):
+    """Pixels, images or channels are put elsewhere."""
+
+    def __init__(self, name):
+        super().__init__()
+        self.name = name
+
+    def forward(self, x):
+        return INDEXINGS[self.name](x)
+
+
 class Decoded(nn.Module):
     """Down to a few channels and back up with the same weight, transposed."""
 
@@ -119,7 +147,11 @@ def recurrent(draw, size):
     return Recurrent(kind(size, 5, batch_first=True)), 5
 
 
-MORE = (in_line, in_volume, windowed, tied, recurrent)
+def indexed(draw, size):
+    return Indexed(draw(st.sampled_from(sorted(INDEXINGS)))), size
+
+
+MORE = (in_line, in_volume, windowed, tied, recurrent, indexed)
 
 
 def network(draw, body, size):
