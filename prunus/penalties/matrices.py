@@ -84,7 +84,8 @@ def replace_(layers: list[MatrixWeight], keys: list[float], function: Callable[[
         sizes[bucket] = key
     for bucket, members in batches.items():
         stacked = torch.cat([layer.view(layer.weight) for layer in members])
-        result, alive = function(stacked, sizes[bucket]), stacked.any(-1)
+        alive = (stacked.amax(-1) != 0) | (stacked.amin(-1) != 0)  # much faster than `any`
+        result = function(stacked, sizes[bucket])
         if not bool(alive.all()):
             result[~alive] = 0
         parts = torch.split(result, [layer.num_groups for layer in members])

@@ -8,6 +8,7 @@ from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # public, th
 
 from prunus.errors import TrainingError
 
+NUM_BLOCKS = 4  # of a Gram matrix: three eighths of its products are left out
 SMALL = 0.1  # relative: a singular value whose square has lost two digits
 
 
@@ -74,7 +75,12 @@ def _left_vectors(matrices: Tensor) -> tuple[Tensor, Tensor] | None:
 
 
 def _gram(matrices: Tensor) -> Tensor:
-    gram = matrices @ matrices.mT
+    """Return W W^T [b, m, m], in blocks of rows as far as the diagonal: `eigh` reads nothing beyond it."""
+    rows = matrices.shape[1]
+    gram = matrices.new_zeros(matrices.shape[0], rows, rows)
+    for start in range(0, rows, -(-rows // NUM_BLOCKS)):
+        stop = min(rows, start - (-rows // NUM_BLOCKS))
+        gram[:, start:stop, :stop] = matrices[:, start:stop] @ matrices[:, :stop].mT
     finite = gram.diagonal(dim1=-2, dim2=-1).isfinite().all()  # as long as the squares of its rows are
     if not bool(finite) and not bool(matrices.isfinite().all()):
         raise TrainingError(

@@ -66,6 +66,7 @@ def fixed(call: Call) -> Any:
     for dim, axis in value.axes.items():
         if dim in touched:
             call.freeze(axis, f"{call.name} works at fixed positions")
+            call.couple(axis.ids.reshape(-1, 1))  # they stay as one
         elif call.name in WIDE:
             _as_wide(call, call.labels[1], dim)
     if all(label.data is not None for label in call.labels[1:]) and value.data is None:
