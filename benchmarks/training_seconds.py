@@ -1,10 +1,10 @@
 """Claim: training while shrinking takes much less time than training the wide network as long, at equal accuracy.
 
     python benchmarks/training_seconds.py recipes/gtsrb_small.yaml --seeds 0 1 --cores 0 1 --override data.root=DATA
-    python benchmarks/training_seconds.py recipes/camvid_erfnet.yaml --override data.root=DATA ...
+    python benchmarks/training_seconds.py recipes/camvid_erfnet.yaml --override data.root=DATA train.device=cuda
 
 Both networks of a recipe are trained under the same regime, the wide one first. Each of `--cores` trains a seed of its
-own, beside the others, so that all see the same machine; it must do nothing else. A benchmark that was stopped goes
+own, beside the others, so that all see the same machine, which must do nothing else. A benchmark that was stopped goes
 on. Seconds are those of training steps, of choosing what is pressed and of cuts, of the clock. The share that is
 realised is the time saved over the ideal: the MACs saved, averaged over the epochs. Accuracy is the main metric on the
 test split.
@@ -59,10 +59,11 @@ def compared(wide: dict[str, Any], narrow: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def seeds_of(core: int, seeds: list[int], options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Train both networks with each of `seeds`, on one core."""
-    os.sched_setaffinity(0, {core})
-    torch.set_num_threads(1)
+def seeds_of(core: int | None, seeds: list[int], options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Train both networks with each of `seeds`, on one core; None stands for the whole machine."""
+    if core is not None:
+        os.sched_setaffinity(0, {core})
+        torch.set_num_threads(1)
     runs = []
     for seed in seeds:
         recipe = load(Recipe, options.recipe, [*options.override, f"seed={seed}"])
@@ -77,7 +78,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--cores", type=int, nargs="+", default=[0])
+    parser.add_argument("--cores", type=int, nargs="+", default=[None], help="without: the whole machine, as for a GPU")
     parser.add_argument("--runs", type=Path, default=Path("runs/training_seconds"))
     parser.add_argument("--override", nargs="*", default=[], help="key=value of the recipe")
     options = parser.parse_args()
