@@ -68,8 +68,10 @@ def zero_groups(model: nn.Module, groups: ChannelGroups) -> Tensor:
     for slot, tensor in producers(model, groups):
         values = tensor.detach()
         others = [d for d in range(values.dim()) if d != slot.dim]
-        # Much faster than `any`; not a number is not zero either.
-        rows = (values.amax(others) != 0) | (values.amin(others) != 0) if others else values != 0
+        if others and values.numel():  # much faster than `any`; not a number is not zero either
+            rows = (values.amax(others) != 0) | (values.amin(others) != 0)
+        else:
+            rows = (values != 0).any(dim=others) if others else values != 0
         alive.index_add_(0, slot.groups % alive.numel(), rows.float().cpu())
     return (alive[:-1] == 0) & groups.exact
 

@@ -70,9 +70,17 @@ def _called(function: types.FunctionType) -> Iterator[types.FunctionType]:
     named += [cell.cell_contents for cell in function.__closure__ or () if _filled(cell)]
     named += [vars(part).get(name) for part in named if isinstance(part, types.ModuleType) for name in names]
     for each in named:
-        each = inspect.unwrap(each) if callable(each) else each
+        each = _unwrapped(each)
         if isinstance(each, types.FunctionType | type) and (each.__module__ or "").partition(".")[0] not in KNOWN:
             yield from [each] if isinstance(each, types.FunctionType) else _methods(each)
+
+
+def _unwrapped(value: Any) -> Any:
+    """Return the function behind what decorates it."""
+    try:
+        return inspect.unwrap(value) if callable(value) else value
+    except ValueError:  # an object that answers to every name is wrapped without end
+        return value
 
 
 def _filled(cell: types.CellType) -> bool:

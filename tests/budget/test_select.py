@@ -6,7 +6,7 @@ from torch import nn
 import prunus
 from prunus.budget.budget import layer_sizes
 from prunus.budget.check import zero_
-from prunus.budget.select import floors, relative_norms, removal, victims
+from prunus.budget.select import floors, relative_norms, removal, victims, zero_groups
 from prunus.errors import BudgetError, EditError
 
 
@@ -155,3 +155,23 @@ def test_what_does_not_fit_is_refused(plain):
     with pytest.raises(EditError, match="traced on a model that has it"):
         prunus.select(nn.Linear(2, 2), groups)
     assert not removal(groups, torch.zeros(len(groups), dtype=torch.bool)).edits
+
+
+class FromNothing(nn.Module):
+    """A layer without inputs: its weight has no values."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.nothing, self.last = nn.Linear(4, 6), nn.Linear(0, 6), nn.Linear(6, 2)
+
+    def forward(self, x):
+        return self.last(torch.relu(self.first(x) + self.nothing(x[:, :0])))
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element")
+def test_a_weight_without_values_has_only_zeros():
+    model = FromNothing().eval()
+    groups = prunus.trace(model, torch.randn(3, 4))
+    assert groups.exact.any() and not zero_groups(model, groups).any()
+    zero_(model, groups, groups.exact)
+    assert torch.equal(zero_groups(model, groups), groups.exact)

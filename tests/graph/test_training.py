@@ -139,6 +139,23 @@ def test_code_that_asks_for_the_mode_is_found_wherever_it_is(network):
     assert modes(model, (images(),), {}).differ
 
 
+class Anything:
+    """It answers to every name, as lazy modules and mocks do."""
+
+    def __getattr__(self, name):
+        return self
+
+    def __call__(self, *args):
+        return args[0]
+
+
+ANYTHING = Anything()
+
+
+def test_objects_that_answer_to_every_name_do_no_harm():
+    assert not mentions(Keeps(lambda module, x: ANYTHING(x)), "training")
+
+
 def test_where_no_code_asks_nothing_is_run():
     plain = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Dropout(0.5), nn.MultiheadAttention(4, 2))
     assert not mentions(plain, "training")
