@@ -9,7 +9,7 @@ from torch import Tensor
 
 from prunus.graph.ids import NONE
 
-MANY = 1 << 14  # values of a constant that are worth forgetting
+MANY = 1 << 14  # values of a constant that are worth being held once, and forgotten
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,26 +38,34 @@ class Label:
     Attributes:
         shape: the tensor's shape.
         axes: the dimensions that hold channels. A dimension that is not there holds data (batch, positions).
-        data: the values, where they are constants that steer data movement (an index table).
+        data: the values, where they are constants that steer data movement (an index table). Many of them have a
+            stride of zero along each dimension in which they do not change.
     """
 
     shape: tuple[int, ...]
     axes: dict[int, Axis] = dataclasses.field(default_factory=dict)
     data: Tensor | None = None
 
+    @classmethod
+    def constant(cls, values: Tensor) -> "Label":
+        """Return the label of known values."""
+        if values.numel() >= MANY and not values.is_meta:
+            once, _ = varying_dims(values)
+            once = once.clone() if once.numel() < values.numel() else once  # not a view of them all
+            values = once.expand(values.shape)
+        return cls(tuple(values.shape), data=values)
+
     def uniform(self, dim: int) -> bool:
         """Whether the values are known and the same along `dim`, so that any part of them does for all."""
         if self.data is None or self.data.shape[dim] < 2 or self.data.stride(dim) == 0:
             return self.data is not None  # no two values that differ
-        return not self.data.is_meta and bool((self.data == self.data.narrow(dim, 0, 1)).all())
+        return not self.data.is_meta and torch.equal(self.data, self.data.narrow(dim, 0, 1).expand_as(self.data))
 
     def spent(self) -> "Label":
         """Return the label when nothing reads it any more: of a large constant only where it is uniform is kept."""
         if self.data is None or self.data.is_meta or self.data.numel() < MANY:
             return self
-        _, varying = varying_dims(self.data)
-        strides = [stride if dim in varying else 0 for dim, stride in enumerate(self.data.stride())]
-        return dataclasses.replace(self, data=torch.empty_strided(self.shape, strides, device="meta"))
+        return dataclasses.replace(self, data=torch.empty_strided(self.shape, self.data.stride(), device="meta"))
 
     def expanded(self, dim: int, field: str, shape: Sequence[int] | None = None) -> Tensor:
         """Return `ids` or `source` of the axis at `dim` as a tensor of the full shape (a view, no memory).
@@ -73,17 +81,22 @@ class Label:
         return vector.reshape(ones).expand(shape)
 
 
+def held_once(values: Tensor) -> Tensor:
+    """Squeeze `values` to size 1 along each dimension in which they lie in the same memory."""
+    for dim, (size, stride) in enumerate(zip(values.shape, values.stride(), strict=True)):
+        if size > 1 and stride == 0:
+            values = values.narrow(dim, 0, 1)
+    return values
+
+
 def varying_dims(labels: Tensor) -> tuple[Tensor, list[int]]:
     """Squeeze `labels` to size 1 along each dimension in which they do not change; return the rest's numbers."""
-    for dim, (size, stride) in enumerate(zip(labels.shape, labels.stride(), strict=True)):
-        if size > 1 and stride == 0:
-            labels = labels.narrow(dim, 0, 1)
+    labels = held_once(labels)
     varying = []
     for dim, size in enumerate(labels.shape):
         if size > 1:
-            first, middle, last = (labels.narrow(dim, at, 1) for at in (0, size // 2, size - 1))
-            alike = torch.equal(first, last) and torch.equal(first, middle)  # which mostly tells
-            if alike and bool((labels == first).all()):
+            first = labels.narrow(dim, 0, 1)
+            if torch.equal(labels, first.expand_as(labels)):  # which stops where they differ
                 labels = first
             else:
                 varying.append(dim)

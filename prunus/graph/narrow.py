@@ -11,6 +11,8 @@ from prunus.graph.modes import evaluating
 
 Keep = Mapping[str, Mapping[int, Tensor]]  # path -> dimension -> indices that stay, ascending
 
+SLAB = 64  # indices of the first dimension that are cut at once
+
 Conv = nn.Conv1d | nn.Conv2d | nn.Conv3d
 TransposedConv = nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm
@@ -39,7 +41,7 @@ def narrowed(model: nn.Module, keep: Keep) -> nn.Module:
     memo: dict[int, object] = {}
     for path, dims in keep.items():
         tensor = tensors[path]
-        smaller = cut(tensor.detach(), dims)
+        smaller = cut(tensor, dims)
         if isinstance(tensor, nn.Parameter):
             smaller = nn.Parameter(smaller, requires_grad=tensor.requires_grad)
             smaller.__dict__.update(copy.deepcopy(tensor.__dict__))  # what people mark parameters with
@@ -78,13 +80,25 @@ def shaped(model: nn.Module, keep: Keep, device: str | None = None) -> nn.Module
 
 def cut(tensor: Tensor, dims: Mapping[int, Tensor]) -> Tensor:
     """Return a copy of `tensor` with the given indices of the given dimensions, in its memory format."""
-    result = tensor
-    for dim, indices in dims.items():
-        result = result.index_select(dim, indices.to(tensor.device))
+    result = _selected(tensor.detach(), {dim: dims[dim].to(tensor.device) for dim in sorted(dims)})
     for rank, memory_format in ((4, torch.channels_last), (5, torch.channels_last_3d)):
         if tensor.dim() == rank and not tensor.is_contiguous() and tensor.is_contiguous(memory_format=memory_format):
             return result.contiguous(memory_format=memory_format)
     return result.contiguous()
+
+
+def _selected(tensor: Tensor, dims: dict[int, Tensor]) -> Tensor:
+    """Return the given indices, a slab at a time: memory for a half-cut copy would take longer than the cut."""
+    if len(dims) < 2:
+        return tensor.index_select(*next(iter(dims.items()))) if dims else tensor
+    first, *others = dims
+    result = tensor.new_empty([dims[d].numel() if d in dims else size for d, size in enumerate(tensor.shape)])
+    for indices, place in zip(torch.split(dims[first], SLAB), torch.split(result, SLAB, first), strict=True):
+        slab = tensor.index_select(first, indices)
+        for dim in others:
+            slab = slab.index_select(dim, dims[dim])
+        place.copy_(slab)
+    return result
 
 
 def _owners(model: nn.Module, tensors: set[int]) -> list[str]:

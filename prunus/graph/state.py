@@ -55,7 +55,7 @@ def placeholders(program: Program, model: nn.Module, findings: Findings, slots: 
         elif spec.kind in (InputKind.PARAMETER, InputKind.BUFFER):
             labels[name] = _label(canonical[str(spec.target)], model, findings, slots)
         elif spec.kind == InputKind.CONSTANT_TENSOR:
-            labels[name] = Label(tuple(value.shape), data=program.constants[str(spec.target)])
+            labels[name] = Label.constant(program.constants[str(spec.target)])
         else:
             labels[name] = Label(tuple(value.shape))
     return labels
@@ -66,7 +66,7 @@ def _label(path: str, model: nn.Module, findings: Findings, slots: Slots) -> Lab
     module, _, name = path.rpartition(".")
     tensor = getattr(model.get_submodule(module), name)
     if not tensor.is_floating_point():
-        return Label(tuple(tensor.shape), data=tensor.detach().cpu())
+        return Label.constant(tensor.detach().cpu())
     source = 0 if isinstance(tensor, nn.Parameter) else findings.number_of(f"the buffer {path}")
     axes = {}
     for dim, size in enumerate(tensor.shape):

@@ -147,4 +147,4 @@ def _attribute(graph: GraphModule | Calls, node: Node) -> Any:
     value: Any = graph
     for part in str(node.target).split("."):
         value = getattr(value, part)
-    return Label(tuple(value.shape), data=value) if isinstance(value, torch.Tensor) else value
+    return Label.constant(value) if isinstance(value, torch.Tensor) else value

@@ -1,8 +1,10 @@
 """What the tracer keeps of constants."""
 
+import pytest
 import torch
 from torch import nn
 
+import prunus
 from prunus.graph.call import Findings
 from prunus.graph.export import export
 from prunus.graph.labels import Label
@@ -17,7 +19,9 @@ def test_an_empty_table_of_positions_is_even():
 
 def test_of_a_large_constant_that_nobody_reads_any_more_it_is_known_where_it_is_uniform():
     rows = torch.arange(200).view(200, 1, 1).expand(200, 1, 100).contiguous()
-    spent = Label((200, 1, 100), data=rows).spent()
+    label = Label.constant(rows)
+    assert torch.equal(label.data, rows) and label.data.untyped_storage().nbytes() == 200 * rows.itemsize
+    spent = label.spent()
     assert spent.data.is_meta and spent.spent() is spent
     assert [spent.uniform(dim) for dim in range(3)] == [False, True, True]
     small = Label((2, 3), data=torch.zeros(2, 3))
@@ -41,3 +45,39 @@ def test_constants_do_not_pile_up():
     constants = [label.data for label in labels if isinstance(label, Label) and label.data is not None]
     assert sum(data.numel() == 250_000 for data in constants) > 20
     assert sum(data.nbytes for data in constants if not data.is_meta) < 250_000
+
+
+class Shifted(nn.Module):
+    """Adds a constant made like the mask of a window: alike everywhere, of many values, seen in other shapes."""
+
+    def __init__(self, value):
+        super().__init__()
+        self.value, self.first, self.last = value, nn.Linear(4, 64), nn.Linear(64, 4)
+
+    def forward(self, x):
+        y = self.first(x)
+        rows = torch.zeros(y.shape[-1], 1) + torch.full((1, 300), self.value)
+        rows = rows.view(1, -1, 300).masked_fill(rows.unsqueeze(0) > 1, 0.0)
+        return self.last(y + rows.transpose(1, 2))
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, 2.0])
+def test_a_large_constant_is_zero_or_it_is_not(value):
+    groups = prunus.trace(Shifted(value), (torch.randn(1, 300, 4),))
+    assert int(groups.exact.sum()) == (0 if value == 1 else 64)
+
+
+class Strided(nn.Module):
+    """Reads a constant's memory as it lies."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 64), nn.Linear(64, 4)
+
+    def forward(self, x):
+        rows = torch.eye(300, 64) * torch.ones(300, 1)
+        return self.last(self.first(x) + rows.as_strided((300, 64), (0, 1)))
+
+
+def test_memory_that_is_read_as_it_lies_is_not_guessed():
+    assert not prunus.trace(Strided(), (torch.randn(1, 300, 4),)).exact.any()

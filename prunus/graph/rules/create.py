@@ -1,13 +1,17 @@
 """Operators that make tensors from nothing, or from another tensor's shape."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from prunus.graph.call import Call
-from prunus.graph.labels import Axis, Label
+from prunus.graph.labels import Axis, Label, held_once
 from prunus.graph.rules.table import rule
+
+STRIDED = "aten::as_strided"  # reads memory as it lies, which constants held once do not keep
 
 
 @rule("zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like", "bernoulli")
@@ -40,22 +44,34 @@ def constant(call: Call) -> Any:
     dtypes = call.dtypes
     call = dataclasses.replace(call, kwargs={**call.kwargs, "device": "cpu"})
     values = call.run(lambda label: torch.empty(0, dtype=dtypes[id(label)]))[0]
-    return Label(call.shapes[0], data=values) if isinstance(values, torch.Tensor) else call.plain()
+    return Label.constant(values) if isinstance(values, torch.Tensor) else call.plain()
 
 
 def folded(call: Call) -> Any:
     """Return the labels of what an operator makes of constants alone (index tables), None where it is given others."""
     labels = call.labels
-    if not labels or any(label.data is None for label in labels) or "rand" in call.name:
+    if not labels or any(label.data is None for label in labels) or "rand" in call.name or call.name == STRIDED:
         return None
-    writes = call.target._schema.is_mutable
+    parts = _alone(call)
+    if not parts or not all(isinstance(part, Tensor) for part in parts):
+        return None
+    return call.outputs([Label.constant(part) for part in parts])
+
+
+def _alone(call: Call) -> list[Any]:
+    """Run an operator on constants; where it takes each element alone, on those that differ. Nothing if it fails."""
+    if call.target._schema.is_mutable:
+        return _run(call, Tensor.clone)
+    if torch.Tag.pointwise in call.target.tags:
+        return [part.expand(call.shapes[0]) for part in _run(call, held_once)]
+    return _run(call, Tensor.detach) or _run(call, Tensor.contiguous)  # a view may ask how they lie
+
+
+def _run(call: Call, form: Callable[[Any], Tensor]) -> list[Any]:
     try:
-        parts = call.run(lambda label: label.data.clone() if writes and label.data is not None else label.data)
+        return call.run(lambda label: form(label.data))
     except (RuntimeError, TypeError):  # another device, a value that is not there yet
-        return None
-    if any(not isinstance(part, torch.Tensor) for part in parts):
-        return None
-    return call.outputs([Label(tuple(part.shape), data=part) for part in parts])
+        return []
 
 
 @rule("sym_size", "sym_numel", "_assert_tensor_metadata", "_assert_async", "item", "_local_scalar_dense")
