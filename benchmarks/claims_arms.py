@@ -118,6 +118,7 @@ def arms(data: Path, chosen: Settings = CHOSEN) -> dict[str, Recipe]:
         "plain": characters,
         "groups": dataclasses.replace(characters, penalties=(groups,)),
         "budget": dataclasses.replace(characters, shrink=shrink),
+        "half": dataclasses.replace(characters, shrink=dataclasses.replace(shrink, budget=Budget(params=0.5))),
         "ranks-budget": dataclasses.replace(characters, penalties=(ranks,), shrink=shrink),
         "orthogonal": dataclasses.replace(characters, penalties=(Orthogonality(strength=1e-2, scope="global"),)),
         "skips": skipped,

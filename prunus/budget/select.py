@@ -108,14 +108,14 @@ def floors(groups: ChannelGroups, budget: Budget, skippable: Collection[str] = (
 
 def _tied(groups: ChannelGroups) -> set[str]:
     """Return the layers with a channel that a kernel or matrix of another layer makes as well."""
-    kernels = {slot.module for slot in groups.slots if slot.dim > 0}
-    makers = [slot for slot in groups.slots if slot.role is Role.PRODUCER and slot.module in kernels]
+    kernels = {slot.layer for slot in groups.slots if slot.dim > 0}
+    makers = [slot for slot in groups.slots if slot.role is Role.PRODUCER and slot.layer in kernels]
     counts = torch.zeros(len(groups) + 1, dtype=torch.long)
-    for module in dict.fromkeys(slot.module for slot in makers):
-        inside = torch.unique(torch.cat([slot.groups for slot in makers if slot.module == module]))
+    for layer in dict.fromkeys(slot.layer for slot in makers):
+        inside = torch.unique(torch.cat([slot.groups for slot in makers if slot.layer == layer]))
         counts[inside] += 1  # index -1, of no group, is the last
     shared = torch.unique(groups.layers[counts[:-1] > 1]).tolist()
-    return {groups.layer_names[layer] for layer in shared if layer >= 0}
+    return {groups.layer_names[number] for number in shared if number >= 0}
 
 
 def victims(

@@ -111,7 +111,7 @@ def _layers(slots: tuple[Slot, ...], count: int) -> tuple[Tensor, tuple[str, ...
             fresh = inside[layers[inside] < 0]
             if fresh.numel():
                 layers[fresh] = len(names)
-                names.append(slot.module)
+                names.append(slot.layer if slot.layer not in names else f"{slot.layer}, dimension {slot.dim}")
     return layers, tuple(names)
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # groups.py builds on this file
 class LayerCoverage:
     """The channels that one layer makes."""
 
-    module: str
+    layer: str
     channels: int
     exact: int
     approximate: int
@@ -61,7 +61,7 @@ class Coverage:
         for row in self.rows:
             counts = (row.channels, row.exact, row.approximate, row.refused)
             why = numbers[_regardless(row.reason)] if row.reason else ""
-            table.add_row(row.module, *(str(count) if count else "-" for count in counts), why)
+            table.add_row(row.layer, *(str(count) if count else "-" for count in counts), why)
         yield table
         yield Text()
         for kind, reasons in alike.items():
@@ -101,8 +101,8 @@ def coverage(groups: "ChannelGroups") -> Coverage:
     for slot in groups.unit_slots():
         inside = slot.groups
         num_exact, num_removable = int(exact[inside].sum()), int(removable[inside].sum())
-        rows[slot.module] = LayerCoverage(
-            module=slot.module,
+        rows[slot.layer] = LayerCoverage(
+            layer=slot.layer,
             channels=inside.numel(),
             exact=num_exact,
             approximate=num_removable - num_exact,

@@ -3,12 +3,16 @@
 import dataclasses
 import enum
 import functools
+import re
 
 import torch
 from torch import Tensor
 
 from prunus.graph.cost import CostModel
 from prunus.graph.coverage import Coverage, coverage
+
+
+PARAMETRISED = re.compile(r"(^|\.)parametrizations\.(\w+)\.\w+$")  # what a weight is computed from
 
 
 class Role(enum.StrEnum):
@@ -40,6 +44,12 @@ class Slot:
     def module(self) -> str:
         """Dotted path of the module that owns the tensor."""
         return self.path.rpartition(".")[0]
+
+    @property
+    def layer(self) -> str:
+        """What a reader calls it: the path of the module whose `weight` it is, parametrised or not, else its own."""
+        path = PARAMETRISED.sub(r"\1\2", self.path)
+        return path[: -len("weight")].rstrip(".") if path.rpartition(".")[2] == "weight" else path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +103,7 @@ class ChannelGroups:
         exact: bool [num_groups]; zero producers may go without changing the output.
         refused: bool [num_groups]; may not go.
         layers: int [num_groups]; index into `layer_names` of the layer that makes the group's channels first.
+        layer_names: what a reader calls each, none twice.
         told: why groups are refused or approximate.
         cost: MACs and parameters as functions of the groups alive.
         attributes: numbers kept by modules that count channels.
@@ -158,9 +169,9 @@ class ChannelGroups:
         return self.cost.total("params", self.all_alive() if alive is None else alive)
 
     def widths(self, alive: Tensor | None = None) -> dict[str, int]:
-        """Return the units of each layer: the output channels of each module's weight."""
+        """Return the units of each layer: the output channels of each matrix or kernel."""
         mask = torch.cat([self.all_alive() if alive is None else alive, torch.ones(1, dtype=torch.bool)])
-        return {slot.module: int(mask[slot.groups].sum()) for slot in self.unit_slots()}
+        return {slot.layer: int(mask[slot.groups].sum()) for slot in self.unit_slots()}
 
     def without(self, removed: Tensor) -> "ChannelGroups":
         """Return the groups that are left once `removed`, bool [num_groups], are cut, numbered anew in their order.
@@ -195,8 +206,12 @@ class ChannelGroups:
         )
 
     def unit_slots(self) -> list[Slot]:
-        """Return the slots whose indices are a layer's units: the producing dimension of weights with two or more
-        dimensions, consumers being the other one."""
-        weights = [slot for slot in self.slots if slot.path.rpartition(".")[2] == "weight"]
-        both = {slot.path for slot in weights if slot.role is Role.CONSUMER or slot.dim > 0}
-        return [slot for slot in weights if slot.role is Role.PRODUCER and (slot.path in both)]
+        """Return the slots whose indices are a layer's units, one a layer: the first dimension that makes channels, of a
+        matrix or kernel. Its other one reads channels, or is the size of a weight's input."""
+        reads = {slot.layer for slot in self.slots if slot.role is Role.CONSUMER}
+        reads |= {slot.layer for slot in self.slots if slot.dim > 0 and slot.layer != slot.path}
+        found: dict[str, Slot] = {}
+        for slot in self.slots:
+            if slot.role is Role.PRODUCER and slot.layer in reads:
+                found.setdefault(slot.layer, slot)
+        return list(found.values())

@@ -273,7 +273,7 @@ class Fixed(nn.Module):
 def test_a_reason_that_many_layers_share_is_told_once():
     parts = [nn.Conv2d(3, 8, 1), Fixed(8), Fixed(8), nn.Conv2d(8, 4, 1), Fixed(4), nn.Conv2d(4, 2, 1)]
     coverage = prunus.trace(nn.Sequential(*parts), torch.randn(1, 3, 8, 8)).coverage()
-    reasons = {row.module: row.reason for row in coverage.rows}
+    reasons = {row.layer: row.reason for row in coverage.rows}
     assert len(set(reasons.values())) > 2  # each row says its own
     text = str(coverage)
     assert text.count("written down") == 1 and "- likewise in" in text

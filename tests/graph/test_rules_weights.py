@@ -81,3 +81,24 @@ def test_cutting_in_training_leaves_the_power_iteration_alone():
     model = nn.Sequential(conv(3, 8), spectral_norm(conv(8, 6)), nn.ReLU(), conv(6, 2)).train()
     record = prunus.check_removal(model, images())
     assert record.removed == 7 and record.max_rel_diff <= 1e-5
+
+
+class Matrices(nn.Module):
+    """Two matrices without a layer around them."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Parameter(torch.randn(16, 12)), nn.Parameter(torch.randn(2, 16))
+
+    def forward(self, x):
+        return torch.relu(x @ self.first.T) @ self.second.T
+
+
+def test_coverage_leaves_no_computed_or_bare_weight_out():
+    layers = [weight_norm(conv(3, 8)), nn.ReLU(), spectral_norm(conv(8, 6)), nn.ReLU(), Standardised(6, 4, 3)]
+    groups = prunus.trace(nn.Sequential(*layers, conv(4, 2)), images())
+    assert groups.widths() == {"0": 8, "2": 6, "4": 4, "5": 2}
+    assert [(row.layer, row.exact) for row in groups.coverage().rows] == [("0", 8), ("2", 0), ("4", 4), ("5", 0)]
+    assert len(set(groups.layer_names)) == len(groups.layer_names)
+    bare = prunus.trace(Matrices(), tokens())
+    assert bare.widths() == {"first": 16, "second": 2} and bare.layer_names == ("first", "second")

@@ -32,7 +32,7 @@ def test_half_of_the_exact_channels_go(name):
 def test_coverage_of_a_network_can_be_acted_on():
     model = torchvision.models.squeezenet1_1(weights=None).eval()
     coverage = prunus.trace(model, torch.randn(1, 3, 64, 64)).coverage()
-    rows = {row.module: row for row in coverage.rows}
+    rows = {row.layer: row for row in coverage.rows}
     first, last = rows["features.0"], rows["classifier.1"]
     assert (first.channels, first.exact, first.reason) == (64, 64, "")
     assert (last.exact, last.refused) == (0, 1000) and "output" in last.reason
