@@ -11,7 +11,6 @@ from torch import Tensor
 from prunus.graph.cost import CostModel
 from prunus.graph.coverage import Coverage, coverage
 
-
 PARAMETRISED = re.compile(r"(^|\.)parametrizations\.(\w+)\.\w+$")  # what a weight is computed from
 
 
@@ -206,8 +205,8 @@ class ChannelGroups:
         )
 
     def unit_slots(self) -> list[Slot]:
-        """Return the slots whose indices are a layer's units, one a layer: the first dimension that makes channels, of a
-        matrix or kernel. Its other one reads channels, or is the size of a weight's input."""
+        """Return the slots whose indices are a layer's units, one a layer: the first dimension of a matrix or kernel
+        that makes channels. Its other one reads channels, or is the size of a weight's input."""
         reads = {slot.layer for slot in self.slots if slot.role is Role.CONSUMER}
         reads |= {slot.layer for slot in self.slots if slot.dim > 0 and slot.layer != slot.path}
         found: dict[str, Slot] = {}

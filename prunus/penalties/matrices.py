@@ -2,9 +2,9 @@
 
 import dataclasses
 import difflib
+import fnmatch
 from collections import defaultdict
 from collections.abc import Callable
-from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor, nn
@@ -43,31 +43,43 @@ def matrix_weights(model: nn.Module, patterns: tuple[str, ...] | None = None) ->
     """Return the weights of the model's convolutions and linear layers in its order, each shared one once.
 
     Left out are those whose matrices have a single row or column (a depthwise convolution), since their nuclear norm
-    is their Euclidean norm.
+    is their Euclidean norm, and those that are computed anew in each step (a parametrisation such as weight norm).
 
     Args:
         model: the network.
         patterns: paths of layers, `*` stands for anything; None: all.
 
     Raises:
-        RecipeError: a pattern that matches no layer.
+        RecipeError: a pattern that matches no layer, or none whose weight is a parameter.
     """
     found: dict[int, MatrixWeight] = {}
+    computed: list[str] = []
     for path, module in model.named_modules():
         if not isinstance(module, (*LAYERS, *TRANSPOSED)):
+            continue
+        if not isinstance(module.weight, nn.Parameter):
+            computed.append(path)
             continue
         layer = MatrixWeight(path, module.weight, getattr(module, "groups", 1), isinstance(module, TRANSPOSED))
         if min(layer.view(layer.weight).shape[1:]) > 1:
             found.setdefault(id(module.weight), layer)
     layers = list(found.values())
-    for pattern in patterns or ():
-        if not any(fnmatchcase(layer.path, pattern) for layer in layers):
-            paths = [layer.path for layer in layers]
-            near = ", ".join(difflib.get_close_matches(pattern, paths, n=5, cutoff=0.5) or [*paths[:5], "..."])
-            raise RecipeError(f"layers: {pattern!r} matches no convolution or linear layer; there are {near}")
+    for pattern in patterns or ("*",):
+        if not fnmatch.filter([layer.path for layer in layers], pattern):
+            raise RecipeError(_unmatched(pattern, [layer.path for layer in layers], fnmatch.filter(computed, pattern)))
     if patterns is None:
         return layers
-    return [layer for layer in layers if any(fnmatchcase(layer.path, pattern) for pattern in patterns)]
+    return [layer for layer in layers if any(fnmatch.fnmatchcase(layer.path, pattern) for pattern in patterns)]
+
+
+def _unmatched(pattern: str, paths: list[str], computed: list[str]) -> str:
+    if computed:
+        return (
+            f"layers: {pattern!r} matches {computed[0]}, whose weight is computed anew from others in each step, so "
+            "that a step on it would be lost: remove the parametrisation (weight norm, spectral norm) first"
+        )
+    near = ", ".join(difflib.get_close_matches(pattern, paths, n=5, cutoff=0.5) or [*paths[:5], "..."])
+    return f"layers: {pattern!r} matches no convolution or linear layer" + (f"; there are {near}" if paths else "")
 
 
 @torch.no_grad()

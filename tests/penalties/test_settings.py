@@ -6,6 +6,7 @@ import nets
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
 
 import prunus
 from prunus.budget.check import zero_
@@ -156,6 +157,17 @@ def test_a_pattern_that_matches_nothing_names_near_ones():
     path = next(path for path, module in model.named_modules() if isinstance(module, nn.Conv2d))
     with pytest.raises(RecipeError, match=f"there are {path}"):
         prunus.NuclearNorm(layers=(f"{path}v",)).bind(model, groups)
+
+
+@pytest.mark.parametrize("penalty", [prunus.NuclearNorm, prunus.Orthogonality])
+def test_a_step_on_a_weight_that_is_computed_anew_is_refused(penalty):
+    net = nn.Sequential(weight_norm(nn.Linear(4, 6)), nn.ReLU(), nn.Linear(6, 2))
+    bound = penalty().bind(net)
+    assert [layer.path for layer in bound.layers] == ["2"]
+    with pytest.raises(RecipeError, match="'0' matches 0, whose weight is computed anew"):
+        penalty(layers=("0",)).bind(net)
+    with pytest.raises(RecipeError, match="computed anew"):
+        penalty().bind(net[:2])
 
 
 @pytest.mark.parametrize("penalty", EVERY.values(), ids=EVERY)
