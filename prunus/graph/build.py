@@ -104,14 +104,20 @@ def _positions(findings: Findings, group_of: Tensor) -> Iterator[tuple[str, Tens
 
 
 def _layers(slots: tuple[Slot, ...], count: int) -> tuple[Tensor, tuple[str, ...]]:
+    """Return the number of the layer that makes each group first, -1 where none does, and the layers' names.
+
+    What makes channels along a second dimension (the positions of a kernel that code computes with) comes last.
+    """
+    makers = [slot for slot in slots if slot.role is Role.PRODUCER]
+    first = {slot.layer: slot for slot in reversed(makers)}
+    others = [slot for slot in makers if first[slot.layer] is not slot]
     layers, names = torch.full((count,), -1), list[str]()
-    for slot in slots:
-        if slot.role is Role.PRODUCER:
-            inside = slot.groups[slot.groups >= 0]
-            fresh = inside[layers[inside] < 0]
-            if fresh.numel():
-                layers[fresh] = len(names)
-                names.append(slot.layer if slot.layer not in names else f"{slot.layer}, dimension {slot.dim}")
+    for slot in (*reversed(first.values()), *others):
+        inside = slot.groups[slot.groups >= 0]
+        fresh = inside[layers[inside] < 0]
+        if fresh.numel():
+            layers[fresh] = len(names)
+            names.append(slot.layer if first[slot.layer] is slot else f"{slot.layer}, dimension {slot.dim}")
     return layers, tuple(names)
 
 
