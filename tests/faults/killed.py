@@ -70,16 +70,28 @@ def undisturbed(folder: Path) -> tuple[str, float]:
     return reported(reading)[-1], time.monotonic() - began
 
 
-def kill(process: int, reading: int, folder: Path, after: float, *, while_writing: bool) -> bool:
-    """Kill the child `after` seconds, or at the next checkpoint that is being written from then on."""
+def kill(process: int, folder: Path, left: set[tuple[Path, int]], after: float, *, while_writing: bool) -> bool:
+    """Kill the child `after` seconds, or at the next checkpoint that is being written from then on; say whether one was.
+
+    What earlier children have `left` half written is none: the next write takes it away.
+    """
     until = time.monotonic() + after
     while time.monotonic() < until and not ended(process):
         time.sleep(0.001)
-    while while_writing and not ended(process) and not list(folder.glob("checkpoints/*/.*.writing")):
+    while while_writing and not ended(process) and not half_written(folder) - left:
         pass
-    writing = bool(list(folder.glob("checkpoints/*/.*.writing")))
+    writing = bool(half_written(folder) - left)
     os.kill(process, signal.SIGKILL)
     return writing
+
+
+def half_written(folder: Path) -> set[tuple[Path, int]]:
+    """Return the folders of checkpoints that are not whole, and when each last changed."""
+    found = set()
+    for path in folder.glob("checkpoints/*/.*.writing"):
+        with contextlib.suppress(FileNotFoundError):  # renamed meanwhile
+            found.add((path, path.stat().st_ctime_ns))
+    return found
 
 
 def ended(process: int) -> bool:
@@ -93,10 +105,11 @@ def main(here: Path, kills: int, seed: int) -> dict[str, object]:
     told = {"kills": 0, "while_writing": 0, "runs": 0, "equal": 0, "lost": []}
     folder, saved = here / "run", ""
     while told["kills"] < kills or told["runs"] == 0:
+        left = half_written(folder)
         process, reading = forked(folder)
         if told["kills"] < kills:
             while_writing = told["kills"] % 2 == 1
-            written = kill(process, reading, folder, random.uniform(0, 0.7 * seconds), while_writing=while_writing)
+            written = kill(process, folder, left, random.uniform(0, 0.7 * seconds), while_writing=while_writing)
         code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
         lines = reported(reading)
         if code == -signal.SIGKILL:

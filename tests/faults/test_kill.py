@@ -18,6 +18,6 @@ def test_killed_at_random_moments_it_ends_at_the_weights_of_the_undisturbed_run(
     done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=1800)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
-    assert told["kills"] == kills and told["while_writing"] > 0
+    assert told["kills"] == kills and told["while_writing"] >= kills // 3
     assert told["lost"] == []
     assert told["runs"] >= 1 and told["equal"] == told["runs"]
