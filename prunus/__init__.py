@@ -10,27 +10,31 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from prunus.budget import Budget, check_removal, select  # type: ignore[no-redef]  # also a module's name
-    from prunus.deploy import benchmark, check_parity, export_onnx
+    from prunus.deploy import BenchmarkSettings, benchmark, check_parity, export_onnx
     from prunus.errors import PrunusError
     from prunus.graph import ChannelGroups, trace
-    from prunus.penalties import GroupLasso, NuclearNorm, Orthogonality, SparseGroupLasso
+    from prunus.penalties import Combined, GroupLasso, NuclearNorm, Orthogonality, SparseGroupLasso
     from prunus.pipeline import Recipe, run  # type: ignore[no-redef]
     from prunus.surgery import (  # type: ignore[no-redef]
         Plan,
         apply,
+        bypass,
         carry_,
         contract,
         decompose,
         expand,
         factorize,
         fuse,
+        linearize,
         load,
         save,
     )
 
 _HOME = {
+    "BenchmarkSettings": "deploy",
     "Budget": "budget",
     "ChannelGroups": "graph",
+    "Combined": "penalties",
     "GroupLasso": "penalties",
     "NuclearNorm": "penalties",
     "Orthogonality": "penalties",
@@ -40,6 +44,7 @@ _HOME = {
     "SparseGroupLasso": "penalties",
     "apply": "surgery",
     "benchmark": "deploy",
+    "bypass": "surgery",
     "carry_": "surgery",
     "check_parity": "deploy",
     "check_removal": "budget",
@@ -49,6 +54,7 @@ _HOME = {
     "export_onnx": "deploy",
     "factorize": "surgery",
     "fuse": "surgery",
+    "linearize": "surgery",
     "load": "surgery",
     "run": "pipeline",
     "save": "surgery",
@@ -57,8 +63,10 @@ _HOME = {
 }
 
 __all__ = [
+    "BenchmarkSettings",
     "Budget",
     "ChannelGroups",
+    "Combined",
     "GroupLasso",
     "NuclearNorm",
     "Orthogonality",
@@ -68,6 +76,7 @@ __all__ = [
     "SparseGroupLasso",
     "apply",
     "benchmark",
+    "bypass",
     "carry_",
     "check_parity",
     "check_removal",
@@ -77,6 +86,7 @@ __all__ = [
     "export_onnx",
     "factorize",
     "fuse",
+    "linearize",
     "load",
     "run",
     "save",
@@ -86,6 +96,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return importlib.import_module("importlib.metadata").version("prunus")
     if name not in _HOME:
         raise AttributeError(f"module 'prunus' has no attribute {name!r}")
     return getattr(importlib.import_module(f"prunus.{_HOME[name]}"), name)

@@ -1,5 +1,6 @@
 """The public names: what users hold on to."""
 
+import importlib.metadata
 import inspect
 
 import pytest
@@ -36,6 +37,10 @@ def test_names_and_leading_parameters_are_fixed(name):
 def test_public_names_explain_themselves(name):
     text = inspect.getdoc(getattr(prunus, name))
     assert text and len(text) > 30
+
+
+def test_the_version_is_that_of_the_distribution():
+    assert prunus.__version__ == importlib.metadata.version("prunus")
 
 
 def test_every_error_is_a_prunus_error():

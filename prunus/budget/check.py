@@ -13,7 +13,7 @@ from prunus.budget.select import removal, spare_layers, zero_groups
 from prunus.errors import BudgetError, TraceError
 from prunus.graph import ChannelGroups, trace
 from prunus.graph.modes import evaluating
-from prunus.graph.trace import Inputs
+from prunus.graph.trace import Inputs, arguments
 from prunus.penalties import producers
 from prunus.records import RemovalRecord
 from prunus.surgery import Plan, apply
@@ -24,8 +24,8 @@ def check_removal(
     inputs: Inputs,
     fraction: float = 0.5,
     seed: int = 0,
-    kwargs: Mapping[str, Any] | None = None,
     *,
+    kwargs: Mapping[str, Any] | None = None,
     whole_heads: bool = False,
 ) -> RemovalRecord:
     """Zero a random `fraction` of the exactly removable groups, remove them, and compare the outputs.
@@ -42,7 +42,7 @@ def check_removal(
     """
     if not 0 <= fraction <= 1:
         raise BudgetError(f"fraction is {fraction}: the share of groups to zero lies in [0, 1]")
-    args = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
+    args = arguments(inputs)
     groups = trace(model, args, kwargs, whole_heads=whole_heads)
     zeroed = apply(Plan(), model)
     zero_(zeroed, groups, spare_layers(groups, _random_groups(groups, fraction, seed)))

@@ -15,9 +15,9 @@ import onnx
 import torch
 from torch import nn
 
-from prunus.deploy.modes import evaluation_mode
 from prunus.deploy.outputs import Inputs, as_tuple, named_outputs
 from prunus.errors import DeployError
+from prunus.graph.modes import evaluating
 
 _COLOURS = re.compile(r"\x1b?\[\d+m")
 
@@ -55,7 +55,7 @@ def export_onnx(
     tensors = as_tuple(inputs)
     if dynamic_batch:
         tensors = _at_least_two(tensors)
-    with evaluation_mode(model), _quiet():
+    with evaluating(model), _quiet():
         outputs = _run(model, tensors)
         names = list(output_names or outputs)
         taken = list(input_names or _input_names(model, len(tensors)))

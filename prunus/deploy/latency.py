@@ -15,8 +15,8 @@ from torch import nn
 
 from prunus.deploy import backends
 from prunus.deploy.backends import Backend, Network, Shape
+from prunus.deploy.device import device_of
 from prunus.deploy.export import export_onnx
-from prunus.deploy.modes import device_of
 from prunus.deploy.outputs import Inputs, as_tuple
 from prunus.deploy.peak_memory import peak_memory_mb
 from prunus.errors import DeployError, RecipeError
@@ -105,7 +105,7 @@ def latency_ms(
     warmup: int = 5,
     repeats: int = 20,
 ) -> float:
-    """Return the median latency of `model` on `inputs` in milliseconds: the meter of a latency budget.
+    """Return the median latency of `model` on `inputs` in milliseconds.
 
     `functools.partial(latency_ms, backend="openvino", threads=4)` is a callable (model, inputs) -> ms.
     Backends that read files are given an export of the model for exactly the inputs' shapes.

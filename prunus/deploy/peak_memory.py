@@ -26,8 +26,8 @@ from torch import nn
 
 from prunus.deploy.backends import Network, Shape
 from prunus.deploy.backends.interface import refusals
-from prunus.deploy.modes import evaluation_mode
 from prunus.errors import DeployError
+from prunus.graph.modes import evaluating
 
 FIRST_SHAPE = (1, 1, 8, 8)
 _TIMEOUT_SECONDS = 900
@@ -58,7 +58,7 @@ def peak_memory_mb(network: Network, shapes: Sequence[Shape], *, backend: str, t
 def _save(model: nn.Module, shapes: Sequence[Shape], path: Path) -> Path:
     inputs = tuple(torch.zeros(shape) for shape in shapes)
     remedy = "Set measure_memory to false to go on without its peak memory"
-    with refusals(f"torch.export of {type(model).__name__}", remedy), evaluation_mode(model):
+    with refusals(f"torch.export of {type(model).__name__}", remedy), evaluating(model):
         torch.export.save(torch.export.export(model, inputs), path)
     return path
 

@@ -123,6 +123,11 @@ class ChannelGroups:
         """Count the groups."""
         return self.exact.numel()
 
+    def __repr__(self) -> str:
+        num_exact, num_refused = int(self.exact.sum()), int(self.refused.sum())
+        num_approximate = len(self) - num_exact - num_refused
+        return f"ChannelGroups({num_exact} exact, {num_approximate} approximate, {num_refused} refused)"
+
     @property
     def removable(self) -> Tensor:
         """Groups that may be removed, exactly or approximately: bool [num_groups]."""

@@ -19,7 +19,9 @@ def modes_kept(model: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put `model` in evaluation mode for the while: a weight that is computed may change its buffers in training."""
+    """Put every module of `model` in evaluation mode for the while: a weight that is computed may change its buffers in
+    training. The flags are set one by one, since an exported module refuses `eval()`."""
     with modes_kept(model):
-        model.eval()
+        for module in model.modules():
+            module.training = False
         yield

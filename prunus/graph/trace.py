@@ -22,6 +22,17 @@ from prunus.graph.walk import walk
 Inputs = Tensor | tuple[Any, ...]
 
 
+def arguments(inputs: Inputs) -> tuple[Any, ...]:
+    """Return example inputs as positional arguments: a tensor stands for a tuple of one.
+
+    Raises:
+        TraceError: neither a tensor nor a tuple.
+    """
+    if not isinstance(inputs, Tensor | tuple | list):
+        raise TraceError(f"example inputs are a tensor or a tuple of arguments, not {inputs!r:.80}")
+    return (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
+
+
 def trace(
     model: nn.Module, inputs: Inputs, kwargs: Mapping[str, Any] | None = None, *, whole_heads: bool = False
 ) -> ChannelGroups:
@@ -42,9 +53,7 @@ def trace(
             its control flow depends on values.
     """
     _check(model)
-    if not isinstance(inputs, Tensor | tuple | list):
-        raise TraceError(f"trace takes example inputs, a tensor or a tuple of arguments, not {inputs!r:.80}")
-    args = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
+    args = arguments(inputs)
     programs, notes = [export(model, args, kwargs, training=False)], []
     unused = _unused_modules(programs[0], model)
     both = modes(model, args, kwargs or {}, unused)

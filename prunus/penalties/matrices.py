@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import fnmatch
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +39,7 @@ class MatrixWeight:
         return blocks.transpose(1, 2) if self.transposed else blocks
 
 
-def matrix_weights(model: nn.Module, patterns: tuple[str, ...] | None = None) -> list[MatrixWeight]:
+def matrix_weights(model: nn.Module, patterns: str | Sequence[str] | None = None) -> list[MatrixWeight]:
     """Return the weights of the model's convolutions and linear layers in its order, each shared one once.
 
     Left out are those whose matrices have a single row or column (a depthwise convolution), since their nuclear norm
@@ -64,6 +64,7 @@ def matrix_weights(model: nn.Module, patterns: tuple[str, ...] | None = None) ->
         if min(layer.view(layer.weight).shape[1:]) > 1:
             found.setdefault(id(module.weight), layer)
     layers = list(found.values())
+    patterns = (patterns,) if isinstance(patterns, str) else patterns
     for pattern in patterns or ("*",):
         if not fnmatch.filter([layer.path for layer in layers], pattern):
             raise RecipeError(_unmatched(pattern, [layer.path for layer in layers], fnmatch.filter(computed, pattern)))

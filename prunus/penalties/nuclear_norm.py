@@ -26,7 +26,7 @@ class NuclearNorm(Shrinkage):
         layers: paths of layers to penalise, `*` stands for anything; None: all convolutions and linear layers.
     """
 
-    layers: tuple[str, ...] | None = None
+    layers: str | tuple[str, ...] | None = None
 
     def bind(self, model: nn.Module, groups: ChannelGroups | None = None) -> "BoundNuclearNorm":
         """Attach the penalty to the layers of `model`, as `Penalty.bind`; the channel groups are not needed."""

@@ -35,7 +35,7 @@ class Orthogonality(Penalty):
     scope: Literal["global", "local"] = "local"
     sharpness: float = 10.0
     when: When = "step"
-    layers: tuple[str, ...] | None = None
+    layers: str | tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if not self.strength >= 0 or not self.sharpness > 0:

@@ -3,6 +3,7 @@
 import datetime
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,16 @@ from prunus.train.lock import lock
 from prunus.train.scalars import Scalars
 
 
-def run(recipe: Recipe, *, watch: Watch | None = None, accept_changes: bool = False) -> Path:
+def run(
+    recipe: Recipe | str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    watch: Watch | None = None,
+    accept_changes: bool = False,
+) -> Path:
     """Train wide, reshape and shrink, verify, export, measure and report; return the folder of the run.
+
+    `recipe` is one, or the path of a YAML file; `overrides` are then those of the command line: "train.epochs=3".
 
     A run that was interrupted goes on where it stopped: the same recipe on the same folder, or, with
     `accept_changes`, a changed one; what was changed becomes a note of the report. The folder holds `recipe.yaml`,
@@ -34,9 +43,11 @@ def run(recipe: Recipe, *, watch: Watch | None = None, accept_changes: bool = Fa
     Raises:
         PrunusError: whatever makes the run impossible; each stage says what and what to do.
     """
-    if not isinstance(recipe, Recipe):
+    if isinstance(recipe, str | Path):
+        recipe = prunus.recipe.load(Recipe, recipe, overrides)
+    elif overrides or not isinstance(recipe, Recipe):
         raise RecipeError(
-            f"run takes a recipe, not {recipe!r:.80}: prunus.recipe.load(prunus.pipeline.Recipe, path) reads a file"
+            f"run takes a recipe, or a file's path and overrides, not {recipe!r:.80} and {overrides!r:.80}"
         )
     folder = Path(recipe.output or f"runs/{recipe.name}")
     resolved = prunus.recipe.describe(recipe)

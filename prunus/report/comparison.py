@@ -147,10 +147,10 @@ def goals(facts: Facts) -> tuple[Goal, ...]:
     settings = settings.get("init_args", settings)
     found = []
     for row in compare(facts):
-        limit = settings.get("latency_ms" if row.quantity == "latency" else row.quantity)
-        if isinstance(limit, bool) or not isinstance(limit, int | float) or row.quantity == "metric":
+        limit = settings.get(row.quantity) if row.quantity in ("macs", "params") else None
+        if isinstance(limit, bool) or not isinstance(limit, int | float):
             continue
-        relative = limit <= 1 and row.quantity != "latency"
+        relative = limit <= 1
         absolute = (limit * row.wide if row.wide is not None else math.nan) if relative else limit
         found.append(
             Goal(

@@ -13,10 +13,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind
+from torch.utils import _pytree as pytree
 
 from prunus.errors import EditError
 from prunus.graph.export import export
 from prunus.graph.place import operator_name
+from prunus.graph.trace import Inputs, arguments
 from prunus.surgery.edit import Edit, Plan
 from prunus.surgery.factors import replaced
 
@@ -87,12 +90,12 @@ class Bypass(Edit):
         return None if path.startswith(f"{self.path}.") else tensor
 
 
-def bypass(model: nn.Module, inputs: Tensor) -> Plan:
+def bypass(model: nn.Module, inputs: Inputs) -> Plan:
     """Return the plan that takes out every residual block of `model` whose branch is constant; often an empty one.
 
     Args:
         model: any network; it is not changed.
-        inputs: an example [N, C, H, W].
+        inputs: the positional arguments of an example; a tensor stands for a tuple of one.
 
     Raises:
         TraceError: the model cannot be read.
@@ -100,10 +103,11 @@ def bypass(model: nn.Module, inputs: Tensor) -> Plan:
     zero = {path for path, parameter in model.named_parameters() if parameter.dim() > 1 and not bool(parameter.any())}
     if not zero:
         return Plan()
-    precise, inputs = copy.deepcopy(model).double(), inputs.double()  # the constant is rounded where it is applied
-    program = export(precise, (inputs,), None, training=False)
+    precise = copy.deepcopy(model).double()  # the constant is rounded where it is applied
+    args = pytree.tree_map_only(Tensor, _doubled, arguments(inputs))
+    program = export(precise, args, None, training=False)
     constant = _constant(program, zero)
-    values = _Values(program, inputs) if constant else None
+    values = _Values(program, args) if constant else None
     edits = dict[str, Bypass]()
     for node in program.graph.nodes:
         for path, branch, rectified in _blocks(program, node, constant):
@@ -116,17 +120,21 @@ def bypass(model: nn.Module, inputs: Tensor) -> Plan:
     return Plan(tuple(edits.values()))
 
 
-def skippable(model: nn.Module, inputs: Tensor) -> frozenset[str]:
+def _doubled(tensor: Tensor) -> Tensor:
+    return tensor.double() if tensor.is_floating_point() else tensor
+
+
+def skippable(model: nn.Module, inputs: Inputs) -> frozenset[str]:
     """Return the layers of `model` that may vanish: once all their units are zero, `bypass` takes out what is around.
 
     Args:
         model: any network; it is not changed.
-        inputs: an example [N, C, H, W].
+        inputs: the positional arguments of an example; a tensor stands for a tuple of one.
 
     Raises:
         TraceError: the model cannot be read.
     """
-    program = export(model, (inputs,), None, training=False)
+    program = export(model, arguments(inputs), None, training=False)
     named = program.graph_signature.inputs_to_parameters
     weights = {named.get(str(node.args[1])) for node in program.graph.nodes if _is_layer(node)} - {None}
     found = set[str]()
@@ -220,9 +228,11 @@ def _per_channel(value: Tensor) -> Tensor | None:
 class _Values:
     """The values of nodes for one input."""
 
-    def __init__(self, program: ExportedProgram, inputs: Tensor) -> None:
+    def __init__(self, program: ExportedProgram, args: tuple[Any, ...]) -> None:
         tensors = {**program.state_dict, **program.constants}
-        given = [tensors.get(spec.target or "", inputs) for spec in program.graph_signature.input_specs]
+        fed = iter(pytree.tree_leaves(args))
+        specs = program.graph_signature.input_specs
+        given = [next(fed) if spec.kind is InputKind.USER_INPUT else tensors[str(spec.target)] for spec in specs]
         self._values = dict[fx.Node, Any]()
         values = self._values
 

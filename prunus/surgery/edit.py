@@ -66,6 +66,12 @@ class Plan:
         """Return the plan that does this one, then `other`."""
         return Plan(self.edits + other.edits)
 
+    def summary(self) -> str:
+        """Return a line for each edit."""
+        return "\n".join(edit.summary() for edit in self.edits) or "nothing to change"
+
+    __str__ = summary
+
     def to_json(self) -> str:
         """Return the plan as JSON."""
         edits = [{"edit": type(edit).__name__, **dataclasses.asdict(edit)} for edit in self.edits]

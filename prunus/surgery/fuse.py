@@ -7,6 +7,7 @@ in evaluation mode; the fused network is for deployment, not for training on.
 import copy
 import dataclasses
 import operator
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -16,7 +17,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from prunus.errors import EditError
 from prunus.graph.export import export
 from prunus.graph.place import module_path, operator_name
-from prunus.graph.trace import Inputs
+from prunus.graph.trace import Inputs, arguments
 from prunus.surgery.edit import Edit, Plan
 
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -94,16 +95,21 @@ def _fold(conv: Any, norm: Any) -> None:
     conv.bias = nn.Parameter(bias.to(kept), requires_grad=trainable)
 
 
-def fuse(model: nn.Module, inputs: Inputs) -> Plan:
+def fuse(model: nn.Module, inputs: Inputs, kwargs: Mapping[str, Any] | None = None) -> Plan:
     """Return the plan that folds every BatchNorm of `model` that reads the output of one convolution alone.
 
     The exported graph says which: the convolution's output must have no other reader, and neither module may be
     called twice.
 
+    Args:
+        model: any network; it is not changed.
+        inputs: the example's positional arguments; a tensor stands for a tuple of one.
+        kwargs: the example's keyword arguments.
+
     Raises:
         TraceError: the model cannot be read.
     """
-    program = export(model, (inputs,) if isinstance(inputs, Tensor) else tuple(inputs), None, training=False)
+    program = export(model, arguments(inputs), kwargs, training=False)
     nodes = [node for node in program.graph.nodes if node.op == "call_function" and node.target is not operator.getitem]
     calls: dict[str, int] = {}
     for node in nodes:

@@ -71,7 +71,7 @@ def undisturbed(folder: Path) -> tuple[str, float]:
 
 
 def kill(process: int, folder: Path, left: set[tuple[Path, int]], after: float, *, while_writing: bool) -> bool:
-    """Kill the child `after` seconds, or at the next checkpoint that is being written from then on; say whether one was.
+    """Kill the child `after` seconds, or at the next checkpoint written from then on; say whether one was.
 
     What earlier children have `left` half written is none: the next write takes it away.
     """

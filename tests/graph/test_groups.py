@@ -246,7 +246,7 @@ def test_arguments_of_another_kind_are_refused_by_name():
     model, image = nn.Conv2d(3, 4, 3), torch.randn(1, 3, 8, 8)
     with pytest.raises(TraceError, match=r"trace takes a torch.nn.Module, not <class"):
         prunus.trace(nn.Conv2d, image)
-    with pytest.raises(TraceError, match="example inputs, a tensor or a tuple of arguments, not None"):
+    with pytest.raises(TraceError, match="example inputs are a tensor or a tuple of arguments, not None"):
         prunus.trace(model, None)
     groups = prunus.trace(nn.Sequential(model, nn.ReLU(), nn.Conv2d(4, 2, 1)), image)
     with pytest.raises(BudgetError, match="not a ChannelGroups and a Conv2d"):
@@ -255,8 +255,10 @@ def test_arguments_of_another_kind_are_refused_by_name():
         prunus.select(model, groups, budget=0.5)
     with pytest.raises(BudgetError, match=r"Budget\.macs is '0\.4'"):
         prunus.Budget(macs="0.4")
-    with pytest.raises(RecipeError, match=r"run takes a recipe, not 'recipe.yaml'"):
-        prunus.run("recipe.yaml")
+    with pytest.raises(RecipeError, match=r"run takes a recipe, or a file's path and overrides, not 0\.5"):
+        prunus.run(0.5)
+    with pytest.raises(RecipeError, match=r"nowhere\.yaml"):
+        prunus.run("nowhere.yaml")
 
 
 class Fixed(nn.Module):

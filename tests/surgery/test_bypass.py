@@ -173,3 +173,23 @@ def test_what_is_left_of_a_block_can_be_trained_from_scratch():
     assert bool(small[0].shift.any())
     again = fresh(small, nn.Sequential(SkippedPair(4), nn.Conv2d(4, 2, 1)), seed=0)
     assert not bool(again[0].shift.any()) and not torch.equal(again[1].weight, small[1].weight)
+
+
+class TwoInputs(nn.Module):
+    """A residual block behind a sum of two inputs, the second of whole numbers."""
+
+    def __init__(self):
+        super().__init__()
+        self.block = ResidualBlock(4, 4, 1)
+
+    def forward(self, image, mask):
+        return self.block(image * mask)
+
+
+def test_networks_of_several_inputs_are_read():
+    model = emptied(TwoInputs().eval(), ["block.second"])
+    inputs = torch.randn(2, 4, 8, 8), torch.randint(2, (2, 1, 8, 8))
+    assert skippable(model, inputs) == {"block.first.0", "block.second.0"}
+    plan = bypass(model, inputs)
+    assert [edit.path for edit in plan] == ["block"]
+    assert difference(model, prunus.apply(plan, model), inputs)[1] == 0

@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 from prunus.deploy.backends.interface import Backend, Network, Session, Shape, refusals
-from prunus.deploy.modes import device_of, evaluation_mode
+from prunus.deploy.device import device_of
 from prunus.deploy.outputs import named_outputs
 from prunus.errors import DeployError
+from prunus.graph.modes import evaluating
 
 _REMEDY = "Give inputs that the network's forward takes"
 
@@ -30,7 +31,7 @@ class TorchSession(Session):
         self.precision = _precision(model)
         self._threads_before = torch.get_num_threads()
         self._modes = ExitStack()
-        self._modes.enter_context(evaluation_mode(model))
+        self._modes.enter_context(evaluating(model))
         torch.set_num_threads(threads)
 
     def run(self, inputs: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
