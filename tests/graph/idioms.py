@@ -15,7 +15,7 @@ def check(model: nn.Module, *inputs: Tensor, exact: int | None = None, whole_hea
     inputs = tuple(x.double() if x.is_floating_point() else x for x in inputs)
     groups = prunus.trace(model, inputs, whole_heads=whole_heads)
     record = prunus.check_removal(model, inputs, seed=1, whole_heads=whole_heads)
-    assert record.max_rel_diff <= 1e-9
+    assert record.max_rel_diff <= 1e-12
     if exact is not None:
         assert int(groups.exact.sum()) == exact, set(groups.reasons.values())
     if bool(groups.exact.any()):

@@ -47,7 +47,7 @@ thorough = settings(quick, max_examples=2000, derandomize=False, phases=[Phase.g
 @quick
 def test_some_random_networks(drawn, fraction, seed, whole_heads):
     record, before, after = measured(drawn, fraction, seed, whole_heads)
-    assert record.max_rel_diff <= 1e-10
+    assert record.max_rel_diff <= 1e-12
     nets.assert_same_state(before, after)
 
 
@@ -57,5 +57,5 @@ def test_some_random_networks(drawn, fraction, seed, whole_heads):
 @thorough
 def test_many_random_networks(drawn, fraction, seed, whole_heads):
     record, before, after = measured(drawn, fraction, seed, whole_heads)
-    assert record.max_rel_diff <= 1e-10
+    assert record.max_rel_diff <= 1e-12
     nets.assert_same_state(before, after)

@@ -193,3 +193,10 @@ def test_a_step_that_is_none_is_refused(penalty, step_size):
     model, groups = traced()
     with pytest.raises(TrainingError, match="step's size is the learning rate"):
         penalty.bind(model, groups).prox_(step_size)
+
+
+def test_a_pattern_may_stand_alone():
+    model, groups = traced("residual")
+    path = next(path for path, module in model.named_modules() if isinstance(module, nn.Conv2d))
+    for penalty in (prunus.NuclearNorm, prunus.Orthogonality):
+        assert [layer.path for layer in penalty(layers=path).bind(model, groups).layers] == [path]
