@@ -72,8 +72,7 @@ def _at_least_two(tensors: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]
     sizes = [tensor.shape[0] if tensor.ndim else None for tensor in tensors]
     if len(set(sizes)) != 1 or sizes[0] in (None, 0):
         raise DeployError(
-            f"the inputs' first dimensions are {sizes}, so they are not one batch; give inputs [N, ...] of "
-            "one N >= 1, "
+            f"the inputs' first dimensions are {sizes}, so they are not one batch; give inputs [N, ...] of one N >= 1, "
             "or export with dynamic_batch=False"
         )
     return tensors if sizes[0] != 1 else tuple(torch.cat((tensor, tensor)) for tensor in tensors)
@@ -87,8 +86,8 @@ def _run(model: nn.Module, tensors: tuple[torch.Tensor, ...]) -> dict[str, torch
     except (RuntimeError, TypeError, ValueError) as error:
         shapes = ", ".join(str(list(tensor.shape)) for tensor in tensors)
         raise DeployError(
-            f"{type(model).__name__} does not run on inputs {shapes}, so it cannot be exported: "
-            f"{_first_lines(error)}. Give an example that its forward takes, on its device"
+            f"{type(model).__name__} does not run on inputs {shapes}, so it cannot be exported: {_first_lines(error)}. "
+            "Give an example that its forward takes, on its device"
         ) from error
 
 
@@ -104,16 +103,15 @@ def _input_names(model: nn.Module, number: int) -> list[str]:
 def _check_names(inputs: list[str], outputs: list[str], num_inputs: int, num_outputs: int) -> None:
     if len(inputs) != num_inputs or len(outputs) != num_outputs:
         raise DeployError(
-            f"the network has {num_inputs} inputs and {num_outputs} outputs, but the names given are "
-            f"{inputs} and {outputs}: give one name for each"
+            f"the network has {num_inputs} inputs and {num_outputs} outputs, but the names given are {inputs} and "
+            f"{outputs}: give one name for each"
         )
     names = inputs + outputs
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise DeployError(
-            f"several inputs or outputs would be called {', '.join(twice)}: an ONNX file needs distinct "
-            "names; "
-            "give input_names and output_names"
+            f"several inputs or outputs would be called {', '.join(twice)}: an ONNX file needs distinct names; give "
+            "input_names and output_names"
         )
 
 
@@ -155,12 +153,12 @@ def _explain(model: nn.Module, error: BaseException, dynamic_batch: bool) -> str
         return text + "Replace that operator by ones that ONNX has, or remove it from the deployed network"
     if dynamic_batch and ("batch" in str(error) or "Constraint" in str(error)):
         return text + (
-            "Its forward fixes the batch size: take sizes from x.shape and leave the batch to -1, "
-            "or export with dynamic_batch=False"
+            "Its forward fixes the batch size: take sizes from x.shape and leave the batch to -1, or export with "
+            "dynamic_batch=False"
         )
     return text + (
-        "Its forward must not branch on values or make shapes from them; "
-        "torch.export.export(model, inputs) alone shows the place"
+        "Its forward must not branch on values or make shapes from them; torch.export.export(model, inputs) alone "
+        "shows the place"
     )
 
 
@@ -171,9 +169,8 @@ def _check_batch(program: torch.onnx.ONNXProgram, outputs: list[torch.Tensor], b
         frozen = shape is not None and len(shape) > 0 and isinstance(shape[0], int)
         if frozen and tensor.ndim and tensor.shape[0] == batch:
             raise DeployError(
-                f"output {value.name!r} keeps the example's batch size {batch}: the network's forward "
-                "writes it into "
-                "a shape. Take it from x.shape[0] there, or export with dynamic_batch=False"
+                f"output {value.name!r} keeps the example's batch size {batch}: the network's forward writes it into a "
+                "shape. Take it from x.shape[0] there, or export with dynamic_batch=False"
             )
 
 
@@ -187,13 +184,13 @@ def _write(program: torch.onnx.ONNXProgram, path: Path) -> None:
             publish(Path(folder), path)
     except OSError as error:
         raise DeployError(
-            f"{path} cannot be written: {error.strerror or error}. Give a path in a folder that is writable "
-            "and has room"
+            f"{path} cannot be written: {error.strerror or error}. Give a path in a folder that is writable and has "
+            "room"
         ) from error
     except onnx.checker.ValidationError as error:
         raise DeployError(
-            f"torch's exporter wrote a file for {path} that onnx.checker refuses: {_first_lines(error)}. "
-            "Try another opset, or another version of torch and onnxscript"
+            f"torch's exporter wrote a file for {path} that onnx.checker refuses: {_first_lines(error)}. Try another "
+            "opset, or another version of torch and onnxscript"
         ) from error
 
 

@@ -133,8 +133,8 @@ def _batched(input_shape: Shape | Sequence[Shape], batch_size: int) -> tuple[Sha
     shapes: list[Shape] = several or [tuple(size for size in input_shape if isinstance(size, int))]
     if len(several) not in (0, len(input_shape)) or any(size < 1 for shape in shapes for size in shape):
         raise DeployError(
-            f"input_shape is {input_shape}: give one input's sizes without the batch, such as (3, 128, 256), "
-            "or a tuple of such tuples"
+            f"input_shape is {input_shape}: give one input's sizes without the batch, such as (3, 128, 256), or a "
+            "tuple of such tuples"
         )
     return tuple((batch_size, *shape) for shape in shapes)
 
@@ -153,8 +153,7 @@ def _usable(names: Sequence[str], sources: Mapping[str, Network], note: Callable
             continue
         if backend.reads_modules and files:
             raise DeployError(
-                f"{name} runs modules, not files: give the nn.Module in place of {files[0]}, or leave "
-                f"{name} out of "
+                f"{name} runs modules, not files: give the nn.Module in place of {files[0]}, or leave {name} out of "
                 "backends"
             )
         usable.append(backend)

@@ -74,12 +74,9 @@ def require(record: ParityRecord) -> None:
     if record.passed:
         return
     raise ParityError(
-        f"{record.model} on {record.backend} does not equal its PyTorch source: over {record.samples} "
-        "samples the "
-        f"largest relative difference is {record.max_rel_diff:.2e} (tolerance {record.tolerance:.0e}), the "
-        "largest "
-        f"absolute one {record.max_abs_diff:.2e}, argmax agreement {record.argmax_agreement:.2%}. Export "
-        "this very "
+        f"{record.model} on {record.backend} does not equal its PyTorch source: over {record.samples} samples the "
+        f"largest relative difference is {record.max_rel_diff:.2e} (tolerance {record.tolerance:.0e}), the largest "
+        f"absolute one {record.max_abs_diff:.2e}, argmax agreement {record.argmax_agreement:.2%}. Export this very "
         "network again; if the difference stays, raise the tolerance only where the agreement is good enough"
     )
 
@@ -135,9 +132,8 @@ class _Comparison:
         for (name, expected), actual in zip(source.items(), exported.values(), strict=True):
             if expected.shape != actual.shape:
                 raise ParityError(
-                    f"output {name!r} is {list(expected.shape)} in PyTorch and {list(actual.shape)} from "
-                    f"{path}: "
-                    "it is another network's file, or the file fixes the batch size; export this network"
+                    f"output {name!r} is {list(expected.shape)} in PyTorch and {list(actual.shape)} from {path}: it is "
+                    "another network's file, or the file fixes the batch size; export this network"
                 )
             self._add_output(self.extremes.setdefault(name, _Extremes()), expected, actual)
 
