@@ -1,7 +1,7 @@
 """Data sets: settings that give three splits of (image, mask) and the names of the classes.
 
     data = StreetData(size=(128, 256), num_train=480)          # drawn, no files needed
-    data = CamVidData(root="../shared/data/camvid")            # SegNet's layout
+    data = CamVidData(root="/data/camvid")                     # SegNet's layout
     data = CityscapesData(root="/data/cityscapes")             # leftImg8bit/ and gtFine/
     for epoch in range(epochs):
         train.set_epoch(epoch)                                 # train = data.train()

@@ -76,9 +76,9 @@ class BoundOrthogonality(BoundPenalty):
 
     @torch.no_grad()
     def prox_(self, step_size: float, optimizer: Optimizer | None = None) -> None:
-        """Do OrthoReg's update W <- W - step_size * strength * A What, an explicit step, not a proximal one.
+        """Do OrthoReg's update W <- W - step_size * strength * A W_hat, an explicit step, no proximal one.
 
-        What are the row-normalised filters and A = c'(What What^T) with a zero diagonal: the gradient of r by What.
+        W_hat are the row-normalised filters and A = c'(W_hat W_hat^T) with a zero diagonal: the gradient of r by W_hat.
         """
         check_step_size(step_size)
         slope: Callable[[Tensor], Tensor] = (lambda cosines: cosines) if self.settings.scope == "global" else self._pull

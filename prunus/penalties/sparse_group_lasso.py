@@ -23,9 +23,23 @@ class SparseGroupLasso(Shrinkage):
 
     Groups as in `GroupLasso`; alpha 0 is the group lasso, 1 the lasso. Only groups whose removal is exact are
     penalised, and only whole groups can be removed: zeros inside a group that lives save nothing on most hardware.
+    The proximal step of size t, the learning rate, after the optimizer's:
+
+        s <- sign(theta_g) max(0, |theta_g| - t * strength * alpha), element by element,
+        theta_g <- max(0, 1 - t * strength * (1 - alpha) * sqrt(P_g) / ||s||_2) s.
+
+    Simon et al. 2013; on the units of a network: Alvarez & Salzmann, NIPS 2016.
 
     Attributes:
-        alpha: share of the element by element part; the paper's is 0.5.
+        alpha: share of the element by element part, in [0, 1]; the paper's is 0.5.
+        strength: lambda of loss + lambda * r, zero or more. "auto": `calibrated` chooses it, so that an epoch of
+            proximal steps takes `share` off the norm of the median group, whatever the optimizer.
+        when: the proximal step follows each "step" of the optimizer, or each "epoch" (Alvarez & Salzmann 2016).
+        share: of the median group's norm that "auto" takes an epoch; 0.02 to 0.1 are usual.
+        first_layers: number of layers, from the input, that are penalised less.
+        first_factor: what the strength is multiplied by there.
+        coupled: whether a proximal step after each step follows the rule of the optimizer it is given, momentum and
+            Adam's metric, so that loss + r is minimised; else, and at a calibrated strength, it is the plain one.
     """
 
     alpha: float = 0.5

@@ -27,6 +27,11 @@ def carry_(plan: Plan, optimizer: Optimizer, model: nn.Module, small: nn.Module)
     fresh state; those of a layer that the optimizer did not train stay outside of it. The groups are then in the
     order of `small.parameters()`.
 
+    The rest of a loop of one's own: a learning-rate scheduler and a `GradScaler` hold the same optimizer and need
+    nothing; an average of the weights (`torch.optim.swa_utils.AveragedModel`) is cut by the same plan,
+    `ema.module = apply(plan, ema.module)`; DistributedDataParallel and `torch.compile` are wrapped anew around `small`,
+    `model` being what was inside.
+
     Raises:
         EditError: the optimizer holds a parameter that is not `model`'s, `small` is not what the plan makes of
             `model`, or the optimizer keeps state that has not its parameter's shape. The optimizer is as it was then.

@@ -101,11 +101,13 @@ def decompose(
     Args:
         model: any network; it is not changed.
         layers: globs over dotted paths and rules such as "k>1", as `prunus.surgery.layers.choose` reads them.
-        rank: for each group; weights from the layer's by singular values.
+        rank: channels between for each group of a convolution, so `rank * groups` in all; weights from the layer's by
+            singular values.
         energy: in (0, 1]: the smallest rank whose singular values (not squared) make up this share of the sum.
-        width: in all; the weights start fresh, drawn from `seed`.
+        width: channels between in all, a multiple of the groups; the weights start fresh.
         nonlinear: put a ReLU between. The function changes; train on.
         skip_first: how many of the layers named are left out, from the input on.
+        seed: of the fresh weights; with it, and the layer's path, they are the same again.
 
     Raises:
         EditError: a pattern matches nothing, a layer named by its path cannot be decomposed, a number out of range.

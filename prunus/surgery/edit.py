@@ -50,7 +50,11 @@ class Edit(abc.ABC):
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """A sequence of edits, each for the network that the one before leaves."""
+    """A sequence of edits, each for the network that the one before leaves.
+
+    Attributes:
+        edits: in the order in which they are done.
+    """
 
     edits: tuple[Edit, ...] = ()
 
@@ -100,6 +104,10 @@ class Plan:
 
 def apply(plan: Plan | Edit, model: nn.Module) -> nn.Module:
     """Return a copy of `model` with the edits of `plan` done in order; `model` stays as it is.
+
+    In the copy every module keeps its mode and its hooks, every parameter its `requires_grad`, dtype, device and memory
+    format, and tied parameters stay tied. What takes a layer's place is given the layer's, an `nn.Identity` its mode
+    alone. What an optimizer holds follows by `carry_`.
 
     Raises:
         EditError: an edit does not fit; its number and kind are named.

@@ -132,6 +132,8 @@ def expand(
 ) -> Plan:
     """Return the plan that expands the layers of `model` that `layers` names. `contract` takes it back, exactly.
 
+    Guo, Alvarez & Salzmann, ExpandNets, NeurIPS 2020 (arXiv 1811.10495).
+
     Args:
         model: any network; it is not changed.
         layers: globs over dotted paths and rules such as "k>1", as `prunus.surgery.layers.choose` reads them.

@@ -98,6 +98,9 @@ def _fold(conv: Any, norm: Any) -> None:
 def fuse(model: nn.Module, inputs: Inputs, kwargs: Mapping[str, Any] | None = None) -> Plan:
     """Return the plan that folds every BatchNorm of `model` that reads the output of one convolution alone.
 
+    With s = gamma / sqrt(var + eps): W' = s W for each output channel, b' = s (b - mean) + beta. Exact up to rounding,
+    in evaluation mode; in training mode a BatchNorm takes the batch's own statistics.
+
     The exported graph says which: the convolution's output must have no other reader, and neither module may be
     called twice.
 
