@@ -2,6 +2,7 @@
 
 import copy
 
+import nets
 import pytest
 import torch
 from torch import nn
@@ -136,3 +137,9 @@ def test_the_plan_goes_through_json_and_the_original_stays():
     assert isinstance(prunus.apply(plan, model)[4], nn.Identity)
     assert torch.equal(model(inputs), before)
     assert len(fuse(prunus.apply(plan, model), inputs)) == 0
+
+
+def test_a_plan_prints_a_line_for_each_edit():
+    plan = prunus.fuse(nets.CASES["residual"].model(), nets.CASES["residual"].inputs())
+    assert plan and str(plan).splitlines() == [edit.summary() for edit in plan]
+    assert str(prunus.Plan()) == "nothing to change"
