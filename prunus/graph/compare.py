@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Node
 
 from prunus.graph.call import Factor
 from prunus.graph.ids import NONE
@@ -125,11 +126,19 @@ def compare(wide: Reading, narrow: Reading, alive: Tensor, roots: Tensor) -> Com
         for x, y in zip(flat(wide.labels.get(a)), flat(narrow.labels.get(b)), strict=False):
             if isinstance(x, Label) and isinstance(y, Label) and (text := _difference(x, y, alive, roots)):
                 return Comparison(Mismatch(f"{operator_name(a.target)} {text}", *place), tuple(changed))
-        if operator_name(a.target) not in MOVES and list(_numbers(a)) != list(_numbers(b)):
+        if _is_computed(a, b, wide.labels.get(a), narrow.labels.get(b)):
             changed.append(Mismatch(f"a number in {operator_name(a.target)} is computed from the width", *place))
     if len(first) != len(second):
         return Comparison(Mismatch("the code runs otherwise at another width", "", ""), tuple(changed))
     return Comparison(None, tuple(changed))
+
+
+def _is_computed(a: Node, b: Node, wide: Any, narrow: Any) -> bool:
+    """Whether numbers that an operator takes, or a constant that it makes of them, change with the widths."""
+    if operator_name(a.target) not in MOVES and list(_numbers(a)) != list(_numbers(b)):
+        return True
+    labels = zip(flat(wide), flat(narrow), strict=False)
+    return any(isinstance(x, Label) and isinstance(y, Label) and not x.has_values_of(y) for x, y in labels)
 
 
 def _difference(wide: Label, narrow: Label, alive: Tensor, roots: Tensor) -> str:
@@ -150,12 +159,12 @@ def _difference(wide: Label, narrow: Label, alive: Tensor, roots: Tensor) -> str
     return ""
 
 
-def _numbers(node: torch.fx.Node) -> Iterator[Any]:
+def _numbers(node: Node) -> Iterator[Any]:
     """Yield the arguments that are no tensors."""
     for value in flat([*node.args, *node.kwargs.values()]):
         if isinstance(value, int | float | str):
             yield value
 
 
-def _name(node: torch.fx.Node) -> str:
+def _name(node: Node) -> str:
     return operator_name(node.target) if node.op == "call_function" else node.op

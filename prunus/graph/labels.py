@@ -61,9 +61,20 @@ class Label:
             return self.data is not None  # no two values that differ
         return not self.data.is_meta and torch.equal(self.data, self.data.narrow(dim, 0, 1).expand_as(self.data))
 
+    def has_values_of(self, other: "Label") -> bool:
+        """Whether two constants have the same values, as far as they are known; of other sizes, where each is alike
+        everywhere."""
+        if self.data is None or other.data is None or self.data.is_meta or other.data.is_meta:
+            return True
+        first, second = held_once(self.data), held_once(other.data)
+        if self.shape != other.shape:
+            first, second = varying_dims(first)[0], varying_dims(second)[0]
+        return first.shape != second.shape or not first.numel() or torch.equal(first, second)
+
     def spent(self) -> "Label":
-        """Return the label when nothing reads it any more: of a large constant only where it is uniform is kept."""
-        if self.data is None or self.data.is_meta or self.data.numel() < MANY:
+        """Return the label when nothing reads it any more: of a large constant only where it is uniform is kept,
+        or its one value."""
+        if self.data is None or self.data.is_meta or self.data.numel() < MANY or not any(self.data.stride()):
             return self
         return dataclasses.replace(self, data=torch.empty_strided(self.shape, self.data.stride(), device="meta"))
 

@@ -36,6 +36,13 @@ def module_path(node: Node) -> str:
     return str(next(reversed(stack.values()))[0]) if stack else ""
 
 
+def in_torch(node: Node) -> bool:
+    """Whether the operator was called by one of torch's own layers."""
+    stack = node.meta.get("nn_module_stack") or {}
+    kind = next(reversed(stack.values()))[1] if stack else ""
+    return (kind if isinstance(kind, str) else kind.__module__).startswith("torch.nn.modules.")
+
+
 def where(node: Node) -> str:
     """Return "operator in module, file:line" for messages."""
     path, place = module_path(node), line(node).rpartition("/")[2]

@@ -17,7 +17,7 @@ from prunus.graph.build import numbering
 from prunus.graph.call import Findings, Kind, Mark
 from prunus.graph.compare import Mismatch, Probe
 from prunus.graph.ids import NONE
-from prunus.graph.trial import compared, keep_of, ran, values, without_some
+from prunus.graph.trial import compared, keep_of, ran, unlike_parts, values, without_some
 
 MAX_COMPARISONS = 6  # after so many everything that is still open is refused
 MAX_ROUNDS = 30
@@ -37,15 +37,20 @@ def judge(probe: Probe, findings: Findings) -> Verdict:
     marks = [mark for mark in findings.marks if mark.kind is not Kind.WRITTEN]
     bound = _joined(bindings(probe.model, written), findings)
     still = torch.zeros(findings.ids.count, dtype=torch.bool)  # ids that are left whole
-    trier = _Trier(probe, findings)
+    trier, proven = _Trier(probe, findings), list[Mark]()
     for _ in range(MAX_ROUNDS):
         marks, written, bound = _without_refused(findings, marks, written, bound)
-        alive = without_some(probe, dataclasses.replace(findings, marks=marks), still, written)
-        if bool(alive.all()):
-            return Verdict(marks + _refused(written, "nothing of it could be tried out"), ())
-        wrong, changed = trier.outcome(alive, bound)
+        open_ = dataclasses.replace(findings, marks=marks)
+        alive = without_some(probe, open_, still, written)
+        wrong, changed = trier.outcome(alive, bound) if not bool(alive.all()) else (None, ())
+        if wrong is None and not changed and unlike_parts(open_, written):
+            first, alive = alive, without_some(probe, open_, still, written, last=True)
+            wrong, changed = trier.outcome(alive, bound)
+            alive = alive & first if wrong is None and not changed else alive
+        if wrong is None:
+            proven += [mark for mark in written if not bool(alive[mark.ids].all())]
         if wrong is None and not changed:
-            untried = [mark for mark in written if bool(alive[mark.ids].all())]
+            untried = [mark for mark in written if not any(mark is other for other in proven)]
             return Verdict(marks + _refused(untried, "nothing of it could be tried out"), tuple(bound))
         if wrong is not None:
             blamed = written_at(written, wrong) if trier.comparisons < MAX_COMPARISONS else written

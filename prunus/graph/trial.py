@@ -22,19 +22,42 @@ from prunus.graph.training import on
 from prunus.graph.walk import walk
 
 
-def without_some(probe: Probe, findings: Findings, still: Tensor, written: Iterable[Mark]) -> Tensor:
-    """Leave out one or two groups of every layer, and one of every written-down size; bool [num_ids]."""
+def unlike_parts(findings: Findings, written: Iterable[Mark]) -> list[list[Mark]]:
+    """Return the written-down sizes of each operator that writes down several, of channels that do not go together."""
+    group_of, by_node = numbering(findings), dict[int, list[Mark]]()
+    for mark in written:
+        by_node.setdefault(mark.number, []).append(mark)
+    return [
+        marks
+        for marks in by_node.values()
+        if len({tuple(torch.unique(group_of[mark.ids]).tolist()) for mark in marks}) == len(marks) > 1
+    ]
+
+
+def without_some(
+    probe: Probe, findings: Findings, still: Tensor, written: Iterable[Mark], *, last: bool = False
+) -> Tensor:
+    """Leave out one or two groups of every layer, and one of every written-down size; bool [num_ids].
+
+    Of unlike parts of one dimension all but the last lose one, or all but the first (`last`): code that computes the
+    parts from the whole, which is as wide both times, cannot follow both.
+    """
     group_of = numbering(findings)
     groups = build(probe.model, findings, probe.slots, [], ())
     spared = torch.zeros(len(groups) + 1, dtype=torch.bool)
     spared[group_of[still]] = True
     alive = torch.ones(len(groups) + 1, dtype=torch.bool)
     candidates = groups.removable & ~spared[:-1]
+    unlike = unlike_parts(findings, written)
+    losing = [mark for marks in unlike for mark in (marks[1:] if last else marks[:-1])]
+    alone = torch.zeros(len(groups) + 1, dtype=torch.bool)
+    for mark in itertools.chain.from_iterable(unlike):
+        alone[group_of[mark.ids]] = True
     for layer in range(len(groups.layer_names)):
-        inside = (candidates & (groups.layers == layer)).nonzero().flatten()
+        inside = (candidates & (groups.layers == layer) & ~alone[:-1]).nonzero().flatten()
         num = 1 + layer % 2 if inside.numel() > 8 else 1
         alive[inside[-num:]] = False
-    for mark in written:
+    for mark in [*losing, *(mark for mark in written if not bool(alone[group_of[mark.ids]].any()))]:
         counted = group_of[mark.ids]
         inside = counted[(counted >= 0) & candidates[counted]]
         if inside.numel() and bool(alive[inside].all()):

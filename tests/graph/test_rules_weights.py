@@ -1,5 +1,6 @@
 """Weights that are computed: weight norm, spectral norm, standardised; filters that nobody trains; recurrent ones."""
 
+import pytest
 import torch
 from idioms import check, images, reasons, tokens
 from torch import nn
@@ -102,3 +103,30 @@ def test_coverage_leaves_no_computed_or_bare_weight_out():
     assert len(set(groups.layer_names)) == len(groups.layer_names)
     bare = prunus.trace(Matrices(), tokens())
     assert bare.widths() == {"first": 16, "second": 2} and bare.layer_names == ("first", "second")
+
+
+class Compared(nn.Module):
+    """Features held against the rows of a matrix."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.first, self.rows, self.function = nn.Linear(12, 8), nn.Parameter(torch.randn(4, 8)), function
+
+    def forward(self, x):
+        return self.function(torch.relu(self.first(x)), self.rows)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x, rows: F.linear(x, F.normalize(rows)),
+        lambda x, rows: x @ rows.T / rows.norm(dim=1),
+        lambda x, rows: x @ (rows / rows.norm()).T,
+        lambda x, rows: x.pow(2).sum(-1, keepdim=True) - 2 * x @ rows.T + rows.pow(2).sum(1),
+        lambda x, rows: x @ rows.T + rows.abs().sum(),
+    ],
+    ids=["cosine", "norm", "whole", "distance", "sum"],
+)
+def test_a_weight_whose_rows_are_summed_up_must_be_zero_itself(function):
+    groups = check(Compared(function), tokens(), exact=8)
+    assert next(slot.role for slot in groups.slots if (slot.path, slot.dim) == ("rows", 1)) == "producer"

@@ -20,9 +20,10 @@ def chunk(call: Call) -> Any:
     if dim not in value.axes:
         return move(call)
     ids = value.axes[dim].ids
-    if not isinstance(parts, int) or ids.numel() % parts:
-        return fixed(call)
-    call.couple(ids.reshape(parts, -1))
+    if isinstance(parts, int) and ids.numel() % parts == 0:
+        call.couple(ids.reshape(parts, -1))
+    else:
+        call.freeze(ids, "parts of unequal size are taken")
     return move(call)
 
 

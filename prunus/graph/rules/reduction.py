@@ -4,7 +4,7 @@ from typing import Any
 
 from prunus.graph.call import Call
 from prunus.graph.labels import Axis, Label
-from prunus.graph.rules.table import rule
+from prunus.graph.rules.table import POINTWISE, find, rule
 
 NORMS = ("aten::norm", "aten::linalg_vector_norm")
 
@@ -14,6 +14,8 @@ NORMS = ("aten::norm", "aten::linalg_vector_norm")
 def reduce(call: Call) -> Any:
     """Along positions each channel is reduced by itself; sums and norms over channels do not see zeros,
     the others do."""
+    if len(call.labels) > 1:  # the larger of two tensors, element by element
+        return find(POINTWISE, call.target)(call)
     value: Label = call.args[0]
     rank = len(value.shape)
     dims, keep = _dims(call, rank)
@@ -30,6 +32,8 @@ def reduce(call: Call) -> Any:
 
 
 def _reduced(call: Call, axis: Axis) -> None:
+    """A sum does not see zeros: those of a weight that reads channels must be zero too (the norm of a row)."""
+    call.produce(axis)
     if call.name == "aten::sum" or (call.name in NORMS and call.arg(1, "ord", 2) in (None, "fro", 1, 2)):
         call.blame(axis.ids, axis.source)
     else:
@@ -50,7 +54,8 @@ def _dims(call: Call, rank: int) -> tuple[set[int], bool]:
 
 @rule("softmax", "_softmax", "log_softmax", "_log_softmax", "cumsum", "cumprod", "sort", "topk", "argsort")
 def mix(call: Call) -> Any:
-    """Along positions each channel is treated by itself; along channels, each depends on all."""
+    """Along positions each channel is treated by itself, and sums and orders of zeros are zeros; along channels, each
+    depends on all."""
     value: Label = call.args[0]
     position = 2 if call.name == "aten::topk" else 1
     dim = call.arg(position, "dim", -1) % len(value.shape)
@@ -62,8 +67,9 @@ def mix(call: Call) -> Any:
             axes[dim] = Axis(axis.ids, axis.source.clamp(min=call.number))
         else:
             call.freeze(axis, f"{call.name} over the channels")
-    axes = {d: Axis(a.ids, a.source.clamp(min=call.number)) for d, a in axes.items()}
-    return call.outputs([Label(shape, axes) for shape in call.shapes])
+    other = {d: Axis(a.ids, a.source.clamp(min=call.number)) for d, a in axes.items()}
+    first = axes if call.name in ("aten::cumsum", "aten::cumprod", "aten::sort", "aten::topk") else other
+    return call.outputs([Label(shape, other if number else first) for number, shape in enumerate(call.shapes)])
 
 
 @rule("argmax", "argmin")
