@@ -1,6 +1,6 @@
 """`prunus.select`: decide which channel groups go, and write it down as a plan."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -77,13 +77,19 @@ def zero_groups(model: nn.Module, groups: ChannelGroups) -> Tensor:
 
 
 def spare_layers(groups: ChannelGroups, chosen: Tensor) -> Tensor:
-    """Return `chosen` without one group of every tensor dimension that would be left with nothing."""
+    """Return `chosen` without one group of all that would be left with nothing."""
     spared = chosen.clone()
-    for slot in groups.slots:
-        inside = slot.groups[slot.groups >= 0]
-        if inside.numel() == slot.groups.numel() and bool(spared[inside].all()):
+    for inside in _wholes(groups):
+        if bool(spared[inside].all()):
             spared[inside[0]] = False
     return spared
+
+
+def _wholes(groups: ChannelGroups) -> Iterator[Tensor]:
+    """Yield the groups of each tensor's dimension, and of each size kept as an attribute, that holds nothing else."""
+    for one in (*groups.slots, *groups.attributes):
+        if one.groups.numel() and bool((one.groups >= 0).all()):
+            yield one.groups
 
 
 def relative_norms(model: nn.Module, groups: ChannelGroups) -> Tensor:
@@ -172,11 +178,16 @@ def _bundles(
     for kind, bound in bounds.items():
         saving += groups.cost.saving(kind, groups.all_alive()) / bound
     scored: list[tuple[float, int, Tensor]] = []
+    kept = torch.zeros(len(groups), dtype=torch.bool)  # nothing is left with nothing
+    for inside in _wholes(groups):
+        kept[inside[importance[inside].argmax()]] = True
     for layer, name in enumerate(groups.layer_names):
-        members = ((groups.layers == layer) & groups.exact).nonzero().flatten()
+        lasting = kept if floor.get(name, 1) else ~groups.exact
+        members = ((groups.layers == layer) & groups.exact & ~lasting).nonzero().flatten()
         order = members[importance[members].argsort(stable=True)]
-        spare = members.numel() - floor.get(name, 1)
-        first = members.numel() % multiple_of or multiple_of
+        num = members.numel() + int((lasting & groups.exact & (groups.layers == layer)).sum())
+        spare = min(members.numel(), num - floor.get(name, 1))
+        first = num % multiple_of or multiple_of
         ends = range(first, spare + 1, multiple_of)
         best, start = 0.0, 0
         for end in ends:

@@ -26,7 +26,7 @@ def export(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | 
     Without gradients the same graph comes a third faster; the one layer that would then take a path of its own
     (fused attention in torch's transformer layers) is told not to.
     """
-    with in_mode(model, training=training), torch.no_grad(), plain_attention(), _quiet():
+    with in_mode(model, training=training), attributes_kept(model), torch.no_grad(), plain_attention(), _quiet():
         try:
             return torch.export.export(model, args, dict(kwargs or {}))
         except Exception as error:  # torch.export raises whatever the model's own code raises
@@ -44,6 +44,25 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(level)
+
+
+@contextlib.contextmanager
+def attributes_kept(model: nn.Module) -> Iterator[None]:
+    """Put back what code keeps of a run in attributes, in lists and dictionaries too: the tensors of an export are
+    shapes without values."""
+    before = [(module, dict(vars(module))) for module in model.modules()]
+    held = [(value, value.copy()) for _, kept in before for value in kept.values() if type(value) in (list, dict)]
+    try:
+        yield
+    finally:
+        for module, kept in before:
+            now = vars(module)
+            for name in now.keys() - kept.keys():
+                del now[name]
+            now.update({name: value for name, value in kept.items() if now.get(name) is not value})
+        for value, content in held:
+            value.clear()
+            value.extend(content) if isinstance(value, list) else value.update(content)
 
 
 @contextlib.contextmanager

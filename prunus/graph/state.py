@@ -9,9 +9,13 @@ from torch import Tensor, nn
 from torch.export.graph_signature import ExportGraphSignature, InputKind
 from torch.fx import Graph, GraphModule
 
-from prunus.graph.call import Findings
+from prunus.graph.call import Findings, Kind, Mark
 from prunus.graph.labels import Axis, Label
 
+HOOKED = (
+    "a hook keeps a weight that it makes of it (torch.nn.utils.weight_norm, .spectral_norm, .prune), which a cut cannot "
+    "follow; torch.nn.utils.parametrizations are followed"
+)
 Slots = dict[tuple[str, int], Tensor]  # (path, dimension) of a parameter or buffer -> ids
 
 
@@ -61,6 +65,12 @@ def placeholders(program: Program, model: nn.Module, findings: Findings, slots: 
     return labels
 
 
+def _is_of_a_hook(module: nn.Module, name: str) -> bool:
+    """Whether a hook makes another tensor of the parameter before each run, and keeps it in the module."""
+    made, _, kind = name.rpartition("_")
+    return kind in ("g", "v", "orig") and isinstance(vars(module).get(made), Tensor)
+
+
 def _label(path: str, model: nn.Module, findings: Findings, slots: Slots) -> Label:
     """Every dimension of a floating-point tensor holds channels; a buffer, which nobody trains, is not zero."""
     module, _, name = path.rpartition(".")
@@ -75,4 +85,6 @@ def _label(path: str, model: nn.Module, findings: Findings, slots: Slots) -> Lab
                 slots[path, dim] = findings.ids.new(size)
             ids = slots[path, dim]
             axes[dim] = Axis(ids, torch.full_like(ids, source))
+            if _is_of_a_hook(model.get_submodule(module), name):
+                findings.marks.append(Mark(ids, f"{path}: {HOOKED}", Kind.REFUSED))
     return Label(tuple(tensor.shape), axes)

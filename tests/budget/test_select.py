@@ -5,7 +5,7 @@ from torch import nn
 
 import prunus
 from prunus.budget.budget import layer_sizes
-from prunus.budget.check import zero_
+from prunus.budget.check import difference, zero_
 from prunus.budget.select import floors, relative_norms, removal, victims, zero_groups
 from prunus.errors import BudgetError, EditError
 
@@ -175,3 +175,31 @@ def test_a_weight_without_values_has_only_zeros():
     assert groups.exact.any() and not zero_groups(model, groups).any()
     zero_(model, groups, groups.exact)
     assert torch.equal(zero_groups(model, groups), groups.exact)
+
+
+class Partial(nn.Module):
+    """A convolution of the first channels alone (FasterNet); both parts are attributes."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.part, self.last = nn.Conv2d(3, 12, 1), nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(12, 3, 1)
+        self.sizes = [3, 9]
+
+    def forward(self, x):
+        seen, rest = torch.split(self.first(x), self.sizes, 1)
+        return self.last(torch.cat([self.part(seen), rest], 1))
+
+
+@pytest.mark.parametrize("rows", [slice(0, 3), slice(3, 12)], ids=["first", "rest"])
+def test_no_part_of_a_layer_is_left_with_nothing(rows):
+    torch.manual_seed(0)
+    model, image = Partial(), torch.randn(1, 3, 8, 8)
+    with torch.no_grad():
+        model.first.weight[rows] = 0
+        model.first.bias[rows] = 0
+    groups = prunus.trace(model, image)
+    small = prunus.apply(prunus.select(model, groups), model)
+    assert min(small.sizes) >= 1 and difference(model, small, (image,))[1] <= 1e-6
+    for share in (0.6, 0.3):
+        small = prunus.apply(prunus.select(model, groups, budget=prunus.Budget(params=share)), model)
+        assert min(small.sizes) >= 1 and small(image).shape == (1, 3, 8, 8)

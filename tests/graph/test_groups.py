@@ -1,5 +1,6 @@
 """What trace says of a group: where it lies, whether it may go, and why not."""
 
+import copy
 import inspect
 
 import nets
@@ -280,3 +281,31 @@ def test_a_reason_that_many_layers_share_is_told_once():
     text = str(coverage)
     assert text.count("written down") == 1 and "- likewise in" in text
     assert "reaches the network's output 0" in text
+
+
+class Keeping(nn.Module):
+    """Keeps its features, as code that draws attention maps does."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 2, 1)
+        self.seen, self.named, self.table = [], {}, torch.ones(3)
+
+    def forward(self, x):
+        self.features = self.first(x)
+        self.seen.append(self.features)
+        self.named["features"] = self.features
+        return self.last(self.features)
+
+
+def test_what_code_keeps_of_a_run_is_put_back():
+    model, image = Keeping().eval(), torch.randn(1, 3, 6, 6)
+    seen, named, table = model.seen, model.named, model.table
+    prunus.trace(model, image)
+    assert not hasattr(model, "features") and model.seen is seen == [] and model.named is named == {}
+    assert model.table is table
+    with torch.no_grad():
+        model(image)
+    features = model.features
+    assert prunus.check_removal(model, image).removed == 4
+    assert model.features is features and len(model.seen) == 1 and model.seen[0] is features

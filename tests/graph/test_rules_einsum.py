@@ -52,8 +52,20 @@ def test_a_linear_layer(equation):
         (lambda x: torch.einsum("nchw,nchw->nhw", x.sigmoid(), x).unsqueeze(1), 1, 8),
         (lambda x: torch.einsum("nchw,nchw->nhw", x.sigmoid(), x.exp()).unsqueeze(1), 1, 0),
         (lambda x: torch.einsum("ncii->nci", x).unsqueeze(-1), 8, 0),
+        (lambda x: torch.einsum("nchw,ndhw->ncd", x, x.exp()).diagonal(dim1=1, dim2=2)[..., None, None] * x, 8, 0),
+        (lambda x: x.diagonal(dim1=2, dim2=3).unsqueeze(-1) * x, 8, 8),
     ],
-    ids=["energy", "ellipsis", "implicit", "two_sums", "a_zero_factor", "no_zero_factor", "diagonal"],
+    ids=[
+        "energy",
+        "ellipsis",
+        "implicit",
+        "two_sums",
+        "a_zero_factor",
+        "no_zero_factor",
+        "diagonal",
+        "diagonal_of_channels",
+        "diagonal_of_positions",
+    ],
 )
 def test_a_product_is_zero_where_a_factor_is(function, inner, exact):
     check(Call(function, nn.Conv2d(3, 8, 1), nn.Conv2d(inner, 2, 1)), images(), exact=exact)

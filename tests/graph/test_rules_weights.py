@@ -130,3 +130,14 @@ class Compared(nn.Module):
 def test_a_weight_whose_rows_are_summed_up_must_be_zero_itself(function):
     groups = check(Compared(function), tokens(), exact=8)
     assert next(slot.role for slot in groups.slots if (slot.path, slot.dim) == ("rows", 1)) == "producer"
+
+
+@pytest.mark.parametrize("norm", [nn.utils.weight_norm, nn.utils.spectral_norm])
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_weights_that_a_hook_keeps_are_refused_with_the_way_out(norm):
+    model = nn.Sequential(norm(conv(3, 8)), nn.ReLU(), conv(8, 6), nn.ReLU(), conv(6, 2)).eval()
+    with torch.no_grad():
+        model(images())  # the kept weight can be copied then
+    groups = prunus.trace(model, images())
+    assert int(groups.exact.sum()) == 6 and "torch.nn.utils.parametrizations are followed" in reasons(groups)
+    assert prunus.check_removal(model, images()).removed == 3

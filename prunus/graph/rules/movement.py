@@ -37,13 +37,23 @@ INDEXED = frozenset({"aten::index", "aten::index_select", "aten::gather", "aten:
     "stack",
 )
 @rule("hstack", "vstack", "column_stack", "pixel_unshuffle")
-@rule("unfold", "meshgrid", "diagonal", "view_as", "reshape_as", "adjoint")
+@rule("unfold", "meshgrid", "view_as", "reshape_as", "adjoint")
 def move(call: Call) -> Any:
     """Run the operator on the ids of each dimension that holds channels, and see where they come to lie."""
     axes: list[dict[int, Axis]] = [{} for _ in call.shapes]
     for dim in sorted({dim for label in call.labels for dim in label.axes}):
         moved(call, dim, axes)
     return call.outputs([Label(shape, found) for shape, found in zip(call.shapes, axes, strict=True)])
+
+
+@rule("diagonal")
+def diagonal(call: Call) -> Any:
+    """Two dimensions become one: channels along both are met at fixed places."""
+    rank = len(call.args[0].shape)
+    dims = {call.arg(2, "dim1", 0) % rank, call.arg(3, "dim2", 1) % rank} & call.args[0].axes.keys()
+    for dim in dims:
+        call.freeze(call.args[0].axes[dim], "the diagonal is taken")
+    return move(call)
 
 
 def moved(call: Call, dim: int, axes: list[dict[int, Axis]]) -> None:
