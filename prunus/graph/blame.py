@@ -5,12 +5,16 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Node
 
 from prunus.graph.call import Findings, Mark
-from prunus.graph.compare import Mismatch, Probe
+from prunus.graph.compare import Mismatch, Probe, Reading
 from prunus.graph.ids import NONE
 from prunus.graph.labels import Label
 from prunus.graph.place import all_nodes, flat, line, module_path
+
+
+Place = tuple[Reading, Node]
 
 
 def place_of(error: BaseException, model: nn.Module) -> Mismatch:
@@ -41,7 +45,8 @@ def written_at(written: list[Mark], wrong: Mismatch) -> list[Mark]:
 
 
 def channels_near(probe: Probe, findings: Findings, place: Mismatch, alive: Tensor) -> Tensor:
-    """Return the channels left out that reach the line, else its modules, else all of them: whole classes of ids."""
+    """Return the channels left out that reach the line, else those that went into what reaches it, the nearest first,
+    else its modules', else all of them: whole classes of ids."""
     roots = torch.from_numpy(findings.ids.classes())
     for ids in _reaching(probe, place):
         gone = ids[~alive[ids]]
@@ -66,19 +71,32 @@ def _reaching(probe: Probe, place: Mismatch) -> Iterator[Tensor]:
     modules = {path for path in kinds if path and kinds[path] is kind} or {module_path(node) for _, node in here}
     here = [(r, n) for r, n in here if place.node or any(_within(module_path(n), path) for path in modules)]
     inside = [(r, n) for r, n in nodes if any(_within(module_path(n), path) for path in modules)]
-    for group in (here, inside):
-        labels = [
-            label
-            for reading, node in group
-            for other in (node, *node.all_input_nodes)
-            for label in flat(reading.labels.get(other))
-        ]
+    with_inputs = [(r, other) for r, n in here for other in (n, *n.all_input_nodes)]
+    for group in (with_inputs, *(_before(here) if place.node else ()), inside):
+        labels = [label for reading, node in group for label in flat(reading.labels.get(node))]
         found = [axis.ids for label in labels if isinstance(label, Label) for axis in label.axes.values()]
         if found:
             yield torch.cat(found)
     own = [ids for (path, _), ids in probe.slots.items() if any(_within(path, outer) for outer in modules if outer)]
     if own:
         yield torch.cat(own)
+
+
+def _before(places: list[Place]) -> Iterator[list[Place]]:
+    """Yield what leads to a node, a step farther each time; of a constant, to what it meets."""
+    while places and all(_is_constant(reading.labels.get(node)) for reading, node in places):
+        places = [(reading, user) for reading, node in places for user in node.users]
+    seen = set[Node]()
+    while places:
+        places = [
+            (reading, source) for reading, node in places for source in node.all_input_nodes if source not in seen
+        ]
+        seen.update(node for _, node in places)
+        yield places
+
+
+def _is_constant(label: object) -> bool:
+    return isinstance(label, Label) and label.data is not None
 
 
 def _within(path: str, outer: str) -> bool:

@@ -13,8 +13,8 @@ from prunus.graph.call import Findings, Kind, Mark
 from prunus.graph.labels import Axis, Label
 
 HOOKED = (
-    "a hook keeps a weight that it makes of it (torch.nn.utils.weight_norm, .spectral_norm, .prune), which a cut cannot "
-    "follow; torch.nn.utils.parametrizations are followed"
+    "a hook keeps a weight that it makes of it (torch.nn.utils.weight_norm, .spectral_norm, .prune), which a cut "
+    "cannot follow; torch.nn.utils.parametrizations are followed"
 )
 Slots = dict[tuple[str, int], Tensor]  # (path, dimension) of a parameter or buffer -> ids
 

@@ -1,6 +1,5 @@
 """What trace says of a group: where it lies, whether it may go, and why not."""
 
-import copy
 import inspect
 
 import nets
