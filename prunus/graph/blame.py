@@ -13,7 +13,6 @@ from prunus.graph.ids import NONE
 from prunus.graph.labels import Label
 from prunus.graph.place import all_nodes, flat, line, module_path
 
-
 Place = tuple[Reading, Node]
 
 
