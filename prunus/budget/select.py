@@ -87,9 +87,9 @@ def spare_layers(groups: ChannelGroups, chosen: Tensor) -> Tensor:
 
 def _wholes(groups: ChannelGroups) -> Iterator[Tensor]:
     """Yield the groups of each tensor's dimension, and of each size kept as an attribute, that holds nothing else."""
-    for one in (*groups.slots, *groups.attributes):
-        if one.groups.numel() and bool((one.groups >= 0).all()):
-            yield one.groups
+    for inside in (*(slot.groups for slot in groups.slots), *(one.groups for one in groups.attributes)):
+        if inside.numel() and bool((inside >= 0).all()):
+            yield inside
 
 
 def relative_norms(model: nn.Module, groups: ChannelGroups) -> Tensor:

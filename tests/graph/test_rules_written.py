@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from idioms import Call, check, images, reasons
+from idioms import Call, check, images, reasons, tokens
 from torch import nn
 from torch.nn import functional as F
 
@@ -151,3 +151,32 @@ def test_sizes_in_a_list_follow(sizes, exact):
 )
 def test_whether_zero_stays_zero_is_seen_by_running_on_zero(function, exact):
     check(Call(function, conv(3, 8), conv(8, 2)), images(), exact=exact)
+
+
+class Looked(nn.Module):
+    """Rows of one layer's output at positions that another layer's output decides."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.first, self.other, self.last = nn.Linear(12, 8), nn.Linear(12, 5), nn.Linear(8, 2)
+        self.function = function
+
+    def forward(self, x):
+        return self.last(self.function(self.first(x), self.other(x).sum(-1)))
+
+
+@pytest.mark.parametrize(
+    ("function", "exact"),
+    [
+        (lambda x, order: x[0][order[0].argsort()], 8),
+        (lambda x, order: x[0][(order[0][:, None] - order[0]).topk(3)[1]].amax(1), 8),
+        (lambda x, order: x.index_select(1, order[0].argsort()), 8),
+        (lambda x, order: x[torch.arange(2)[:, None], order.topk(3, 1)[1]], 8),
+        (lambda x, order: x[..., x.sum((0, 1)).argsort()], 0),
+        (lambda x, order: x[0][x[0].argmax(0)].sum(0) + x, 0),
+        (lambda x, order: x.gather(1, x.argsort(1)), 0),
+    ],
+    ids=["rows", "neighbours", "index_select", "batches", "channels", "by channels", "gather"],
+)
+def test_rows_may_be_looked_up_where_the_data_say(function, exact):
+    check(Looked(function), tokens(), exact=exact)

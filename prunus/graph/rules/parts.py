@@ -70,19 +70,28 @@ def fixed(call: Call) -> Any:
             call.couple(axis.ids.reshape(-1, 1))  # they stay as one
         elif call.name in WIDE:
             _as_wide(call, call.labels[1], dim)
-    if all(label.data is not None for label in call.labels[1:]) and value.data is None:
-        axes: list[dict[int, Axis]] = [{} for _ in call.shapes]
-        for dim in sorted(value.axes.keys() - touched):
-            at = _carried(call, dim)
-            if at is None:
-                moved(call, dim, axes)
-                continue
+    known = all(label.data is not None for label in call.labels[1:])
+    axes: list[dict[int, Axis]] = [{} for _ in call.shapes]
+    for dim in sorted(value.axes.keys() - touched):
+        at = _carried(call, dim) if known or _looks_up_rows(call) else None
+        if at is not None:
             for found in axes:
                 put(call, found, at, value.axes[dim])
-        return call.outputs([Label(shape, found) for shape, found in zip(call.shapes, axes, strict=True)])
-    for axis in value.axes.values():
-        call.freeze(axis, f"{call.name} works at positions that the data decide")
-    return call.plain()
+        elif known and value.data is None:
+            moved(call, dim, axes)
+        else:
+            call.freeze(value.axes[dim], f"{call.name} works at positions that the data decide")
+    for label in call.labels[1:]:
+        for axis in label.axes.values():
+            call.freeze(axis, f"{call.name} looks up positions with it")
+    return call.outputs([Label(shape, found) for shape, found in zip(call.shapes, axes, strict=True)])
+
+
+def _looks_up_rows(call: Call) -> bool:
+    """Whether positions that the data decide are looked up alike for all channels."""
+    indices = call.labels[1:]
+    whole = call.name in ("aten::index", "aten::index_select")
+    return whole and not any(label.axes or call.dtypes[id(label)] == torch.bool for label in indices)
 
 
 def _as_wide(call: Call, index: Label, dim: int) -> None:
@@ -102,7 +111,7 @@ def _carried(call: Call, dim: int) -> int | None:
         return dim - (dim > min(touched))
     if call.name != "aten::index":
         return dim if call.shapes[0][dim] == value.shape[dim] else None
-    if any(index is not None and not index.data.dtype.is_signed for index in call.args[1]):  # a mask
+    if any(index is not None and not call.dtypes[id(index)].is_signed for index in call.args[1]):  # a mask
         return None
     sizes = [2 if other == dim else 1 for other in range(len(value.shape))]
     zeros = [index and torch.zeros([1] * len(index.shape), dtype=torch.long) for index in call.args[1]]
