@@ -26,6 +26,8 @@ MOVES = frozenset(
         "aten::unflatten",
         "aten::expand",
         "aten::expand_as",
+        "aten::broadcast_to",
+        "aten::affine_grid_generator",
         "aten::repeat",
         "aten::slice",
         "aten::narrow",

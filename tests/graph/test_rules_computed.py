@@ -138,10 +138,31 @@ def test_unlike_parts_that_are_computed_from_the_whole_stay(function, exact):
         (lambda x: x.flatten(2).sort(2)[0].unflatten(2, x.shape[2:]), 8),
         (lambda x: x.flatten(2).topk(4, 2)[0][..., None], 8),
         (lambda x: x.flatten(2).sort(2)[1].double()[..., None], 0),
+        (lambda x: x.flatten(2).median(2)[0][..., None, None], 8),
+        (lambda x: x.flatten(2).kthvalue(3, 2)[0][..., None, None], 8),
+        (lambda x: x.flatten(2).median(2)[1].double()[..., None, None], 0),
+        (lambda x: x.cummax(3)[0], 8),
+        (lambda x: x.tril(), 8),
+        (lambda x: sum(torch.broadcast_tensors(x, x[:, :, :1])), 8),
         (lambda x: x.cumsum(1), 0),
         (lambda x: x * x.max(1, keepdim=True)[0], 0),
     ],
-    ids=["max", "min", "cumsum", "sort", "topk", "order", "over channels", "max over channels"],
+    ids=[
+        *(
+            "max",
+            "min",
+            "cumsum",
+            "sort",
+            "topk",
+            "order",
+            "median",
+            "kthvalue",
+            "place of the median",
+            "cummax",
+            "tril",
+        ),
+        *("broadcast", "over channels", "max over channels"),
+    ],
 )
 def test_operators_along_positions_keep_zeros(function, exact):
     check(Call(function, conv(3, 8), conv(8, 2)), images(), exact=exact)

@@ -22,6 +22,7 @@ from prunus.graph.rules import (
     parts,
     reduction,
     sampling,
+    scatter,
     views,
 )
 from prunus.graph.rules.create import folded
@@ -42,5 +43,6 @@ __all__ = [
     "reduction",
     "rule",
     "sampling",
+    "scatter",
     "views",
 ]

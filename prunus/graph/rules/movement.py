@@ -46,6 +46,26 @@ def move(call: Call) -> Any:
     return call.outputs([Label(shape, found) for shape, found in zip(call.shapes, axes, strict=True)])
 
 
+@rule("broadcast_tensors")
+def broadcast(call: Call) -> Any:
+    """Each tensor with the shape of all: what it has not itself is data."""
+    labels = []
+    for label, shape in zip(call.labels, call.shapes, strict=True):
+        more = len(shape) - len(label.shape)
+        labels.append(Label(shape, {dim + more: axis for dim, axis in label.axes.items()}))
+    return labels
+
+
+@rule("tril", "triu")
+def triangle(call: Call) -> Any:
+    """Zeros beside the diagonal of the last two dimensions."""
+    value: Label = call.args[0]
+    rank = len(value.shape)
+    for dim in {rank - 2, rank - 1} & value.axes.keys():
+        call.freeze(value.axes[dim], f"{call.name} works at fixed positions")
+    return Label(value.shape, value.axes)
+
+
 @rule("diagonal")
 def diagonal(call: Call) -> Any:
     """Two dimensions become one: channels along both are met at fixed places."""

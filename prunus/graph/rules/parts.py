@@ -69,7 +69,7 @@ def fixed(call: Call) -> Any:
             call.freeze(axis, f"{call.name} works at fixed positions")
             call.couple(axis.ids.reshape(-1, 1))  # they stay as one
         elif call.name in WIDE:
-            _as_wide(call, call.labels[1], dim)
+            as_wide(call, axis, call.labels[1], dim)
     known = all(label.data is not None for label in call.labels[1:])
     axes: list[dict[int, Axis]] = [{} for _ in call.shapes]
     for dim in sorted(value.axes.keys() - touched):
@@ -94,12 +94,12 @@ def _looks_up_rows(call: Call) -> bool:
     return whole and not any(label.axes or call.dtypes[id(label)] == torch.bool for label in indices)
 
 
-def _as_wide(call: Call, index: Label, dim: int) -> None:
+def as_wide(call: Call, axis: Axis, index: Label, dim: int) -> None:
     """An index has a size of its own along a dimension that it does not look up: that of the channels must follow."""
-    axis, size = call.args[0].axes[dim], index.shape[dim]
+    size = index.shape[dim]
     if size == axis.ids.numel() and index.uniform(dim):
         call.written(axis, settled=False)
-    elif size > 1 or call.name == "aten::gather":  # a size of one is spread over all channels, gather's aside
+    elif size > 1 or call.name != "aten::take_along_dim":  # which alone spreads a size of one over all channels
         call.freeze(axis, f"{call.name} has an index of its own for each channel")
 
 

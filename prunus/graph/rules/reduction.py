@@ -6,11 +6,13 @@ from prunus.graph.call import Call
 from prunus.graph.labels import Axis, Label
 from prunus.graph.rules.table import POINTWISE, find, rule
 
+ZERO_OF_ZEROS = tuple(f"aten::{name}" for name in ("cumsum", "cumprod", "cummax", "cummin", "sort", "topk"))
+POSITIONS = ("aten::max", "aten::min", "aten::median", "aten::nanmedian", "aten::kthvalue")  # as a second output
 NORMS = ("aten::norm", "aten::linalg_vector_norm")
 
 
 @rule("sum", "mean", "amax", "amin", "max", "min", "var", "std", "var_mean", "std_mean", "prod", "all", "any")
-@rule("norm", "linalg_vector_norm", "logsumexp", "nanmean")
+@rule("norm", "linalg_vector_norm", "logsumexp", "nanmean", "nansum", "median", "nanmedian", "kthvalue", "aminmax")
 def reduce(call: Call) -> Any:
     """Along positions each channel is reduced by itself; sums and norms over channels do not see zeros,
     the others do."""
@@ -26,22 +28,26 @@ def reduce(call: Call) -> Any:
         else:
             new = dim if keep else dim - sum(other < dim for other in dims)
             axes[new] = axis
-    return call.outputs(
-        [Label(shape, axes if len(shape) == (rank if keep else rank - len(dims)) else {}) for shape in call.shapes]
-    )
+    placed = {d: Axis(axis.ids, axis.source.clamp(min=call.number)) for d, axis in axes.items()}
+    given = [axes, *[placed if call.name in POSITIONS else axes] * (len(call.shapes) - 1)]
+    left = rank if keep else rank - len(dims)
+    labels = [Label(shape, one if len(shape) == left else {}) for shape, one in zip(call.shapes, given, strict=True)]
+    return call.outputs(labels)
 
 
 def _reduced(call: Call, axis: Axis) -> None:
     """A sum does not see zeros: those of a weight that reads channels must be zero too (the norm of a row)."""
     call.produce(axis)
-    if call.name == "aten::sum" or (call.name in NORMS and call.arg(1, "ord", 2) in (None, "fro", 1, 2)):
+    if call.name in ("aten::sum", "aten::nansum") or (
+        call.name in NORMS and call.arg(1, "ord", 2) in (None, "fro", 1, 2)
+    ):
         call.blame(axis.ids, axis.source)
     else:
         call.approximate(axis, f"{call.name} over the channels")
 
 
 def _dims(call: Call, rank: int) -> tuple[set[int], bool]:
-    position = 2 if call.name in NORMS else 1
+    position = 2 if call.name in (*NORMS, "aten::kthvalue") else 1
     dims = call.arg(position, "dim")
     keep = call.arg(position + 1, "keepdim", False)
     if call.name in ("aten::var", "aten::std", "aten::var_mean", "aten::std_mean"):
@@ -52,7 +58,20 @@ def _dims(call: Call, rank: int) -> tuple[set[int], bool]:
     return {d % rank for d in dims} or set(range(rank)), bool(keep)
 
 
-@rule("softmax", "_softmax", "log_softmax", "_log_softmax", "cumsum", "cumprod", "sort", "topk", "argsort")
+@rule(
+    "softmax",
+    "_softmax",
+    "log_softmax",
+    "_log_softmax",
+    "cumsum",
+    "cumprod",
+    "sort",
+    "topk",
+    "argsort",
+    "cummax",
+    "cummin",
+    "logcumsumexp",
+)
 def mix(call: Call) -> Any:
     """Along positions each channel is treated by itself, and sums and orders of zeros are zeros; along channels, each
     depends on all."""
@@ -68,7 +87,7 @@ def mix(call: Call) -> Any:
         else:
             call.freeze(axis, f"{call.name} over the channels")
     other = {d: Axis(a.ids, a.source.clamp(min=call.number)) for d, a in axes.items()}
-    first = axes if call.name in ("aten::cumsum", "aten::cumprod", "aten::sort", "aten::topk") else other
+    first = axes if call.name in ZERO_OF_ZEROS else other
     return call.outputs([Label(shape, other if number else first) for number, shape in enumerate(call.shapes)])
 
 
