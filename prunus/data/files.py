@@ -42,8 +42,10 @@ def check_layout(root: Path, expected: str, *needed: str) -> None:
 def read_image(file: Path | BinaryIO, name: str | None = None) -> np.ndarray:
     """Return the image as uint8 [H, W, 3], RGB; `name` says what an open file is.
 
+    Grey in 16 bits is scaled to 8; transparency is left out.
+
     Raises:
-        DataError: the file is missing, cut short or no image.
+        DataError: the file is missing, cut short or no image, or its values have no known range.
     """
     return _decode(file, "RGB", name)
 
@@ -140,7 +142,7 @@ def _decode(source: Path | BinaryIO, mode: str | None, name: str | None = None) 
                     f"{path}: a mask has one channel of 8 bits that holds class numbers; this one is of mode "
                     f"{file.mode}"
                 )
-            return np.array(file.convert(mode) if mode else file)
+            return np.array(file if mode is None else _eight_bit(file, str(path)).convert(mode))
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist") from error
     except UNREADABLE as error:
@@ -148,6 +150,19 @@ def _decode(source: Path | BinaryIO, mode: str | None, name: str | None = None) 
             f"{path} cannot be read as an image ({error}): the file is damaged, cut short or of another "
             "kind. Fetch it again."
         ) from error
+
+
+def _eight_bit(file: Image.Image, name: str) -> Image.Image:
+    """Return the image in a mode that pillow converts to another by scale; it would clip others at 255."""
+    if file.mode.startswith("I;16"):
+        return Image.fromarray(((np.array(file).astype(np.uint32) + 128) // 257).astype(np.uint8))
+    if file.mode in ("I", "F"):
+        raise DataError(
+            f"{name}: its values are {'whole numbers' if file.mode == 'I' else 'floats'} of 32 bits (mode {file.mode}) "
+            "and nobody knows which of them is white: save it with 8 bits, or as grey PNG or TIFF of 16"
+        )
+    # Pillow warns of a palette with transparency that loses it, though the colours are right.
+    return file.convert("RGBA") if file.mode == "P" and "transparency" in file.info else file
 
 
 def _shape(picture: np.ndarray) -> str:
