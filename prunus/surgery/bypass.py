@@ -13,23 +13,23 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
-from torch.export.graph_signature import InputKind
 from torch.utils import _pytree as pytree
 
 from prunus.errors import EditError
 from prunus.graph.export import export
 from prunus.graph.place import operator_name
 from prunus.graph.trace import Inputs, arguments
+from prunus.surgery.branches import Branches, ancestors
 from prunus.surgery.edit import Edit, Plan
 from prunus.surgery.factors import replaced
 
 
 class Shift(nn.Module):
-    """y = x + shift, a number for each channel; [N, C, ...] to the same shape."""
+    """y = x + shift, a number for each channel; the channels are the dimension `dim` of x."""
 
-    def __init__(self, shift: Tensor) -> None:
+    def __init__(self, shift: Tensor, dim: int = 1) -> None:
         super().__init__()
-        self.shift = nn.Parameter(shift)
+        self.shift, self.dim = nn.Parameter(shift), dim
 
     def reset_parameters(self) -> None:
         """Start anew: nothing is shifted."""
@@ -37,7 +37,8 @@ class Shift(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
         """Return the input, shifted."""
-        return input + self.shift.view(-1, *[1] * (input.dim() - 2))
+        behind = -1 - self.dim if self.dim < 0 else input.dim() - 1 - self.dim
+        return input + self.shift.view(-1, *[1] * behind)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,6 +49,7 @@ class Bypass(Edit):
         kind: the block's class: a plan for another network is noticed.
         shift: the branch's constant for each channel; empty where it is zero.
         rectified: whether a ReLU stands behind the sum.
+        dim: which dimension the channels are, counted from the last one (-1) where it is below zero.
     """
 
     exact: ClassVar[bool] = True
@@ -55,6 +57,7 @@ class Bypass(Edit):
     kind: str
     shift: tuple[float, ...] = ()
     rectified: bool = False
+    dim: int = 1
 
     def apply(self, model: nn.Module) -> nn.Module:
         """Return a copy of `model` without the block."""
@@ -74,7 +77,7 @@ class Bypass(Edit):
         like = next(block.parameters())
         left = list[nn.Module]()
         if self.shift:
-            left.append(Shift(torch.tensor(self.shift, dtype=like.dtype, device=like.device)))
+            left.append(Shift(torch.tensor(self.shift, dtype=like.dtype, device=like.device), self.dim))
         if self.rectified:
             left.append(nn.ReLU())
         new = left[0] if len(left) == 1 else nn.Sequential(*left) if left else nn.Identity()
@@ -106,17 +109,14 @@ def bypass(model: nn.Module, inputs: Inputs) -> Plan:
     precise = copy.deepcopy(model).double()  # the constant is rounded where it is applied
     args = pytree.tree_map_only(Tensor, _doubled, arguments(inputs))
     program = export(precise, args, None, training=False)
-    constant = _constant(program, zero)
-    values = _Values(program, args) if constant else None
+    constant, branches = _constant(program, zero), Branches(program, args)
     edits = dict[str, Bypass]()
     for node in program.graph.nodes:
         for path, branch, rectified in _blocks(program, node, constant):
-            assert values is not None
-            shift = None if _reaches_border(branch, constant, values) else _per_channel(values.of(branch))
-            if shift is not None and not any(path.startswith(f"{outer}.") for outer in edits):
+            found = branches.shift(branch, constant)
+            if found is not None and not any(path.startswith(f"{outer}.") for outer in edits):
                 kind = type(model.get_submodule(path)).__name__
-                shown = tuple(shift.tolist()) if bool(shift.any()) else ()
-                edits[path] = Bypass(path=path, kind=kind, shift=shown, rectified=rectified)
+                edits[path] = Bypass(path=path, kind=kind, shift=found.numbers, rectified=rectified, dim=found.dim)
     return Plan(tuple(edits.values()))
 
 
@@ -166,6 +166,14 @@ def _constant(program: ExportedProgram, zero: set[str]) -> set[fx.Node]:
     return found
 
 
+def _fits(node: fx.Node, branch: fx.Node, skipping: fx.Node, constant: set[fx.Node]) -> bool:
+    """Whether a sum is of two tensors of its own shape, and its constant branch reads what a layer has left of the
+    input: a learned constant, as of positions, is no branch."""
+    shapes = {tuple(each.meta["val"].shape) for each in (node, branch, skipping)}
+    entered = (source for each in ancestors(branch, constant) for source in each.all_input_nodes)
+    return len(shapes) == 1 and any(source not in constant for source in entered)
+
+
 def _blocks(program: ExportedProgram, node: fx.Node, constant: set[fx.Node]) -> Iterator[tuple[str, fx.Node, bool]]:
     """Yield (path, branch, rectified) of the outermost module that computes `node` = x + constant, or its ReLU."""
     if node.op != "call_function" or operator_name(node.target) != "aten::add" or node in constant:
@@ -173,6 +181,8 @@ def _blocks(program: ExportedProgram, node: fx.Node, constant: set[fx.Node]) -> 
     branches = [source for source in node.all_input_nodes if source in constant]
     others = [source for source in node.all_input_nodes if source not in constant]
     if len(branches) != 1 or len(others) != 1 or len(node.args) != 2 or node.kwargs:
+        return
+    if not _fits(node, branches[0], others[0], constant):
         return
     after = [user for user in node.users if user.op == "call_function" and operator_name(user.target) == "aten::relu"]
     for path in _modules(node):
@@ -188,62 +198,3 @@ def _modules(node: fx.Node) -> list[str]:
     """Return the paths of the modules in whose calls a node lies, outermost first, without the network itself."""
     stack: dict[str, tuple[str, Any]] = node.meta.get("nn_module_stack") or {}
     return [path for path, _ in stack.values() if path]
-
-
-def _reaches_border(branch: fx.Node, constant: set[fx.Node], values: "_Values") -> bool:
-    """Whether a padding surrounds something other than zero on the way to `branch`: it differs at the border then, even
-    where the example is too small to show it."""
-    waiting, seen = [branch], set[fx.Node]()
-    while waiting:
-        node = waiting.pop()
-        if node in seen or node not in constant:
-            continue
-        seen.add(node)
-        if _pads(node) and node.args[0] in constant and bool(values.of(node.all_input_nodes[0]).any()):
-            return True
-        waiting += node.all_input_nodes
-    return False
-
-
-def _pads(node: fx.Node) -> bool:
-    """Whether an operator puts zeros, or another number, around its first argument or between its values."""
-    name = operator_name(node.target) if node.op == "call_function" else ""
-    if name == "aten::pad":
-        return node.args[2:3] in ((), ("constant",))
-    if name.startswith(("aten::conv_transpose", "aten::constant_pad")):
-        return True
-    position = 4 if name.startswith("aten::conv") else 3 if name.startswith("aten::avg_pool") else None
-    padding: Any = node.args[position] if position is not None and len(node.args) > position else 0
-    return padding != "valid" and any(padding if isinstance(padding, list | tuple) else [padding])
-
-
-def _per_channel(value: Tensor) -> Tensor | None:
-    """Return the number that each channel of [N, C, ...] has everywhere, or None."""
-    if value.dim() < 2:
-        return None
-    channels = value.transpose(0, 1).flatten(1)
-    return channels[:, 0] if bool((channels == channels[:, :1]).all()) else None
-
-
-class _Values:
-    """The values of nodes for one input."""
-
-    def __init__(self, program: ExportedProgram, args: tuple[Any, ...]) -> None:
-        tensors = {**program.state_dict, **program.constants}
-        fed = iter(pytree.tree_leaves(args))
-        specs = program.graph_signature.input_specs
-        given = [next(fed) if spec.kind is InputKind.USER_INPUT else tensors[str(spec.target)] for spec in specs]
-        self._values = dict[fx.Node, Any]()
-        values = self._values
-
-        class Keeping(fx.Interpreter):
-            def run_node(self, node: fx.Node) -> Any:
-                values[node] = super().run_node(node)
-                return values[node]
-
-        with torch.no_grad():
-            Keeping(program.graph_module).run(*given)
-
-    def of(self, node: fx.Node) -> Tensor:
-        value: Tensor = self._values[node]
-        return value.detach()

@@ -1,6 +1,7 @@
 """A residual layer whose units are all zero disappears, and nothing changes."""
 
 import copy
+import json
 
 import nets
 import pytest
@@ -110,6 +111,96 @@ def test_a_border_that_the_example_is_too_small_to_show_is_seen(bias):
     assert len(plan) == (bias == 0)
     large = torch.randn(1, 3, 24, 24, dtype=torch.float64)
     assert difference(model, prunus.apply(plan, model), (large,))[1] <= 1e-12
+
+
+class Sum(nn.Module):
+    """x + branch(x)."""
+
+    def __init__(self, *branch):
+        super().__init__()
+        self.branch = nn.Sequential(*branch)
+
+    def forward(self, x):
+        return x + self.branch(x)
+
+
+@pytest.mark.parametrize("bias", [0.0, 0.3])
+@pytest.mark.parametrize(
+    ("stem", "block", "size"),
+    [
+        (nn.Conv2d(3, 1, 1), Sum(nn.Conv2d(1, 4, 1)), 5),  # one channel becomes four
+        (nn.Conv2d(3, 4, 1), Sum(nn.Conv2d(4, 4, 1), nn.Upsample(scale_factor=4)), 1),
+        (nn.Conv2d(3, 4, 1), Sum(nn.AdaptiveAvgPool2d(1), nn.Conv2d(4, 4, 1)), 5),
+    ],
+    ids=["channels", "upsampled", "pooled"],
+)
+def test_a_sum_that_broadcasts_stays(stem, block, size, bias):
+    model = nn.Sequential(stem, block).double().eval()
+    layer = next(module for module in block.branch if isinstance(module, nn.Conv2d))
+    with torch.no_grad():
+        layer.weight.zero_()
+        layer.bias.fill_(bias)
+    inputs = torch.randn(2, 3, size, size, dtype=torch.float64)
+    assert bypass(model, inputs) == Plan() and not skippable(model, inputs)
+
+
+class Swapped(nn.Module):
+    """Two dimensions exchanged."""
+
+    def forward(self, x):
+        return x.transpose(1, -1)
+
+
+@pytest.mark.parametrize("equal", [False, True], ids=["biases differ", "biases equal"])
+@pytest.mark.parametrize(
+    ("block", "shapes", "dim"),
+    [
+        (Sum(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 6)), [(2, 5, 6), (2, 7, 6), (2, 6), (1, 6)], -1),
+        (Sum(nn.Linear(6, 6)), [(2, 6), (2, 5, 6)], -1),
+        (Sum(nn.Linear(6, 6)), [(2, 6, 6), (2, 5, 6)], -1),
+        (Sum(Swapped(), nn.Conv1d(6, 6, 1), Swapped()), [(2, 5, 6), (2, 6, 6)], -1),
+        (Sum(nn.Conv1d(6, 6, 1)), [(2, 6, 5), (2, 6, 7), (6, 5)], -2),
+        (Sum(nn.Conv2d(6, 6, 1)), [(1, 6, 1, 1), (2, 6, 3, 5)], -3),
+        (Sum(nn.Conv2d(6, 6, 3, padding=1)), [(6, 4, 4), (2, 6, 3, 5)], -3),
+    ],
+    ids=["tokens", "rows", "as many tokens as channels", "swapped", "series", "one pixel", "no batch"],
+)
+def test_a_constant_lies_along_the_channels_whatever_the_size(block, shapes, dim, equal):
+    torch.manual_seed(0)
+    model = nn.Sequential(noisy(block)).double().eval()
+    last = [module for module in block.modules() if hasattr(module, "weight")][-1]
+    with torch.no_grad():
+        last.weight.zero_()
+        if equal:
+            last.bias.fill_(0.3)
+    plan = bypass(model, torch.randn(shapes[0], dtype=torch.float64))
+    assert [(edit.dim, len(edit.shift)) for edit in plan] == [(dim, 6)]
+    small = prunus.apply(Plan.from_json(plan.to_json()), model)
+    for shape in shapes:
+        assert difference(model, small, (torch.randn(shape, dtype=torch.float64),))[1] <= 1e-12
+
+
+def test_plans_without_a_dimension_shift_the_second():
+    block = nn.Sequential(Sum(nn.Conv2d(2, 2, 1)))
+    edit = {"edit": "Bypass", "path": "0", "kind": "Sum", "shift": [1.0, 2.0]}
+    small = prunus.apply(Plan.from_json(json.dumps({"format": 1, "edits": [edit]})), block)
+    assert small(torch.zeros(1, 2, 1, 1)).flatten().tolist() == [1.0, 2.0]
+
+
+class Placed(nn.Module):
+    """Adds what is learned for each place, zero at first."""
+
+    def __init__(self):
+        super().__init__()
+        self.places = nn.Parameter(torch.zeros(1, 4, 6, 6))
+
+    def forward(self, x):
+        return x + self.places
+
+
+def test_a_learned_constant_is_no_branch():
+    model, image = nn.Sequential(nn.Conv2d(4, 4, 1), Placed(), nn.Conv2d(4, 2, 1)), torch.randn(1, 4, 6, 6)
+    assert bypass(model, image) == Plan() and not skippable(model, image)
 
 
 def test_a_plan_for_another_network_is_refused():
