@@ -2,6 +2,8 @@
 
 import dataclasses
 import itertools
+from collections.abc import Iterable
+from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -25,7 +27,7 @@ def carry_(plan: Plan, optimizer: Optimizer, model: nn.Module, small: nn.Module)
     tensors of a parameter's shape (momentum, moments) and its gradient are cut as the parameter was; scalars
     (steps) stay. Parameters that an edit made anew join the group of what they replace, a bias that of a bias, with
     fresh state; those of a layer that the optimizer did not train stay outside of it. The groups are then in the
-    order of `small.parameters()`.
+    order of `small.parameters()`, and so are the names of an optimizer that was made of named parameters.
 
     The rest of a loop of one's own: a learning-rate scheduler and a `GradScaler` hold the same optimizer and need
     nothing; an average of the weights (`torch.optim.swa_utils.AveragedModel`) is cut by the same plan,
@@ -34,8 +36,10 @@ def carry_(plan: Plan, optimizer: Optimizer, model: nn.Module, small: nn.Module)
 
     Raises:
         EditError: the optimizer holds a parameter that is not `model`'s, `small` is not what the plan makes of
-            `model`, or the optimizer keeps state that has not its parameter's shape. The optimizer is as it was then.
+            `model`, or the optimizer keeps state that has not its parameter's shape, or parameters elsewhere than in
+            `param_groups` and `state`. The optimizer is as it was then.
     """
+    _check_held_in_groups(optimizer)
     old_paths = {id(parameter): path for path, parameter in model.named_parameters()}
     new = dict(small.named_parameters(remove_duplicate=False))
     groups, states, fresh = [], {}, []
@@ -68,11 +72,52 @@ def carry_(plan: Plan, optimizer: Optimizer, model: nn.Module, small: nn.Module)
     if fresh:  # an optimizer that is made anew for `small` has them in this order, and so has a checkpoint's
         order = {id(parameter): number for number, parameter in enumerate(small.parameters())}
         groups = [sorted(parameters, key=lambda parameter: order[id(parameter)]) for parameters in groups]
+    names = _names(optimizer, old_paths, small)
     for group, parameters in zip(optimizer.param_groups, groups, strict=True):
         group["params"] = parameters
+        if "param_names" in group:
+            group["param_names"] = [names[id(parameter)] for parameter in parameters]
     optimizer.state.clear()
     optimizer.state.update({parameter: state for parameter, state in states.items() if state})
     return Carried(kept=tuple(sorted(placed)), fresh=tuple(fresh))
+
+
+def _check_held_in_groups(optimizer: Optimizer) -> None:
+    """Refuse an optimizer that would go on with the parameters, or the state, that it keeps somewhere else."""
+    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    seen = {id(optimizer), id(optimizer.state), *map(id, optimizer.param_groups)}
+    for name, value in vars(optimizer).items():
+        if _holds(value, held, seen):
+            raise EditError(
+                f"{type(optimizer).__name__} keeps parameters in `{name}` too, where nobody knows how to cut them, so "
+                "it would go on training the old network: make it anew for the small one"
+            )
+
+
+def _holds(value: Any, held: set[int], seen: set[int]) -> bool:
+    """Whether a parameter lies in `value`, at any depth of containers and of optimizers inside."""
+    if isinstance(value, Tensor):
+        return id(value) in held
+    if id(value) in seen:
+        return False
+    seen.add(id(value))
+    inside: Iterable[Any] = ()
+    if isinstance(value, dict):
+        inside = (*value.keys(), *value.values())
+    elif isinstance(value, list | tuple | set):
+        inside = value
+    elif isinstance(value, Optimizer):
+        inside = vars(value).values()
+    return any(_holds(item, held, seen) for item in inside)
+
+
+def _names(optimizer: Optimizer, old_paths: dict[int, str], small: nn.Module) -> dict[int, str]:
+    """Return what each parameter of `small` is called in an optimizer made of named ones: as before where it stays."""
+    groups = [group for group in optimizer.param_groups if "param_names" in group]
+    pairs = (pair for group in groups for pair in zip(group["params"], group["param_names"], strict=True))
+    known = {old_paths[id(parameter)]: str(name) for parameter, name in pairs}
+    prefix = next((name.removesuffix(path) for path, name in known.items() if name.endswith(path)), "")
+    return {id(parameter): known.get(path, prefix + path) for path, parameter in small.named_parameters()}
 
 
 def _carried(plan: Plan, path: str, parameter: Tensor, new: dict[str, nn.Parameter]) -> nn.Parameter | None:

@@ -254,3 +254,43 @@ def test_state_of_another_shape_is_refused():
     with pytest.raises(EditError, match="the optimizer keeps 'row_var' of shape"):
         prunus.carry_(plan, optimizer, model, prunus.apply(plan, model))
     assert held(optimizer, model) == [{path for path, _ in model.named_parameters()}]
+
+
+def test_parameters_kept_elsewhere_are_refused():
+    """Cut in the groups alone, L-BFGS would go on training the old network."""
+    model, plan, small = two_layers()
+    with pytest.raises(EditError, match=r"LBFGS keeps parameters in `_params` too.*make it anew"):
+        prunus.carry_(plan, torch.optim.LBFGS(model.parameters()), model, small)
+
+
+class Wrapper(torch.optim.Optimizer):
+    """An optimizer around another one, whose groups it shares."""
+
+    def __init__(self, inner):
+        super().__init__(inner.param_groups, {})
+        self.inner, self.param_groups = inner, inner.param_groups
+
+    def step(self):
+        self.inner.step()
+
+
+def test_an_optimizer_inside_is_asked_too():
+    model, plan, small = two_layers()
+    wrapper = Wrapper(torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9))
+    prunus.carry_(plan, wrapper, model, small)  # nothing lies outside the groups yet
+    assert held(wrapper.inner, small) == [{path for path, _ in small.named_parameters()}]
+    small(torch.randn(1, 3, 3, 3)).sum().backward()
+    wrapper.step()
+    with pytest.raises(EditError, match="Wrapper keeps parameters in `inner` too"):
+        prunus.carry_(prunus.Plan(), wrapper, small, prunus.apply(prunus.Plan(), small))
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_names_follow_their_parameters(prefix):
+    model, plan, small = two_layers()
+    optimizer = torch.optim.SGD([(prefix + path, parameter) for path, parameter in model.named_parameters()], lr=0.1)
+    prunus.carry_(plan, optimizer, model, small)
+    paths = {id(parameter): prefix + path for path, parameter in small.named_parameters()}
+    (group,) = optimizer.param_groups
+    assert group["param_names"] == [paths[id(parameter)] for parameter in group["params"]]
+    assert set(group["param_names"]) == set(paths.values())
