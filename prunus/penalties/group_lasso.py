@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from prunus.graph import ChannelGroups
-from prunus.penalties.interface import BoundPenalty, Shrinkage, When, check_step_size, reduced
+from prunus.penalties.interface import BoundPenalty, Shrinkage, When, check_step, reduced
 from prunus.penalties.metric import metric_shrink_
 from prunus.penalties.prox import group_shrinkage
-from prunus.penalties.rule import momenta, rule_of
+from prunus.penalties.rule import Rule, momenta
 from prunus.penalties.slices import GroupSlices
 
 
@@ -90,16 +90,20 @@ class BoundGroupLasso(BoundPenalty):
         optimizer's rule (see `rule.py`) where the penalty is coupled, and the momentum of groups that become zero
         becomes zero too, so that they stay there. Returns the groups' norms before the step.
         """
-        check_step_size(step_size)
+        parameters = self.slices.parameters
+        step_size = check_step(step_size, optimizer, parameters)
         norms = self.slices.norms()
-        rule = rule_of(optimizer if self.coupled else None)
-        thresholds = step_size * rule.factor * self.weights
-        if rule.metric is not None:
-            zero = metric_shrink_(self.slices, thresholds, rule.metric)
+        rule = Rule(optimizer if self.coupled else None)
+        step, metric = rule.common(parameters)
+        thresholds = step_size * step.factor * self.weights
+        if metric is not None:
+            copies = rule.copies(parameters)
+            zero = metric_shrink_(self.slices, thresholds, metric)
+            rule.feel_(copies, step_size)
         else:
             factors = torch.where(thresholds > 0, group_shrinkage(norms, thresholds), torch.ones_like(norms))
-            if rule.buffer is not None and step_size > 0:  # before it is gone: what the step takes away
-                self.slices.add_share_((1 - factors) / (step_size * rule.factor), rule.buffer)
+            if rule.remembers and step_size > 0:  # before it is gone: what the step takes away
+                self.slices.add_share_((1 - factors) / (step_size * step.felt), rule.buffer)
             self.slices.scale_(factors)
             zero = (factors == 0) & (thresholds > 0)
         if optimizer is not None:

@@ -3,6 +3,8 @@
 import abc
 import dataclasses
 import math
+import numbers
+from collections.abc import Sequence
 from typing import Any, Literal, Self
 
 import torch
@@ -11,6 +13,7 @@ from torch.optim import Optimizer
 
 from prunus.errors import RecipeError, TrainingError
 from prunus.graph import ChannelGroups
+from prunus.penalties.rule import holders
 
 When = Literal["step", "epoch"]
 
@@ -26,7 +29,11 @@ class BoundPenalty(abc.ABC):
 
     @abc.abstractmethod
     def prox_(self, step_size: float, optimizer: Optimizer | None = None) -> Tensor | None:
-        """Do the proximal step of size `step_size`, the learning rate, in place; call it after the optimizer's."""
+        """Do the proximal step of size `step_size`, the learning rate, in place; call it after the optimizer's.
+
+        Raises:
+            TrainingError: a size that is none, or an optimizer of another network: a forgotten `carry_`.
+        """
 
     def due(self, event: When) -> bool:
         """Whether a proximal step follows such an event."""
@@ -151,14 +158,24 @@ def check_when(penalty: Any) -> None:
         raise RecipeError(f'{type(penalty).__name__}.when is {penalty.when!r}: it must be "step" or "epoch"')
 
 
-def check_step_size(step_size: float) -> None:
-    """Refuse a size with which nothing would be done, and nothing said.
+def check_step(step_size: float, optimizer: Optimizer | None, parameters: Sequence[Tensor]) -> float:
+    """Return the size of a proximal step, not one with which nothing would be done and nothing said.
 
     Raises:
-        TrainingError: it is negative, or no number.
+        TrainingError: the size is negative or no number, or there is an optimizer and it holds none of `parameters`.
     """
-    if not 0 <= step_size < math.inf:
-        raise TrainingError(f"a proximal step's size is the learning rate, zero or more, not {step_size}")
+    number = isinstance(step_size, numbers.Real) or (isinstance(step_size, Tensor) and step_size.numel() == 1)
+    if not number or not 0 <= step_size < math.inf:
+        raise TrainingError(f"a proximal step's size is the learning rate, zero or more, not {step_size!r}")
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    held = holders(optimizer) if optimizer is not None else {}
+    if optimizer is not None and trained and not any(id(parameter) in held for parameter in trained):
+        raise TrainingError(
+            f"the {type(optimizer).__name__} holds none of the {len(trained)} parameters that the penalty is bound to: "
+            "it trains another network. After an edit call carry_(plan, optimizer, model, small) and bind the penalty "
+            "to the small network"
+        )
+    return float(step_size)
 
 
 def reduced(penalty: Shrinkage, groups: ChannelGroups) -> Tensor:

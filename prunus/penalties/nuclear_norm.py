@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from prunus.graph import ChannelGroups
-from prunus.penalties.interface import BoundPenalty, Shrinkage, When, check_step_size
+from prunus.penalties.interface import BoundPenalty, Shrinkage, When, check_step
 from prunus.penalties.matrices import MatrixWeight, matrix_weights, replace_
-from prunus.penalties.rule import rule_of
+from prunus.penalties.rule import Rule
 from prunus.penalties.spectrum import singular_value_threshold
 
 
@@ -90,14 +90,13 @@ class BoundNuclearNorm(BoundPenalty):
         Raises:
             TrainingError: weights that are not finite.
         """
-        check_step_size(step_size)
-        rule = rule_of(optimizer if self.coupled else None)
-        size = step_size * (rule.factor if rule.metric is None else 1.0)
-        if size == 0:
+        parameters = [layer.weight for layer in self.layers]
+        step_size = check_step(step_size, optimizer, parameters)
+        if step_size == 0:
             return
-        before = [layer.weight.clone() if rule.buffer is not None else None for layer in self.layers]
-        replace_(self.layers, [size * weight for weight in self.weights], singular_value_threshold)
-        for layer, old in zip(self.layers, before, strict=True):
-            buffer = None if rule.buffer is None else rule.buffer(layer.weight)
-            if buffer is not None and old is not None:
-                buffer.add_(old - layer.weight, alpha=1 / size)
+        rule = Rule(optimizer if self.coupled else None)
+        copies = rule.copies(parameters)
+        sizes = [step_size * rule.step(parameter).factor for parameter in parameters]
+        thresholds = [size * weight for size, weight in zip(sizes, self.weights, strict=True)]
+        replace_(self.layers, thresholds, singular_value_threshold)
+        rule.feel_(copies, step_size)

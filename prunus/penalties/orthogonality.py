@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from prunus.errors import RecipeError
 from prunus.graph import ChannelGroups
-from prunus.penalties.interface import BoundPenalty, Penalty, When, check_step_size, check_when
+from prunus.penalties.interface import BoundPenalty, Penalty, When, check_step, check_when
 from prunus.penalties.matrices import MatrixWeight, matrix_weights, replace_
 
 
@@ -80,7 +80,7 @@ class BoundOrthogonality(BoundPenalty):
 
         W_hat are the row-normalised filters and A = c'(W_hat W_hat^T) with a zero diagonal: the gradient of r by W_hat.
         """
-        check_step_size(step_size)
+        step_size = check_step(step_size, optimizer, [layer.weight for layer in self.layers])
         slope: Callable[[Tensor], Tensor] = (lambda cosines: cosines) if self.settings.scope == "global" else self._pull
 
         def update(matrices: Tensor, size: float) -> Tensor:

@@ -3,19 +3,25 @@
 Where training has come to rest the gradient g is constant, the optimizer moves theta to theta - t g / d, and the
 proximal step must take it back. So its size and its metric are those of the optimizer:
 
-    SGD                     t = lr                 d = 1
-    SGD with Nesterov, mu   t = lr * (1 + mu)      d = 1
-    SGD, dampening c        t = lr * (1 - c)       d = 1
-    Adam, AdamW             t = lr                 d = sqrt(v) + epsilon, element by element
+                            t               d                    u
+    SGD                     lr              1                    none
+    SGD, momentum           lr              1                    lr
+    SGD with Nesterov, mu   lr * (1 + mu)   1                    lr * (1 + mu)
+    SGD, dampening c        lr * (1 - c)    1                    lr
+    Adam, AdamW             lr              sqrt(v) + epsilon    none
 
-and SGD's momentum must feel the proximal step: the buffer takes (theta before - theta after) / t. Else the momentum
-carries the gradient 1 / (1 - mu) times as far as the penalty, and the penalty acts at (1 - mu) of its strength.
+and SGD's momentum must feel the proximal step: the buffer takes (theta before - theta after) / u. Else the momentum
+carries the gradient 1 / (1 - mu) times as far as the penalty, and the penalty acts at (1 - mu) of its strength. mu, c
+and epsilon are those of the parameter group that holds theta. Where they differ within what a step shrinks together, t
+is lr and d is lr / t of each parameter: the same step, in a metric.
+
 With Adam the Euclidean step would compare lambda with gradients of size one (Yun et al., "Adaptive proximal gradient
-methods for structured neural networks", NeurIPS 2021). Of other optimizers nothing is assumed: t = lr, d = 1.
+methods for structured neural networks", NeurIPS 2021). Of other optimizers nothing is assumed, nor of a parameter that
+the optimizer does not hold where its groups differ: t = lr, d = 1.
 """
 
-import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,27 +30,72 @@ from torch.optim import SGD, Adam, Optimizer
 MOMENTA = ("momentum_buffer", "exp_avg")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+class Step(NamedTuple):
+    """How far a parameter goes for a constant gradient, over the learning rate: t, and u of its momentum."""
+
+    factor: float = 1.0
+    felt: float = 1.0
+
+
 class Rule:
-    """The optimizer's step for a constant gradient."""
+    """The optimizer's step for a constant gradient, parameter by parameter; None: t = lr, d = 1, no momentum."""
 
-    factor: float = 1.0  # t over the learning rate
-    metric: Callable[[Tensor], Tensor] | None = None  # d, of the parameter's shape; None: 1
-    buffer: Callable[[Tensor], Tensor | None] | None = None  # the momentum that takes the proximal step
+    def __init__(self, optimizer: Optimizer | None) -> None:
+        self._optimizer = optimizer
+        self._groups = holders(optimizer) if optimizer is not None else {}
+        steps = {_step(group) for group in optimizer.param_groups} if isinstance(optimizer, SGD) else {Step()}
+        self._otherwise = next(iter(steps)) if len(steps) == 1 else Step()
+        self._adam = optimizer if isinstance(optimizer, Adam) else None  # AdamW is one
+        self.remembers = isinstance(optimizer, SGD) and any(group["momentum"] for group in optimizer.param_groups)
+
+    def step(self, parameter: Tensor) -> Step:
+        """Return how far a parameter goes."""
+        group = self._groups.get(id(parameter))
+        return self._otherwise if group is None or not isinstance(self._optimizer, SGD) else _step(group)
+
+    def common(self, parameters: Iterable[Tensor]) -> tuple[Step, Callable[[Tensor], Tensor] | None]:
+        """Return the step that parameters have in common, and the metric d in which they do; None: 1."""
+        if self._adam is not None:
+            return Step(), self.metric
+        steps = {self.step(parameter) for parameter in parameters}
+        return (next(iter(steps), Step()), None) if len(steps) <= 1 else (Step(), self.metric)
+
+    def metric(self, parameter: Tensor) -> Tensor:
+        """Return d of a parameter, of its shape, where t is the learning rate."""
+        if self._adam is not None:
+            return _adam_metric(self._adam, parameter, self._groups.get(id(parameter), {}))
+        # Dampening 1 keeps every gradient away: t is 0, and nothing is to be taken back.
+        return torch.full_like(parameter, 1 / max(self.step(parameter).factor, 1e-12), requires_grad=False)
+
+    def buffer(self, parameter: Tensor) -> Tensor | None:
+        """Return the momentum that must feel the proximal step; None where there is none."""
+        return _momentum(self._optimizer, parameter, "momentum_buffer") if isinstance(self._optimizer, SGD) else None
+
+    def copies(self, parameters: Iterable[Tensor]) -> list[tuple[Tensor, Tensor]]:
+        """Return (parameter, what it is now) of those whose momentum must feel what a step is about to take."""
+        return [(each, each.clone()) for each in parameters if self.buffer(each) is not None]
+
+    def feel_(self, copies: list[tuple[Tensor, Tensor]], step_size: float) -> None:
+        """Let the momenta feel what a proximal step has taken since `copies`."""
+        for parameter, before in copies:
+            buffer = self.buffer(parameter)
+            if buffer is not None and step_size > 0:
+                buffer.add_(before - parameter, alpha=1 / (step_size * self.step(parameter).felt))
 
 
-def rule_of(optimizer: Optimizer | None) -> Rule:
-    """Return the rule of `optimizer`; the settings of its first parameter group hold for all."""
-    if isinstance(optimizer, SGD):
-        group = optimizer.param_groups[0]
-        momentum = float(group["momentum"])
-        if momentum == 0:
-            return Rule()
-        factor = 1 + momentum if group["nesterov"] else 1 - float(group["dampening"])
-        return Rule(factor=factor, buffer=lambda parameter: _momentum(optimizer, parameter, "momentum_buffer"))
-    if isinstance(optimizer, Adam):  # AdamW is one
-        return Rule(metric=lambda parameter: _adam_metric(optimizer, parameter))
-    return Rule()
+def holders(optimizer: Optimizer) -> dict[int, dict[str, Any]]:
+    """Return the parameter group that holds each parameter, by the parameter's id."""
+    return {id(parameter): group for group in optimizer.param_groups for parameter in group["params"]}
+
+
+def _step(group: dict[str, Any]) -> Step:
+    """Return the step of a parameter group of SGD."""
+    momentum = float(group["momentum"])
+    if momentum == 0:
+        return Step()
+    if group["nesterov"]:
+        return Step(1 + momentum, 1 + momentum)
+    return Step(1 - float(group["dampening"]), 1.0)
 
 
 def _momentum(optimizer: Optimizer, parameter: Tensor, name: str) -> Tensor | None:
@@ -57,13 +108,12 @@ def momenta(optimizer: Optimizer) -> list[Callable[[Tensor], Tensor | None]]:
     return [lambda parameter, name=name: _momentum(optimizer, parameter, name) for name in MOMENTA]  # type: ignore[misc]
 
 
-def _adam_metric(optimizer: Adam, parameter: Tensor) -> Tensor:
+def _adam_metric(optimizer: Adam, parameter: Tensor, group: dict[str, Any]) -> Tensor:
     """sqrt(v / (1 - beta2^k)) + epsilon after k steps; 1 for a parameter that has not been trained yet."""
     state = optimizer.state.get(parameter, {})
     second = state.get("max_exp_avg_sq", state.get("exp_avg_sq"))
     if second is None:
         return torch.ones_like(parameter, requires_grad=False)
-    group = next(group for group in optimizer.param_groups if any(p is parameter for p in group["params"]))
     correction = 1 - float(group["betas"][1]) ** float(state["step"])
     root: Tensor = (second / correction).sqrt() + group["eps"]
     return root

@@ -71,6 +71,11 @@ class GroupSlices:
             kind.append(Slice(tensor, slot.dim, slot.groups.to(tensor.device)))
         return cls(tuple(parameters), tuple(buffers), len(groups))
 
+    @cached_property
+    def parameters(self) -> list[Tensor]:
+        """The parameters, each once."""
+        return list({id(one.parameter): one.parameter for one in self.slices}.values())
+
     def sums(self, function: Callable[[Tensor], Tensor]) -> Tensor:
         """Return the sum of `function(parameter)`, of the parameter's shape, over each group: [num_groups].
 

@@ -10,9 +10,9 @@ from torch.optim import Optimizer
 from prunus.errors import RecipeError
 from prunus.graph import ChannelGroups
 from prunus.penalties.group_lasso import BoundGroupLasso, unit_weights
-from prunus.penalties.interface import BoundPenalty, Shrinkage, When, check_step_size, reduced
+from prunus.penalties.interface import BoundPenalty, Shrinkage, When, check_step, reduced
 from prunus.penalties.prox import soft_threshold
-from prunus.penalties.rule import rule_of
+from prunus.penalties.rule import Rule
 from prunus.penalties.slices import GroupSlices
 
 
@@ -96,19 +96,18 @@ class BoundSparseGroupLasso(BoundPenalty):
         That holds in any diagonal metric: shrinking a group keeps the signs that the soft threshold has left. The
         rest is as in `BoundGroupLasso.prox_`. Returns the groups' norms before the step.
         """
-        check_step_size(step_size)
+        parameters = self.slices.parameters
+        step_size = check_step(step_size, optimizer, parameters)
         norms = self.slices.norms()
-        rule = rule_of(optimizer if self.whole.coupled else None)
-        size = step_size * rule.factor
-        spreads = self.slices.spread(size * self.element_weights, 0.0)
+        rule = Rule(optimizer if self.whole.coupled else None)
+        step, metric = rule.common(parameters)
+        copies = rule.copies(parameters)
+        spreads = self.slices.spread(step_size * step.factor * self.element_weights, 0.0)
         for one, spread in zip(self.slices.slices, spreads, strict=True):
             thresholds = spread.to(one.parameter.dtype)
-            if rule.metric is not None:
-                thresholds = thresholds / rule.metric(one.parameter)
-            shrunk = soft_threshold(one.parameter, thresholds)
-            buffer = None if rule.buffer is None else rule.buffer(one.parameter)
-            if buffer is not None and size > 0:
-                buffer.add_(one.parameter - shrunk, alpha=1 / size)
-            one.parameter.copy_(shrunk)
+            if metric is not None:
+                thresholds = thresholds / metric(one.parameter)
+            one.parameter.copy_(soft_threshold(one.parameter, thresholds))
+        rule.feel_(copies, step_size)
         self.whole.prox_(step_size, optimizer)
         return norms

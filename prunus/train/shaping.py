@@ -53,6 +53,8 @@ class OnContracted(BoundPenalty):
         self.edits = [edit for edit in contract(model) if isinstance(edit, Contract)]
         self.small = apply(contract(model), model)
         share_(model, self.small)
+        for edit in self.edits:  # the optimizer trains the factors
+            self.small.get_submodule(edit.path).requires_grad_(False)
         self.bound = penalty.bind(self.small, trace(self.small, inputs))
         self.when = self.bound.when
 

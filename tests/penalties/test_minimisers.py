@@ -13,6 +13,7 @@ from prunus.penalties import Combined
 OPTIMIZERS = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.1),
     "momentum": lambda p: torch.optim.SGD(p, lr=0.03, momentum=0.9),
+    "dampening": lambda p: torch.optim.SGD(p, lr=0.04, momentum=0.9, dampening=0.3),
     "nesterov": lambda p: torch.optim.SGD(p, lr=0.02, momentum=0.9, nesterov=True),
     "adam": lambda p: torch.optim.Adam(p, lr=0.05),
     "adamw": lambda p: torch.optim.AdamW(p, lr=0.05, weight_decay=0.0),
@@ -37,7 +38,8 @@ def train(model, penalty, target, optimizer, steps=200):
     rate = optimizer.param_groups[0]["lr"]
     for step in range(steps):
         size = rate * (1 - step / steps)
-        optimizer.param_groups[0]["lr"] = size
+        for group in optimizer.param_groups:
+            group["lr"] = size
         optimizer.zero_grad()
         sum(0.5 * (p - target[name]).square().sum() for name, p in model.named_parameters()).backward()
         optimizer.step()
@@ -96,6 +98,39 @@ def test_training_reaches_the_known_minimiser(kind, name):
     assert objective(model, penalty, target) == pytest.approx(best, rel=1e-4)
     for (path, found), (_, expected) in zip(model.named_parameters(), answer.named_parameters(), strict=True):
         torch.testing.assert_close(found, expected, rtol=0, atol=5e-3, msg=lambda text, path=path: f"{path}: {text}")
+
+
+GROUPS = {
+    "plain, momentum": ({"momentum": 0.0}, {"momentum": 0.9}),
+    "nesterov, momentum": ({"momentum": 0.9, "nesterov": True}, {"momentum": 0.9}),
+    "plain, dampening": ({"momentum": 0.0}, {"momentum": 0.9, "dampening": 0.3}),
+}
+
+
+@pytest.mark.parametrize("name", ["group", "sparse group", "nuclear and group"])
+@pytest.mark.parametrize("kind", GROUPS)
+@pytest.mark.parametrize("turned", [False, True], ids=["biases first", "weights first"])
+def test_each_parameter_follows_the_rule_of_its_group(kind, name, turned):
+    """A unit's bias and its weights lie in two groups, as is the custom; their order does not matter."""
+    settings, model = PENALTIES[name], network()
+    groups = prunus.trace(model, torch.zeros(1, 6, dtype=torch.float64))
+    answer, target = answer_and_target(settings, groups)
+    kinds = [[p for p in model.parameters() if (p.dim() > 1) == wide] for wide in (False, True)]
+    held = [{"params": params, **rule} for params, rule in zip(kinds, GROUPS[kind], strict=True)]
+    train(model, settings.bind(model, groups), target, torch.optim.SGD(held[::-1] if turned else held, lr=0.08))
+    for (path, found), (_, expected) in zip(model.named_parameters(), answer.named_parameters(), strict=True):
+        torch.testing.assert_close(found, expected, rtol=0, atol=5e-3, msg=lambda text, path=path: f"{path}: {text}")
+
+
+def test_the_metric_of_adam_is_that_of_each_group():
+    settings, model = PENALTIES["group"], network()
+    groups = prunus.trace(model, torch.zeros(1, 6, dtype=torch.float64))
+    answer, target = answer_and_target(settings, groups)
+    kinds = [[p for p in model.parameters() if (p.dim() > 1) == wide] for wide in (False, True)]
+    held = [{"params": kinds[0], "betas": (0.5, 0.9), "eps": 0.1}, {"params": kinds[1], "betas": (0.9, 0.999)}]
+    train(model, settings.bind(model, groups), target, torch.optim.Adam(held, lr=0.05))
+    for found, expected in zip(model.parameters(), answer.parameters(), strict=True):
+        torch.testing.assert_close(found, expected, rtol=0, atol=5e-3)
 
 
 @pytest.mark.parametrize("kind", ["momentum", "nesterov", "adam", "adamw"])

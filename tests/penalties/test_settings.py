@@ -188,11 +188,28 @@ def test_a_unit_that_is_zero_stays_zero_exactly(penalty, dtype, name):
 
 
 @pytest.mark.parametrize("penalty", EVERY.values(), ids=EVERY)
-@pytest.mark.parametrize("step_size", [-1.0, math.nan, math.inf])
+@pytest.mark.parametrize("step_size", [-1.0, math.nan, math.inf, "a", None, torch.ones(2)], ids=str)
 def test_a_step_that_is_none_is_refused(penalty, step_size):
     model, groups = traced()
     with pytest.raises(TrainingError, match="step's size is the learning rate"):
         penalty.bind(model, groups).prox_(step_size)
+
+
+@pytest.mark.parametrize("penalty", EVERY.values(), ids=EVERY)
+def test_a_forgotten_carry_is_noticed(penalty):
+    model, groups = traced()
+    small = prunus.apply(prunus.Plan(), model)
+    bound, optimizer = penalty.bind(small, groups), torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(TrainingError, match=r"the SGD holds none of the \d+ parameters .* carry_"):
+        bound.prox_(0.1, optimizer)
+    prunus.carry_(prunus.Plan(), optimizer, model, small)
+    bound.prox_(torch.tensor(0.1), optimizer)
+
+
+def test_what_is_frozen_is_in_no_optimizer():
+    model, groups = traced()
+    bound = prunus.GroupLasso(strength=0.01).bind(model.requires_grad_(False), groups)
+    bound.prox_(0.1, torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=0.1))
 
 
 def test_a_pattern_may_stand_alone():

@@ -33,6 +33,13 @@ def pressed(penalty, model, inputs):
     return before, prunus.apply(prunus.contract(model), model)
 
 
+def test_the_optimizer_holds_the_factors_not_the_kernel():
+    inputs, plain = torch.randn(1, 4, 8, 8, dtype=torch.float64), network()[:1]
+    wide = prunus.apply(prunus.expand(plain, "0"), plain)
+    bound = shaping.bind(PENALTIES["nuclear"], wide, prunus.trace(wide, inputs), inputs)
+    bound.prox_(0.1, torch.optim.SGD(wide.parameters(), lr=0.1))
+
+
 SPARSE = prunus.SparseGroupLasso(strength=0.1, alpha=0.7)
 
 
