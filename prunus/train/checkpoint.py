@@ -149,15 +149,17 @@ def best(folder: Path) -> Checkpoint | None:
 
 
 def _newest(folder: Path, paths: list[Path]) -> Checkpoint | None:
-    notes: list[str] = []
+    damages: list[str] = []
     for path in reversed(paths):
         try:
-            return dataclasses.replace(read(path), notes=tuple(notes))
+            found = read(path)
         except DamagedError as error:
-            notes.append(f"{error}; the one before it is taken")
-    if notes:
+            damages.append(str(error))
+        else:
+            return dataclasses.replace(found, notes=tuple(f"{damage}; {path.name} is taken" for damage in damages))
+    if damages:
         raise CheckpointError(
-            f"none of the {len(notes)} checkpoints in {folder} is whole: {' '.join(notes)} To start from the "
+            f"none of the {len(damages)} checkpoints in {folder} is whole: {'; '.join(damages)}. To start from the "
             "beginning, remove the folder or choose another"
         )
     return None
