@@ -22,7 +22,7 @@ from jsonargparse import ArgumentParser
 from prunus.errors import PrunusError, RecipeError
 from prunus.recipe.check import check
 from prunus.recipe.describe import fields_of
-from prunus.recipe.source import Source, override, parse_yaml, read, unshared
+from prunus.recipe.source import RefusedError, Source, override, parse_yaml, read, unshared
 
 __all__ = ["build", "describe", "dump", "load", "resolve"]
 
@@ -37,7 +37,10 @@ def load(cls: type[T], path: Path | str, overrides: Sequence[str] = ()) -> T:
     """
     source = _written(path, overrides)
     source.builds = True
-    return build(cls, _resolved(cls, source))
+    try:
+        return build(cls, _resolved(cls, source))
+    except RefusedError as refused:
+        raise refused.error(source, _to_blame(cls, path, overrides, refused)) from refused
 
 
 def resolve(cls: type[T], path: Path | str, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -65,6 +68,28 @@ def _written(path: Path | str, overrides: Sequence[str]) -> Source:
     for item in overrides:
         override(source, item)
     return source
+
+
+def _to_blame(cls: type, path: Path | str, overrides: Sequence[str], refused: RefusedError) -> str | None:
+    """Return the override without which the settings would not be refused, or not for this; None if it is the file."""
+    reasons = {text: _refusal(cls, path, [other for other in overrides if other != text]) for text in overrides}
+    to_blame = [text for text, reason in reasons.items() if reason is None]
+    if not to_blame and _refusal(cls, path, ()) is None:  # several are
+        to_blame = [text for text, reason in reasons.items() if reason != refused.reason]
+    return to_blame[-1] if to_blame else None
+
+
+def _refusal(cls: type, path: Path | str, overrides: Sequence[str]) -> str | None:
+    """Return why settings refuse their values under `overrides`; None where they do not."""
+    source = _written(path, overrides)
+    source.builds = True
+    try:
+        check(cls, source.values, (), source)
+    except RefusedError as refused:
+        return refused.reason
+    except RecipeError as error:  # without a class, or keys, that another override gave
+        return str(error)
+    return None
 
 
 def _resolved(cls: type, source: Source) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from typing import Any, Union
 from jsonargparse import ArgumentParser
 
 from prunus.errors import PrunusError
-from prunus.recipe.source import COMPONENT_KEYS, KeyPath, Source
+from prunus.recipe.source import COMPONENT_KEYS, KeyPath, RefusedError, Source
 
 PLAIN = (
     bool,
@@ -43,6 +43,7 @@ def check(hint: Any, value: Any, path: KeyPath, source: Source) -> None:
 
     Raises:
         RecipeError: the first misfit, with the place where it was written.
+        RefusedError: settings that refuse their values, where the source builds them.
     """
     options = typing.get_args(hint) if typing.get_origin(hint) in (Union, types.UnionType) else (hint,)
     if value is None and type(None) in options:
@@ -148,7 +149,7 @@ def _check_built(cls: Any, value: dict[str, Any], path: KeyPath, source: Source)
     try:
         _built(cls, value)
     except PrunusError as error:
-        raise source.error(path, f"is refused: {error}") from error
+        raise RefusedError(path, str(error)) from error
     except (TypeError, ValueError):  # what plain data alone does not build: the parser does, and says so
         return
 
@@ -160,6 +161,8 @@ def _built(cls: Any, value: dict[str, Any]) -> Any:
         inside = [option for option in (hints[key], *typing.get_args(hints[key])) if dataclasses.is_dataclass(option)]
         if isinstance(item, dict) and inside and "class_path" not in item:
             item = _built(inside[0], item)
+        elif isinstance(item, list) and not any(isinstance(each, dict | list) for each in item):
+            item = tuple(item)
         elif isinstance(item, dict | list):
             raise TypeError(f"{key} is no plain value")
         given[key] = item

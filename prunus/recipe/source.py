@@ -13,6 +13,20 @@ KeyPath = tuple[str | int, ...]
 COMPONENT_KEYS = ("class_path", "init_args")
 
 
+class RefusedError(Exception):
+    """What settings say of their own values, `reason`; which key of those at `path` is meant, they alone know."""
+
+    def __init__(self, path: KeyPath, reason: str) -> None:
+        super().__init__(reason)
+        self.path, self.reason = path, reason
+
+    def error(self, source: "Source", override: str | None = None) -> RecipeError:
+        """Return the error that says where: in the override that is to blame, or where the settings were written."""
+        if override is not None:
+            source = dataclasses.replace(source, overrides={**source.overrides, self.path: override})
+        return source.error(self.path, f"is refused: {self.reason}")
+
+
 @dataclasses.dataclass(kw_only=True)
 class Source:
     """Where values came from, so that an error can name the place."""

@@ -92,6 +92,12 @@ class Train:
     precision: Literal["float32", "bfloat16"] = "float32"
     milestones: tuple[int, ...] = ()
 
+    def __post_init__(self):
+        if self.epochs == 0 or 0 in self.milestones:
+            raise RecipeError(f"epochs is {self.epochs}, milestones {list(self.milestones)}")
+        if not 0 < self.learning_rate < 1:
+            raise RecipeError(f"learning_rate is {self.learning_rate}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
@@ -368,6 +374,26 @@ def test_overrides_that_do_not_fit_are_named(written, override, message):
     with pytest.raises(RecipeError) as caught:
         recipe.resolve(Recipe, written(MINIMAL), [override])
     assert message in str(caught.value)
+
+
+TRAIN = f"{MINIMAL}train:\n  epochs: 3\n  learning_rate: 0.1\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "place"),
+    [
+        (TRAIN, ["train.epochs=0"], "override `train.epochs=0`: `train` is refused: epochs is 0"),
+        (TRAIN, ["name=other", "train.milestones=[0]"], "override `train.milestones=[0]`: `train` is refused"),
+        (TRAIN, ["train.epochs=2", "train.learning_rate=-1"], "override `train.learning_rate=-1`: `train` is refused"),
+        (TRAIN, ["train.learning_rate=2", "train.epochs=0"], "override `train.epochs=0`: `train` is refused: epochs"),
+        (TRAIN.replace("3", "0"), ["train.milestones=[1]"], "recipe.yaml, line 6: `train` is refused: epochs is 0"),
+        (TRAIN.replace("0.1", "7"), ["train.epochs=2"], "recipe.yaml, line 6: `train` is refused: learning_rate is 7"),
+    ],
+)
+def test_what_settings_refuse_is_blamed_on_the_override_that_brought_it(written, text, overrides, place):
+    with pytest.raises(RecipeError) as caught:
+        recipe.load(Recipe, written(text), overrides)
+    assert place in str(caught.value)
 
 
 def test_a_component_that_refuses_its_settings_is_a_recipe_error(written, capsys):
