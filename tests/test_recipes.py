@@ -17,7 +17,8 @@ from prunus.pipeline import stages, walk
 from prunus.records import EditRecord, EpochRecord, EvaluationRecord, LatencyRecord, Recorder, read
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
-SMALL = ["data.size=[32, 64]", "train.batch_size=2", "train.epochs=1", "train.num_workers=0", "train.device=cpu"]
+SMALL = ["data.size=[32, 64]", "train.batch_size=2", "train.num_workers=0", "train.device=cpu"]
+SMALL += ["train.epochs=1", "train.warmup_epochs=1"]
 STREET = ["data.num_train=4", "data.num_validation=2", "data.num_test=2"]
 
 

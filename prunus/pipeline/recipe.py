@@ -1,6 +1,7 @@
 """The recipe: everything that a run is, in one typed tree; its fields are the YAML keys."""
 
 import dataclasses
+import math
 import re
 
 from prunus.budget.controller import Controller
@@ -93,6 +94,10 @@ class LearningRates:
 
     sgd: float = 0.05
     adam: float = 1e-3
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sgd < math.inf or not 0 < self.adam < math.inf:
+            raise RecipeError(f"from_scratch_rates: sgd {self.sgd} and adam {self.adam} must be above zero, and finite")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

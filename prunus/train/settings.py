@@ -23,10 +23,11 @@ class OptimizerSettings:
     momentum: float = 0.9  # of SGD, with Nesterov's correction
 
     def __post_init__(self) -> None:
-        if not self.learning_rate > 0 or not self.weight_decay >= 0 or not 0 <= self.momentum < 1:
+        finite = 0 < self.learning_rate < math.inf and 0 <= self.weight_decay < math.inf
+        if not finite or not 0 <= self.momentum < 1:
             raise RecipeError(
                 f"optimizer: learning_rate {self.learning_rate} must be above zero, weight_decay {self.weight_decay} "
-                f"zero or more, momentum {self.momentum} in [0, 1)"
+                f"zero or more, both finite, momentum {self.momentum} in [0, 1)"
             )
 
     def build(self, model: nn.Module) -> Optimizer:
@@ -71,8 +72,13 @@ class Train:
             if getattr(self, name) < 1:
                 raise RecipeError(f"train.{name} is {getattr(self, name)}: it must be at least 1")
         for name in ("warmup_epochs", "num_workers", "power", "gamma"):
-            if not getattr(self, name) >= 0:
-                raise RecipeError(f"train.{name} is {getattr(self, name)}: it must be zero or more")
+            if not 0 <= getattr(self, name) < math.inf:
+                raise RecipeError(f"train.{name} is {getattr(self, name)}: it must be zero or more, and finite")
+        if self.warmup_epochs > self.epochs:
+            raise RecipeError(
+                f"train.warmup_epochs is {self.warmup_epochs} of train.epochs {self.epochs}: the learning rate would "
+                "never be reached: warm up for fewer epochs, or train for more"
+            )
         if not self.timeout_s > 0 or (self.threads is not None and self.threads < 1):
             raise RecipeError(
                 f"train.timeout_s is {self.timeout_s} and train.threads {self.threads}: seconds above zero, and at "
