@@ -99,14 +99,15 @@ class Shrinkage(Penalty):
     def __post_init__(self) -> None:
         name = type(self).__name__
         number = isinstance(self.strength, int | float)
-        if self.strength != "auto" and not (number and self.strength >= 0):
-            raise RecipeError(f'{name}.strength is {self.strength!r}: it must be zero or more, or "auto"')
+        if self.strength != "auto" and not (number and 0 <= self.strength < math.inf):
+            raise RecipeError(f'{name}.strength is {self.strength!r}: it must be zero or more and finite, or "auto"')
         check_when(self)
         if not 0 < self.share < 1:
             raise RecipeError(f"{name}.share is {self.share}: it must lie between 0 and 1")
-        if self.first_layers < 0 or not self.first_factor >= 0:
+        if self.first_layers < 0 or not 0 <= self.first_factor < math.inf:
             raise RecipeError(
-                f"{name}: first_layers {self.first_layers} and first_factor {self.first_factor} must be zero or more"
+                f"{name}: first_layers {self.first_layers} and first_factor {self.first_factor} must be zero or more, "
+                "and finite"
             )
 
     @abc.abstractmethod

@@ -1,6 +1,7 @@
 """Orthogonal filters: the decorrelation baseline OrthoReg (Rodriguez et al., ICLR 2017)."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Literal, final
 
@@ -38,9 +39,10 @@ class Orthogonality(Penalty):
     layers: str | tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        if not self.strength >= 0 or not self.sharpness > 0:
+        if not 0 <= self.strength < math.inf or not 0 < self.sharpness < math.inf:
             raise RecipeError(
-                f"Orthogonality: strength {self.strength} must be zero or more, sharpness {self.sharpness} above zero"
+                f"Orthogonality: strength {self.strength} must be zero or more, sharpness {self.sharpness} above zero, "
+                "both finite"
             )
         if self.scope not in ("global", "local"):
             raise RecipeError(f'Orthogonality.scope is {self.scope!r}: it must be "global" or "local"')

@@ -54,7 +54,17 @@ def test_auto_must_know_how_far_an_epoch_goes(kind):
 
 @pytest.mark.parametrize("kind", SHRINKING.values(), ids=SHRINKING)
 @pytest.mark.parametrize(
-    "fields", [{"strength": -1}, {"when": "never"}, {"share": 0}, {"first_layers": -1}, {"strength": math.nan}], ids=str
+    "fields",
+    [
+        {"strength": -1},
+        {"when": "never"},
+        {"share": 0},
+        {"first_layers": -1},
+        {"strength": math.nan},
+        {"strength": math.inf},
+        {"first_factor": math.inf},
+    ],
+    ids=str,
 )
 def test_settings_out_of_range_are_refused(kind, fields):
     with pytest.raises(RecipeError, match=next(iter(fields))):
@@ -66,6 +76,8 @@ def test_other_settings_out_of_range_are_refused():
         prunus.SparseGroupLasso(alpha=1.5)
     with pytest.raises(RecipeError, match="sharpness"):
         prunus.Orthogonality(sharpness=0)
+    with pytest.raises(RecipeError, match="strength inf"):
+        prunus.Orthogonality(strength=math.inf)
     with pytest.raises(RecipeError, match="one penalty or more"):
         Combined(penalties=())
 
