@@ -22,6 +22,7 @@ from prunus.graph.trace import Inputs, arguments
 from prunus.surgery.branches import Branches, ancestors
 from prunus.surgery.edit import Edit, Plan
 from prunus.surgery.factors import replaced
+from prunus.surgery.given import checked
 
 
 class Shift(nn.Module):
@@ -93,6 +94,7 @@ class Bypass(Edit):
         return None if path.startswith(f"{self.path}.") else tensor
 
 
+@checked
 def bypass(model: nn.Module, inputs: Inputs) -> Plan:
     """Return the plan that takes out every residual block of `model` whose branch is constant; often an empty one.
 
@@ -124,6 +126,7 @@ def _doubled(tensor: Tensor) -> Tensor:
     return tensor.double() if tensor.is_floating_point() else tensor
 
 
+@checked
 def skippable(model: nn.Module, inputs: Inputs) -> frozenset[str]:
     """Return the layers of `model` that may vanish: once all their units are zero, `bypass` takes out what is around.
 

@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 
 from prunus.errors import EditError
 from prunus.surgery.edit import Plan
+from prunus.surgery.given import checked
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -20,6 +21,7 @@ class Carried:
     fresh: tuple[str, ...]
 
 
+@checked
 def carry_(plan: Plan, optimizer: Optimizer, model: nn.Module, small: nn.Module) -> Carried:
     """Make `optimizer`, which trains `model`, train `small = apply(plan, model)` as if it always had.
 

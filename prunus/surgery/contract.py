@@ -16,6 +16,7 @@ from prunus.surgery.compose import compose_all
 from prunus.surgery.edit import Edit, Plan
 from prunus.surgery.factors import Factors, built, chain, is_pad, replaced
 from prunus.surgery.filters import Filter, padding_of, read, shapes, values
+from prunus.surgery.given import checked
 from prunus.surgery.layers import Layer, Layers, kind_of, layer_at, patterns_of, refusal
 
 
@@ -71,6 +72,7 @@ class Contract(Edit):
         return None if any(factor.holds(path) for factor in self.factors) else tensor
 
 
+@checked
 def contract(model: nn.Module, layers: Layers | None = None) -> Plan:
     """Return the plan that contracts layers in a row into one each; the function stays as it is.
 
@@ -106,7 +108,7 @@ def _containers(model: nn.Module, layers: Layers | None) -> list[str]:
                     f"{text!r} matches nothing that can be contracted in {type(model).__name__}; there are "
                     f"{', '.join(known) or 'no layers in a row'}"
                 )
-            named = [path for path in named if path not in found] if text[0] == "!" else [*named, *found]
+            named = [path for path in named if path not in found] if text.startswith("!") else [*named, *found]
     unique = list(dict.fromkeys(named))
     return [path for path in unique if not any(path.startswith(f"{outer}.") for outer in unique)]
 

@@ -19,6 +19,7 @@ from prunus.surgery.edit import Edit, Plan
 from prunus.surgery.factors import factors, replaced
 from prunus.surgery.filters import Filter, read
 from prunus.surgery.fresh import fresh_bias, fresh_weight, generator
+from prunus.surgery.given import checked
 from prunus.surgery.layers import Layer, Layers, check_rank, check_share, choose, layer_at, still_expanded
 from prunus.surgery.svd import balanced_factors, rank_of_energy
 
@@ -83,6 +84,7 @@ class Decompose(Edit):
         return _pair(part, vertical, horizontal, first, last)
 
 
+@checked
 def decompose(
     model: nn.Module,
     layers: Layers = "k>1",

@@ -90,7 +90,7 @@ class Plan:
         """
         try:
             data = json.loads(text)
-        except ValueError as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise EditError(f"a plan is JSON, and this is not: {error}") from error
         known = isinstance(data, dict) and type(data.get("format")) is int and data["format"] == FORMAT
         if not known or not isinstance(data.get("edits"), list):

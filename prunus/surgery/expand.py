@@ -20,6 +20,7 @@ from prunus.surgery.edit import Edit, Plan
 from prunus.surgery.factors import factors, replaced
 from prunus.surgery.filters import Filter, at_hand, read
 from prunus.surgery.fresh import fresh_bias, fresh_weight, generator
+from prunus.surgery.given import checked
 from prunus.surgery.kept import kept_weights
 from prunus.surgery.kinds import KINDS, kernels_of, num_widths, suited, unfit, widths_of
 from prunus.surgery.layers import Layer, Layers, choose, layer_at, still_expanded
@@ -119,6 +120,7 @@ class Expand(Edit):
         return given if last else weight.new_zeros(weight.shape[0] * weight.shape[1])
 
 
+@checked
 def expand(
     model: nn.Module,
     layers: Layers = "k>1",

@@ -17,6 +17,7 @@ from prunus.surgery.decompose import separated, spatial_matrices, undecomposable
 from prunus.surgery.edit import Edit, Plan
 from prunus.surgery.factors import factors, replaced
 from prunus.surgery.filters import Filter, read, taps
+from prunus.surgery.given import checked
 from prunus.surgery.layers import Layer, Layers, check_rank, check_share, choose, layer_at, still_expanded
 from prunus.surgery.svd import balanced_factors, rank_of_energy
 
@@ -65,6 +66,7 @@ class Factorize(Edit):
         return None if self.layer.holds(path) else tensor
 
 
+@checked
 def factorize(
     model: nn.Module,
     layers: Layers = "*",

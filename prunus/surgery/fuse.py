@@ -19,6 +19,7 @@ from prunus.graph.export import export
 from prunus.graph.place import module_path, operator_name
 from prunus.graph.trace import Inputs, arguments
 from prunus.surgery.edit import Edit, Plan
+from prunus.surgery.given import checked
 
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d, *_TRANSPOSED)
@@ -95,6 +96,7 @@ def _fold(conv: Any, norm: Any) -> None:
     conv.bias = nn.Parameter(bias.to(kept), requires_grad=trainable)
 
 
+@checked
 def fuse(model: nn.Module, inputs: Inputs, kwargs: Mapping[str, Any] | None = None) -> Plan:
     """Return the plan that folds every BatchNorm of `model` that reads the output of one convolution alone.
 

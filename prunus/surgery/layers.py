@@ -159,8 +159,6 @@ def choose(
     Raises:
         EditError: a pattern matches no layer (near ones are named), a layer named by its path is unfit, or all are.
     """
-    if not isinstance(model, nn.Module):
-        raise EditError(f"a torch.nn.Module is expected, got {type(model).__name__}")
     if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
         raise EditError(f"the model is wrapped in {type(model).__name__}; pass what is inside, model.module")
     if type(skip_first) is not int or skip_first < 0:

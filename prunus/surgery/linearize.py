@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from prunus.errors import EditError
 from prunus.surgery.edit import Edit, Plan
 from prunus.surgery.factors import Factors, replaced
+from prunus.surgery.given import checked
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,6 +43,7 @@ class Linearize(Edit):
         return tensor
 
 
+@checked
 def linearize(model: nn.Module) -> Plan:
     """Return the plan that takes the ReLUs out of every expanded layer of `model`; parameters stay as they are.
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from prunus import storage
 from prunus.errors import EditError
 from prunus.surgery.edit import Edit, Plan, apply, typed
+from prunus.surgery.given import checked
 
 FORMAT = 1
 PLAN, WEIGHTS, MANIFEST = "plan.json", "weights.safetensors", "manifest.json"
@@ -60,6 +61,7 @@ def save(folder: str | Path, small: nn.Module, plan: Plan | Edit) -> None:
         raise EditError(f"{path} cannot be written: {error}") from error
 
 
+@checked
 def load(folder: str | Path, build: Callable[[], nn.Module]) -> nn.Module:
     """Return the network saved in `folder`, on the CPU, with its modes, frozen and tied parameters.
 

@@ -137,6 +137,13 @@ def expanded_pair():
     return prunus.apply(prunus.expand(model, "*", 2), model)
 
 
+def test_a_network_that_is_a_row_of_layers_is_named_by_its_empty_path():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 5, 3), nn.ReLU(), nn.Conv2d(5, 2, 1)).double()
+    plan = prunus.contract(model, "")
+    assert [[factor.path for factor in edit.factors] for edit in plan] == [["0", "1"]]
+    assert_equal(model, prunus.apply(plan, model), torch.randn(1, 3, 8, 8, dtype=torch.float64))
+
+
 def test_names_that_are_wrong():
     model = nn.ModuleDict({"m": nn.Sequential(nn.Linear(3, 3), nn.ReLU())})
     with pytest.raises(EditError, match="nothing in ModuleDict was expanded"):

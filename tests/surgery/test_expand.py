@@ -250,7 +250,7 @@ def plain():
         ({"skip_first": -1}, "skip_first"),
         ({"rate": 0.5}, "the rate of an expansion is at least 1"),
         ({"rate": float("nan")}, "the rate of an expansion is at least 1"),
-        ({"rate": "4"}, "the rate of an expansion is at least 1"),
+        ({"rate": "4"}, "rate must be a number, not '4'"),
         ({"kind": "kc"}, "unknown kind 'kc'; known are auto, cl, ck, fc"),
         ({"layers": "0", "kind": "ck"}, "0: ck takes square kernels of odd k > 3, and this one is 3 x 3: use cl"),
         ({"layers": "0", "kind": "fc"}, "0: fc expands linear layers, and this is a Conv2d"),
@@ -270,7 +270,7 @@ def test_near_names_are_told():
         prunus.expand(model, "encoder")
     with pytest.raises(EditError, match="wrapped in DataParallel"):
         prunus.expand(nn.DataParallel(model), "*")
-    with pytest.raises(EditError, match=r"a torch\.nn\.Module is expected"):
+    with pytest.raises(EditError, match=r"model must be a torch\.nn\.Module, not 'model'"):
         prunus.expand("model", "*")
 
 
