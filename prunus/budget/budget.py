@@ -1,6 +1,7 @@
 """What the deployed network may cost."""
 
 import dataclasses
+import math
 
 import torch
 from torch import Tensor
@@ -30,8 +31,15 @@ class Budget:
     def __post_init__(self) -> None:
         for name in ("macs", "params"):
             value = getattr(self, name)
-            if value is not None and not (isinstance(value, int | float) and value > 0):
+            if value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
                 raise BudgetError(f"Budget.{name} is {value!r}: it must be above zero (a share up to 1, or a number)")
+            if value > 1 and value != round(value):
+                raise BudgetError(
+                    f"Budget.{name} is {value!r}: a share of the wide network's is at most 1 (0.4 means 40 %), what is "
+                    f"above is the number of {name}, a whole one"
+                )
         if self.macs is None and self.params is None:
             raise BudgetError(
                 "Budget bounds nothing: give macs=..., params=... or both (0.4 means 40 % of the wide network's)"
