@@ -82,7 +82,7 @@ def expansion(figures: Figures) -> tuple[bool, str]:
         )
         mean, error = gain(small, wide)
         seen &= mean > error
-        told.append(f"k{kernel}: {spread(small)} to {spread(wide)}, {100 * mean:+.1f} ± {100 * error:.1f} points")
+        told.append(f"k{kernel}: {spread(small)} to {spread(wide)}, {100 * mean:+.1f} points (standard error {100 * error:.1f})")
     return seen, "; ".join(told)
 
 
@@ -110,7 +110,8 @@ def learned_depth(figures: Figures) -> tuple[bool, str]:
     left, tops = budget("skipped_pairs"), [plain("top1"), budget("top1")]
     mean, error = gain(*tops)
     gone = [1 - a / b for a, b in zip(budget("params"), plain("params"), strict=True)]
-    told = f"{left} of {NUM_SKIPS} skipped pairs stay; plain {spread(tops[0])}, budget {spread(tops[1])} with "
+    told = f"{' and '.join(map(str, left))} of {NUM_SKIPS} skipped pairs stay; plain {spread(tops[0])}, "
+    told += f"budget {spread(tops[1])} with "
     return max(left) < NUM_SKIPS and mean >= -error, told + f"{spread(gone)} % of the parameters removed"
 
 
