@@ -82,7 +82,9 @@ def expansion(figures: Figures) -> tuple[bool, str]:
         )
         mean, error = gain(small, wide)
         seen &= mean > error
-        told.append(f"k{kernel}: {spread(small)} to {spread(wide)}, {100 * mean:+.1f} points (standard error {100 * error:.1f})")
+        told.append(
+            f"k{kernel}: {spread(small)} to {spread(wide)}, {100 * mean:+.1f} points (standard error {100 * error:.1f})"
+        )
     return seen, "; ".join(told)
 
 
