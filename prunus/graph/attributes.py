@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prunus.graph.call import Kind, Mark
 from prunus.graph.code import names_read
+from prunus.graph.findings import Kind, Mark
 
 
 @dataclasses.dataclass(frozen=True)

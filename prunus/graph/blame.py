@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Node
 
-from prunus.graph.call import Findings, Mark
 from prunus.graph.compare import Mismatch, Probe, Reading
+from prunus.graph.findings import Findings, Mark
 from prunus.graph.ids import NONE
 from prunus.graph.labels import Label
 from prunus.graph.place import all_nodes, flat, line, module_path

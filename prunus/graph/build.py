@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from prunus.graph.attributes import Binding
-from prunus.graph.call import Factor, Findings, Kind
 from prunus.graph.cost import CostModel, Term
+from prunus.graph.findings import Factor, Findings, Kind
 from prunus.graph.groups import Attribute, ChannelGroups, Reason, Role, Slot
 from prunus.graph.ids import NONE
 from prunus.graph.state import Slots, canonical_paths

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 
 from torch.fx import Node
 
-from prunus.graph.call import Findings, Kind
 from prunus.graph.compare import MOVES, Reading
+from prunus.graph.findings import Findings, Kind
 from prunus.graph.labels import Label
 from prunus.graph.place import all_nodes, flat, in_torch, line, operator_name
 

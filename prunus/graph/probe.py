@@ -14,8 +14,8 @@ from torch import Tensor
 from prunus.graph.attributes import Binding, bindings
 from prunus.graph.blame import channels_near, written_at
 from prunus.graph.build import numbering
-from prunus.graph.call import Findings, Kind, Mark
 from prunus.graph.compare import Mismatch, Probe
+from prunus.graph.findings import Findings, Kind, Mark
 from prunus.graph.ids import NONE
 from prunus.graph.trial import compared, keep_of, ran, unlike_parts, values, without_some
 

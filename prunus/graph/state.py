@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.export.graph_signature import ExportGraphSignature, InputKind
 from torch.fx import Graph, GraphModule
 
-from prunus.graph.call import Findings, Kind, Mark
+from prunus.graph.findings import Findings, Kind, Mark
 from prunus.graph.labels import Axis, Label
 
 HOOKED = (

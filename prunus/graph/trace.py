@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from prunus.errors import TraceError
 from prunus.graph.build import build
-from prunus.graph.call import Findings
 from prunus.graph.compare import Probe, Reading
 from prunus.graph.export import export
+from prunus.graph.findings import Findings
 from prunus.graph.groups import ChannelGroups
 from prunus.graph.numbers import needed
 from prunus.graph.probe import judge

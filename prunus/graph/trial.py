@@ -10,9 +10,9 @@ from prunus.errors import TraceError
 from prunus.graph.attributes import Binding, count, set_
 from prunus.graph.blame import place_of
 from prunus.graph.build import build, numbering
-from prunus.graph.call import Findings, Mark
 from prunus.graph.compare import Mismatch, Probe, Reading, compare
 from prunus.graph.export import export
+from prunus.graph.findings import Findings, Mark
 from prunus.graph.groups import ChannelGroups
 from prunus.graph.narrow import Keep, shaped
 from prunus.graph.record import Run, run

@@ -8,7 +8,8 @@ from torch import nn
 from torch.fx import GraphModule, Node
 
 from prunus.errors import TraceError
-from prunus.graph.call import Call, Findings, Kind, Mark
+from prunus.graph.call import Call
+from prunus.graph.findings import Findings, Kind, Mark
 from prunus.graph.ids import NONE
 from prunus.graph.labels import Label, replaced
 from prunus.graph.narrow import Settled

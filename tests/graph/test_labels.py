@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 import prunus
-from prunus.graph.call import Findings
 from prunus.graph.export import export
+from prunus.graph.findings import Findings
 from prunus.graph.labels import Label
 from prunus.graph.walk import walk
 
