@@ -2,6 +2,7 @@
 
 import dataclasses
 import linecache
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -52,7 +53,12 @@ def _candidates(module: nn.Module, mark: Mark) -> list[tuple[str, int]]:
     equal = [(name, item) for name, item, value in numbers(module) if value == size and name in read]
     file, _, number = mark.line.rpartition(":")
     text = linecache.getline(file, int(number)) if number.isdigit() else ""
-    return [(name, item) for name, item in equal if f"self.{name}" in text] or equal
+    places = {name: found.start() for name, _ in equal if (found := re.search(rf"\bself\.{name}\b", text))}
+    named = sorted(((name, item) for name, item in equal if name in places), key=lambda one: places[one[0]])
+    number, of_all = mark.nth
+    if len(named) == of_all:  # alike, and each has its place
+        return [named[number]]
+    return named or equal
 
 
 def numbers(module: nn.Module) -> Iterator[tuple[str, int, int]]:

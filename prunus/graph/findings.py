@@ -28,6 +28,7 @@ class Mark:
         number: the node's number in the walk.
         module: dotted path of the module whose code it is.
         line: "file:line" of the code.
+        nth: which of how many equal sizes a written one is, in the order of the code: two attributes may be alike.
     """
 
     ids: Tensor
@@ -36,6 +37,7 @@ class Mark:
     number: int = 0
     module: str = ""
     line: str = ""
+    nth: tuple[int, int] = (0, 1)
 
 
 @dataclasses.dataclass

@@ -75,3 +75,26 @@ def test_head_sizes_computed_from_the_input_are_refused_with_the_line():
 def test_torchs_own_attention_keeps_its_sizes(layer, exact):
     groups = check(Wrapped(layer(), 12), tokens(), exact=exact)
     assert "torch's MultiheadAttention keeps its sizes" in reasons(groups)
+
+
+class Alike(nn.Module):
+    """As many heads as channels a head: two attributes of one value, both in the code's line."""
+
+    def __init__(self):
+        super().__init__()
+        self.num_heads = self.head_dim = 4
+        self.query, self.key, self.value = (nn.Linear(12, 16) for _ in range(3))
+        self.last = nn.Linear(16, 2)
+
+    def forward(self, x):
+        split = [
+            layer(x).view(*x.shape[:2], self.num_heads, self.head_dim) for layer in (self.query, self.key, self.value)
+        ]
+        query, key, value = (part.transpose(1, 2) for part in split)
+        return self.last(((query @ key.mT).softmax(-1) @ value).transpose(1, 2).flatten(2))
+
+
+@pytest.mark.parametrize(("whole_heads", "name"), [(False, "head_dim"), (True, "num_heads")])
+def test_attributes_of_one_value_are_told_apart_by_their_order(whole_heads, name):
+    groups = check(Alike(), tokens(), exact=4, whole_heads=whole_heads)
+    assert [one.name for one in groups.attributes] == [name]

@@ -34,7 +34,8 @@ def view(call: Call) -> Any:
     for dim, axis in result.axes.items():
         written = list(sizes)[dim] if call.name != "aten::unflatten" and dim < len(sizes) else None
         if not (inferred and written == -1):
-            call.written(axis)
+            alike = [d for d, size in enumerate(call.shapes[0]) if size == axis.ids.numel()]
+            call.written(axis, nth=(alike.index(dim), len(alike)))
     return result
 
 
