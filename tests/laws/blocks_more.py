@@ -79,6 +79,22 @@ INDEXINGS = {
     "take_along_dim": lambda x: x.take_along_dim(ORDER.view(1, 1, 1, 6), 3),
     "unbind": lambda x: torch.stack(x.unbind(2)[::-1], 2),
     "select": lambda x: torch.cat([x.select(3, place).unsqueeze(3) for place in ORDER.tolist()], 3),
+    "rows by data": lambda x: x[:, :, x.sum((0, 1, 3)).argsort()],
+    "index_add": lambda x: torch.zeros_like(x).index_add(2, ORDER // 2, x),
+    "index_put": lambda x: x.new_zeros(x.shape).index_put((None, None, ORDER // 2), x, accumulate=True),
+    "sort": lambda x: x.sort(2)[0],
+    "cumsum": lambda x: x.cumsum(3),
+    "larger": lambda x: torch.max(x, x.flip(2)),
+}
+COMPUTED = {  # numbers and parts of the width
+    "scale": lambda x: x / x.shape[1] ** 0.5,
+    "tensor": lambda x: x * torch.tensor(1 / x.shape[1], dtype=x.dtype),
+    "full": lambda x: x + x * torch.full([], x.shape[1], dtype=x.dtype),
+    "alpha": lambda x: torch.add(x, x.relu(), alpha=1 / x.shape[1]),
+    "slope": lambda x: F.leaky_relu(x, 1 / x.shape[1]),
+    "mean": lambda x: x * (x.sum(1, keepdim=True) / x.shape[1]).tanh(),
+    "thirds": lambda x: torch.cat(x.chunk(3, 1)[::-1], 1),
+    "quarter": lambda x: torch.cat(x.split([x.shape[1] // 4, x.shape[1] - x.shape[1] // 4], 1)[::-1], 1),
 }
 
 
@@ -91,6 +107,21 @@ class Indexed(nn.Module):
 
     def forward(self, x):
         return INDEXINGS[self.name](x)
+
+
+class Computed(Indexed):
+    """Numbers computed from the width, or parts of it."""
+
+    def forward(self, x):
+        return COMPUTED[self.name](x)
+
+
+class Cosine(nn.Conv2d):
+    """A convolution whose kernels have length one."""
+
+    def forward(self, x):
+        length = self.weight.pow(2).sum((1, 2, 3), keepdim=True).sqrt()
+        return F.conv2d(x, self.weight / (length + 1e-3), self.bias, padding=self.padding)
 
 
 class Decoded(nn.Module):
@@ -151,7 +182,15 @@ def indexed(draw, size):
     return Indexed(draw(st.sampled_from(sorted(INDEXINGS)))), size
 
 
-MORE = (in_line, in_volume, windowed, tied, recurrent, indexed)
+def computed(draw, size):
+    return Computed(draw(st.sampled_from(sorted(COMPUTED)))), size
+
+
+def cosine(draw, size):
+    return Cosine(size, 6, 3, padding=1), 6
+
+
+MORE = (in_line, in_volume, windowed, tied, recurrent, indexed, computed, cosine)
 
 
 def network(draw, body, size):
