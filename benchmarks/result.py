@@ -13,19 +13,20 @@ from prunus.pipeline.environment import hardware, versions
 RESULTS = Path(__file__).parent / "results"
 
 
-def write_result(name: str, figures: Mapping[str, Any], *, folder: Path = RESULTS, data: str = "") -> Path:
-    """Write `figures` into `name`.json in `folder`, behind a header; return the file's path.
-
-    The command is the one that runs, with DATA in place of the path `data`.
-    """
+def header(data: str = "") -> dict[str, Any]:
+    """Return when, how and on what this process runs; in the command DATA stands for the path `data`."""
     command = shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
-    header = {
+    return {
         "date": datetime.date.today().isoformat(),
         "command": command.replace(data, "DATA") if data else command,
         "versions": versions(),
         "hardware": hardware(),
     }
+
+
+def write_result(name: str, figures: Mapping[str, Any], *, folder: Path = RESULTS, data: str = "") -> Path:
+    """Write `figures` into `name`.json in `folder`, behind a header; return the file's path."""
     folder.mkdir(exist_ok=True)
     path = folder / f"{name}.json"
-    path.write_text(json.dumps({**header, **figures}, indent=1) + "\n", encoding="utf-8")
+    path.write_text(json.dumps({**header(data), **figures}, indent=1) + "\n", encoding="utf-8")
     return path

@@ -21,7 +21,6 @@ import importlib.metadata
 import json
 import multiprocessing
 import os
-import platform
 import resource
 import subprocess
 import sys
@@ -35,6 +34,7 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
+from result import header
 from torch import Tensor, nn
 from zoo_networks import Network, networks
 from zoo_table import line, totals, write
@@ -317,17 +317,17 @@ def commit() -> str:
 
 def about(limit: float) -> dict[str, Any]:
     """Return where and how the table was made."""
+    first = header()
+    versions = {**first["versions"], "timm": importlib.metadata.version("timm")}
     return {
-        "command": " ".join(["python", *sys.argv]),
+        "date": first["date"],
+        "command": first["command"],
         "seed": SEED,
         "tolerance": TOLERANCE,
         "limit": f"{limit:.0f} s a network",
-        "torch": torch.__version__,
-        "torchvision": importlib.metadata.version("torchvision"),
-        "timm": importlib.metadata.version("timm"),
-        "python": platform.python_version(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} thread",
-        "date": time.strftime("%Y-%m-%d"),
+        **{name: versions[name] for name in ("python", "prunus", "torch", "torchvision", "timm")},
+        **first["hardware"],
+        "threads": torch.get_num_threads(),
     }
 
 
