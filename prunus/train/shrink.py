@@ -38,13 +38,7 @@ def shrink(state: State, inputs: Tensor, processes: Processes) -> ShrinkRecord |
     if not plan:
         return None
     small = apply(plan, model)
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # TF32 would round at 1e-3
-        _, relative = difference(model, small, (inputs,))
-    if relative > TOLERANCE:
-        raise TrainingError(
-            f"removing {int(removed.sum())} zero channel groups changed the output by {relative:.2e} relative, above "
-            f"{TOLERANCE:.0e}: the groups of this network were read wrongly; please report it with the model's code"
-        )
+    relative = _changed(model, small, inputs, f"removing {int(removed.sum())} zero channel groups")
     precise = _precisely(model, small, inputs)
     _go_on_with(state, plan, small)
     state.groups = before.without(removed)
@@ -84,13 +78,7 @@ def _take_out(state: State, inputs: Tensor) -> None:
     if not vanished:
         return
     small = apply(vanished, state.model)
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        _, relative = difference(state.model, small, (inputs,))
-    if relative > TOLERANCE:
-        raise TrainingError(
-            f"{next(iter(vanished)).summary()}: this changed the output by {relative:.2e} relative, above "
-            f"{TOLERANCE:.0e}: the block was read wrongly; please report it with the model's code"
-        )
+    _changed(state.model, small, inputs, next(iter(vanished)).summary())
     _go_on_with(state, vanished, small)
     old, state.groups = state.groups, trace(state.model, inputs)
     importance, pressed = state.importance, state.pressed
@@ -103,6 +91,22 @@ def _take_out(state: State, inputs: Tensor) -> None:
             both = (before >= 0) & (slot.groups >= 0)
             state.importance[slot.groups[both]] = importance[before[both]]
             state.pressed[slot.groups[both]] = pressed[before[both]]
+
+
+def _changed(model: nn.Module, small: nn.Module, inputs: Tensor, what: str) -> float:
+    """Return by how much the output changed, relative to its largest.
+
+    Raises:
+        TrainingError: by more than rounding.
+    """
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # TF32 would round at 1e-3
+        _, relative = difference(model, small, (inputs,))
+    if relative > TOLERANCE:
+        raise TrainingError(
+            f"{what}: this changed the output by {relative:.2e} relative, above {TOLERANCE:.0e}: the network was read "
+            "wrongly; please report it with the model's code"
+        )
+    return relative
 
 
 def _precisely(model: nn.Module, small: nn.Module, inputs: Tensor) -> float | None:
