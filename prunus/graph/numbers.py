@@ -5,24 +5,35 @@ import functools
 import linecache
 import types
 from collections.abc import Iterable, Iterator
+from itertools import zip_longest
+from typing import Any
 
+from torch import nn
 from torch.fx import Node
 
+from prunus.graph.code import mentions
 from prunus.graph.compare import MOVES, Reading
 from prunus.graph.findings import Findings, Kind
 from prunus.graph.labels import Label
-from prunus.graph.place import all_nodes, flat, in_torch, line, operator_name
+from prunus.graph.place import all_nodes, flat, in_torch, line, module_path, operator_name
 
+WIDTHS = ("shape", "size", "numel")  # what code that computes with a width mentions
+DIMENSIONS = ("dim", "dims", "dim0", "dim1", "start_dim", "end_dim")
 FEW = 64  # values of a tensor that a width may be among
 MAKERS = frozenset(f"aten::{name}" for name in ("full", "new_full", "zeros", "new_zeros", "ones", "new_ones", "arange"))
 
 
-def needed(findings: Findings, readings: Iterable[Reading]) -> bool:
+def needed(model: nn.Module, findings: Findings, readings: Iterable[Reading]) -> bool:
     """Whether a written-down size or a number among the operators makes a second look necessary."""
     if any(mark.kind is Kind.WRITTEN for mark in findings.marks):
         return True
     nodes = ((reading, node) for reading in readings for node in all_nodes(reading.program.graph_module))
-    return any(_computed(node, number) for reading, node in nodes for number in _operands(reading, node))
+    found = any(
+        _computed(node, number) and not _is_kept(model, node, number)
+        for reading, node in nodes
+        for number in _operands(reading, node)
+    )
+    return found and any(mentions(model, name) for name in WIDTHS)
 
 
 def _operands(reading: Reading, node: Node) -> Iterator[float]:
@@ -32,23 +43,40 @@ def _operands(reading: Reading, node: Node) -> Iterator[float]:
         label = reading.labels.get(node)
         if isinstance(label, Label) and label.data is not None and label.data.numel() <= FEW:
             yield from label.data.flatten().tolist()
-    if not name or (name in MOVES and name not in MAKERS) or in_torch(node):
+    if not name or name == "python::getitem" or (name in MOVES and name not in MAKERS) or in_torch(node):
         return
-    for operand in flat([*node.args, *node.kwargs.values()]):
+    for operand in flat(list(_arguments(node))):
         if isinstance(operand, int | float) and not isinstance(operand, bool):
             yield operand
 
 
+def _arguments(node: Node) -> Iterator[Any]:
+    """Yield an operator's arguments but those that number dimensions."""
+    schema = getattr(node.target, "_schema", None)
+    names = [argument.name for argument in schema.arguments] if schema is not None else []
+    for name, value in (*zip_longest(names[: len(node.args)], node.args), *node.kwargs.items()):
+        if name not in DIMENSIONS:
+            yield value
+
+
 def _computed(node: Node, number: float) -> bool:
-    """Whether a number is no constant of the very line, so that it may be computed from a width."""
+    """Whether a number is no constant of the very statement, so that it may be computed from a width."""
     file, _, at = line(node).rpartition(":")
     return not at.isdigit() or abs(number) not in _constants(file).get(int(at), ())
 
 
+def _is_kept(model: nn.Module, node: Node, number: float) -> bool:
+    """Whether a number is one that the module keeps (a slope, an epsilon): whole ones may be a width's by chance."""
+    values = vars(model.get_submodule(module_path(node))).values() if type(number) is float else ()
+    return any(type(value) is float and value == number for value in values)
+
+
 @functools.cache
 def _constants(file: str) -> dict[int, set[float]]:
-    """Return the sizes of the numbers that each line of a file spells out, constant expressions evaluated."""
+    """Return the sizes of the numbers that what begins at each line of a file spells out, constant expressions
+    evaluated: a call may go over several lines."""
     found: dict[int, set[float]] = {}
+    ends: dict[int, int] = {}
     try:
         top = compile("".join(linecache.getlines(file)), file, "exec")
     except (SyntaxError, ValueError):  # code that is not kept in a file
@@ -59,7 +87,10 @@ def _constants(file: str) -> dict[int, set[float]]:
             if instruction.opname == "LOAD_CONST" and place and place.lineno:
                 numbers = (each for each in flat([value]) if type(each) in (int, float))
                 found.setdefault(place.lineno, set()).update(map(abs, numbers))
-    return found
+            elif place and place.lineno and place.end_lineno:
+                ends[place.lineno] = max(ends.get(place.lineno, 0), place.end_lineno)
+    at_once = {at: range(at, end + 1) for at, end in ends.items()}
+    return {at: set[float]().union(*(found.get(each, ()) for each in at_once.get(at, [at]))) for at in {*found, *ends}}
 
 
 def _within(code: types.CodeType) -> Iterator[types.CodeType]:

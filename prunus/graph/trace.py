@@ -69,7 +69,7 @@ def trace(
         findings = findings.afresh(torch.isin(roots, roots[torch.cat(findings.attended)]))
         readings = _read(programs, model, findings, slots)
     macs = readings[0].macs
-    if not needed(findings, readings):
+    if not needed(model, findings, readings):
         return build(model, findings, slots, macs, tuple(notes))
     verdict = judge(Probe(model, args, kwargs or {}, readings, slots, both.on_shapes), findings)
     findings = dataclasses.replace(findings, marks=verdict.marks)
