@@ -105,6 +105,10 @@ class Call:
         if ids.numel():
             self.findings.marks.append(Mark(ids, reason, kind, self.number, self.module, self.line))
 
+    def changed(self, axis: Axis) -> Axis:
+        """Return an axis whose channels this operator made something else than zero."""
+        return Axis(axis.ids, axis.source.clamp(min=self.number))
+
     def join(self, first: Axis | None, second: Axis | None) -> None:
         """Make two axes of equal size one: unite their channels; refuse those that meet fixed data."""
         if first is None and second is None:

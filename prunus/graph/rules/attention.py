@@ -29,6 +29,9 @@ def attention(call: Call) -> Label:
             elif dim in label.axes:
                 call.freeze(label.axes[dim], "channels along the tokens of attention, or heads that are shared")
     mask = call.arg(3, "attn_mask")
+    for dim, axis in mask.axes.items() if mask is not None else ():
+        if dim >= len(mask.shape) - 2:
+            call.freeze(axis, "channels along the tokens of attention")
     for dim in heads if mask is not None else ():
         behind = dim - last - 1
         if len(mask.shape) >= -behind and mask.shape[behind] > 1:

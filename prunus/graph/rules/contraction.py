@@ -8,7 +8,7 @@ import torch
 
 from prunus.graph.call import Call
 from prunus.graph.labels import Axis, Label
-from prunus.graph.rules.table import rule
+from prunus.graph.rules.table import rule, unknown
 
 
 @rule("conv1d", "conv2d", "conv3d", "convolution")
@@ -28,6 +28,7 @@ def conv_transpose(call: Call) -> Label:
 def _direct(call: Call, groups: int) -> Label:
     image, weight = call.args[0], call.args[1]
     channels, out, inner = _channels(call, image), weight.axes.get(0), weight.axes.get(1)
+    call.produce(channels)
     call.consume(inner)
     if groups == 1:
         call.contract(channels, inner)
@@ -46,6 +47,7 @@ def _direct(call: Call, groups: int) -> Label:
 def _transposed(call: Call, groups: int) -> Label:
     image, weight = call.args[0], call.args[1]
     channels, inner, out = _channels(call, image), weight.axes.get(0), weight.axes.get(1)
+    call.produce(channels)
     if groups > 1 and weight.shape[1] == 1 and weight.shape[0] == groups:
         call.join(channels, inner)
         if channels is not None:
@@ -76,6 +78,7 @@ def _shifted(call: Call, out: Axis | None, bias: Label | None) -> Axis | None:
         return out
     axis = bias.axes.get(0)
     call.join(out, axis)
+    call.produce(axis)
     return out and Axis(out.ids, torch.maximum(out.source, axis.source) if axis is not None else out.source)
 
 
@@ -116,12 +119,16 @@ def linear(call: Call) -> Label:
     """y = x w^T + b; weight [out, in]."""
     value, weight, bias = call.args[0], call.args[1], call.arg(2, "bias")
     last = len(value.shape) - 1
+    if len(weight.shape) == 1:  # a sum of products with one row
+        result: Label = unknown(call)
+        return result
     out, inner = weight.axes.get(0), weight.axes.get(1)
+    call.produce(value.axes.get(last))
     call.consume(inner)
     call.produce(out)
     call.contract(value.axes.get(last), inner)
     out = _shifted(call, out, bias)
-    rest = {dim: axis for dim, axis in value.axes.items() if dim != last}
+    rest = {dim: axis if bias is None else call.changed(axis) for dim, axis in value.axes.items() if dim != last}
     free = [rest.get(dim, size) for dim, size in enumerate(value.shape[:-1])]
     call.cost(*free, out or weight.shape[0], inner or weight.shape[1])
     return Label(call.shapes[0], {**rest, **({last: out} if out is not None else {})})
@@ -151,10 +158,17 @@ def addmm(call: Call) -> Any:
     added, first, second = call.args[:3]
     result = product(call, first, second)
     offset = len(result.shape) - len(added.shape)
+    own = {dim + offset: axis for dim, axis in added.axes.items()}
+    for dim, axis in own.items():
+        if dim not in result.axes:
+            call.freeze(axis, "meets data of a fixed size")
+    axes = {}
     for dim, axis in result.axes.items():
         if dim >= offset and added.shape[dim - offset] > 1:
-            call.join(axis, added.axes.get(dim - offset))
-    return result
+            call.join(axis, own.get(dim))
+        call.produce(own.get(dim))
+        axes[dim] = Axis(axis.ids, torch.maximum(axis.source, own[dim].source)) if dim in own else call.changed(axis)
+    return Label(result.shape, axes)
 
 
 def product(call: Call, first: Label, second: Label) -> Label:

@@ -11,7 +11,7 @@ from prunus.graph.call import Call
 from prunus.graph.labels import Axis, Label
 from prunus.graph.rules.table import POINTWISE, rule
 
-PROBES = (2.0, -3.0)  # stand for "anything but zero"; of both signs, for clamp, minimum and their like
+PROBES = (2.3, -3.7, 0.41, -1e4, 1e4)  # stand for "anything but zero": for clamp, remainder, comparison and their like
 
 
 @rule("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "native_dropout")
@@ -39,6 +39,8 @@ def _joined(call: Call, operands: list[Label], dim: int, size: int) -> Axis | No
         sized = [x for x in sized if len(x.shape) + dim in x.axes]
     if not present:
         return None
+    for axis in present if len(present) > 1 else []:  # a weight that others read is a value here
+        call.produce(axis)
     for other in sized:
         axis = other.axes.get(len(other.shape) + dim)
         if axis is None and other.uniform(dim):  # made as wide as the channels
@@ -91,16 +93,14 @@ def keeps_zero(call: Call, operands: list[Label], nonzero: tuple[bool, ...]) -> 
     """Run the operator on zeros (and on probes where an operand is something else): is the result zero?"""
     dtypes = [call.dtypes[id(label)] for label in operands]
     choices = [_probes(dtype) if flag else (0.0,) for flag, dtype in zip(nonzero, dtypes, strict=True)]
-    for values in itertools.product(*choices):
-        filled = [torch.full((1,), value, dtype=dtype) for value, dtype in zip(values, dtypes, strict=True)]
-        stand_in = {id(label): tensor for label, tensor in zip(operands, filled, strict=True)}
-        try:
-            result = call.run(functools.partial(_copy_of, stand_in))
-        except (RuntimeError, TypeError, ValueError):
-            return False
-        if not bool((result[0] == 0).all()):
-            return False
-    return True
+    columns = zip(*itertools.product(*choices), strict=True)
+    filled = [torch.tensor(column).to(dtype) for column, dtype in zip(columns, dtypes, strict=True)]
+    stand_in = {id(label): tensor for label, tensor in zip(operands, filled, strict=True)}
+    try:
+        result = call.run(functools.partial(_copy_of, stand_in))
+    except (RuntimeError, TypeError, ValueError):
+        return False
+    return bool((result[0] == 0).all())
 
 
 @rule("clone", "contiguous", "alias", "detach", "lift_fresh", "lift_fresh_copy", "requires_grad", "lift")

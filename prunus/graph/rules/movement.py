@@ -37,7 +37,7 @@ INDEXED = frozenset({"aten::index", "aten::index_select", "aten::gather", "aten:
     "stack",
 )
 @rule("hstack", "vstack", "column_stack", "pixel_unshuffle")
-@rule("unfold", "meshgrid", "view_as", "reshape_as", "adjoint")
+@rule("meshgrid", "view_as", "reshape_as", "adjoint")
 def move(call: Call) -> Any:
     """Run the operator on the ids of each dimension that holds channels, and see where they come to lie."""
     axes: list[dict[int, Axis]] = [{} for _ in call.shapes]
@@ -64,6 +64,15 @@ def triangle(call: Call) -> Any:
     for dim in {rank - 2, rank - 1} & value.axes.keys():
         call.freeze(value.axes[dim], f"{call.name} works at fixed positions")
     return Label(value.shape, value.axes)
+
+
+@rule("unfold")
+def unfold(call: Call) -> Any:
+    """Windows that slide along a dimension."""
+    dim = call.args[1] % len(call.args[0].shape)
+    if dim in call.args[0].axes:
+        call.freeze(call.args[0].axes[dim], "windows slide along it")
+    return move(call)
 
 
 @rule("diagonal")

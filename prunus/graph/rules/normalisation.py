@@ -2,6 +2,9 @@
 
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from prunus.graph.call import Call
 from prunus.graph.labels import Axis, Label
 from prunus.graph.rules.table import rule
@@ -35,8 +38,26 @@ def batch_norm(call: Call) -> Any:
             call.findings.statistics.append(label.axes[0].ids)
     if gamma is None and mean is not None and 0 in mean.axes:
         call.findings.needed.append(mean.axes[0].ids)
-    axes = {d: Axis.of(a.ids) if gamma is not None and d == 1 else a for d, a in value.axes.items()}
+    axes = {d: call.changed(a) if d != 1 else scaled(call, a, gamma, beta, mean) for d, a in value.axes.items()}
     return call.outputs([Label(shape, axes if n == 0 else {}) for n, shape in enumerate(call.shapes)])
+
+
+def scaled(call: Call, channels: Axis, gamma: Any, beta: Any, mean: Any = None) -> Axis:
+    """(x - mean) * gamma + beta is zero where gamma and beta are, or else where x, the mean and beta are."""
+    source = channels.source if mean is None or gamma is None else channels.source.clamp(min=call.number)
+    if gamma is not None:
+        own = _source(call, gamma, channels)
+        source = torch.where(own == 0, 0, source)
+    if beta is not None:
+        source = torch.maximum(source, _source(call, beta, channels))
+    return Axis(channels.ids, source)
+
+
+def _source(call: Call, label: Label, channels: Axis) -> Tensor:
+    """Return where a factor or a shift, which is a value here, is not zero with its channels."""
+    call.produce(label.axes.get(0))
+    known = label.axes.get(0)
+    return known.source if known is not None else torch.full_like(channels.ids, call.number)
 
 
 @rule("layer_norm", "native_layer_norm", "rms_norm", "_fused_rms_norm")
@@ -56,6 +77,11 @@ def layer_norm(call: Call) -> Any:
             if not (call.settled and isinstance(weights[0], Label)):
                 call.written(axis, settled=False)
             axes[dim] = Axis.of(axis.ids)
+    for weight in weights:
+        for axis in weight.axes.values() if isinstance(weight, Label) else ():
+            call.produce(axis)
+    if isinstance(weights[1], Label):
+        axes |= {dim: call.changed(axis) for dim, axis in axes.items() if dim < first}
     return call.outputs([Label(shape, axes if n == 0 else {}) for n, shape in enumerate(call.shapes)])
 
 
@@ -82,7 +108,12 @@ def group_norm(call: Call) -> Any:
             call.couple(axis.ids.reshape(groups, size).T)
             settled = size == 1 and call.settled and weight is not None
             call.written(Axis(axis.ids[::size], axis.source[::size]), settled=settled)
-        axes[1] = Axis.of(axis.ids) if weight is not None else axis
+        axes[1] = scaled(call, axis, weight, bias)
+    for dim, other in value.axes.items():
+        if dim > 1:
+            call.approximate(other, f"{call.name} takes the mean over it")
+        if dim != 1:
+            axes[dim] = call.changed(other)
     return call.outputs([Label(shape, axes if n == 0 else {}) for n, shape in enumerate(call.shapes)])
 
 
@@ -93,10 +124,19 @@ def instance_norm(call: Call) -> Label:
     for label in call.args[1:5]:
         if isinstance(label, Label):
             call.join(channels, label.axes.get(0))
-    for label in call.args[3:5]:
-        if isinstance(label, Label) and 0 in label.axes:
+    gamma, beta, mean, variance, by_input = call.args[1:6]
+    for label in (variance, mean if gamma is not None else None):
+        if label is not None and 0 in label.axes:
             call.findings.statistics.append(label.axes[0].ids)
-    return Label(value.shape, value.axes)
+    if gamma is None and mean is not None and 0 in mean.axes and not by_input:
+        call.findings.needed.append(mean.axes[0].ids)
+    axes = {}
+    for dim, axis in value.axes.items():
+        if dim > 1:
+            call.approximate(axis, f"{call.name} takes the mean over it")
+        shift = None if by_input else mean
+        axes[dim] = scaled(call, axis, gamma, beta, shift) if dim == 1 else call.changed(axis)
+    return Label(value.shape, axes)
 
 
 @rule("_weight_norm", "_weight_norm_interface")

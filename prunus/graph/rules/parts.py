@@ -65,6 +65,7 @@ def fixed(call: Call) -> Any:
     value: Label = call.args[0]
     touched = _touched(call)
     for dim, axis in value.axes.items():
+        call.produce(axis)  # a weight that others read is a value here
         if dim in touched:
             call.freeze(axis, f"{call.name} works at fixed positions")
             call.couple(axis.ids.reshape(-1, 1))  # they stay as one

@@ -27,7 +27,7 @@ def reduce(call: Call) -> Any:
             _reduced(call, axis)
         else:
             new = dim if keep else dim - sum(other < dim for other in dims)
-            axes[new] = axis
+            axes[new] = call.changed(axis) if call.name == "aten::logsumexp" else axis
     placed = {d: Axis(axis.ids, axis.source.clamp(min=call.number)) for d, axis in axes.items()}
     given = [axes, *[placed if call.name in POSITIONS else axes] * (len(call.shapes) - 1)]
     left = rank if keep else rank - len(dims)

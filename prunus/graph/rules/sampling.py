@@ -26,6 +26,8 @@ def pad(call: Call) -> Label:
         if constant and fill and any(any(amount) for other, amount in padded.items() if other != dim):
             source = torch.where(source == 0, call.number, source)
         before, after = padded.get(dim, (0, 0))
+        if (before or after) and not constant:
+            call.freeze(axis, f"{call.name} repeats channels beside them")
         if before or after:
             ids = torch.nn.functional.pad(ids, (before, after), value=NONE)
             source = torch.nn.functional.pad(source, (before, after), value=0)
@@ -60,7 +62,8 @@ def resample(call: Call) -> Any:
             kept[dim] = axis
         else:
             call.freeze(axis, "channels lie along a dimension that is resampled")
-    return call.outputs([Label(shape, kept) for shape in call.shapes])
+    places = {dim: call.changed(axis) for dim, axis in kept.items()}  # as a second output
+    return call.outputs([Label(shape, places if number else kept) for number, shape in enumerate(call.shapes)])
 
 
 def _num_positions(name: str, rank: int) -> int:

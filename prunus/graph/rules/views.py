@@ -8,13 +8,15 @@ import torch
 from prunus.graph.call import Call
 from prunus.graph.labels import Axis, Label
 from prunus.graph.rules.movement import ZERO, move, put
-from prunus.graph.rules.table import rule
+from prunus.graph.rules.table import rule, unknown
 
 
 @rule("view", "reshape", "_unsafe_view", "flatten", "unflatten", "_reshape_alias")
 def view(call: Call) -> Any:
     """Data movement; sizes that the code wrote down, rather than left to be inferred, must still be right."""
     value: Label = call.args[0]
+    if isinstance(call.arg(1, "dtype"), torch.dtype):  # the same memory, other numbers
+        return unknown(call)
     axes: dict[int, Axis] = {}
     for dim, axis in value.axes.items():
         (start, end), (first, last) = _block(value.shape, call.shapes[0], dim)
