@@ -74,7 +74,7 @@ def _slots(model: nn.Module, slots: Slots, findings: Findings, group_of: Tensor)
     roles = torch.zeros(findings.ids.count, dtype=torch.long)
     named = dict(model.named_buffers())
     buffers = [ids for (path, _), ids in slots.items() if path in named]
-    steps = ((1, findings.consumed), (0, findings.produced), (2, findings.statistics), (2, buffers))
+    steps = ((1, findings.consumed), (2, findings.statistics), (0, findings.produced), (2, buffers))
     for number, marked in (*steps, (0, findings.needed)):
         for ids in marked:
             roles[ids] = number

@@ -20,7 +20,8 @@ from prunus.graph.place import all_nodes, flat, in_torch, line, module_path, ope
 WIDTHS = ("shape", "size", "numel")  # what code that computes with a width mentions
 DIMENSIONS = ("dim", "dims", "dim0", "dim1", "start_dim", "end_dim")
 FEW = 64  # values of a tensor that a width may be among
-MAKERS = frozenset(f"aten::{name}" for name in ("full", "new_full", "zeros", "new_zeros", "ones", "new_ones", "arange"))
+TO_THE_END = 2**63 - 1  # of a slice
+LAYERS = frozenset(name for name in MOVES if "conv" in name or "norm" in name)  # whose numbers are those of a kernel
 
 
 def needed(model: nn.Module, findings: Findings, readings: Iterable[Reading]) -> bool:
@@ -43,10 +44,10 @@ def _operands(reading: Reading, node: Node) -> Iterator[float]:
         label = reading.labels.get(node)
         if isinstance(label, Label) and label.data is not None and label.data.numel() <= FEW:
             yield from label.data.flatten().tolist()
-    if not name or name == "python::getitem" or (name in MOVES and name not in MAKERS) or in_torch(node):
+    if not name or name == "python::getitem" or name in LAYERS or in_torch(node):
         return
     for operand in flat(list(_arguments(node))):
-        if isinstance(operand, int | float) and not isinstance(operand, bool):
+        if isinstance(operand, int | float) and not isinstance(operand, bool) and operand != TO_THE_END:
             yield operand
 
 
@@ -74,9 +75,10 @@ def _is_kept(model: nn.Module, node: Node, number: float) -> bool:
 @functools.cache
 def _constants(file: str) -> dict[int, set[float]]:
     """Return the sizes of the numbers that what begins at each line of a file spells out, constant expressions
-    evaluated: a call may go over several lines."""
+    evaluated: a call may go over several lines. Beside a width, `x * (8 / x.shape[1])`, none is trusted."""
     found: dict[int, set[float]] = {}
     ends: dict[int, int] = {}
+    computing = set[int]()
     try:
         top = compile("".join(linecache.getlines(file)), file, "exec")
     except (SyntaxError, ValueError):  # code that is not kept in a file
@@ -88,9 +90,15 @@ def _constants(file: str) -> dict[int, set[float]]:
                 numbers = (each for each in flat([value]) if type(each) in (int, float))
                 found.setdefault(place.lineno, set()).update(map(abs, numbers))
             elif place and place.lineno and place.end_lineno:
+                if value in WIDTHS:
+                    computing.add(place.lineno)
                 ends[place.lineno] = max(ends.get(place.lineno, 0), place.end_lineno)
-    at_once = {at: range(at, end + 1) for at, end in ends.items()}
-    return {at: set[float]().union(*(found.get(each, ()) for each in at_once.get(at, [at]))) for at in {*found, *ends}}
+    result = {}
+    for at in {*found, *ends}:
+        lines = range(at, ends.get(at, at) + 1)
+        plain = computing.isdisjoint(lines)
+        result[at] = set[float]().union(*(found.get(each, ()) for each in lines)) if plain else set()
+    return result
 
 
 def _within(code: types.CodeType) -> Iterator[types.CodeType]:

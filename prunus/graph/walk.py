@@ -1,6 +1,7 @@
 """Walks an exported graph from inputs to outputs, one rule an operator."""
 
 import operator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -129,13 +130,23 @@ class _Walker:
         target = node.args[0]
         assert isinstance(target, Node)
         self.labels[target] = result
-        while is_view(target):
-            target = target.all_input_nodes[0]
-            if any(user > node for user in target.users):
-                for label in (*flat(self.labels[target]), result, *call.labels):
+        written, base = {target}, target
+        while is_view(base):
+            base = base.all_input_nodes[0]
+        for shared in _sharing(base):
+            if shared is not node and shared not in written and any(user > node for user in shared.users):
+                for label in (*flat(self.labels.get(shared)), result, *call.labels):
                     if isinstance(label, Label):
                         for axis in label.axes.values():
                             call.freeze(axis, "a part of a tensor is written in place")
+
+
+def _sharing(base: Node) -> Iterator[Node]:
+    """Yield a node and all views of it."""
+    yield base
+    for user in base.users:
+        if is_view(user) and user.all_input_nodes[0] is base:
+            yield from _sharing(user)
 
 
 def _kind(module: nn.Module) -> tuple[bool, bool]:

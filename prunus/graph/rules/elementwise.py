@@ -39,8 +39,8 @@ def _joined(call: Call, operands: list[Label], dim: int, size: int) -> Axis | No
         sized = [x for x in sized if len(x.shape) + dim in x.axes]
     if not present:
         return None
-    for axis in present if len(present) > 1 else []:  # a weight that others read is a value here
-        call.produce(axis)
+    for value in present if len(present) > 1 else []:  # a weight that others read is a value here
+        call.produce(value)
     for other in sized:
         axis = other.axes.get(len(other.shape) + dim)
         if axis is None and other.uniform(dim):  # made as wide as the channels

@@ -146,12 +146,12 @@ def weight_norm(call: Call) -> Any:
     Along the other dimensions the norm mixes, so that their channels change all of w.
     """
     direction, length, dim = call.args[0], call.args[1], call.arg(2, "dim", 0)
-    own, axes = direction.axes.get(dim), {}
-    call.join(own, length.axes.get(dim if len(length.shape) > 1 else 0))
+    own, lengths, axes = direction.axes.get(dim), length.axes.get(dim if len(length.shape) > 1 else 0), {}
+    call.join(own, lengths)
     for other, axis in direction.axes.items():
         if other == dim:
             call.findings.statistics.append(direction.axes[dim].ids)
         else:
             call.approximate(axis, f"{call.name} takes the norm over it")
-        axes[other] = axis
+        axes[other] = lengths if other == dim and lengths is not None else axis
     return call.outputs([Label(shape, axes if n == 0 else {}) for n, shape in enumerate(call.shapes)])
