@@ -87,17 +87,19 @@ class Call:
         """Say that removing these channels changes the output, even when they are zero."""
         self._mark(axis, f"{reason} ({self.where})", Kind.APPROXIMATE)
 
-    def written(self, axis: Axis, *, settled: bool | None = None, nth: tuple[int, int] = (0, 1)) -> None:
+    def written(
+        self, axis: Axis, *, settled: bool | None = None, nth: tuple[int, int] = (0, 1), unlike: bool = False
+    ) -> None:
         """The number of channels along `axis` is an argument: the code must be seen to follow it (`probe`).
 
-        `settled` says that it does; by default, where the module is a torch layer that `narrow.settle` knows. `nth` is
-        that of the mark.
+        `settled` says that it does; by default, where the module is a torch layer that `narrow.settle` knows. `nth` and
+        `unlike` are those of the mark.
         """
         reason = f"{self.name.partition('::')[2]} has its size {axis.ids.numel()} written down ({self.where})"
         if (self.settled if settled is None else settled) or not bool((axis.ids != NONE).any()):
             return
         kind = Kind.REFUSED if self.rigid else Kind.WRITTEN
-        self.findings.marks.append(Mark(axis.ids, reason, kind, self.number, self.module, self.line, nth))
+        self.findings.marks.append(Mark(axis.ids, reason, kind, self.number, self.module, self.line, nth, unlike))
 
     def _mark(self, axis: Axis | Tensor, reason: str, kind: Kind) -> None:
         ids = axis.ids if isinstance(axis, Axis) else axis

@@ -28,6 +28,7 @@ class Mark:
         number: the node's number in the walk.
         module: dotted path of the module whose code it is.
         line: "file:line" of the code.
+        unlike: a written size that is one part of several unlike ones.
         nth: which of how many equal sizes a written one is, in the order of the code: two attributes may be alike.
     """
 
@@ -38,6 +39,7 @@ class Mark:
     module: str = ""
     line: str = ""
     nth: tuple[int, int] = (0, 1)
+    unlike: bool = False
 
 
 @dataclasses.dataclass

@@ -11,7 +11,6 @@ from typing import Any
 from torch import nn
 from torch.fx import Node
 
-from prunus.graph.code import mentions
 from prunus.graph.compare import MOVES, Reading
 from prunus.graph.findings import Findings, Kind
 from prunus.graph.labels import Label
@@ -29,12 +28,11 @@ def needed(model: nn.Module, findings: Findings, readings: Iterable[Reading]) ->
     if any(mark.kind is Kind.WRITTEN for mark in findings.marks):
         return True
     nodes = ((reading, node) for reading in readings for node in all_nodes(reading.program.graph_module))
-    found = any(
+    return any(
         _computed(node, number) and not _is_kept(model, node, number)
         for reading, node in nodes
         for number in _operands(reading, node)
     )
-    return found and any(mentions(model, name) for name in WIDTHS)
 
 
 def _operands(reading: Reading, node: Node) -> Iterator[float]:

@@ -43,7 +43,7 @@ def judge(probe: Probe, findings: Findings) -> Verdict:
         open_ = dataclasses.replace(findings, marks=marks)
         alive = without_some(probe, open_, still, written)
         wrong, changed = trier.outcome(alive, bound) if not bool(alive.all()) else (None, ())
-        if wrong is None and not changed and unlike_parts(open_, written):
+        if wrong is None and not changed and unlike_parts(written):
             first, alive = alive, without_some(probe, open_, still, written, last=True)
             wrong, changed = trier.outcome(alive, bound)
             alive = alive & first if wrong is None and not changed else alive

@@ -22,16 +22,13 @@ from prunus.graph.training import on
 from prunus.graph.walk import walk
 
 
-def unlike_parts(findings: Findings, written: Iterable[Mark]) -> list[list[Mark]]:
-    """Return the written-down sizes of each operator that writes down several, of channels that do not go together."""
-    group_of, by_node = numbering(findings), dict[int, list[Mark]]()
+def unlike_parts(written: Iterable[Mark]) -> list[list[Mark]]:
+    """Return the written-down sizes of each operator that takes unlike parts."""
+    by_node: dict[int, list[Mark]] = {}
     for mark in written:
-        by_node.setdefault(mark.number, []).append(mark)
-    return [
-        marks
-        for marks in by_node.values()
-        if len({tuple(torch.unique(group_of[mark.ids]).tolist()) for mark in marks}) == len(marks) > 1
-    ]
+        if mark.unlike:
+            by_node.setdefault(mark.number, []).append(mark)
+    return list(by_node.values())
 
 
 def without_some(
@@ -39,8 +36,8 @@ def without_some(
 ) -> Tensor:
     """Leave out one or two groups of every layer, and one of every written-down size; bool [num_ids].
 
-    Of unlike parts of one dimension all but the last lose one, or all but the first (`last`): code that computes the
-    parts from the whole, which is as wide both times, cannot follow both.
+    Of unlike parts of one dimension all but the last lose one channel, or all but the first keep one (`last`): code
+    that computes the parts from the whole cannot follow both.
     """
     group_of = numbering(findings)
     groups = build(probe.model, findings, probe.slots, [], ())
@@ -48,8 +45,8 @@ def without_some(
     spared[group_of[still]] = True
     alive = torch.ones(len(groups) + 1, dtype=torch.bool)
     candidates = groups.removable & ~spared[:-1]
-    unlike = unlike_parts(findings, written)
-    losing = [mark for marks in unlike for mark in (marks[1:] if last else marks[:-1])]
+    unlike = unlike_parts(written)
+    losing = [mark for marks in unlike for mark in ((marks[1:] if last else marks[:-1]) or marks)]
     alone = torch.zeros(len(groups) + 1, dtype=torch.bool)
     for mark in itertools.chain.from_iterable(unlike):
         alone[group_of[mark.ids]] = True
@@ -57,10 +54,14 @@ def without_some(
         inside = (candidates & (groups.layers == layer) & ~alone[:-1]).nonzero().flatten()
         num = 1 + layer % 2 if inside.numel() > 8 else 1
         alive[inside[-num:]] = False
-    for mark in [*losing, *(mark for mark in written if not bool(alone[group_of[mark.ids]].any()))]:
+    for mark in losing:
+        counted = torch.unique(group_of[mark.ids])
+        inside = counted[(counted >= 0) & candidates[counted]]
+        alive[inside[1:] if last else inside[-1:]] = False
+    for mark in written:
         counted = group_of[mark.ids]
         inside = counted[(counted >= 0) & candidates[counted]]
-        if inside.numel() and bool(alive[inside].all()):
+        if inside.numel() and bool(alive[inside].all()) and not bool(alone[counted].any()):
             alive[inside[-1]] = False
     _spare_narrow(groups, alive)
     return alive[group_of]

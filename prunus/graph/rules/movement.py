@@ -40,10 +40,18 @@ INDEXED = frozenset({"aten::index", "aten::index_select", "aten::gather", "aten:
 @rule("meshgrid", "view_as", "reshape_as", "adjoint")
 def move(call: Call) -> Any:
     """Run the operator on the ids of each dimension that holds channels, and see where they come to lie."""
+    _values(call)
     axes: list[dict[int, Axis]] = [{} for _ in call.shapes]
     for dim in sorted({dim for label in call.labels for dim in label.axes}):
         moved(call, dim, axes)
     return call.outputs([Label(shape, found) for shape, found in zip(call.shapes, axes, strict=True)])
+
+
+def _values(call: Call) -> None:
+    """A weight that others read is a value where it is put beside other tensors."""
+    for label in call.labels if len(call.labels) > 1 else []:
+        for axis in label.axes.values():
+            call.produce(axis)
 
 
 @rule("broadcast_tensors")
@@ -117,6 +125,7 @@ def concatenate(call: Call) -> Any:
     shape = call.shapes[0]
     along = call.arg(1, "dim", 0) % len(shape)
     held = {dim for label in call.labels for dim in label.axes}
+    _values(call)
     labels = [label for label in call.labels if len(label.shape) == len(shape)]
     axes: dict[int, Axis] = {}
     for dim in sorted(held):

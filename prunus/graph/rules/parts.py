@@ -40,13 +40,13 @@ def part(call: Call) -> Any:
             call.freeze(value.axes[dim], "every n-th channel is taken")
             continue
         size, unit = value.shape[dim], _unit(call, dim)
-        if not (
-            isinstance(call.arg(1, "split_sizes"), list | tuple) and len({shape[dim] for shape in call.shapes}) > 1
-        ):
+        sizes = {shape[dim] for shape in call.shapes}
+        unlike = isinstance(call.arg(1, "split_sizes"), list | tuple) and len(sizes) > 1
+        if not unlike:
             call.couple(value.axes[dim].ids.reshape(size // unit, unit))  # unlike parts have a number each
         for label in result if isinstance(result, list) else [result]:
             if dim in label.axes:
-                call.written(label.axes[dim])
+                call.written(label.axes[dim], unlike=unlike)
     return result
 
 
