@@ -11,6 +11,7 @@ from prunus.graph.cost import CostModel, Term
 from prunus.graph.findings import Factor, Findings, Kind
 from prunus.graph.groups import Attribute, ChannelGroups, Reason, Role, Slot
 from prunus.graph.ids import NONE
+from prunus.graph.narrow import TransposedConv
 from prunus.graph.state import Slots, canonical_paths
 
 
@@ -36,6 +37,7 @@ def build(
     layers, names = _layers(found, count)
     for text, groups in (
         *_whole(found),
+        *_beside_unread(model, found),
         ("no parameter makes it", (layers < 0).nonzero().flatten()),
         *_positions(findings, group_of),
     ):
@@ -94,6 +96,17 @@ def _whole(slots: tuple[Slot, ...]) -> Iterator[tuple[str, Tensor]]:
         first = int(slot.groups[0])
         if first >= 0 and bool((slot.groups == first).all()):
             yield f"it is all of {slot.path}, dimension {slot.dim}", torch.tensor([first])
+
+
+def _beside_unread(model: nn.Module, slots: tuple[Slot, ...]) -> Iterator[tuple[str, Tensor]]:
+    """Yield the groups of a weight whose bias no code reads: nothing says that they are of one size."""
+    known = {slot.path for slot in slots}
+    for slot in slots:
+        path, module = f"{slot.module}.bias", model.get_submodule(slot.module)
+        bias = getattr(module, "bias", None) if slot.path.endswith("weight") else None
+        makes = slot.dim == (1 if isinstance(module, TransposedConv) else 0)
+        if makes and path not in known and isinstance(bias, nn.Parameter) and bias.shape == slot.groups.shape:
+            yield f"{path} is not read, and would keep its size", torch.unique(slot.groups[slot.groups >= 0])
 
 
 def _positions(findings: Findings, group_of: Tensor) -> Iterator[tuple[str, Tensor]]:

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from idioms import Call, check, images, tokens
+from idioms import Call, check, images, reasons, tokens
 from torch import nn
 from torch.nn import functional as F
 
@@ -139,3 +139,21 @@ def test_what_is_added_to_a_product_counts():
         return last(F.relu(torch.addmm(x[0, 0].sigmoid(), x[1], matrix)))
 
     check(Both(added, 8, 8), tokens(), exact=0)
+
+
+class Demodulated(nn.Module):
+    """A layer of which the code takes the weight alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.inner, self.last = conv(3, 8), conv(8, 8), conv(8, 2)
+
+    def forward(self, x):
+        weight = self.inner.weight
+        weight = weight * torch.rsqrt(weight.pow(2).sum((1, 2, 3), keepdim=True) + 1e-5)
+        return self.last(F.conv2d(self.first(x), weight, padding=1))
+
+
+def test_a_layer_whose_bias_is_not_read_stays():
+    groups = check(Demodulated(), images(), exact=8)
+    assert "inner.bias is not read" in reasons(groups)
