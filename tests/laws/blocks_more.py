@@ -66,6 +66,13 @@ class Recurrent(nn.Module):
 
 
 ORDER = torch.tensor([3, 0, 5, 1, 4, 2])  # of the rows or columns of an image of 6 x 6
+
+
+def put(y, x):
+    y[:, :, ORDER] = x
+    return y
+
+
 INDEXINGS = {
     "roll": lambda x: x.roll((1, -2), (2, 3)),
     "flat roll": lambda x: x.roll(5),
@@ -81,7 +88,7 @@ INDEXINGS = {
     "select": lambda x: torch.cat([x.select(3, place).unsqueeze(3) for place in ORDER.tolist()], 3),
     "rows by data": lambda x: x[:, :, x.sum((0, 1, 3)).argsort()],
     "index_add": lambda x: torch.zeros_like(x).index_add(2, ORDER // 2, x),
-    "index_put": lambda x: x.new_zeros(x.shape).index_put((None, None, ORDER // 2), x, accumulate=True),
+    "index_put": lambda x: put(torch.zeros_like(x), x),
     "sort": lambda x: x.sort(2)[0],
     "cumsum": lambda x: x.cumsum(3),
     "larger": lambda x: torch.max(x, x.flip(2)),
