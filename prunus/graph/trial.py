@@ -36,8 +36,8 @@ def without_some(
 ) -> Tensor:
     """Leave out one or two groups of every layer, and one of every written-down size; bool [num_ids].
 
-    Of unlike parts of one dimension all but the last lose one channel, or all but the first keep one (`last`): code
-    that computes the parts from the whole cannot follow both.
+    Of unlike parts of one dimension all but the last lose one channel, or all but the first as many as they can (`last`):
+    code that computes the parts from the whole cannot follow both.
     """
     group_of = numbering(findings)
     groups = build(probe.model, findings, probe.slots, [], ())
@@ -57,7 +57,8 @@ def without_some(
     for mark in losing:
         counted = torch.unique(group_of[mark.ids])
         inside = counted[(counted >= 0) & candidates[counted]]
-        alive[inside[1:] if last else inside[-1:]] = False
+        most = inside if inside.numel() < counted.numel() else inside[1:]  # something stays
+        alive[most if last else inside[-1:]] = False
     for mark in written:
         counted = group_of[mark.ids]
         inside = counted[(counted >= 0) & candidates[counted]]
