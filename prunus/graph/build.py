@@ -102,7 +102,7 @@ def _beside_unread(model: nn.Module, slots: tuple[Slot, ...]) -> Iterator[tuple[
     """Yield the groups of a weight whose bias no code reads: nothing says that they are of one size."""
     known = {slot.path for slot in slots}
     for slot in slots:
-        path, module = f"{slot.module}.bias", model.get_submodule(slot.module)
+        path, module = f"{slot.module}.bias".lstrip("."), model.get_submodule(slot.module)
         bias = getattr(module, "bias", None) if slot.path.endswith("weight") else None
         makes = slot.dim == (1 if isinstance(module, TransposedConv) else 0)
         if makes and path not in known and isinstance(bias, nn.Parameter) and bias.shape == slot.groups.shape:

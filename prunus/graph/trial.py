@@ -36,8 +36,8 @@ def without_some(
 ) -> Tensor:
     """Leave out one or two groups of every layer, and one of every written-down size; bool [num_ids].
 
-    Of unlike parts of one dimension all but the last lose one channel, or all but the first as many as they can (`last`):
-    code that computes the parts from the whole cannot follow both.
+    Of unlike parts of one dimension all but the last lose one channel, or (`last`) all but the first as many as they
+    can: code that computes the parts from the whole cannot follow both.
     """
     group_of = numbering(findings)
     groups = build(probe.model, findings, probe.slots, [], ())
