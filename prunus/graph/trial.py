@@ -57,7 +57,8 @@ def without_some(
     for mark in losing:
         counted = torch.unique(group_of[mark.ids])
         inside = counted[(counted >= 0) & candidates[counted]]
-        most = inside if inside.numel() < counted.numel() else inside[1:]  # something stays
+        others = inside.numel() < counted.numel()  # which stay
+        most = inside if others else inside[2 if inside.numel() > 2 else 1 :]  # one alone would have no channel axis
         alive[most if last else inside[-1:]] = False
     for mark in written:
         counted = group_of[mark.ids]
