@@ -221,7 +221,9 @@ def test_a_forgotten_carry_is_noticed(penalty):
 def test_what_is_frozen_is_in_no_optimizer():
     model, groups = traced()
     bound = prunus.GroupLasso(strength=0.01).bind(model.requires_grad_(False), groups)
+    before = float(bound.value())
     bound.prox_(0.1, torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=0.1))
+    assert float(bound.value()) < before
 
 
 def test_a_pattern_may_stand_alone():

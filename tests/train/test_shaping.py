@@ -37,7 +37,9 @@ def test_the_optimizer_holds_the_factors_not_the_kernel():
     inputs, plain = torch.randn(1, 4, 8, 8, dtype=torch.float64), network()[:1]
     wide = prunus.apply(prunus.expand(plain, "0"), plain)
     bound = shaping.bind(PENALTIES["nuclear"], wide, prunus.trace(wide, inputs), inputs)
+    before = prunus.apply(prunus.contract(wide), wide)(inputs)
     bound.prox_(0.1, torch.optim.SGD(wide.parameters(), lr=0.1))
+    assert not torch.equal(prunus.apply(prunus.contract(wide), wide)(inputs), before)
 
 
 SPARSE = prunus.SparseGroupLasso(strength=0.1, alpha=0.7)
