@@ -11,7 +11,7 @@ from prunus.graph.compare import Mismatch, Probe, Reading
 from prunus.graph.findings import Findings, Mark
 from prunus.graph.ids import NONE
 from prunus.graph.labels import Label
-from prunus.graph.place import all_nodes, flat, line, module_path
+from prunus.graph.place import flat, line, module_path
 
 Place = tuple[Reading, Node]
 
@@ -63,7 +63,7 @@ def _families(probe: Probe, gone: Tensor, roots: Tensor) -> Tensor:
 
 
 def _reaching(probe: Probe, place: Mismatch) -> Iterator[Tensor]:
-    nodes = [(reading, node) for reading in probe.readings for node in all_nodes(reading.program.graph_module)]
+    nodes = [(reading, node) for reading in probe.readings for node in reading.program.graph.nodes]
     here = [(r, n) for r, n in nodes if (n.name == place.node if place.node else place.line and line(n) == place.line)]
     kinds = {path: type(module) for path, module in probe.model.named_modules(remove_duplicate=False)}
     kind = kinds.get(place.module)

@@ -11,9 +11,10 @@ from torch.fx import Node
 from prunus.graph.findings import Factor
 from prunus.graph.ids import NONE
 from prunus.graph.labels import Label
-from prunus.graph.place import all_nodes, flat, line, module_path, operator_name
+from prunus.graph.place import flat, line, module_path, operator_name
+from prunus.graph.program import Program
 from prunus.graph.shapes import Shapes
-from prunus.graph.state import Program, Slots
+from prunus.graph.state import Slots
 from prunus.graph.walk import Labels
 
 # Operators whose numbers say where data goes: the labels of their outputs tell whether it went right.
@@ -115,7 +116,7 @@ def compare(wide: Reading, narrow: Reading, alive: Tensor, roots: Tensor) -> Com
         roots: the class of each id, [num_ids].
     """
     changed: list[Mismatch] = []
-    first, second = list(all_nodes(wide.program.graph_module)), list(all_nodes(narrow.program.graph_module))
+    first, second = list(wide.program.graph.nodes), list(narrow.program.graph.nodes)
     for a, b in zip(first, second, strict=False):
         place = (module_path(a), line(a), a.name)
         if (a.op, str(a.target) if a.op == "call_function" else "") != (

@@ -14,7 +14,7 @@ from torch.fx import Node
 from prunus.graph.compare import MOVES, Reading
 from prunus.graph.findings import Findings, Kind
 from prunus.graph.labels import Label
-from prunus.graph.place import all_nodes, flat, in_torch, line, module_path, operator_name
+from prunus.graph.place import flat, in_torch, line, module_path, operator_name
 
 WIDTHS = ("shape", "size", "numel")  # what code that computes with a width mentions
 DIMENSIONS = ("dim", "dims", "dim0", "dim1", "start_dim", "end_dim")
@@ -27,7 +27,7 @@ def needed(model: nn.Module, findings: Findings, readings: Iterable[Reading]) ->
     """Whether a written-down size or a number among the operators makes a second look necessary."""
     if any(mark.kind is Kind.WRITTEN for mark in findings.marks):
         return True
-    nodes = ((reading, node) for reading in readings for node in all_nodes(reading.program.graph_module))
+    nodes = ((reading, node) for reading in readings for node in reading.program.graph.nodes)
     return any(
         _computed(node, number) and not _is_kept(model, node, number)
         for reading, node in nodes

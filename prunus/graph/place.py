@@ -1,11 +1,13 @@
 """Where a node of an exported graph comes from: operator, module, the user's own line."""
 
-from collections.abc import Iterable, Iterator
+import functools
+from collections.abc import Iterable
 from typing import Any
 
-from torch.fx import GraphModule, Node
+from torch.fx import Node
 
 
+@functools.cache  # there are few operators, and each is asked for often
 def operator_name(target: Any) -> str:
     """Return "namespace::operator" of an operator, the in-place underscore taken off."""
     parts = str(target).split(".")
@@ -14,6 +16,7 @@ def operator_name(target: Any) -> str:
     return f"{parts[0]}::{parts[1].rstrip('_') or parts[1]}"
 
 
+@functools.cache
 def in_place(target: Any) -> bool:
     """Whether an operator writes into its first argument (`add_`)."""
     parts = str(target).split(".")
@@ -26,8 +29,12 @@ def is_view(node: Node) -> bool:
         return False
     if not hasattr(node.target, "_schema"):
         return getattr(node.target, "__name__", "") == "getitem" and is_view(node.all_input_nodes[0])
-    returns = node.target._schema.returns
-    return not in_place(node.target) and any(value.alias_info is not None for value in returns)
+    return _gives_views(node.target)
+
+
+@functools.cache
+def _gives_views(target: Any) -> bool:
+    return not in_place(target) and any(value.alias_info is not None for value in target._schema.returns)
 
 
 def module_path(node: Node) -> str:
@@ -51,7 +58,12 @@ def where(node: Node) -> str:
 
 def line(node: Node) -> str:
     """Return "file:line" of the innermost code that is not torch's own, "" where there is none."""
-    lines = [text for text in (node.meta.get("stack_trace") or "").splitlines() if text.strip().startswith("File")]
+    return _innermost(node.meta.get("stack_trace") or "")
+
+
+@functools.lru_cache(maxsize=8192)  # a node is asked for its line several times
+def _innermost(trace: str) -> str:
+    lines = [text for text in trace.splitlines() if text.strip().startswith("File")]
     lines = [text for text in lines if "/torch/" not in text]
     if not lines:
         return ""
@@ -68,22 +80,3 @@ def flat(value: Any) -> Iterable[Any]:
         yield from flat(list(value.values()))
     else:
         yield value
-
-
-def inner(node: Node, root: Any) -> GraphModule | None:
-    """Return the graph that a higher-order operator runs as it is (autocast, no_grad), if it is one."""
-    name = getattr(node.target, "_name", getattr(node.target, "__name__", ""))
-    if node.op != "call_function" or name not in ("wrap_with_autocast", "wrap_with_set_grad_enabled"):
-        return None
-    body = next(argument for argument in node.args if isinstance(argument, Node) and argument.op == "get_attr")
-    found = root.get_submodule(str(body.target))
-    return found if isinstance(found, GraphModule) else None
-
-
-def all_nodes(holder: Any) -> Iterator[Node]:
-    """Yield the nodes of the graph that `holder` has, and of the graphs in it, in the order in which they run."""
-    for node in holder.graph.nodes:
-        body = inner(node, holder)
-        if body is not None:
-            yield from all_nodes(body)
-        yield node

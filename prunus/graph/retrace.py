@@ -20,8 +20,8 @@ from torch.utils import _pytree as pytree
 
 from prunus.graph import recurrent
 from prunus.graph.export import plain_attention
+from prunus.graph.program import Program
 from prunus.graph.record import META, Operation, Recorder, Run, dead, tensors
-from prunus.graph.state import Calls, Program
 
 
 def retraced(program: Program, code: Run) -> Program | None:
@@ -65,7 +65,7 @@ class _Matcher:
             if node.op != "output":
                 copied.meta = {**node.meta, "val": self.values[node]}
         self._ended(nodes[-1])
-        return Program(Calls(graph), self.old.graph_signature, self.old.constants)
+        return Program(graph, self.old.graph_signature, self.old.constants, self.old.root)
 
     def _given(self) -> dict[str, Any]:
         """Return the value of each placeholder: the narrower network's own tensors."""

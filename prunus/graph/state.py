@@ -1,43 +1,20 @@
-"""A network's graph, and labels for what goes into it: parameters, buffers, constants, inputs."""
+"""Labels for what goes into a network's graph: parameters, buffers, constants, inputs."""
 
-import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.export.graph_signature import ExportGraphSignature, InputKind
-from torch.fx import Graph, GraphModule
+from torch.export.graph_signature import InputKind
 
 from prunus.graph.findings import Findings, Kind, Mark
 from prunus.graph.labels import Axis, Label
+from prunus.graph.program import Program
 
 HOOKED = (
     "a hook keeps a weight that it makes of it (torch.nn.utils.weight_norm, .spectral_norm, .prune), which a cut "
     "cannot follow; torch.nn.utils.parametrizations are followed"
 )
 Slots = dict[tuple[str, int], Tensor]  # (path, dimension) of a parameter or buffer -> ids
-
-
-@dataclasses.dataclass(frozen=True)
-class Calls:
-    """A graph of operators alone: none of its nodes is an attribute, none runs another graph."""
-
-    graph: Graph
-
-
-@dataclasses.dataclass(frozen=True)
-class Program:
-    """A network's graph, with what stands behind its placeholders; its fields are those of an `ExportedProgram`."""
-
-    graph_module: GraphModule | Calls
-    graph_signature: ExportGraphSignature
-    constants: Mapping[str, Any]
-
-    @property
-    def graph(self) -> Graph:
-        """Return the graph itself."""
-        return self.graph_module.graph
 
 
 def canonical_paths(model: nn.Module) -> dict[str, str]:

@@ -15,7 +15,8 @@ from prunus.graph.findings import Findings
 from prunus.graph.groups import ChannelGroups
 from prunus.graph.numbers import needed
 from prunus.graph.probe import judge
-from prunus.graph.state import Program, Slots
+from prunus.graph.program import Program, flattened
+from prunus.graph.state import Slots
 from prunus.graph.training import modes
 from prunus.graph.walk import walk
 
@@ -54,12 +55,12 @@ def trace(
     """
     _check(model)
     args = arguments(inputs)
-    programs, notes = [export(model, args, kwargs, training=False)], []
+    programs, notes = [flattened(export(model, args, kwargs, training=False))], []
     unused = _unused_modules(programs[0], model)
     both = modes(model, args, kwargs or {}, unused)
     if both.differ:
         try:
-            programs.append(export(model, args, kwargs, training=True))
+            programs.append(flattened(export(model, args, kwargs, training=True)))
         except TraceError as error:
             notes.append(f"not read in training, where {', '.join(unused) or 'the code'} does otherwise: {error}")
     findings, slots = Findings(), Slots()

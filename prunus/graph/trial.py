@@ -15,6 +15,7 @@ from prunus.graph.export import export
 from prunus.graph.findings import Findings, Mark
 from prunus.graph.groups import ChannelGroups
 from prunus.graph.narrow import Keep, shaped
+from prunus.graph.program import flattened
 from prunus.graph.record import Run, run
 from prunus.graph.retrace import retraced
 from prunus.graph.state import Slots
@@ -126,7 +127,7 @@ def compared(
         try:
             program = retraced(reading.program, code) if code is not None else None
             if program is None:
-                program = export(small, probe.args, probe.kwargs, training=reading.training)
+                program = flattened(export(small, probe.args, probe.kwargs, training=reading.training))
             slots = {key: ids[alive[ids]] for key, ids in probe.slots.items()}
             again = findings.afresh()
             narrow = Reading(program, walk(program, small, again, slots), reading.training, again.macs)

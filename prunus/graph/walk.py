@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.fx import GraphModule, Node
+from torch.fx import Node
 
 from prunus.errors import TraceError
 from prunus.graph.call import Call
@@ -14,9 +14,10 @@ from prunus.graph.findings import Findings, Kind, Mark
 from prunus.graph.ids import NONE
 from prunus.graph.labels import Label, replaced
 from prunus.graph.narrow import Settled
-from prunus.graph.place import flat, in_place, inner, is_view, line, module_path, operator_name, where
+from prunus.graph.place import flat, in_place, is_view, line, module_path, operator_name, where
+from prunus.graph.program import Program
 from prunus.graph.rules import find, folded
-from prunus.graph.state import Calls, Program, Slots, placeholders
+from prunus.graph.state import Slots, placeholders
 
 Labels = dict[Node, Any]  # a Label, a list of them, or a plain value
 
@@ -28,7 +29,7 @@ def walk(program: Program, model: nn.Module, findings: Findings, slots: Slots) -
     """
     walker = _Walker(model, findings)
     given = placeholders(program, model, findings, slots)
-    output = walker.run(program.graph_module, given)
+    output = walker.run(program, given)
     for number, label in enumerate(flat(output)):
         if isinstance(label, Label):
             for axis in label.axes.values():
@@ -51,17 +52,17 @@ class _Walker:
         }
         self.kinds = {path: _kind(module) for path, module in model.named_modules(remove_duplicate=False)}
 
-    def run(self, graph: GraphModule | Calls, given: dict[str, Any]) -> Any:
-        """Label the nodes of one graph; return what it returns."""
-        readers = {read: node for node in graph.graph.nodes for read in node.all_input_nodes}
-        for node in graph.graph.nodes:
+    def run(self, program: Program, given: dict[str, Any]) -> Any:
+        """Label the nodes of the graph; return what it returns."""
+        nodes = list(program.graph.nodes)
+        readers = {read: node for node in nodes for read in node.all_input_nodes}
+        for node in nodes:
             if node.op == "placeholder":
                 self._note(node, given[node.name])
             elif node.op == "get_attr":
-                self._note(node, _attribute(graph, node))
+                self._note(node, _attribute(program.root, node))
             elif node.op == "call_function":
-                body = inner(node, graph)
-                self._note(node, self._inside(node, body) if body is not None else self._called(node))
+                self._note(node, self._called(node))
             elif node.op == "output":
                 return self._resolved(node.args[0])
             for read in (node, *node.all_input_nodes):
@@ -77,12 +78,6 @@ class _Walker:
 
     def _resolved(self, value: Any) -> Any:
         return torch.fx.node.map_arg(value, lambda argument: self.labels[argument])
-
-    def _inside(self, node: Node, body: GraphModule) -> Any:
-        """Label a graph that an operator runs as it is."""
-        names = [inside.name for inside in body.graph.nodes if inside.op == "placeholder"]
-        operands = self._resolved(node.args[len(node.args) - len(names) :])
-        return self.run(body, dict(zip(names, operands, strict=True)))
 
     def _called(self, node: Node) -> Any:
         args, kwargs = self._resolved(node.args), self._resolved(node.kwargs)
@@ -130,11 +125,13 @@ class _Walker:
         target = node.args[0]
         assert isinstance(target, Node)
         self.labels[target] = result
-        written, base = {target}, target
+        base = target
         while is_view(base):
             base = base.all_input_nodes[0]
+        if not any(label.axes for label in (self.labels[base], result, *call.labels) if isinstance(label, Label)):
+            return  # a mask that is filled part by part: nothing here is a channel
         for shared in _sharing(base):
-            if shared is not node and shared not in written and any(user > node for user in shared.users):
+            if shared is not node and shared is not target and any(user > node for user in shared.users):
                 for label in (*flat(self.labels.get(shared)), result, *call.labels):
                     if isinstance(label, Label):
                         for axis in label.axes.values():
@@ -155,8 +152,8 @@ def _kind(module: nn.Module) -> tuple[bool, bool]:
     return settled, not settled and type(module).__module__.startswith("torch.nn.modules")
 
 
-def _attribute(graph: GraphModule | Calls, node: Node) -> Any:
-    value: Any = graph
+def _attribute(root: nn.Module, node: Node) -> Any:
+    value: Any = root
     for part in str(node.target).split("."):
         value = getattr(value, part)
     return Label.constant(value) if isinstance(value, torch.Tensor) else value

@@ -7,7 +7,7 @@ from torch import nn
 
 from prunus.graph.export import export
 from prunus.graph.narrow import shaped
-from prunus.graph.place import all_nodes
+from prunus.graph.program import flattened
 from prunus.graph.record import run
 from prunus.graph.retrace import retraced
 from prunus.graph.training import on
@@ -34,6 +34,18 @@ class Written(nn.Module):
         return self.second(torch.chunk(y, 2, 3)[0].mean((2, 3)).expand(3, n, c)[0])
 
 
+class Regions(Written):
+    """The same under autocast and no_grad, one in the other."""
+
+    def forward(self, x):
+        with torch.autocast("cpu", enabled=False):
+            x = self.first(x).relu()
+            with torch.no_grad():
+                left, right = x.chunk(2, 1)
+            x = torch.cat([right, left], 1)
+        return self.second(x.mean((2, 3)))
+
+
 class Branching(Written):
     """Another operator at another width."""
 
@@ -54,22 +66,27 @@ def narrow(model, device=None):
     return shaped(model, {"first.weight": {0: six}, "first.bias": {0: six}, "second.weight": {1: six}}, device)
 
 
+def exported(*example, training):
+    return flattened(export(*example, training=training))
+
+
 def calls(program):
     """Return what a graph calls: the operator, its arguments by name and number, the shape of what comes out."""
-    nodes = [node for node in all_nodes(program.graph_module) if node.op == "call_function"]
+    nodes = [node for node in program.graph.nodes if node.op == "call_function"]
     shapes = [getattr(node.meta["val"], "shape", None) for node in nodes]
     return [(str(node.target), str(node.args), shape) for node, shape in zip(nodes, shapes, strict=True)]
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_it_is_the_graph_that_an_export_gives(training):
-    model, images = Written(), torch.randn(2, 3, 6, 6)
-    wide = export(model, (images,), None, training=training)
+@pytest.mark.parametrize("kind", [Written, Regions])
+def test_it_is_the_graph_that_an_export_gives(kind, training):
+    model, images = kind(), torch.randn(2, 3, 6, 6)
+    wide = exported(model, (images,), None, training=training)
     code = run(narrow(model, "meta"), on((images,), "meta"), {}, training=training)
     again = retraced(wide, code)
-    exported = export(narrow(model), (images,), None, training=training)
+    by_export = exported(narrow(model), (images,), None, training=training)
     assert again is not None
-    assert calls(again) == calls(exported) != calls(wide)
+    assert calls(again) == calls(by_export) != calls(wide)
 
 
 class Idle(Written):
@@ -104,7 +121,7 @@ class Recurrent(Written):
     ids=["idle", "LSTM", "GRU", "RNN"],
 )
 def test_what_is_idle_and_what_recurs_is_retraced_whole(model, fed):
-    wide = export(model, (fed,), None, training=False)
+    wide = exported(model, (fed,), None, training=False)
     code = run(narrow(model, "meta"), on((fed,), "meta"), {}, training=False)
     again = retraced(wide, code)
     assert again is not None
@@ -115,7 +132,7 @@ def test_what_is_idle_and_what_recurs_is_retraced_whole(model, fed):
 @pytest.mark.parametrize("kind", [Branching, Indexed])
 def test_there_is_none_where_the_code_does_something_else_or_cannot_be_seen(kind):
     model, images = kind(), torch.randn(2, 3, 6, 6)
-    wide = export(model, (images,), None, training=False)
+    wide = exported(model, (images,), None, training=False)
     same = run(shaped(model, {}, "meta"), on((images,), "meta"), {}, training=False)
     other = run(narrow(model, "meta"), on((images,), "meta"), {}, training=False)
     assert (retraced(wide, same) is not None) == (kind is Branching)
