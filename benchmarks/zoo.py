@@ -7,8 +7,9 @@
 
 For each network: `trace`, zero half of the exactly removable groups, `select`, `apply`, compare the outputs in
 evaluation mode, float32. Each network has a process of its own with a time limit. Scales and shifts are shaken first,
-so that what is initialised at zero or one hides nothing. Times are the process's own seconds; "export" is the first
-torch.export inside `trace`.
+so that what is initialised at zero or one hides nothing. Times are the process's own seconds; "export" is that of
+torch.export inside `trace`: of one graph, or of two where training has another than evaluation. Memory is the most that
+the process holds beyond what it held with the model built, after the first export and in all.
 """
 
 import argparse
@@ -80,7 +81,7 @@ def row(network: Network) -> dict[str, Any]:
     cut_s, held_mb = clock.lap(), peak_mb() - base_mb
     absolute, relative = difference(model, small, inputs)
     same = same_shapes(model, small, inputs)
-    share = conv_share(model, groups)
+    share, conv_params = conv_share(model, groups)
     params_after = sum(p.numel() for p in small.parameters())
     passed = relative <= TOLERANCE and same
     reason = "" if passed else f"outputs differ by {relative:.1e} relative"
@@ -98,6 +99,7 @@ def row(network: Network) -> dict[str, Any]:
         "approximate": int((groups.removable & ~groups.exact).sum()),
         "refused": int(groups.refused.sum()),
         "conv_share": share,
+        "conv_params": conv_params,
         "params": groups.params(),
         "params_after": params_after,
         "macs": groups.macs(),
@@ -105,9 +107,10 @@ def row(network: Network) -> dict[str, Any]:
         "cnn": not exports[0].operators & NO_CNN,
         "nodes": exports[0].nodes,
         "exports": len(exports),
-        "export_s": round(exports[0].seconds, 3),
+        "export_s": round(sum(each.seconds for each in exports if each.read), 3),
         "trace_s": round(trace_s, 3),
         "cut_s": round(cut_s, 3),
+        "export_mb": exports[0].held_mb - base_mb,
         "peak_mb": held_mb,
         "model_mb": sum(t.nbytes for t in model.state_dict().values()) // 2**20,
         "notes": list(groups.notes),
@@ -121,11 +124,21 @@ def peak_mb() -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Export:
-    """One export that `trace` has made."""
+    """One export that `trace` has made.
+
+    Attributes:
+        seconds: processor time.
+        nodes: of its graph.
+        operators: of its graph.
+        held_mb: the most memory that the process had held when it was made.
+        read: whether it is a graph of the network, or one at another width, for a comparison.
+    """
 
     seconds: float
     nodes: int
     operators: frozenset[str]
+    held_mb: int
+    read: bool
 
 
 def timed_exports() -> list[Export]:
@@ -135,12 +148,12 @@ def timed_exports() -> list[Export]:
         module = sys.modules[name]
         original = module.export
 
-        def timed(*args: Any, original: Any = original, **settings: Any) -> Any:
+        def timed(*args: Any, name: str = name, original: Any = original, **settings: Any) -> Any:
             clock = Clock()
             program = original(*args, **settings)
             seconds, nodes = clock.lap(), program.graph.nodes
             operators = frozenset(operator_name(node.target) for node in nodes if node.op == "call_function")
-            found.append(Export(seconds, len(nodes), operators))
+            found.append(Export(seconds, len(nodes), operators, peak_mb(), name == "prunus.graph.trace"))
             return program
 
         module.export = timed
@@ -184,8 +197,8 @@ def half_of(exact: Tensor) -> Tensor:
     return chosen
 
 
-def conv_share(model: nn.Module, groups: prunus.graph.ChannelGroups) -> float | None:
-    """Return which share of the parameters of convolutions' weights lies in exactly removable groups."""
+def conv_share(model: nn.Module, groups: prunus.graph.ChannelGroups) -> tuple[float | None, int]:
+    """Return which share of the parameters of convolutions lies in exactly removable groups, and how many these are."""
     convs = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
     paths = {name: m for name, m in model.named_modules() if isinstance(m, convs)}
     kept: dict[str, float] = {}  # share of the weight that lies in no exact group
@@ -196,7 +209,8 @@ def conv_share(model: nn.Module, groups: prunus.graph.ChannelGroups) -> float | 
             kept[slot.module] = kept.get(slot.module, 1.0) * share
     sizes = {name: sum(p.numel() for p in m.parameters()) for name, m in paths.items()}
     total = sum(sizes.values())
-    return sum(size * (1 - kept.get(name, 1.0)) for name, size in sizes.items()) / total if total else None
+    exactly = sum(size * (1 - kept.get(name, 1.0)) for name, size in sizes.items())
+    return (exactly / total if total else None), total
 
 
 def main_reason(groups: prunus.graph.ChannelGroups) -> str:

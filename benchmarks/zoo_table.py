@@ -68,6 +68,15 @@ def totals(rows: list[Row]) -> str:
         beyond = ", ".join(row["name"] for row in concerned if not holds(row))
         num = sum(map(holds, concerned))
         lines.append(f"{what}: {num} of {len(concerned)}" + (f", not {beyond}." if beyond else "."))
+    small = [row for row in read if row["peak_mb"] >= 3 * row["model_mb"]]
+    beside = [row for row in small if row["export_mb"] < 3 * row["model_mb"]]
+    lines.append(
+        f"Of the {len(small)} that hold more, {len(small) - len(beside)} do so after torch.export alone; not "
+        f"{', '.join(row['name'] for row in beside)}."
+    )
+    convs = [row for row in read if row["cnn"] and row["conv_share"] is not None]
+    exactly = sum(row["conv_share"] * row["conv_params"] for row in convs) / sum(row["conv_params"] for row in convs)
+    lines.append(f"Of all {len(convs)} CNNs' convolutions together, {exactly:.1%} of the parameters lie in such groups.")
     return "\n\n".join(lines)
 
 
