@@ -76,7 +76,9 @@ def totals(rows: list[Row]) -> str:
     )
     convs = [row for row in read if row["cnn"] and row["conv_share"] is not None]
     exactly = sum(row["conv_share"] * row["conv_params"] for row in convs) / sum(row["conv_params"] for row in convs)
-    lines.append(f"Of all {len(convs)} CNNs' convolutions together, {exactly:.1%} of the parameters lie in such groups.")
+    lines.append(
+        f"Of all {len(convs)} CNNs' convolutions together, {exactly:.1%} of the parameters lie in such groups."
+    )
     return "\n\n".join(lines)
 
 
