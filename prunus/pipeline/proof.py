@@ -7,9 +7,8 @@ from prunus.errors import TrainingError
 from prunus.graph import ChannelGroups, trace
 from prunus.pipeline.stages import Run
 from prunus.pipeline.walk import Network
-from prunus.records import EvaluationRecord, WidthsRecord
+from prunus.records import EXACT, EvaluationRecord, WidthsRecord
 from prunus.train.evaluate import evaluate
-from prunus.train.shrink import TOLERANCE
 
 
 def evaluate_on_test(run: Run, network: Network) -> None:
@@ -58,9 +57,9 @@ def check_law(run: Run, model: nn.Module) -> None:
     run.watch.stage("checking that zero channels go without a trace")
     record = check_removal(model, run.inputs, seed=run.recipe.seed)
     run.recorder.write(record)
-    if not record.max_rel_diff < TOLERANCE:
+    if not record.max_rel_diff < EXACT["float32"]:
         raise TrainingError(
             f"removing {record.removed} zero channel groups from the trained network changed its output by "
-            f"{record.max_rel_diff:.2e} relative, above {TOLERANCE:.0e}: the groups of this network were read wrongly; "
-            "please report it with the model's code"
+            f"{record.max_rel_diff:.2e} relative, above {EXACT['float32']:.0e}: the groups of this network were read "
+            "wrongly; please report it with the model's code"
         )

@@ -10,13 +10,11 @@ from prunus.errors import EditError, RecipeError
 from prunus.graph import trace
 from prunus.pipeline.recipe import JOINT, NARROW, Stage
 from prunus.pipeline.reshape import Reshaping
-from prunus.records import EditRecord
+from prunus.records import EXACT, EditRecord
 from prunus.surgery import Edit, Plan, apply
 from prunus.train import shaping
 from prunus.train.begin import target
 from prunus.train.contracted import expanded
-
-EXACT = {"float32": 1e-5, "float64": 1e-12}  # relative to the largest output: what an exact edit may change
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

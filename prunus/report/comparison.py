@@ -8,9 +8,6 @@ from typing import Any
 from prunus.report import words
 from prunus.report.facts import MODELS, Facts, Setting
 
-# Removing zero channels may change the output by no more than this, relative to its largest value.
-LAW_TOLERANCE = 1e-5
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Comparison:

@@ -3,8 +3,9 @@
 import dataclasses
 from collections.abc import Iterable
 
+from prunus.records import EXACT
 from prunus.report import words
-from prunus.report.comparison import LAW_TOLERANCE, Comparison, Goal, goals, law
+from prunus.report.comparison import Comparison, Goal, goals, law
 from prunus.report.facts import Facts
 
 
@@ -125,7 +126,7 @@ def _law(facts: Facts) -> Check:
     change = law(facts)
     if change is None:
         return Check(name="Removal", passed=None, text="no removal was measured")
-    passed = change <= LAW_TOLERANCE
+    passed = change <= EXACT["float32"]
     verdict, bound = ("exact", "within") if passed else ("not exact", "beyond")
-    text = f"{verdict}: the output changed by {words.tiny(change)}, {bound} {LAW_TOLERANCE:g}"
+    text = f"{verdict}: the output changed by {words.tiny(change)}, {bound} {EXACT['float32']:g}"
     return Check(name="Removal", passed=passed, text=text)

@@ -17,7 +17,7 @@ import plotly.offline
 from prunus import records
 from prunus.errors import RecordError
 from prunus.report import headline, plots, words
-from prunus.report.comparison import LAW_TOLERANCE, Goal, compare, goals, law, setting_name, threads
+from prunus.report.comparison import Goal, compare, goals, law, setting_name, threads
 from prunus.report.facts import MODELS, Facts, gather
 
 FILE_NAME = "report.html"
@@ -80,7 +80,7 @@ def context(facts: Facts, folder: Path) -> dict[str, Any]:
         "checks": headline.checks(facts),
         "goals": goals(facts),
         "law": law(facts),
-        "law_tolerance": LAW_TOLERANCE,
+        "law_tolerance": records.EXACT["float32"],
         "metric_label": rows[0].label,
         "class_metric": class_metric(facts),
         "columns": math.ceil(len(rows) / math.ceil(len(rows) / 6)),

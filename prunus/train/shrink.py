@@ -13,13 +13,11 @@ from prunus.budget.settled import MEMORY, is_settled
 from prunus.errors import TrainingError
 from prunus.graph import trace
 from prunus.penalties import GroupLasso
-from prunus.records import ShrinkRecord
+from prunus.records import EXACT, ShrinkRecord
 from prunus.surgery import Plan, apply, bypass, carry_
 from prunus.train.distributed import Processes
 from prunus.train.settings import Train
 from prunus.train.state import State
-
-TOLERANCE = 1e-5  # relative, float32: what removing zeros may change
 
 
 def shrink(state: State, inputs: Tensor, processes: Processes) -> ShrinkRecord | None:
@@ -101,10 +99,10 @@ def _changed(model: nn.Module, small: nn.Module, inputs: Tensor, what: str) -> f
     """
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # TF32 would round at 1e-3
         _, relative = difference(model, small, (inputs,))
-    if relative > TOLERANCE:
+    if relative > EXACT["float32"]:
         raise TrainingError(
-            f"{what}: this changed the output by {relative:.2e} relative, above {TOLERANCE:.0e}: the network was read "
-            "wrongly; please report it with the model's code"
+            f"{what}: this changed the output by {relative:.2e} relative, above {EXACT['float32']:.0e}: the network "
+            "was read wrongly; please report it with the model's code"
         )
     return relative
 

@@ -1,0 +1,106 @@
+"""What the command line takes: a subcommand for each function of `commands`, whose docstring is its help."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from prunus.cli import commands
+
+DESCRIPTION = """Grow wide, ship narrow: train a wide network, get back the smallest one that does the job.
+
+  prunus recipes                                   what can be run
+  prunus run street_erfnet train.epochs=3          train, shrink, export, measure, report
+  prunus run camvid_erfnet data.root=/data/camvid  on your data
+  prunus trace torchvision.models:resnet18         what could be removed from a network
+"""
+EPILOG = """exit codes: 0 done; 1 refused or failed, the reason is on stderr; 2 the command line is wrong;
+130 and 143 interrupted (Ctrl-C, SIGTERM): a checkpoint is written, the same command goes on from there
+"""
+EXAMPLES = {
+    "run": """A recipe is a YAML file, or the name of one that comes with Prunus. What it says can be overridden:
+
+  prunus run street_erfnet
+  prunus run my.yaml shrink.budget.macs=0.3 train.epochs=50 output=runs/third
+
+The folder of the run (runs/NAME) holds report.html, narrow.onnx, checkpoints and records. A run that was
+interrupted goes on by the same command; with --accept-changes also under a recipe that was changed.""",
+    "trace": """  prunus trace torchvision.models:resnet18
+  prunus trace my.networks:Net --set num_classes=19 --shape 1,3,512,1024""",
+    "export": """  prunus export torchvision.models:resnet18 --output resnet18.onnx
+  prunus export my.networks:Net --set num_classes=19 --backend openvino
+  prunus export runs/street_erfnet --output narrow.onnx""",
+    "bench": """  prunus bench wide=runs/street/wide.onnx narrow=runs/street/narrow.onnx --shape 3,128,256
+  prunus bench torchvision.models:resnet18 torchvision.models:resnet34 --backends onnxruntime,openvino""",
+    "report": "  prunus report runs/street_erfnet",
+    "recipes": "  prunus recipes",
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line."""
+    whole = argparse.ArgumentParser(
+        prog="prunus", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    subcommands = whole.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(function: Callable[[argparse.Namespace], None]) -> argparse.ArgumentParser:
+        name, text = function.__name__, (function.__doc__ or "").removesuffix(".")
+        layout = argparse.RawDescriptionHelpFormatter
+        command = subcommands.add_parser(
+            name, help=text, description=f"{text}.", epilog=EXAMPLES[name], formatter_class=layout
+        )
+        command.set_defaults(command=function)
+        return command
+
+    run = add(commands.run)
+    run.add_argument("recipe", help="a YAML file, or a name that `prunus recipes` lists")
+    run.add_argument(
+        "--accept-changes",
+        action="store_true",
+        help="go on from the folder's checkpoints though the recipe was changed; what was changed is noted",
+    )
+    run.add_argument("overrides", nargs="*", metavar="key=value", help="dotted path into the recipe, and a value")
+
+    trace = add(commands.trace)
+    _add_network(trace)
+    trace.add_argument("--whole-heads", action="store_true", help="let attention lose whole heads, not parts of all")
+
+    export = add(commands.export)
+    _add_network(export)
+    export.add_argument("--output", type=Path, default=Path("network.onnx"), help="the file to write")
+    export.add_argument("--backend", default="onnxruntime", help="the backend that checks the file")
+
+    bench = add(commands.bench)
+    bench.add_argument(
+        "networks", nargs="+", metavar="[name=]network", help="an ONNX file, module:callable or a run's folder"
+    )
+    bench.add_argument(
+        "--shape", type=_shape, help="of one input, without the batch (default: the runs' own, or 3,224,224)"
+    )
+    bench.add_argument(
+        "--backends", default="onnxruntime", help="comma-separated: onnxruntime, openvino, torch, tensorrt"
+    )
+    bench.add_argument("--threads", type=int, default=1)
+    bench.add_argument("--repeats", type=int, default=50)
+    bench.add_argument("--batch-size", type=int, default=1)
+
+    report = add(commands.report)
+    report.add_argument("folder", type=Path, help="the folder of a run")
+
+    add(commands.recipes)
+    return whole
+
+
+def _add_network(parser: argparse.ArgumentParser) -> None:
+    text = "module:callable that returns an nn.Module, or the folder of a run: its narrow network"
+    parser.add_argument("network", help=text)
+    parser.add_argument("--shape", type=_shape, help="of the example input (default: the run's, or 1,3,224,224)")
+    text = "a keyword argument of the callable; give it once for each"
+    parser.add_argument("--set", action="append", default=[], metavar="key=value", help=text)
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    shape = tuple(int(size) for size in text.split(",") if size.isdecimal() and int(size) > 0)
+    if len(shape) != len(text.split(",")):
+        raise argparse.ArgumentTypeError(f"{text!r} is no shape: give sizes separated by commas, as in 1,3,224,224")
+    return shape

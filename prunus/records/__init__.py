@@ -1,0 +1,44 @@
+"""What a run says about itself: small typed records, one JSON object a line in `records.jsonl`.
+
+Everything that is shown (progress, table, TensorBoard, report) is read from these records, so nothing is
+shown that was not recorded. A record is plain data: numbers, strings, tuples and dictionaries of them.
+"""
+
+from prunus.records.file import FILE_NAME, Recorder, Silent, read
+from prunus.records.kinds import (
+    EXACT,
+    TYPES,
+    EditRecord,
+    EpochRecord,
+    EvaluationRecord,
+    LatencyRecord,
+    NoteRecord,
+    ParityRecord,
+    Record,
+    RemovalRecord,
+    RunRecord,
+    SampleRecord,
+    ShrinkRecord,
+    WidthsRecord,
+)
+
+__all__ = [
+    "EXACT",
+    "FILE_NAME",
+    "TYPES",
+    "EditRecord",
+    "EpochRecord",
+    "EvaluationRecord",
+    "LatencyRecord",
+    "NoteRecord",
+    "ParityRecord",
+    "Record",
+    "Recorder",
+    "RemovalRecord",
+    "RunRecord",
+    "SampleRecord",
+    "ShrinkRecord",
+    "Silent",
+    "WidthsRecord",
+    "read",
+]
