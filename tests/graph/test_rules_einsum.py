@@ -75,3 +75,23 @@ def test_a_product_is_zero_where_a_factor_is(function, inner, exact):
 def test_attention(whole_heads, exact):
     model = nn.Sequential(nn.Conv2d(3, 8, 1), Heads(), nn.Conv2d(8, 2, 1))
     check(model, images(), exact=exact, whole_heads=whole_heads)
+
+
+class Experts(nn.Module):
+    """A soft mixture of three linear layers; what weighs an expert is not zero where its logits are."""
+
+    def __init__(self, gate, equation):
+        super().__init__()
+        self.gate, self.equation = gate, equation
+        self.router, self.weight = nn.Linear(3, 3), nn.Parameter(torch.zeros(3, 2, 3))
+
+    def forward(self, x):
+        tokens = x.mean((2, 3))
+        weight = torch.einsum(self.equation, self.gate(self.router(tokens)), self.weight)
+        return torch.einsum("noi,ni->no", weight, tokens)
+
+
+@pytest.mark.parametrize("gate", [torch.sigmoid, torch.relu, lambda logits: logits + 1])
+@pytest.mark.parametrize("equation", ["nk,koi->noi", "nk,k...->n..."])
+def test_a_weight_that_is_read_by_what_is_not_zero_must_be_zero_itself(gate, equation):
+    check(Experts(gate, equation), images(), exact=3)

@@ -33,15 +33,17 @@ def einsum(call: Call) -> Label:
 
 
 def _product(call: Call, factors: list[Axis | None], *, contracted: bool) -> Axis | None:
-    """Join the axes of one name; what is contracted is read by all factors but the first."""
+    """Join the axes of one name; what is contracted is read by all factors but the first, where that one is zero."""
     for other in factors[1:]:
         call.join(factors[0], other)
     present = [axis for axis in factors if axis is not None]
     if not present:
         return None
     result = Axis(present[0].ids, torch.stack([axis.source for axis in present]).amin(0))
+    first = factors[0]
+    reading = contracted and first is not None and not bool(first.source.any())
     for axis in present:
-        if contracted and axis is not factors[0]:
+        if reading and axis is not first:
             call.consume(axis)
         else:
             call.produce(axis)
