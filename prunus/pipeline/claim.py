@@ -1,6 +1,7 @@
 """A folder is one run: `recipe.yaml` says whose, and another recipe is refused as soon as there is work to lose."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import yaml
 
 import prunus.recipe
 from prunus import storage
-from prunus.errors import RecipeError, RecordError
+from prunus.errors import CheckpointError, RecipeError, RecordError
 from prunus.recipe.source import parse_yaml
 
 FILE_NAME = "recipe.yaml"
@@ -39,6 +40,23 @@ def claim(folder: Path, resolved: Mapping[str, Any], *, accept_changes: bool = F
     except OSError as error:
         raise RecordError(f"{folder} is not writable ({error.strerror}): choose another with output=...") from error
     return begun
+
+
+@contextlib.contextmanager
+def claimed(
+    folder: Path, resolved: Mapping[str, Any], *, accept_changes: bool, going_on: Callable[[], bool]
+) -> Iterator[bool]:
+    """Claim `folder` for the while; where its checkpoints turn out not to fit a changed recipe before the run is
+    `going_on`, the folder stays that of the recipe that it had."""
+    path = folder / FILE_NAME
+    former = path.read_bytes() if path.is_file() else None
+    begun = claim(folder, resolved, accept_changes=accept_changes)
+    try:
+        yield begun
+    except CheckpointError:
+        if begun and former is not None and not going_on():
+            _write(path, former.decode("utf-8"))
+        raise
 
 
 def _read(path: Path) -> Any:

@@ -12,7 +12,7 @@ from prunus import report
 from prunus.errors import RecipeError
 from prunus.graph import trace
 from prunus.pipeline import delivery, proof, stages
-from prunus.pipeline.claim import claim, differences
+from prunus.pipeline.claim import claimed, differences
 from prunus.pipeline.environment import hardware, versions
 from prunus.pipeline.recipe import NARROW, WIDE, Recipe
 from prunus.pipeline.stages import Run, Watch
@@ -55,11 +55,14 @@ def run(
         _run(recipe, Silent(folder), folder, resolved, Watch())
         return folder
     with lock(folder):
-        begun = claim(folder, resolved, accept_changes=accept_changes)
         recorder = Recorder(folder)
-        if not begun:
-            recorder.truncate(0)
-        _run(recipe, recorder, folder, resolved, watch or Watch())
+        before = recorder.count()
+        with claimed(
+            folder, resolved, accept_changes=accept_changes, going_on=lambda: recorder.count() != before
+        ) as begun:
+            if not begun:
+                recorder.truncate(0)
+            _run(recipe, recorder, folder, resolved, watch or Watch())
     return folder
 
 

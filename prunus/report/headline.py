@@ -20,7 +20,7 @@ class Check:
 
 def title(rows: Iterable[Comparison], facts: Facts) -> tuple[str, ...]:
     """Return the parts of the result in one line, or the run's name where nothing can be compared yet."""
-    found = {row.quantity: row for row in reversed(list(rows)) if row.ratio is not None}
+    found = {row.quantity: row for row in reversed(list(rows)) if row.wide is not None and row.narrow is not None}
     parts = []
     if "macs" in found:
         parts.append(f"{found['macs'].against} of the MACs")

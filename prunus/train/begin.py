@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from prunus.budget import Budget
 from prunus.budget.check import zero_
 from prunus.budget.controller import Controller, Target
+from prunus.errors import CheckpointError
 from prunus.graph import ChannelGroups
 from prunus.records import EpochRecord, NoteRecord, ShrinkRecord, read
 from prunus.surgery import Plan, apply, bypass, skippable
@@ -38,6 +39,7 @@ def begin(training: Training, model: nn.Module, inputs: Tensor, steps: int, cont
         rate = training.settings.optimizer.learning_rate
         penalty = shaping.calibrated(penalty, model, inputs, rate, steps)
     if found is not None:
+        _refuse_other_length(training, found)
         state = resume(found, model, inputs, training, steps)
         if state.progress.epoch < training.settings.epochs:  # else later stages have written on
             training.recorder.truncate(state.progress.records)
@@ -87,6 +89,27 @@ def _found(training: Training) -> checkpoint.Checkpoint | None:
         return None
     content = unpacked(sent)
     return checkpoint.Checkpoint(**{**content, "path": Path(content["path"])})
+
+
+def _refuse_other_length(training: Training, found: checkpoint.Checkpoint) -> None:
+    """Refuse a recipe under which a training would end before its checkpoint, or one that has ended would go on though
+    others have followed it: they would have to be done again.
+
+    Raises:
+        CheckpointError: in every process.
+    """
+    done, asked, text = found.state["progress"]["epoch"], training.settings.epochs, ""
+    if training.processes.first and training.recorder.count():
+        epochs = [record for record in read(training.recorder.path.parent) if isinstance(record, EpochRecord)]
+        own = [record.epochs for record in epochs if record.model == training.name]
+        if own and own[-1] == done < asked and epochs[-1].model != training.name:
+            text = f"it had ended, and the training of {epochs[-1].model} has begun after it"
+    text = f"it has {done} behind it" if done > asked else training.processes.share(text)
+    if text:
+        raise CheckpointError(
+            f"the training of {training.name} cannot be given {asked} epochs: {text} ({found.path}); give as many epochs "
+            "as it had, or choose another folder with output=..."
+        )
 
 
 def _forget(training: Training) -> None:

@@ -93,3 +93,29 @@ def test_another_optimizer_cannot_take_over(tmp_path):
     training = tiny.training(tmp_path, optimizer=tiny.SGD)
     with pytest.raises(CheckpointError, match="another network or optimizer: its optimizer knew amsgrad, betas"):
         fit(training, tiny.build(), tiny.example(), tiny.SHRINK)
+
+
+def test_a_training_cannot_end_before_its_checkpoint(tmp_path):
+    begin(tmp_path)
+    with pytest.raises(CheckpointError, match="cannot be given 1 epochs: it has 2 behind it"):
+        fit(tiny.training(tmp_path, epochs=1), tiny.build(), tiny.example(), tiny.SHRINK)
+
+
+def test_a_training_that_others_have_followed_cannot_go_on(tmp_path):
+    first, second = (tiny.training(tmp_path, epochs=2), tiny.training(tmp_path, epochs=2, name="other"))
+    for training in (first, second):
+        fit(training, tiny.build(), tiny.example())
+    before = read(tmp_path)
+    with pytest.raises(CheckpointError, match="it had ended, and the training of other has begun after it"):
+        fit(tiny.training(tmp_path, epochs=3), tiny.build(), tiny.example())
+    assert read(tmp_path) == before
+
+
+def test_a_change_that_the_checkpoints_do_not_fit_leaves_the_folder_its_recipe(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    path = str(tiny.write_recipe(tmp_path))
+    short = ("baseline=false", "train.epochs=2")
+    assert cli.main(["run", path, *short]) == 0
+    assert cli.main(["run", path, *short, "train.optimizer.name=sgd", "--accept-changes"]) == 1
+    assert "another network or optimizer" in capsys.readouterr().err
+    assert cli.main(["run", path, *short]) == 0
