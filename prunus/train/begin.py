@@ -107,8 +107,8 @@ def _refuse_other_length(training: Training, found: checkpoint.Checkpoint) -> No
     text = f"it has {done} behind it" if done > asked else training.processes.share(text)
     if text:
         raise CheckpointError(
-            f"the training of {training.name} cannot be given {asked} epochs: {text} ({found.path}); give as many epochs "
-            "as it had, or choose another folder with output=..."
+            f"the training of {training.name} cannot be given {asked} epochs: {text} ({found.path}); "
+            "give as many epochs as it had, or choose another folder with output=..."
         )
 
 
