@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
-from torch import nn
+from torch import Tensor, nn
 
 import prunus.recipe
 from prunus import compat, pipeline, records  # noqa: F401  # torchvision's models need compat
 from prunus.errors import RecipeError
+from prunus.models.factory import build
 from prunus.recipe.source import parse_yaml
 from prunus.surgery import load
 
@@ -24,6 +26,19 @@ class Named:
 
     model: nn.Module
     input_shape: tuple[int, ...] = IMAGE
+
+    def example(self) -> Tensor:
+        """Return an input of standard normal values.
+
+        Raises:
+            RecipeError: there is no room for one.
+        """
+        try:
+            return torch.randn(self.input_shape)
+        except RuntimeError as error:
+            raise RecipeError(
+                f"no example of the shape {self.input_shape} can be made: {error}; give another"
+            ) from error
 
 
 def named(name: str, settings: Sequence[str] = (), shape: tuple[int, ...] | None = None) -> Named:
@@ -54,7 +69,7 @@ def _narrow(folder: Path) -> Named:
         )
     recipe = prunus.recipe.load(pipeline.Recipe, folder / "recipe.yaml")
     about = [record for record in records.read(folder) if isinstance(record, records.RunRecord)][-1]
-    model = load(folder / "narrow", lambda: recipe.model(num_classes=len(about.class_names)))
+    model = load(folder / "narrow", lambda: build(recipe.model, len(about.class_names)))
     return Named(model, about.input_shape)
 
 

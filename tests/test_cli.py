@@ -1,5 +1,6 @@
 """The command line as a user and a script see it: exit codes, messages, signals."""
 
+import math
 import os
 import signal
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import tiny
 from PIL import Image
+from torch import nn
 
 from prunus import cli
 
@@ -66,6 +68,7 @@ def test_a_wrong_command_line_exits_with_2(capsys, arguments):
     [
         (["train.epoch=3"], ["`train.epoch`", "epochs"]),
         (["train.epochs=many"], ["`train.epochs`"]),
+        (["epochs=3"], ["`epochs` is no known key; did you mean `train.epochs`?"]),
         (["data.class_path=prunus.data.CamVidData", "data.root=nowhere"], ["nowhere", "train.txt"]),
         (["data.class_path=prunus.data.CamVidData"], ["root"]),
         (["shrink.budget.macs=0.0001"], ["smallest reachable is macs"]),
@@ -91,6 +94,7 @@ def test_a_wrong_command_line_exits_with_2(capsys, arguments):
     ids=[
         "unknown key",
         "wrong type",
+        "key of other settings",
         "no data",
         "no root",
         "budget",
@@ -223,9 +227,32 @@ def test_export_writes_a_file_that_bench_times(here, capsys):
     )
     assert code == 0
     assert "a.onnx: equal to PyTorch" in output and (here / "a.onnx").is_file()
-    code, output, _ = prunus(capsys, "bench", "one=a.onnx", "--shape", "3,16,32", "--repeats", "2")
+    code, output, _ = prunus(capsys, "bench", "one=a.onnx", "--repeats", "2")
     assert code == 0
-    assert "one" in output and "median ms" in output
+    assert "one" in output and "median ms" in output and "1 x 3 x 16 x 32" in output
+    code, _, errors = prunus(capsys, "bench", "one=a.onnx", "--shape", "1,3,16,32")
+    assert code == 1
+    assert "does not fit one, whose input is (3, 16, 32): give it without the batch" in errors
+
+
+def test_a_network_whose_weights_are_no_numbers_is_not_proved(here, capsys):
+    code, _, errors = prunus(capsys, "export", "test_cli:broken", "--shape", "1,3,16,32")
+    assert code == 1
+    assert "infinite, not a number" in errors and "look at the network's weights first" in errors
+
+
+def broken():
+    """A network that has diverged."""
+    network = tiny.TinySegmenter(num_classes=3)
+    nn.init.constant_(network.decoder.bias, math.nan)
+    return network
+
+
+def test_the_version_is_told(capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out.startswith("prunus ")
 
 
 def test_trace_says_what_can_be_removed_and_why_not(here, capsys):
@@ -248,6 +275,12 @@ def test_trace_says_what_can_be_removed_and_why_not(here, capsys):
         (["trace", "tiny:TinySegmenter", "--set", "num_classes"], "key=value"),
         (["trace", "tiny:TinySegmenter", "--set", "num_classes=3", "--shape", "1,5,16,32"], "channels"),
         (["bench", "missing.onnx"], "missing.onnx"),
+        (
+            ["trace", "tiny:TinySegmenter", "--set", "num_classes=3", "--shape", "99999,3,99999,9999"],
+            "no example of the",
+        ),
+        (["export", "tiny:TinySegmenter", "--set", "num_classes=3", "--backend", "torch"], "runs modules, not files"),
+        (["bench", "tiny.yaml.onnx"], "tiny.yaml.onnx"),
         (["bench", "missing.onnx", "--backends", "onnxruntim"], "onnxruntime"),
         (["report", "nowhere"], "not the folder of a run"),
     ],

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from prunus.budget.budget import Budget
-from prunus.budget.select import floors, victims
+from prunus.budget.victims import floors, victims
 from prunus.errors import RecipeError
 from prunus.graph import ChannelGroups
 

@@ -31,13 +31,11 @@ def run(options: argparse.Namespace) -> None:
 
 def trace(options: argparse.Namespace) -> None:
     """Say which channels of a network can be removed, exactly or not at all, and why."""
-    import torch
-
     from prunus.graph import trace
     from prunus.named import named
 
     network = named(options.network, options.set, options.shape)
-    groups = trace(network.model, torch.randn(network.input_shape), whole_heads=options.whole_heads)
+    groups = trace(network.model, network.example(), whole_heads=options.whole_heads)
     terminal().print(groups.coverage())
 
 
@@ -46,11 +44,13 @@ def export(options: argparse.Namespace) -> None:
     import torch
 
     from prunus.deploy import check_parity, export_onnx, require
+    from prunus.deploy.parity import checker
     from prunus.named import named
 
+    checker(options.backend)
     torch.manual_seed(0)
     network = named(options.network, options.set, options.shape)
-    model, inputs = network.model.eval(), torch.randn(network.input_shape)
+    model, inputs = network.model.eval(), network.example()
     path = export_onnx(model, inputs, options.output)
     record = check_parity(model, path, inputs, backend=options.backend)
     require(record)
@@ -63,6 +63,7 @@ def bench(options: argparse.Namespace) -> None:
     from rich.table import Table
 
     from prunus.deploy import BenchmarkSettings, benchmark
+    from prunus.deploy.export import input_shape
     from prunus.named import named
 
     settings = BenchmarkSettings(
@@ -79,15 +80,19 @@ def bench(options: argparse.Namespace) -> None:
         if name in networks:
             raise RecipeError(f"two networks are called {name}: give each a name of its own, as in first={source}")
         if source.endswith(".onnx"):
-            networks[name] = Path(source)
-            continue
-        found = named(source)
-        networks[name] = found.model.eval()
-        shapes.setdefault(found.input_shape[1:], name)
+            networks[name], own = Path(source), input_shape(Path(source))
+        else:
+            found = named(source)
+            networks[name], own = found.model.eval(), found.input_shape[1:]
+        if own is not None:
+            shapes.setdefault(own, name)
     if options.shape is None and len(shapes) > 1:
         told = ", ".join(f"{name} {shape}" for shape, name in shapes.items())
         raise RecipeError(f"the networks are for inputs of different shapes ({told}): give one for all with --shape")
     shape = options.shape or next(iter(shapes), (3, 224, 224))
+    for own, name in shapes.items():
+        if len(own) != len(shape):
+            raise RecipeError(f"--shape {shape} does not fit {name}, whose input is {own}: give it without the batch")
     title = f"{settings.batch_size} x {' x '.join(map(str, shape))}, {settings.threads} thread(s)"
     table = Table("network", "backend", "median ms", "p95 ms", "peak MB", title=title)
     for record in benchmark(networks, shape, settings):

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+import prunus
 from prunus.cli import commands
 
 DESCRIPTION = """Grow wide, ship narrow: train a wide network, get back the smallest one that does the job.
@@ -52,6 +53,7 @@ def parser() -> argparse.ArgumentParser:
         command.set_defaults(command=function)
         return command
 
+    whole.add_argument("--version", action="version", version=f"prunus {prunus.__version__}")
     run = add(commands.run)
     run.add_argument("recipe", help="a YAML file, or a name that `prunus recipes` lists")
     run.add_argument(
@@ -75,7 +77,7 @@ def parser() -> argparse.ArgumentParser:
         "networks", nargs="+", metavar="[name=]network", help="an ONNX file, module:callable or a run's folder"
     )
     bench.add_argument(
-        "--shape", type=_shape, help="of one input, without the batch (default: the runs' own, or 3,224,224)"
+        "--shape", type=_shape, help="of one input, without the batch (default: the files' and runs' own, or 3,224,224)"
     )
     bench.add_argument(
         "--backends", default="onnxruntime", help="comma-separated: onnxruntime, openvino, torch, tensorrt"

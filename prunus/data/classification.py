@@ -3,6 +3,7 @@
 import abc
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import torch
@@ -11,7 +12,8 @@ from prunus.compat import torchvision, transforms
 from prunus.data.dataset import MEAN, STD
 from prunus.data.interface import Data, Split, SplitName
 from prunus.data.labelled import CachedImages, LabelledSource
-from prunus.errors import RecipeError
+from prunus.data.source import check_pixels
+from prunus.errors import DataError, RecipeError
 
 CENTRE = 0.875  # of the shorter side that the test crop takes: 224 of 256 (Krizhevsky et al. 2012)
 
@@ -102,6 +104,9 @@ class ClassificationData(Data):
         known = self._known_sources
         if name not in known:
             source = self.source(name)
+            if not len(source.labels):
+                raise DataError(f"the {name} split of {type(self).__name__} holds no image")
+            _check_labels(source.labels, self.class_names, name)
             known[name] = CachedImages(source, self.size) if self.cache and not self.cropped else source
         return self.split_class(known[name], transform=transform, grey=self.grey, seed=self.seed)
 
@@ -116,6 +121,16 @@ class ClassificationData(Data):
     @functools.cached_property
     def _known_sources(self) -> dict[SplitName, LabelledSource]:
         return {}
+
+
+def _check_labels(labels: Sequence[int], names: Sequence[str], split: SplitName) -> None:
+    """Refuse labels that are no number of a class."""
+    wrong = next((index for index, label in enumerate(labels) if not 0 <= label < len(names)), None)
+    if wrong is not None:
+        raise DataError(
+            f"the {split} split's sample {wrong} has the label {labels[wrong]}, and there are {len(names)} classes, "
+            f"numbered from 0 to {len(names) - 1}"
+        )
 
 
 class ClassificationSplit(Split):
@@ -133,6 +148,7 @@ class ClassificationSplit(Split):
     def sample(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the image, transformed and normalised, and its label."""
         image = self.source[index]
+        check_pixels(image)
         if self.transform is not None:
             image = self.transform(torchvision.tv_tensors.Image(image)).as_subclass(torch.Tensor)
         scaled = transforms.functional.to_dtype(image, torch.float32, scale=True)

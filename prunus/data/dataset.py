@@ -10,7 +10,7 @@ import torch
 from prunus.compat import torchvision, transforms
 from prunus.data.augmentation import Augmentation
 from prunus.data.interface import Data, Split, SplitName
-from prunus.data.source import CachedSource, Source
+from prunus.data.source import CachedSource, Source, check_pixels
 from prunus.errors import DataError, RecipeError
 
 # Statistics of ImageNet in RGB, in [0, 1]; the custom of the field, and near enough for any street.
@@ -40,16 +40,16 @@ class SegmentationData(Data):
     def train(self) -> "SegmentationDataset":
         """Return the training split, with augmentation."""
         augment = self.augmentation.build(self.ignore_index)
-        split = SegmentationDataset(self._sources("train"), augment=augment, seed=self.seed)
+        split = self._split("train", augment=augment)
         return split.tolerate(self.max_skipped) if self.on_error == "skip" else split
 
     def validation(self) -> "SegmentationDataset":
         """Return the split on which choices are made."""
-        return SegmentationDataset(self._sources("validation"))
+        return self._split("validation")
 
     def test(self) -> "SegmentationDataset":
         """Return the split on which results are stated."""
-        return SegmentationDataset(self._sources("test"))
+        return self._split("test")
 
     def class_frequencies(self) -> torch.Tensor:
         """Return each class's share of the training pixels that are not ignored, float32 [C]; sums to 1."""
@@ -65,6 +65,11 @@ class SegmentationData(Data):
         counts = counts[: len(self.class_names)]
         return (counts.double() / counts.sum().clamp(min=1)).float()
 
+    def _split(self, name: SplitName, augment: torch.nn.Module | None = None) -> "SegmentationDataset":
+        known = torch.zeros(256, dtype=torch.bool)
+        known[: len(self.class_names)] = known[self.ignore_index] = True
+        return SegmentationDataset(self._sources(name), known=known, augment=augment, seed=self.seed)
+
     @functools.cached_property
     def _known_sources(self) -> dict[SplitName, Source]:
         return {}
@@ -74,16 +79,23 @@ class SegmentationData(Data):
         known = self._known_sources
         if split not in known:
             source = self.source(split)
+            if not len(source):
+                raise DataError(f"the {split} split of {type(self).__name__} holds no sample")
             known[split] = CachedSource(source, self.size) if self.cache else source
         return known[split]
 
 
 class SegmentationDataset(Split):
-    """One split: (image float32 [3, H, W], normalised; mask int64 [H, W], classes or ignore_index)."""
+    """One split: (image float32 [3, H, W], normalised; mask int64 [H, W], classes or ignore_index).
 
-    def __init__(self, source: Source, *, augment: torch.nn.Module | None = None, seed: int = 0) -> None:
+    `known` says which of the 256 values a mask may hold.
+    """
+
+    def __init__(
+        self, source: Source, *, known: torch.Tensor, augment: torch.nn.Module | None = None, seed: int = 0
+    ) -> None:
         super().__init__(seed)
-        self.source, self.augment = source, augment
+        self.source, self.known, self.augment = source, known, augment
 
     def __len__(self) -> int:
         return len(self.source)
@@ -91,6 +103,7 @@ class SegmentationDataset(Split):
     def sample(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the image and its mask, augmented together."""
         image, mask = self.source[index]
+        self._check_mask(mask, index)
         if self.augment is not None:
             image, mask = self.augment(torchvision.tv_tensors.Image(image), torchvision.tv_tensors.Mask(mask))
         return normalise(image), torch.as_tensor(mask).as_subclass(torch.Tensor).long()
@@ -99,9 +112,18 @@ class SegmentationDataset(Split):
         """Return the image as it was read: uint8 [3, H, W]."""
         return self.source[index][0]
 
+    def _check_mask(self, mask: torch.Tensor, index: int) -> None:
+        known = self.known[mask.long()]
+        if not bool(known.all()):
+            raise DataError(
+                f"the mask of sample {index} holds the value {int(mask[~known][0])}: a pixel is one of the "
+                f"{int(self.known.sum()) - 1} classes, from 0, or void"
+            )
+
 
 def normalise(image: torch.Tensor) -> torch.Tensor:
     """Return uint8 RGB images [..., 3, H, W] as float32, each channel minus its mean over its deviation."""
+    check_pixels(image)
     scaled = transforms.functional.to_dtype(image.as_subclass(torch.Tensor), torch.float32, scale=True)
     normalised: torch.Tensor = transforms.functional.normalize(scaled, mean=list(MEAN), std=list(STD), inplace=True)
     return normalised

@@ -14,8 +14,8 @@ from prunus.data.labelled import LabelledFiles, held_out
 from prunus.errors import DataError, RecipeError
 
 LAYOUT = """\
-  train/<class>/*.jpg           the images, one folder a class (also .jpeg .png .ppm .bmp .webp)
-  val/<class>/*.jpg             or test/, as `validation_folder` and `test_folder` say
+  train/<class>/**/*.jpg        the images, one folder a class (also .jpeg .png .ppm .bmp .webp)
+  val/<class>/**/*.jpg          or test/, as `validation_folder` and `test_folder` say
   classes.json                  if there is one: a list of the classes' names, in the order of their folders"""
 ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".webp")
 
@@ -25,6 +25,7 @@ ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".webp")
 class ImageFolderData(ClassificationData):
     """Images in folders named by their class; the classes are the training folders in sorted order.
 
+    Images in folders within a class's folder are read too; what is hidden (".ipynb_checkpoints") is passed over.
     Where `validation_folder` is null, a share of the training images is held out for validation, the last of each
     class. With `block_separator` a file's name up to it names a block that is never torn apart: "_" keeps the frames
     of one traffic sign of GTSRB (`00012_00005.png`) together.
@@ -65,6 +66,9 @@ class ImageFolderData(ClassificationData):
             raise DataError(f"{path} is no JSON: {error}") from error
         if not isinstance(names, list) or len(names) != len(self._folders):
             raise DataError(f"{path} must be a list of {len(self._folders)} names, one for each folder of classes")
+        repeated = {str(name) for name in names if names.count(name) > 1}
+        if repeated:
+            raise DataError(f"{path} gives several classes the name {', '.join(sorted(repeated))}; rename them")
         return tuple(str(name) for name in names)
 
     def source(self, split: SplitName) -> LabelledFiles:
@@ -75,6 +79,12 @@ class ImageFolderData(ClassificationData):
             separator = self.block_separator
             blocks = None if separator is None else [path.name.partition(separator)[0] for path in paths]
             chosen = held_out(labels, self.validation_share, blocks)[split == "validation"]
+            if not chosen:
+                one = "image" if blocks is None else "block"
+                raise DataError(
+                    f"{Path(self.root) / self.train_folder} has one {one} a class, so "
+                    "none can be held out for validation; say which folder holds such images: data.validation_folder"
+                )
             paths, labels = [paths[index] for index in chosen], [labels[index] for index in chosen]
         origin = str(Path(self.root) / (folder or self.train_folder))
         return LabelledFiles(paths, labels, size=None if self.cropped else self.size, origin=origin)
@@ -83,7 +93,7 @@ class ImageFolderData(ClassificationData):
     def _folders(self) -> tuple[str, ...]:
         root = Path(self.root)
         check_layout(root, LAYOUT, self.train_folder)
-        names = sorted(path.name for path in (root / self.train_folder).iterdir() if path.is_dir())
+        names = [path.name for path in _folders_in(root / self.train_folder)]
         if not names:
             raise DataError(f"{root / self.train_folder} holds no folder of a class. Expected in {root}:\n{LAYOUT}")
         return tuple(names)
@@ -93,10 +103,22 @@ class ImageFolderData(ClassificationData):
         check_layout(root, LAYOUT, folder)
         numbers = {name: number for number, name in enumerate(self._folders)}
         paths, labels = list[Path](), list[int]()
-        for inner in sorted(path for path in (root / folder).iterdir() if path.is_dir()):
+        for inner in _folders_in(root / folder):
             if inner.name not in numbers:
                 raise DataError(f"{inner} is no class of {root / self.train_folder}, which has {len(numbers)}")
-            files = sorted(path for path in inner.iterdir() if path.suffix.lower() in ENDINGS)
+            files = _images_in(inner)
+            if not files and folder == self.train_folder:
+                raise DataError(f"{inner} holds no image ({' '.join(ENDINGS)}); fill it, or take the folder away")
             paths += files
             labels += [numbers[inner.name]] * len(files)
         return paths, labels
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _images_in(folder: Path) -> list[Path]:
+    """The images of a class in sorted order; hidden files and folders are none."""
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file())
+    return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))

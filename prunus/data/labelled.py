@@ -1,16 +1,15 @@
 """Images with one label each: from files or from memory, all of one size, kept in memory where that is wanted."""
 
-import mmap
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 
 from prunus.compat import torchvision, transforms
 from prunus.data.files import read_image
+from prunus.data.source import check_pixels, shared_bytes
 from prunus.errors import DataError
 
 
@@ -72,13 +71,14 @@ class CachedImages:
         return self._source.labels
 
     def _allocate(self) -> None:
-        shape = (len(self.labels), 3, *self._size)
-        self._images = np.frombuffer(mmap.mmap(-1, int(np.prod(shape))), np.uint8).reshape(shape)
-        self._filled = np.frombuffer(mmap.mmap(-1, shape[0]), np.uint8)
+        self._images = shared_bytes(len(self.labels), 3, *self._size)
+        self._filled = shared_bytes(len(self.labels))
 
     def __getitem__(self, index: int) -> torch.Tensor:
         if not self._filled[index]:
-            self._images[index] = self._source[index].numpy()
+            image = self._source[index]
+            check_pixels(image)
+            self._images[index] = image.numpy()
             self._filled[index] = 1  # last, so that no other process reads half an image
         return torch.from_numpy(self._images[index].copy())
 

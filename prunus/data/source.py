@@ -1,11 +1,14 @@
 """Where samples come from: raw uint8 images and masks by index; may be cached in memory."""
 
+import math
 import mmap
 from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+
+from prunus.errors import DataError
 
 
 class Source(Protocol):
@@ -24,6 +27,35 @@ class Source(Protocol):
         ...
 
 
+def check_pixels(image: torch.Tensor) -> None:
+    """Refuse what a source may not give as an image.
+
+    Raises:
+        DataError: no uint8, or not [..., 3, H, W].
+    """
+    if image.dtype != torch.uint8 or image.dim() < 3 or image.shape[-3] != 3:
+        raise DataError(
+            f"an image of the data set is {str(image.dtype).removeprefix('torch.')} {list(image.shape)}: a source "
+            "gives pixels as they lie in files, uint8 [3, H, W], RGB; they are scaled and normalised afterwards"
+        )
+
+
+def shared_bytes(*shape: int) -> np.ndarray:
+    """Return zeros, uint8, in memory that forked processes share; it is taken page by page, as it is written.
+
+    Raises:
+        DataError: more than there is room for.
+    """
+    try:
+        return np.frombuffer(mmap.mmap(-1, math.prod(shape)), np.uint8).reshape(shape)
+    except (OSError, ValueError, OverflowError) as error:
+        each = " x ".join(map(str, shape[1:]))
+        raise DataError(
+            f"{shape[0]} samples of {each} bytes ({math.prod(shape) / 1e9:.1f} GB) cannot be "
+            f"kept in memory ({error}): set data.cache: false, or a smaller data.size"
+        ) from error
+
+
 class CachedSource:
     """Keeps each sample of `source` in memory from its first use on.
 
@@ -37,9 +69,8 @@ class CachedSource:
         self._allocate()
 
     def _allocate(self) -> None:
-        shape = (len(self._source), 4, *self._size)
-        self._samples = np.frombuffer(mmap.mmap(-1, int(np.prod(shape))), np.uint8).reshape(shape)
-        self._filled = np.frombuffer(mmap.mmap(-1, shape[0]), np.uint8)
+        self._samples = shared_bytes(len(self._source), 4, *self._size)
+        self._filled = shared_bytes(len(self._source))
 
     def __len__(self) -> int:
         return len(self._source)
@@ -48,6 +79,7 @@ class CachedSource:
         sample = self._samples[index]
         if not self._filled[index]:
             image, mask = self._source[index]
+            check_pixels(image)
             sample[:3], sample[3] = image.numpy(), mask.numpy()
             self._filled[index] = 1  # last, so that no other process reads half a sample
         # Copied: what a caller does to a sample must not reach the cache.

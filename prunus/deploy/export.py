@@ -67,6 +67,20 @@ def export_onnx(
     return path
 
 
+def input_shape(path: Path) -> tuple[int, ...] | None:
+    """Return the shape of the first input of an ONNX file without its batch; None where the file leaves it open.
+
+    Raises:
+        DeployError: no ONNX file.
+    """
+    try:
+        inputs = onnx.load(str(path), load_external_data=False).graph.input
+    except Exception as error:  # protobuf's own errors, and the system's
+        raise DeployError(f"{path} cannot be read as an ONNX file: {error}") from error
+    sizes = [dim.dim_value for dim in inputs[0].type.tensor_type.shape.dim][1:] if inputs else []
+    return tuple(sizes) if sizes and all(sizes) else None
+
+
 def _at_least_two(tensors: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
     """Return the example with a batch of two or more: torch.export takes a size of 1 for a constant."""
     sizes = [tensor.shape[0] if tensor.ndim else None for tensor in tensors]

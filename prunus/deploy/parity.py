@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -50,9 +51,7 @@ def check_parity(
         DeployError: no samples, an absent backend, or a file that does not load or run.
     """
     path = Path(path)
-    chosen = backends.find(backend)
-    if (reason := chosen.absence()) is not None:
-        raise DeployError(f"parity cannot be checked on {backend}: {reason}")
+    chosen = checker(backend)
     comparison = _Comparison()
     for _, batches in itertools.groupby(_arrays(samples), key=_shapes):  # a session is for one set of shapes
         first = next(batches)
@@ -65,6 +64,20 @@ def check_parity(
     return comparison.record(name or path.stem, backend, tolerance)
 
 
+def checker(name: str) -> backends.Backend:
+    """Return the backend `name`, which can run a file to be compared.
+
+    Raises:
+        DeployError: it is absent, or reads no files.
+    """
+    chosen = backends.find(name)
+    if (reason := chosen.absence()) is not None:
+        raise DeployError(f"parity cannot be checked on {name}: {reason}")
+    if chosen.reads_modules:
+        raise DeployError(f"parity cannot be checked on {name}: it runs modules, not files; name a backend that does")
+    return chosen
+
+
 def require(record: ParityRecord) -> None:
     """Accept a parity that passed.
 
@@ -73,6 +86,11 @@ def require(record: ParityRecord) -> None:
     """
     if record.passed:
         return
+    if not math.isfinite(record.max_rel_diff):
+        raise ParityError(
+            f"the outputs of {record.model}, in PyTorch or on {record.backend}, are infinite, not a number, or all "
+            "zero where the other's are not, so they cannot be compared: look at the network's weights first"
+        )
     raise ParityError(
         f"{record.model} on {record.backend} does not equal its PyTorch source: over {record.samples} samples the "
         f"largest relative difference is {record.max_rel_diff:.2e} (tolerance {record.tolerance:.0e}), the largest "

@@ -97,6 +97,12 @@ class Mismatch:
     line: str
     node: str = ""
 
+    @property
+    def told(self) -> str:
+        """The reason, and the line where one is known, else the module."""
+        place = self.line.rpartition("/")[2] or (f"in {self.module}" if self.module else "")
+        return f"{self.reason} ({place})" if place else self.reason
+
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:

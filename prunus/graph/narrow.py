@@ -1,11 +1,13 @@
 """Copy a module with some of its tensors cut narrower, everything else as it was."""
 
 import copy
+from collections import OrderedDict
 from collections.abc import Mapping
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.parametrize import ParametrizationList
+from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 
 from prunus.graph.modes import evaluating
 
@@ -38,7 +40,7 @@ def narrowed(model: nn.Module, keep: Keep) -> nn.Module:
     torch's own layers keep as attributes follow their tensors.
     """
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    memo: dict[int, object] = {}
+    memo = _memo(model)
     for path, dims in keep.items():
         tensor = tensors[path]
         smaller = cut(tensor, dims)
@@ -48,9 +50,7 @@ def narrowed(model: nn.Module, keep: Keep) -> nn.Module:
         memo[id(tensor)] = smaller
     owners = _owners(model, {id(tensors[path]) for path in keep})
     result = copy.deepcopy(model, memo)
-    with evaluating(result):
-        for path in owners:
-            settle(result.get_submodule(path))
+    _settle(result, owners)
     return result
 
 
@@ -59,7 +59,7 @@ def shaped(model: nn.Module, keep: Keep, device: str | None = None) -> nn.Module
 
     Tensors that are cut hold no values, the others are shared with `model`; on another device (meta) none has values.
     """
-    memo: dict[int, object] = {}
+    memo = _memo(model)
     named = (*model.named_parameters(), *model.named_buffers())
     for path, tensor in named:
         dims = keep.get(path, {})
@@ -72,10 +72,14 @@ def shaped(model: nn.Module, keep: Keep, device: str | None = None) -> nn.Module
         memo[id(tensor)] = nn.Parameter(empty, requires_grad=tensor.requires_grad) if parameter else empty
     result = copy.deepcopy(model, memo)
     owners = _owners(model, {id(tensor) for path, tensor in named if path in keep})
-    with evaluating(result):
-        for path in owners:
-            settle(result.get_submodule(path))
+    _settle(result, owners)
     return result
+
+
+def _memo(model: nn.Module) -> dict[int, object]:
+    """Return what `copy.deepcopy` need not look into: modules keep a dozen empty dictionaries for hooks each."""
+    kept = (value for module in model.modules() for value in vars(module).values())
+    return {id(value): type(value)() for value in kept if type(value) in (OrderedDict, dict, set, list) and not value}
 
 
 def cut(tensor: Tensor, dims: Mapping[int, Tensor]) -> Tensor:
@@ -111,6 +115,13 @@ def _owners(model: nn.Module, tensors: set[int]) -> list[str]:
             inside = isinstance(module, ParametrizationList)
             paths[path.rpartition(".parametrizations.")[0] if inside else path] = None
     return list(paths)
+
+
+def _settle(model: nn.Module, paths: list[str]) -> None:
+    for path in paths:
+        module = model.get_submodule(path)
+        with evaluating(module) if is_parametrized(module) else nullcontext():  # reading its weight computes it
+            settle(module)
 
 
 def settle(module: nn.Module) -> None:

@@ -57,11 +57,11 @@ def judge(probe: Probe, findings: Findings) -> Verdict:
             marks = [*marks, *_refused(blamed, wrong.reason)]
             if not blamed:  # nothing written down to blame: the channels that arrive there
                 near = channels_near(probe, findings, wrong, alive)
-                marks.append(Mark(near, f"{wrong.reason} ({wrong.line.rpartition('/')[2]})", Kind.REFUSED))
+                marks.append(Mark(near, wrong.told, Kind.REFUSED))
             written = [mark for mark in written if not any(mark is other for other in blamed)]
         for place in changed:
             near = channels_near(probe, findings, place, alive)
-            marks = [*marks, Mark(near, f"{place.reason} ({place.line})", Kind.APPROXIMATE)]
+            marks = [*marks, Mark(near, place.told, Kind.APPROXIMATE)]
             still[near] = True
         roots = torch.from_numpy(findings.ids.classes())
         still = torch.isin(roots, roots[still])

@@ -86,8 +86,8 @@ class _Walker:
         value = node.meta.get("val")
         if any(not isinstance(size, int) for v in flat(value) if isinstance(v, torch.Tensor) for size in v.shape):
             raise TraceError(
-                f"what {operator_name(node.target)} gives is as large as values say ({line(node)}), so there are no "
-                "widths to read behind it: trace the submodule that has none of this, and edit it in place"
+                f"what {where(node)} gives is as large as values say, so there are no widths to read behind "
+                "it: trace the submodule that has none of this, and edit it in place"
             )
         shapes = tuple(tuple(int(size) for size in v.shape) for v in flat(value) if isinstance(v, torch.Tensor))
         name, module = operator_name(node.target), module_path(node)

@@ -1,13 +1,64 @@
 """How a recipe names a network: a callable that builds the wide one, as often as it is asked."""
 
-from typing import Protocol
+import importlib
+from collections.abc import Callable
+from typing import Any, Protocol
 
 from torch import nn
 
+from prunus import compat  # noqa: F401  # torchvision's and timm's networks need it
+from prunus.errors import RecipeError
+
 
 class ModelFactory(Protocol):
-    """Builds a network for `num_classes`; in YAML the `class_path` and other `init_args` of a model."""
+    """A class that takes `num_classes`, or `prunus.models.factory.Function` with the `function` that gives it."""
 
     def __call__(self, *, num_classes: int) -> nn.Module:
         """Build the network with fresh weights."""
         ...
+
+
+class Function(nn.Module):
+    """A network that a function builds, as most of torchvision's and timm's are; in Python, call the function.
+
+    A recipe names classes; this one has no objects, to make one is to call the function: `Function(...)` is what it
+    returns, of whatever class.
+
+    Args:
+        function: its dotted path, as in "torchvision.models.resnet18" or "timm.create_model".
+        num_classes: given by the run.
+        arguments: its other keyword arguments.
+
+    Raises:
+        RecipeError: there is no such function, or it takes no such arguments.
+    """
+
+    def __new__(cls, *, function: str, num_classes: int, arguments: dict[str, Any] | None = None) -> nn.Module:  # type: ignore[misc]
+        """Call the function."""
+        module, _, name = function.rpartition(".")
+        try:
+            found: Callable[..., nn.Module] = getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise RecipeError(f"model: {function} is no dotted path of a function: {error}") from error
+        if not callable(found):
+            raise RecipeError(f"model: {function} is a {type(found).__name__}, not a function")
+        return found(**(arguments or {}), num_classes=num_classes)
+
+
+def build(factory: ModelFactory, num_classes: int) -> nn.Module:
+    """Return a network with fresh weights.
+
+    Raises:
+        RecipeError: what the network's own code raised, or that it gave something else.
+    """
+    try:
+        model = factory(num_classes=num_classes)
+    except RecipeError:
+        raise
+    except Exception as error:  # whatever the user's own code raises
+        raise RecipeError(
+            f"the model cannot be built for {num_classes} classes: {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(model, nn.Module):
+        raise RecipeError(f"the model is a {type(model).__name__}, not an nn.Module")
+    return model

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from prunus.errors import RecipeError
+from prunus.models.factory import build
 from prunus.penalties import Penalty
 from prunus.pipeline.recipe import SCRATCH, WIDE, EncoderStage, Recipe, Stage
 from prunus.pipeline.scratch import fresh
@@ -65,7 +66,7 @@ class Run:
 def build_wide(run: Run) -> nn.Module:
     """Build the wide network; the same seed gives the same weights."""
     torch.manual_seed(run.recipe.seed)
-    return run.recipe.model(num_classes=len(run.recipe.data.class_names))
+    return build(run.recipe.model, len(run.recipe.data.class_names))
 
 
 def train_encoder(run: Run, stage: EncoderStage) -> dict[str, Tensor]:

@@ -99,6 +99,12 @@ def _check_component(hint: Any, value: dict[str, Any], path: KeyPath, source: So
     if not protocol and not (isinstance(cls, type) and issubclass(cls, hint)):
         raise source.error(named, f"must name a {hint.__name__}, and {value['class_path']} is none")
     filled = tuple(inspect.signature(hint.__call__).parameters)[1:] if protocol and callable(hint) else ()
+    if filled and not isinstance(cls, type):
+        raise source.error(named, f"names no class. {hint.__name__}: {inspect.cleandoc(hint.__doc__ or '')}")
+    parameters = inspect.signature(cls).parameters
+    for name in filled:
+        if name not in parameters and not any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
+            raise source.error(named, f"names {cls.__name__}, which takes no `{name}`: the run gives it")
     init_args = value.get("init_args")
     init_args = {} if init_args is None else init_args
     _check_arguments(cls, init_args, (*path, "init_args"), source, filled)
@@ -132,7 +138,7 @@ def _check_arguments(cls: Any, value: Any, path: KeyPath, source: Source, filled
         if key in filled:
             raise source.error((*path, key), "is filled in by the run; leave it out")
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        _check_keys(value, {parameter.name for parameter in named} - set(filled), path, source)
+        _check_keys(value, {parameter.name for parameter in named} - set(filled), path, source, _inside(cls))
     _name_default_classes(cls, value)
     hints = typing.get_type_hints(cls if dataclasses.is_dataclass(cls) else getattr(cls, "__init__", cls))
     for parameter in named:
@@ -187,10 +193,32 @@ def _name_default_classes(cls: Any, value: dict[str, Any]) -> None:
             value[field.name] = {**given, "class_path": class_path, "init_args": init_args}
 
 
-def _check_keys(value: Mapping[Any, Any], known: Iterable[str], path: KeyPath, source: Source) -> None:
+def _check_keys(
+    value: Mapping[Any, Any],
+    known: Iterable[str],
+    path: KeyPath,
+    source: Source,
+    inside: Mapping[str, str] = types.MappingProxyType({}),
+) -> None:
     for key in value:
         if key not in known:
-            raise source.error((*path, str(key)), f"is no known key{_nearest(str(key), known)}")
+            meant = f"; did you mean `{inside[key]}`?" if key in inside else _nearest(str(key), known)
+            raise source.error((*path, str(key)), f"is no known key{meant}")
+
+
+def _inside(cls: Any, path: str = "") -> dict[str, str]:
+    """The dotted path of each key of the settings within the settings `cls`; the first, where several have it."""
+    found, deeper = dict[str, str](), list[tuple[Any, str]]()
+    for field in dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ():
+        hint = typing.get_type_hints(cls)[field.name]
+        each_of = typing.get_args(hint) if typing.get_origin(hint) in (Union, types.UnionType) else (hint,)
+        options = [each for each in each_of if dataclasses.is_dataclass(each)]
+        if path:
+            found.setdefault(field.name, f"{path}{field.name}")
+        deeper += [(each, f"{path}{field.name}.") for each in options]
+    for each, dotted in deeper:
+        found = {**_inside(each, dotted), **found}
+    return found
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from prunus import compat  # noqa: F401 - torchmetrics imports torchvision, which must be prepared first
 from prunus.errors import RecipeError, TrainingError
-from prunus.tasks.interface import BoundTask, Metrics, PerClass, Source, Task, check_targets
+from prunus.tasks.interface import BoundTask, Metrics, PerClass, Source, Task, check_targets, check_tensor
 
 from torchmetrics.classification import MulticlassAccuracy, MulticlassStatScores  # isort: skip - after compat
 
@@ -82,6 +82,7 @@ class BoundClassification(BoundTask):
 
     def check(self, output: Tensor, target: Tensor) -> None:
         """Refuse an output that does not fit the classes or the target."""
+        check_tensor(output, "classification")
         if output.dim() != 2 or list(output.shape) != [target.shape[0], len(self.class_names)]:
             raise TrainingError(
                 f"the network's output has shape {list(output.shape)} for labels {list(target.shape)}; classification "

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from prunus.errors import RecipeError, TrainingError
 from prunus.graph.modes import modes_kept
-from prunus.tasks.interface import BoundTask, Metric
+from prunus.tasks.interface import BoundTask, Metric, check_tensor
 
 
 def distillation_loss(student: Tensor, teacher: Tensor, temperature: float = 4.0) -> Tensor:
@@ -25,6 +25,8 @@ def distillation_loss(student: Tensor, teacher: Tensor, temperature: float = 4.0
     Raises:
         TrainingError: shapes that differ.
     """
+    check_tensor(student, "distillation")
+    check_tensor(teacher, "distillation")
     if student.shape != teacher.shape:
         raise TrainingError(
             f"distillation: the student's output has shape {list(student.shape)}, the teacher's {list(teacher.shape)}; "

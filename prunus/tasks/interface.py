@@ -1,12 +1,12 @@
 """What every task is: settings that bind to data, and what the loop and the report ask of the result."""
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, Protocol
 
 from torch import Tensor
 
-from prunus.errors import RecipeError
+from prunus.errors import RecipeError, TrainingError
 
 Metrics = dict[str, float]
 PerClass = dict[str, float | None]
@@ -76,6 +76,21 @@ class Task(abc.ABC):
     @abc.abstractmethod
     def bind(self, data: Any) -> BoundTask:
         """Return the task for the classes of `data`."""
+
+
+def check_tensor(output: object, task: str) -> None:
+    """Refuse an output that is no tensor of scores.
+
+    Raises:
+        TrainingError: says what it is, and what to do.
+    """
+    if isinstance(output, Tensor):
+        return
+    keys = f" with the keys {', '.join(map(str, output))}" if isinstance(output, Mapping) else ""
+    raise TrainingError(
+        f"the network returns a {type(output).__name__}{keys}, and {task} needs one tensor of scores: give a network "
+        "whose forward picks it out, or a task of your own that reads it (docs/extending.md)"
+    )
 
 
 def check_targets(task: Task, data: Source) -> None:

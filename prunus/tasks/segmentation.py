@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from prunus import compat  # noqa: F401 - torchmetrics imports torchvision, which must be prepared first
 from prunus.errors import RecipeError, TrainingError
-from prunus.tasks.interface import BoundTask, Metrics, PerClass, Source, Task, check_targets
+from prunus.tasks.interface import BoundTask, Metrics, PerClass, Source, Task, check_targets, check_tensor
 
 from torchmetrics.classification import MulticlassConfusionMatrix  # isort: skip - after compat
 
@@ -136,6 +136,7 @@ class BoundSegmentation(BoundTask):
 
     def _matched(self, output: Tensor, target: Tensor) -> Tensor:
         """The target at the output's resolution."""
+        check_tensor(output, "segmentation")
         num_classes = len(self.class_names)
         if output.dim() != 4 or output.shape[1] != num_classes or output.shape[0] != target.shape[0]:
             raise TrainingError(

@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from prunus.errors import RecipeError
+from prunus.errors import RecipeError, TrainingError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,8 +31,17 @@ class OptimizerSettings:
             )
 
     def build(self, model: nn.Module) -> Optimizer:
-        """Return the optimizer of `model`'s trainable parameters."""
+        """Return the optimizer of `model`'s trainable parameters.
+
+        Raises:
+            TrainingError: there are none.
+        """
         trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        if not trainable:
+            raise TrainingError(
+                f"{type(model).__name__} has no parameter to train: "
+                f"{'all are frozen (requires_grad=False)' if list(model.parameters()) else 'it has none at all'}"
+            )
         groups: Iterable[dict[str, object]] = [
             {"params": [p for p in trainable if p.dim() > 1], "weight_decay": self.weight_decay},
             {"params": [p for p in trainable if p.dim() <= 1], "weight_decay": 0.0},
@@ -100,7 +109,11 @@ class Train:
             device = torch.device(self.device)
         except RuntimeError as error:
             raise RecipeError(f"train.device is {self.device!r}: torch knows no such device") from error
-        if device.type == "cuda" and not torch.cuda.is_available():
+        try:
+            there = device.type != "meta" and torch.zeros(1, device=device).sum().item() == 0
+        except (RuntimeError, AssertionError, NotImplementedError):  # what torch says of a device depends on its kind
+            there = False
+        if not there:
             raise RecipeError(f"train.device is {self.device!r}, and torch sees no such device here: take auto or cpu")
         return device
 

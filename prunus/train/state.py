@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from prunus.budget.controller import Target
-from prunus.errors import CheckpointError
+from prunus.errors import CheckpointError, EditError
 from prunus.graph import ChannelGroups, trace
 from prunus.penalties import BoundGroupLasso, BoundPenalty, GroupLasso, Penalty
 from prunus.surgery import Plan, apply
@@ -165,9 +165,15 @@ def resume(
     tree: dict[str, Any] = unflatten(found.tensors, found.state["tree"])
     plan = Plan.from_json(found.state["plan"])
     held = found.state["target"]
-    state = start(apply(plan, model), inputs, training, steps_per_epoch, plan)
+    try:
+        narrow = apply(plan, model)
+    except EditError as error:
+        text = f"{found.path} is of another network: {error}; choose another folder with output=..."
+        raise CheckpointError(text) from error
+    state = start(narrow, inputs, training, steps_per_epoch, plan)
     if held is not None:
         state.aim(Target(**held))
+    _refuse_other_network(found, tree["model"], state.model.state_dict())
     try:
         state.model.load_state_dict(tree["model"])
         state.optimizer.load_state_dict(_under_own_settings(tree["optimizer"], state.optimizer))
@@ -176,7 +182,8 @@ def resume(
             state.ema.load_state_dict(tree["ema"])
     except (RuntimeError, ValueError, TypeError) as error:
         raise CheckpointError(
-            f"{found.path} is of another network or optimizer: {error}; choose another folder"
+            f"{found.path} cannot be taken up: {error}; train on as it was begun, or choose another folder "
+            "with output=..."
         ) from error
     state.importance, state.pressed = tree["importance"], tree["pressed"]
     state.progress = Progress(**found.state["progress"])
@@ -184,6 +191,22 @@ def resume(
     # Format 1 knew one process.
     _take_own(state, training, tree.get("processes", [{"random": tree.get("random"), "loss": state.progress.loss}]))
     return state
+
+
+def _refuse_other_network(found: checkpoint.Checkpoint, there: dict[str, Tensor], here: dict[str, Tensor]) -> None:
+    """Refuse tensors that are not the network's, by name and shape."""
+    shapes = [{name: list(tensor.shape) for name, tensor in tensors.items()} for tensors in (there, here)]
+    names = dict.fromkeys((*there, *here))
+    unlike = [
+        f"{name} is {shapes[0].get(name, 'missing')} there, {shapes[1].get(name, 'missing')} here"
+        for name in names
+        if shapes[0].get(name) != shapes[1].get(name)
+    ]
+    if unlike:
+        raise CheckpointError(
+            f"{found.path} is of another network: {'; '.join(unlike[:3])}; {len(unlike)} of {len(names)} tensors "
+            "differ: choose another folder with output=..."
+        )
 
 
 def _take_own(state: State, training: Training, every: list[dict[str, Any]]) -> None:
@@ -203,7 +226,7 @@ def _under_own_settings(saved: dict[str, Any], optimizer: Optimizer) -> dict[str
     groups = []
     for own, old in zip(optimizer.state_dict()["param_groups"], saved["param_groups"], strict=True):
         if own.keys() != old.keys():
-            raise ValueError(f"its optimizer knew {', '.join(sorted(old.keys() - own.keys()))}, this one does not")
+            raise ValueError("it is of another optimizer than the recipe's")
         groups.append({**own, "params": old["params"]})
     return {"state": saved["state"], "param_groups": groups}
 

@@ -6,7 +6,8 @@ from torch import nn
 import prunus
 from prunus.budget.budget import layer_sizes
 from prunus.budget.check import difference, zero_
-from prunus.budget.select import floors, relative_norms, removal, victims, zero_groups
+from prunus.budget.select import relative_norms, removal, zero_groups
+from prunus.budget.victims import floors, victims
 from prunus.errors import BudgetError, EditError
 
 
@@ -71,6 +72,37 @@ def test_the_budget_holds_and_one_bundle_more_would_break_it(plain, kind, share)
         alive[group] = True
         costs.append(groups.cost.total(kind, alive))
     assert max(costs) > share * whole
+
+
+def test_what_still_fits_stays(monkeypatch):
+    """A large bundle that goes last leaves room: then the last to go of each layer does not fit, or it stays."""
+    greedy, filled = [], []
+    for name, case in nets.CASES.items():
+        if case.exact < 6:
+            continue
+        model, inputs = case.model(), case.inputs()
+        groups = prunus.trace(model, inputs)
+        budget = prunus.Budget(params=0.7, multiple_of=2)
+        importance, bounds = relative_norms(model, groups), budget.absolute(groups)
+        settings = importance, bounds, floors(groups, budget), 2
+        try:
+            gone = victims(groups, *settings)
+        except BudgetError:  # out of reach where many layers are narrow
+            continue
+        cost = groups.cost.total("params", ~gone)
+        assert cost <= bounds["params"]
+        for layer in range(len(groups.layer_names)):
+            members = (gone & (groups.layers == layer)).nonzero().flatten()
+            alive = ~gone
+            alive[members[importance[members].argsort()[-2:]]] = True
+            kept = groups.cost.total("params", alive)
+            assert not members.numel() or kept > bounds["params"] or cost > 0.99 * bounds["params"], name
+        with monkeypatch.context() as patch:
+            patch.setattr("prunus.budget.victims._refilled", lambda groups, removed, alive, bounds: alive)
+            greedy.append(groups.cost.total("params", ~victims(groups, *settings)))
+        filled.append(cost)
+    assert len(filled) > 20
+    assert all(a <= b for a, b in zip(greedy, filled, strict=True)) and greedy != filled
 
 
 def test_absolute_bounds_and_two_at_once(plain):

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from prunus.compat import torchvision
-from prunus.data import Augmentation, StreetData, normalise, to_colours, to_picture
+from prunus.data import Augmentation, SegmentationData, StreetData, normalise, to_colours, to_picture
 from prunus.data.augmentation import seeded
 from prunus.data.source import CachedSource
-from prunus.errors import RecipeError
+from prunus.errors import DataError, RecipeError
 
 SIZE = (32, 64)
 STRONG = Augmentation(flip=0.5, shift=5, scale=(0.8, 1.3), brightness=0.3, contrast=0.2, saturation=0.2)
@@ -185,3 +185,54 @@ def test_picture_undoes_normalise_and_colours_follow_the_palette():
     colours = to_colours(mask, ((1, 2, 3), (4, 5, 6)))
     assert colours.shape == (3, 2, 2)
     assert colours.movedim(0, -1).tolist() == [[[1, 2, 3], [4, 5, 6]], [[0, 0, 0], [0, 0, 0]]]
+
+
+class OwnSource:
+    """Two samples, the second with what is asked for."""
+
+    def __init__(self, image, mask, count):
+        self.sample, self.count = (image, mask), count
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, index):
+        good = torch.zeros(3, 8, 9, dtype=torch.uint8), torch.full((8, 9), 255, dtype=torch.uint8)
+        return self.sample if index else good
+
+    def mask(self, index):
+        return self[index][1]
+
+
+class Own(SegmentationData):
+    """Scenes of one's own, of two classes."""
+
+    class_names, palette, size, seed = ("road", "other"), ((0, 0, 0), (9, 9, 9)), (8, 9), 0
+    augmentation = Augmentation(flip=0.0)
+
+    def __init__(self, source, cache):
+        self.given, self.cache = source, cache
+
+    def source(self, split):
+        return self.given
+
+
+IMAGE, MASK = torch.zeros(3, 8, 9, dtype=torch.uint8), torch.ones(8, 9, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize(
+    ("image", "mask", "count", "message"),
+    [
+        (IMAGE, MASK * 7, 2, r"mask of sample 1 holds the value 7: .*2 classes"),
+        (IMAGE.float(), MASK, 2, r"float32 \[3, 8, 9\]: a source gives pixels.*uint8"),
+        (IMAGE, MASK, 0, "train split of Own holds no sample"),
+    ],
+)
+def test_what_a_source_may_not_give_is_named(image, mask, count, message):
+    with pytest.raises(DataError, match=message):
+        Own(OwnSource(image, mask, count), cache=False).train()[1]
+
+
+def test_a_cache_that_no_memory_holds_is_refused():
+    with pytest.raises(DataError, match=r"2 samples of 4 x 10000000 x 10000000 bytes .*data\.cache: false"):
+        CachedSource(OwnSource(IMAGE, MASK, 2), (10**7, 10**7))

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from prunus.data import Chars74KData, CIFAR10Data, CropAndFlip, ImageFolderData
+from prunus.data import Chars74KData, CIFAR10Data, ClassificationData, CropAndFlip, ImageFolderData, LabelledArray
 from prunus.data.labelled import held_out
 from prunus.errors import DataError, RecipeError
 
@@ -101,6 +101,7 @@ def test_what_is_not_there_is_named(folder_tree, tmp_path):
     (folder_tree / "classes.json").write_text('["one"]')
     with pytest.raises(DataError, match=r"classes\.json must be a list of 2 names"):
         _ = folder(folder_tree).class_names
+    (folder_tree / "classes.json").unlink()
     broken = folder_tree / "train" / "00000" / "00000_0.png"
     broken.write_bytes(b"no image")
     with pytest.raises(DataError, match=r"00000_0\.png cannot be read"):
@@ -109,6 +110,66 @@ def test_what_is_not_there_is_named(folder_tree, tmp_path):
         folder(folder_tree, validation_share=0)
     with pytest.raises(RecipeError, match="area"):
         CropAndFlip(area=(0, 1))
+
+
+def test_folders_within_a_class_are_read_and_hidden_ones_passed_over(folder_tree):
+    plain = folder(folder_tree)
+    expected = len(plain.source("train").labels) + len(plain.source("validation").labels)
+    write(folder_tree / "train" / ".ipynb_checkpoints" / "00000_0.png", 3)
+    write(folder_tree / "train" / "00000" / ".ipynb_checkpoints" / "00000_0.png", 3)
+    write(folder_tree / "train" / "00000" / "._00000_0.png", 3)
+    write(folder_tree / "train" / "00000" / "night" / "00009_0.png", 9)
+    data = folder(folder_tree)
+    assert data.class_names == ("00000", "00001")
+    found = [*data.source("train").paths, *data.source("validation").paths]
+    assert len(found) == expected + 1 and folder_tree / "train" / "00000" / "night" / "00009_0.png" in found
+
+
+def test_classes_without_images_or_with_one_name_are_refused(folder_tree):
+    (folder_tree / "classes.json").write_text('["stop", "stop"]')
+    with pytest.raises(DataError, match=r"classes\.json gives several classes the name stop"):
+        _ = folder(folder_tree).class_names
+    (folder_tree / "classes.json").unlink()
+    (folder_tree / "train" / "00002").mkdir()
+    with pytest.raises(DataError, match="00002 holds no image"):
+        folder(folder_tree).train()
+
+
+def test_one_image_a_class_leaves_none_for_validation(folder_tree):
+    for path in folder_tree.glob("train/*/*_1.png"):
+        path.unlink()
+    for path in folder_tree.glob("train/*/0000[12]_0.png"):
+        path.unlink()
+    with pytest.raises(DataError, match=r"one image a class.*data\.validation_folder"):
+        folder(folder_tree).validation()
+
+
+class Own(ClassificationData):
+    """Images of one's own."""
+
+    class_names, augmentation, grey, seed, size = ("a", "b"), PLAIN, False, 0, (8, 8)
+
+    def __init__(self, images, labels, cache=False):
+        self.images, self.labels, self.cache = images, labels, cache
+
+    def source(self, split):
+        return LabelledArray(self.images, self.labels, size=None)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        (torch.zeros(2, 3, 8, 8, dtype=torch.uint8), [0, 2], "train split's sample 1 has the label 2.*2 classes"),
+        (torch.zeros(2, 3, 8, 8, dtype=torch.uint8), [-1, 0], "sample 0 has the label -1"),
+        (torch.zeros(2, 3, 8, 8), [0, 1], r"float32 \[3, 8, 8\]: a source gives pixels .*uint8"),
+        (torch.zeros(2, 1, 8, 8, dtype=torch.uint8), [0, 1], r"uint8 \[1, 8, 8\]"),
+        (torch.zeros(0, 3, 8, 8, dtype=torch.uint8), [], "train split of Own holds no image"),
+    ],
+)
+@pytest.mark.parametrize("cache", [False, True])
+def test_what_a_source_may_not_give_is_named(images, labels, message, cache):
+    with pytest.raises(DataError, match=message):
+        Own(images, labels, cache).train()[1]
 
 
 @pytest.fixture

@@ -91,8 +91,15 @@ def test_a_whole_run_goes_on_by_the_command_line_and_its_report_notes_what_was_c
 def test_another_optimizer_cannot_take_over(tmp_path):
     begin(tmp_path)
     training = tiny.training(tmp_path, optimizer=tiny.SGD)
-    with pytest.raises(CheckpointError, match="another network or optimizer: its optimizer knew amsgrad, betas"):
+    with pytest.raises(CheckpointError, match="it is of another optimizer than the recipe's"):
         fit(training, tiny.build(), tiny.example(), tiny.SHRINK)
+
+
+def test_a_checkpoint_of_another_network_is_told_by_its_tensors(tmp_path):
+    fit(tiny.training(tmp_path, epochs=1), tiny.build(), tiny.example())
+    told = r"of another network: encoder\.0\.weight is \[16, 3, 3, 3\] there, \[8, 3, 3, 3\] here; .*; 18 of 22 tensors"
+    with pytest.raises(CheckpointError, match=told):
+        fit(tiny.training(tmp_path, epochs=1), tiny.build(width=8), tiny.example())
 
 
 def test_a_training_cannot_end_before_its_checkpoint(tmp_path):
@@ -117,5 +124,7 @@ def test_a_change_that_the_checkpoints_do_not_fit_leaves_the_folder_its_recipe(t
     short = ("baseline=false", "train.epochs=2")
     assert cli.main(["run", path, *short]) == 0
     assert cli.main(["run", path, *short, "train.optimizer.name=sgd", "--accept-changes"]) == 1
-    assert "another network or optimizer" in capsys.readouterr().err
+    assert "it is of another optimizer than the recipe's" in capsys.readouterr().err
+    assert cli.main(["run", path, *short, "model.init_args.width=8", "--accept-changes"]) == 1
+    assert "is of another network: edit 0 (RemoveChannels): encoder.0.weight" in capsys.readouterr().err
     assert cli.main(["run", path, *short]) == 0

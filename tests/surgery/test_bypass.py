@@ -10,7 +10,7 @@ from torch import nn
 
 import prunus
 from prunus.budget.check import difference
-from prunus.budget.select import floors
+from prunus.budget.victims import floors
 from prunus.errors import EditError
 from prunus.models.decn import Dec8, SkippedPair
 from prunus.models.small import ResidualBlock

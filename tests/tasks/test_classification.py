@@ -71,3 +71,13 @@ def test_what_does_not_fit_is_refused():
         Classification(label_smoothing=1.0)
     with pytest.raises(RecipeError, match=r"needs labels.*gives masks.*prunus\.tasks\.segmentation"):
         Classification().bind(Signs(targets="masks"))
+
+
+def test_an_output_that_is_no_tensor_is_refused():
+    task = Classification().bind(Signs())
+    with pytest.raises(
+        TrainingError, match=r"returns a dict with the keys out, aux, and classification needs one tensor"
+    ):
+        task.loss({"out": torch.zeros(1), "aux": torch.zeros(1)}, torch.zeros(2, dtype=torch.long))
+    with pytest.raises(TrainingError, match="returns a tuple, and"):
+        task.metrics().update((torch.zeros(1),), torch.zeros(2, dtype=torch.long))

@@ -78,3 +78,8 @@ def test_what_does_not_fit_is_refused():
         Distillation(weight=2)
     with pytest.raises(RecipeError, match="temperature"):
         Distillation(temperature=0)
+
+
+def test_scores_that_are_no_tensors_are_refused():
+    with pytest.raises(TrainingError, match="returns a tuple, and distillation needs one tensor"):
+        distillation_loss(torch.zeros(1, 3), (torch.zeros(1, 3),))

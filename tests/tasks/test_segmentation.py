@@ -186,3 +186,13 @@ def test_a_mask_is_drawn_in_the_colours_of_its_classes():
 def test_data_with_labels_is_refused():
     with pytest.raises(RecipeError, match=r"Segmentation needs masks.*prunus\.tasks\.classification"):
         Segmentation().bind(Street(targets="labels"))
+
+
+def test_an_output_that_is_no_tensor_is_refused():
+    task = Segmentation().bind(Street())
+    with pytest.raises(
+        TrainingError, match=r"returns a dict with the keys out, aux, and segmentation needs one tensor"
+    ):
+        task.loss({"out": torch.zeros(1), "aux": torch.zeros(1)}, torch.zeros(1, 8, 8, dtype=torch.long))
+    with pytest.raises(TrainingError, match="returns a tuple, and"):
+        task.metrics().update((torch.zeros(1),), torch.zeros(1, 8, 8, dtype=torch.long))
