@@ -42,7 +42,7 @@ from zoo_table import line, totals, write
 
 import prunus
 from prunus.budget.check import difference, zero_
-from prunus.budget.select import removal, spare_layers
+from prunus.budget.removal import removal, spare_layers
 from prunus.graph.place import operator_name
 
 RESULTS = Path(__file__).with_name("results")

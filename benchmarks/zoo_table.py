@@ -63,6 +63,8 @@ def totals(rows: list[Row]) -> str:
     ]
     read = [row for row in rows if "groups" in row]
     lines = [f"{len(passed)} of {len(rows)} networks pass ({', '.join(counts)})."]
+    if not read:  # torch-pruning's rows tell whether it passed, and its seconds
+        return lines[0]
     for what, (concerns, holds) in BOUNDS.items():
         concerned = [row for row in read if concerns(row)]
         beyond = ", ".join(row["name"] for row in concerned if not holds(row))
@@ -71,8 +73,8 @@ def totals(rows: list[Row]) -> str:
     small = [row for row in read if row["peak_mb"] >= 3 * row["model_mb"]]
     beside = [row for row in small if row["export_mb"] < 3 * row["model_mb"]]
     lines.append(
-        f"Of the {len(small)} that hold more, {len(small) - len(beside)} do so after torch.export alone; not "
-        f"{', '.join(row['name'] for row in beside)}."
+        f"Of the {len(small)} that hold more, which weigh {max((r['model_mb'] for r in small), default=0)} MB at most, "
+        f"{len(small) - len(beside)} do so after torch.export alone; not {', '.join(r['name'] for r in beside)}."
     )
     convs = [row for row in read if row["cnn"] and row["conv_share"] is not None]
     exactly = sum(row["conv_share"] * row["conv_params"] for row in convs) / sum(row["conv_params"] for row in convs)

@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+import sys
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -17,6 +19,8 @@ class Budget:
     Attributes:
         macs: multiply-adds at the traced input's size.
         params: parameters.
+        latency: share of the network's own latency, in (0, 1], as a meter tells it.
+        latency_ms: latency in milliseconds, instead.
         min_share: no layer falls below this share of its channels. At 0, a training may empty the layers with a skip
             around them (`prunus.surgery.skippable`), and the depth is learned too; all others keep two.
         multiple_of: a layer's channels are removed so that their number stays a multiple of this, as the
@@ -25,6 +29,8 @@ class Budget:
 
     macs: float | None = None
     params: float | None = None
+    latency: float | None = None
+    latency_ms: float | None = None
     min_share: float = 0.1
     multiple_of: int = 1
 
@@ -40,21 +46,46 @@ class Budget:
                     f"Budget.{name} is {value!r}: a share of the wide network's is at most 1 (0.4 means 40 %), what is "
                     f"above is the number of {name}, a whole one"
                 )
-        if self.macs is None and self.params is None:
+        self._check_latency()
+        if self.macs is None and self.params is None and not self.is_timed:
             raise BudgetError(
-                "Budget bounds nothing: give macs=..., params=... or both (0.4 means 40 % of the wide network's)"
+                "Budget bounds nothing: give macs=..., params=... or latency=... (0.4 means 40 % of the wide network's)"
             )
         if not 0 <= self.min_share <= 1 or self.multiple_of < 1:
             raise BudgetError(f"Budget.min_share must lie in [0, 1] and multiple_of be at least 1: {self}")
 
+    def _check_latency(self) -> None:
+        for name, most in (("latency", 1.0), ("latency_ms", sys.float_info.max)):
+            value = getattr(self, name)
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if value is not None and not (number and 0 < value <= most):
+                raise BudgetError(
+                    f"Budget.{name} is {value!r}: latency is a share of the wide network's in (0, 1], latency_ms a "
+                    "number of milliseconds above zero"
+                )
+        if self.latency is not None and self.latency_ms is not None:
+            raise BudgetError("Budget has latency and latency_ms: give one of them")
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether it bounds the latency, which is measured."""
+        return self.latency is not None or self.latency_ms is not None
+
+    def limit_ms(self, wide: Callable[[], float]) -> float:
+        """Return the bound on the latency in milliseconds; `wide` gives that of the traced network."""
+        if self.latency_ms is not None:
+            return self.latency_ms
+        return math.inf if self.latency is None else self.latency * wide()
+
     def absolute(self, groups: ChannelGroups) -> dict[str, float]:
-        """Return the bounds as numbers: {"macs": ...} and / or {"params": ...}, shares taken of `groups`' network."""
-        bounds = {}
-        for kind in ("macs", "params"):
-            value = getattr(self, kind)
-            if value is not None:
-                bounds[kind] = value * groups.cost.total(kind, groups.all_alive()) if value <= 1 else value
-        return bounds
+        """Return what it bounds beside the latency: {"macs": ...} and / or {"params": ...}, shares taken of `groups`'
+        network."""
+        return self.bounds({kind: groups.cost.total(kind, groups.all_alive()) for kind in ("macs", "params")})
+
+    def bounds(self, whole: Mapping[str, float]) -> dict[str, float]:
+        """Return what it bounds beside the latency, shares taken of the costs `whole`."""
+        given = {kind: value for kind in ("macs", "params") if (value := getattr(self, kind)) is not None}
+        return {kind: value * whole[kind] if value <= 1 else value for kind, value in given.items()}
 
 
 def excess(groups: ChannelGroups, alive: Tensor, bounds: dict[str, float]) -> float:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prunus.budget.select import removal, spare_layers, zero_groups
+from prunus.budget.removal import removal, spare_layers, zero_groups
 from prunus.errors import BudgetError, TraceError
 from prunus.graph import ChannelGroups, trace
 from prunus.graph.modes import evaluating

@@ -74,14 +74,17 @@ class Target:
     """Where the shrinking began and where it ends; fixed once, from the wide network's groups."""
 
     start: dict[str, float]  # cost before, by kind
-    bounds: dict[str, float]  # the budget, by kind
+    bounds: dict[str, float]  # the budget, by kind; of a latency, the multiply-adds that meet it, as far as is known
     floors: dict[str, int]  # groups that each layer keeps
+    limit_ms: float | None = None  # of the latency, where the budget bounds it
 
     @classmethod
     def of(cls, groups: ChannelGroups, budget: Budget, skippable: Collection[str] = ()) -> "Target":
         """Fix the target for a wide network whose layers `skippable` may vanish, and raise `BudgetError` if it cannot
         be met."""
         bounds = budget.absolute(groups)
+        if budget.is_timed:  # nothing is known before something is measured
+            bounds.setdefault("macs", float(groups.macs()))
         target = cls(
             start={kind: float(groups.cost.total(kind, groups.all_alive())) for kind in bounds},
             bounds=bounds,

@@ -4,15 +4,22 @@ import torch
 from torch import Tensor, nn
 
 from prunus.budget.budget import Budget
-from prunus.budget.victims import floors, victims, wholes
+from prunus.budget.latency import Meter, aimed, checked
+from prunus.budget.removal import removal, spare_layers, zero_groups
+from prunus.budget.victims import floors, victims
 from prunus.errors import BudgetError
 from prunus.graph import ChannelGroups
-from prunus.penalties import GroupSlices, producers
-from prunus.surgery import Cut, Plan, RemoveChannels, SetAttribute
+from prunus.penalties import GroupSlices
+from prunus.surgery import Plan
 
 
 def select(
-    model: nn.Module, groups: ChannelGroups, *, budget: Budget | None = None, importance: Tensor | None = None
+    model: nn.Module,
+    groups: ChannelGroups,
+    *,
+    budget: Budget | None = None,
+    importance: Tensor | None = None,
+    meter: Meter | None = None,
 ) -> Plan:
     """Return the plan that removes channel groups of `model`.
 
@@ -24,6 +31,8 @@ def select(
         groups: `prunus.trace` of it.
         budget: what the network may cost.
         importance: [num_groups]; default `relative_norms`.
+        meter: gives the latency of a network in milliseconds, for a budget that bounds it: `prunus.deploy.latency_ms`
+            with an example, or a function of yours that runs it on the target.
 
     Raises:
         BudgetError: nothing in this network can be removed, or the budget cannot be met (the smallest reachable
@@ -46,7 +55,13 @@ def select(
             f"importance has shape {list(values.shape)}; one finite number a group is needed, [{len(groups)}]"
             + ("" if importance is not None else ": the network's own norms are not finite")
         )
-    return removal(groups, victims(groups, values, bounds, floors(groups, budget), budget.multiple_of))
+    floor = floors(groups, budget)
+    if budget.is_timed:
+        timed = checked(meter)
+        limit = budget.limit_ms(lambda: timed(model))
+        found = aimed(model, groups, values, timed, limit, bounds=bounds, floor=floor, multiple_of=budget.multiple_of)
+        return found.plan
+    return removal(groups, victims(groups, values, bounds, floor, budget.multiple_of))
 
 
 def refuse_if_rigid(groups: ChannelGroups) -> None:
@@ -60,30 +75,6 @@ def refuse_if_rigid(groups: ChannelGroups) -> None:
         raise BudgetError(f"nothing in this network can be removed exactly: {listed}")
 
 
-@torch.no_grad()
-def zero_groups(model: nn.Module, groups: ChannelGroups) -> Tensor:
-    """Return which groups have only zeros in all that makes their channels, bool [num_groups]."""
-    alive = torch.zeros(len(groups) + 1)
-    for slot, tensor in producers(model, groups):
-        values = tensor.detach()
-        others = [d for d in range(values.dim()) if d != slot.dim]
-        if others and values.numel():  # much faster than `any`; not a number is not zero either
-            rows = (values.amax(others) != 0) | (values.amin(others) != 0)
-        else:
-            rows = (values != 0).any(dim=others) if others else values != 0
-        alive.index_add_(0, slot.groups % alive.numel(), rows.float().cpu())
-    return (alive[:-1] == 0) & groups.exact
-
-
-def spare_layers(groups: ChannelGroups, chosen: Tensor) -> Tensor:
-    """Return `chosen` without one group of all that would be left with nothing."""
-    spared = chosen.clone()
-    for inside in wholes(groups):
-        if bool(spared[inside].all()):
-            spared[inside[0]] = False
-    return spared
-
-
 def relative_norms(model: nn.Module, groups: ChannelGroups) -> Tensor:
     """Return each group's norm over the mean norm in its layer, [num_groups]: layers become comparable."""
     norms = GroupSlices.of(model, groups).norms().detach().cpu().double()
@@ -91,19 +82,3 @@ def relative_norms(model: nn.Module, groups: ChannelGroups) -> Tensor:
     total = torch.zeros(len(groups.layer_names) + 1, dtype=torch.float64).index_add_(0, index, norms)
     count = torch.zeros_like(total).index_add_(0, index, torch.ones_like(norms))
     return norms / (total / count.clamp(min=1))[index].clamp(min=1e-30)
-
-
-def removal(groups: ChannelGroups, chosen: Tensor) -> Plan:
-    """Return the plan that removes the groups `chosen`, bool [num_groups]; an empty one where none is."""
-    padded = torch.cat([chosen, chosen.new_zeros(1)])
-    cuts = []
-    for slot in groups.slots:
-        gone = padded[slot.groups].nonzero().flatten()
-        if gone.numel():
-            cuts.append(Cut(path=slot.path, dim=slot.dim, size=slot.groups.numel(), remove=tuple(gone.tolist())))
-    attributes = tuple(
-        SetAttribute(path=one.path, name=one.name, item=one.item, before=one.groups.numel(), after=int(left))
-        for one in groups.attributes
-        if (left := (~padded[one.groups]).sum()) < one.groups.numel()
-    )
-    return Plan((RemoveChannels(cuts=tuple(cuts), attributes=attributes),)) if cuts else Plan()

@@ -78,6 +78,14 @@ def victims(
     return ~_refilled(groups, bundles[: max(low - 1, 0)], alive_after(low), dict(bounds))
 
 
+def most(groups: ChannelGroups, importance: Tensor, floor: Mapping[str, int], multiple_of: int = 1) -> Tensor:
+    """Return all groups that may go at once: bool [num_groups]; less than what is left no budget can ask for."""
+    chosen = torch.zeros(len(groups), dtype=torch.bool)
+    for _, bundle in _bundles(groups, importance, {}, floor, multiple_of):
+        chosen[bundle] = True
+    return chosen
+
+
 def _refilled(
     groups: ChannelGroups, removed: list[tuple[int, Tensor]], alive: Tensor, bounds: dict[str, float]
 ) -> Tensor:

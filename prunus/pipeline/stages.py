@@ -8,9 +8,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from prunus.budget.latency import Meter
 from prunus.errors import RecipeError
 from prunus.models.factory import build
 from prunus.penalties import Penalty
+from prunus.pipeline.meter import RunMeter
 from prunus.pipeline.recipe import SCRATCH, WIDE, EncoderStage, Recipe, Stage
 from prunus.pipeline.scratch import fresh
 from prunus.pipeline.walk import Network, measured, network_name, record_of, reshaped, training_name
@@ -46,7 +48,18 @@ class Run:
     watch: Watch
     processes: Processes = ALONE
 
-    def training(self, name: str, settings: Train, task: BoundTask, penalty: Penalty | None = None) -> Training:
+    def meter(self, model: nn.Module) -> Meter:
+        """Return what times the networks that `model` becomes."""
+        return RunMeter(model, self.inputs, self.recipe.deploy.benchmark)
+
+    def training(
+        self,
+        name: str,
+        settings: Train,
+        task: BoundTask,
+        penalty: Penalty | None = None,
+        meter: Meter | None = None,
+    ) -> Training:
         """Return the training `name` under `settings`."""
         return Training(
             name=name,
@@ -54,6 +67,7 @@ class Run:
             task=task,
             settings=settings,
             penalty=penalty,
+            meter=meter,
             seed=self.recipe.seed,
             folder=self.folder,
             recorder=self.recorder,
@@ -122,8 +136,10 @@ def trained(run: Run, stage: Stage, settings: Train, network: Network, wide: Net
     if stage.distillation is not None:
         assert wide is not None  # the recipe refuses else
         task = stage.distillation.wrap(task, wide.model)
-    training = run.training(training_name(stage), settings, task, stage.penalty)
     model = apply(Plan(), network.model)  # the network before the training is shown too
+    timed = stage.shrink is not None and stage.shrink.budget.is_timed
+    meter = run.meter(network.model) if timed and run.processes.first else None  # process 0 measures for all
+    training = run.training(training_name(stage), settings, task, stage.penalty, meter)
     fitted = fit(training, model, run.inputs, stage.shrink)
     vanished = bypass(fitted.model, run.inputs.to(settings.torch_device()))  # layers that training has emptied
     model, edits = measured(fitted.model, vanished, run.inputs)

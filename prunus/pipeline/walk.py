@@ -2,10 +2,13 @@
 
 import copy
 import dataclasses
+import functools
+from collections.abc import Callable
 
 from torch import Tensor, nn
 
 from prunus.budget.check import apart, outputs
+from prunus.budget.latency import Meter
 from prunus.errors import EditError, RecipeError
 from prunus.graph import trace
 from prunus.pipeline.recipe import JOINT, NARROW, Stage
@@ -15,6 +18,8 @@ from prunus.surgery import Edit, Plan, apply
 from prunus.train import shaping
 from prunus.train.begin import target
 from prunus.train.contracted import expanded
+from prunus.train.distributed import ALONE, Processes
+from prunus.train.timed import refuse_too_slow
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -121,8 +126,16 @@ def record_of(edit: Edit, single: float | None = None, precise: float | None = N
     )
 
 
-def rehearse(stages: tuple[Stage, ...], model: nn.Module, inputs: Tensor) -> None:
+def rehearse(
+    stages: tuple[Stage, ...],
+    model: nn.Module,
+    inputs: Tensor,
+    meter: Callable[[nn.Module], Meter] | None = None,
+    processes: Processes = ALONE,
+) -> None:
     """Walk all stages without a training, so that an order that makes no sense is refused before hours of it.
+
+    `meter` makes what times the networks of a stage, from the one that it begins with.
 
     Raises:
         EditError, RecipeError, BudgetError: names the stage, and what to do.
@@ -140,7 +153,11 @@ def rehearse(stages: tuple[Stage, ...], model: nn.Module, inputs: Tensor) -> Non
                     "expanded here: contract it in a stage before (prunus.pipeline.Contract), or train this one with "
                     "`shrink: null` and a GroupLasso, whose zero channels are removed too"
                 )
-            target(model, groups, inputs, stage.shrink.budget)
+            budget = stage.shrink.budget
+            aim = target(model, groups, inputs, budget)
+            if budget.is_timed:
+                timed = functools.partial(meter, model) if meter is not None else None
+                processes.once(functools.partial(refuse_too_slow, model, groups, budget, aim, timed))
         if stage.penalty is not None:
             rate = stage.train.optimizer.learning_rate
             shaping.bind(shaping.calibrated(stage.penalty, model, inputs, rate, 1), model, groups, inputs)

@@ -142,17 +142,16 @@ def goals(facts: Facts) -> tuple[Goal, ...]:
     if settings is None:
         return ()
     settings = settings.get("init_args", settings)
-    found = []
+    found = list[Goal]()
     for row in compare(facts):
-        limit = settings.get(row.quantity) if row.quantity in ("macs", "params") else None
-        if isinstance(limit, bool) or not isinstance(limit, int | float):
+        limit, relative = _limit(settings, row.quantity)
+        if limit is None or any(goal.quantity == row.quantity for goal in found):  # timed on the first backend alone
             continue
-        relative = limit <= 1
         absolute = (limit * row.wide if row.wide is not None else math.nan) if relative else limit
         found.append(
             Goal(
                 quantity=row.quantity,
-                label=row.label,
+                label=f"latency, {row.label}" if row.quantity == "latency" else row.label,
                 limit=absolute,
                 share=limit if relative else None,
                 reached=None if math.isnan(absolute) else row.narrow,
@@ -160,6 +159,15 @@ def goals(facts: Facts) -> tuple[Goal, ...]:
             )
         )
     return tuple(found)
+
+
+def _limit(settings: dict[str, Any], quantity: str) -> tuple[float | None, bool]:
+    """Return the limit that the budget sets, if it does, and whether it is a share of the wide network's."""
+    key = "latency_ms" if quantity == "latency" and settings.get("latency") is None else quantity
+    limit = settings.get(key) if quantity in ("macs", "params", "latency") else None
+    if isinstance(limit, bool) or not isinstance(limit, int | float):
+        return None, False
+    return limit, key == "latency" or (key != "latency_ms" and limit <= 1)
 
 
 def _budget(recipe: dict[str, Any]) -> dict[str, Any] | None:

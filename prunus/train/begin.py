@@ -14,6 +14,7 @@ from prunus.records import EpochRecord, NoteRecord, ShrinkRecord, read
 from prunus.surgery import Plan, apply, bypass, skippable
 from prunus.train import checkpoint, shaping
 from prunus.train.state import State, resume, start
+from prunus.train.timed import take_aim
 from prunus.train.training import Training
 from prunus.train.tree import packed, unpacked
 
@@ -51,6 +52,8 @@ def begin(training: Training, model: nn.Module, inputs: Tensor, steps: int, cont
         state = start(model, inputs, training, steps, Plan())
         if controller is not None:
             state.aim(target(model, state.groups, inputs, controller.budget))
+            if controller.budget.is_timed:
+                take_aim(state, controller.budget, training)
     state.regularizer = penalty
     state.regularize(inputs)
     processes.require_same("at the start", state.model, state.plan.to_json())

@@ -12,14 +12,14 @@ import dataclasses
 import datetime
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from prunus.errors import TrainingError
+from prunus.errors import PrunusError, TrainingError
 from prunus.train.rendezvous import own_store
 
 T = TypeVar("T")
@@ -50,6 +50,21 @@ class Processes:
         box: list[Any] = [value]
         broadcast_object_list(box, from_process=0)
         return box[0]  # type: ignore[no-any-return]
+
+    def once(self, compute: Callable[[], T]) -> T:
+        """Return what process 0 computes, which the others wait for; what it raises of Prunus's own, all raise."""
+        if self.count == 1:
+            return compute()
+        found: T | PrunusError | None = None
+        if self.first:
+            try:
+                found = compute()
+            except PrunusError as error:
+                found = error
+        found = self.share(found)
+        if isinstance(found, PrunusError):
+            raise found
+        return found  # type: ignore[return-value]
 
     def gather(self, value: T) -> list[T]:
         """Return what all processes passed, in their order."""

@@ -124,7 +124,7 @@ def _grown(asked: Training, running: Training, state: State, inputs: Tensor, num
 def _begin_epoch(state: State, training: Training, controller: Controller | None) -> None:
     began = time.perf_counter()
     if controller is not None:
-        choose(state, controller, training.settings.epochs, training.processes)
+        choose(state, controller, training)
     state.progress.pressed = int(state.pressed.sum())
     state.progress.epoch_seconds += time.perf_counter() - began
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from prunus.budget.check import difference
 from prunus.budget.controller import Controller, press
-from prunus.budget.select import relative_norms, removal, spare_layers, zero_groups
+from prunus.budget.removal import removal, spare_layers, zero_groups
 from prunus.budget.settled import MEMORY, is_settled
 from prunus.errors import TrainingError
 from prunus.graph import trace
@@ -18,6 +18,8 @@ from prunus.surgery import Plan, apply, bypass, carry_
 from prunus.train.distributed import Processes
 from prunus.train.settings import Train
 from prunus.train.state import State
+from prunus.train.timed import importance, take_aim
+from prunus.train.training import Training
 
 
 def shrink(state: State, inputs: Tensor, processes: Processes) -> ShrinkRecord | None:
@@ -115,10 +117,10 @@ def _precisely(model: nn.Module, small: nn.Module, inputs: Tensor) -> float | No
         return None
 
 
-def choose(state: State, controller: Controller, epochs: int, processes: Processes) -> None:
+def choose(state: State, controller: Controller, training: Training) -> None:
     """At the beginning of a segment, choose what is pressed to zero in it; after the last, drop the penalty."""
-    _settle(state, controller, epochs, processes)
-    first, every, num = controller.segments(epochs, state.progress.settled_at)
+    _settle(state, controller, training.settings.epochs, training.processes)
+    first, every, num = controller.segments(training.settings.epochs, state.progress.settled_at)
     since = state.progress.epoch - first
     if since >= every * num:
         state.penalty = None
@@ -126,22 +128,21 @@ def choose(state: State, controller: Controller, epochs: int, processes: Process
     if state.target is None or since < 0 or since % every:
         return
     progress = (since // every + 1) / num
-    importance = state.importance.double()
-    if not bool(importance.any()):  # pressed from the first step: no gradient has been seen yet
-        importance = relative_norms(state.model, state.groups)
-    pressed = press(state.groups, importance, state.target, progress, controller.budget.multiple_of)
-    state.pressed = processes.share(pressed)
+    if progress == 1 and controller.budget.is_timed:
+        take_aim(state, controller.budget, training)
+    pressed = press(state.groups, importance(state), state.target, progress, controller.budget.multiple_of)
+    state.pressed = training.processes.share(pressed)
 
 
 def _settle(state: State, controller: Controller, epochs: int, processes: Processes) -> None:
     """Note the widths that selection would leave now, and let the pressure begin if they have settled or it is time."""
-    progress, importance = state.progress, state.importance.double()
+    progress, shown = state.progress, state.importance.double()
     if controller.settled is None or progress.settled_at is not None or state.target is None:
         return
     earliest, latest = controller.window(epochs)
     settled = False
-    if bool(importance.any()):
-        removed = press(state.groups, importance, state.target, 1.0, controller.budget.multiple_of)
+    if bool(shown.any()):
+        removed = press(state.groups, shown, state.target, 1.0, controller.budget.multiple_of)
         progress.widths = [*progress.widths[-MEMORY:], list(state.groups.widths(~removed).values())]
         settled = progress.epoch >= earliest and is_settled(progress.widths, controller.settled)
     if processes.share(settled) or progress.epoch >= latest:

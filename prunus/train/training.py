@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from torch.utils.data import Dataset
 
+from prunus.budget.latency import Meter
 from prunus.penalties import Penalty
 from prunus.records import EpochRecord, Recorder
 from prunus.train.batches import TrainingSplit
@@ -41,6 +42,7 @@ class Training:
     recorder: Recorder
     processes: Processes = ALONE
     shown: Callable[[EpochRecord], None] = lambda record: None  # called with each epoch's record
+    meter: Meter | None = None  # of latencies, for a budget in milliseconds
     ticked: Callable[[str, int, int, float], None] = lambda name, step, steps, loss: None  # after each step
 
     @property

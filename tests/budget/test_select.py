@@ -6,7 +6,8 @@ from torch import nn
 import prunus
 from prunus.budget.budget import layer_sizes
 from prunus.budget.check import difference, zero_
-from prunus.budget.select import relative_norms, removal, zero_groups
+from prunus.budget.removal import removal, zero_groups
+from prunus.budget.select import relative_norms
 from prunus.budget.victims import floors, victims
 from prunus.errors import BudgetError, EditError
 
@@ -171,6 +172,11 @@ def test_every_network_of_the_zoo_comes_under_a_budget():
         ({"params": -3}, "must be above zero"),
         ({"params": float("inf")}, "must be above zero"),
         ({"macs": True}, "must be above zero"),
+        ({"latency": 1.5}, "a share of the wide network's in"),
+        ({"latency": 0}, "a share of the wide network's in"),
+        ({"latency_ms": float("inf")}, "number of milliseconds above zero"),
+        ({"latency_ms": "4"}, "number of milliseconds above zero"),
+        ({"latency": 0.5, "latency_ms": 4}, "give one of them"),
         ({"macs": 1.5}, "a share of the wide network's is at most 1"),
         ({"macs": 0.5, "min_share": 2}, "min_share"),
         ({"macs": 0.5, "multiple_of": 0}, "multiple_of"),

@@ -9,7 +9,7 @@ from torch import nn
 
 import prunus
 from prunus.budget.check import difference, zero_
-from prunus.budget.select import removal
+from prunus.budget.removal import removal
 from prunus.budget.victims import floors, victims
 from prunus.errors import BudgetError, RecipeError, TraceError
 from prunus.graph import Member, Role, Status, rule

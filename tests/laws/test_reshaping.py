@@ -6,7 +6,7 @@ import torch
 
 import prunus
 from prunus.budget.check import difference, zero_
-from prunus.budget.select import spare_layers
+from prunus.budget.removal import spare_layers
 from prunus.errors import EditError
 from prunus.surgery import Decompose, Factorize
 from prunus.surgery.decompose import full_rank as spatial_rank

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import prunus
-from prunus.budget.select import zero_groups
+from prunus.budget.removal import zero_groups
 from prunus.errors import EditError, RecipeError
 
 

@@ -10,7 +10,7 @@ from torch.nn.utils.parametrizations import weight_norm
 
 import prunus
 from prunus.budget.check import zero_
-from prunus.budget.select import spare_layers, zero_groups
+from prunus.budget.removal import spare_layers, zero_groups
 from prunus.errors import RecipeError, TrainingError
 from prunus.penalties import BoundPenalty, Combined, Shrinkage
 

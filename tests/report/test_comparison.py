@@ -71,11 +71,16 @@ def test_networks_are_compared_only_under_equal_conditions(make):
         ({"macs": 0.3}, 0.3 * 1_204_331_520, False),
         ({"macs": 500_000_000, "params": None}, 500_000_000, True),
         ({"class_path": "prunus.Budget", "init_args": {"params": 694_021}}, 694_021, False),
+        ({"macs": None, "latency": 0.5, "latency_ms": None}, 0.5 * 21.34, True),  # of the first backend
+        ({"latency": 0.4}, 0.4 * 21.34, False),
+        ({"latency": 1.0}, 21.34, True),
+        ({"latency": None, "latency_ms": 0.9}, 0.9, False),
+        ({"latency_ms": 12}, 12, True),
     ],
 )
 def test_the_budget_is_met_or_missed(make, tmp_path, budget, limit, met):
     found = [*make.complete_run(tmp_path)[1:], make.run_record(recipe={"budget": budget})]
-    goal = goals(gather(found))[0]
+    (goal,) = goals(gather(found))
     assert goal.limit == pytest.approx(limit)
     assert goal.met is met
     check = headline.checks(gather(found))[0]

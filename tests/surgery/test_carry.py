@@ -9,7 +9,7 @@ import torch
 
 import prunus
 from prunus.budget.check import zero_
-from prunus.budget.select import removal
+from prunus.budget.removal import removal
 from prunus.errors import EditError
 
 STEPS = 4

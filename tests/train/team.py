@@ -23,6 +23,8 @@ from torch.utils.data import TensorDataset
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import tiny
 
+from prunus.budget import Budget
+from prunus.budget.controller import Controller
 from prunus.errors import PrunusError
 from prunus.records import EpochRecord, Recorder, Silent, read
 from prunus.tasks.classification import BoundClassification
@@ -163,7 +165,26 @@ def slowly(processes, folder):
     return digest(trained(processes, folder, ema_decay=0.9, ticked=lambda *told: time.sleep(0.2)).model)
 
 
-SCENARIOS = (as_one, metrics, shrinking, interrupted, begun, different, halved, uneven)
+def timed(processes, folder):
+    """A budget in milliseconds, which the first process alone measures; then one that nothing meets."""
+
+    def meter(model):
+        assert processes.first
+        return sum(parameter.numel() for parameter in model.parameters()) / 1000
+
+    def shrunk(name, latency_ms):
+        training = dataclasses.replace(begin(processes, folder / name, lambda *told: None), meter=meter)
+        controller = Controller(budget=Budget(latency_ms=latency_ms), begin=0.25, end=0.75)
+        return fit(training, tiny.build(), tiny.example(), controller).model
+
+    fitted = shrunk("met", 5.0)
+    try:
+        shrunk("missed", 0.001)
+    except PrunusError as error:
+        return {"weights": digest(fitted), "params": sum(p.numel() for p in fitted.parameters()), "said": str(error)}
+
+
+SCENARIOS = (as_one, metrics, shrinking, interrupted, begun, different, halved, uneven, timed)
 
 
 def in_one_process(function, folder, rank, port):

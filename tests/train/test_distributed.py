@@ -77,6 +77,12 @@ def test_in_bfloat16_they_stay_alike_too(folder):
     assert first == second != results(folder, "shrinking")[0]["weights"]
 
 
+def test_what_the_first_measures_holds_for_all(folder):
+    first, second = results(folder, "timed")
+    assert first == second and 4000 < first["params"] <= 5000
+    assert "cannot be met" in first["said"]
+
+
 def test_a_batch_that_cannot_be_divided_is_refused(folder):
     for said in results(folder, "uneven"):
         assert "a batch of 5 samples cannot be divided among 2 processes" in said

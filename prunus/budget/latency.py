@@ -1,0 +1,143 @@
+"""Budgets in milliseconds: how many multiply-adds a network may have to stay within one, found by measuring.
+
+Latency is no sum over layers: it depends on kernels, caches and what a backend fuses. So networks are made and timed.
+Among those that selection leaves at different multiply-adds the largest is sought that is quick enough, by bisection.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+
+from torch import Tensor, nn
+
+from prunus.budget.removal import removal
+from prunus.budget.victims import most, victims
+from prunus.errors import BudgetError
+from prunus.graph import ChannelGroups
+from prunus.surgery import Plan, apply
+
+Meter = Callable[[nn.Module], float]  # the latency of a network in milliseconds
+
+STEPS = 6  # of the bisection: its last is 1/64 of the way
+MARGIN = 0.02  # of the bound, by which two measurements differ
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Aim:
+    """The largest network found that is quick enough.
+
+    Attributes:
+        plan: leads to it from the traced network.
+        macs: its multiply-adds.
+        measured_ms: its latency.
+        limit_ms: the bound.
+    """
+
+    plan: Plan
+    macs: int
+    measured_ms: float
+    limit_ms: float
+
+
+def aimed(
+    model: nn.Module,
+    groups: ChannelGroups,
+    importance: Tensor,
+    meter: Meter,
+    limit_ms: float,
+    *,
+    bounds: Mapping[str, float],
+    floor: Mapping[str, int],
+    multiple_of: int = 1,
+) -> Aim:
+    """Return the largest network that selection leaves within a latency and other bounds.
+
+    A measurement has to stay 2 % below the latency, since another one may say that much more.
+
+    Args:
+        model: the network, as traced.
+        groups: `prunus.trace` of it.
+        importance: [num_groups].
+        meter: of latencies.
+        limit_ms: the latency in milliseconds.
+        bounds: on multiply-adds and parameters, by kind.
+        floor: groups that each layer keeps.
+        multiple_of: see `victims`.
+
+    Raises:
+        BudgetError: the smallest network is too slow (its latency is named), or above another bound.
+    """
+    best = smallest(model, groups, importance, meter, limit_ms, floor=floor, multiple_of=multiple_of)
+    whole = groups.cost.total("macs", groups.all_alive())
+    low, high = float(best.macs), float(min(whole, bounds.get("macs", whole)))
+    middle = high  # where another bound is the tighter one, the first network is quick enough
+    for _ in range(STEPS):
+        chosen = victims(groups, importance, {**bounds, "macs": middle}, floor, multiple_of)
+        if groups.cost.total("macs", ~chosen) <= best.macs:
+            break
+        found = _measured(model, groups, chosen, meter, limit_ms)
+        if _is_quick(found):
+            best, low = found, middle
+        else:
+            high = middle
+        if low >= high:
+            break
+        middle = (low + high) / 2
+    return best
+
+
+def smallest(
+    model: nn.Module,
+    groups: ChannelGroups,
+    importance: Tensor,
+    meter: Meter,
+    limit_ms: float,
+    *,
+    floor: Mapping[str, int],
+    multiple_of: int = 1,
+) -> Aim:
+    """Return the smallest network that a budget can leave.
+
+    Raises:
+        BudgetError: it is too slow.
+    """
+    found = _measured(model, groups, most(groups, importance, floor, multiple_of), meter, limit_ms)
+    if not _is_quick(found):
+        raise BudgetError(
+            f"the budget (latency <= {limit_ms:.3g} ms) cannot be met: the smallest reachable network takes "
+            f"{found.measured_ms:.3g} ms, with {found.macs:,} of {groups.macs():,} MACs; raise the budget, lower "
+            "min_share or multiple_of, or see coverage() for what cannot be removed"
+        )
+    return found
+
+
+def checked(meter: Meter | None) -> Meter:
+    """Return `meter`, which times networks.
+
+    Raises:
+        BudgetError: there is none; when it is asked, that it gives no milliseconds.
+    """
+    if meter is None:
+        raise BudgetError(
+            "a budget in milliseconds needs a meter: meter=lambda network: prunus.deploy.latency_ms(network, example), "
+            "or a function of yours that returns what the network takes on your target"
+        )
+
+    def ask(model: nn.Module) -> float:
+        milliseconds = meter(model)
+        number = isinstance(milliseconds, int | float) and not isinstance(milliseconds, bool)
+        if not (number and 0 < milliseconds < math.inf):
+            raise BudgetError(f"the meter gives {milliseconds!r}, and a latency is a number of milliseconds above zero")
+        return float(milliseconds)
+
+    return ask
+
+
+def _is_quick(aim: Aim) -> bool:
+    return aim.measured_ms <= (1 - MARGIN) * aim.limit_ms
+
+
+def _measured(model: nn.Module, groups: ChannelGroups, chosen: Tensor, meter: Meter, limit: float) -> Aim:
+    plan = removal(groups, chosen)
+    macs = groups.cost.total("macs", ~chosen)
+    return Aim(plan=plan, macs=int(macs), measured_ms=meter(apply(plan, model)), limit_ms=limit)

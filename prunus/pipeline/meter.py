@@ -1,0 +1,43 @@
+"""The latency of a network in the middle of a run, as it would be deployed."""
+
+import copy
+import dataclasses
+import shutil
+import tempfile
+import weakref
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from prunus.deploy import BenchmarkSettings, backends, benchmark, export_onnx
+from prunus.surgery import apply, fuse
+
+
+class RunMeter:
+    """Times networks on the first of the recipe's backends that is here: on the CPU's side, BatchNorm folded.
+
+    Each is timed in turn with the network that the stage begins with, and what it takes is told as if the machine were
+    as fast as at the first time: a run lasts for hours, and other work comes and goes.
+    """
+
+    def __init__(self, reference: nn.Module, inputs: Tensor, settings: BenchmarkSettings) -> None:
+        name = next(name for name in settings.backends if backends.find(name).absence() is None)
+        self.inputs = inputs.cpu()
+        self.settings = dataclasses.replace(settings, backends=(name,), measure_memory=False)
+        self.reference: nn.Module | Path = self._deployed(reference)
+        self.first_ms: float | None = None
+        if not backends.find(name).reads_modules:
+            folder = Path(tempfile.mkdtemp(prefix="prunus-"))
+            weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+            self.reference = export_onnx(self.reference, self.inputs, folder / "reference.onnx")
+
+    def __call__(self, model: nn.Module) -> float:
+        """Return the median latency of `model` in milliseconds."""
+        networks = {"reference": self.reference, "model": self._deployed(model)}
+        timed = {r.model: r.median_ms for r in benchmark(networks, tuple(self.inputs.shape[1:]), self.settings)}
+        self.first_ms = self.first_ms or timed["reference"]
+        return timed["model"] * self.first_ms / timed["reference"]
+
+    def _deployed(self, model: nn.Module) -> nn.Module:
+        own = copy.deepcopy(model).cpu().eval()
+        return apply(fuse(own, self.inputs), own).eval()

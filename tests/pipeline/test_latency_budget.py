@@ -1,0 +1,58 @@
+"""A recipe whose budget is in milliseconds: measured on its backend, refused early, told in the report."""
+
+import pytest
+import tiny
+import torch
+
+import prunus
+from prunus.deploy import BenchmarkSettings
+from prunus.errors import BudgetError
+from prunus.pipeline.meter import RunMeter
+from prunus.records import EpochRecord, NoteRecord, ShrinkRecord, read
+from prunus.report import headline
+from prunus.report.facts import gather
+
+BUDGET = "shrink: {begin: 0.25, end: 0.75, budget: {macs: null, %s}}\n"
+
+
+def recipe(folder, bound):
+    path = tiny.write_recipe(folder)
+    path.write_text(path.read_text() + BUDGET % bound)
+    return path
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "torch"])
+def test_the_meter_tells_wide_from_narrow(backend):
+    settings = BenchmarkSettings(backends=(backend,), repeats=9, warmup=2)
+    image = torch.randn(1, 3, 64, 128)
+    meter = RunMeter(tiny.build(width=64), image, settings)
+    wide, narrow = meter(tiny.build(width=64)), meter(tiny.build(width=4))
+    assert wide > 2 * narrow > 0
+
+
+def test_a_budget_that_is_met_already_cuts_nothing(tmp_path):
+    folder = prunus.run(recipe(tmp_path, "latency_ms: 100000"), [f"output={tmp_path / 'run'}"])
+    records = read(folder)
+    assert not [record for record in records if isinstance(record, ShrinkRecord)]
+    notes = [record.text for record in records if isinstance(record, NoteRecord)]
+    assert len(notes) == 2 and all("where 100,000.000 ms are allowed" in note for note in notes)
+    page = (folder / "report.html").read_text()
+    assert "Budget: latency, ONNX Runtime" in page
+    goal = headline.checks(gather(records))[0]
+    assert goal.passed and goal.text.startswith("met: ") and "within" in goal.text
+
+
+def test_a_share_is_met_or_missed_by_what_the_files_take(tmp_path):
+    wide = ["model.width=48", "baseline=true", "deploy.benchmark.repeats=9"]
+    folder = prunus.run(recipe(tmp_path, "latency: 0.7"), [f"output={tmp_path / 'run'}", *wide])
+    epochs = [record for record in read(folder) if isinstance(record, EpochRecord) and record.model == "narrow"]
+    assert epochs[-1].macs < epochs[0].macs
+    assert "(70 % of the wide network)" in (folder / "report.html").read_text().replace("\u202f", " ").replace(
+        "\xa0", " "
+    )
+
+
+def test_what_no_network_meets_is_refused_before_anything_is_trained(tmp_path):
+    with pytest.raises(BudgetError, match=r"latency <= 1e-05 ms\) cannot be met"):
+        prunus.run(recipe(tmp_path, "latency_ms: 0.00001"), [f"output={tmp_path / 'run'}"])
+    assert not [record for record in read(tmp_path / "run") if isinstance(record, EpochRecord)]
