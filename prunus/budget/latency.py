@@ -1,7 +1,8 @@
 """Budgets in milliseconds: how many multiply-adds a network may have to stay within one, found by measuring.
 
 Latency is no sum over layers: it depends on kernels, caches and what a backend fuses. So networks are made and timed.
-Among those that selection leaves at different multiply-adds the largest is sought that is quick enough, by bisection.
+Among those that selection leaves at different multiply-adds the largest is sought that is quick enough: where a
+straight line between two measurements has it, or half-way where the line has missed it twice on one side.
 """
 
 import dataclasses
@@ -18,8 +19,9 @@ from prunus.surgery import Plan, apply
 
 Meter = Callable[[nn.Module], float]  # the latency of a network in milliseconds
 
-STEPS = 6  # of the bisection: its last is 1/64 of the way
+STEPS = 6  # networks tried between the smallest and the largest
 MARGIN = 0.02  # of the bound, by which two measurements differ
+NEAR = 0.02  # of the bound: so little below it, no larger network is sought
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,22 +69,32 @@ def aimed(
     Raises:
         BudgetError: the smallest network is too slow (its latency is named), or above another bound.
     """
+    whole = float(groups.macs())
+
+    def within(macs: float) -> Tensor:
+        return victims(groups, importance, {**bounds, "macs": min(macs, bounds.get("macs", whole))}, floor, multiple_of)
+
     best = smallest(model, groups, importance, meter, limit_ms, floor=floor, multiple_of=multiple_of)
-    whole = groups.cost.total("macs", groups.all_alive())
-    low, high = float(best.macs), float(min(whole, bounds.get("macs", whole)))
-    middle = high  # where another bound is the tighter one, the first network is quick enough
+    largest = _measured(model, groups, within(whole), meter, limit_ms)
+    if _is_quick(largest):  # another bound is the tighter one
+        return largest
+    low, high, slowest, sides = float(best.macs), float(largest.macs), largest.measured_ms, list[bool]()
     for _ in range(STEPS):
-        chosen = victims(groups, importance, {**bounds, "macs": middle}, floor, multiple_of)
-        if groups.cost.total("macs", ~chosen) <= best.macs:
-            break
-        found = _measured(model, groups, chosen, meter, limit_ms)
-        if _is_quick(found):
+        share = ((1 - MARGIN) * limit_ms - best.measured_ms) / (slowest - best.measured_ms)
+        if len(sides) > 1 and sides[-1] == sides[-2]:
+            share, sides = 0.5, []
+        middle = low + min(max(share, 0.05), 0.95) * (high - low)
+        chosen = within(middle)
+        found = best
+        if groups.cost.total("macs", ~chosen) > best.macs:
+            found = _measured(model, groups, chosen, meter, limit_ms)
+        sides.append(_is_quick(found))
+        if sides[-1]:
             best, low = found, middle
         else:
-            high = middle
-        if low >= high:
+            high, slowest = middle, found.measured_ms
+        if best.measured_ms >= (1 - MARGIN - NEAR) * limit_ms:
             break
-        middle = (low + high) / 2
     return best
 
 
