@@ -18,6 +18,18 @@ def names_read(kind: type) -> set[str]:
     return set[str]().union(*(_names(function.__code__) for function in _methods(kind)))
 
 
+@functools.cache
+def reached(kind: type) -> frozenset[str]:
+    """Return the names that a module's methods mention, and the functions and classes that these name in turn."""
+    waiting, seen = list(_methods(kind)), set[types.FunctionType]()
+    while waiting:
+        function = waiting.pop()
+        if function not in seen:
+            seen.add(function)
+            waiting.extend(_called(function))
+    return frozenset[str]().union(*(_names(function.__code__) for function in seen))
+
+
 def mentions(model: nn.Module, name: str) -> bool:
     """Whether code that may run with `model` mentions `name`, torch's own layers aside.
 

@@ -4,19 +4,22 @@ import dis
 import functools
 import linecache
 import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from itertools import zip_longest
 from typing import Any
 
 from torch import nn
 from torch.fx import Node
 
+from prunus.graph.code import reached
 from prunus.graph.compare import MOVES, Reading
 from prunus.graph.findings import Findings, Kind
 from prunus.graph.labels import Label
 from prunus.graph.place import flat, in_torch, line, module_path, operator_name
 
-WIDTHS = ("shape", "size", "numel")  # what code that computes with a width mentions
+WIDTHS = frozenset(  # what code that computes with a width mentions
+    {"shape", "size", "numel", "out_channels", "in_channels", "out_features", "in_features", "num_features"}
+)
 DIMENSIONS = ("dim", "dims", "dim0", "dim1", "start_dim", "end_dim")
 FEW = 64  # values of a tensor that a width may be among
 TO_THE_END = 2**63 - 1  # of a slice
@@ -28,11 +31,7 @@ def needed(model: nn.Module, findings: Findings, readings: Iterable[Reading]) ->
     if any(mark.kind is Kind.WRITTEN for mark in findings.marks):
         return True
     nodes = ((reading, node) for reading in readings for node in reading.program.graph.nodes)
-    return any(
-        _computed(node, number) and not _is_kept(model, node, number)
-        for reading, node in nodes
-        for number in _operands(reading, node)
-    )
+    return any(_computed(model, node, number) for reading, node in nodes for number in _operands(reading, node))
 
 
 def _operands(reading: Reading, node: Node) -> Iterator[float]:
@@ -58,25 +57,33 @@ def _arguments(node: Node) -> Iterator[Any]:
             yield value
 
 
-def _computed(node: Node, number: float) -> bool:
-    """Whether a number is no constant of the very statement, so that it may be computed from a width."""
+def _computed(model: nn.Module, node: Node, number: float) -> bool:
+    """Whether a number is no constant of the very statement, and none that the module keeps (a slope, an epsilon; whole
+    ones may be a width's by chance), so that it may be computed from a width.
+
+    Where a module's code reads a width, in whatever method or function, none of its numbers is trusted: `d =
+    x.shape[1]`, then `x * 8 / d`.
+    """
+    module = model.get_submodule(module_path(node))
+    kind: Hashable = type(module)
+    if not reached(kind).isdisjoint(WIDTHS):
+        return True
     file, _, at = line(node).rpartition(":")
-    return not at.isdigit() or abs(number) not in _constants(file).get(int(at), ())
+    spelled_out = at.isdigit() and abs(number) in _constants(file).get(int(at), ())
+    return not spelled_out and not _is_kept(module, number)
 
 
-def _is_kept(model: nn.Module, node: Node, number: float) -> bool:
-    """Whether a number is one that the module keeps (a slope, an epsilon): whole ones may be a width's by chance."""
-    values = vars(model.get_submodule(module_path(node))).values() if type(number) is float else ()
+def _is_kept(module: nn.Module, number: float) -> bool:
+    values = vars(module).values() if type(number) is float else ()
     return any(type(value) is float and value == number for value in values)
 
 
 @functools.cache
 def _constants(file: str) -> dict[int, set[float]]:
     """Return the sizes of the numbers that what begins at each line of a file spells out, constant expressions
-    evaluated: a call may go over several lines. Beside a width, `x * (8 / x.shape[1])`, none is trusted."""
+    evaluated: a call may go over several lines."""
     found: dict[int, set[float]] = {}
     ends: dict[int, int] = {}
-    computing = set[int]()
     try:
         top = compile("".join(linecache.getlines(file)), file, "exec")
     except (SyntaxError, ValueError):  # code that is not kept in a file
@@ -88,15 +95,9 @@ def _constants(file: str) -> dict[int, set[float]]:
                 numbers = (each for each in flat([value]) if type(each) in (int, float))
                 found.setdefault(place.lineno, set()).update(map(abs, numbers))
             elif place and place.lineno and place.end_lineno:
-                if value in WIDTHS:
-                    computing.add(place.lineno)
                 ends[place.lineno] = max(ends.get(place.lineno, 0), place.end_lineno)
-    result = {}
-    for at in {*found, *ends}:
-        lines = range(at, ends.get(at, at) + 1)
-        plain = computing.isdisjoint(lines)
-        result[at] = set[float]().union(*(found.get(each, ()) for each in lines)) if plain else set()
-    return result
+    spans = {at: range(at, ends.get(at, at) + 1) for at in {*found, *ends}}
+    return {at: set[float]().union(*(found.get(each, ()) for each in lines)) for at, lines in spans.items()}
 
 
 def _within(code: types.CodeType) -> Iterator[types.CodeType]:

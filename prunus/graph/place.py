@@ -6,6 +6,11 @@ from typing import Any
 
 from torch.fx import Node
 
+# What may return its input, or a view of it, and does not say so: dropout in evaluation, sums over nothing.
+UNDECLARED = frozenset(
+    {"aten::dropout", "aten::feature_dropout", "aten::alpha_dropout", "aten::feature_alpha_dropout", "aten::einsum"}
+)
+
 
 @functools.cache  # there are few operators, and each is asked for often
 def operator_name(target: Any) -> str:
@@ -34,6 +39,8 @@ def is_view(node: Node) -> bool:
 
 @functools.cache
 def _gives_views(target: Any) -> bool:
+    if operator_name(target) in UNDECLARED:
+        return True
     return not in_place(target) and any(value.alias_info is not None for value in target._schema.returns)
 
 

@@ -11,6 +11,7 @@ from prunus.graph import recurrent
 from prunus.graph.code import mentions
 from prunus.graph.export import in_mode
 from prunus.graph.narrow import shaped
+from prunus.graph.place import flat
 from prunus.graph.shapes import Shapes
 
 NOISE = ("empty", "rand", "bernoulli")
@@ -67,7 +68,7 @@ def _calls(
 
 
 class _Recorder(TorchFunctionMode):
-    """Notes the functions called, with the shapes of what they return.
+    """Notes the functions called, with the numbers that they take and the shapes of what they return.
 
     A tensor that is multiplied with random numbers counts as the same tensor: that is dropout, of whatever kind.
     """
@@ -75,7 +76,7 @@ class _Recorder(TorchFunctionMode):
     def __init__(self, shapes: Shapes) -> None:
         super().__init__()
         self.shapes = shapes
-        self.calls: list[tuple[str, tuple[int, ...]]] = []
+        self.calls: list[tuple[str, tuple[float, ...], tuple[int, ...]]] = []
         self.noise: dict[int, Tensor] = {}
 
     def __torch_function__(
@@ -92,5 +93,6 @@ class _Recorder(TorchFunctionMode):
         if any(word in name for word in NOISE) or (given and not clean):
             self.noise[id(result)] = result
         elif len(given) == len(clean) or "mul" not in name:
-            self.calls.append((name, tuple(result.shape)))
+            numbers = tuple(each for each in flat([*args, kwargs or {}]) if type(each) in (int, float))
+            self.calls.append((name, numbers, tuple(result.shape)))
         return result

@@ -219,10 +219,14 @@ def _at(label: Label, dim: int) -> tuple[Axis | None, int]:
 
 @rule("embedding")
 def embedding(call: Call) -> Label:
-    """Rows of a table [entries, size], picked by numbers: the entries are fixed, the size is a channel axis."""
-    table = call.args[0]
+    """Rows of a table [entries, size], picked by numbers: the entries are fixed, the size is a channel axis.
+
+    Channels of the numbers are those of the rows, which are not zero where the numbers are.
+    """
+    table, numbers = call.args[0], call.args[1]
     if 0 in table.axes:
         call.freeze(table.axes[0], "entries of a table")
     call.produce(table.axes.get(1))
     shape = call.shapes[0]
-    return Label(shape, {len(shape) - 1: table.axes[1]} if 1 in table.axes else {})
+    axes = {dim: call.changed(axis) for dim, axis in numbers.axes.items()}
+    return Label(shape, axes | ({len(shape) - 1: table.axes[1]} if 1 in table.axes else {}))

@@ -11,7 +11,7 @@ from prunus.graph.call import Call
 from prunus.graph.labels import Axis, Label
 from prunus.graph.rules.table import POINTWISE, rule
 
-PROBES = (2.3, -3.7, 0.41, -1e4, 1e4)  # stand for "anything but zero": for clamp, remainder, comparison and their like
+PROBES = (2.3, -3.7, 0.41, -1e4, 1e4)  # stand for "anything but zero": for clamp, remainder and their like
 
 
 @rule("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "native_dropout")
@@ -90,7 +90,12 @@ def _probes(dtype: torch.dtype) -> tuple[float, ...]:
 
 
 def keeps_zero(call: Call, operands: list[Label], nonzero: tuple[bool, ...]) -> bool:
-    """Run the operator on zeros (and on probes where an operand is something else): is the result zero?"""
+    """Run the operator on zeros (and on probes where an operand is something else): is the result zero?
+
+    Of what is nowhere zero nothing can be told, and a comparison with it may turn out either way.
+    """
+    if all(nonzero):
+        return False
     dtypes = [call.dtypes[id(label)] for label in operands]
     choices = [_probes(dtype) if flag else (0.0,) for flag, dtype in zip(nonzero, dtypes, strict=True)]
     columns = zip(*itertools.product(*choices), strict=True)
@@ -99,6 +104,8 @@ def keeps_zero(call: Call, operands: list[Label], nonzero: tuple[bool, ...]) -> 
     try:
         result = call.run(functools.partial(_copy_of, stand_in))
     except (RuntimeError, TypeError, ValueError):
+        return False
+    if result[0].dtype == torch.bool and any(nonzero) and not call.name.endswith("_and"):
         return False
     return bool((result[0] == 0).all())
 

@@ -11,7 +11,9 @@ from prunus.graph.labels import Axis, Label
 from prunus.graph.rules.table import rule
 
 ZERO = torch.zeros((), dtype=torch.long)
-INDEXED = frozenset({"aten::index", "aten::index_select", "aten::gather", "aten::take_along_dim"})
+INDEXED = frozenset(
+    {"aten::index", "aten::index_select", "aten::gather", "aten::take_along_dim", "aten::repeat_interleave"}
+)
 
 
 @rule(
@@ -26,7 +28,6 @@ INDEXED = frozenset({"aten::index", "aten::index_select", "aten::gather", "aten:
     "swapaxes",
     "swapdims",
     "unsqueeze",
-    "squeeze",
 )
 @rule(
     "repeat",
@@ -45,6 +46,15 @@ def move(call: Call) -> Any:
     for dim in sorted({dim for label in call.labels for dim in label.axes}):
         moved(call, dim, axes)
     return call.outputs([Label(shape, found) for shape, found in zip(call.shapes, axes, strict=True)])
+
+
+@rule("squeeze")
+def squeeze(call: Call) -> Any:
+    """Without dimensions it would take away that of the channels, were there one left: two of them stay."""
+    value: Label = call.args[0]
+    for axis in value.axes.values() if len(call.args) == 1 and not call.kwargs else ():
+        call.freeze(Axis(axis.ids[:2], axis.source[:2]), "squeeze() names no dimension, and must find two channels")
+    return move(call)
 
 
 def _values(call: Call) -> None:

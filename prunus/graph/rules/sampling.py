@@ -28,6 +28,8 @@ def pad(call: Call) -> Label:
         before, after = padded.get(dim, (0, 0))
         if (before or after) and not constant:
             call.freeze(axis, f"{call.name} repeats channels beside them")
+        if before < 0 or after < 0:
+            call.freeze(axis, f"{call.name} cuts channels off at fixed places")
         if before or after:
             ids = torch.nn.functional.pad(ids, (before, after), value=NONE)
             source = torch.nn.functional.pad(source, (before, after), value=0)
@@ -55,6 +57,9 @@ def pad(call: Call) -> Label:
 def resample(call: Call) -> Any:
     """Each channel's positions are pooled or interpolated by themselves; zeros stay zeros."""
     value: Label = call.args[0]
+    for grid in call.args[1:2] if "grid_sampler" in call.name else ():
+        for axis in grid.axes.values():
+            call.freeze(axis, "they are places on a grid")
     rank, positions = len(value.shape), _num_positions(call.name, len(value.shape))
     kept = {}
     for dim, axis in value.axes.items():
