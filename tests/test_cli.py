@@ -89,6 +89,7 @@ def test_a_wrong_command_line_exits_with_2(capsys, arguments):
         (["train.gamma=.inf"], ["train.gamma is inf"]),
         (["seed=99999999999999999999"], ["seed is 99999999999999999999"]),
         (["deploy.parity_samples=0"], ["parity_samples 0 must be at least 1"]),
+        (["deploy.benchmark.backends=[torch]"], ["names torch, which runs modules", "leave it out"]),
         (["deploy.benchmark.backends=[tensorrt]"], ["no backend can check the exported files"]),
     ],
     ids=[
@@ -112,6 +113,7 @@ def test_a_wrong_command_line_exits_with_2(capsys, arguments):
         "no finite gamma",
         "seed",
         "no samples",
+        "no backend that runs files",
         "no backend",
     ],
 )

@@ -51,8 +51,9 @@ class Budget:
             raise BudgetError(
                 "Budget bounds nothing: give macs=..., params=... or latency=... (0.4 means 40 % of the wide network's)"
             )
-        if not 0 <= self.min_share <= 1 or self.multiple_of < 1:
-            raise BudgetError(f"Budget.min_share must lie in [0, 1] and multiple_of be at least 1: {self}")
+        numbers = isinstance(self.min_share, int | float) and type(self.multiple_of) is int
+        if not numbers or not 0 <= self.min_share <= 1 or self.multiple_of < 1:
+            raise BudgetError(f"Budget.min_share must lie in [0, 1] and multiple_of be a whole number from 1: {self}")
 
     def _check_latency(self) -> None:
         for name, most in (("latency", 1.0), ("latency_ms", sys.float_info.max)):
@@ -75,7 +76,7 @@ class Budget:
         """Return the bound on the latency in milliseconds; `wide` gives that of the traced network."""
         if self.latency_ms is not None:
             return self.latency_ms
-        return math.inf if self.latency is None else self.latency * wide()
+        return math.inf if self.latency in (None, 1) else self.latency * wide()
 
     def absolute(self, groups: ChannelGroups) -> dict[str, float]:
         """Return what it bounds beside the latency: {"macs": ...} and / or {"params": ...}, shares taken of `groups`'
@@ -83,8 +84,14 @@ class Budget:
         return self.bounds({kind: groups.cost.total(kind, groups.all_alive()) for kind in ("macs", "params")})
 
     def bounds(self, whole: Mapping[str, float]) -> dict[str, float]:
-        """Return what it bounds beside the latency, shares taken of the costs `whole`."""
+        """Return what it bounds beside the latency, shares taken of the costs `whole`.
+
+        Raises:
+            BudgetError: a share of nothing.
+        """
         given = {kind: value for kind in ("macs", "params") if (value := getattr(self, kind)) is not None}
+        if nothing := [kind for kind in given if not whole[kind]]:
+            raise BudgetError(f"the network has no {nothing[0]} that Prunus counts, so there is nothing to bound")
         return {kind: value * whole[kind] if value <= 1 else value for kind, value in given.items()}
 
 

@@ -4,6 +4,7 @@ import abc
 import dataclasses
 import functools
 from collections.abc import Sequence
+from numbers import Integral
 from typing import ClassVar, Literal
 
 import torch
@@ -125,10 +126,11 @@ class ClassificationData(Data):
 
 def _check_labels(labels: Sequence[int], names: Sequence[str], split: SplitName) -> None:
     """Refuse labels that are no number of a class."""
-    wrong = next((index for index, label in enumerate(labels) if not 0 <= label < len(names)), None)
+    known = range(len(names))
+    wrong = next((i for i, label in enumerate(labels) if not (isinstance(label, Integral) and label in known)), None)
     if wrong is not None:
         raise DataError(
-            f"the {split} split's sample {wrong} has the label {labels[wrong]}, and there are {len(names)} classes, "
+            f"the {split} split's sample {wrong} has the label {labels[wrong]!r}, and there are {len(names)} classes, "
             f"numbered from 0 to {len(names) - 1}"
         )
 

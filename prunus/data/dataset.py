@@ -10,7 +10,7 @@ import torch
 from prunus.compat import torchvision, transforms
 from prunus.data.augmentation import Augmentation
 from prunus.data.interface import Data, Split, SplitName
-from prunus.data.source import CachedSource, Source, check_pixels
+from prunus.data.source import CachedSource, Source, check_pair, check_pixels
 from prunus.errors import DataError, RecipeError
 
 # Statistics of ImageNet in RGB, in [0, 1]; the custom of the field, and near enough for any street.
@@ -61,7 +61,10 @@ class SegmentationData(Data):
         tolerated = (DataError,) if self.on_error == "skip" else ()
         for index in range(len(source)):
             with contextlib.suppress(*tolerated):
-                counts += torch.bincount(source.mask(index).flatten(), minlength=256)
+                mask = source.mask(index)
+                if mask.dtype != torch.uint8:
+                    raise DataError(f"the mask of sample {index} is {mask.dtype}: a source gives uint8 [H, W]")
+                counts += torch.bincount(mask.flatten(), minlength=256)
         counts = counts[: len(self.class_names)]
         return (counts.double() / counts.sum().clamp(min=1)).float()
 
@@ -103,6 +106,7 @@ class SegmentationDataset(Split):
     def sample(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the image and its mask, augmented together."""
         image, mask = self.source[index]
+        check_pair(image, mask)
         self._check_mask(mask, index)
         if self.augment is not None:
             image, mask = self.augment(torchvision.tv_tensors.Image(image), torchvision.tv_tensors.Mask(mask))
@@ -149,5 +153,5 @@ def check_size(size: tuple[int, int]) -> None:
     Raises:
         RecipeError: fewer than 8 pixels in a direction.
     """
-    if min(size) < 8:
+    if len(size) != 2 or not all(isinstance(side, int) for side in size) or min(size) < 8:
         raise RecipeError(f"data.size is (height, width) in pixels, each at least 8, not {tuple(size)}")

@@ -54,6 +54,9 @@ class ImageFolderData(ClassificationData):
         if not 0 < self.validation_share < 1:
             raise RecipeError(f"data.validation_share lies between 0 and 1, it is not {self.validation_share}")
 
+        if self.block_separator == "":
+            raise RecipeError("data.block_separator is empty: give the characters after a block's name, or null")
+
     @property
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes: of `classes.json`, or else of the folders."""

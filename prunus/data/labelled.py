@@ -78,6 +78,8 @@ class CachedImages:
         if not self._filled[index]:
             image = self._source[index]
             check_pixels(image)
+            if tuple(image.shape[1:]) != tuple(self._size):
+                raise DataError(f"image {index} has size {list(image.shape[1:])}, and data.size is {list(self._size)}")
             self._images[index] = image.numpy()
             self._filled[index] = 1  # last, so that no other process reads half an image
         return torch.from_numpy(self._images[index].copy())

@@ -40,6 +40,23 @@ def check_pixels(image: torch.Tensor) -> None:
         )
 
 
+def check_pair(image: torch.Tensor, mask: torch.Tensor, size: tuple[int, int] | None = None) -> None:
+    """Refuse an image and a mask that do not belong together.
+
+    Raises:
+        DataError: another type or size than those of the seam.
+    """
+    check_pixels(image)
+    wanted = list(size or image.shape[-2:])
+    fits = isinstance(mask, torch.Tensor) and mask.dtype == torch.uint8 and list(mask.shape) == wanted
+    if not fits or list(image.shape[-2:]) != wanted:
+        found = f"{mask.dtype} {list(mask.shape)}" if isinstance(mask, torch.Tensor) else type(mask).__name__
+        raise DataError(
+            f"an image of the data set has size {list(image.shape[-2:])}, its mask is {found.removeprefix('torch.')}: "
+            f"a source gives both at one size, here {wanted}, the mask as uint8 [H, W], a class or void for each pixel"
+        )
+
+
 def shared_bytes(*shape: int) -> np.ndarray:
     """Return zeros, uint8, in memory that forked processes share; it is taken page by page, as it is written.
 
@@ -79,7 +96,7 @@ class CachedSource:
         sample = self._samples[index]
         if not self._filled[index]:
             image, mask = self._source[index]
-            check_pixels(image)
+            check_pair(image, mask, self._size)
             sample[:3], sample[3] = image.numpy(), mask.numpy()
             self._filled[index] = 1  # last, so that no other process reads half a sample
         # Copied: what a caller does to a sample must not reach the cache.

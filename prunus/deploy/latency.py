@@ -113,6 +113,7 @@ def latency_ms(
     Raises:
         DeployError: the backend is absent, or the model cannot be exported or run there.
     """
+    BenchmarkSettings(backends=(backend,), threads=threads, warmup=warmup, repeats=repeats)  # refuses what is none
     chosen = backends.find(backend)
     if (reason := chosen.absence()) is not None:
         raise DeployError(f"latency cannot be measured on {backend}: {reason}")

@@ -35,7 +35,9 @@ class Function(nn.Module):
 
     def __new__(cls, *, function: str, num_classes: int, arguments: dict[str, Any] | None = None) -> nn.Module:  # type: ignore[misc]
         """Call the function."""
-        module, _, name = function.rpartition(".")
+        module, dot, name = function.rpartition(".")
+        if not dot:
+            raise RecipeError(f"model: {function} is no dotted path of a function, as in torchvision.models.resnet18")
         try:
             found: Callable[..., nn.Module] = getattr(importlib.import_module(module), name)
         except (ImportError, AttributeError, ValueError) as error:

@@ -29,8 +29,14 @@ def backends_absent(settings: Deploy) -> dict[str, str | None]:
     """Return of each backend why it is not there, None if it is.
 
     Raises:
-        DeployError: none is, so that nothing would be proved.
+        DeployError: none is, so that nothing would be proved; or one that runs no files.
     """
+    for name in settings.benchmark.backends:
+        if backends.find(name).reads_modules:
+            raise DeployError(
+                f"deploy.benchmark.backends names {name}, which runs modules, and a run hands over files: leave it "
+                f"out; `prunus bench --backends {name}` times the run's folder there"
+            )
     reasons = {name: backends.find(name).absence() for name in settings.benchmark.backends}
     if all(reasons.values()):
         raise DeployError(f"no backend can check the exported files: {reasons}; install onnxruntime, or name another")

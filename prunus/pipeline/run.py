@@ -117,7 +117,8 @@ def _run(recipe: Recipe, recorder: Recorder, folder: Path, resolved: dict[str, A
 def _train(run: Run) -> tuple[Network | None, list[Network], list[Network]]:
     """Return the wide network, those that the stages led to, and the narrow architecture trained from scratch."""
     recipe = run.recipe
-    rehearse(recipe.stages, stages.build_wide(run), run.inputs, run.meter, run.processes)  # before hours of training
+    begun = run.processes.share({path.parent.name for path in run.folder.glob("checkpoints/*/[0-9]*")})
+    rehearse(recipe.stages, stages.build_wide(run), run.inputs, run.meter, run.processes, begun)  # before hours
     encoder = None if recipe.encoder_stage is None else stages.train_encoder(run, recipe.encoder_stage)
     wide = stages.train_wide(run, encoder) if recipe.baseline else None
     reached = stages.walk(run, encoder, wide)

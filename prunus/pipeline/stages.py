@@ -59,6 +59,7 @@ class Run:
         task: BoundTask,
         penalty: Penalty | None = None,
         meter: Meter | None = None,
+        reference: nn.Module | None = None,
     ) -> Training:
         """Return the training `name` under `settings`."""
         return Training(
@@ -68,6 +69,7 @@ class Run:
             settings=settings,
             penalty=penalty,
             meter=meter,
+            reference=reference,
             seed=self.recipe.seed,
             folder=self.folder,
             recorder=self.recorder,
@@ -139,7 +141,7 @@ def trained(run: Run, stage: Stage, settings: Train, network: Network, wide: Net
     model = apply(Plan(), network.model)  # the network before the training is shown too
     timed = stage.shrink is not None and stage.shrink.budget.is_timed
     meter = run.meter(network.model) if timed and run.processes.first else None  # process 0 measures for all
-    training = run.training(training_name(stage), settings, task, stage.penalty, meter)
+    training = run.training(training_name(stage), settings, task, stage.penalty, meter, network.model)
     fitted = fit(training, model, run.inputs, stage.shrink)
     vanished = bypass(fitted.model, run.inputs.to(settings.torch_device()))  # layers that training has emptied
     model, edits = measured(fitted.model, vanished, run.inputs)

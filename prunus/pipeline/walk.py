@@ -3,7 +3,7 @@
 import copy
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from torch import Tensor, nn
 
@@ -132,10 +132,12 @@ def rehearse(
     inputs: Tensor,
     meter: Callable[[nn.Module], Meter] | None = None,
     processes: Processes = ALONE,
+    begun: Collection[str] = (),
 ) -> None:
     """Walk all stages without a training, so that an order that makes no sense is refused before hours of it.
 
-    `meter` makes what times the networks of a stage, from the one that it begins with.
+    `meter` makes what times the networks of a stage, from the one that it begins with; trainings that have `begun` have
+    passed this before.
 
     Raises:
         EditError, RecipeError, BudgetError: names the stage, and what to do.
@@ -155,7 +157,7 @@ def rehearse(
                 )
             budget = stage.shrink.budget
             aim = target(model, groups, inputs, budget)
-            if budget.is_timed:
+            if budget.is_timed and training_name(stage) not in begun:
                 timed = functools.partial(meter, model) if meter is not None else None
                 processes.once(functools.partial(refuse_too_slow, model, groups, budget, aim, timed))
         if stage.penalty is not None:

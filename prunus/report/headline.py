@@ -1,6 +1,7 @@
 """The run in plain words: a title, a few sentences, and the checks it passed or failed."""
 
 import dataclasses
+import math
 from collections.abc import Iterable
 
 from prunus.records import EXACT
@@ -91,7 +92,16 @@ def _listed(parts: Iterable[str]) -> str:
 def checks(facts: Facts) -> tuple[Check, ...]:
     """Return the run's promises: the budget, parity of the exported networks, the law of removal."""
     limits = tuple(_budget(goal) for goal in goals(facts))
-    return (*(limits or (_no_budget(facts),)), _parity(facts), _law(facts))
+    return (*(limits or (_no_budget(facts),)), *_of_stages(facts, limits), _parity(facts), _law(facts))
+
+
+def _of_stages(facts: Facts, limits: tuple[Check, ...]) -> Iterable[Check]:
+    """A budget of a later stage is a share of the network that the stage begins with, which no table holds."""
+    recipe = facts.run.recipe if facts.run and limits else {}
+    for stage in recipe.get("then") or ():
+        if stage.get("shrink"):
+            text = "not judged: it is one of the network that the stage begins with"
+            yield Check(name=f"Budget of the stage {stage['name']}", passed=None, text=text)
 
 
 def _no_budget(facts: Facts) -> Check:
@@ -104,7 +114,8 @@ def _no_budget(facts: Facts) -> Check:
 def _budget(goal: Goal) -> Check:
     name = f"Budget: {goal.label}"
     if goal.reached is None:
-        return Check(name=name, passed=None, text="not measured yet")
+        text = "not judged: a share of the wide network's, which was not measured" if math.isnan(goal.limit) else None
+        return Check(name=name, passed=None, text=text or "not measured yet")
     asked = f" ({words.percent(goal.share)} of the wide network)" if goal.share is not None else ""
     verdict = f"met: {goal.show(goal.reached)} within" if goal.met else f"missed: {goal.show(goal.reached)} above"
     return Check(name=name, passed=goal.met, text=f"{verdict} {goal.show(goal.limit)}{asked}")

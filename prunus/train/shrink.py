@@ -128,7 +128,7 @@ def choose(state: State, controller: Controller, training: Training) -> None:
     if state.target is None or since < 0 or since % every:
         return
     progress = (since // every + 1) / num
-    if progress == 1 and controller.budget.is_timed:
+    if progress == 1 and controller.budget.is_timed and state.progress.epoch:  # else it has just been taken
         take_aim(state, controller.budget, training)
     pressed = press(state.groups, importance(state), state.target, progress, controller.budget.multiple_of)
     state.pressed = training.processes.share(pressed)

@@ -36,7 +36,9 @@ def take_aim(state: State, budget: Budget, training: Training) -> None:
 
     def measure() -> Aim:
         meter = checked(training.meter)
-        limit = target.limit_ms or budget.limit_ms(lambda: meter(state.model))
+        wide, limit = training.reference, target.limit_ms
+        if limit is None or wide is not None:  # a share is one of what the network takes on this machine now
+            limit = budget.limit_ms(lambda: meter(wide or state.model))
         return aimed(
             state.model,
             state.groups,

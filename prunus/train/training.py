@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+from torch import nn
 from torch.utils.data import Dataset
 
 from prunus.budget.latency import Meter
@@ -43,6 +44,7 @@ class Training:
     processes: Processes = ALONE
     shown: Callable[[EpochRecord], None] = lambda record: None  # called with each epoch's record
     meter: Meter | None = None  # of latencies, for a budget in milliseconds
+    reference: nn.Module | None = None  # the network as built, of whose latency such a budget is a share
     ticked: Callable[[str, int, int, float], None] = lambda name, step, steps, loss: None  # after each step
 
     @property

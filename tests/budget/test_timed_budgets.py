@@ -74,6 +74,33 @@ def test_nothing_goes_where_the_network_is_quick_already(wide):
     assert not prunus.select(model, groups, budget=budget, meter=parameters).edits
 
 
+def test_the_whole_network_is_asked_first(wide):
+    """Where narrower networks are slower, or none is quicker, what is quick enough stays as it is."""
+    model, groups = wide
+    for meter, budget in (
+        (lambda network: 100 / parameters(network), prunus.Budget(latency_ms=15)),
+        (lambda network: 5.0, prunus.Budget(latency_ms=5.2)),
+        (lambda network: 5, prunus.Budget(latency=1.0)),
+    ):
+        assert not prunus.select(model, groups, budget=budget, meter=meter).edits
+
+
+def test_a_meter_may_do_what_it_likes_to_a_network(wide):
+    model, groups = wide
+
+    def half(network):
+        return torch.tensor(parameters(network.half().eval()))
+
+    prunus.select(model, groups, budget=prunus.Budget(latency=0.5), meter=half)
+    assert model.training and all(parameter.dtype == torch.float32 for parameter in model.parameters())
+
+
+def test_one_bad_measurement_of_the_smallest_does_not_refuse(wide):
+    model, groups = wide
+    told = iter([1.0, 1.0, 9.0, 0.3, 0.3, 0.49])
+    assert prunus.select(model, groups, budget=prunus.Budget(latency=0.5), meter=lambda network: next(told, 0.49)).edits
+
+
 def test_milliseconds_on_a_backend(wide):
     model, groups = wide
     example = nets.CASES["plain"].inputs(torch.float32)[0]
@@ -86,8 +113,12 @@ def test_what_cannot_be_met_or_measured_is_refused(wide):
     least = r"smallest reachable network takes 0\.\d+ ms, with [\d,]+ of [\d,]+ MACs"
     with pytest.raises(BudgetError, match=rf"latency <= 0\.01 ms\) cannot be met: the {least}"):
         prunus.select(model, groups, budget=prunus.Budget(latency_ms=0.01), meter=parameters)
-    with pytest.raises(BudgetError, match=r"needs a meter: meter=lambda network: prunus\.deploy\.latency_ms"):
+    with pytest.raises(BudgetError, match=r"needs a meter, not None: meter=lambda network: prunus\.deploy\.latency_ms"):
         prunus.select(model, groups, budget=prunus.Budget(latency=0.5))
-    for nonsense in (None, "3 ms", float("nan"), 0.0, True):
+    with pytest.raises(BudgetError, match="needs a meter, not 5"):
+        prunus.select(model, groups, budget=prunus.Budget(latency=0.5), meter=5)
+    with pytest.raises(BudgetError, match=r"meter fails on a network: TypeError: .*inputs.*returns its milliseconds"):
+        prunus.select(model, groups, budget=prunus.Budget(latency=0.5), meter=prunus.deploy.latency_ms)
+    for nonsense in ("3 ms", float("nan"), 0.0, True):
         with pytest.raises(BudgetError, match="a number of milliseconds above zero"):
             prunus.select(model, groups, budget=prunus.Budget(latency=0.5), meter=lambda network, told=nonsense: told)

@@ -226,11 +226,17 @@ IMAGE, MASK = torch.zeros(3, 8, 9, dtype=torch.uint8), torch.ones(8, 9, dtype=to
         (IMAGE, MASK * 7, 2, r"mask of sample 1 holds the value 7: .*2 classes"),
         (IMAGE.float(), MASK, 2, r"float32 \[3, 8, 9\]: a source gives pixels.*uint8"),
         (IMAGE, MASK, 0, "train split of Own holds no sample"),
+        (IMAGE, MASK.long() + 256, 2, r"mask is int64 \[8, 9\]: .*one size, here \[8, 9\], the mask as uint8"),
+        (IMAGE, MASK.float(), 2, r"mask is float32 \[8, 9\]"),
+        (IMAGE, MASK[0], 2, r"size \[8, 9\], its mask is uint8 \[9\]"),
+        (IMAGE, MASK.numpy(), 2, "its mask is ndarray"),
+        (IMAGE[:, :4], MASK, 2, r"size \[4, 9\], its mask is uint8 \[8, 9\]"),
     ],
 )
-def test_what_a_source_may_not_give_is_named(image, mask, count, message):
+@pytest.mark.parametrize("cache", [False, True])
+def test_what_a_source_may_not_give_is_named(image, mask, count, message, cache):
     with pytest.raises(DataError, match=message):
-        Own(OwnSource(image, mask, count), cache=False).train()[1]
+        Own(OwnSource(image, mask, count), cache=cache).train()[1]
 
 
 def test_a_cache_that_no_memory_holds_is_refused():

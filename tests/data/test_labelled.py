@@ -161,6 +161,8 @@ class Own(ClassificationData):
     [
         (torch.zeros(2, 3, 8, 8, dtype=torch.uint8), [0, 2], "train split's sample 1 has the label 2.*2 classes"),
         (torch.zeros(2, 3, 8, 8, dtype=torch.uint8), [-1, 0], "sample 0 has the label -1"),
+        (torch.zeros(2, 3, 8, 8, dtype=torch.uint8), ["0", "1"], "sample 0 has the label '0'"),
+        (torch.zeros(2, 3, 8, 8, dtype=torch.uint8), [1.0, 0], "sample 0 has the label 1.0"),
         (torch.zeros(2, 3, 8, 8), [0, 1], r"float32 \[3, 8, 8\]: a source gives pixels .*uint8"),
         (torch.zeros(2, 1, 8, 8, dtype=torch.uint8), [0, 1], r"uint8 \[1, 8, 8\]"),
         (torch.zeros(0, 3, 8, 8, dtype=torch.uint8), [], "train split of Own holds no image"),

@@ -53,6 +53,22 @@ def test_it_goes_on_bit_by_bit(tmp_path, step):
         assert torch.equal(found, wanted)
 
 
+def test_a_share_is_one_of_what_the_network_takes_now(tmp_path):
+    """The run goes on where everything takes twice as long."""
+    undisturbed = fit(timed(tmp_path / "a", reference=tiny.build()), tiny.build(), tiny.example(), SHRINK)
+
+    def stop(name, now, steps, loss):
+        if now == 6:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(InterruptedTrainingError):
+        fit(timed(tmp_path / "b", reference=tiny.build(), ticked=stop), tiny.build(), tiny.example(), SHRINK)
+    slower = dataclasses.replace(
+        timed(tmp_path / "b", reference=tiny.build()), meter=lambda network: 2 * meter(network)
+    )
+    assert fit(slower, tiny.build(), tiny.example(), SHRINK).plan == undisturbed.plan
+
+
 def test_without_a_meter_nothing_is_trained(tmp_path):
     with pytest.raises(BudgetError, match="needs a meter"):
         fit(tiny.training(tmp_path), tiny.build(), tiny.example(), SHRINK)
