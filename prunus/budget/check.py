@@ -68,7 +68,13 @@ def _measured(
 ) -> tuple[int, int]:
     """Return the parameters and MACs counted on the smaller network, which must be those predicted."""
     params = sum(parameter.numel() for parameter in small.parameters())
-    macs = trace(small, args, kwargs).macs()
+    try:
+        macs = trace(small, args, kwargs).macs()
+    except TraceError as error:
+        raise TraceError(
+            f"without {int(chosen.sum())} groups that were called exact the network fails, so it was read wrongly; please "
+            f"report it with the model's code: {error}"
+        ) from error
     for kind, counted, predicted in (
         ("parameters", params, groups.params(~chosen)),
         ("MACs", macs, groups.macs(~chosen)),
