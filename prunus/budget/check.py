@@ -72,8 +72,8 @@ def _measured(
         macs = trace(small, args, kwargs).macs()
     except TraceError as error:
         raise TraceError(
-            f"without {int(chosen.sum())} groups that were called exact the network fails, so it was read wrongly; please "
-            f"report it with the model's code: {error}"
+            f"without {int(chosen.sum())} groups that were called exact the network fails, so it was read wrongly; "
+            f"please report it with the model's code: {error}"
         ) from error
     for kind, counted, predicted in (
         ("parameters", params, groups.params(~chosen)),
