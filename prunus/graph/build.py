@@ -11,8 +11,10 @@ from prunus.graph.cost import CostModel, Term
 from prunus.graph.findings import Factor, Findings, Kind
 from prunus.graph.groups import Attribute, ChannelGroups, Reason, Role, Slot
 from prunus.graph.ids import NONE
-from prunus.graph.narrow import TransposedConv
+from prunus.graph.narrow import Conv, TransposedConv
 from prunus.graph.state import Slots, canonical_paths
+
+LINEAR = Conv | TransposedConv | nn.Linear
 
 
 def build(
@@ -45,6 +47,7 @@ def build(
         told.append(Reason(text, groups, True))
     cost = CostModel(_terms(macs, group_of), _params(model, found))
     attributes = tuple({b.key: Attribute(*b.key, group_of[b.ids]) for b in bound}.values())
+    notes = (*notes, *_unread(model, slots, group_of))
     return ChannelGroups(found, ~refused & ~approximate, refused, layers, names, tuple(told), cost, attributes, notes)
 
 
@@ -88,6 +91,27 @@ def _slots(model: nn.Module, slots: Slots, findings: Findings, group_of: Tensor)
         if bool((groups >= 0).any()):
             found.append(Slot(path, dim, kinds[int(roles[ids].max())], groups))
     return tuple(found)
+
+
+def _unread(model: nn.Module, slots: Slots, group_of: Tensor) -> Iterator[str]:
+    """Yield what is to be said of layers that are in no group: nothing about them should be silent."""
+    names = list[str]()
+    for (path, dim), ids in slots.items():
+        name, _, tensor = path.rpartition(".")
+        module = model.get_submodule(name)
+        makes = (
+            isinstance(module, LINEAR)
+            and tensor == "weight"
+            and dim == (1 if isinstance(module, TransposedConv) else 0)
+        )
+        if makes and not bool((group_of[ids] >= 0).any()):
+            names.append(name)
+    if names:
+        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+        yield (
+            f"No weight reads the channels of {', '.join(names[:5])}{more}: the code leaves them unused, or only sums, "
+            "compares or takes norms of them. They stay as they are."
+        )
 
 
 def _whole(slots: tuple[Slot, ...]) -> Iterator[tuple[str, Tensor]]:

@@ -309,3 +309,20 @@ def test_what_code_keeps_of_a_run_is_put_back():
     features = model.features
     assert prunus.check_removal(model, image).removed == 4
     assert model.features is features and len(model.seen) == 1 and model.seen[0] is features
+
+
+class Distances(nn.Module):
+    """A layer whose outputs are only compared, and one that nothing reads."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.points, self.spare = nn.Linear(4, 8), nn.Parameter(torch.randn(5, 8)), nn.Linear(4, 3)
+
+    def forward(self, x):
+        return (self.first(x)[:, None] - self.points).pow(2).sum(-1)
+
+
+def test_layers_in_no_group_are_named():
+    groups = prunus.trace(Distances(), torch.randn(2, 4))
+    assert "No weight reads the channels of first, spare: " in str(groups.coverage())
+    assert not prunus.trace(nets.CASES["plain"].model(), nets.CASES["plain"].inputs()).notes
