@@ -75,7 +75,7 @@ def victims(
             low = middle + 1
         else:
             high = middle
-    return ~_refilled(groups, bundles[: max(low - 1, 0)], alive_after(low), dict(bounds))
+    return ~_refilled(groups, bundles[:low], alive_after(low), dict(bounds))
 
 
 def most(groups: ChannelGroups, importance: Tensor, floor: Mapping[str, int], multiple_of: int = 1) -> Tensor:
@@ -90,9 +90,9 @@ def _refilled(
     groups: ChannelGroups, removed: list[tuple[int, Tensor]], alive: Tensor, bounds: dict[str, float]
 ) -> Tensor:
     """Return `alive` with those bundles that still fit under the bounds, the last removed first; within a layer none
-    that is less important than one that does not fit."""
-    closed = set[int]()
-    for layer, bundle in reversed(removed):
+    that is less important than one that does not fit, as the very last does not."""
+    closed = {layer for layer, _ in removed[-1:]}
+    for layer, bundle in reversed(removed[:-1]):
         if excess(groups, alive, bounds) > -SLACK:
             break
         if layer in closed:

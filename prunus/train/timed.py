@@ -5,6 +5,7 @@ before the last segment, on the network that there is by then.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 from torch import Tensor, nn
@@ -51,9 +52,8 @@ def take_aim(state: State, budget: Budget, training: Training) -> None:
         )
 
     found = training.processes.once(measure)
-    state.target = dataclasses.replace(
-        target, bounds={**target.bounds, "macs": float(found.macs)}, limit_ms=found.limit_ms
-    )
+    limit = found.limit_ms if math.isfinite(found.limit_ms) else None  # a share of 1 bounds nothing
+    state.target = dataclasses.replace(target, bounds={**target.bounds, "macs": float(found.macs)}, limit_ms=limit)
     text = (
         f"{training.name}, after epoch {state.progress.epoch}: {found.macs:,} MACs are aimed at; a network of so many "
         f"took {found.measured_ms:,.3f} ms, where {found.limit_ms:,.3f} ms are allowed."

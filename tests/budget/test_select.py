@@ -8,7 +8,7 @@ from prunus.budget.budget import layer_sizes
 from prunus.budget.check import difference, zero_
 from prunus.budget.removal import removal, zero_groups
 from prunus.budget.select import relative_norms
-from prunus.budget.victims import floors, victims
+from prunus.budget.victims import floors, victims, wholes
 from prunus.errors import BudgetError, EditError
 
 
@@ -92,6 +92,13 @@ def test_what_still_fits_stays(monkeypatch):
             continue
         cost = groups.cost.total("params", ~gone)
         assert cost <= bounds["params"]
+        lasting = torch.zeros(len(groups), dtype=torch.bool)
+        for inside in wholes(groups):
+            lasting[inside[importance[inside].argmax()]] = True
+        for layer in range(len(groups.layer_names)):  # the less important one goes first
+            own = (groups.layers == layer) & groups.exact & ~lasting
+            lost, kept = importance[own & gone], importance[own & ~gone]
+            assert not lost.numel() or not kept.numel() or lost.max() <= kept.min(), name
         for layer in range(len(groups.layer_names)):
             members = (gone & (groups.layers == layer)).nonzero().flatten()
             alive = ~gone

@@ -69,6 +69,13 @@ def test_a_share_is_one_of_what_the_network_takes_now(tmp_path):
     assert fit(slower, tiny.build(), tiny.example(), SHRINK).plan == undisturbed.plan
 
 
+def test_a_share_of_one_bounds_nothing(tmp_path):
+    controller = dataclasses.replace(SHRINK, budget=Budget(latency=1.0))
+    fitted = fit(timed(tmp_path), tiny.build(), tiny.example(), controller)
+    assert meter(fitted.model) == meter(tiny.build())
+    assert fit(timed(tmp_path), tiny.build(), tiny.example(), controller).plan == fitted.plan  # from its checkpoint
+
+
 def test_without_a_meter_nothing_is_trained(tmp_path):
     with pytest.raises(BudgetError, match="needs a meter"):
         fit(tiny.training(tmp_path), tiny.build(), tiny.example(), SHRINK)
