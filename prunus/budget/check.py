@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from prunus.budget.removal import removal, spare_layers, zero_groups
 from prunus.errors import BudgetError, TraceError
 from prunus.graph import ChannelGroups, trace
-from prunus.graph.modes import evaluating
 from prunus.graph.trace import Inputs, arguments
+from prunus.modules.modes import evaluating
 from prunus.penalties import producers
 from prunus.records import RemovalRecord
 from prunus.surgery import Plan, apply

@@ -11,8 +11,9 @@ from prunus.graph.cost import CostModel, Term
 from prunus.graph.findings import Factor, Findings, Kind
 from prunus.graph.groups import Attribute, ChannelGroups, Reason, Role, Slot
 from prunus.graph.ids import NONE
-from prunus.graph.narrow import Conv, TransposedConv
-from prunus.graph.state import Slots, canonical_paths
+from prunus.graph.state import Slots
+from prunus.modules.kinds import Conv, TransposedConv
+from prunus.modules.ties import canonical_paths
 
 LINEAR = Conv | TransposedConv | nn.Linear
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from prunus.errors import TraceError
-from prunus.graph.modes import modes_kept
-from prunus.graph.narrow import BatchNorm
+from prunus.modules.kinds import BatchNorm
+from prunus.modules.modes import modes_kept
 
 MOST_SAID = 300  # characters of what torch says
 FOREIGN = (Path(torch.__file__).parent, Path(__file__).parents[1], Path(traceback.__file__).parent)

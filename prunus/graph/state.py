@@ -9,19 +9,13 @@ from torch.export.graph_signature import InputKind
 from prunus.graph.findings import Findings, Kind, Mark
 from prunus.graph.labels import Axis, Label
 from prunus.graph.program import Program
+from prunus.modules.ties import canonical_paths
 
 HOOKED = (
     "a hook keeps a weight that it makes of it (torch.nn.utils.weight_norm, .spectral_norm, .prune), which a cut "
     "cannot follow; torch.nn.utils.parametrizations are followed"
 )
 Slots = dict[tuple[str, int], Tensor]  # (path, dimension) of a parameter or buffer -> ids
-
-
-def canonical_paths(model: nn.Module) -> dict[str, str]:
-    """Return, for each path of a parameter or buffer, the first path of the same tensor (tied weights have several)."""
-    first: dict[int, str] = {}
-    tensors = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
-    return {path: first.setdefault(id(tensor), path) for path, tensor in tensors}
 
 
 def placeholders(program: Program, model: nn.Module, findings: Findings, slots: Slots) -> dict[str, Any]:

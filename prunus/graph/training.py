@@ -10,9 +10,9 @@ from torch.overrides import TorchFunctionMode
 from prunus.graph import recurrent
 from prunus.graph.code import mentions
 from prunus.graph.export import in_mode
-from prunus.graph.narrow import shaped
 from prunus.graph.place import flat
 from prunus.graph.shapes import Shapes
+from prunus.modules.cutting import shaped
 
 NOISE = ("empty", "rand", "bernoulli")
 

@@ -14,13 +14,13 @@ from prunus.graph.compare import Mismatch, Probe, Reading, compare
 from prunus.graph.export import export
 from prunus.graph.findings import Findings, Mark
 from prunus.graph.groups import ChannelGroups
-from prunus.graph.narrow import Keep, shaped
 from prunus.graph.program import flattened
 from prunus.graph.record import Run, run
 from prunus.graph.retrace import retraced
 from prunus.graph.state import Slots
 from prunus.graph.training import on
 from prunus.graph.walk import walk
+from prunus.modules.cutting import Keep, shaped
 
 
 def unlike_parts(written: Iterable[Mark]) -> list[list[Mark]]:

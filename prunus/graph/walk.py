@@ -13,11 +13,11 @@ from prunus.graph.call import Call
 from prunus.graph.findings import Findings, Kind, Mark
 from prunus.graph.ids import NONE
 from prunus.graph.labels import Label, replaced
-from prunus.graph.narrow import Settled
 from prunus.graph.place import flat, in_place, is_view, line, module_path, operator_name, where
 from prunus.graph.program import Program
 from prunus.graph.rules import find, folded
 from prunus.graph.state import Slots, placeholders
+from prunus.modules.kinds import SizedLayer
 
 Labels = dict[Node, Any]  # a Label, a list of them, or a plain value
 
@@ -148,7 +148,7 @@ def _sharing(base: Node) -> Iterator[Node]:
 
 def _kind(module: nn.Module) -> tuple[bool, bool]:
     """Return whether a module's size attributes follow its tensors, and whether they are out of reach."""
-    settled = isinstance(module, Settled)
+    settled = isinstance(module, SizedLayer)
     return settled, not settled and type(module).__module__.startswith("torch.nn.modules")
 
 

@@ -6,11 +6,11 @@ import torch
 from torch import nn
 
 from prunus.graph.export import export
-from prunus.graph.narrow import shaped
 from prunus.graph.program import flattened
 from prunus.graph.record import run
 from prunus.graph.retrace import retraced
 from prunus.graph.training import on
+from prunus.modules.cutting import shaped
 
 
 class Written(nn.Module):

@@ -9,28 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 
-from prunus.graph.modes import evaluating
+from prunus.modules.modes import evaluating
+from prunus.modules.sizes import update_sizes
 
 Keep = Mapping[str, Mapping[int, Tensor]]  # path -> dimension -> indices that stay, ascending
 
 SLAB = 64  # indices of the first dimension that are cut at once
-
-Conv = nn.Conv1d | nn.Conv2d | nn.Conv3d
-TransposedConv = nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
-BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm
-InstanceNorm = nn.InstanceNorm1d | nn.InstanceNorm2d | nn.InstanceNorm3d
-Settled = (  # the layers whose size attributes `settle` puts right
-    Conv
-    | TransposedConv
-    | BatchNorm
-    | InstanceNorm
-    | nn.Linear
-    | nn.Embedding
-    | nn.PReLU
-    | nn.LayerNorm
-    | nn.RMSNorm
-    | nn.GroupNorm
-)
 
 
 def narrowed(model: nn.Module, keep: Keep) -> nn.Module:
@@ -50,7 +34,7 @@ def narrowed(model: nn.Module, keep: Keep) -> nn.Module:
         memo[id(tensor)] = smaller
     owners = _owners(model, {id(tensors[path]) for path in keep})
     result = copy.deepcopy(model, memo)
-    _settle(result, owners)
+    _update_sizes(result, owners)
     return result
 
 
@@ -72,7 +56,7 @@ def shaped(model: nn.Module, keep: Keep, device: str | None = None) -> nn.Module
         memo[id(tensor)] = nn.Parameter(empty, requires_grad=tensor.requires_grad) if parameter else empty
     result = copy.deepcopy(model, memo)
     owners = _owners(model, {id(tensor) for path, tensor in named if path in keep})
-    _settle(result, owners)
+    _update_sizes(result, owners)
     return result
 
 
@@ -117,56 +101,8 @@ def _owners(model: nn.Module, tensors: set[int]) -> list[str]:
     return list(paths)
 
 
-def _settle(model: nn.Module, paths: list[str]) -> None:
+def _update_sizes(model: nn.Module, paths: list[str]) -> None:
     for path in paths:
         module = model.get_submodule(path)
         with evaluating(module) if is_parametrized(module) else nullcontext():  # reading its weight computes it
-            settle(module)
-
-
-def settle(module: nn.Module) -> None:
-    """Put the sizes that a torch layer keeps as attributes right after its tensors have changed."""
-    match module:
-        case nn.Conv1d() | nn.Conv2d() | nn.Conv3d():
-            _settle_conv(module)
-        case nn.ConvTranspose1d() | nn.ConvTranspose2d() | nn.ConvTranspose3d():
-            _settle_transposed(module)
-        case nn.Linear():
-            module.out_features, module.in_features = module.weight.shape
-        case nn.Embedding():
-            module.num_embeddings, module.embedding_dim = module.weight.shape
-        case nn.PReLU():
-            module.num_parameters = module.weight.shape[0]
-        case nn.LayerNorm() | nn.RMSNorm() if module.elementwise_affine:
-            module.normalized_shape = tuple(module.weight.shape)
-        case nn.GroupNorm() if module.affine:
-            _settle_group_norm(module)
-        case _ if isinstance(module, BatchNorm | InstanceNorm):
-            _settle_norm(module)
-
-
-def _settle_conv(module: Conv) -> None:
-    outer, inner = module.weight.shape[:2]
-    if module.groups > 1 and module.groups == module.in_channels:  # depthwise: a group goes with its channel
-        module.groups = outer // (module.out_channels // module.groups)
-    module.out_channels, module.in_channels = outer, inner * module.groups
-
-
-def _settle_transposed(module: TransposedConv) -> None:
-    outer, inner = module.weight.shape[:2]
-    if module.groups > 1 and module.groups == module.in_channels:
-        module.groups = outer
-    module.in_channels, module.out_channels = outer, inner * module.groups
-
-
-def _settle_norm(module: BatchNorm | InstanceNorm) -> None:
-    tensor = module.weight if module.affine else module.running_mean
-    if tensor is not None:
-        module.num_features = tensor.shape[0]
-
-
-def _settle_group_norm(module: nn.GroupNorm) -> None:
-    channels = module.weight.shape[0]
-    if module.num_groups == module.num_channels:  # a group of its own for each channel
-        module.num_groups = channels
-    module.num_channels = channels
+            update_sizes(module)
