@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prunus.budget.removal import removal, spare_layers, zero_groups
 from prunus.errors import BudgetError, TraceError
 from prunus.graph import ChannelGroups, trace
+from prunus.graph.slots import producers
 from prunus.graph.trace import Inputs, arguments
 from prunus.modules.modes import evaluating
-from prunus.penalties import producers
 from prunus.records import RemovalRecord
 from prunus.surgery import Plan, apply
+from prunus.surgery.removal import removal, spare_layers, zero_groups
 
 
 def check_removal(

@@ -12,11 +12,11 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
 
-from prunus.budget.removal import removal
 from prunus.budget.victims import most, victims
 from prunus.errors import BudgetError, PrunusError
 from prunus.graph import ChannelGroups
 from prunus.surgery import Plan, apply
+from prunus.surgery.removal import removal
 
 Meter = Callable[[nn.Module], float]  # the latency of a network in milliseconds
 

@@ -5,12 +5,12 @@ from torch import Tensor, nn
 
 from prunus.budget.budget import Budget
 from prunus.budget.latency import Meter, aimed, checked
-from prunus.budget.removal import removal, spare_layers, zero_groups
 from prunus.budget.victims import floors, victims
 from prunus.errors import BudgetError
 from prunus.graph import ChannelGroups
 from prunus.penalties import GroupSlices
 from prunus.surgery import Plan
+from prunus.surgery.removal import removal, spare_layers, zero_groups
 
 
 def select(

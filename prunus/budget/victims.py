@@ -1,6 +1,6 @@
 """Which channel groups go so that a network fits a budget, by their importance."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor
@@ -8,6 +8,7 @@ from torch import Tensor
 from prunus.budget.budget import Budget, excess, layer_sizes
 from prunus.errors import BudgetError
 from prunus.graph import ChannelGroups, Role
+from prunus.graph.slots import whole_dimensions
 
 SLACK = 0.01  # of a bound: where more is left unused, what still fits in stays
 
@@ -119,7 +120,7 @@ def _bundles(
         saving += groups.cost.saving(kind, groups.all_alive()) / bound
     scored: list[tuple[float, int, int, Tensor]] = []
     kept = torch.zeros(len(groups), dtype=torch.bool)  # nothing is left with nothing
-    for inside in wholes(groups):
+    for inside in whole_dimensions(groups):
         kept[inside[importance[inside].argmax()]] = True
     for layer, name in enumerate(groups.layer_names):
         lasting = kept if floor.get(name, 1) else ~groups.exact
@@ -136,10 +137,3 @@ def _bundles(
             best, start = max(best, score), end
             scored.append((best, len(scored), layer, bundle))
     return [(layer, bundle) for _, _, layer, bundle in sorted(scored, key=lambda item: item[:2])]
-
-
-def wholes(groups: ChannelGroups) -> Iterator[Tensor]:
-    """Yield the groups of each tensor's dimension, and of each size kept as an attribute, that holds nothing else."""
-    for inside in (*(slot.groups for slot in groups.slots), *(one.groups for one in groups.attributes)):
-        if inside.numel() and bool((inside >= 0).all()):
-            yield inside

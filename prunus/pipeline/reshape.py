@@ -1,18 +1,16 @@
 """Edits as a recipe names them: settings that plan edits of whatever network they meet.
 
-A setting has the keys and the defaults of the function that plans: `prunus.pipeline.Expand` those of `prunus.expand`.
-One of your own is a frozen dataclass, subclass of `Reshaping`, named by its dotted path.
+`prunus.pipeline.Expand` has the arguments of `prunus.expand` as its keys, with the same defaults, and so have the
+others. One of your own is a frozen dataclass, subclass of `Reshaping`, named by its dotted path.
 """
 
 import abc
 import dataclasses
-import inspect
-import typing
-from collections.abc import Callable
 
 from torch import Tensor, nn
 
 from prunus.surgery import Plan, contract, decompose, expand, factorize, linearize
+from prunus.surgery.choosing import Layers
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,28 +26,70 @@ class Reshaping(abc.ABC):
         """
 
 
-def settings_of(planner: Callable[..., Plan]) -> type[Reshaping]:
-    """Return the settings whose fields are the arguments of `planner` behind the model, defaults included."""
-    hints = typing.get_type_hints(planner)
-    arguments = list(inspect.signature(planner).parameters.values())[1:]
-    fields = [(one.name, hints[one.name], dataclasses.field(default=one.default)) for one in arguments]
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Decompose(Reshaping):
+    """Settings of `prunus.decompose`: k x k convolutions become k x 1, then 1 x k."""
 
-    def plan(self: Reshaping, model: nn.Module, inputs: Tensor) -> Plan:
-        return planner(model, **{one.name: getattr(self, one.name) for one in arguments})
+    layers: Layers = "k>1"
+    rank: int | None = None
+    energy: float | None = None
+    width: int | None = None
+    nonlinear: bool = False
+    skip_first: int = 0
+    seed: int = 0
 
-    made = dataclasses.make_dataclass(
-        planner.__name__.capitalize(),
-        fields,
-        bases=(Reshaping,),
-        namespace={"plan": plan, "__module__": __name__, "__doc__": planner.__doc__},
-        frozen=True,
-        kw_only=True,
-    )
-    return typing.cast(type[Reshaping], made)
+    def plan(self, model: nn.Module, inputs: Tensor) -> Plan:
+        """Return the plan of `prunus.decompose`."""
+        return decompose(model, **vars(self))
 
 
-Decompose = settings_of(decompose)
-Factorize = settings_of(factorize)
-Expand = settings_of(expand)
-Linearize = settings_of(linearize)
-Contract = settings_of(contract)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Factorize(Reshaping):
+    """Settings of `prunus.factorize`: layers of low rank become two."""
+
+    layers: Layers = "*"
+    rank: int | None = None
+    energy: float | None = None
+    scheme: str = "channel"
+    skip_first: int = 0
+
+    def plan(self, model: nn.Module, inputs: Tensor) -> Plan:
+        """Return the plan of `prunus.factorize`."""
+        return factorize(model, **vars(self))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Expand(Reshaping):
+    """Settings of `prunus.expand`: layers become several linear ones in a row."""
+
+    layers: Layers = "k>1"
+    rate: float = 4
+    kind: str = "auto"
+    keep_function: bool = False
+    nonlinear: bool = False
+    skip_first: int = 0
+    seed: int = 0
+
+    def plan(self, model: nn.Module, inputs: Tensor) -> Plan:
+        """Return the plan of `prunus.expand`."""
+        return expand(model, **vars(self))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Linearize(Reshaping):
+    """Settings of `prunus.linearize`, which has none: the ReLUs in expanded layers are taken out."""
+
+    def plan(self, model: nn.Module, inputs: Tensor) -> Plan:
+        """Return the plan of `prunus.linearize`."""
+        return linearize(model)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Contract(Reshaping):
+    """Settings of `prunus.contract`: linear layers in a row become one."""
+
+    layers: Layers | None = None
+
+    def plan(self, model: nn.Module, inputs: Tensor) -> Plan:
+        """Return the plan of `prunus.contract`."""
+        return contract(model, self.layers)

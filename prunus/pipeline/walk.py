@@ -11,10 +11,11 @@ from prunus.budget.check import apart, outputs
 from prunus.budget.latency import Meter
 from prunus.errors import EditError, RecipeError
 from prunus.graph import trace
+from prunus.modules.copying import replace_
 from prunus.pipeline.recipe import JOINT, NARROW, Stage
 from prunus.pipeline.reshape import Reshaping
 from prunus.records import EXACT, EditRecord
-from prunus.surgery import Edit, Plan, apply
+from prunus.surgery import Edit, Plan, ReplaceModules, apply
 from prunus.train import shaping
 from prunus.train.begin import target
 from prunus.train.contracted import expanded
@@ -104,21 +105,17 @@ def measured(model: nn.Module, plan: Plan, inputs: Tensor) -> tuple[nn.Module, l
 
 def _edited(edit: Edit, own: nn.Module) -> nn.Module:
     """Do one edit to a network that nobody else has; where it only replaces modules, without another copy."""
-    new = edit.successors(own)
-    if new is None:
+    if not isinstance(edit, ReplaceModules):
         return apply(edit, own)
-    for path, module in new.items():
-        old = own.get_submodule(path)
-        places = [place for place, other in own.named_modules(remove_duplicate=False) if other is old]
-        for place in places:
-            own.set_submodule(place, module)
+    for path, module in edit.successors(own).items():
+        replace_(own, path, module)
     return own
 
 
 def record_of(edit: Edit, single: float | None = None, precise: float | None = None) -> EditRecord:
     """Return the record of an edit; what training removes is measured in the shrink records."""
     return EditRecord(
-        edit=type(edit).__name__,
+        edit=edit.edit_name,
         summary=edit.summary(),
         exact=edit.exact,
         max_rel_diff=single,

@@ -8,15 +8,15 @@ import torch
 from torch import Tensor, fx
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, InputSpec
-from torch.utils import _pytree as pytree
 
 from prunus.graph.place import operator_name
+from prunus.modules.tree import leaves
 
 ROUNDING = 1e-9  # relative, float64: what is no difference between two places
 
 
 @dataclasses.dataclass(frozen=True)
-class Shift:
+class Constant:
     """What a branch adds: `numbers` along the dimension `dim`, counted from the last one (-1); none for zero."""
 
     numbers: tuple[float, ...] = ()
@@ -40,21 +40,21 @@ class Branches:
     def __init__(self, program: ExportedProgram, args: tuple[Any, ...]) -> None:
         self._program, self._args = program, args
 
-    def shift(self, branch: fx.Node, constant: set[fx.Node]) -> Shift | None:
+    def shift(self, branch: fx.Node, constant: set[fx.Node]) -> Constant | None:
         """Return what `branch` adds wherever the network is used; None where that differs from place to place, or
         the example does not tell which dimension the channels are."""
         if _reaches_border(ancestors(branch, constant), constant, self._values):
             return None
         value = self._values[branch].detach()
         if not bool(value.any()):
-            return Shift()
+            return Constant()
         dims = _varying(self._others[branch].detach())
         if len(dims) != 1:
             return None
         channels = value.movedim(dims[0], 0).flatten(1)
         if not bool((channels == channels[:, :1]).all()):
             return None
-        return Shift(tuple(channels[:, 0].tolist()), dims[0] - value.dim())
+        return Constant(tuple(channels[:, 0].tolist()), dims[0] - value.dim())
 
     @cached_property
     def _values(self) -> dict[fx.Node, Any]:
@@ -87,7 +87,7 @@ class Branches:
         return found
 
     def _run(self, tensor: Any) -> dict[fx.Node, Any]:
-        fed = iter(pytree.tree_leaves(self._args))
+        fed = iter(leaves(self._args))
         specs = self._program.graph_signature.input_specs
         given = [next(fed) if spec.kind is InputKind.USER_INPUT else tensor(spec) for spec in specs]
         values = dict[fx.Node, Any]()

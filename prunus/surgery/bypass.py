@@ -5,7 +5,6 @@ the branch of a block y = x + f(x), or y = relu(x + f(x)), f is a constant c for
 (Alvarez & Salzmann, NIPS 2016; GTC 2019, slides 70 to 72).
 """
 
-import copy
 import dataclasses
 from collections.abc import Iterator
 from typing import Any, ClassVar
@@ -13,16 +12,18 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
-from torch.utils import _pytree as pytree
 
 from prunus.errors import EditError
 from prunus.graph.export import export
 from prunus.graph.place import operator_name
 from prunus.graph.trace import Inputs, arguments
+from prunus.modules.copying import copied
+from prunus.modules.paths import module_at
+from prunus.modules.tree import mapped
+from prunus.surgery.argument_types import checked
 from prunus.surgery.branches import Branches, ancestors
-from prunus.surgery.edit import Edit, Plan
-from prunus.surgery.factors import replaced
-from prunus.surgery.given import checked
+from prunus.surgery.edit import ReplaceModules
+from prunus.surgery.plan import Plan
 
 
 class Shift(nn.Module):
@@ -43,7 +44,7 @@ class Shift(nn.Module):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Bypass(Edit):
+class BypassBlock(ReplaceModules):
     """Replace the residual block at `path`, whose branch is constant, by what is left of it.
 
     Attributes:
@@ -53,6 +54,7 @@ class Bypass(Edit):
         dim: which dimension the channels are, counted from the last one (-1) where it is below zero.
     """
 
+    edit_name: ClassVar[str] = "Bypass"
     exact: ClassVar[bool] = True
     path: str
     kind: str
@@ -60,16 +62,14 @@ class Bypass(Edit):
     rectified: bool = False
     dim: int = 1
 
-    def apply(self, model: nn.Module) -> nn.Module:
-        """Return a copy of `model` without the block."""
-        return replaced(model, self.successors(model))
+    @property
+    def made_anew(self) -> tuple[str, ...]:
+        """The block's path."""
+        return (self.path,)
 
     def successors(self, model: nn.Module) -> dict[str, nn.Module]:
         """Return what takes the block's place."""
-        try:
-            block = model.get_submodule(self.path)
-        except AttributeError as error:
-            raise EditError(f"{self.path}: {type(model).__name__} has no such module") from error
+        block = module_at(model, self.path)
         if type(block).__name__ != self.kind:
             raise EditError(
                 f"{self.path} is a {type(block).__name__}, the plan is for a {self.kind}: it was made for another "
@@ -89,10 +89,6 @@ class Bypass(Edit):
         constant = "constant" if self.shift else "zero"
         return f"bypass {self.path} ({self.kind}): its branch is {constant}, whatever comes in"
 
-    def carry(self, path: str, tensor: Tensor) -> Tensor | None:
-        """Return `tensor`, or None for a parameter of the block."""
-        return None if path.startswith(f"{self.path}.") else tensor
-
 
 @checked
 def bypass(model: nn.Module, inputs: Inputs) -> Plan:
@@ -108,22 +104,22 @@ def bypass(model: nn.Module, inputs: Inputs) -> Plan:
     zero = {path for path, parameter in model.named_parameters() if parameter.dim() > 1 and not bool(parameter.any())}
     if not zero:
         return Plan()
-    precise = copy.deepcopy(model).double()  # the constant is rounded where it is applied
-    args = pytree.tree_map_only(Tensor, _doubled, arguments(inputs))
+    precise = copied(model).double()  # the constant is rounded where it is applied
+    args = mapped(_doubled, arguments(inputs))
     program = export(precise, args, None, training=False)
     constant, branches = _constant(program, zero), Branches(program, args)
-    edits = dict[str, Bypass]()
+    edits = dict[str, BypassBlock]()
     for node in program.graph.nodes:
         for path, branch, rectified in _blocks(program, node, constant):
             found = branches.shift(branch, constant)
             if found is not None and not any(path.startswith(f"{outer}.") for outer in edits):
                 kind = type(model.get_submodule(path)).__name__
-                edits[path] = Bypass(path=path, kind=kind, shift=found.numbers, rectified=rectified, dim=found.dim)
+                edits[path] = BypassBlock(path=path, kind=kind, shift=found.numbers, rectified=rectified, dim=found.dim)
     return Plan(tuple(edits.values()))
 
 
-def _doubled(tensor: Tensor) -> Tensor:
-    return tensor.double() if tensor.is_floating_point() else tensor
+def _doubled(value: Any) -> Any:
+    return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
 
 
 @checked

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from prunus.errors import EditError
-from prunus.surgery.edit import Plan
-from prunus.surgery.given import checked
+from prunus.surgery.argument_types import checked
+from prunus.surgery.plan import Plan
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ from prunus.graph.attributes import set_
 from prunus.modules.cutting import cut, narrowed
 from prunus.modules.kinds import TransposedConv
 from prunus.modules.modes import evaluating
+from prunus.modules.tensors import named_tensors
 from prunus.surgery.edit import Edit
 
 
@@ -97,7 +98,7 @@ class RemoveChannels(Edit):
     def _check(self, model: nn.Module) -> None:
         for attribute in self.attributes:
             attribute.check(model)
-        tensors: dict[str, Tensor] = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+        tensors = named_tensors(model)
         seen = set()
         for one in self.cuts:
             place = f"{one.path}, dimension {one.dim}"

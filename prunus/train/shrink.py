@@ -8,13 +8,13 @@ from torch import Tensor, nn
 
 from prunus.budget.check import difference
 from prunus.budget.controller import Controller, press
-from prunus.budget.removal import removal, spare_layers, zero_groups
 from prunus.budget.settled import MEMORY, is_settled
 from prunus.errors import TrainingError
 from prunus.graph import trace
 from prunus.penalties import GroupLasso
 from prunus.records import EXACT, ShrinkRecord
 from prunus.surgery import Plan, apply, bypass, carry_
+from prunus.surgery.removal import removal, spare_layers, zero_groups
 from prunus.train.distributed import Processes
 from prunus.train.settings import Train
 from prunus.train.state import State

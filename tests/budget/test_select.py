@@ -6,10 +6,11 @@ from torch import nn
 import prunus
 from prunus.budget.budget import layer_sizes
 from prunus.budget.check import difference, zero_
-from prunus.budget.removal import removal, zero_groups
 from prunus.budget.select import relative_norms
-from prunus.budget.victims import floors, victims, wholes
+from prunus.budget.victims import floors, victims
 from prunus.errors import BudgetError, EditError
+from prunus.graph.slots import whole_dimensions
+from prunus.surgery.removal import removal, zero_groups
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +94,7 @@ def test_what_still_fits_stays(monkeypatch):
         cost = groups.cost.total("params", ~gone)
         assert cost <= bounds["params"]
         lasting = torch.zeros(len(groups), dtype=torch.bool)
-        for inside in wholes(groups):
+        for inside in whole_dimensions(groups):
             lasting[inside[importance[inside].argmax()]] = True
         for layer in range(len(groups.layer_names)):  # the less important one goes first
             own = (groups.layers == layer) & groups.exact & ~lasting

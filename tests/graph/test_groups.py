@@ -9,12 +9,12 @@ from torch import nn
 
 import prunus
 from prunus.budget.check import difference, zero_
-from prunus.budget.removal import removal
 from prunus.budget.victims import floors, victims
 from prunus.errors import BudgetError, RecipeError, TraceError
 from prunus.graph import Member, Role, Status, rule
 from prunus.graph.rules import table
 from prunus.models.erfnet import ERFNet
+from prunus.surgery.removal import removal
 
 IMAGE = torch.zeros(2, 3, 6, 6)
 

@@ -136,7 +136,7 @@ def test_every_edit_has_an_example():
 @pytest.mark.parametrize(("kind", "build"), ALL)
 def test_laws_of_an_edit(kind, build):
     model, inputs, plan = build()
-    assert {type(edit).__name__ for edit in plan} == {kind}
+    assert {edit.edit_name for edit in plan} == {kind}
     assert prunus.Plan.from_json(plan.to_json()) == plan
     assert prunus.Plan.from_json(plan.to_json()).fingerprint() == plan.fingerprint()
     before = nets.state(model)

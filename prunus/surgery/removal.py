@@ -1,12 +1,12 @@
-"""What is removed, and the plan that does it."""
+"""Which channel groups are zero, and the plan that removes the groups chosen."""
 
 import torch
 from torch import Tensor, nn
 
-from prunus.budget.victims import wholes
 from prunus.graph import ChannelGroups
-from prunus.penalties import producers
-from prunus.surgery import Cut, Plan, RemoveChannels, SetAttribute
+from prunus.graph.slots import producers, whole_dimensions
+from prunus.surgery.plan import Plan
+from prunus.surgery.remove import Cut, RemoveChannels, SetAttribute
 
 
 @torch.no_grad()
@@ -27,7 +27,7 @@ def zero_groups(model: nn.Module, groups: ChannelGroups) -> Tensor:
 def spare_layers(groups: ChannelGroups, chosen: Tensor) -> Tensor:
     """Return `chosen` without one group of all that would be left with nothing."""
     spared = chosen.clone()
-    for inside in wholes(groups):
+    for inside in whole_dimensions(groups):
         if bool(spared[inside].all()):
             spared[inside[0]] = False
     return spared

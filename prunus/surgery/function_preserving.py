@@ -21,7 +21,7 @@ from prunus.errors import EditError
 _NUM_MIRRORS = 2
 
 
-def kept_weights(weight: Tensor, fresh: Sequence[Tensor], numbers: torch.Generator, place: str) -> list[Tensor]:
+def preserving_weights(weight: Tensor, fresh: Sequence[Tensor], numbers: torch.Generator, place: str) -> list[Tensor]:
     """Return weights of the shapes of `fresh` whose product is `weight`.
 
     Args:
