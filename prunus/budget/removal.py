@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from prunus.budget.victims import wholes
+from prunus.budget.greedy_selection import wholes
 from prunus.graph import ChannelGroups
 from prunus.penalties import producers
 from prunus.surgery import Cut, Plan, RemoveChannels, SetAttribute

@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import prunus
-from prunus.budget.check import zero_
 from prunus.errors import EditError
 from prunus.surgery import Cut, RemoveChannels
+from prunus.verify.removal_law import zero_
 
 NAMES = ("residual", "grouped", "transposed_grouped", "depthwise_multiplier", "tied_layers", "attention")
 

@@ -11,8 +11,8 @@ from torch import nn
 
 import prunus
 from prunus import storage
-from prunus.budget.check import difference, zero_
 from prunus.errors import EditError
+from prunus.verify.removal_law import difference, zero_
 
 FILES = {"plan.json", "weights.safetensors", "manifest.json"}
 
