@@ -27,6 +27,7 @@ from result import write_result
 
 import prunus
 from prunus.compat import torchvision
+from prunus.penalties.zeros import zero_
 from prunus.records import Recorder
 from prunus.surgery import Plan
 from prunus.train import checkpoint
@@ -36,7 +37,6 @@ from prunus.train.job import Training
 from prunus.train.settings import OptimizerSettings, Train
 from prunus.train.shrink import shrink
 from prunus.train.training_state import State, save, start
-from prunus.verify.removal_law import zero_
 
 HERE = Path(__file__).parent
 REPEATS, SAVES = 3, 7

@@ -9,6 +9,7 @@ from prunus.budget import Budget
 from prunus.budget.controller import Controller, Target
 from prunus.errors import CheckpointError
 from prunus.graph import ChannelGroups
+from prunus.penalties.zeros import zero_
 from prunus.records import EpochRecord, NoteRecord, ShrinkRecord, read
 from prunus.surgery import Plan, apply, bypass, skippable
 from prunus.train import checkpoint, penalty_binding
@@ -16,7 +17,6 @@ from prunus.train.job import Training
 from prunus.train.latency_target import take_aim
 from prunus.train.training_state import State, resume, start
 from prunus.train.tree import packed, unpacked
-from prunus.verify.removal_law import zero_
 
 
 def begin(training: Training, model: nn.Module, inputs: Tensor, steps: int, controller: Controller | None) -> State:

@@ -7,11 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from prunus.budget.controller import Controller, press
-from prunus.budget.removal import removal, spare_layers, zero_groups
+from prunus.budget.removal import removal, spare_layers
 from prunus.budget.width_stability import MEMORY, is_settled
 from prunus.errors import TrainingError
 from prunus.graph import trace
 from prunus.penalties import GroupLasso
+from prunus.penalties.zeros import zero_groups
 from prunus.records import EXACT, ShrinkRecord
 from prunus.surgery import Plan, apply, bypass, carry_
 from prunus.train.distributed import Processes

@@ -5,11 +5,12 @@ from torch import nn
 
 import prunus
 from prunus.budget.budget import layer_sizes
-from prunus.budget.greedy_selection import floors, victims, wholes
-from prunus.budget.removal import removal, zero_groups
+from prunus.budget.greedy_selection import floors, victims
+from prunus.budget.removal import removal, wholes
 from prunus.budget.select import relative_norms
 from prunus.errors import BudgetError, EditError
-from prunus.verify.removal_law import difference, zero_
+from prunus.penalties.zeros import zero_, zero_groups
+from prunus.verify.removal_law import difference
 
 
 @pytest.fixture(scope="module")

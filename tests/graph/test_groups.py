@@ -14,7 +14,8 @@ from prunus.errors import BudgetError, RecipeError, TraceError
 from prunus.graph import Member, Role, Status, rule
 from prunus.graph.rules import table
 from prunus.models.erfnet import ERFNet
-from prunus.verify.removal_law import difference, zero_
+from prunus.penalties.zeros import zero_
+from prunus.verify.removal_law import difference
 
 IMAGE = torch.zeros(2, 3, 6, 6)
 

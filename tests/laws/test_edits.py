@@ -15,9 +15,10 @@ import prunus
 from prunus.errors import EditError
 from prunus.models.decn import SkippedPair
 from prunus.models.small import ResidualBlock
+from prunus.penalties.zeros import zero_
 from prunus.surgery import bypass, fuse, linearize
 from prunus.surgery.edit import edit_types
-from prunus.verify.removal_law import difference, zero_
+from prunus.verify.removal_law import difference
 
 
 def removal(name):

@@ -8,7 +8,7 @@ import torch
 
 import prunus
 from prunus.budget.removal import spare_layers
-from prunus.verify.removal_law import zero_
+from prunus.penalties.zeros import zero_
 
 TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-5}
 EXACT = [name for name, case in nets.CASES.items() if case.exact]

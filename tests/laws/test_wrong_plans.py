@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 import prunus
 from prunus.errors import EditError
+from prunus.penalties.zeros import zero_
 from prunus.surgery import Cut, RemoveChannels
-from prunus.verify.removal_law import zero_
 
 NAMES = ("residual", "grouped", "transposed_grouped", "depthwise_multiplier", "tied_layers", "attention")
 

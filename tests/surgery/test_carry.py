@@ -10,7 +10,7 @@ import torch
 import prunus
 from prunus.budget.removal import removal
 from prunus.errors import EditError
-from prunus.verify.removal_law import zero_
+from prunus.penalties.zeros import zero_
 
 STEPS = 4
 OPTIMIZERS = {

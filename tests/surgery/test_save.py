@@ -12,7 +12,8 @@ from torch import nn
 import prunus
 from prunus import storage
 from prunus.errors import EditError
-from prunus.verify.removal_law import difference, zero_
+from prunus.penalties.zeros import zero_
+from prunus.verify.removal_law import difference
 
 FILES = {"plan.json", "weights.safetensors", "manifest.json"}
 
