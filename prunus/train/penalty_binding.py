@@ -21,7 +21,7 @@ from prunus.graph import ChannelGroups, trace
 from prunus.penalties import BoundPenalty, Penalty
 from prunus.penalties.interface import When
 from prunus.penalties.matrices import TRANSPOSED, MatrixWeight
-from prunus.penalties.rule import momenta
+from prunus.penalties.optimizer_rule import momenta
 from prunus.surgery import Contract, apply, contract
 from prunus.surgery.filters import LINEAR_LAYERS, read, stored
 from prunus.train.contracted import expanded, last_layer, share_

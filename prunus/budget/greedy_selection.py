@@ -1,11 +1,12 @@
 """Which channel groups go so that a network fits a budget, by their importance."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor
 
 from prunus.budget.budget import Budget, excess, layer_sizes
+from prunus.budget.removal import wholes
 from prunus.errors import BudgetError
 from prunus.graph import ChannelGroups, Role
 
@@ -136,10 +137,3 @@ def _bundles(
             best, start = max(best, score), end
             scored.append((best, len(scored), layer, bundle))
     return [(layer, bundle) for _, _, layer, bundle in sorted(scored, key=lambda item: item[:2])]
-
-
-def wholes(groups: ChannelGroups) -> Iterator[Tensor]:
-    """Yield the groups of each tensor's dimension, and of each size kept as an attribute, that holds nothing else."""
-    for inside in (*(slot.groups for slot in groups.slots), *(one.groups for one in groups.attributes)):
-        if inside.numel() and bool((inside >= 0).all()):
-            yield inside
