@@ -15,7 +15,7 @@ import onnx
 import torch
 from torch import nn
 
-from prunus.deploy.outputs import Inputs, as_tuple, named_outputs
+from prunus.deploy.signature import Inputs, as_tuple, named_outputs
 from prunus.errors import DeployError
 from prunus.modules.modes import evaluating
 

@@ -7,8 +7,9 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from prunus.graph import ChannelGroups
-from prunus.graph.slots import producers
+from prunus.errors import EditError
+from prunus.graph import ChannelGroups, Role, Slot
+from prunus.modules.tensors import named_tensors
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -18,6 +19,30 @@ class Slice:
     parameter: Tensor
     dim: int
     groups: Tensor
+
+
+def producers(model: nn.Module, groups: ChannelGroups) -> list[tuple[Slot, Tensor]]:
+    """Return the slots that make channels, each with its parameter or buffer of `model`.
+
+    Raises:
+        EditError: the groups were traced on another model, or before an edit.
+    """
+    tensors = named_tensors(model)
+    found = []
+    for slot in groups.slots:
+        tensor = tensors.get(slot.path)
+        if tensor is None:
+            raise EditError(
+                f"{slot.path}: the groups were traced on a model that has it, {type(model).__name__} has not"
+            )
+        if tensor.dim() <= slot.dim or tensor.shape[slot.dim] != slot.groups.numel():
+            raise EditError(
+                f"{slot.path}, dimension {slot.dim}: the groups were traced at size {slot.groups.numel()}, "
+                f"the model has shape {list(tensor.shape)}; trace again after an edit"
+            )
+        if slot.role is Role.PRODUCER:
+            found.append((slot, tensor))
+    return found
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -8,13 +8,14 @@ import torch
 from torch import nn
 
 import prunus
-from prunus.budget.check import difference, zero_
-from prunus.budget.victims import floors, victims
+from prunus.budget.greedy_selection import floors, victims
 from prunus.errors import BudgetError, RecipeError, TraceError
 from prunus.graph import Member, Role, Status, rule
 from prunus.graph.rules import table
 from prunus.models.erfnet import ERFNet
+from prunus.penalties.zeros import zero_
 from prunus.surgery.removal import removal
+from prunus.verify.removal_law import difference
 
 IMAGE = torch.zeros(2, 3, 6, 6)
 

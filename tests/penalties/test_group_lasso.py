@@ -7,7 +7,7 @@ from torch import nn
 
 import prunus
 from prunus.errors import EditError, RecipeError
-from prunus.surgery.removal import zero_groups
+from prunus.penalties.zeros import zero_groups
 
 
 def bound(name="plain", strength=0.1, dtype=torch.float64, seed=0):

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import prunus
-from prunus.budget.check import zero_
 from prunus.errors import EditError
+from prunus.penalties.zeros import zero_
 from prunus.surgery.removal import removal
 
 STEPS = 4

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from torch import nn
 from torch.utils.data import Dataset
 
-from prunus.budget.latency import Meter
+from prunus.budget.latency_search import Meter
 from prunus.penalties import Penalty
 from prunus.records import EpochRecord, Recorder
 from prunus.train.batches import TrainingSplit

@@ -8,7 +8,7 @@ from torch import Tensor
 from prunus.budget.budget import Budget, excess, layer_sizes
 from prunus.errors import BudgetError
 from prunus.graph import ChannelGroups, Role
-from prunus.graph.slots import whole_dimensions
+from prunus.surgery.removal import whole_dimensions
 
 SLACK = 0.01  # of a bound: where more is left unused, what still fits in stays
 

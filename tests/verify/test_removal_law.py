@@ -4,9 +4,9 @@ import torch
 from torch import nn
 
 import prunus
-from prunus.budget.check import difference
 from prunus.errors import BudgetError, TraceError
 from prunus.records import RemovalRecord
+from prunus.verify.removal_law import difference
 
 
 @pytest.mark.parametrize("name", ["residual", "c2f", "auxiliary_head", "dictionary", "two_inputs", "sigmoid"])

@@ -6,8 +6,8 @@ from random import Random
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from prunus.data.street_conditions import Look
-from prunus.data.street_scene import Label
+from prunus.data.street.conditions import Look
+from prunus.data.street.scene import Label
 
 
 def paint_sky(look: Look, random: Random, width: int, height: int, horizon: float) -> np.ndarray:

@@ -3,7 +3,7 @@
 import dataclasses
 from random import Random
 
-from prunus.data.street_scene import Colour
+from prunus.data.street.scene import Colour
 
 CONDITIONS = ("day", "dusk", "night", "rain", "fog")
 

@@ -4,7 +4,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from prunus.records import EpochRecord
-from prunus.train.scalars import Scalars
+from prunus.train.tensorboard import Scalars
 
 RECORD = EpochRecord(
     model="narrow", epoch=1, epochs=2, loss=0.5, metrics={"miou": 0.25}, learning_rate=0.125, seconds=2.0, macs=100,

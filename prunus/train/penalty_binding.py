@@ -22,7 +22,7 @@ from prunus.modules.kinds import LinearLayer, TransposedConv
 from prunus.penalties import BoundPenalty, Penalty
 from prunus.penalties.interface import When
 from prunus.penalties.matrices import MatrixWeight
-from prunus.penalties.rule import momenta
+from prunus.penalties.optimizer_rule import momenta
 from prunus.surgery import ContractLayers, apply, contract
 from prunus.surgery.filters import read, stored
 from prunus.train.contracted import expanded, last_layer, share_

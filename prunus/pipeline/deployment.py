@@ -7,8 +7,8 @@ from torch import nn
 from prunus.deploy import backends, benchmark, check_parity, export_onnx, require
 from prunus.errors import DeployError
 from prunus.pipeline.recipe import NARROW, Deploy
+from prunus.pipeline.rehearsal import Network, measured
 from prunus.pipeline.stages import Run
-from prunus.pipeline.walk import Network, measured
 from prunus.records import NoteRecord, SampleRecord
 from prunus.surgery import apply, fuse
 

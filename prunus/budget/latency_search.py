@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
 
-from prunus.budget.victims import most, victims
+from prunus.budget.greedy_selection import most, victims
 from prunus.errors import BudgetError, PrunusError
 from prunus.graph import ChannelGroups
 from prunus.surgery import Plan, apply

@@ -7,8 +7,7 @@ from collections.abc import Callable, Collection
 
 from torch import Tensor, nn
 
-from prunus.budget.check import apart, outputs
-from prunus.budget.latency import Meter
+from prunus.budget.latency_search import Meter
 from prunus.errors import EditError, RecipeError
 from prunus.graph import trace
 from prunus.modules.copying import replace_
@@ -16,11 +15,12 @@ from prunus.pipeline.recipe import JOINT, NARROW, Stage
 from prunus.pipeline.reshape import Reshaping
 from prunus.records import EXACT, EditRecord
 from prunus.surgery import Edit, Plan, ReplaceModules, apply
-from prunus.train import shaping
+from prunus.train import penalty_binding
 from prunus.train.begin import target
 from prunus.train.contracted import expanded
 from prunus.train.distributed import ALONE, Processes
-from prunus.train.timed import refuse_too_slow
+from prunus.train.latency_target import refuse_too_slow
+from prunus.verify.removal_law import apart, outputs
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -159,7 +159,9 @@ def rehearse(
                 processes.once(functools.partial(refuse_too_slow, model, groups, budget, aim, timed))
         if stage.penalty is not None:
             rate = stage.train.optimizer.learning_rate
-            shaping.bind(shaping.calibrated(stage.penalty, model, inputs, rate, 1), model, groups, inputs)
+            penalty_binding.bind(
+                penalty_binding.calibrated(stage.penalty, model, inputs, rate, 1), model, groups, inputs
+            )
     if expanded(model):
         raise RecipeError(
             "the network is still expanded at the end: a stage of `then` must contract it (class_path: "

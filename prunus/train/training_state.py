@@ -15,10 +15,10 @@ from prunus.errors import CheckpointError, EditError
 from prunus.graph import ChannelGroups, trace
 from prunus.penalties import BoundGroupLasso, BoundPenalty, GroupLasso, Penalty
 from prunus.surgery import Plan, apply
-from prunus.train import checkpoint, shaping
+from prunus.train import checkpoint, penalty_binding
 from prunus.train.background import Background
+from prunus.train.job import Training
 from prunus.train.settings import Train
-from prunus.train.training import Training
 from prunus.train.tree import flatten, packed, random_state, set_random_state, unflatten, unpacked
 
 
@@ -81,7 +81,7 @@ class State:
     def regularize(self, inputs: Tensor) -> None:
         """Attach the regularizer to the network as it is now."""
         if self.regularizer is not None:
-            self.shape = shaping.bind(self.regularizer, self.model, self.groups, inputs)
+            self.shape = penalty_binding.bind(self.regularizer, self.model, self.groups, inputs)
 
     @property
     def evaluated(self) -> nn.Module:

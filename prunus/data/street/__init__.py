@@ -9,17 +9,17 @@ import numpy as np
 import torch
 
 from prunus.data.augmentation import DEFAULT_AUGMENTATION, Augmentation
-from prunus.data.dataset import SegmentationData, check_size
 from prunus.data.interface import SplitName
-from prunus.data.street_actors import draw_car, draw_pedestrian
-from prunus.data.street_canvas import SCALE, Canvas
-from prunus.data.street_composition import compose
-from prunus.data.street_conditions import CONDITIONS, Look, look_of
-from prunus.data.street_ground import draw_ground
-from prunus.data.street_light import develop, paint_sky
-from prunus.data.street_scene import NEAR, Label, Street, Thing
-from prunus.data.street_upright import draw_pole, draw_sign, draw_tree
-from prunus.data.street_walls import draw_building, draw_hedge
+from prunus.data.segmentation import SegmentationData, check_size
+from prunus.data.street.actors import draw_car, draw_pedestrian
+from prunus.data.street.canvas import SCALE, Canvas
+from prunus.data.street.composition import compose
+from prunus.data.street.conditions import CONDITIONS, Look, look_of
+from prunus.data.street.ground import draw_ground
+from prunus.data.street.light import develop, paint_sky
+from prunus.data.street.scene import NEAR, Label, Street, Thing
+from prunus.data.street.upright import draw_pole, draw_sign, draw_tree
+from prunus.data.street.walls import draw_building, draw_hedge
 from prunus.errors import RecipeError
 
 # Each split has its own indices, so that a larger training set leaves the other splits as they are.

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from prunus.penalties.metric import metric_shrink_
+from prunus.penalties.metric_prox import metric_shrink_
 from prunus.penalties.prox import group_shrinkage
 from prunus.penalties.slices import GroupSlices, Slice
 

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from prunus.budget import Budget
 from prunus.budget.controller import Target
-from prunus.budget.latency import Aim, Meter, aimed, checked, smallest
+from prunus.budget.latency_search import Aim, Meter, aimed, checked, smallest
 from prunus.budget.select import relative_norms
 from prunus.graph import ChannelGroups
 from prunus.records import NoteRecord
-from prunus.train.state import State
-from prunus.train.training import Training
+from prunus.train.job import Training
+from prunus.train.training_state import State
 
 
 def importance(state: State) -> Tensor:

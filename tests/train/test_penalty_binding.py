@@ -9,7 +9,7 @@ import prunus
 from prunus.errors import EditError
 from prunus.penalties import Combined
 from prunus.records import EpochRecord, ShrinkRecord, read
-from prunus.train import shaping
+from prunus.train import penalty_binding
 from prunus.train.fit import Training, fit
 
 PENALTIES = {
@@ -28,7 +28,7 @@ def network(**conv):
 def pressed(penalty, model, inputs):
     """The contracted network after a step of the penalty, and how far it went."""
     before = prunus.apply(prunus.contract(model), model)
-    bound = shaping.bind(penalty, model, prunus.trace(model, inputs), inputs)
+    bound = penalty_binding.bind(penalty, model, prunus.trace(model, inputs), inputs)
     bound.prox_(1.0)
     return before, prunus.apply(prunus.contract(model), model)
 
@@ -36,7 +36,7 @@ def pressed(penalty, model, inputs):
 def test_the_optimizer_holds_the_factors_not_the_kernel():
     inputs, plain = torch.randn(1, 4, 8, 8, dtype=torch.float64), network()[:1]
     wide = prunus.apply(prunus.expand(plain, "0"), plain)
-    bound = shaping.bind(PENALTIES["nuclear"], wide, prunus.trace(wide, inputs), inputs)
+    bound = penalty_binding.bind(PENALTIES["nuclear"], wide, prunus.trace(wide, inputs), inputs)
     before = prunus.apply(prunus.contract(wide), wide)(inputs)
     bound.prox_(0.1, torch.optim.SGD(wide.parameters(), lr=0.1))
     assert not torch.equal(prunus.apply(prunus.contract(wide), wide)(inputs), before)
@@ -90,7 +90,7 @@ def test_a_unit_that_goes_to_zero_can_be_removed_from_the_expanded_network():
         wide[1].bias[2] *= 1e-3
         wide[0].factor1.bias[2] *= 0
     groups = prunus.trace(wide, inputs)
-    shaping.bind(prunus.GroupLasso(strength=0.01), wide, groups, inputs).prox_(1.0, optimizer)
+    penalty_binding.bind(prunus.GroupLasso(strength=0.01), wide, groups, inputs).prox_(1.0, optimizer)
     assert wide[0].factor1.weight[2].eq(0).all() and wide[0].factor1.bias[2] == 0
     assert optimizer.state[wide[0].factor1.weight]["momentum_buffer"][2].eq(0).all()
     assert not wide[0].factor0.weight.eq(0).any()  # what lies between the factors is nobody's unit
@@ -103,7 +103,7 @@ def test_a_nonlinear_expansion_has_no_kernel_to_penalise():
     inputs, plain = torch.randn(1, 4, 8, 8, dtype=torch.float64), network()
     wide = prunus.apply(prunus.expand(plain, "0", 4, nonlinear=True), plain)
     with pytest.raises(EditError, match="linearize"):
-        shaping.bind(prunus.GroupLasso(), wide, prunus.trace(wide, inputs), inputs)
+        penalty_binding.bind(prunus.GroupLasso(), wide, prunus.trace(wide, inputs), inputs)
 
 
 def trained(folder, penalty, model, **changes):

@@ -3,8 +3,8 @@
 import math
 from random import Random
 
-from prunus.data.street_canvas import Canvas, Point, shade
-from prunus.data.street_scene import Camera, Colour, Label, Thing
+from prunus.data.street.canvas import Canvas, Point, shade
+from prunus.data.street.scene import Camera, Colour, Label, Thing
 
 LAMPLIGHT: Colour = (255, 214, 150)
 RED, BLUE, WHITE, YELLOW = (196, 30, 34), (34, 70, 170), (236, 236, 232), (240, 196, 40)

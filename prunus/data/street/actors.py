@@ -1,7 +1,7 @@
 """Street scenes, drawing: what moves, cars and pedestrians."""
 
-from prunus.data.street_canvas import Canvas, Point, shade
-from prunus.data.street_scene import NEAR, Camera, Colour, Label, Thing
+from prunus.data.street.canvas import Canvas, Point, shade
+from prunus.data.street.scene import NEAR, Camera, Colour, Label, Thing
 
 GLASS, TYRE, PLATE = (46, 56, 68), (24, 24, 26), (214, 210, 190)
 TAIL, HEAD = (178, 26, 28), (228, 228, 214)

@@ -2,13 +2,13 @@
 
 from torch import nn
 
-from prunus.budget import check_removal
 from prunus.errors import TrainingError
 from prunus.graph import ChannelGroups, trace
+from prunus.pipeline.rehearsal import Network
 from prunus.pipeline.stages import Run
-from prunus.pipeline.walk import Network
 from prunus.records import EXACT, EvaluationRecord, WidthsRecord
 from prunus.train.evaluate import evaluate
+from prunus.verify import check_removal
 
 
 def evaluate_on_test(run: Run, network: Network) -> None:

@@ -1,7 +1,7 @@
 """Street scenes, drawing: houses in perspective, with roofs, doors and windows, and hedges."""
 
-from prunus.data.street_canvas import Canvas, shade
-from prunus.data.street_scene import NEAR, Camera, Colour, Label, Thing
+from prunus.data.street.canvas import Canvas, shade
+from prunus.data.street.scene import NEAR, Camera, Colour, Label, Thing
 
 GLASS: Colour = (58, 68, 82)
 FLOOR = 3.1  # metres, height of a storey

@@ -13,8 +13,8 @@ import prunus
 from prunus.budget import Budget
 from prunus.budget.controller import Controller
 from prunus.records import EpochRecord, ShrinkRecord, read
+from prunus.train.batch_growth import activations, grown
 from prunus.train.fit import fit
-from prunus.train.growth import activations, grown
 from prunus.train.interrupt import InterruptedTrainingError
 from prunus.train.settings import OptimizerSettings
 

@@ -2,7 +2,7 @@ import pytest
 
 from prunus.budget import Budget
 from prunus.budget.controller import Controller
-from prunus.budget.settled import is_settled, similarity
+from prunus.budget.width_stability import is_settled, similarity
 from prunus.errors import RecipeError
 
 

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from random import Random
 
-from prunus.data.street_canvas import Canvas, Point, shade
-from prunus.data.street_scene import FAR, LANE, NEAR, Colour, Label, Street
+from prunus.data.street.canvas import Canvas, Point, shade
+from prunus.data.street.scene import FAR, LANE, NEAR, Colour, Label, Street
 
 DEPTHS = tuple(NEAR * (FAR / NEAR) ** (step / 11) for step in range(12))  # where a bent strip has its corners
 PAINT: Colour = (214, 214, 206)

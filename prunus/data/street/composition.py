@@ -3,7 +3,7 @@
 import dataclasses
 from random import Random
 
-from prunus.data.street_scene import FAR, LANE, NEAR, Camera, Colour, Street, Style, Thing, Verge
+from prunus.data.street.scene import FAR, LANE, NEAR, Camera, Colour, Street, Style, Thing, Verge
 
 MOST_THINGS = 200  # the nearest ones; the canvas tells 256 ids apart
 HEDGE = 3.0  # metres, length of a piece of hedge; short, so that the painting order holds beside it

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
-from prunus.data.street_scene import Colour
+from prunus.data.street.scene import Colour
 
 SCALE = 2  # canvas pixels a picture pixel, each direction
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import prunus
-from prunus.budget.latency import MARGIN, NEAR
+from prunus.budget.latency_search import MARGIN, NEAR
 from prunus.errors import BudgetError
 
 

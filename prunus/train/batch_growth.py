@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from prunus.modules.modes import evaluating
-from prunus.train.training import Training
+from prunus.train.job import Training
 
 
 @torch.no_grad()

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from prunus.errors import BudgetError, TraceError
 from prunus.graph import ChannelGroups, trace
-from prunus.graph.slots import producers
 from prunus.graph.trace import Inputs, arguments
 from prunus.modules.modes import evaluating
+from prunus.penalties.zeros import zero_, zero_groups
 from prunus.records import RemovalRecord
 from prunus.surgery import Plan, apply
-from prunus.surgery.removal import removal, spare_layers, zero_groups
+from prunus.surgery.removal import removal, spare_layers
 
 
 def check_removal(
@@ -115,16 +115,6 @@ def _random_groups(groups: ChannelGroups, fraction: float, seed: int) -> Tensor:
     chosen = torch.zeros(len(groups), dtype=torch.bool)
     chosen[order[: round(fraction * candidates.numel())]] = True
     return chosen
-
-
-@torch.no_grad()
-def zero_(model: nn.Module, groups: ChannelGroups, chosen: Tensor) -> None:
-    """Set all that makes the channels of the groups `chosen` to zero, in place."""
-    padded = torch.cat([chosen, chosen.new_zeros(1)])
-    for slot, tensor in producers(model, groups):
-        index = padded[slot.groups].nonzero().flatten()
-        if index.numel():
-            tensor.index_fill_(slot.dim, index.to(tensor.device), 0)
 
 
 def difference(
