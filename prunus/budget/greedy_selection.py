@@ -17,14 +17,14 @@ def floors(groups: ChannelGroups, budget: Budget, skippable: Collection[str] = (
     """Return the least number of groups each layer keeps under `budget`: its share, and two, since a layer of one
     channel has none left to choose from; of those that may vanish, its share alone. A layer whose channels others make
     too, as those that a skip is added to, may not: they would vanish with it."""
-    free = set(skippable) - _tied(groups)
+    free = set(skippable) - _layers_with_shared_channels(groups)
     return {
         name: max(0 if name in free else min(2, size), round(size * budget.min_share))
         for name, size in layer_sizes(groups).items()
     }
 
 
-def _tied(groups: ChannelGroups) -> set[str]:
+def _layers_with_shared_channels(groups: ChannelGroups) -> set[str]:
     """Return the layers with a channel that a kernel or matrix of another layer makes as well."""
     kernels = {slot.layer for slot in groups.slots if slot.dim > 0}
     makers = [slot for slot in groups.slots if slot.role is Role.PRODUCER and slot.layer in kernels]
@@ -36,7 +36,7 @@ def _tied(groups: ChannelGroups) -> set[str]:
     return {groups.layer_names[number] for number in shared if number >= 0}
 
 
-def victims(
+def greedy_selection(
     groups: ChannelGroups,
     importance: Tensor,
     bounds: Mapping[str, float],
@@ -76,10 +76,10 @@ def victims(
             low = middle + 1
         else:
             high = middle
-    return ~_refilled(groups, bundles[:low], alive_after(low), dict(bounds))
+    return ~_restored(groups, bundles[:low], alive_after(low), dict(bounds))
 
 
-def most(groups: ChannelGroups, importance: Tensor, floor: Mapping[str, int], multiple_of: int = 1) -> Tensor:
+def all_removable(groups: ChannelGroups, importance: Tensor, floor: Mapping[str, int], multiple_of: int = 1) -> Tensor:
     """Return all groups that may go at once: bool [num_groups]; less than what is left no budget can ask for."""
     chosen = torch.zeros(len(groups), dtype=torch.bool)
     for _, bundle in _bundles(groups, importance, {}, floor, multiple_of):
@@ -87,7 +87,7 @@ def most(groups: ChannelGroups, importance: Tensor, floor: Mapping[str, int], mu
     return chosen
 
 
-def _refilled(
+def _restored(
     groups: ChannelGroups, removed: list[tuple[int, Tensor]], alive: Tensor, bounds: dict[str, float]
 ) -> Tensor:
     """Return `alive` with those bundles that still fit under the bounds, the last removed first; within a layer none
