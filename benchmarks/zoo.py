@@ -44,7 +44,7 @@ import prunus
 from prunus.graph.place import operator_name
 from prunus.penalties.zeros import zero_
 from prunus.surgery.removal import removal, spare_layers
-from prunus.verify.removal_law import difference
+from prunus.verify import difference
 
 RESULTS = Path(__file__).with_name("results")
 TOLERANCE = 1e-5  # of max |difference| / max |output|, float32

@@ -1,9 +1,12 @@
 """The tensors of a network by their paths, and how they lie in memory."""
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from prunus.modules.tree import mapped
 
 _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}  # by the number of dimensions
 
@@ -18,6 +21,11 @@ def set_tensor_(model: nn.Module, path: str, tensor: Tensor) -> None:
     """Put a parameter or buffer in the place of the one at `path`."""
     parent, _, name = path.rpartition(".")
     setattr(model.get_submodule(parent), name, tensor)
+
+
+def in_float64(tree: Any) -> Any:
+    """Return nested containers with float64 tensors in the place of floating-point ones of other precisions."""
+    return mapped(lambda leaf: leaf.double() if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf, tree)
 
 
 def parameter_like(values: Tensor, like: nn.Parameter) -> nn.Parameter:

@@ -15,7 +15,7 @@ UNIFORM_GAIN = 1 / math.sqrt(3)  # of torch's own initialisation: std = gain / s
 
 
 @torch.no_grad()
-def fresh(narrow: nn.Module, built: nn.Module, seed: int) -> nn.Module:
+def reinitialized(narrow: nn.Module, built: nn.Module, seed: int) -> nn.Module:
     """Return a copy of `narrow` with weights drawn anew, at the gain that the network as built gives its layers.
 
     A network may initialise its layers in its own way (He et al. 2015, ...): the gain std(W) sqrt(fan-in) of the layer

@@ -19,7 +19,7 @@ from prunus.graph.place import operator_name
 from prunus.graph.trace import Inputs, arguments
 from prunus.modules.copying import copied
 from prunus.modules.paths import module_at
-from prunus.modules.tree import mapped
+from prunus.modules.tensors import in_float64
 from prunus.surgery.argument_types import checked
 from prunus.surgery.branches import Branches, ancestors
 from prunus.surgery.edit import ReplaceModules
@@ -105,7 +105,7 @@ def bypass(model: nn.Module, inputs: Inputs) -> Plan:
     if not zero:
         return Plan()
     precise = copied(model).double()  # the constant is rounded where it is applied
-    args = mapped(_doubled, arguments(inputs))
+    args = in_float64(arguments(inputs))
     program = export(precise, args, None, training=False)
     constant, branches = _constant(program, zero), Branches(program, args)
     edits = dict[str, BypassBlock]()
@@ -116,10 +116,6 @@ def bypass(model: nn.Module, inputs: Inputs) -> Plan:
                 kind = type(model.get_submodule(path)).__name__
                 edits[path] = BypassBlock(path=path, kind=kind, shift=found.numbers, rectified=rectified, dim=found.dim)
     return Plan(tuple(edits.values()))
-
-
-def _doubled(value: Any) -> Any:
-    return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
 
 
 @checked

@@ -37,7 +37,7 @@ def bind(penalty: Penalty, model: nn.Module, groups: ChannelGroups, inputs: Tens
     Raises:
         EditError: a ReLU stands between the factors, so that there is no kernel to penalise.
     """
-    return OnContracted(penalty, model, inputs) if expanded(model) else penalty.bind(model, groups)
+    return ContractedPenalty(penalty, model, inputs) if expanded(model) else penalty.bind(model, groups)
 
 
 def calibrated(penalty: Penalty, model: nn.Module, inputs: Tensor, step_size: float, steps_per_epoch: int) -> Penalty:
@@ -46,7 +46,7 @@ def calibrated(penalty: Penalty, model: nn.Module, inputs: Tensor, step_size: fl
     return penalty.calibrated(small, trace(small, inputs), step_size=step_size, steps_per_epoch=steps_per_epoch)
 
 
-class OnContracted(BoundPenalty):
+class ContractedPenalty(BoundPenalty):
     """A penalty on an expanded network: bound to the contracted one, which shares all other parameters with it."""
 
     def __init__(self, penalty: Penalty, model: nn.Module, inputs: Tensor) -> None:

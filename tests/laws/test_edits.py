@@ -21,7 +21,7 @@ from prunus.models.small import ResidualBlock
 from prunus.penalties.zeros import zero_
 from prunus.surgery import Edit, RemoveChannels, bypass, fuse, linearize
 from prunus.surgery.edit import edit_types
-from prunus.verify.removal_law import difference
+from prunus.verify import difference
 
 
 def removal(name):

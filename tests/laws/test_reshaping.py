@@ -11,7 +11,7 @@ from prunus.surgery import DecomposeLayer, FactorizeLayer
 from prunus.surgery.decompose import full_rank as spatial_rank
 from prunus.surgery.factorize import full_rank
 from prunus.surgery.removal import spare_layers
-from prunus.verify.removal_law import difference
+from prunus.verify import difference
 
 TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-5}
 BARE = {"matrices"}  # networks without a convolution or linear layer

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+from pathlib import Path
 
 import pytest
 import torch
@@ -111,7 +112,7 @@ def test_a_path_that_is_none_names_near_ones():
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (lambda model: setattr(model, "file", open(__file__)), "Tied cannot be copied"),  # noqa: SIM115
+        (lambda model: setattr(model, "file", Path(__file__).open()), "Tied cannot be copied"),  # noqa: SIM115
         (lambda model: nn.utils.weight_norm(model.third), "cannot be copied.*remove_weight_norm"),
     ],
 )

@@ -13,7 +13,7 @@ from prunus.penalties.zeros import zero_
 from prunus.surgery import DecomposeLayer, Layer
 from prunus.surgery.decompose import full_rank
 from prunus.surgery.layers import layer_at
-from prunus.verify.removal_law import difference
+from prunus.verify import difference
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)

@@ -13,7 +13,7 @@ from prunus.errors import EditError
 from prunus.penalties.zeros import zero_
 from prunus.surgery import ExpandLayer, Factors, linearize
 from prunus.surgery.layers import layer_at
-from prunus.verify.removal_law import difference
+from prunus.verify import difference
 
 RATES = st.sampled_from([1, 1.5, 2, 4])
 

@@ -14,7 +14,7 @@ from prunus.surgery import FactorizeLayer
 from prunus.surgery.factorize import full_rank
 from prunus.surgery.layers import layer_at
 from prunus.surgery.svd import balanced_factors, decomposed, rank_of_energy
-from prunus.verify.removal_law import difference
+from prunus.verify import difference
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
