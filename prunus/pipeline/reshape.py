@@ -6,6 +6,8 @@ others. One of your own is a frozen dataclass, subclass of `Reshaping`, named by
 
 import abc
 import dataclasses
+from collections.abc import Callable
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -26,10 +28,21 @@ class Reshaping(abc.ABC):
         """
 
 
+class _Arguments(Reshaping):
+    """Settings that are the arguments of `planner` behind the model."""
+
+    planner: ClassVar[Callable[..., Plan]]
+
+    def plan(self, model: nn.Module, inputs: Tensor) -> Plan:
+        """Return the plan that `planner` makes."""
+        return self.planner(model, **vars(self))
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Decompose(Reshaping):
+class Decompose(_Arguments):
     """Settings of `prunus.decompose`: k x k convolutions become k x 1, then 1 x k."""
 
+    planner = staticmethod(decompose)
     layers: Layers = "k>1"
     rank: int | None = None
     energy: float | None = None
@@ -38,30 +51,24 @@ class Decompose(Reshaping):
     skip_first: int = 0
     seed: int = 0
 
-    def plan(self, model: nn.Module, inputs: Tensor) -> Plan:
-        """Return the plan of `prunus.decompose`."""
-        return decompose(model, **vars(self))
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Factorize(Reshaping):
+class Factorize(_Arguments):
     """Settings of `prunus.factorize`: layers of low rank become two."""
 
+    planner = staticmethod(factorize)
     layers: Layers = "*"
     rank: int | None = None
     energy: float | None = None
     scheme: str = "channel"
     skip_first: int = 0
 
-    def plan(self, model: nn.Module, inputs: Tensor) -> Plan:
-        """Return the plan of `prunus.factorize`."""
-        return factorize(model, **vars(self))
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Expand(Reshaping):
+class Expand(_Arguments):
     """Settings of `prunus.expand`: layers become several linear ones in a row."""
 
+    planner = staticmethod(expand)
     layers: Layers = "k>1"
     rate: float = 4
     kind: str = "auto"
@@ -70,26 +77,17 @@ class Expand(Reshaping):
     skip_first: int = 0
     seed: int = 0
 
-    def plan(self, model: nn.Module, inputs: Tensor) -> Plan:
-        """Return the plan of `prunus.expand`."""
-        return expand(model, **vars(self))
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Linearize(Reshaping):
+class Linearize(_Arguments):
     """Settings of `prunus.linearize`, which has none: the ReLUs in expanded layers are taken out."""
 
-    def plan(self, model: nn.Module, inputs: Tensor) -> Plan:
-        """Return the plan of `prunus.linearize`."""
-        return linearize(model)
+    planner = staticmethod(linearize)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Contract(Reshaping):
+class Contract(_Arguments):
     """Settings of `prunus.contract`: linear layers in a row become one."""
 
+    planner = staticmethod(contract)
     layers: Layers | None = None
-
-    def plan(self, model: nn.Module, inputs: Tensor) -> Plan:
-        """Return the plan of `prunus.contract`."""
-        return contract(model, self.layers)

@@ -11,7 +11,6 @@ arXiv 1606.05426), or as the best approximation of rank L of the trained kernel 
 import dataclasses
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from prunus.errors import EditError
@@ -22,7 +21,8 @@ from prunus.surgery.filters import Filter, read
 from prunus.surgery.fresh_weights import fresh_bias, fresh_weight, generator
 from prunus.surgery.layers import Layer, ReplaceLayer, layer_at
 from prunus.surgery.plan import Plan
-from prunus.surgery.svd import balanced_factors, check_rank, check_share, rank_of_energy
+from prunus.surgery.ranks import check_rank, chosen_rank
+from prunus.surgery.svd import balanced_factors
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -108,16 +108,13 @@ def decompose(
     """
     if sum(value is not None for value in (rank, energy, width)) != 1:
         raise EditError("decompose takes exactly one of rank, energy (both from the weights) and width (fresh)")
-    if energy is not None:
-        check_share(energy)
     edits = []
     for path, module in choose(model, layers, skip_first, undecomposable):
         layer = layer_at(path, module)
         if width is not None:
             chosen = _width_per_group(width, layer)
         else:
-            chosen = rank if rank is not None else _rank_of(module, energy, path)
-            check_rank(chosen, full_rank(layer), path)
+            chosen = chosen_rank(module, rank, energy, full_rank(layer), spatial_matrices, path)
         edits.append(DecomposeLayer(layer=layer, rank=chosen, nonlinear=nonlinear, fresh=width is not None, seed=seed))
     return Plan(tuple(edits))
 
@@ -168,14 +165,6 @@ def _pair(
         part, weight=horizontal, bias=last, stride=(1, t), dilation=(1, e), padding=(none, q), output_padding=(0, b)
     )
     return upper, lower
-
-
-def _rank_of(module: Any, energy: float | None, path: str) -> int:
-    assert energy is not None
-    if module.weight.is_meta:
-        raise EditError(f"{path} is on the meta device and has no singular values: give a rank")
-    with torch.no_grad():
-        return rank_of_energy(spatial_matrices(read(module, path)), energy, path)
 
 
 def _width_per_group(width: int, layer: Layer) -> int:

@@ -8,7 +8,6 @@ becomes two. The spatial scheme takes the (C k_h) x (K k_w) matrix: k_h x 1, the
 import dataclasses
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from prunus.errors import EditError
@@ -20,7 +19,8 @@ from prunus.surgery.factors import Factors, factors_for
 from prunus.surgery.filters import Filter, read, taps
 from prunus.surgery.layers import Layer, ReplaceLayer, layer_at
 from prunus.surgery.plan import Plan
-from prunus.surgery.svd import balanced_factors, check_rank, check_share, rank_of_energy
+from prunus.surgery.ranks import check_rank, chosen_rank
+from prunus.surgery.svd import balanced_factors
 
 SCHEMES = ("channel", "spatial")
 
@@ -86,15 +86,13 @@ def factorize(
     """
     if (rank is None) == (energy is None):
         raise EditError("factorize takes either a rank or an energy")
-    if energy is not None:
-        check_share(energy)
     if scheme not in SCHEMES:
         raise EditError(f"unknown scheme {scheme!r}; known are {', '.join(SCHEMES)}")
+    matrices = spatial_matrices if scheme == "spatial" else _matrices
     edits = []
     for path, module in choose(model, layers, skip_first, lambda module: _unfit(module, scheme)):
         layer = layer_at(path, module)
-        chosen = rank if rank is not None else _rank_of(module, energy, scheme, path)
-        check_rank(chosen, full_rank(layer, scheme), path)
+        chosen = chosen_rank(module, rank, energy, full_rank(layer, scheme), matrices, path)
         if is_smaller(layer, chosen, scheme):
             edits.append(FactorizeLayer(layer=layer, rank=chosen, scheme=scheme))
     return Plan(tuple(edits))
@@ -133,12 +131,3 @@ def _split(part: Filter, rank: int, place: str) -> tuple[Filter, Filter]:
     first = dataclasses.replace(part, weight=right.reshape(groups, rank, inner, *part.kernel), bias=None)
     mixing = left.reshape(*left.shape, *[1] * len(part.kernel))
     return first, part.at_rest(mixing, part.bias)
-
-
-def _rank_of(module: Any, energy: float | None, scheme: str, path: str) -> int:
-    assert energy is not None
-    if module.weight.is_meta:
-        raise EditError(f"{path} is on the meta device and has no singular values: give a rank")
-    with torch.no_grad():
-        part = read(module, path)
-        return rank_of_energy(spatial_matrices(part) if scheme == "spatial" else _matrices(part), energy, path)

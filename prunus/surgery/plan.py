@@ -11,8 +11,8 @@ from torch import nn
 
 from prunus.errors import EditError, PrunusError
 from prunus.modules.copying import copied, replaced
+from prunus.records.typed import typed
 from prunus.surgery.edit import Edit, ReplaceModules, edit_types
-from prunus.surgery.typed import typed
 
 FORMAT = 1
 
@@ -80,8 +80,11 @@ def _edit(item: Any, place: str) -> Edit:
             f"{place}: unknown edit {name!r}; known are {', '.join(known)}; import the module that defines one of your "
             "own first"
         )
-    result: Edit = typed(known[name], {key: item[key] for key in item if key != "edit"}, f"{place} ({name})")
-    return result
+    try:
+        edit: Edit = typed(known[name], {key: item[key] for key in item if key != "edit"}, f"{place} ({name})")
+    except ValueError as error:
+        raise EditError(str(error)) from error
+    return edit
 
 
 def apply(plan: Plan | Edit, model: nn.Module) -> nn.Module:

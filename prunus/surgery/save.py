@@ -9,7 +9,7 @@ The folder holds
 The network's code is not stored: `load` takes a function that builds the network as it was before the edits.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,10 @@ from prunus.errors import EditError
 from prunus.modules.tensors import channels_last, memory_format_of, named_tensors, parameter_like, set_tensor_
 from prunus.modules.ties import further_paths
 from prunus.modules.tree import leaves
+from prunus.records.typed import typed
 from prunus.surgery.argument_types import checked
 from prunus.surgery.edit import Edit
 from prunus.surgery.plan import Plan, apply
-from prunus.surgery.typed import typed
 
 FORMAT = 1
 PLAN, WEIGHTS, MANIFEST = "plan.json", "weights.safetensors", "manifest.json"
@@ -143,7 +143,10 @@ def _manifest(path: Path) -> dict[str, Any]:
         )
     if missing := sorted(_MANIFEST_TYPES.keys() - data.keys()):
         raise EditError(f"{path / MANIFEST} is damaged: {missing[0]!r} is missing")
-    manifest = {key: typed(hint, data[key], f"{path / MANIFEST}: {key}") for key, hint in _MANIFEST_TYPES.items()}
+    try:
+        manifest = {key: typed(hint, data[key], f"{path / MANIFEST}: {key}") for key, hint in _MANIFEST_TYPES.items()}
+    except ValueError as error:
+        raise EditError(str(error)) from error
     for name in (PLAN, WEIGHTS):
         _verify(path / name, manifest["files"].get(name))
     return manifest
@@ -189,28 +192,19 @@ def _loose_tensors(model: nn.Module) -> Iterator[Tensor]:
 
 def _check_same(model: nn.Module, stored: Mapping[str, Tensor], tied: Mapping[str, str], path: Path) -> None:
     """The network built and edited must have the stored tensors, shape by shape, and tie the same ones."""
-    ties, expected = further_paths(model), named_tensors(model)
-    for name in _differing(ties.items(), tied.items()):
-        raise EditError(f"build() gives another network than {path} holds: {name} is tied in only one of them")
+    ties, expected = further_paths(model).items(), named_tensors(model)
+    differing = [f"{name} is tied in only one of them" for name, _ in sorted(ties ^ tied.items())]
     for name in sorted(expected.keys() | stored.keys()):
         if name not in stored:
-            raise EditError(f"build() gives another network than {path} holds: {name} is not in the folder")
-        if name not in expected:
-            raise EditError(f"build() gives another network than {path} holds: it has no {name}")
-        if expected[name].dtype.is_floating_point != stored[name].dtype.is_floating_point:
-            raise EditError(
-                f"build() gives another network than {path} holds: {name} is {expected[name].dtype} after the plan, "
-                f"{stored[name].dtype} in the folder"
-            )
-        if expected[name].shape != stored[name].shape:
-            raise EditError(
-                f"build() gives another network than {path} holds: {name} has shape {list(expected[name].shape)} after "
-                f"the plan, {list(stored[name].shape)} in the folder"
-            )
-
-
-def _differing(first: Iterable[tuple[str, str]], second: Iterable[tuple[str, str]]) -> list[str]:
-    return sorted(path for path, _ in set(first) ^ set(second))
+            differing.append(f"{name} is not in the folder")
+        elif name not in expected:
+            differing.append(f"it has no {name}")
+        elif (built := expected[name]).dtype.is_floating_point != (there := stored[name]).dtype.is_floating_point:
+            differing.append(f"{name} is {built.dtype} after the plan, {there.dtype} in the folder")
+        elif built.shape != there.shape:
+            differing.append(f"{name} has shape {list(built.shape)} after the plan, {list(there.shape)} in the folder")
+    if differing:
+        raise EditError(f"build() gives another network than {path} holds: {differing[0]}")
 
 
 def _assign(model: nn.Module, stored: Mapping[str, Tensor], manifest: Mapping[str, Any]) -> None:

@@ -94,16 +94,3 @@ def _through_gram(matrices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def _finite(tensors: tuple[Tensor, ...]) -> bool:
     return all(bool(tensor.isfinite().all()) for tensor in tensors)
-
-
-def check_share(energy: float) -> None:
-    """Refuse what is no share of the singular values."""
-    if type(energy) not in (int, float) or not 0 < energy <= 1:
-        raise EditError(f"energy is a share of the singular values in (0, 1], not {energy!r}")
-
-
-def check_rank(rank: int, full: int | None, place: str, name: str = "rank") -> None:
-    """Refuse a rank below 1, or above `full` where there is a bound."""
-    if type(rank) is not int or rank < 1 or (full is not None and rank > full):
-        bound = "at least 1" if full is None else f"in 1..{full}"
-        raise EditError(f"{place}: the {name} must be a whole number {bound}, not {rank!r}")
