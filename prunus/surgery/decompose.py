@@ -94,7 +94,7 @@ def decompose(
 
     Args:
         model: any network; it is not changed.
-        layers: globs over dotted paths and rules such as "k>1", as `prunus.surgery.layers.choose` reads them.
+        layers: globs over dotted paths and rules such as "k>1", as `prunus.surgery.choosing.choose` reads them.
         rank: channels between for each group of a convolution, so `rank * groups` in all; weights from the layer's by
             singular values.
         energy: in (0, 1]: the smallest rank whose singular values (not squared) make up this share of the sum.

@@ -131,7 +131,7 @@ def expand(
 
     Args:
         model: any network; it is not changed.
-        layers: globs over dotted paths and rules such as "k>1", as `prunus.surgery.layers.choose` reads them.
+        layers: globs over dotted paths and rules such as "k>1", as `prunus.surgery.choosing.choose` reads them.
         rate: r >= 1; 4 is usual.
         kind: "cl", "ck", "fc", or "auto": "ck" for a convolution's square kernel of odd k > 3 (if the rate lets it
             keep the function, where that is asked), "cl" for other kernels, "fc" for linear layers.

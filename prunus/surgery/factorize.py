@@ -75,7 +75,7 @@ def factorize(
 
     Args:
         model: any network; it is not changed.
-        layers: globs over dotted paths and rules such as "k>1", as `prunus.surgery.layers.choose` reads them.
+        layers: globs over dotted paths and rules such as "k>1", as `prunus.surgery.choosing.choose` reads them.
         rank: r, for each group; or
         energy: in (0, 1]: the smallest rank whose singular values (not squared) make up this share of the sum.
         scheme: "channel" or "spatial".

@@ -11,6 +11,8 @@ from prunus.modules.kinds import LinearLayer
 from prunus.modules.tensors import channels_last, memory_format_of, parameter_like
 from prunus.surgery.filters import PADS, Filter, stored, write
 
+_SIZES = {"in_channels": 0, "in_features": 0, "groups": 0, "out_channels": -1, "out_features": -1}  # whose they are
+
 
 @final
 class Factors(nn.Sequential):
@@ -45,30 +47,11 @@ class Factors(nn.Sequential):
         """Return the convolutions or linear layers, first to last; factors of factors opened."""
         return [module for module in self.modules() if isinstance(module, LinearLayer)]
 
-    @property
-    def in_channels(self) -> int:
-        """Return the channels that come in."""
-        return int(self.layers[0].in_channels)
-
-    @property
-    def out_channels(self) -> int:
-        """Return the channels that go out."""
-        return int(self.layers[-1].out_channels)
-
-    @property
-    def in_features(self) -> int:
-        """Return the features that come in."""
-        return int(self.layers[0].in_features)
-
-    @property
-    def out_features(self) -> int:
-        """Return the features that go out."""
-        return int(self.layers[-1].out_features)
-
-    @property
-    def groups(self) -> int:
-        """Return the number of groups."""
-        return int(self.layers[0].groups)
+    def __getattr__(self, name: str) -> Any:
+        """Return a size of the layer that this stands in the place of: that of the first or the last factor."""
+        if name in _SIZES:
+            return getattr(self.layers[_SIZES[name]], name)
+        return super().__getattr__(name)
 
     def __getitem__(self, index: Any) -> Any:
         """Return a factor; of a slice, a plain `nn.Sequential`."""
