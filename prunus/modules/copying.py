@@ -17,7 +17,7 @@ HOOK = (
 
 
 def copied(model: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
-    """Return a deep copy of `model`; `memo` says by `id` what stands in the place of what, wherever it is referred to.
+    """Return a deep copy of `model`; `memo` maps the `id` of an object to what replaces it everywhere.
 
     Raises:
         EditError: something in it cannot be copied.

@@ -1,4 +1,4 @@
-"""Copy a module with some of its tensors cut narrower, everything else as it was."""
+"""Copies of a network with some of its tensors cut narrower, and everything else as it was."""
 
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -67,7 +67,7 @@ def _copied(model: nn.Module, new: Mapping[str, Tensor], keep: Keep) -> nn.Modul
 
 
 def _empty_containers(model: nn.Module) -> dict[int, Any]:
-    """Return what `copy.deepcopy` need not look into: modules keep a dozen empty dictionaries for hooks each."""
+    """Return a memo of empty containers: each module keeps a dozen for hooks, and `copy.deepcopy` is slow on them."""
     values = [value for module in model.modules() for value in vars(module).values()]
     return {id(value): type(value)() for value in values if type(value) in (OrderedDict, dict, set, list) and not value}
 

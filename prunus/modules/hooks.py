@@ -1,4 +1,4 @@
-"""Hooks on modules, of the forward and the backward pass."""
+"""Forward and backward hooks of modules."""
 
 from torch import nn
 

@@ -1,4 +1,4 @@
-"""The tensors of a network by their paths, and how they lie in memory."""
+"""Parameters and buffers of a network by path, and the precision and memory format of tensors."""
 
 import copy
 from typing import Any
@@ -36,8 +36,7 @@ def parameter_like(values: Tensor, like: nn.Parameter) -> nn.Parameter:
 
 
 def memory_format_of(tensor: Tensor) -> torch.memory_format:
-    """Return the channels-last format where a tensor lies so, else the contiguous one, which a tensor has that fits
-    both."""
+    """Return the channels-last or the contiguous format; a tensor that has both counts as contiguous."""
     last = _CHANNELS_LAST.get(tensor.dim())
     lies_so = last is not None and not tensor.is_contiguous() and tensor.is_contiguous(memory_format=last)
     return last if last is not None and lies_so else torch.contiguous_format

@@ -1,4 +1,4 @@
-"""What a branch that does not depend on the input adds: nothing, or a number for each channel of some dimension."""
+"""The constant that a branch adds which does not depend on the input: zero, or one number per channel."""
 
 import dataclasses
 from functools import cached_property
@@ -12,19 +12,19 @@ from torch.export.graph_signature import InputKind, InputSpec
 from prunus.graph.place import operator_name
 from prunus.modules.tree import leaves
 
-ROUNDING = 1e-9  # relative, float64: what is no difference between two places
+ROUNDING = 1e-9  # relative, in float64: below it two positions are equal
 
 
 @dataclasses.dataclass(frozen=True)
 class Constant:
-    """What a branch adds: `numbers` along the dimension `dim`, counted from the last one (-1); none for zero."""
+    """The constant of a branch: `numbers` along the dimension `dim`, counted from the last one (-1); none for zero."""
 
     numbers: tuple[float, ...] = ()
     dim: int = 1
 
 
 def ancestors(branch: fx.Node, constant: set[fx.Node]) -> set[fx.Node]:
-    """Return the nodes of `constant` that `branch` is made of, itself included."""
+    """Return the nodes of `constant` from which `branch` is computed, itself included."""
     waiting, seen = [branch], set[fx.Node]()
     while waiting:
         node = waiting.pop()
@@ -41,8 +41,8 @@ class Branches:
         self._program, self._args = program, args
 
     def shift(self, branch: fx.Node, constant: set[fx.Node]) -> Constant | None:
-        """Return what `branch` adds wherever the network is used; None where that differs from place to place, or
-        the example does not tell which dimension the channels are."""
+        """Return the constant that `branch` adds to any input; None where it varies with the position, or where the
+        example does not determine which dimension holds the channels."""
         if _reaches_border(ancestors(branch, constant), constant, self._values):
             return None
         value = self._values[branch].detach()
@@ -63,7 +63,7 @@ class Branches:
 
     @cached_property
     def _others(self) -> dict[fx.Node, Any]:
-        """The value of each node where the parameters are others, of the same signs.
+        """The value of each node for other parameters of the same signs.
 
         Numbers that happen to be equal do not tell which dimension they belong to; numbers drawn at random do. What is
         zero stays so, as what a ReLU cuts off: else a padding would meet what it does not meet.
@@ -75,7 +75,7 @@ class Branches:
             if spec.kind is not InputKind.PARAMETER or not tensor.is_floating_point() or not tensor.dim():
                 return tensor
             numbers = torch.rand(tensor.shape, generator=generator, dtype=tensor.dtype, device="cpu") + 0.5
-            # Means rather than sums: no sigmoid saturates.
+            # Scaled so that layers average rather than sum: no sigmoid saturates.
             return numbers.to(tensor.device) * tensor.sign() * (len(tensor) / max(1, tensor.numel()))
 
         return self._run(drawn)
@@ -103,21 +103,21 @@ class Branches:
 
 
 def _varying(value: Tensor) -> list[int]:
-    """Return the dimensions along which a tensor changes."""
+    """Return the dimensions along which a tensor varies."""
     least = ROUNDING * float(value.abs().max())
     return [dim for dim in range(value.dim()) if bool(((value.amax(dim) - value.amin(dim)) > least).any())]
 
 
 def _reaches_border(branch: set[fx.Node], constant: set[fx.Node], values: dict[fx.Node, Any]) -> bool:
-    """Whether a padding surrounds something other than zero in a branch: it differs at the border then, even where the
-    example is too small to show it."""
+    """Whether a branch pads a tensor that is not zero: its value then differs at the border, even where the example is
+    too small to show it."""
     return any(
         _pads(node) and node.args[0] in constant and bool(values[node.all_input_nodes[0]].any()) for node in branch
     )
 
 
 def _pads(node: fx.Node) -> bool:
-    """Whether an operator puts zeros, or another number, around its first argument or between its values."""
+    """Whether an operator pads its first argument, or inserts zeros between its values."""
     name = operator_name(node.target) if node.op == "call_function" else ""
     if name == "aten::pad":
         return node.args[2:3] in ((), ("constant",))
