@@ -4,11 +4,13 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from prunus.errors import EditError
-from prunus.modules.hooks import hook_tables
+from prunus.modules.hooks import HOOK_TABLES, hooks_of, is_of, parameter_hooks
 from prunus.modules.paths import paths_of
+from prunus.modules.tensors import parameter_like
+from prunus.modules.tree import leaves
 
 HOOK = (
     "; a hook of torch.nn.utils.weight_norm or .prune keeps a weight that it computes: take it away "
@@ -19,14 +21,48 @@ HOOK = (
 def copied(model: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
     """Return a deep copy of `model`; `memo` maps the `id` of an object to what replaces it everywhere.
 
+    Parameters keep their hooks. Hooks of modules are the same objects as before, except for methods of the network's
+    own modules, so that a collector of features goes on collecting. A tensor with a graph, such as features that
+    `forward` has kept, is copied without the graph.
+
     Raises:
-        EditError: something in it cannot be copied.
+        EditError: something in it cannot be copied; the attribute is named.
     """
+    memo = _carried(model) | (memo or {})
     try:
-        return copy.deepcopy(model, memo)
-    except (RuntimeError, TypeError) as error:  # torch.nn.utils.weight_norm, open files, ...
-        advice = HOOK if "explicitly by the user" in str(error) else ""
-        raise EditError(f"{type(model).__name__} cannot be copied, so it cannot be edited: {error}{advice}") from error
+        return copy.deepcopy(model, dict(memo))
+    except (RuntimeError, TypeError, ValueError) as error:  # torch.nn.utils.weight_norm, open files, FakeTensors, ...
+        place, reason = _uncopied(model, memo), str(error).partition("\n")[0]
+        advice = HOOK if "explicitly by the user" in reason else f"; remove {place} before, and set it anew after"
+        message = f"{place}: {type(model).__name__} cannot be copied, so it cannot be edited: {reason}{advice}"
+        raise EditError(message) from error
+
+
+def _carried(model: nn.Module) -> dict[int, Any]:
+    """Return a memo of what `copy.deepcopy` would lose, refuse, or copy though it belongs to others."""
+    memo, modules = dict[int, Any](), {id(module) for module in model.modules()}
+    for module in model.modules():
+        parameters = vars(module)["_parameters"]
+        for parameter in parameters.values():
+            if parameter is not None and (vars(parameter) or parameter_hooks(parameter)):
+                memo[id(parameter)] = parameter_like(parameter.detach().clone(), parameter)
+        memo |= {id(hook): hook for hook in hooks_of(module) if not is_of(hook, modules)}
+        for name, value in vars(module).items():
+            if f"{name}_g" not in parameters and f"{name}_orig" not in parameters:  # else HOOK
+                tensors = (leaf for leaf in leaves(value) if isinstance(leaf, Tensor) and not leaf.is_leaf)
+                memo |= {id(tensor): tensor.detach().clone() for tensor in tensors}
+    return memo
+
+
+def _uncopied(model: nn.Module, memo: dict[int, Any]) -> str:
+    """Return the path of an attribute that cannot be copied, from the inside out: outer ones may refer to it."""
+    for path, module in reversed(list(model.named_modules())):
+        for name, value in vars(module).items():
+            try:
+                copy.deepcopy(value if name != "_modules" else None, dict(memo))
+            except (RuntimeError, TypeError, ValueError):
+                return f"{path}.{name}".removeprefix(".")
+    return "something in it"
 
 
 def replaced(model: nn.Module, new: Mapping[str, nn.Module]) -> nn.Module:
@@ -36,6 +72,13 @@ def replaced(model: nn.Module, new: Mapping[str, nn.Module]) -> nn.Module:
     none.
     """
     old = {path: model.get_submodule(path) for path in new}
+    for path, module in old.items():
+        for name, parameter in module.named_parameters(prefix=path):
+            if parameter_hooks(parameter):
+                raise EditError(
+                    f"{name} has hooks (register_hook, register_post_accumulate_grad_hook), and other parameters take "
+                    "its place: remove them before, and register them anew after"
+                )
     memo: dict[int, Any] = {id(old[path]): module for path, module in new.items()}
     result = copied(model, memo)
     for path, module in new.items():
@@ -53,4 +96,4 @@ def replace_(model: nn.Module, path: str, module: nn.Module) -> None:
 
 def _handed_on(old: nn.Module, new: nn.Module) -> list[str]:
     public = [name for name in vars(old) if name[0] != "_" and not hasattr(new, name)]
-    return hook_tables(old) + public
+    return [*HOOK_TABLES, *public]

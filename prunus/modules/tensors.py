@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from prunus.modules.hooks import parameter_hooks
 from prunus.modules.tree import mapped
 
 _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}  # by the number of dimensions
@@ -29,9 +30,13 @@ def in_float64(tree: Any) -> Any:
 
 
 def parameter_like(values: Tensor, like: nn.Parameter) -> nn.Parameter:
-    """Return `values` as a parameter that is as trainable as `like`, with the attributes that code marks it with."""
-    result = nn.Parameter(values, requires_grad=like.requires_grad)
+    """Return `values` as a parameter as trainable as `like`, with its hooks and the attributes that code sets on it."""
+    hooks = parameter_hooks(like)
+    result = nn.Parameter(values, requires_grad=like.requires_grad or bool(hooks))  # torch refuses hooks on frozen ones
+    for method, hook in hooks:
+        getattr(result, method)(hook)
     vars(result).update(copy.deepcopy(vars(like)))
+    result.requires_grad_(like.requires_grad)
     return result
 
 
