@@ -18,17 +18,22 @@ HOOK = (
 )
 
 
-def copied(model: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
-    """Return a deep copy of `model`; `memo` maps the `id` of an object to what replaces it everywhere.
+def copied(model: nn.Module, memo: dict[int, Any] | None = None, *, isolated: bool = False) -> nn.Module:
+    """Return a deep copy of `model`.
 
-    Parameters keep their hooks. Hooks of modules are the same objects as before, except for methods of the network's
-    own modules, so that a collector of features goes on collecting. A tensor with a graph, such as features that
-    `forward` has kept, is copied without the graph.
+    A tensor with a graph, such as features that `forward` has kept, is copied without the graph. Parameters keep their
+    hooks. Hooks of modules are the same objects as before, except for methods of the network's own modules, so that a
+    collector of features goes on collecting; a copy that only Prunus runs is `isolated` from it.
+
+    Args:
+        model: any network.
+        memo: maps the `id` of an object to what replaces it in the copy, wherever it is referred to.
+        isolated: copy the hooks' objects too.
 
     Raises:
         EditError: something in it cannot be copied; the attribute is named.
     """
-    memo = _carried(model) | (memo or {})
+    memo = _carried(model, isolated=isolated) | (memo or {})
     try:
         return copy.deepcopy(model, dict(memo))
     except (RuntimeError, TypeError, ValueError) as error:  # torch.nn.utils.weight_norm, open files, FakeTensors, ...
@@ -38,7 +43,7 @@ def copied(model: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
         raise EditError(message) from error
 
 
-def _carried(model: nn.Module) -> dict[int, Any]:
+def _carried(model: nn.Module, *, isolated: bool) -> dict[int, Any]:
     """Return a memo of what `copy.deepcopy` would lose, refuse, or copy though it belongs to others."""
     memo, modules = dict[int, Any](), {id(module) for module in model.modules()}
     for module in model.modules():
@@ -46,7 +51,8 @@ def _carried(model: nn.Module) -> dict[int, Any]:
         for parameter in parameters.values():
             if parameter is not None and (vars(parameter) or parameter_hooks(parameter)):
                 memo[id(parameter)] = parameter_like(parameter.detach().clone(), parameter)
-        memo |= {id(hook): hook for hook in hooks_of(module) if not is_of(hook, modules)}
+        if not isolated:
+            memo |= {id(hook): hook for hook in hooks_of(module) if not is_of(hook, modules)}
         for name, value in vars(module).items():
             if f"{name}_g" not in parameters and f"{name}_orig" not in parameters:  # else HOOK
                 tensors = (leaf for leaf in leaves(value) if isinstance(leaf, Tensor) and not leaf.is_leaf)

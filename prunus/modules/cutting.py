@@ -43,7 +43,7 @@ def shaped(model: nn.Module, keep: Keep, device: str | None = None) -> nn.Module
         else:
             sizes = _sizes(tensor, dims)
             new[path] = _like(tensor, torch.empty(sizes, dtype=tensor.dtype, device=device or tensor.device))
-    return _copied(model, new, keep)
+    return _copied(model, new, keep, isolated=True)
 
 
 def _like(tensor: Tensor, values: Tensor) -> Tensor:
@@ -54,11 +54,11 @@ def _sizes(tensor: Tensor, dims: Mapping[int, Tensor]) -> list[int]:
     return [dims[dim].numel() if dim in dims else size for dim, size in enumerate(tensor.shape)]
 
 
-def _copied(model: nn.Module, new: Mapping[str, Tensor], keep: Keep) -> nn.Module:
+def _copied(model: nn.Module, new: Mapping[str, Tensor], keep: Keep, *, isolated: bool = False) -> nn.Module:
     """Return a copy of `model` with the tensors `new` in the place of its own; sizes follow those cut by `keep`."""
     tensors = named_tensors(model)
     memo = _empty_containers(model) | {id(tensors[path]): tensor for path, tensor in new.items()}
-    result = copied(model, memo)
+    result = copied(model, memo, isolated=isolated)
     for path in _owners(model, {id(tensors[path]) for path in keep}):
         module = result.get_submodule(path)
         with evaluating(module) if is_parametrized(module) else nullcontext():  # reading its weight computes it

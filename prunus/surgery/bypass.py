@@ -104,7 +104,7 @@ def bypass(model: nn.Module, inputs: Inputs) -> Plan:
     zero = {path for path, parameter in model.named_parameters() if parameter.dim() > 1 and not bool(parameter.any())}
     if not zero:
         return Plan()
-    precise = copied(model).double()  # in float64: the constant is rounded when it is applied
+    precise = copied(model, isolated=True).double()  # in float64: the constant is rounded when it is applied
     args = in_float64(arguments(inputs))
     program = export(precise, args, None, training=False)
     constant, branches = _constant(program, zero), Branches(program, args)

@@ -198,6 +198,8 @@ def test_a_hook_of_the_network_goes_with_the_copy_and_one_of_others_stays_theirs
     small = prunus.apply(plan, model)
     small(IMAGES)
     assert collector.shapes == ["before", (2, 4, 5, 5)]
+    copied(model, isolated=True)(IMAGES)
+    assert len(collector.shapes) == 2
     assert (model.count, small.count) == (count, count + 2)
 
 
