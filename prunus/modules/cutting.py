@@ -2,7 +2,7 @@
 
 import copy
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 
 import torch
@@ -38,26 +38,38 @@ def narrowed(model: nn.Module, keep: Keep) -> nn.Module:
     return result
 
 
-def shaped(model: nn.Module, keep: Keep, device: str | None = None) -> nn.Module:
-    """Return a copy of `model` as `narrowed` makes it, for a look at its shapes alone.
+def copied(model: nn.Module, tensors: Mapping[int, Tensor], keep: Keep) -> nn.Module:
+    """Return a deep copy of `model` with other tensors in the place of its own.
 
-    Tensors that are cut hold no values, the others are shared with `model`; on another device (meta) none has values.
+    What cannot be copied (a lock, an open file) is shared.
+
+    Args:
+        model: the network.
+        tensors: the tensor that takes a tensor's place, by the id of that one.
+        keep: which of them are narrower: the sizes that torch's own layers keep follow.
     """
-    memo = _memo(model)
+    memo: dict[int, object] = {**_memo(model), **tensors}
     named = (*model.named_parameters(), *model.named_buffers())
-    for path, tensor in named:
-        dims = keep.get(path, {})
-        if device is None and not dims:
-            memo[id(tensor)] = tensor
-            continue
-        shape = [dims[d].numel() if d in dims else size for d, size in enumerate(tensor.shape)]
-        empty = torch.empty(shape, dtype=tensor.dtype, device=device or tensor.device)
-        parameter = isinstance(tensor, nn.Parameter)
-        memo[id(tensor)] = nn.Parameter(empty, requires_grad=tensor.requires_grad) if parameter else empty
-    result = copy.deepcopy(model, memo)
     owners = _owners(model, {id(tensor) for path, tensor in named if path in keep})
+    try:
+        result = copy.deepcopy(model, dict(memo))
+    except (TypeError, RuntimeError):
+        memo.update({id(value): value for value in _uncopyable(model, memo)})
+        result = copy.deepcopy(model, memo)
     _update_sizes(result, owners)
     return result
+
+
+def _uncopyable(model: nn.Module, memo: Mapping[int, object]) -> Iterator[object]:
+    """Yield the attributes of modules that `copy.deepcopy` refuses."""
+    modules = {id(module): module for module in model.modules()}
+    for module in modules.values():
+        for name, value in vars(module).items():
+            if name not in ("_parameters", "_buffers", "_modules"):
+                try:
+                    copy.deepcopy(value, {**memo, **modules})
+                except (TypeError, RuntimeError):
+                    yield value
 
 
 def _memo(model: nn.Module) -> dict[int, object]:
