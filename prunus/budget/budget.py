@@ -95,7 +95,7 @@ class Budget:
         return {kind: value * whole[kind] if value <= 1 else value for kind, value in given.items()}
 
 
-def excess(groups: ChannelGroups, alive: Tensor, bounds: dict[str, float]) -> float:
+def excess(groups: ChannelGroups, alive: Tensor, bounds: Mapping[str, float]) -> float:
     """Return how far above `bounds` the network with the groups `alive` is: max over kinds of cost / bound - 1."""
     return max(groups.cost.total(kind, alive) / bound - 1 for kind, bound in bounds.items())
 

@@ -1,10 +1,10 @@
-"""The controller: which groups are under pressure, and how hard, so that the budget is met and not passed.
+"""The controller: which channel groups are under pressure, and how strongly, so that the budget is met exactly.
 
-The shrinking part of a training is cut into segments. At the beginning of a segment a target between today's cost
-and the budget says which groups `victims` would remove, by what training has shown of their importance; all other
-groups are exempt. In each step of the segment the group lasso's threshold of a victim of norm n with k steps left,
-this one included, is n / k. So its norm falls in a straight line, against whatever the gradient says, and is
-zero at the segment's end, exactly. Removal then costs nothing, and the widths are just those of the target.
+The shrinking part of a training is cut into segments. At the start of a segment, a target between the current cost
+and the budget determines which groups `greedy_selection` would remove, given their importance during training; all
+other groups are exempt. In each step the group lasso's threshold of a pressed group of norm n with k steps left, this
+one included, is n / k. Its norm thus falls linearly, whatever the gradient, and is exactly zero at the segment's end.
+Removal then changes nothing, and the remaining widths are those of the target.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from prunus.budget.budget import Budget
-from prunus.budget.greedy_selection import floors, victims
+from prunus.budget.greedy_selection import floors, greedy_selection
 from prunus.errors import RecipeError
 from prunus.graph import ChannelGroups
 
@@ -90,7 +90,9 @@ class Target:
             bounds=bounds,
             floors=floors(groups, budget, skippable),
         )
-        victims(groups, torch.ones(len(groups), dtype=torch.float64), bounds, target.floors, budget.multiple_of)
+        greedy_selection(
+            groups, torch.ones(len(groups), dtype=torch.float64), bounds, target.floors, budget.multiple_of
+        )
         return target
 
     def at(self, progress: float) -> dict[str, float]:
@@ -102,7 +104,7 @@ class Target:
 
 def press(groups: ChannelGroups, importance: Tensor, target: Target, progress: float, multiple_of: int) -> Tensor:
     """Return the groups to press to zero in the segment that ends at `progress`: bool [num_groups]."""
-    return victims(groups, importance, target.at(progress), target.floors, multiple_of)
+    return greedy_selection(groups, importance, target.at(progress), target.floors, multiple_of)
 
 
 def thresholds(norms: Tensor, pressed: Tensor, steps_left: int) -> Tensor:

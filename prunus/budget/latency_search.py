@@ -12,11 +12,11 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
 
-from prunus.budget.greedy_selection import most, victims
-from prunus.budget.removal import removal
+from prunus.budget.greedy_selection import all_removable, greedy_selection
 from prunus.errors import BudgetError, PrunusError
 from prunus.graph import ChannelGroups
 from prunus.surgery import Plan, apply
+from prunus.surgery.removal import removal
 
 Meter = Callable[[nn.Module], float]  # the latency of a network in milliseconds
 
@@ -26,7 +26,7 @@ NEAR = 0.02  # of the bound: so little below it, no larger network is sought
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Aim:
+class MeasuredNetwork:
     """The largest network found that is quick enough.
 
     Attributes:
@@ -42,7 +42,7 @@ class Aim:
     limit_ms: float
 
 
-def aimed(
+def largest_within(
     model: nn.Module,
     groups: ChannelGroups,
     importance: Tensor,
@@ -52,7 +52,7 @@ def aimed(
     bounds: Mapping[str, float],
     floor: Mapping[str, int],
     multiple_of: int = 1,
-) -> Aim:
+) -> MeasuredNetwork:
     """Return the largest network that selection leaves within a latency and other bounds.
 
     A measurement has to stay 2 % below the latency, since another one may say that much more.
@@ -65,7 +65,7 @@ def aimed(
         limit_ms: the latency in milliseconds.
         bounds: on multiply-adds and parameters, by kind.
         floor: groups that each layer keeps.
-        multiple_of: see `victims`.
+        multiple_of: see `greedy_selection`.
 
     Raises:
         BudgetError: the smallest network is too slow (its latency is named), or above another bound.
@@ -73,12 +73,14 @@ def aimed(
     whole = float(groups.macs())
 
     def within(macs: float) -> Tensor:
-        return victims(groups, importance, {**bounds, "macs": min(macs, bounds.get("macs", whole))}, floor, multiple_of)
+        return greedy_selection(
+            groups, importance, {**bounds, "macs": min(macs, bounds.get("macs", whole))}, floor, multiple_of
+        )
 
-    largest = _measured(model, groups, within(whole), meter, limit_ms)
-    if _is_quick(largest):  # another bound is the tighter one, or nothing need go
+    largest = _measure(model, groups, within(whole), meter, limit_ms)
+    if _is_fast_enough(largest):  # another bound is the tighter one, or nothing need go
         return largest
-    best = smallest(model, groups, importance, meter, limit_ms, floor=floor, multiple_of=multiple_of)
+    best = smallest_within(model, groups, importance, meter, limit_ms, floor=floor, multiple_of=multiple_of)
     low, high, slowest, sides = float(best.macs), float(largest.macs), largest.measured_ms, list[bool]()
     for _ in range(STEPS):
         share = ((1 - MARGIN) * limit_ms - best.measured_ms) / (slowest - best.measured_ms)
@@ -88,8 +90,8 @@ def aimed(
         chosen = within(middle)
         found = best
         if groups.cost.total("macs", ~chosen) > best.macs:
-            found = _measured(model, groups, chosen, meter, limit_ms)
-        sides.append(_is_quick(found))
+            found = _measure(model, groups, chosen, meter, limit_ms)
+        sides.append(_is_fast_enough(found))
         if sides[-1]:
             best, low = found, middle
         else:
@@ -99,7 +101,7 @@ def aimed(
     return best
 
 
-def smallest(
+def smallest_within(
     model: nn.Module,
     groups: ChannelGroups,
     importance: Tensor,
@@ -108,18 +110,18 @@ def smallest(
     *,
     floor: Mapping[str, int],
     multiple_of: int = 1,
-) -> Aim:
+) -> MeasuredNetwork:
     """Return the smallest network that a budget can leave.
 
     Raises:
         BudgetError: it is too slow, measured twice.
     """
-    chosen = most(groups, importance, floor, multiple_of)
-    found = _measured(model, groups, chosen, meter, limit_ms)
-    if not _is_quick(found):
-        again = _measured(model, groups, chosen, meter, limit_ms)
-        found = min(found, again, key=lambda aim: aim.measured_ms)
-    if not _is_quick(found):
+    chosen = all_removable(groups, importance, floor, multiple_of)
+    found = _measure(model, groups, chosen, meter, limit_ms)
+    if not _is_fast_enough(found):
+        again = _measure(model, groups, chosen, meter, limit_ms)
+        found = min(found, again, key=lambda network: network.measured_ms)
+    if not _is_fast_enough(found):
         raise BudgetError(
             f"the budget (latency <= {limit_ms:.3g} ms) cannot be met: the smallest reachable network takes "
             f"{found.measured_ms:.3g} ms, with {found.macs:,} of {groups.macs():,} MACs, and must stay {MARGIN:.0%} "
@@ -129,7 +131,7 @@ def smallest(
     return found
 
 
-def checked(meter: Meter | None) -> Meter:
+def checked_meter(meter: Meter | None) -> Meter:
     """Return `meter`, which times networks: copies, whatever it does to them.
 
     Raises:
@@ -158,11 +160,11 @@ def checked(meter: Meter | None) -> Meter:
     return ask
 
 
-def _is_quick(aim: Aim) -> bool:
-    return aim.measured_ms <= (1 - MARGIN) * aim.limit_ms
+def _is_fast_enough(network: MeasuredNetwork) -> bool:
+    return network.measured_ms <= (1 - MARGIN) * network.limit_ms
 
 
-def _measured(model: nn.Module, groups: ChannelGroups, chosen: Tensor, meter: Meter, limit: float) -> Aim:
+def _measure(model: nn.Module, groups: ChannelGroups, chosen: Tensor, meter: Meter, limit: float) -> MeasuredNetwork:
     plan = removal(groups, chosen)
     macs = groups.cost.total("macs", ~chosen)
-    return Aim(plan=plan, macs=int(macs), measured_ms=meter(apply(plan, model)), limit_ms=limit)
+    return MeasuredNetwork(plan=plan, macs=int(macs), measured_ms=meter(apply(plan, model)), limit_ms=limit)

@@ -4,14 +4,14 @@ import torch
 from torch import Tensor, nn
 
 from prunus.budget.budget import Budget
-from prunus.budget.greedy_selection import floors, victims
-from prunus.budget.latency_search import Meter, aimed, checked
-from prunus.budget.removal import removal, spare_layers
+from prunus.budget.greedy_selection import floors, greedy_selection
+from prunus.budget.latency_search import Meter, checked_meter, largest_within
 from prunus.errors import BudgetError
 from prunus.graph import ChannelGroups
 from prunus.penalties import GroupSlices
 from prunus.penalties.zeros import zero_groups
 from prunus.surgery import Plan
+from prunus.surgery.removal import removal, spare_layers
 
 
 def select(
@@ -25,7 +25,7 @@ def select(
     """Return the plan that removes channel groups of `model`.
 
     Without a budget: exactly the groups that are zero, whose removal is exact. With one: the least important groups
-    per cost saved (`victims`) until the budget holds; that changes the function unless they are zero.
+    per cost saved (`greedy_selection`) until the budget holds; that changes the function unless they are zero.
 
     Args:
         model: the network, as traced.
@@ -58,11 +58,13 @@ def select(
         )
     floor = floors(groups, budget)
     if budget.is_timed:
-        timed = checked(meter)
+        timed = checked_meter(meter)
         limit = budget.limit_ms(lambda: timed(model))
-        found = aimed(model, groups, values, timed, limit, bounds=bounds, floor=floor, multiple_of=budget.multiple_of)
+        found = largest_within(
+            model, groups, values, timed, limit, bounds=bounds, floor=floor, multiple_of=budget.multiple_of
+        )
         return found.plan
-    return removal(groups, victims(groups, values, bounds, floor, budget.multiple_of))
+    return removal(groups, greedy_selection(groups, values, bounds, floor, budget.multiple_of))
 
 
 def refuse_if_rigid(groups: ChannelGroups) -> None:

@@ -13,7 +13,7 @@ def similarity(first: Widths, second: Widths) -> float:
     return 1 - sum(differences) / len(differences)
 
 
-def is_settled(history: Sequence[Widths], threshold: float) -> bool:
+def is_stable(history: Sequence[Widths], threshold: float) -> bool:
     """Whether the last of `history` resembles the five before it: their mean similarity is `threshold` or more."""
     *before, last = history[-MEMORY - 1 :]
     return len(before) == MEMORY and sum(similarity(last, each) for each in before) / MEMORY >= threshold

@@ -13,7 +13,7 @@ from prunus.deploy import BenchmarkSettings, backends, benchmark, export_onnx
 from prunus.surgery import apply, fuse
 
 
-class RunMeter:
+class LatencyMeter:
     """Times networks on the first of the recipe's backends that is here: on the CPU's side, BatchNorm folded.
 
     Each is timed in turn with the network that the stage begins with, and what it takes is told as if the machine were

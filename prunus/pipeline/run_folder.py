@@ -15,7 +15,7 @@ from prunus.recipe.source import parse_yaml
 FILE_NAME = "recipe.yaml"
 
 
-def claim(folder: Path, resolved: Mapping[str, Any], *, accept_changes: bool = False) -> bool:
+def prepare_run_folder(folder: Path, resolved: Mapping[str, Any], *, accept_changes: bool = False) -> bool:
     """Make `folder` that of the run `resolved` and return whether it goes on from a checkpoint there.
 
     Without a checkpoint nothing is lost: the folder of an attempt that failed early may be used again. With
@@ -28,7 +28,7 @@ def claim(folder: Path, resolved: Mapping[str, Any], *, accept_changes: bool = F
     path = folder / FILE_NAME
     begun = any(folder.glob("checkpoints/*/[0-9]*"))
     if begun and not accept_changes:
-        if different := differences(_read(path), resolved):
+        if different := recipe_differences(_read(path), resolved):
             raise RecipeError(
                 f"{folder} holds a run of another recipe: {'; '.join(different[:5])}: choose another folder with "
                 "output=..., or remove this one; or, to go on from its checkpoints under this recipe, give "
@@ -43,14 +43,14 @@ def claim(folder: Path, resolved: Mapping[str, Any], *, accept_changes: bool = F
 
 
 @contextlib.contextmanager
-def claimed(
+def run_folder(
     folder: Path, resolved: Mapping[str, Any], *, accept_changes: bool, going_on: Callable[[], bool]
 ) -> Iterator[bool]:
     """Claim `folder` for the while; where its checkpoints turn out not to fit a changed recipe before the run is
     `going_on`, the folder stays that of the recipe that it had."""
     path = folder / FILE_NAME
     former = path.read_bytes() if path.is_file() else None
-    begun = claim(folder, resolved, accept_changes=accept_changes)
+    begun = prepare_run_folder(folder, resolved, accept_changes=accept_changes)
     try:
         yield begun
     except CheckpointError:
@@ -76,7 +76,7 @@ def _write(path: Path, text: str) -> None:
         aside.unlink(missing_ok=True)
 
 
-def differences(there: Any, here: Any) -> list[str]:
+def recipe_differences(there: Any, here: Any) -> list[str]:
     """Return each key whose value differs, as a line; the folder itself may have been moved."""
     old, new = _leaves(there), _leaves(here)
     keys = [key for key in dict.fromkeys([*old, *new]) if key != "output" and old.get(key) != new.get(key)]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from prunus.modules.modes import evaluating
-from prunus.train.job import Training
+from prunus.train.job import TrainingJob
 
 
 @torch.no_grad()
@@ -30,7 +30,7 @@ def activations(model: nn.Module, inputs: Tensor) -> int:
     return made[0] // inputs.shape[0]
 
 
-def grown(training: Training, freed: float) -> Training:
+def with_grown_batch(training: TrainingJob, freed: float) -> TrainingJob:
     """Return `training` for a network that needs 1 / `freed` of the memory: the batch is `freed` times as large.
 
     The learning rate grows with the batch for SGD (Goyal et al. 2017), with its square root for Adam and AdamW

@@ -13,13 +13,15 @@ from prunus.penalties.zeros import zero_
 from prunus.records import EpochRecord, NoteRecord, ShrinkRecord, read
 from prunus.surgery import Plan, apply, bypass, skippable
 from prunus.train import checkpoint, penalty_binding
-from prunus.train.job import Training
-from prunus.train.latency_target import take_aim
-from prunus.train.training_state import State, resume, start
+from prunus.train.job import TrainingJob
+from prunus.train.latency_target import set_latency_target
+from prunus.train.training_state import TrainingState, resume, start
 from prunus.train.tree import packed, unpacked
 
 
-def begin(training: Training, model: nn.Module, inputs: Tensor, steps: int, controller: Controller | None) -> State:
+def begin(
+    training: TrainingJob, model: nn.Module, inputs: Tensor, steps: int, controller: Controller | None
+) -> TrainingState:
     """Return the state of a training that begins with `model`, or goes on from the folder's last checkpoint.
 
     Args:
@@ -51,9 +53,9 @@ def begin(training: Training, model: nn.Module, inputs: Tensor, steps: int, cont
         torch.manual_seed(training.seed + 1_000_003 * processes.index)
         state = start(model, inputs, training, steps, Plan())
         if controller is not None:
-            state.aim(target(model, state.groups, inputs, controller.budget))
+            state.set_target(target(model, state.groups, inputs, controller.budget))
             if controller.budget.is_timed:
-                take_aim(state, controller.budget, training)
+                set_latency_target(state, controller.budget, training)
     state.regularizer = penalty
     state.regularize(inputs)
     processes.require_same("at the start", state.model, state.plan.to_json())
@@ -81,7 +83,7 @@ def _may_vanish(model: nn.Module, groups: ChannelGroups, inputs: Tensor) -> list
     return found
 
 
-def _found(training: Training) -> checkpoint.Checkpoint | None:
+def _found(training: TrainingJob) -> checkpoint.Checkpoint | None:
     """Return the last checkpoint; only process 0 needs to see the folder, which may be another machine's."""
     processes = training.processes
     found = checkpoint.latest(training.checkpoints) if processes.first else None
@@ -94,7 +96,7 @@ def _found(training: Training) -> checkpoint.Checkpoint | None:
     return checkpoint.Checkpoint(**{**content, "path": Path(content["path"])})
 
 
-def _refuse_other_length(training: Training, found: checkpoint.Checkpoint) -> None:
+def _refuse_other_length(training: TrainingJob, found: checkpoint.Checkpoint) -> None:
     """Refuse a recipe under which a training would end before its checkpoint, or one that has ended would go on though
     others have followed it: they would have to be done again.
 
@@ -115,7 +117,7 @@ def _refuse_other_length(training: Training, found: checkpoint.Checkpoint) -> No
         )
 
 
-def _forget(training: Training) -> None:
+def _forget(training: TrainingJob) -> None:
     """Drop the records of a former attempt at this training that ended before its first checkpoint."""
     if training.recorder.count():
         records = read(training.recorder.path.parent)

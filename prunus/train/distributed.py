@@ -91,7 +91,7 @@ class Processes:
         """Return what a training step calls: `model`, its gradients averaged over the processes."""
         return model if self.count == 1 else DistributedDataParallel(model)
 
-    def settle_(self, model: nn.Module) -> None:
+    def sync_buffers_(self, model: nn.Module) -> None:
         """Give all processes the buffers of process 0, such as BatchNorm's means: each has seen other images."""
         if self.count == 1:
             return

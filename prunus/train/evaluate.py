@@ -64,7 +64,7 @@ def evaluate(
     `between` is called after each batch, equally often in every process; what it raises comes through.
     """
     device, metrics = settings.torch_device(), task.metrics()
-    processes.settle_(model)
+    processes.sync_buffers_(model)
     with modes_kept(model):
         model.eval()
         for batch in evaluation_batches(split, settings, processes):

@@ -14,18 +14,18 @@ from prunus.budget.controller import Controller
 from prunus.records import EpochRecord, NoteRecord
 from prunus.surgery import Plan
 from prunus.train.background import Background
-from prunus.train.batch_growth import activations, grown
+from prunus.train.batch_growth import activations, with_grown_batch
 from prunus.train.batches import TrainingSplit, steps_per_epoch, training_batches
 from prunus.train.begin import begin
 from prunus.train.distributed import Question
 from prunus.train.evaluate import evaluate
 from prunus.train.interrupt import Interrupt, InterruptedTrainingError, interruptible
-from prunus.train.job import Training
-from prunus.train.shrink import choose, segment_steps_left, shrink
+from prunus.train.job import TrainingJob
+from prunus.train.shrink import choose_pressed, segment_steps_left, shrink
 from prunus.train.step import press_, step
-from prunus.train.training_state import State, reschedule, save
+from prunus.train.training_state import TrainingState, reschedule, save
 
-__all__ = ["Fitted", "Training", "fit"]
+__all__ = ["Fitted", "TrainingJob", "fit"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class Fitted:
     records: int  # that the run had when the training ended
 
 
-def fit(training: Training, model: nn.Module, inputs: Tensor, controller: Controller | None = None) -> Fitted:
+def fit(training: TrainingJob, model: nn.Module, inputs: Tensor, controller: Controller | None = None) -> Fitted:
     """Train `model`, the network as built, and return what it has become.
 
     Training goes on from the folder's last checkpoint, in the middle of an epoch too. Ctrl-C and SIGTERM write one
@@ -61,7 +61,7 @@ def fit(training: Training, model: nn.Module, inputs: Tensor, controller: Contro
     steps = steps_per_epoch(len(split), settings.batch_size)
     inputs = inputs.to(settings.torch_device())
     state = begin(training, model, inputs, steps, controller)
-    asked, training = training, _grown(training, training, state, inputs, len(split))
+    asked, training = training, _with_current_batch(training, training, state, inputs, len(split))
     steps = steps_per_epoch(len(split), training.settings.batch_size)
     with Background() as background, interruptible() as interrupt:
         question = Question(processes)
@@ -73,13 +73,13 @@ def fit(training: Training, model: nn.Module, inputs: Tensor, controller: Contro
         while state.progress.epoch < settings.epochs:
             try:
                 if state.progress.step == 0:
-                    training = _grown(asked, training, state, inputs, len(split))
+                    training = _with_current_batch(asked, training, state, inputs, len(split))
                     steps = steps_per_epoch(len(split), training.settings.batch_size)
                     _begin_epoch(state, training, controller)
                 if not state.progress.cut:  # else stopped while it was evaluated
                     _train_epoch(state, training, split, steps, controller, stop_if_asked)
                     _end_segment(state, training, inputs, controller, steps)
-                    _tell_skipped(state, training, split)
+                    _record_skipped(state, training, split)
                 best = _end_epoch(state, training, validation, steps, stop_if_asked)
             except _Stop:
                 save(state, training, background)
@@ -109,29 +109,31 @@ def _interrupted(interrupt: Interrupt, where: str) -> InterruptedTrainingError:
     )
 
 
-def _grown(asked: Training, running: Training, state: State, inputs: Tensor, num_samples: int) -> Training:
+def _with_current_batch(
+    asked: TrainingJob, running: TrainingJob, state: TrainingState, inputs: Tensor, num_samples: int
+) -> TrainingJob:
     """Return what was asked for with the batch that the network's size now allows, where the batch may grow."""
     if not asked.settings.grow_batch:
         return asked
     progress, now = state.progress, activations(state.model, inputs)
     progress.activations = progress.activations or now
-    training = grown(asked, progress.activations / now)
+    training = with_grown_batch(asked, progress.activations / now)
     if training.settings.batch_size != running.settings.batch_size:
         reschedule(state, training.settings, steps_per_epoch(num_samples, training.settings.batch_size))
     return training
 
 
-def _begin_epoch(state: State, training: Training, controller: Controller | None) -> None:
+def _begin_epoch(state: TrainingState, training: TrainingJob, controller: Controller | None) -> None:
     began = time.perf_counter()
     if controller is not None:
-        choose(state, controller, training)
+        choose_pressed(state, controller, training)
     state.progress.pressed = int(state.pressed.sum())
     state.progress.epoch_seconds += time.perf_counter() - began
 
 
 def _train_epoch(
-    state: State,
-    training: Training,
+    state: TrainingState,
+    training: TrainingJob,
     split: TrainingSplit,
     steps: int,
     controller: Controller | None,
@@ -152,7 +154,9 @@ def _train_epoch(
         stop_if_asked()
 
 
-def _end_segment(state: State, training: Training, inputs: Tensor, controller: Controller | None, steps: int) -> None:
+def _end_segment(
+    state: TrainingState, training: TrainingJob, inputs: Tensor, controller: Controller | None, steps: int
+) -> None:
     """Shrink where a segment ends with the epoch, and after each epoch where there are penalties."""
     state.progress.cut = True
     if state.shape is not None:
@@ -166,7 +170,7 @@ def _end_segment(state: State, training: Training, inputs: Tensor, controller: C
         return
     if ended:
         press_(state, 1)  # what is done after an epoch may have moved what its steps brought to zero
-    training.processes.settle_(state.model)
+    training.processes.sync_buffers_(state.model)
     record = shrink(state, inputs, training.processes)
     if ended:
         state.pressed.zero_()
@@ -175,7 +179,7 @@ def _end_segment(state: State, training: Training, inputs: Tensor, controller: C
         training.recorder.write(dataclasses.replace(record, model=training.name))
 
 
-def _tell_skipped(state: State, training: Training, split: TrainingSplit) -> None:
+def _record_skipped(state: TrainingState, training: TrainingJob, split: TrainingSplit) -> None:
     """Record which training samples could not be read, whenever there are more."""
     said = split.unreadable()
     if len(said) > state.progress.skipped:
@@ -185,7 +189,7 @@ def _tell_skipped(state: State, training: Training, split: TrainingSplit) -> Non
 
 
 def _end_epoch(
-    state: State, training: Training, validation: Dataset[Any], steps: int, stop_if_asked: Callable[[], None]
+    state: TrainingState, training: TrainingJob, validation: Dataset[Any], steps: int, stop_if_asked: Callable[[], None]
 ) -> bool:
     """Evaluate, tell, and return whether the network is the best so far."""
     progress, settings = state.progress, training.settings

@@ -30,7 +30,7 @@ class Splits(Protocol):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Training:
+class TrainingJob:
     """The data, the task, the regime and the folder of one training, the same in every process of it."""
 
     name: str  # "wide", "narrow": names it in the records

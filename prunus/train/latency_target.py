@@ -12,21 +12,21 @@ from torch import Tensor, nn
 
 from prunus.budget import Budget
 from prunus.budget.controller import Target
-from prunus.budget.latency_search import Aim, Meter, aimed, checked, smallest
+from prunus.budget.latency_search import MeasuredNetwork, Meter, checked_meter, largest_within, smallest_within
 from prunus.budget.select import relative_norms
 from prunus.graph import ChannelGroups
 from prunus.records import NoteRecord
-from prunus.train.job import Training
-from prunus.train.training_state import State
+from prunus.train.job import TrainingJob
+from prunus.train.training_state import TrainingState
 
 
-def importance(state: State) -> Tensor:
+def group_importance(state: TrainingState) -> Tensor:
     """Return what training has shown of the groups' importance; their norms, where it has not begun: [num_groups]."""
     found = state.importance.double()
     return found if bool(found.any()) else relative_norms(state.model, state.groups)
 
 
-def take_aim(state: State, budget: Budget, training: Training) -> None:
+def set_latency_target(state: TrainingState, budget: Budget, training: TrainingJob) -> None:
     """Bound the multiply-adds of the network as it is now by what meets the budget's latency.
 
     Raises:
@@ -35,15 +35,15 @@ def take_aim(state: State, budget: Budget, training: Training) -> None:
     target = state.target
     assert target is not None
 
-    def measure() -> Aim:
-        meter = checked(training.meter)
+    def measure() -> MeasuredNetwork:
+        meter = checked_meter(training.meter)
         wide, limit = training.reference, target.limit_ms
         if limit is None or wide is not None:  # a share is one of what the network takes on this machine now
             limit = budget.limit_ms(lambda: meter(wide or state.model))
-        return aimed(
+        return largest_within(
             state.model,
             state.groups,
-            importance(state),
+            group_importance(state),
             meter,
             limit,
             bounds=budget.bounds(target.start),
@@ -61,7 +61,7 @@ def take_aim(state: State, budget: Budget, training: Training) -> None:
     training.recorder.write(NoteRecord(text=text))
 
 
-def refuse_too_slow(
+def check_latency_reachable(
     model: nn.Module, groups: ChannelGroups, budget: Budget, target: Target, meter: Callable[[], Meter] | None
 ) -> None:
     """Refuse a budget that not even the smallest network meets, before anything is trained; `meter` makes the meter.
@@ -69,7 +69,7 @@ def refuse_too_slow(
     Raises:
         BudgetError: its latency is named.
     """
-    timed = checked(None if meter is None else meter())
+    timed = checked_meter(None if meter is None else meter())
     limit = budget.limit_ms(lambda: timed(model))
     norms = relative_norms(model, groups)
-    smallest(model, groups, norms, timed, limit, floor=target.floors, multiple_of=budget.multiple_of)
+    smallest_within(model, groups, norms, timed, limit, floor=target.floors, multiple_of=budget.multiple_of)

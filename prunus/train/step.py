@@ -10,13 +10,13 @@ from prunus.errors import TrainingError
 from prunus.penalties import taylor
 from prunus.train.contracted import through_kernels
 from prunus.train.evaluate import autocast
-from prunus.train.job import Training
-from prunus.train.training_state import State
+from prunus.train.job import TrainingJob
+from prunus.train.training_state import TrainingState
 
 IMPORTANCE_MEMORY = 0.98  # of the running mean over batches: about the last fifty
 
 
-def step(state: State, training: Training, inputs: Tensor, target: Tensor, steps_left: int) -> float:
+def step(state: TrainingState, training: TrainingJob, inputs: Tensor, target: Tensor, steps_left: int) -> float:
     """Train on one batch and return its loss.
 
     Args:
@@ -38,10 +38,10 @@ def step(state: State, training: Training, inputs: Tensor, target: Tensor, steps
         state.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
     value = loss.item()
-    if trouble := _not_finite(value, state.model):
-        raise TrainingError(_said(trouble, state, training))
+    if trouble := _non_finite(value, state.model):
+        raise TrainingError(_non_finite_message(trouble, state, training))
     if state.penalty is not None:
-        _observe(state)
+        _update_importance(state)
     state.optimizer.step()
     state.scheduler.step()
     state.progress.learning_rate = rate
@@ -54,14 +54,14 @@ def step(state: State, training: Training, inputs: Tensor, target: Tensor, steps
     return value
 
 
-def press_(state: State, steps_left: int) -> None:
+def press_(state: TrainingState, steps_left: int) -> None:
     """Take the groups under pressure a step nearer to zero; the last one of the segment brings them there exactly."""
     if state.penalty is not None and bool(state.pressed.any()):
         norms = state.penalty.slices.norms()
         state.penalty.shrink_(thresholds(norms, state.pressed, steps_left), norms)
 
 
-def _not_finite(loss: float, model: nn.Module) -> str | None:
+def _non_finite(loss: float, model: nn.Module) -> str | None:
     """Say what is not a number; asked after the backward pass, where all processes have the same gradients."""
     if not math.isfinite(loss):
         return f"the loss is {loss}"
@@ -75,7 +75,7 @@ def _not_finite(loss: float, model: nn.Module) -> str | None:
     return f"the gradient of {paths[0]}{more} is not finite, though the loss is {loss:.4g},"
 
 
-def _said(trouble: str, state: State, training: Training) -> str:
+def _non_finite_message(trouble: str, state: TrainingState, training: TrainingJob) -> str:
     progress = state.progress
     return (
         f"{trouble} in epoch {progress.epoch + 1}, step {progress.step + 1} ({training.name}): training stops before "
@@ -85,7 +85,7 @@ def _said(trouble: str, state: State, training: Training) -> str:
     )
 
 
-def _observe(state: State) -> None:
+def _update_importance(state: TrainingState) -> None:
     """Add the batch's Taylor importance to its running mean."""
     assert state.penalty is not None
     seen = taylor(state.penalty.slices).cpu()

@@ -9,7 +9,7 @@ from torch.utils.tensorboard import SummaryWriter
 from prunus.records import EpochRecord
 
 
-class Scalars:
+class ScalarWriter:
     """Writes each epoch's record as scalars, one TensorBoard run a network."""
 
     def __init__(self, folder: Path) -> None:

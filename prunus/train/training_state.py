@@ -17,7 +17,7 @@ from prunus.penalties import BoundGroupLasso, BoundPenalty, GroupLasso, Penalty
 from prunus.surgery import Plan, apply
 from prunus.train import checkpoint, penalty_binding
 from prunus.train.background import Background
-from prunus.train.job import Training
+from prunus.train.job import TrainingJob
 from prunus.train.settings import Train
 from prunus.train.tree import flatten, packed, random_state, set_random_state, unflatten, unpacked
 
@@ -43,7 +43,7 @@ class Progress:
 
 
 @dataclasses.dataclass(kw_only=True)
-class State:
+class TrainingState:
     """The network as it is now, what trains it, and what is known of it.
 
     Attributes:
@@ -74,7 +74,7 @@ class State:
     plan: Plan
     progress: Progress
 
-    def aim(self, target: Target) -> None:
+    def set_target(self, target: Target) -> None:
         """Give the training a budget to shrink to."""
         self.target, self.penalty = target, GroupLasso().bind(self.model, self.groups)
 
@@ -89,13 +89,13 @@ class State:
         return self.model if self.ema is None else self.ema.module
 
 
-def start(model: nn.Module, inputs: Tensor, training: Training, steps_per_epoch: int, plan: Plan) -> State:
+def start(model: nn.Module, inputs: Tensor, training: TrainingJob, steps_per_epoch: int, plan: Plan) -> TrainingState:
     """Return the state of a training that begins with `model`, which `plan` made of the network as built."""
     settings = training.settings
     model.to(settings.torch_device(), memory_format=settings.memory_format)  # type: ignore[call-overload]
     groups = trace(model, inputs.to(settings.torch_device()))
     optimizer = settings.optimizer.build(model)
-    return State(
+    return TrainingState(
         model=model,
         network=training.processes.wrapped(model),
         optimizer=optimizer,
@@ -118,7 +118,7 @@ def _averaged(model: nn.Module, decay: float | None) -> AveragedModel | None:
     return AveragedModel(model, multi_avg_fn=average, use_buffers=True)
 
 
-def save(state: State, training: Training, background: Background, *, best: bool = False) -> None:
+def save(state: TrainingState, training: TrainingJob, background: Background, *, best: bool = False) -> None:
     """Copy `state` and write the copy as a checkpoint in the background; `resume` goes on from it bit by bit.
 
     All processes take part; the first one writes.
@@ -155,8 +155,8 @@ def save(state: State, training: Training, background: Background, *, best: bool
 
 
 def resume(
-    found: checkpoint.Checkpoint, model: nn.Module, inputs: Tensor, training: Training, steps_per_epoch: int
-) -> State:
+    found: checkpoint.Checkpoint, model: nn.Module, inputs: Tensor, training: TrainingJob, steps_per_epoch: int
+) -> TrainingState:
     """Return the state that `found` holds, for a training of `model`, the network as built.
 
     Raises:
@@ -172,7 +172,7 @@ def resume(
         raise CheckpointError(text) from error
     state = start(narrow, inputs, training, steps_per_epoch, plan)
     if held is not None:
-        state.aim(Target(**held))
+        state.set_target(Target(**held))
     _refuse_other_network(found, tree["model"], state.model.state_dict())
     try:
         state.model.load_state_dict(tree["model"])
@@ -209,7 +209,7 @@ def _refuse_other_network(found: checkpoint.Checkpoint, there: dict[str, Tensor]
         )
 
 
-def _take_own(state: State, training: Training, every: list[dict[str, Any]]) -> None:
+def _take_own(state: TrainingState, training: TrainingJob, every: list[dict[str, Any]]) -> None:
     """Take up what each process had of its own; where their number has changed, random numbers are drawn anew."""
     processes, progress = training.processes, state.progress
     if len(every) == processes.count:
@@ -240,7 +240,7 @@ def _lay_out_(optimizer: Optimizer) -> None:
                 state[name] = laid_out.copy_(value)
 
 
-def reschedule(state: State, settings: Train, steps_per_epoch: int) -> None:
+def reschedule(state: TrainingState, settings: Train, steps_per_epoch: int) -> None:
     """Give `state` the schedule of `settings`, at the point that the training has reached."""
     for group in state.optimizer.param_groups:
         group["initial_lr"] = settings.optimizer.learning_rate
