@@ -1,8 +1,8 @@
-"""Budgets in milliseconds: how many multiply-adds a network may have to stay within one, found by measuring.
+"""Latency search: the largest network that greedy selection leaves within a number of milliseconds, by measuring.
 
-Latency is no sum over layers: it depends on kernels, caches and what a backend fuses. So networks are made and timed.
-Among those that selection leaves at different multiply-adds the largest is sought that is quick enough: where a
-straight line between two measurements has it, or half-way where the line has missed it twice on one side.
+Latency is not a sum over layers: it depends on kernels, caches and on what a backend fuses. So networks of different
+multiply-adds are built and timed. The next one to try is found by linear interpolation between the two measurements
+around the bound (regula falsi), or by bisection after two misses on the same side.
 """
 
 import copy
@@ -21,19 +21,19 @@ from prunus.surgery import Plan, apply
 Meter = Callable[[nn.Module], float]  # the latency of a network in milliseconds
 
 STEPS = 6  # networks tried between the smallest and the largest
-MARGIN = 0.02  # of the bound, by which two measurements differ
-NEAR = 0.02  # of the bound: so little below it, no larger network is sought
+MARGIN = 0.02  # share of the bound by which two measurements may differ
+NEAR = 0.02  # share of the bound: a network this close below it is large enough
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MeasuredNetwork:
-    """The largest network found that is quick enough.
+    """A network that was measured.
 
     Attributes:
         plan: leads to it from the traced network.
         macs: its multiply-adds.
         measured_ms: its latency.
-        limit_ms: the bound.
+        limit_ms: the bound on the latency.
     """
 
     plan: Plan
@@ -55,20 +55,20 @@ def largest_within(
 ) -> MeasuredNetwork:
     """Return the largest network that selection leaves within a latency and other bounds.
 
-    A measurement has to stay 2 % below the latency, since another one may say that much more.
+    Its measured latency stays 2 % below the bound, since another measurement may be that much higher.
 
     Args:
         model: the network, as traced.
         groups: `prunus.trace` of it.
         importance: [num_groups].
-        meter: of latencies.
-        limit_ms: the latency in milliseconds.
+        meter: measures a network's latency.
+        limit_ms: the bound on it, in milliseconds.
         bounds: on multiply-adds and parameters, by kind.
         floor: groups that each layer keeps.
         multiple_of: see `greedy_selection`.
 
     Raises:
-        BudgetError: the smallest network is too slow (its latency is named), or above another bound.
+        BudgetError: the smallest network is too slow (names its latency), or above another bound.
     """
     whole = float(groups.macs())
 
@@ -78,7 +78,7 @@ def largest_within(
         )
 
     largest = _measure(model, groups, within(whole), meter, limit_ms)
-    if _is_fast_enough(largest):  # another bound is the tighter one, or nothing need go
+    if _is_fast_enough(largest):  # another bound is the tighter one, or nothing has to be removed
         return largest
     best = smallest_within(model, groups, importance, meter, limit_ms, floor=floor, multiple_of=multiple_of)
     low, high, slowest, sides = float(best.macs), float(largest.macs), largest.measured_ms, list[bool]()
@@ -111,10 +111,10 @@ def smallest_within(
     floor: Mapping[str, int],
     multiple_of: int = 1,
 ) -> MeasuredNetwork:
-    """Return the smallest network that a budget can leave.
+    """Return the smallest network that a budget can leave, measured.
 
     Raises:
-        BudgetError: it is too slow, measured twice.
+        BudgetError: it is too slow, also when measured again.
     """
     chosen = all_removable(groups, importance, floor, multiple_of)
     found = _measure(model, groups, chosen, meter, limit_ms)
@@ -132,15 +132,15 @@ def smallest_within(
 
 
 def checked_meter(meter: Meter | None) -> Meter:
-    """Return `meter`, which times networks: copies, whatever it does to them.
+    """Return `meter` with checks: it gets a copy of each network, and must return milliseconds.
 
     Raises:
-        BudgetError: there is none; when it is asked, that it fails or gives no milliseconds.
+        BudgetError: there is no meter; when called, that it fails or returns something else.
     """
     if not callable(meter):
         raise BudgetError(
             f"a budget in milliseconds needs a meter, not {meter!r}: meter=lambda network: "
-            "prunus.deploy.latency_ms(network, example), or a function of yours that takes a network and returns its "
+            "prunus.deploy.latency_ms(network, example), or your own function that takes a network and returns its "
             "milliseconds on your target"
         )
 

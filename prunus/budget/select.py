@@ -1,4 +1,4 @@
-"""`prunus.select`: decide which channel groups go, and write it down as a plan."""
+"""`prunus.select`: determine which channel groups to remove, as a plan."""
 
 import torch
 from torch import Tensor, nn
@@ -24,20 +24,20 @@ def select(
 ) -> Plan:
     """Return the plan that removes channel groups of `model`.
 
-    Without a budget: exactly the groups that are zero, whose removal is exact. With one: the least important groups
-    per cost saved (`greedy_selection`) until the budget holds; that changes the function unless they are zero.
+    Without a budget: the groups that are zero; their removal is exact. With a budget: the least important groups per
+    cost saved (`greedy_selection`) until the budget holds; this changes the function unless they are zero.
 
     Args:
         model: the network, as traced.
         groups: `prunus.trace` of it.
         budget: what the network may cost.
         importance: [num_groups]; default `relative_norms`.
-        meter: gives the latency of a network in milliseconds, for a budget that bounds it: `prunus.deploy.latency_ms`
-            with an example, or a function of yours that runs it on the target.
+        meter: measures a network's latency in milliseconds, for a budget that bounds it: `prunus.deploy.latency_ms`
+            with an example, or your own function that runs the network on the target.
 
     Raises:
-        BudgetError: nothing in this network can be removed, or the budget cannot be met (the smallest reachable
-            cost is named).
+        BudgetError: nothing in this network can be removed, or the budget cannot be met; names the smallest cost that
+            can be reached.
     """
     if not isinstance(model, nn.Module) or not isinstance(groups, ChannelGroups):
         raise BudgetError(
@@ -53,7 +53,7 @@ def select(
     values = relative_norms(model, groups) if importance is None else importance.detach().cpu().double()
     if values.shape != (len(groups),) or not bool(values.isfinite().all()):
         raise BudgetError(
-            f"importance has shape {list(values.shape)}; one finite number a group is needed, [{len(groups)}]"
+            f"importance has shape {list(values.shape)}; one finite number per group is needed, [{len(groups)}]"
             + ("" if importance is not None else ": the network's own norms are not finite")
         )
     floor = floors(groups, budget)
@@ -79,7 +79,7 @@ def refuse_if_rigid(groups: ChannelGroups) -> None:
 
 
 def relative_norms(model: nn.Module, groups: ChannelGroups) -> Tensor:
-    """Return each group's norm over the mean norm in its layer, [num_groups]: layers become comparable."""
+    """Return each group's norm over its layer's mean norm, [num_groups], so that layers are comparable."""
     norms = GroupSlices.of(model, groups).norms().detach().cpu().double()
     index = groups.layers % (len(groups.layer_names) + 1)
     total = torch.zeros(len(groups.layer_names) + 1, dtype=torch.float64).index_add_(0, index, norms)
