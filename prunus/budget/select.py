@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from prunus.budget.budget import Budget
 from prunus.budget.greedy_selection import floors, greedy_selection
-from prunus.budget.latency_search import Meter, checked_meter, largest_within
+from prunus.budget.latency_search import LatencySearch, Meter, checked_meter
 from prunus.budget.removal import removal, spare_layers
 from prunus.errors import BudgetError
 from prunus.graph import ChannelGroups
@@ -39,13 +39,7 @@ def select(
         BudgetError: nothing in this network can be removed, or the budget cannot be met; names the smallest cost that
             can be reached.
     """
-    if not isinstance(model, nn.Module) or not isinstance(groups, ChannelGroups):
-        raise BudgetError(
-            f"select takes the model and the groups that trace gave, not a {type(model).__name__} and a "
-            f"{type(groups).__name__}"
-        )
-    if not isinstance(budget, Budget | None):
-        raise BudgetError(f"select takes a Budget, as in budget=prunus.Budget(macs=0.4), not {budget!r:.80}")
+    _check_arguments(model, groups, budget)
     refuse_if_rigid(groups)
     if budget is None:
         return removal(groups, spare_layers(groups, zero_groups(model, groups)))
@@ -56,15 +50,31 @@ def select(
             f"importance has shape {list(values.shape)}; one finite number per group is needed, [{len(groups)}]"
             + ("" if importance is not None else ": the network's own norms are not finite")
         )
-    floor = floors(groups, budget)
-    if budget.is_timed:
-        timed = checked_meter(meter)
-        limit = budget.limit_ms(lambda: timed(model))
-        found = largest_within(
-            model, groups, values, timed, limit, bounds=bounds, floor=floor, multiple_of=budget.multiple_of
+    floor, multiple_of = floors(groups, budget), budget.multiple_of
+    if not budget.is_timed:
+        return removal(groups, greedy_selection(groups, values, bounds, floor, multiple_of))
+    timed = checked_meter(meter)
+    search = LatencySearch(
+        model=model,
+        groups=groups,
+        importance=values,
+        meter=timed,
+        limit_ms=budget.limit_ms(lambda: timed(model)),
+        floor=floor,
+        multiple_of=multiple_of,
+        bounds=bounds,
+    )
+    return search.largest().plan
+
+
+def _check_arguments(model: nn.Module, groups: ChannelGroups, budget: Budget | None) -> None:
+    if not isinstance(model, nn.Module) or not isinstance(groups, ChannelGroups):
+        raise BudgetError(
+            f"select takes the model and the groups that trace gave, not a {type(model).__name__} and a "
+            f"{type(groups).__name__}"
         )
-        return found.plan
-    return removal(groups, greedy_selection(groups, values, bounds, floor, budget.multiple_of))
+    if not isinstance(budget, Budget | None):
+        raise BudgetError(f"select takes a Budget, as in budget=prunus.Budget(macs=0.4), not {budget!r:.80}")
 
 
 def refuse_if_rigid(groups: ChannelGroups) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from prunus.budget import Budget
 from prunus.budget.controller import Target
-from prunus.budget.latency_search import MeasuredNetwork, Meter, checked_meter, largest_within, smallest_within
+from prunus.budget.latency_search import LatencySearch, MeasuredNetwork, Meter, checked_meter
 from prunus.budget.select import relative_norms
 from prunus.graph import ChannelGroups
 from prunus.records import NoteRecord
@@ -40,16 +40,17 @@ def set_latency_target(state: TrainingState, budget: Budget, training: TrainingJ
         wide, limit = training.reference, target.limit_ms
         if limit is None or wide is not None:  # a share refers to the present latency on this machine
             limit = budget.limit_ms(lambda: meter(wide or state.model))
-        return largest_within(
-            state.model,
-            state.groups,
-            group_importance(state),
-            meter,
-            limit,
-            bounds=budget.bounds(target.start),
+        search = LatencySearch(
+            model=state.model,
+            groups=state.groups,
+            importance=group_importance(state),
+            meter=meter,
+            limit_ms=limit,
             floor=target.floors,
             multiple_of=budget.multiple_of,
+            bounds=budget.bounds(target.start),
         )
+        return search.largest()
 
     found = training.processes.once(measure)
     limit = (
@@ -72,6 +73,13 @@ def check_latency_reachable(
         BudgetError: names the latency of the smallest network.
     """
     timed = checked_meter(None if meter is None else meter())
-    limit = budget.limit_ms(lambda: timed(model))
-    norms = relative_norms(model, groups)
-    smallest_within(model, groups, norms, timed, limit, floor=target.floors, multiple_of=budget.multiple_of)
+    search = LatencySearch(
+        model=model,
+        groups=groups,
+        importance=relative_norms(model, groups),
+        meter=timed,
+        limit_ms=budget.limit_ms(lambda: timed(model)),
+        floor=target.floors,
+        multiple_of=budget.multiple_of,
+    )
+    search.smallest()
