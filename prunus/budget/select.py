@@ -36,8 +36,7 @@ def select(
             with an example, or your own function that runs the network on the target.
 
     Raises:
-        BudgetError: nothing in this network can be removed, or the budget cannot be met; names the smallest cost that
-            can be reached.
+        BudgetError: nothing in this network can be removed, or the budget cannot be met; names the smallest cost.
     """
     _check_arguments(model, groups, budget)
     refuse_if_rigid(groups)

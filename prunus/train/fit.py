@@ -1,6 +1,7 @@
 """`fit`: the training loop; with a controller, the network shrinks to its budget while it learns."""
 
 import dataclasses
+import functools
 import signal
 import time
 from collections.abc import Callable
@@ -41,8 +42,7 @@ class Fitted:
 def fit(training: TrainingJob, model: nn.Module, inputs: Tensor, controller: Controller | None = None) -> Fitted:
     """Train `model`, the network as built, and return the trained network.
 
-    Training resumes the folder's last checkpoint, also in the middle of an epoch. Ctrl-C and SIGTERM write one before
-    the training stops.
+    It resumes the folder's last checkpoint, also in the middle of an epoch; Ctrl-C and SIGTERM write one first.
 
     Args:
         training: the data, the task, the settings, the folder.
@@ -61,20 +61,14 @@ def fit(training: TrainingJob, model: nn.Module, inputs: Tensor, controller: Con
     steps = steps_per_epoch(len(split), settings.batch_size)
     inputs = inputs.to(settings.torch_device())
     state = begin(training, model, inputs, steps, controller)
-    asked, training = training, _with_current_batch(training, training, state, inputs, len(split))
-    steps = steps_per_epoch(len(split), training.settings.batch_size)
+    asked = training
     with Background() as background, interruptible() as interrupt:
-        question = Question(processes)
-
-        def stop_if_asked() -> None:
-            if question.ask(interrupt.number is not None):
-                raise _Stop
-
+        stop_if_asked = functools.partial(_stop_if_asked, Question(processes), interrupt)
         while state.progress.epoch < settings.epochs:
             try:
+                training = _with_current_batch(asked, training, state, inputs, len(split))
+                steps = steps_per_epoch(len(split), training.settings.batch_size)
                 if state.progress.step == 0:
-                    training = _with_current_batch(asked, training, state, inputs, len(split))
-                    steps = steps_per_epoch(len(split), training.settings.batch_size)
                     _begin_epoch(state, training, controller)
                 if not state.progress.cut:  # else stopped while it was evaluated
                     _train_epoch(state, training, split, steps, controller, stop_if_asked)
@@ -84,22 +78,25 @@ def fit(training: TrainingJob, model: nn.Module, inputs: Tensor, controller: Con
             except _Stop:
                 save(state, training, background)
                 background.wait()
-                raise _interrupted(
-                    interrupt, f"in epoch {state.progress.epoch + 1}, after step {state.progress.step} of {steps}"
-                ) from None
+                where = f"in epoch {state.progress.epoch + 1}, after step {state.progress.step} of {steps}"
+                raise _interrupted(interrupt, where) from None
             epoch = state.progress.epoch
             if best or epoch == settings.epochs or epoch % settings.checkpoint_every == 0:
                 save(state, training, background, best=best)
         background.wait()
         if processes.any(interrupt.number is not None):  # asked during the last evaluation
             raise _interrupted(interrupt, f"after the training ({training.name})")
-    return Fitted(
-        model=state.evaluated, plan=state.plan, seconds=state.progress.seconds, records=state.progress.records
-    )
+    progress = state.progress
+    return Fitted(model=state.evaluated, plan=state.plan, seconds=progress.seconds, records=progress.records)
 
 
 class _Stop(Exception):  # noqa: N818 - no error
     """Somebody asked the training to stop, this process or another."""
+
+
+def _stop_if_asked(question: Question, interrupt: Interrupt) -> None:
+    if question.ask(interrupt.number is not None):
+        raise _Stop
 
 
 def _interrupted(interrupt: Interrupt, where: str) -> InterruptedTrainingError:
