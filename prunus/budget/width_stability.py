@@ -1,10 +1,10 @@
-"""When to begin: once the network that selection would leave has stopped changing (EPI: Shen et al., CVPR 2022)."""
+"""Width stability: whether the widths that selection would leave still change (EPI: Shen et al., CVPR 2022)."""
 
 from collections.abc import Sequence
 
-MEMORY = 5  # earlier epochs that are looked back on
+MEMORY = 5  # earlier epochs that the last one is compared with
 
-Widths = Sequence[int]  # of each layer
+Widths = Sequence[int]  # per layer
 
 
 def similarity(first: Widths, second: Widths) -> float:

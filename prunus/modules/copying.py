@@ -1,12 +1,13 @@
 """Copies of a network, with other tensors or modules in the place of some."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
 from prunus.errors import EditError
+from prunus.modules.closures import Closures
 from prunus.modules.hooks import HOOK_TABLES, hooks_of, is_of, parameter_hooks
 from prunus.modules.paths import paths_of
 from prunus.modules.tensors import parameter_like
@@ -18,29 +19,39 @@ HOOK = (
 )
 
 
-def copied(model: nn.Module, memo: dict[int, Any] | None = None, *, isolated: bool = False) -> nn.Module:
-    """Return a deep copy of `model`.
+def copied(
+    model: nn.Module, memo: Mapping[int, Any] | None = None, *, isolated: bool = False, share: bool = False
+) -> nn.Module:
+    """Return a deep copy of `model`; functions that enclose its modules enclose the copies.
 
     A tensor with a graph, such as features that `forward` has kept, is copied without the graph. Parameters keep their
     hooks. Hooks of modules are the same objects as before, except for methods of the network's own modules, so that a
     collector of features goes on collecting; a copy that only Prunus runs is `isolated` from it.
 
     Args:
-        model: any network.
-        memo: maps the `id` of an object to what replaces it in the copy, wherever it is referred to.
-        isolated: copy the hooks' objects too.
+        model: the network.
+        memo: by the `id` of an object, what replaces it everywhere.
+        isolated: the objects of hooks are copied too.
+        share: what cannot be copied (an open file, a lock) is shared, rather than refused.
 
     Raises:
         EditError: something in it cannot be copied; the attribute is named.
     """
-    memo = _carried(model, isolated=isolated) | (memo or {})
+    closures = Closures(model)
+    known = {**_carried(model, isolated=isolated), **(memo or {}), **closures.memo}
     try:
-        return copy.deepcopy(model, dict(memo))
+        result = copy.deepcopy(model, copies := dict(known))
     except (RuntimeError, TypeError, ValueError) as error:  # torch.nn.utils.weight_norm, open files, FakeTensors, ...
-        place, reason = _uncopied(model, memo), str(error).partition("\n")[0]
+        if share:
+            shared = {id(value): value for _, value in _uncopyable(model, known)}
+            return copied(model, {**known, **shared}, isolated=isolated)
+        place = next((path for path, _ in _uncopyable(model, known)), type(model).__name__)
+        reason = str(error).partition("\n")[0]
         advice = HOOK if "explicitly by the user" in reason else f"; remove {place} before, and set it anew after"
         message = f"{place}: {type(model).__name__} cannot be copied, so it cannot be edited: {reason}{advice}"
         raise EditError(message) from error
+    closures.fill(copies)
+    return result
 
 
 def _carried(model: nn.Module, *, isolated: bool) -> dict[int, Any]:
@@ -60,15 +71,16 @@ def _carried(model: nn.Module, *, isolated: bool) -> dict[int, Any]:
     return memo
 
 
-def _uncopied(model: nn.Module, memo: dict[int, Any]) -> str:
-    """Return the path of an attribute that cannot be copied, from the inside out: outer ones may refer to it."""
-    for path, module in reversed(list(model.named_modules())):
+def _uncopyable(model: nn.Module, memo: Mapping[int, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield (path, value) of the attributes of modules that `copy.deepcopy` refuses."""
+    modules = {id(module): module for module in model.modules()}
+    for path, module in model.named_modules():
         for name, value in vars(module).items():
-            try:
-                copy.deepcopy(value if name != "_modules" else None, dict(memo))
-            except (RuntimeError, TypeError, ValueError):
-                return f"{path}.{name}".removeprefix(".")
-    return "something in it"
+            if name not in ("_parameters", "_buffers", "_modules"):
+                try:
+                    copy.deepcopy(value, {**memo, **modules})
+                except (RuntimeError, TypeError, ValueError):
+                    yield f"{path}.{name}".removeprefix("."), value
 
 
 def replaced(model: nn.Module, new: Mapping[str, nn.Module]) -> nn.Module:

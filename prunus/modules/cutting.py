@@ -27,38 +27,28 @@ def narrowed(model: nn.Module, keep: Keep) -> nn.Module:
     """
     tensors = named_tensors(model)
     new = {path: _like(tensors[path], cut(tensors[path], dims)) for path, dims in keep.items()}
-    return _copied(model, new, keep)
-
-
-def shaped(model: nn.Module, keep: Keep, device: str | None = None) -> nn.Module:
-    """Return a copy of `model` as `narrowed` makes it, of which only the shapes matter.
-
-    Tensors that are cut hold no values, the others are shared with `model`; on another device (meta) none has values.
-    """
-    new = dict[str, Tensor]()
-    for path, tensor in named_tensors(model).items():
-        dims = keep.get(path, {})
-        if device is None and not dims:
-            new[path] = tensor
-        else:
-            sizes = _sizes(tensor, dims)
-            new[path] = _like(tensor, torch.empty(sizes, dtype=tensor.dtype, device=device or tensor.device))
-    return _copied(model, new, keep, isolated=True)
+    return with_tensors(model, new, keep)
 
 
 def _like(tensor: Tensor, values: Tensor) -> Tensor:
     return parameter_like(values, tensor) if isinstance(tensor, nn.Parameter) else values
 
 
-def _sizes(tensor: Tensor, dims: Mapping[int, Tensor]) -> list[int]:
-    return [dims[dim].numel() if dim in dims else size for dim, size in enumerate(tensor.shape)]
+def with_tensors(
+    model: nn.Module,
+    new: Mapping[str, Tensor],
+    keep: Keep,
+    memo: Mapping[int, Any] | None = None,
+    *,
+    share: bool = False,
+) -> nn.Module:
+    """Return a copy of `model` with the tensors `new` in the place of its own; sizes follow those cut by `keep`.
 
-
-def _copied(model: nn.Module, new: Mapping[str, Tensor], keep: Keep, *, isolated: bool = False) -> nn.Module:
-    """Return a copy of `model` with the tensors `new` in the place of its own; sizes follow those cut by `keep`."""
+    `memo` maps the id of any other object to what replaces it; with `share`, what cannot be copied is shared.
+    """
     tensors = named_tensors(model)
-    memo = _empty_containers(model) | {id(tensors[path]): tensor for path, tensor in new.items()}
-    result = copied(model, memo, isolated=isolated)
+    known = _empty_containers(model) | dict(memo or {}) | {id(tensors[path]): tensor for path, tensor in new.items()}
+    result = copied(model, known, isolated=share, share=share)
     for path in _owners(model, {id(tensors[path]) for path in keep}):
         module = result.get_submodule(path)
         with evaluating(module) if is_parametrized(module) else nullcontext():  # reading its weight computes it
@@ -83,7 +73,7 @@ def _selected(tensor: Tensor, dims: dict[int, Tensor]) -> Tensor:
     if len(dims) < 2:
         return tensor.index_select(*next(iter(dims.items()))) if dims else tensor
     first, *others = dims
-    result = tensor.new_empty(_sizes(tensor, dims))
+    result = tensor.new_empty([dims[d].numel() if d in dims else size for d, size in enumerate(tensor.shape)])
     for indices, place in zip(torch.split(dims[first], SLAB), torch.split(result, SLAB, first), strict=True):
         slab = tensor.index_select(first, indices)
         for dim in others:

@@ -1,4 +1,4 @@
-"""The whole path from a recipe to a report; the only room that knows the order."""
+"""RUN: the whole path from a recipe to a report; the only package that knows the order."""
 
 from prunus.pipeline.context import Watch
 from prunus.pipeline.recipe import Deploy, EncoderStage, Recipe, Stage

@@ -19,7 +19,7 @@ from prunus.train.settings import Train
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Watch:
-    """Callbacks that show a run while it goes on; the default shows nothing."""
+    """Callbacks that show the progress of a run; the default shows nothing."""
 
     stage: Callable[[str], None] = lambda text: None
     epoch: Callable[[EpochRecord], None] = lambda record: None
@@ -28,18 +28,18 @@ class Watch:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunContext:
-    """What all stages share."""
+    """What all parts of a run share."""
 
     recipe: Recipe
     folder: Path
     recorder: Recorder
     task: BoundTask
-    inputs: Tensor  # one training image, [1, 3, H, W]: what is traced, exported and timed
+    inputs: Tensor  # one training image, [1, 3, H, W], with which networks are traced, exported and timed
     watch: Watch
     processes: Processes = ALONE
 
     def meter(self, model: nn.Module) -> Meter:
-        """Return what times the networks that `model` becomes."""
+        """Return the meter of the networks that `model` becomes."""
         return LatencyMeter(model, self.inputs, self.recipe.deploy.benchmark)
 
     def training(

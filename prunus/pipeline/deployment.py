@@ -1,4 +1,4 @@
-"""What a run hands over: files proved equal to the networks, their latency, and images that show what they see."""
+"""Deployment of the trained networks: exported files, their parity and latency, and sample images."""
 
 import torch
 from PIL import Image
@@ -15,7 +15,7 @@ from prunus.verify import apply_measured
 
 
 def deployed_form(context: RunContext, network: Network) -> nn.Module:
-    """Return the network as it is deployed, on the CPU, BatchNorm folded; record all edits of the narrow one."""
+    """Return the network as deployed, on the CPU with BatchNorm folded; record all edits of the narrow network."""
     model, inputs = network.model.cpu().eval(), context.inputs.cpu()
     plan = fuse(model, inputs)
     if network.name != NARROW:
@@ -27,15 +27,15 @@ def deployed_form(context: RunContext, network: Network) -> nn.Module:
 
 
 def absent_backends(settings: Deploy) -> dict[str, str | None]:
-    """Return of each backend why it is not there, None if it is.
+    """Return, for each backend of the settings, the reason why it is absent; None where it is present.
 
     Raises:
-        DeployError: none is, so that nothing would be proved; or one that runs no files.
+        DeployError: all are absent, so that no file could be checked; or one runs no files.
     """
     for name in settings.benchmark.backends:
         if backends.find(name).reads_modules:
             raise DeployError(
-                f"deploy.benchmark.backends names {name}, which runs modules, and a run hands over files: leave it "
+                f"deploy.benchmark.backends names {name}, which runs modules, and a run deploys files: leave it "
                 f"out; `prunus bench --backends {name}` times the run's folder there"
             )
     reasons = {name: backends.find(name).absence() for name in settings.benchmark.backends}
@@ -45,11 +45,11 @@ def absent_backends(settings: Deploy) -> dict[str, str | None]:
 
 
 def deploy(context: RunContext, networks: dict[str, nn.Module]) -> None:
-    """Export the networks, prove the files equal on test images, and time them interleaved.
+    """Export the networks, check the files' parity on test images, and time them interleaved.
 
     Raises:
-        ParityError: a file does not equal its network. Its record is written first.
-        DeployError: none of the backends is there, so that nothing would be proved.
+        ParityError: a file and its network differ. The record is written first.
+        DeployError: all backends are absent.
     """
     settings, split = context.recipe.deploy, context.recipe.data.test()
     reasons = absent_backends(settings)
@@ -79,12 +79,14 @@ def deploy(context: RunContext, networks: dict[str, nn.Module]) -> None:
 
 @torch.no_grad()
 def write_samples(context: RunContext, networks: dict[str, nn.Module]) -> None:
-    """Write a few test images with truth and predictions as PNG files, as the task draws them."""
+    """Write a few test images with their ground truth and predictions as PNG files, drawn by the task."""
     split, folder = context.recipe.data.test(), context.folder / "images"
     folder.mkdir(exist_ok=True)
     num = min(context.recipe.report_samples, len(split))
     for number in range(num):
-        index = (number * len(split) // num + number) % len(split)  # not all from one place of a repeating series
+        index = (number * len(split) // num + number) % len(
+            split
+        )  # spread over the split, at different phases of a periodic series
         picture, (image, target) = split.picture(index), split[index]
         size = (picture.shape[1], picture.shape[2])
         files = {"image": picture, "truth": context.task.draw(target, size)}

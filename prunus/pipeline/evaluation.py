@@ -1,4 +1,4 @@
-"""What is known of the networks that a run has trained: metrics, size, units, and that zero channels go unseen."""
+"""Evaluation of the trained networks: metrics on the test split, widths, and the law of removal."""
 
 from torch import nn
 
@@ -32,7 +32,7 @@ def evaluate_on_test(context: RunContext, network: Network) -> None:
 
 
 def record_widths(context: RunContext, wide: ChannelGroups, narrow: ChannelGroups) -> None:
-    """Record the units of each layer as built and as learned."""
+    """Record the width of each layer as built and as learned."""
     before, after = wide.widths(), narrow.widths()
     context.recorder.write(
         WidthsRecord(
@@ -44,17 +44,17 @@ def record_widths(context: RunContext, wide: ChannelGroups, narrow: ChannelGroup
 
 
 def _units(widths: dict[str, int], name: str) -> int:
-    """Return a layer's units, or those of the last of the layers that took its place; 0 where none did."""
+    """Return a layer's width, or that of the last of the layers that replaced it; 0 where it was removed."""
     return widths.get(name, next((widths[path] for path in reversed(widths) if path.startswith(f"{name}.")), 0))
 
 
 def check_removal_law(context: RunContext, model: nn.Module) -> None:
-    """Record the law on the trained network: zero half of its groups, cut them, compare.
+    """Record the law of removal on the trained network: zero half of its groups, remove them, compare the outputs.
 
     Raises:
         TrainingError: the output changed by more than rounding.
     """
-    context.watch.stage("checking that zero channels go without a trace")
+    context.watch.stage("checking the removal of zero channels")
     record = check_removal(model, context.inputs, seed=context.recipe.seed)
     context.recorder.write(record)
     if not is_rounding(record.max_rel_diff):

@@ -1,4 +1,4 @@
-"""The networks of a run: what each is called, its plan, the edits and the training that led to it."""
+"""A network of a run: its name, its plan, and the edits and training that led to it."""
 
 import dataclasses
 
@@ -11,15 +11,15 @@ from prunus.surgery import Plan
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Network:
-    """A network that a run has come to.
+    """A network that a run has led to.
 
     Attributes:
         name: in records, files and the report.
         model: the network.
         plan: leads to it from the network as built.
-        edits: of the plan, with what each was measured to change.
-        seconds: of all training that it took.
-        records: that the run had when its last training ended.
+        edits: of the plan, each with the measured change of the output.
+        seconds: total training time.
+        records: number of records of the run when its last training ended.
     """
 
     name: str
@@ -31,10 +31,10 @@ class Network:
 
 
 def network_name(stages: tuple[Stage, ...], stage: Stage) -> str:
-    """Return what the network is called that `stage` leads to: the last is the narrow one."""
+    """Return the name of the network that `stage` leads to; the last one is the narrow network."""
     return NARROW if stage.name == stages[-1].name else stage.name
 
 
 def training_name(stage: Stage) -> str:
-    """Return what the stage's training is called."""
+    """Return the name of the stage's training in records and checkpoints."""
     return NARROW if stage.name == JOINT else stage.name

@@ -27,13 +27,18 @@ def rehearse(
     processes: Processes = ALONE,
     begun: Collection[str] = (),
 ) -> None:
-    """Walk all stages without a training, so that an order that makes no sense is refused before hours of it.
+    """Go through all stages without training.
 
-    `meter` makes what times the networks of a stage, from the one that it begins with; trainings that have `begun` have
-    passed this before.
+    Args:
+        stages: of the recipe.
+        model: the network as built.
+        inputs: an example, [1, C, H, W].
+        meter: returns the meter of a stage, given the network that it begins with.
+        processes: process 0 measures.
+        begun: names of trainings with a checkpoint; their latency budgets have been checked before.
 
     Raises:
-        EditError, RecipeError, BudgetError: names the stage, and what to do.
+        EditError, RecipeError, BudgetError: a stage cannot work; names the stage, and what to do.
     """
     for stage in stages:
         for number in range(len(stage.edits)):
@@ -44,8 +49,8 @@ def rehearse(
         if stage.shrink is not None:
             if expanded(model):
                 raise RecipeError(
-                    f"stage {stage.name}: a budget counts the multiply-adds of what is deployed, and the network is "
-                    "expanded here: contract it in a stage before (prunus.pipeline.Contract), or train this one with "
+                    f"stage {stage.name}: a budget counts the deployed network's multiply-adds, and the network is "
+                    "expanded here: contract it in an earlier stage (prunus.pipeline.Contract), or train it with "
                     "`shrink: null` and a GroupLasso, whose zero channels are removed too"
                 )
             budget = stage.shrink.budget

@@ -1,4 +1,4 @@
-"""The narrow architecture with fresh weights: what training from scratch begins with (GTC 2019, slide 88)."""
+"""Reinitialization: the narrow architecture with fresh weights, for training from scratch (GTC 2019, slide 88)."""
 
 import math
 from collections.abc import Collection
@@ -16,13 +16,13 @@ UNIFORM_GAIN = 1 / math.sqrt(3)  # of torch's own initialisation: std = gain / s
 
 @torch.no_grad()
 def reinitialized(narrow: nn.Module, built: nn.Module, seed: int) -> nn.Module:
-    """Return a copy of `narrow` with weights drawn anew, at the gain that the network as built gives its layers.
+    """Return a copy of `narrow` with fresh weights, at the gain of the layers as `built`.
 
-    A network may initialise its layers in its own way (He et al. 2015, ...): the gain std(W) sqrt(fan-in) of the layer
-    as built holds for the narrow one; layers that took the place of one share its gain. So the comparison is fair.
+    A network may have an initialisation of its own (He et al. 2015, ...). For a fair comparison each layer of `narrow`
+    gets the gain std(W) sqrt(fan-in) of the layer as built; layers that replaced one layer share its gain.
 
     Raises:
-        RecipeError: a module that has parameters and does not say how to draw them.
+        RecipeError: a module with parameters has no `reset_parameters`.
     """
     torch.manual_seed(seed)
     model = copied(narrow)
@@ -35,7 +35,7 @@ def reinitialized(narrow: nn.Module, built: nn.Module, seed: int) -> nn.Module:
         if reset is None:
             raise RecipeError(
                 f"from_scratch: {path or 'the network itself'} ({type(module).__name__}) has parameters and no "
-                "reset_parameters() to draw them anew: give it one, or set from_scratch: false"
+                "reset_parameters() to initialise them: give it one, or set from_scratch: false"
             )
         reset()
         origin = origins.get(path)
@@ -45,7 +45,7 @@ def reinitialized(narrow: nn.Module, built: nn.Module, seed: int) -> nn.Module:
 
 
 def _origin(path: str, layers: Collection[str]) -> str | None:
-    """Return the layer as built that the one at `path` is, or stands in the place of."""
+    """Return the path of the layer as built that the layer at `path` is, or replaces."""
     parts = path.split(".")
     return next((p for p in (".".join(parts[:end]) for end in range(len(parts), 0, -1)) if p in layers), None)
 
@@ -59,4 +59,4 @@ def _like_(module: Any, built: Any, count: int) -> None:
 
 def _fan_in(module: Any) -> int:
     weight: Tensor = module.weight
-    return weight[0].numel()  # as torch counts it, of transposed convolutions too
+    return weight[0].numel()  # as torch counts it, also for transposed convolutions

@@ -1,4 +1,4 @@
-"""`prunus.run`: the whole path, in its order."""
+"""`prunus.run`: all steps from a recipe to the report, in their order."""
 
 import datetime
 import shlex
@@ -34,15 +34,18 @@ def run(
 ) -> Path:
     """Train wide, reshape and shrink, verify, export, measure and report; return the folder of the run.
 
-    `recipe` is one, or the path of a YAML file; `overrides` are then those of the command line: "train.epochs=3".
+    An interrupted run is resumed by the same recipe on the same folder. The folder holds `recipe.yaml`,
+    `records.jsonl`, `report.html`, `wide.onnx`, `narrow.onnx`, `narrow/` (see `prunus.load`), checkpoints and
+    TensorBoard's scalars. Started by torchrun, all processes train; process 0 does everything else.
 
-    A run that was interrupted goes on where it stopped: the same recipe on the same folder, or, with
-    `accept_changes`, a changed one; what was changed becomes a note of the report. The folder holds `recipe.yaml`,
-    `records.jsonl`, `report.html`, `wide.onnx`, `narrow.onnx`, `narrow/` (see `prunus.load`),
-    checkpoints and TensorBoard's scalars. Started by torchrun, all processes train; the first does all else.
+    Args:
+        recipe: a recipe, or the path of a YAML file.
+        overrides: for a file, as on the command line: "train.epochs=3".
+        watch: shows the progress.
+        accept_changes: resume although the recipe was changed; the changes become a note in the report.
 
     Raises:
-        PrunusError: whatever makes the run impossible; each stage says what and what to do.
+        PrunusError: whatever makes the run impossible, and what to do about it.
     """
     if isinstance(recipe, str | Path):
         recipe = prunus.recipe.load(Recipe, recipe, overrides)
@@ -71,7 +74,7 @@ def _run(recipe: Recipe, recorder: Recorder, folder: Path, resolved: dict[str, A
     watch.stage("preparing the data")
     task = recipe.task.bind(recipe.data)
     inputs = recipe.data.train()[0][0][None]
-    for split in (recipe.data.validation(), recipe.data.test()):  # what is missing there is said now, not after hours
+    for split in (recipe.data.validation(), recipe.data.test()):  # missing files are reported now, not after hours
         if len(split):
             split[0]
     deployment.absent_backends(recipe.deploy)
@@ -100,7 +103,7 @@ def _run(recipe: Recipe, recorder: Recorder, folder: Path, resolved: dict[str, A
         return
     networks = [*([] if wide is None else [wide]), *reached, *scratch]
     narrow = reached[-1]
-    recorder.truncate(max(1, *(each.records for each in networks)))  # what a former attempt wrote after is written anew
+    recorder.truncate(max(1, *(each.records for each in networks)))  # drop what an earlier attempt wrote after that
     _tell_changes(recorder, run_record)
     for network in networks:
         evaluation.evaluate_on_test(context, network)
@@ -116,7 +119,7 @@ def _run(recipe: Recipe, recorder: Recorder, folder: Path, resolved: dict[str, A
 
 
 def _train(context: RunContext) -> tuple[Network | None, list[Network], list[Network]]:
-    """Return the wide network, those that the stages led to, and the narrow architecture trained from scratch."""
+    """Return the wide network, the networks of all stages, and those of the narrow architecture from scratch."""
     recipe = context.recipe
     begun = context.processes.share({path.parent.name for path in context.folder.glob("checkpoints/*/[0-9]*")})
     rehearse(
@@ -129,7 +132,7 @@ def _train(context: RunContext) -> tuple[Network | None, list[Network], list[Net
 
 
 def _tell_changes(recorder: Recorder, now: RunRecord) -> None:
-    """Record what the recipe says now, and what it said when the run began, where the two differ."""
+    """Record the recipe as it is now and the changes, where it differs from the recipe that the run began with."""
     begun = next(record for record in read(recorder.path.parent) if isinstance(record, RunRecord))
     if different := recipe_differences(begun.recipe, now.recipe):
         recorder.write(now)

@@ -1,4 +1,4 @@
-"""The edits of a stage: planned for the network that reaches the stage, and applied, each measured."""
+"""The edits of a stage: planned for the network that enters it, applied one by one and measured."""
 
 import dataclasses
 
@@ -13,7 +13,11 @@ from prunus.verify import apply_measured
 
 
 def plan_edit(stage: Stage, number: int, model: nn.Module, inputs: Tensor) -> Plan:
-    """Return the stage's edit `number` for `model` as it is; say where it stands if it makes no sense there."""
+    """Return the plan of the stage's edit `number` for `model`.
+
+    Raises:
+        EditError: the edit is impossible here; names the stage and the edit.
+    """
     reshaping: Reshaping = stage.edits[number]
     try:
         return reshaping.plan(model, inputs)
@@ -23,10 +27,10 @@ def plan_edit(stage: Stage, number: int, model: nn.Module, inputs: Tensor) -> Pl
 
 
 def apply_edits(network: Network, stage: Stage, inputs: Tensor) -> Network:
-    """Do the stage's edits, each measured.
+    """Return the network after the stage's edits.
 
     Raises:
-        EditError: an edit makes no sense at its place, or is not as exact as it must be.
+        EditError: an edit is impossible here, or changes the output although it is exact.
     """
     for number in range(len(stage.edits)):
         plan = plan_edit(stage, number, network.model, inputs)

@@ -1,4 +1,4 @@
-"""The trainings of a run, one function each, and the row of stages; `run` knows their order."""
+"""The trainings of a run: encoder, wide network, the sequence of stages, training from scratch; one function each."""
 
 import dataclasses
 from typing import Literal
@@ -43,7 +43,7 @@ def train_encoder(context: RunContext, stage: EncoderStage) -> dict[str, Tensor]
 
 
 def build_start(context: RunContext, encoder: dict[str, Tensor] | None) -> nn.Module:
-    """Build the network that every training but the encoder's begins with."""
+    """Build the network that every training except the encoder's starts with."""
     model = build_wide(context)
     if encoder is not None:
         model.get_submodule("encoder").load_state_dict(encoder)
@@ -51,7 +51,7 @@ def build_start(context: RunContext, encoder: dict[str, Tensor] | None) -> nn.Mo
 
 
 def train_wide(context: RunContext, encoder: dict[str, Tensor] | None) -> Network:
-    """Train the network as built, plainly."""
+    """Train the network as built, without penalties or shrinking."""
     context.watch.stage("training the wide network")
     fitted = fit(
         context.training(WIDE, context.recipe.train, context.task), build_start(context, encoder), context.inputs
@@ -60,7 +60,7 @@ def train_wide(context: RunContext, encoder: dict[str, Tensor] | None) -> Networ
 
 
 def run_stages(context: RunContext, encoder: dict[str, Tensor] | None, wide: Network | None) -> list[Network]:
-    """Go through all stages and return the network that each leads to; the last is the narrow one."""
+    """Run all stages and return the network that each leads to; the last one is the narrow network."""
     reached, network = list[Network](), Network(name="", model=build_start(context, encoder))
     for stage in context.recipe.stages:
         network = dataclasses.replace(network, name=network_name(context.recipe.stages, stage))
@@ -74,18 +74,20 @@ def run_stages(context: RunContext, encoder: dict[str, Tensor] | None, wide: Net
 
 
 def train_stage(context: RunContext, stage: Stage, settings: Train, network: Network, wide: Network | None) -> Network:
-    """Train `network`, which the stages before have led to, as `stage` says."""
+    """Train `network`, which the earlier stages have led to, with the settings of `stage`."""
     context.watch.stage(f"training the {'shrinking' if stage.shrink else 'reshaped'} network ({stage.name})")
     task = context.task
     if stage.distillation is not None:
-        assert wide is not None  # the recipe refuses else
+        assert wide is not None  # else the recipe is refused
         task = stage.distillation.wrap(task, wide.model)
-    model = apply(Plan(), network.model)  # the network before the training is shown too
+    model = apply(Plan(), network.model)  # a copy: the network before the training is deployed too
     timed = stage.shrink is not None and stage.shrink.budget.is_timed
-    meter = context.meter(network.model) if timed and context.processes.first else None  # process 0 measures for all
+    meter = context.meter(network.model) if timed and context.processes.first else None  # only process 0 measures
     training = context.training(training_name(stage), settings, task, stage.penalty, meter, network.model)
     fitted = fit(training, model, context.inputs, stage.shrink)
-    vanished = bypass(fitted.model, context.inputs.to(settings.torch_device()))  # layers that training has emptied
+    vanished = bypass(
+        fitted.model, context.inputs.to(settings.torch_device())
+    )  # blocks with a layer that training has emptied
     model, edits = apply_measured(fitted.model, vanished, context.inputs)
     return dataclasses.replace(
         network,
@@ -98,7 +100,7 @@ def train_stage(context: RunContext, stage: Stage, settings: Train, network: Net
 
 
 def train_from_scratch(context: RunContext, narrow: Network) -> list[Network]:
-    """Train the narrow architecture anew, as long as all stages together, with SGD and with Adam."""
+    """Train the narrow architecture with fresh weights, for the epochs of all stages, with SGD and with Adam."""
     own, result = context.recipe.train, list[Network]()
     epochs = sum(stage.train.epochs for stage in context.recipe.stages if stage.train is not None)
     rates = context.recipe.from_scratch_rates

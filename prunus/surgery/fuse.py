@@ -4,8 +4,8 @@ With s = gamma / sqrt(var + eps): W' = s W for each output channel, b' = s (b - 
 in evaluation mode; the fused network is for deployment, not for training on.
 """
 
+import collections
 import dataclasses
-import operator
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from prunus.errors import EditError
-from prunus.graph.export import export
-from prunus.graph.place import module_path, operator_name
+from prunus.graph.program import Value
+from prunus.graph.read import read as read_operations
 from prunus.graph.trace import Inputs, arguments
 from prunus.modules.copying import replaced
 from prunus.modules.kinds import BatchNorm, Conv, TransposedConv, is_plain, members
@@ -86,8 +86,10 @@ def _fold_(conv: Any, norm: Any) -> None:
 def fuse(model: nn.Module, inputs: Inputs, kwargs: Mapping[str, Any] | None = None) -> Plan:
     """Return the plan that folds every BatchNorm of `model` that reads the output of one convolution alone.
 
-    Exact up to rounding in evaluation mode; in training mode a BatchNorm takes the batch's own statistics. In the
-    exported graph the convolution's output must have no other reader, and neither module may be called twice.
+    With s = gamma / sqrt(var + eps): W' = s W for each output channel, b' = s (b - mean) + beta. Exact up to rounding,
+    in evaluation mode; in training mode a BatchNorm takes the batch's own statistics.
+
+    The convolution's output must have no other reader, and neither module may be called twice.
 
     Args:
         model: any network; it is not changed.
@@ -97,22 +99,18 @@ def fuse(model: nn.Module, inputs: Inputs, kwargs: Mapping[str, Any] | None = No
     Raises:
         TraceError: the model cannot be read.
     """
-    program = export(model, arguments(inputs), kwargs, training=False)
-    nodes = [node for node in program.graph.nodes if node.op == "call_function" and node.target is not operator.getitem]
-    calls: dict[str, int] = {}
-    for node in nodes:
-        if "conv" in operator_name(node.target) or operator_name(node.target) == "aten::batch_norm":
-            calls[module_path(node)] = calls.get(module_path(node), 0) + 1
+    operations = read_operations(model, arguments(inputs), kwargs).operations
+    calls = collections.Counter(op.module for op in operations if "conv" in op.name or op.name == "aten::batch_norm")
     edits = []
-    for node in nodes:
-        source = node.args[0] if node.args else None
-        if operator_name(node.target) != "aten::batch_norm" or not isinstance(source, torch.fx.Node):
+    for operation in operations:
+        source = operation.arguments.get("input")
+        if operation.name != "aten::batch_norm" or not isinstance(source, Value) or source.maker is None:
             continue
-        conv, norm = module_path(source), module_path(node)
+        conv, norm = source.maker.module, operation.module
         norm_module = model.get_submodule(norm)
         plain = is_plain(model.get_submodule(conv), Conv | TransposedConv) and is_plain(norm_module, BatchNorm)
         if not plain or norm_module.running_mean is None:
             continue
-        if len(source.users) == 1 and calls[conv] == calls[norm] == 1:
+        if len(source.readers) == 1 and calls[conv] == calls[norm] == 1:
             edits.append(FuseBatchNorm(conv=conv, norm=norm))
     return Plan(tuple(edits))

@@ -1,4 +1,4 @@
-"""A batch that grows into the memory that shrinking freed, and the learning rate that follows it."""
+"""Batch growth: a larger batch in the memory that shrinking has freed, and the learning rate for it."""
 
 import dataclasses
 import math
@@ -12,7 +12,7 @@ from prunus.train.job import TrainingJob
 
 @torch.no_grad()
 def activations(model: nn.Module, inputs: Tensor) -> int:
-    """Return the numbers that a forward pass makes for one image: what a training step keeps grows with them."""
+    """Return the number of activations per image in a forward pass, which the memory of a training step grows with."""
     made = [0]
 
     def count(module: nn.Module, arguments: object, output: object) -> None:

@@ -1,4 +1,4 @@
-"""Between two segments: remove what has become zero, carry everything over, choose what is pressed next."""
+"""Shrinking between two segments: remove zero groups, carry all state over, choose the groups to press next."""
 
 import time
 
@@ -29,7 +29,7 @@ def shrink(state: TrainingState, inputs: Tensor, processes: Processes) -> Shrink
 
     Raises:
         TrainingError: the output changed by more than rounding, which would be an error of Prunus; or the processes
-            differ (what and where is said).
+            hold different networks (names the tensors).
     """
     began = time.perf_counter()
     before, model = state.groups, state.model
@@ -65,7 +65,7 @@ def shrink(state: TrainingState, inputs: Tensor, processes: Processes) -> Shrink
 
 
 def _replace_model(state: TrainingState, plan: Plan, small: nn.Module) -> None:
-    """Let `small`, which `plan` makes of the network, take its place, with all that belongs to it."""
+    """Replace the model by `small`, which `plan` makes of it, and carry over its optimizer and average."""
     carry_(plan, state.optimizer, state.model, small)
     if state.ema is not None:
         state.ema.module = apply(plan, state.ema.module)
@@ -73,7 +73,7 @@ def _replace_model(state: TrainingState, plan: Plan, small: nn.Module) -> None:
 
 
 def _remove_constant_blocks(state: TrainingState, inputs: Tensor) -> None:
-    """Take out the residual blocks of which a layer has been emptied: what was left of it would come back."""
+    """Remove the residual blocks whose branch has become constant: training would revive the rest of the branch."""
     vanished = bypass(state.model, inputs)
     if not vanished:
         return
@@ -94,12 +94,12 @@ def _remove_constant_blocks(state: TrainingState, inputs: Tensor) -> None:
 
 
 def _require_unchanged(model: nn.Module, small: nn.Module, inputs: Tensor, what: str) -> float:
-    """Return by how much the output changed, relative to its largest.
+    """Return the change of the output, relative to the largest output.
 
     Raises:
-        TrainingError: by more than rounding.
+        TrainingError: it is more than rounding.
     """
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # TF32 would round at 1e-3
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # TF32 rounds at 1e-3
         _, relative = difference(model, small, (inputs,))
     if not is_rounding(relative):
         raise TrainingError(
@@ -110,7 +110,7 @@ def _require_unchanged(model: nn.Module, small: nn.Module, inputs: Tensor, what:
 
 
 def choose_pressed(state: TrainingState, controller: Controller, training: TrainingJob) -> None:
-    """At the beginning of a segment, choose what is pressed to zero in it; after the last, drop the penalty."""
+    """At the start of a segment, choose the groups to press to zero in it; after the last one, drop the penalty."""
     _begin_pressure_when_stable(state, controller, training.settings.epochs, training.processes)
     first, every, num = controller.segments(training.settings.epochs, state.progress.settled_at)
     since = state.progress.epoch - first
@@ -120,7 +120,7 @@ def choose_pressed(state: TrainingState, controller: Controller, training: Train
     if state.target is None or since < 0 or since % every:
         return
     progress = (since // every + 1) / num
-    if progress == 1 and controller.budget.is_timed and state.progress.epoch:  # else it has just been taken
+    if progress == 1 and controller.budget.is_timed and state.progress.epoch:  # else it has just been set
         set_latency_target(state, controller.budget, training)
     pressed = press(state.groups, group_importance(state), state.target, progress, controller.budget.multiple_of)
     state.pressed = training.processes.share(pressed)
@@ -129,17 +129,17 @@ def choose_pressed(state: TrainingState, controller: Controller, training: Train
 def _begin_pressure_when_stable(
     state: TrainingState, controller: Controller, epochs: int, processes: Processes
 ) -> None:
-    """Note the widths that selection would leave now, and let the pressure begin if they have settled or it is time."""
+    """Note the widths that selection would leave now; start the pressure if they are stable, or at the latest epoch."""
     progress, shown = state.progress, state.importance.double()
     if controller.settled is None or progress.settled_at is not None or state.target is None:
         return
     earliest, latest = controller.window(epochs)
-    settled = False
+    stable = False
     if bool(shown.any()):
         removed = press(state.groups, shown, state.target, 1.0, controller.budget.multiple_of)
         progress.widths = [*progress.widths[-MEMORY:], list(state.groups.widths(~removed).values())]
-        settled = progress.epoch >= earliest and is_stable(progress.widths, controller.settled)
-    if processes.share(settled) or progress.epoch >= latest:
+        stable = progress.epoch >= earliest and is_stable(progress.widths, controller.settled)
+    if processes.share(stable) or progress.epoch >= latest:
         progress.settled_at = progress.epoch
 
 

@@ -1,4 +1,4 @@
-"""One step of a training: the loss and its gradients, both finite, the optimizer, the penalty, the average."""
+"""One training step: loss, gradients, optimizer, penalties, pressure on groups, average of the weights."""
 
 import math
 
@@ -13,21 +13,21 @@ from prunus.train.evaluate import autocast
 from prunus.train.job import TrainingJob
 from prunus.train.training_state import TrainingState
 
-IMPORTANCE_MEMORY = 0.98  # of the running mean over batches: about the last fifty
+IMPORTANCE_MEMORY = 0.98  # decay of the running mean over batches: about the last fifty count
 
 
 def step(state: TrainingState, training: TrainingJob, inputs: Tensor, target: Tensor, steps_left: int) -> float:
     """Train on one batch and return its loss.
 
     Args:
-        state: is changed in place.
-        training: whose task and settings hold.
+        state: changed in place.
+        training: gives the task and the settings.
         inputs: [N, C, H, W].
         target: of the task.
         steps_left: in the running segment, this one included; 0 outside all segments.
 
     Raises:
-        TrainingError: the loss or a gradient is not finite; the weights are as they were before the step.
+        TrainingError: the loss or a gradient is not finite; the weights are unchanged.
     """
     device, rate = training.settings.torch_device(), float(state.optimizer.param_groups[0]["lr"])
     inputs = inputs.to(device, memory_format=training.settings.memory_format)
@@ -55,21 +55,21 @@ def step(state: TrainingState, training: TrainingJob, inputs: Tensor, target: Te
 
 
 def press_(state: TrainingState, steps_left: int) -> None:
-    """Take the groups under pressure a step nearer to zero; the last one of the segment brings them there exactly."""
+    """Shrink the groups under pressure by one step; the last step of a segment makes them exactly zero."""
     if state.penalty is not None and bool(state.pressed.any()):
         norms = state.penalty.slices.norms()
         state.penalty.shrink_(thresholds(norms, state.pressed, steps_left), norms)
 
 
 def _non_finite(loss: float, model: nn.Module) -> str | None:
-    """Say what is not a number; asked after the backward pass, where all processes have the same gradients."""
+    """Return what is not finite, or None; after the backward pass, when all processes have the same gradients."""
     if not math.isfinite(loss):
         return f"the loss is {loss}"
     gradients = {path: p.grad for path, p in model.named_parameters() if p.grad is not None}
     if math.isfinite(nn.utils.get_total_norm(gradients.values())):
         return None
     paths = [path for path, gradient in gradients.items() if not bool(gradient.isfinite().all())]
-    if not paths:  # only the norm is too large for a number
+    if not paths:  # only the norm overflows
         return None
     more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
     return f"the gradient of {paths[0]}{more} is not finite, though the loss is {loss:.4g},"
@@ -86,7 +86,7 @@ def _non_finite_message(trouble: str, state: TrainingState, training: TrainingJo
 
 
 def _update_importance(state: TrainingState) -> None:
-    """Add the batch's Taylor importance to its running mean."""
+    """Update the running mean of the Taylor importance with this batch's."""
     assert state.penalty is not None
     seen = taylor(state.penalty.slices).cpu()
     fresh = not bool(state.importance.any())

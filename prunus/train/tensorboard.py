@@ -1,4 +1,4 @@
-"""TensorBoard's scalars, from the epochs' records."""
+"""TensorBoard scalars, written from the records of epochs."""
 
 from pathlib import Path
 from types import TracebackType
@@ -10,7 +10,7 @@ from prunus.records import EpochRecord
 
 
 class ScalarWriter:
-    """Writes each epoch's record as scalars, one TensorBoard run a network."""
+    """Writes each epoch's record as scalars, one TensorBoard run per training."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

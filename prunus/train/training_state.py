@@ -1,4 +1,4 @@
-"""All that changes while a network trains, and its way into a checkpoint and back."""
+"""The training state: everything that changes during a training, saved to a checkpoint and restored."""
 
 import dataclasses
 import functools
@@ -75,11 +75,11 @@ class TrainingState:
     progress: Progress
 
     def set_target(self, target: Target) -> None:
-        """Give the training a budget to shrink to."""
+        """Set the budget to shrink to."""
         self.target, self.penalty = target, GroupLasso().bind(self.model, self.groups)
 
     def regularize(self, inputs: Tensor) -> None:
-        """Attach the regularizer to the network as it is now."""
+        """Bind the regularizer to the present network."""
         if self.regularizer is not None:
             self.shape = penalty_binding.bind(self.regularizer, self.model, self.groups, inputs)
 
@@ -90,7 +90,7 @@ class TrainingState:
 
 
 def start(model: nn.Module, inputs: Tensor, training: TrainingJob, steps_per_epoch: int, plan: Plan) -> TrainingState:
-    """Return the state of a training that begins with `model`, which `plan` made of the network as built."""
+    """Return the initial state of a training of `model`, which `plan` makes of the network as built."""
     settings = training.settings
     model.to(settings.torch_device(), memory_format=settings.memory_format)  # type: ignore[call-overload]
     groups = trace(model, inputs.to(settings.torch_device()))
@@ -119,9 +119,9 @@ def _averaged(model: nn.Module, decay: float | None) -> AveragedModel | None:
 
 
 def save(state: TrainingState, training: TrainingJob, background: Background, *, best: bool = False) -> None:
-    """Copy `state` and write the copy as a checkpoint in the background; `resume` goes on from it bit by bit.
+    """Copy `state` and write the copy as a checkpoint in the background; `resume` restores it bit for bit.
 
-    All processes take part; the first one writes.
+    All processes take part; process 0 writes.
     """
     state.progress.records = training.recorder.count()
     own = training.processes.gather(packed({"random": random_state(), "loss": state.progress.loss}))
@@ -182,19 +182,19 @@ def resume(
             state.ema.load_state_dict(tree["ema"])
     except (RuntimeError, ValueError, TypeError) as error:
         raise CheckpointError(
-            f"{found.path} cannot be taken up: {error}; train on as it was begun, or choose another folder "
-            "with output=..."
+            f"{found.path} cannot be resumed: {error}; use the recipe that it was begun with, or choose another "
+            "folder with output=..."
         ) from error
     state.importance, state.pressed = tree["importance"], tree["pressed"]
     state.progress = Progress(**found.state["progress"])
     reschedule(state, training.settings, steps_per_epoch)
-    # Format 1 knew one process.
+    # Format 1 held the state of one process.
     _take_own(state, training, tree.get("processes", [{"random": tree.get("random"), "loss": state.progress.loss}]))
     return state
 
 
 def _refuse_other_network(found: checkpoint.Checkpoint, there: dict[str, Tensor], here: dict[str, Tensor]) -> None:
-    """Refuse tensors that are not the network's, by name and shape."""
+    """Refuse tensors whose names or shapes differ from the network's."""
     shapes = [{name: list(tensor.shape) for name, tensor in tensors.items()} for tensors in (there, here)]
     names = dict.fromkeys((*there, *here))
     unlike = [
@@ -210,7 +210,7 @@ def _refuse_other_network(found: checkpoint.Checkpoint, there: dict[str, Tensor]
 
 
 def _take_own(state: TrainingState, training: TrainingJob, every: list[dict[str, Any]]) -> None:
-    """Take up what each process had of its own; where their number has changed, random numbers are drawn anew."""
+    """Restore the state of this process; where the number of processes has changed, seed the generators anew."""
     processes, progress = training.processes, state.progress
     if len(every) == processes.count:
         own = every[processes.index]
@@ -222,7 +222,7 @@ def _take_own(state: TrainingState, training: TrainingJob, every: list[dict[str,
 
 
 def _under_own_settings(saved: dict[str, Any], optimizer: Optimizer) -> dict[str, Any]:
-    """Return `saved` with the settings of `optimizer`: those of the recipe hold, which may have been changed."""
+    """Return `saved` with the settings of `optimizer`, since the recipe may have been changed."""
     groups = []
     for own, old in zip(optimizer.state_dict()["param_groups"], saved["param_groups"], strict=True):
         if own.keys() != old.keys():
@@ -232,7 +232,7 @@ def _under_own_settings(saved: dict[str, Any], optimizer: Optimizer) -> dict[str
 
 
 def _lay_out_(optimizer: Optimizer) -> None:
-    """Let the optimizer's state lie in memory as the weights do: files are contiguous, and a fused step is blind."""
+    """Give the optimizer's state the memory layout of the weights: files are contiguous, fused steps assume it."""
     for parameter, state in optimizer.state.items():
         for name, value in state.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape:
@@ -241,7 +241,7 @@ def _lay_out_(optimizer: Optimizer) -> None:
 
 
 def reschedule(state: TrainingState, settings: Train, steps_per_epoch: int) -> None:
-    """Give `state` the schedule of `settings`, at the point that the training has reached."""
+    """Give `state` the learning rate schedule of `settings`, at the present step."""
     for group in state.optimizer.param_groups:
         group["initial_lr"] = settings.optimizer.learning_rate
     scheduler = settings.scheduler(state.optimizer, steps_per_epoch)

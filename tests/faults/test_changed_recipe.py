@@ -104,7 +104,7 @@ def test_a_checkpoint_of_another_network_is_told_by_its_tensors(tmp_path):
 
 def test_a_training_cannot_end_before_its_checkpoint(tmp_path):
     begin(tmp_path)
-    with pytest.raises(CheckpointError, match="cannot be given 1 epochs: it has 2 behind it"):
+    with pytest.raises(CheckpointError, match="cannot have 1 epochs: 2 are done"):
         fit(tiny.training(tmp_path, epochs=1), tiny.build(), tiny.example(), tiny.SHRINK)
 
 

@@ -1,13 +1,12 @@
 """Operators that only move data: they are run on labels instead of numbers."""
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from prunus.graph.call import Call
-from prunus.graph.labels import Axis, Label
+from prunus.graph.labels import Axis, Label, Labels
 from prunus.graph.rules.table import rule
 
 ZERO = torch.zeros((), dtype=torch.long)
@@ -39,7 +38,7 @@ INDEXED = frozenset(
 )
 @rule("hstack", "vstack", "column_stack", "pixel_unshuffle")
 @rule("meshgrid", "view_as", "reshape_as", "adjoint")
-def move(call: Call) -> Any:
+def move(call: Call) -> Labels:
     """Run the operator on the ids of each dimension that holds channels, and see where they come to lie."""
     _values(call)
     axes: list[dict[int, Axis]] = [{} for _ in call.shapes]
@@ -49,10 +48,9 @@ def move(call: Call) -> Any:
 
 
 @rule("squeeze")
-def squeeze(call: Call) -> Any:
+def squeeze(call: Call) -> Labels:
     """Without dimensions it would take away that of the channels, were there one left: two of them stay."""
-    value: Label = call.args[0]
-    for axis in value.axes.values() if len(call.args) == 1 and not call.kwargs else ():
+    for axis in call.input.axes.values() if "dim" not in call.arguments else ():
         call.freeze(Axis(axis.ids[:2], axis.source[:2]), "squeeze() names no dimension, and must find two channels")
     return move(call)
 
@@ -65,7 +63,7 @@ def _values(call: Call) -> None:
 
 
 @rule("broadcast_tensors")
-def broadcast(call: Call) -> Any:
+def broadcast(call: Call) -> Labels:
     """Each tensor with the shape of all: what it has not itself is data."""
     labels = []
     for label, shape in zip(call.labels, call.shapes, strict=True):
@@ -75,31 +73,26 @@ def broadcast(call: Call) -> Any:
 
 
 @rule("tril", "triu")
-def triangle(call: Call) -> Any:
+def triangle(call: Call) -> Labels:
     """Zeros beside the diagonal of the last two dimensions."""
-    value: Label = call.args[0]
-    rank = len(value.shape)
-    for dim in {rank - 2, rank - 1} & value.axes.keys():
-        call.freeze(value.axes[dim], f"{call.name} works at fixed positions")
+    value = call.input
+    for dim in (value.last - 1, value.last):
+        call.freeze(value.axes.get(dim), f"{call.name} works at fixed positions")
     return Label(value.shape, value.axes)
 
 
 @rule("unfold")
-def unfold(call: Call) -> Any:
+def unfold(call: Call) -> Labels:
     """Windows that slide along a dimension."""
-    dim = call.args[1] % len(call.args[0].shape)
-    if dim in call.args[0].axes:
-        call.freeze(call.args[0].axes[dim], "windows slide along it")
+    call.freeze(call.input.axes.get(call["dimension"] % len(call.input.shape)), "windows slide along it")
     return move(call)
 
 
 @rule("diagonal")
-def diagonal(call: Call) -> Any:
+def diagonal(call: Call) -> Labels:
     """Two dimensions become one: channels along both are met at fixed places."""
-    rank = len(call.args[0].shape)
-    dims = {call.arg(2, "dim1", 0) % rank, call.arg(3, "dim2", 1) % rank} & call.args[0].axes.keys()
-    for dim in dims:
-        call.freeze(call.args[0].axes[dim], "the diagonal is taken")
+    for name in ("dim1", "dim2"):
+        call.freeze(call.input.axes.get(call[name] % len(call.input.shape)), "the diagonal is taken")
     return move(call)
 
 
@@ -130,10 +123,10 @@ def put(call: Call, axes: dict[int, Axis], dim: int, axis: Axis) -> None:
 
 
 @rule("cat", "concat", "concatenate")
-def concatenate(call: Call) -> Any:
+def concatenate(call: Call) -> Labels:
     """Run on ids; dimensions that hold no channels and are not joined are left out."""
     shape = call.shapes[0]
-    along = call.arg(1, "dim", 0) % len(shape)
+    along = call["dim"] % len(shape)
     held = {dim for label in call.labels for dim in label.axes}
     _values(call)
     labels = [label for label in call.labels if len(label.shape) == len(shape)]
@@ -155,21 +148,21 @@ def concatenate(call: Call) -> Any:
 @rule("im2col")
 def im2col(call: Call) -> Label:
     """[N, C, H, W] -> [N, C * k_h * k_w, L]: each channel becomes the k_h * k_w entries of its windows."""
-    value: Label = call.args[0]
+    value = call["input"]
     dim = len(value.shape) - 3
     for other, position in value.axes.items():
         if other > dim:
             call.freeze(position, "channels lie along a dimension that the windows slide over")
-    axis, window = value.axes.get(dim), math.prod(call.args[1])
+    axis, window = value.axes.get(dim), math.prod(call["kernel_size"])
     if axis is None:
         return Label(call.shapes[0])
     return Label(call.shapes[0], {dim: Axis(axis.ids.repeat_interleave(window), axis.source.repeat_interleave(window))})
 
 
 @rule("pixel_shuffle")
-def pixel_shuffle(call: Call) -> Any:
+def pixel_shuffle(call: Call) -> Labels:
     """r * r channels become one with r * r times the positions: they go together."""
-    value, block = call.args[0], call.args[1] ** 2
+    value, block = call["input"], call["upscale_factor"] ** 2
     dim = len(value.shape) - 3
     if any(other > dim for other in value.axes):
         return move(call)
@@ -181,9 +174,9 @@ def pixel_shuffle(call: Call) -> Any:
 
 
 @rule("channel_shuffle")
-def channel_shuffle(call: Call) -> Any:
+def channel_shuffle(call: Call) -> Labels:
     """Groups of channels are interleaved: they stay equally large, so channels at one position of all go together."""
-    value: Label = call.args[0]
+    value = call["input"]
     if 1 in value.axes:
-        call.couple(value.axes[1].ids.reshape(call.args[1], -1))
+        call.couple(value.axes[1].ids.reshape(call["groups"], -1))
     return move(call)
