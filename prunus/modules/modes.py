@@ -1,4 +1,4 @@
-"""Training and evaluation: put a network into either for a while."""
+"""Train/eval modes of a network's modules, put back after use."""
 
 import contextlib
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from prunus.modules.kinds import BatchNorm
 
 @contextlib.contextmanager
 def modes_kept(model: nn.Module) -> Iterator[None]:
-    """Put every module's train/eval mode back at the end."""
+    """Restore every module's train/eval mode at the end."""
     modes = [(module, module.training) for module in model.modules()]
     try:
         yield
@@ -21,8 +21,10 @@ def modes_kept(model: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put every module of `model` in evaluation mode for the while: a weight that is computed may change its buffers in
-    training. The flags are set one by one, since an exported module refuses `eval()`."""
+    """Put every module of `model` in evaluation mode within the context.
+
+    The flags are set one by one, since an exported module refuses `eval()`.
+    """
     with modes_kept(model):
         for module in model.modules():
             module.training = False
