@@ -1,4 +1,4 @@
-"""What every classification data set is: settings that give three splits of (image, label), and class names."""
+"""The base of classification data sets: three splits of (image, label), augmentation, normalisation."""
 
 import abc
 import dataclasses

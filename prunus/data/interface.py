@@ -1,4 +1,4 @@
-"""What a data set is to the rest: settings that give three splits, the names of the classes, what a target is."""
+"""The interface of data sets: settings that give three splits, the names of the classes, the kind of target."""
 
 import abc
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What every segmentation data set is: settings that give three splits of (image, mask), and class names."""
+"""The base of segmentation data sets: three splits of (image, mask), normalisation, class frequencies."""
 
 import abc
 import contextlib

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from prunus.graph import ChannelGroups
-from prunus.penalties.interface import BoundPenalty, Shrinkage, When, check_step, reduced
+from prunus.penalties.interface import BoundPenalty, Shrinkage, When, check_step, layer_factors
 from prunus.penalties.metric_prox import metric_shrink_
-from prunus.penalties.optimizer_rule import Rule, momenta
+from prunus.penalties.optimizer_rule import OptimizerRule, momenta
 from prunus.penalties.prox import group_shrinkage
 from prunus.penalties.slices import GroupSlices
 
@@ -43,7 +43,9 @@ class GroupLasso(Shrinkage):
         """Attach the penalty to the parameters of `model`, as `Penalty.bind`."""
         slices = GroupSlices.of(model, groups)
         weights = self.number * unit_weights(slices, groups)
-        return BoundGroupLasso(slices, weights * reduced(self, groups).to(weights.device), self.when, self.follows)
+        return BoundGroupLasso(
+            slices, weights * layer_factors(self, groups).to(weights.device), self.when, self.follows
+        )
 
     def units(self, model: nn.Module, groups: ChannelGroups) -> Tensor:
         """Return ||theta_g|| / sqrt(P_g), [num_groups]."""
@@ -93,17 +95,17 @@ class BoundGroupLasso(BoundPenalty):
         parameters = self.slices.parameters
         step_size = check_step(step_size, optimizer, parameters)
         norms = self.slices.norms()
-        rule = Rule(optimizer if self.coupled else None)
+        rule = OptimizerRule(optimizer if self.coupled else None)
         step, metric = rule.common(parameters)
         thresholds = step_size * step.factor * self.weights
         if metric is not None:
             copies = rule.copies(parameters)
             zero = metric_shrink_(self.slices, thresholds, metric)
-            rule.feel_(copies, step_size)
+            rule.update_momenta_(copies, step_size)
         else:
             factors = torch.where(thresholds > 0, group_shrinkage(norms, thresholds), torch.ones_like(norms))
-            if rule.remembers and step_size > 0:  # before it is gone: what the step takes away
-                self.slices.add_share_((1 - factors) / (step_size * step.felt), rule.buffer)
+            if rule.has_momentum and step_size > 0:  # before it is gone: what the step takes away
+                self.slices.add_share_((1 - factors) / (step_size * step.momentum_factor), rule.buffer)
             self.slices.scale_(factors)
             zero = (factors == 0) & (thresholds > 0)
         if optimizer is not None:

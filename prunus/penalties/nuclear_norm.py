@@ -1,4 +1,4 @@
-"""Nuclear norm of the layers' weights: training that leaves low ranks (Alvarez & Salzmann, NIPS 2017)."""
+"""Nuclear norm of the layers' weights, under which they learn low ranks (Alvarez & Salzmann, NIPS 2017)."""
 
 import dataclasses
 from typing import final
@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from prunus.graph import ChannelGroups
 from prunus.penalties.interface import BoundPenalty, Shrinkage, When, check_step
 from prunus.penalties.matrices import MatrixWeight, matrix_weights, replace_
-from prunus.penalties.optimizer_rule import Rule
+from prunus.penalties.optimizer_rule import OptimizerRule
 from prunus.penalties.spectrum import singular_value_threshold
 
 
@@ -94,9 +94,9 @@ class BoundNuclearNorm(BoundPenalty):
         step_size = check_step(step_size, optimizer, parameters)
         if step_size == 0:
             return
-        rule = Rule(optimizer if self.coupled else None)
+        rule = OptimizerRule(optimizer if self.coupled else None)
         copies = rule.copies(parameters)
         sizes = [step_size * rule.step(parameter).factor for parameter in parameters]
         thresholds = [size * weight for size, weight in zip(sizes, self.weights, strict=True)]
         replace_(self.layers, thresholds, singular_value_threshold)
-        rule.feel_(copies, step_size)
+        rule.update_momenta_(copies, step_size)

@@ -10,8 +10,8 @@ from torch.optim import Optimizer
 from prunus.errors import RecipeError
 from prunus.graph import ChannelGroups
 from prunus.penalties.group_lasso import BoundGroupLasso, unit_weights
-from prunus.penalties.interface import BoundPenalty, Shrinkage, When, check_step, reduced
-from prunus.penalties.optimizer_rule import Rule
+from prunus.penalties.interface import BoundPenalty, Shrinkage, When, check_step, layer_factors
+from prunus.penalties.optimizer_rule import OptimizerRule
 from prunus.penalties.prox import soft_threshold
 from prunus.penalties.slices import GroupSlices
 
@@ -53,7 +53,7 @@ class SparseGroupLasso(Shrinkage):
         """Attach the penalty to the parameters of `model`, as `Penalty.bind`."""
         slices = GroupSlices.of(model, groups)
         weights = unit_weights(slices, groups)
-        strengths = self.number * reduced(self, groups).to(weights.device)
+        strengths = self.number * layer_factors(self, groups).to(weights.device)
         whole = BoundGroupLasso(slices, (1 - self.alpha) * strengths * weights, self.when, self.follows)
         return BoundSparseGroupLasso(whole, torch.where(weights > 0, self.alpha * strengths, 0.0), self.when)
 
@@ -99,7 +99,7 @@ class BoundSparseGroupLasso(BoundPenalty):
         parameters = self.slices.parameters
         step_size = check_step(step_size, optimizer, parameters)
         norms = self.slices.norms()
-        rule = Rule(optimizer if self.whole.coupled else None)
+        rule = OptimizerRule(optimizer if self.whole.coupled else None)
         step, metric = rule.common(parameters)
         copies = rule.copies(parameters)
         spreads = self.slices.spread(step_size * step.factor * self.element_weights, 0.0)
@@ -108,6 +108,6 @@ class BoundSparseGroupLasso(BoundPenalty):
             if metric is not None:
                 thresholds = thresholds / metric(one.parameter)
             one.parameter.copy_(soft_threshold(one.parameter, thresholds))
-        rule.feel_(copies, step_size)
+        rule.update_momenta_(copies, step_size)
         self.whole.prox_(step_size, optimizer)
         return norms
