@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from prunus.budget.budget import Budget, excess, layer_sizes
-from prunus.budget.removal import wholes
 from prunus.budget.running_cost import RunningCost
 from prunus.errors import BudgetError
 from prunus.graph import ChannelGroups, Role
+from prunus.surgery.removal import whole_dimensions
 
 SLACK = 0.01  # share of a bound: where more is left unused, groups that still fit are restored
 
@@ -140,7 +140,7 @@ def _bundles(
     for kind, bound in bounds.items():
         saving += groups.cost.saving(kind, groups.all_alive()) / bound
     kept = torch.zeros(len(groups), dtype=torch.bool)  # the most important group of each dimension: none becomes empty
-    for inside in wholes(groups):
+    for inside in whole_dimensions(groups):
         kept[inside[importance[inside].argmax()]] = True
     scored: list[tuple[float, int, Bundle]] = []
     for layer, members in enumerate(_exact_members(groups)):

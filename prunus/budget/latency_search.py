@@ -13,10 +13,10 @@ from collections.abc import Callable, Mapping
 from torch import Tensor, nn
 
 from prunus.budget.greedy_selection import all_removable, greedy_selection
-from prunus.budget.removal import removal
 from prunus.errors import BudgetError, PrunusError
 from prunus.graph import ChannelGroups
 from prunus.surgery import Plan, apply
+from prunus.surgery.removal import removal
 
 Meter = Callable[[nn.Module], float]  # the latency of a network in milliseconds
 

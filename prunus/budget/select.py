@@ -6,12 +6,12 @@ from torch import Tensor, nn
 from prunus.budget.budget import Budget
 from prunus.budget.greedy_selection import floors, greedy_selection
 from prunus.budget.latency_search import LatencySearch, Meter, checked_meter
-from prunus.budget.removal import removal, spare_layers
 from prunus.errors import BudgetError
 from prunus.graph import ChannelGroups
 from prunus.penalties import GroupSlices
 from prunus.penalties.zeros import zero_groups
 from prunus.surgery import Plan
+from prunus.surgery.removal import removal, spare_layers
 
 
 def select(

@@ -2,13 +2,14 @@
 
 import copy
 import math
+from collections.abc import Collection
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from prunus.errors import RecipeError
-from prunus.surgery.filters import LINEAR_LAYERS
+from prunus.modules.kinds import LinearLayer
 
 UNIFORM_GAIN = 1 / math.sqrt(3)  # of torch's own initialisation: std = gain / sqrt(fan-in)
 
@@ -25,10 +26,8 @@ def reinitialized(narrow: nn.Module, built: nn.Module, seed: int) -> nn.Module:
     """
     torch.manual_seed(seed)
     model = copy.deepcopy(narrow)
-    layers = {path: module for path, module in built.named_modules() if isinstance(module, LINEAR_LAYERS)}
-    origins = {
-        path: _origin(path, layers) for path, module in model.named_modules() if isinstance(module, LINEAR_LAYERS)
-    }
+    layers = {path: module for path, module in built.named_modules() if isinstance(module, LinearLayer)}
+    origins = {path: _origin(path, layers) for path, module in model.named_modules() if isinstance(module, LinearLayer)}
     for path, module in model.named_modules():
         if not list(module.parameters(recurse=False)):
             continue
@@ -45,7 +44,7 @@ def reinitialized(narrow: nn.Module, built: nn.Module, seed: int) -> nn.Module:
     return model
 
 
-def _origin(path: str, layers: dict[str, nn.Module]) -> str | None:
+def _origin(path: str, layers: Collection[str]) -> str | None:
     """Return the path of the layer as built that the layer at `path` is, or replaces."""
     parts = path.split(".")
     return next((p for p in (".".join(parts[:end]) for end in range(len(parts), 0, -1)) if p in layers), None)

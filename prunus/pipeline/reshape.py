@@ -1,7 +1,7 @@
-"""Edits in a recipe: settings that plan edits for whatever network they meet.
+"""Edits as a recipe names them: settings that plan edits of whatever network they meet.
 
-The settings of an edit have the keys and the defaults of the function that plans it: `prunus.pipeline.Expand` those of
-`prunus.expand`. One of your own is a frozen dataclass, subclass of `Reshaping`, named by its dotted path.
+`prunus.pipeline.Expand` has the arguments of `prunus.expand` as its keys, with the same defaults, and so have the
+others. One of your own is a frozen dataclass, subclass of `Reshaping`, named by its dotted path.
 """
 
 import abc
@@ -12,7 +12,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from prunus.surgery import Plan, contract, decompose, expand, factorize, linearize
-from prunus.surgery.layers import Layers
+from prunus.surgery.choosing import Layers
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,24 +24,23 @@ class Reshaping(abc.ABC):
         """Return the edits of `model`; `inputs` is an example [1, C, H, W].
 
         Raises:
-            EditError: the edits are impossible for this network, or at this place.
+            EditError: the edits make no sense for this network, or at this place.
         """
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Planned(Reshaping):
-    """Settings that are the arguments of a function behind the model."""
+class _Arguments(Reshaping):
+    """Settings that are the arguments of `planner` behind the model."""
 
     planner: ClassVar[Callable[..., Plan]]
 
     def plan(self, model: nn.Module, inputs: Tensor) -> Plan:
-        """Return the plan of the function with these settings."""
-        return type(self).planner(model, **vars(self))
+        """Return the plan that `planner` makes."""
+        return self.planner(model, **vars(self))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Decompose(_Planned):
-    """The settings of `prunus.decompose`."""
+class Decompose(_Arguments):
+    """Settings of `prunus.decompose`: k x k convolutions become k x 1, then 1 x k."""
 
     planner = staticmethod(decompose)
     layers: Layers = "k>1"
@@ -54,8 +53,8 @@ class Decompose(_Planned):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Factorize(_Planned):
-    """The settings of `prunus.factorize`."""
+class Factorize(_Arguments):
+    """Settings of `prunus.factorize`: layers of low rank become two."""
 
     planner = staticmethod(factorize)
     layers: Layers = "*"
@@ -66,8 +65,8 @@ class Factorize(_Planned):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Expand(_Planned):
-    """The settings of `prunus.expand`."""
+class Expand(_Arguments):
+    """Settings of `prunus.expand`: layers become several linear ones in a row."""
 
     planner = staticmethod(expand)
     layers: Layers = "k>1"
@@ -80,15 +79,15 @@ class Expand(_Planned):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Linearize(_Planned):
-    """The settings of `prunus.linearize`."""
+class Linearize(_Arguments):
+    """Settings of `prunus.linearize`, which has none: the ReLUs in expanded layers are taken out."""
 
     planner = staticmethod(linearize)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Contract(_Planned):
-    """The settings of `prunus.contract`."""
+class Contract(_Arguments):
+    """Settings of `prunus.contract`: linear layers in a row become one."""
 
     planner = staticmethod(contract)
     layers: Layers | None = None

@@ -6,7 +6,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from prunus.graph.modes import evaluating
+from prunus.modules.modes import evaluating
 from prunus.train.job import TrainingJob
 
 

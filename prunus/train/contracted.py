@@ -14,10 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from prunus.modules.hooks import is_hooked
+from prunus.modules.kinds import Conv, TransposedConv, members
+from prunus.modules.tensors import named_tensors, set_tensor_
 from prunus.surgery import Factors
 from prunus.surgery.contract import product
-from prunus.surgery.factors import is_hooked, is_pad
-from prunus.surgery.filters import CONVOLUTIONS, TRANSPOSED, computed, itself
+from prunus.surgery.factors import is_pad
+from prunus.surgery.filters import computed, itself
 
 
 def expanded(model: nn.Module) -> list[Factors]:
@@ -41,12 +44,12 @@ def through_kernels(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         for layer in layers:
-            layer.shortcut = None
+            del layer.shortcut
 
 
 def _has_kernel(layer: Factors) -> bool:
     inside = [module for module in layer.modules() if not isinstance(module, Factors)]
-    plain = all(type(module) in (*CONVOLUTIONS, *TRANSPOSED) or is_pad(module) for module in inside)
+    plain = all(type(module) in members(Conv | TransposedConv) or is_pad(module) for module in inside)
     return plain and not any(is_hooked(module) for module in layer.modules() if module is not layer)
 
 
@@ -63,9 +66,6 @@ def last_layer(module: nn.Module) -> Any:
 
 def share_(model: nn.Module, small: nn.Module) -> None:
     """Let `small` share the parameters and buffers of `model` at equal paths; tied ones stay tied."""
-    for named in (nn.Module.named_parameters, nn.Module.named_buffers):
-        own = dict(named(model, remove_duplicate=False))
-        for path, _ in list(named(small, remove_duplicate=False)):
-            if path in own:
-                parent, _, name = path.rpartition(".")
-                setattr(small.get_submodule(parent), name, own[path])
+    own = named_tensors(model, every_path=True)
+    for path in named_tensors(small, every_path=True).keys() & own.keys():
+        set_tensor_(small, path, own[path])

@@ -18,12 +18,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from prunus.graph import ChannelGroups, trace
+from prunus.modules.kinds import LinearLayer, TransposedConv
 from prunus.penalties import BoundPenalty, Penalty
 from prunus.penalties.interface import When
-from prunus.penalties.matrices import TRANSPOSED, MatrixWeight
+from prunus.penalties.matrices import MatrixWeight
 from prunus.penalties.optimizer_rule import momenta
-from prunus.surgery import Contract, apply, contract
-from prunus.surgery.filters import LINEAR_LAYERS, read, stored
+from prunus.surgery import ContractLayers, apply, contract
+from prunus.surgery.filters import read, stored
 from prunus.train.contracted import expanded, last_layer, share_
 
 Step = Callable[[float, Optimizer | None], Any]
@@ -50,7 +51,7 @@ class ContractedPenalty(BoundPenalty):
 
     def __init__(self, penalty: Penalty, model: nn.Module, inputs: Tensor) -> None:
         self.model = model
-        self.edits = [edit for edit in contract(model) if isinstance(edit, Contract)]
+        self.edits = [edit for edit in contract(model) if isinstance(edit, ContractLayers)]
         self.small = apply(contract(model), model)
         share_(model, self.small)
         for edit in self.edits:  # the optimizer trains the factors
@@ -109,7 +110,7 @@ class ContractedPenalty(BoundPenalty):
             for old, new in pairs:
                 old.copy_(new)
 
-    def _product(self, edit: Contract) -> Any:
+    def _product(self, edit: ContractLayers) -> Any:
         return last_layer(edit.successors(self.model)[edit.path])
 
 
@@ -134,7 +135,7 @@ def _is_sandwich(expanded: nn.Module) -> bool:
 
 
 def _linear_layers(expanded: nn.Module) -> list[Any]:
-    return [module for module in expanded.modules() if isinstance(module, LINEAR_LAYERS)]
+    return [module for module in expanded.modules() if isinstance(module, LinearLayer)]
 
 
 def _complete_(expanded: nn.Module, layer: Any, product: Any) -> None:
@@ -156,7 +157,7 @@ def _complete_(expanded: nn.Module, layer: Any, product: Any) -> None:
 
 
 def _matrix(layer: Any) -> MatrixWeight:
-    return MatrixWeight("", layer.weight, getattr(layer, "groups", 1), isinstance(layer, TRANSPOSED))
+    return MatrixWeight("", layer.weight, getattr(layer, "groups", 1), isinstance(layer, TransposedConv))
 
 
 def _scaling(old: Tensor, new: Tensor) -> Tensor:

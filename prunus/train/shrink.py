@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from prunus.budget.controller import Controller, press
-from prunus.budget.removal import removal, spare_layers
 from prunus.budget.width_stability import MEMORY, is_stable
 from prunus.errors import TrainingError
 from prunus.graph import trace
@@ -14,6 +13,7 @@ from prunus.penalties import GroupLasso
 from prunus.penalties.zeros import zero_groups
 from prunus.records import EXACT, ShrinkRecord
 from prunus.surgery import Plan, apply, bypass, carry_
+from prunus.surgery.removal import removal, spare_layers
 from prunus.train.distributed import Processes
 from prunus.train.job import TrainingJob
 from prunus.train.latency_target import group_importance, set_latency_target

@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prunus.graph.modes import evaluating
+from prunus.modules.modes import evaluating
+from prunus.modules.tensors import in_float64
+from prunus.modules.tree import leaves
 from prunus.records import EXACT
 
 
@@ -72,31 +74,8 @@ def is_rounding(relative: float, relative_float64: float | None = None) -> bool:
 
 @torch.no_grad()
 def outputs(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None) -> list[Tensor]:
-    """Return all tensors that a network returns in evaluation mode, as float64."""
+    """Return all tensors that a network returns in evaluation mode, as float64; complex ones as pairs of numbers."""
     with evaluating(model):
-        return _tensors(model(*args, **(kwargs or {})))
-
-
-def in_float64(value: Any) -> Any:
-    """Return `value`, a tensor or nested containers, with its floating-point tensors as float64."""
-    if isinstance(value, Tensor):
-        return value.double() if value.is_floating_point() else value
-    if isinstance(value, Mapping):
-        return {key: in_float64(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(in_float64(item) for item in value)
-    return value
-
-
-def _tensors(output: Any) -> list[Tensor]:
-    """Return the tensors of nested containers as float64; a complex one as real and imaginary parts."""
-    if isinstance(output, Tensor):
-        real = torch.view_as_real(output) if output.is_complex() else output
-        return [real.double()] if output.numel() else []
-    if dataclasses.is_dataclass(output) and not isinstance(output, Mapping):
-        output = vars(output)
-    if isinstance(output, Mapping):
-        output = list(output.values())
-    if isinstance(output, list | tuple):
-        return [tensor for item in output for tensor in _tensors(item)]
-    return []
+        found = leaves(model(*args, **(kwargs or {})))
+    tensors = [leaf for leaf in found if isinstance(leaf, Tensor) and leaf.numel()]
+    return [(torch.view_as_real(each) if each.is_complex() else each).double() for each in tensors]

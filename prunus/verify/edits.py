@@ -5,8 +5,9 @@ import copy
 from torch import Tensor, nn
 
 from prunus.errors import EditError
+from prunus.modules.copying import replace_
 from prunus.records import EXACT, EditRecord
-from prunus.surgery import Edit, Plan, apply
+from prunus.surgery import Edit, Plan, ReplaceModules, apply
 from prunus.verify.difference import is_rounding, largest_difference, outputs
 
 
@@ -44,7 +45,7 @@ def apply_measured(model: nn.Module, plan: Plan, inputs: Tensor) -> tuple[nn.Mod
 def record_of(edit: Edit, single: float | None = None, double: float | None = None) -> EditRecord:
     """Return the record of an edit with the relative differences it makes; None where shrink records hold them."""
     return EditRecord(
-        edit=type(edit).__name__,
+        edit=edit.edit_name,
         summary=edit.summary(),
         exact=edit.exact,
         max_rel_diff=single,
@@ -54,12 +55,8 @@ def record_of(edit: Edit, single: float | None = None, double: float | None = No
 
 def _apply_in_place(edit: Edit, own: nn.Module) -> nn.Module:
     """Apply an edit to a network that nobody else holds, without another copy where it only replaces modules."""
-    new = edit.successors(own)
-    if new is None:
+    if not isinstance(edit, ReplaceModules):
         return apply(edit, own)
-    for path, module in new.items():
-        old = own.get_submodule(path)
-        places = [place for place, other in own.named_modules(remove_duplicate=False) if other is old]
-        for place in places:
-            own.set_submodule(place, module)
+    for path, module in edit.successors(own).items():
+        replace_(own, path, module)
     return own

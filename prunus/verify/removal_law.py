@@ -6,13 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prunus.budget.removal import removal, spare_layers
 from prunus.errors import BudgetError, TraceError
 from prunus.graph import ChannelGroups, trace
 from prunus.graph.trace import Inputs, arguments
 from prunus.penalties.zeros import zero_, zero_groups
 from prunus.records import RemovalRecord
 from prunus.surgery import Plan, apply
+from prunus.surgery.removal import removal, spare_layers
 from prunus.verify.difference import difference, difference_in_float64
 
 

@@ -12,11 +12,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import prunus
 from prunus.budget.budget import Budget
 from prunus.budget.greedy_selection import SLACK, floors, greedy_selection
-from prunus.budget.removal import wholes
 from prunus.budget.running_cost import RunningCost
 from prunus.errors import BudgetError
 from prunus.graph import ChannelGroups, Role, Slot
 from prunus.graph.cost import CostModel, Term
+from prunus.surgery.removal import whole_dimensions
 
 
 def chain(widths, seed, last_fixed=1):
@@ -59,7 +59,7 @@ def reference(groups, importance, bounds, floor, multiple_of):
     for kind, bound in bounds.items():
         saving += groups.cost.saving(kind, groups.all_alive()) / bound
     last = torch.zeros(len(groups), dtype=torch.bool)
-    for inside in wholes(groups):
+    for inside in whole_dimensions(groups):
         last[inside[importance[inside].argmax()]] = True
     ranked = []
     for layer, name in enumerate(groups.layer_names):

@@ -6,10 +6,10 @@ from torch import nn
 import prunus
 from prunus.budget.budget import layer_sizes
 from prunus.budget.greedy_selection import floors, greedy_selection
-from prunus.budget.removal import removal, wholes
 from prunus.budget.select import relative_norms
 from prunus.errors import BudgetError, EditError
 from prunus.penalties.zeros import zero_, zero_groups
+from prunus.surgery.removal import removal, whole_dimensions
 from prunus.verify import difference
 
 
@@ -94,7 +94,7 @@ def test_what_still_fits_stays(monkeypatch):
         cost = groups.cost.total("params", ~gone)
         assert cost <= bounds["params"]
         lasting = torch.zeros(len(groups), dtype=torch.bool)
-        for inside in wholes(groups):
+        for inside in whole_dimensions(groups):
             lasting[inside[importance[inside].argmax()]] = True
         for layer in range(len(groups.layer_names)):  # the less important one goes first
             own = (groups.layers == layer) & groups.exact & ~lasting
