@@ -28,15 +28,7 @@ class GroupLasso(Shrinkage):
 
     Yuan & Lin 2006; on the units of a network: Alvarez & Salzmann, NIPS 2016.
 
-    Attributes:
-        strength: lambda of loss + lambda * r, zero or more. "auto": `calibrated` chooses it, so that an epoch of
-            proximal steps takes `share` off the norm of the median group, whatever the optimizer.
-        when: the proximal step follows each "step" of the optimizer, or each "epoch" (Alvarez & Salzmann 2016).
-        share: of the median group's norm that "auto" takes an epoch; 0.02 to 0.1 are usual.
-        first_layers: number of layers, from the input, that are penalised less.
-        first_factor: what the strength is multiplied by there.
-        coupled: whether a proximal step after each step follows the rule of the optimizer it is given, momentum and
-            Adam's metric, so that loss + r is minimised; else, and at a calibrated strength, it is the plain one.
+    The settings are those of `prunus.penalties.Shrinkage`; a unit is a group.
     """
 
     def bind(self, model: nn.Module, groups: ChannelGroups) -> "BoundGroupLasso":

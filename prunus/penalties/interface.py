@@ -76,7 +76,7 @@ class Penalty(abc.ABC):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Shrinkage(Penalty):
-    """What the penalties that shrink have in common.
+    """The settings that all penalties that shrink units (groups, or layers) have in common.
 
     Attributes:
         strength: lambda of loss + lambda * r. With "auto", `calibrated` chooses it, so that one epoch of proximal

@@ -27,15 +27,10 @@ class NuclearNorm(Shrinkage):
 
     Cai, Candes & Shen 2010; on the layers of a network: Alvarez & Salzmann, NIPS 2017.
 
+    The settings are those of `prunus.penalties.Shrinkage`; a unit is a layer. With Adam, in whose metric there is no
+    closed form, the proximal step is always the plain one.
+
     Attributes:
-        strength: lambda of loss + lambda * r, zero or more. "auto": `calibrated` chooses it, so that an epoch of
-            proximal steps takes `share` off the norm of the median layer, whatever the optimizer.
-        when: the proximal step follows each "step" of the optimizer, or each "epoch" (the paper's).
-        share: of the median layer's norm that "auto" takes an epoch; 0.02 to 0.1 are usual.
-        first_layers: number of layers, from the input, that are penalised less.
-        first_factor: what the strength is multiplied by there.
-        coupled: whether SGD's momentum feels a proximal step after each step, so that loss + r is minimised; else, at a
-            calibrated strength and with Adam, in whose metric there is no closed form, it is the plain one.
         layers: paths of layers to penalise, `*` stands for anything; None: all convolutions and linear layers.
     """
 
