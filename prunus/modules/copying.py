@@ -19,9 +19,7 @@ HOOK = (
 )
 
 
-def copied(
-    model: nn.Module, memo: Mapping[int, Any] | None = None, *, isolated: bool = False, share: bool = False
-) -> nn.Module:
+def copied(model: nn.Module, memo: Mapping[int, Any] | None = None, *, isolated: bool = False) -> nn.Module:
     """Return a deep copy of `model`; functions that enclose its modules enclose the copies.
 
     A tensor with a graph, such as features that `forward` has kept, is copied without the graph. Parameters keep their
@@ -29,24 +27,22 @@ def copied(
     collector of features goes on collecting; a copy that only Prunus runs is `isolated` from it.
 
     Args:
-        model: the network.
-        memo: by the `id` of an object, what replaces it everywhere.
-        isolated: the objects of hooks are copied too.
-        share: what cannot be copied (an open file, a lock) is shared, rather than refused.
+        model: any network.
+        memo: maps the `id` of an object to what replaces it in the copy, wherever it is referred to.
+        isolated: copy the hooks' objects too, and share what cannot be copied (an open file, a lock).
 
     Raises:
         EditError: something in it cannot be copied; the attribute is named.
     """
     closures = Closures(model)
-    known = {**_carried(model, isolated=isolated), **(memo or {}), **closures.memo}
+    known = _carried(model, isolated=isolated) | closures.memo | dict(memo or {})
     try:
         result = copy.deepcopy(model, copies := dict(known))
     except (RuntimeError, TypeError, ValueError) as error:  # torch.nn.utils.weight_norm, open files, FakeTensors, ...
-        if share:
-            shared = {id(value): value for _, value in _uncopyable(model, known)}
-            return copied(model, {**known, **shared}, isolated=isolated)
-        place = next((path for path, _ in _uncopyable(model, known)), type(model).__name__)
-        reason = str(error).partition("\n")[0]
+        refused = dict(_uncopyable(model, known))
+        if isolated and refused:
+            return copied(model, known | {id(value): value for value in refused.values()}, isolated=True)
+        place, reason = next(iter(refused), "something in it"), str(error).partition("\n")[0]
         advice = HOOK if "explicitly by the user" in reason else f"; remove {place} before, and set it anew after"
         message = f"{place}: {type(model).__name__} cannot be copied, so it cannot be edited: {reason}{advice}"
         raise EditError(message) from error
@@ -72,15 +68,14 @@ def _carried(model: nn.Module, *, isolated: bool) -> dict[int, Any]:
 
 
 def _uncopyable(model: nn.Module, memo: Mapping[int, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield (path, value) of the attributes of modules that `copy.deepcopy` refuses."""
-    modules = {id(module): module for module in model.modules()}
+    """Yield (path, value) of the attributes that cannot be copied; not of those that refer to a module with one."""
+    known = {**memo, **{id(module): module for module in model.modules()}}
     for path, module in model.named_modules():
         for name, value in vars(module).items():
-            if name not in ("_parameters", "_buffers", "_modules"):
-                try:
-                    copy.deepcopy(value, {**memo, **modules})
-                except (RuntimeError, TypeError, ValueError):
-                    yield f"{path}.{name}".removeprefix("."), value
+            try:
+                copy.deepcopy(value if name not in ("_parameters", "_buffers", "_modules") else None, dict(known))
+            except (RuntimeError, TypeError, ValueError):
+                yield f"{path}.{name}".removeprefix("."), value
 
 
 def replaced(model: nn.Module, new: Mapping[str, nn.Module]) -> nn.Module:

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 
 from torch import nn
 
+from prunus.modules.kinds import BatchNorm
+
 
 @contextlib.contextmanager
 def modes_kept(model: nn.Module) -> Iterator[None]:
@@ -27,3 +29,18 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         for module in model.modules():
             module.training = False
         yield
+
+
+def set_mode_(model: nn.Module, *, training: bool) -> None:
+    """Put `model` in training or evaluation mode as its own code does.
+
+    Batch norms with running statistics stay in evaluation: an example of one image may have no variance.
+    """
+    try:
+        model.train(training)
+    except NotImplementedError:  # an exported module has no modes
+        for module in model.modules():
+            module.training = training
+    for module in model.modules():
+        if isinstance(module, BatchNorm) and module.track_running_stats:
+            module.training = False

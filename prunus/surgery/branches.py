@@ -1,6 +1,5 @@
 """The constant that a branch adds which does not depend on the input: zero, or one number per channel."""
 
-import copy
 import dataclasses
 from functools import cached_property
 from typing import Any
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 
 from prunus.graph.program import Operation, Program, Value
 from prunus.graph.read import read
+from prunus.modules.copying import copied
 
 ROUNDING = 1e-9  # relative, in float64: below it two positions are equal
 
@@ -23,7 +23,7 @@ class Constant:
 
 
 def ancestors(branch: Value, constant: set[Value]) -> set[Value]:
-    """Return the values of `constant` that `branch` is made of, itself included."""
+    """Return the values of `constant` from which `branch` is computed, itself included."""
     waiting, seen = [branch], set[Value]()
     while waiting:
         value = waiting.pop()
@@ -58,12 +58,12 @@ class Branches:
 
     @cached_property
     def _others(self) -> dict[Value, Value]:
-        """Each value's counterpart where the parameters are others, of the same signs.
+        """Each value's counterpart for other parameters of the same signs.
 
         Numbers that happen to be equal do not tell which dimension they belong to; numbers drawn at random do. What is
         zero stays so, as what a ReLU cuts off: else a padding would meet what it does not meet.
         """
-        generator, other = torch.Generator().manual_seed(0), copy.deepcopy(self._model)
+        generator, other = torch.Generator().manual_seed(0), copied(self._model, isolated=True)
         for tensor in other.parameters():
             if tensor.is_floating_point() and tensor.dim():
                 drawn = torch.rand(tensor.shape, generator=generator, dtype=tensor.dtype, device="cpu") + 0.5

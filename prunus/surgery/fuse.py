@@ -86,10 +86,8 @@ def _fold_(conv: Any, norm: Any) -> None:
 def fuse(model: nn.Module, inputs: Inputs, kwargs: Mapping[str, Any] | None = None) -> Plan:
     """Return the plan that folds every BatchNorm of `model` that reads the output of one convolution alone.
 
-    With s = gamma / sqrt(var + eps): W' = s W for each output channel, b' = s (b - mean) + beta. Exact up to rounding,
-    in evaluation mode; in training mode a BatchNorm takes the batch's own statistics.
-
-    The convolution's output must have no other reader, and neither module may be called twice.
+    Exact up to rounding in evaluation mode; in training mode a BatchNorm takes the batch's own statistics. The
+    convolution's output must have no other reader, and neither module may be called twice.
 
     Args:
         model: any network; it is not changed.
