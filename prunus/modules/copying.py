@@ -61,7 +61,7 @@ def _carried(model: nn.Module, *, isolated: bool) -> dict[int, Any]:
                 memo[id(parameter)] = parameter_like(parameter.detach().clone(), parameter)
         if not isolated and is_hooked(module):
             memo |= {id(hook): hook for hook in hooks_of(module) if not is_of(hook, modules)}
-        for name, value in kept(module):
+        for name, value in (*kept(module), ("_buffers", vars(module)["_buffers"])):
             if f"{name}_g" not in parameters and f"{name}_orig" not in parameters:  # else HOOK
                 tensors = (leaf for leaf in leaves(value) if isinstance(leaf, Tensor) and not leaf.is_leaf)
                 memo |= {id(tensor): tensor.detach().clone() for tensor in tensors}
