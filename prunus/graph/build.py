@@ -11,7 +11,7 @@ from prunus.graph.cost import CostModel, Term
 from prunus.graph.findings import REASONED, Factor, Findings, Kind
 from prunus.graph.groups import ChannelGroups
 from prunus.graph.ids import NONE
-from prunus.graph.slots import Attribute, Reason, Role, Slot
+from prunus.graph.slots import Attribute, Reason, Role, Slot, whole
 from prunus.graph.walk import Slots
 from prunus.modules.kinds import Conv, TransposedConv
 from prunus.modules.ties import canonical_paths
@@ -47,11 +47,12 @@ def build(
         (refused if is_refusal else approximate)[groups] = True
         told.append(Reason(text, groups, is_refusal))
     layers, names = _layers(found, count)
+    positions = torch.unique(group_of[findings.ids_of(Kind.POSITION)])
     for text, groups in (
-        *_whole(found),
+        *whole(found),
         *_beside_unread(model, found),
         ("no parameter makes it", (layers < 0).nonzero().flatten()),
-        *_positions(findings, group_of),
+        ("it is a position of a kernel", positions[positions >= 0]),
     ):
         refused[groups] = True
         told.append(Reason(text, groups, True))
@@ -119,14 +120,6 @@ def _unread(model: nn.Module, slots: Slots, group_of: Tensor) -> Iterator[str]:
         )
 
 
-def _whole(slots: tuple[Slot, ...]) -> Iterator[tuple[str, Tensor]]:
-    """Yield the groups that are all of a dimension: without them nothing would be left."""
-    for slot in slots:
-        first = int(slot.groups[0])
-        if first >= 0 and bool((slot.groups == first).all()):
-            yield f"it is all of {slot.path}, dimension {slot.dim}", torch.tensor([first])
-
-
 def _beside_unread(model: nn.Module, slots: tuple[Slot, ...]) -> Iterator[tuple[str, Tensor]]:
     """Yield the groups of a weight whose bias no code reads: nothing says that they are of one size."""
     known = {slot.path for slot in slots}
@@ -136,12 +129,6 @@ def _beside_unread(model: nn.Module, slots: tuple[Slot, ...]) -> Iterator[tuple[
         makes = slot.dim == isinstance(module, TransposedConv)
         if makes and path not in known and isinstance(bias, nn.Parameter) and bias.shape == slot.groups.shape:
             yield f"{path} is not read, and would keep its size", torch.unique(slot.groups[slot.groups >= 0])
-
-
-def _positions(findings: Findings, group_of: Tensor) -> Iterator[tuple[str, Tensor]]:
-    """Yield the groups that hold positions of a kernel, where data movement has made them look like channels."""
-    groups = torch.unique(group_of[findings.ids_of(Kind.POSITION)])
-    yield "it is a position of a kernel", groups[groups >= 0]
 
 
 def _layers(slots: tuple[Slot, ...], count: int) -> tuple[Tensor, tuple[str, ...]]:

@@ -41,14 +41,6 @@ class Mismatch:
         return f"{self.reason} ({at})" if at else self.reason
 
 
-@dataclasses.dataclass(frozen=True)
-class Comparison:
-    """The first operation that went wrong, and those with numbers that changed with the widths."""
-
-    mismatch: Mismatch | None
-    changed: tuple[Mismatch, ...] = ()
-
-
 def same_code(first: Program, second: Program) -> bool:
     """Whether a network does the same in two modes, random masks aside."""
     return _calls(first) == _calls(second)
@@ -70,31 +62,30 @@ def _calls(program: Program) -> list[Any]:
     return [*calls, *(value.shape for value in program.outputs)]
 
 
-def compare(wide: Reading, narrow: Reading, alive: Tensor, roots: Tensor) -> Comparison:
-    """Compare two readings operation by operation: operators, arguments, and the channels along every dimension.
+def compare(
+    wide: Reading, narrow: Reading, alive: Tensor, roots: Tensor
+) -> tuple[Mismatch | None, tuple[Mismatch, ...]]:
+    """Compare a network with itself without the ids that are not `alive`, bool [num_ids], operation by operation.
 
-    Args:
-        wide: the network as it is.
-        narrow: the network without the ids that are not alive.
-        alive: bool [num_ids].
-        roots: the class of each id, [num_ids].
+    Operators, arguments and the channels along every dimension must be those that the labels predict; `roots` is the
+    class of each id. Returns the first operation that is wrong, and those with numbers that change with the widths.
     """
     changed: list[Mismatch] = []
     for a, b in zip(wide.program.operations, narrow.program.operations, strict=False):
         place = Place(a.module, a.line)
         if a.operator is not b.operator:
-            return Comparison(Mismatch(f"{a.name} becomes {b.name} at another width", place, a), tuple(changed))
+            return Mismatch(f"{a.name} becomes {b.name} at another width", place, a), tuple(changed)
         computed = a.name.partition("::")[2] not in MOVES and list(_numbers(a)) != list(_numbers(b))
         for first, second in _pairs(a, b):
             x, y = wide.labels[first], narrow.labels[second]
             if text := _difference(x, y, alive, roots):
-                return Comparison(Mismatch(f"{a.name} {text}", place, a), tuple(changed))
+                return Mismatch(f"{a.name} {text}", place, a), tuple(changed)
             computed = computed or not x.has_values_of(y)
         if computed:
             changed.append(Mismatch(f"a number in {a.name} is computed from the width", place, a))
     if len(wide.program.operations) != len(narrow.program.operations):
-        return Comparison(Mismatch("the code runs otherwise at another width", Place()), tuple(changed))
-    return Comparison(None, tuple(changed))
+        return Mismatch("the code runs otherwise at another width", Place()), tuple(changed)
+    return None, tuple(changed)
 
 
 def _pairs(a: Operation, b: Operation) -> Iterator[tuple[Value, Value]]:

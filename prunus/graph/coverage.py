@@ -18,16 +18,8 @@ def coverage(
     cost: CostModel,
     notes: tuple[str, ...],
 ) -> Coverage:
-    """Return what of a network can be removed, layer by layer.
-
-    Args:
-        units: a slot for each layer, whose indices are the layer's units.
-        exact: which groups can be removed exactly, bool [num_groups].
-        removable: which can be removed at all, bool [num_groups].
-        told: why the others cannot.
-        cost: what the network costs.
-        notes: what the reader should know about the trace.
-    """
+    """Return what of a network can be removed, layer by layer: `units` is a slot for each layer, whose indices are the
+    layer's units; `exact` and `removable` are bool [num_groups], and `told` are the reasons of the others."""
     exact, removable = (torch.cat([mask, torch.tensor([False])]) for mask in (exact, removable))
     reason_of = _main_reasons(told, exact.numel())
     rows: dict[str, LayerCoverage] = {}

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from prunus.graph.cost import CostModel
 from prunus.graph.coverage import coverage
-from prunus.graph.slots import Attribute, Member, Reason, Role, Slot, Status
+from prunus.graph.slots import Attribute, Member, Reason, Role, Slot, Status, whole
 from prunus.records.coverage import Coverage
 
 
@@ -112,11 +112,9 @@ class ChannelGroups:
         slots = tuple(dataclasses.replace(slot, groups=left(slot.groups)) for slot in self.slots)
         refused = self.refused[alive].clone()
         told = [dataclasses.replace(reason, groups=left(reason.groups)) for reason in self.told]
-        for slot in slots:
-            first = int(slot.groups[0])
-            if first >= 0 and bool((slot.groups == first).all()):
-                refused[first] = True
-                told.append(Reason(f"it is all of {slot.path}, dimension {slot.dim}", torch.tensor([first]), True))
+        for text, group in whole(slots):
+            refused[group] = True
+            told.append(Reason(text, group, True))
         return dataclasses.replace(
             self,
             slots=slots,

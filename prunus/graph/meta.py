@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from prunus.graph import recurrent
 from prunus.graph.operators import Operator, operator
 from prunus.graph.trees import replaced
 
@@ -16,6 +15,7 @@ META = torch.device("meta")
 Args: TypeAlias = Sequence[Any]
 Settings: TypeAlias = Mapping[str, Any]
 T = TypeVar("T")
+RECURRENT = frozenset(getattr(torch.ops.aten, name).input for name in ("lstm", "gru", "rnn_tanh", "rnn_relu"))
 
 
 class ValueDependenceError(RuntimeError):
@@ -30,8 +30,8 @@ class OnMeta:
 
     def run(self, called: Operator, args: Args, kwargs: Settings, tensors: list[Tensor]) -> object:
         """Return what comes out of an operator; what is written into comes out as it was given."""
-        if called.target in recurrent.OPERATORS and len(args) == 9:
-            return recurrent.outputs(args)
+        if called.target in RECURRENT and len(args) == 9:
+            return _recurrent(args)
         real = {id(self._stand_in(each)): each for each in tensors if not each.is_meta}
         settings = {**kwargs, "device": META} if "device" in called.keywords and not tensors else kwargs
         given, named = (replaced(on(META, part), Tensor, self._stand_in) for part in (args, dict(settings)))
@@ -48,6 +48,19 @@ class OnMeta:
             found = torch.empty_strided(tensor.size(), stride, dtype=tensor.dtype, device=META)
             self._stand_ins[id(tensor)] = tensor, found
         return found
+
+
+def _recurrent(args: Args) -> tuple[Tensor, ...]:
+    """Return empty outputs of a recurrent operator, of which torch would take every step of the sequence apart: the
+    states of all steps, [..., D * H], and the last ones.
+
+    D is 2 where the sequence is read both ways. `args` are the operator's: the sequence, the first states (two of
+    an LSTM), the weights, and its settings.
+    """
+    sequence, first, bidirectional = args[0], args[1], args[7]
+    states = list(first) if isinstance(first, list | tuple) else [first]
+    width = states[0].shape[-1] * (2 if bidirectional else 1)
+    return sequence.new_empty((*sequence.shape[:-1], width)), *(state.new_empty(state.shape) for state in states)
 
 
 def _like_before(called: Operator, args: Args, kwargs: Settings) -> object:

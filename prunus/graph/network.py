@@ -16,7 +16,6 @@ from prunus.graph.groups import ChannelGroups
 from prunus.graph.read import Place, ReadError, read
 from prunus.graph.walk import Reading, Slots, walk
 from prunus.modules.cutting import Keep
-from prunus.modules.stand_in import Setting
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -34,7 +33,8 @@ class Network:
     ) -> tuple[Mismatch | None, tuple[Mismatch, ...]]:
         """Read the network without the ids that are not `alive`, bool [num_ids]; return what goes wrong, and the
         numbers that change."""
-        keep, settings = _keep(self.slots, alive), _settings(bound, alive)
+        keep = _keep(self.slots, alive)
+        settings = {(*binding.key, count(binding.ids, alive)) for binding in bound}
         roots, changed = torch.from_numpy(findings.ids.classes()), list[Mismatch]()
         slots, again = {key: ids[alive[ids]] for key, ids in self.slots.items()}, findings.afresh()
         for reading in self.readings:
@@ -42,15 +42,15 @@ class Network:
             mode = {"training": wide.training, "with_values": wide.with_values}
             try:
                 narrow = read(self.model, self.args, self.kwargs, keep=keep, settings=settings, **mode)
-                compared = compare(reading, walk(narrow, self.model, again, slots), alive, roots)
+                wrong, computed = compare(reading, walk(narrow, self.model, again, slots), alive, roots)
             except ReadError as error:
                 reason = f"the code does not run at another width: {error.reason[:160]}"
                 return Mismatch(reason, error.place), ()
             except (RuntimeError, ValueError, IndexError, TypeError) as error:  # a rule that the changed code upsets
                 return Mismatch(f"cannot be read at another width: {error}", Place()), ()
-            if compared.mismatch is not None:
-                return compared.mismatch, ()
-            changed.extend(compared.changed)
+            if wrong is not None:
+                return wrong, ()
+            changed.extend(computed)
         return None, tuple(changed)
 
 
@@ -61,11 +61,6 @@ def _keep(slots: Slots, alive: Tensor) -> Keep:
         if not bool(alive[ids].all()):
             keep.setdefault(path, {})[dim] = alive[ids].nonzero().flatten()
     return keep
-
-
-def _settings(bound: Iterable[Binding], alive: Tensor) -> tuple[Setting, ...]:
-    """Return what the attributes that count channels are with the ids alive."""
-    return tuple({(*binding.key, count(binding.ids, alive)) for binding in bound})
 
 
 def unequal_parts(sizes: Iterable[Mark]) -> list[list[Mark]]:
@@ -83,14 +78,7 @@ def without_some(
     """Leave out one or two groups of every layer, and one of every hard-coded size; bool [num_ids].
 
     Of unequal parts of one dimension all but the last lose one channel, or (`last`) all but the first as many as they
-    can: code that computes the parts from the whole cannot follow both.
-
-    Args:
-        network: what is tried.
-        findings: what is known of it.
-        still: ids that are left whole, bool [num_ids].
-        sizes: the hard-coded sizes.
-        last: which of the two ways.
+    can: code that computes the parts from the whole cannot follow both. What is `still`, bool [num_ids], is left whole.
     """
     group_of = numbering(findings)
     groups = build(network.model, findings, network.slots, [], ())

@@ -3,7 +3,9 @@
 import dataclasses
 import enum
 import re
+from collections.abc import Iterable, Iterator
 
+import torch
 from torch import Tensor
 
 PARAMETRISED = re.compile(r"(^|\.)parametrizations\.(\w+)\.\w+$")  # what a weight is computed from
@@ -86,3 +88,11 @@ class Reason:
     text: str
     groups: Tensor
     refused: bool
+
+
+def whole(slots: Iterable[Slot]) -> Iterator[tuple[str, Tensor]]:
+    """Yield (reason, group) of the groups that are all of a dimension: without them nothing would be left."""
+    for slot in slots:
+        first = int(slot.groups[0])
+        if first >= 0 and bool((slot.groups == first).all()):
+            yield f"it is all of {slot.path}, dimension {slot.dim}", torch.tensor([first])

@@ -1,8 +1,6 @@
 """`prunus.trace`: read a network's channel groups from its exported graph."""
 
-import contextlib
-import gc
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -21,7 +19,6 @@ from prunus.graph.walk import Reading, Slots, walk
 from prunus.modules.undisturbed import undisturbed
 
 Inputs = Tensor | tuple[Any, ...]
-OBJECTS = 100_000  # made between two looks for dead ones
 
 
 def arguments(inputs: Inputs) -> tuple[Any, ...]:
@@ -35,19 +32,6 @@ def arguments(inputs: Inputs) -> tuple[Any, ...]:
     return (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
 
 
-@contextlib.contextmanager
-def _rarely_collected() -> Iterator[None]:
-    """Let Python look for dead cycles rarely: a trace makes a million objects that live until its end, and to look
-    through them again and again takes a tenth of its time."""
-    before = gc.get_threshold()
-    gc.set_threshold(OBJECTS, *before[1:])
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
-
-
-@_rarely_collected()
 def trace(
     model: nn.Module, inputs: Inputs, kwargs: Mapping[str, Any] | None = None, *, whole_heads: bool = False
 ) -> ChannelGroups:

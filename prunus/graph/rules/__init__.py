@@ -3,12 +3,6 @@
 A rule takes a `Call` and returns the label of its output (a list for several). It may join channels,
 couple them, refuse them or call their removal approximate; what it does not say is not assumed. An operator
 without a rule refuses every channel that reaches it.
-
-    @rule("mylib::scale_rows")
-    def scale_rows(call: Call) -> Label:
-        rows, scale = call.args
-        call.join(rows.axes.get(0), scale.axes.get(0))
-        return rows
 """
 
 from prunus.graph.rules import (  # noqa: F401 - each registers its rules

@@ -31,10 +31,7 @@ def find(name: str, called: Operator) -> Rule:
     return _RULES[POINTWISE] if called.pointwise else unknown
 
 
-RECURRENT = ("lstm", "gru", "rnn_tanh", "rnn_relu", "quantized_lstm", "lstm_cell", "gru_cell", "rnn_tanh_cell")
-
-
-@rule(*RECURRENT)
+@rule("lstm", "gru", "rnn_tanh", "rnn_relu", "quantized_lstm", "lstm_cell", "gru_cell", "rnn_tanh_cell")
 def recurrent(call: Call) -> Labels:
     """A recurrent layer: its weights stack the gates of a hidden state that comes back in every step."""
     call.freeze_all("a recurrent layer keeps its sizes")
