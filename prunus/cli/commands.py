@@ -6,7 +6,9 @@ from typing import Any
 
 from rich.console import Console
 
+from prunus.cli.process import import_from_current_folder
 from prunus.errors import RecipeError
+from prunus.interrupt import check
 
 SHIPPED = Path(__file__).parents[1] / "recipes"
 
@@ -17,12 +19,14 @@ def run(options: argparse.Namespace) -> None:
     from prunus.display import Display
     from prunus.train.distributed import is_first
 
+    import_from_current_folder()
     console = terminal(quiet=not is_first())
     display = Display(console)
     chosen = recipe.load(pipeline.Recipe, find_recipe(options.recipe), options.overrides)
     watch = pipeline.Watch(stage=display.stage, epoch=display.epoch, step=display.step)
     with display.live():
         folder = pipeline.run(chosen, watch=watch, accept_changes=options.accept_changes)
+    check()
     if not is_first():
         return
     console.print(report.table(records.read(folder)))
@@ -34,6 +38,7 @@ def trace(options: argparse.Namespace) -> None:
     from prunus.graph import trace
     from prunus.named import named
 
+    import_from_current_folder()
     network = named(options.network, options.set, options.shape)
     groups = trace(network.model, network.example(), whole_heads=options.whole_heads)
     terminal().print(groups.coverage())
@@ -47,6 +52,7 @@ def export(options: argparse.Namespace) -> None:
     from prunus.deploy.parity import checker
     from prunus.named import named
 
+    import_from_current_folder()
     checker(options.backend)
     torch.manual_seed(0)
     network = named(options.network, options.set, options.shape)
@@ -66,6 +72,7 @@ def bench(options: argparse.Namespace) -> None:
     from prunus.deploy.export import input_shape
     from prunus.named import named
 
+    import_from_current_folder()
     settings = BenchmarkSettings(
         backends=tuple(name.strip() for name in options.backends.split(",")),
         threads=options.threads,

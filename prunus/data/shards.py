@@ -6,7 +6,6 @@ import io
 import json
 import os
 import shlex
-import subprocess
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -22,6 +21,7 @@ from prunus.data.interface import OnError, SplitName
 from prunus.data.labelled import stretched
 from prunus.data.segmentation import check_size
 from prunus.errors import DataError, RecipeError
+from prunus.interrupt import check, output_of
 
 LAYOUT = """\
   train-000000.tar ...          of pairs 000017.jpg (or .jpeg .png .webp) and 000017.cls, the number of its class
@@ -41,6 +41,7 @@ def write_index(shard: Path) -> Path:
     try:
         with tarfile.open(shard, "r:") as archive:
             for member in archive:
+                check()
                 ending = PurePosixPath(member.name).suffix
                 key = member.name.removesuffix(ending)
                 if ending.lower() in IMAGES:
@@ -133,7 +134,7 @@ class ShardSource:
                 raise DataError(f"{path} does not exist, and data.fetch does not say how to get it") from error
         aside = path.with_name(f".{path.name}.{os.getpid()}")
         command = [part.format(name=path.name, path=aside) for part in shlex.split(self.fetch)]
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = output_of(command)
         if done.returncode or not aside.exists():
             raise DataError(f"{path.name} cannot be fetched by {shlex.join(command)}: {done.stderr.strip()[-300:]}")
         file = aside.open("rb")  # open, it can be read even if another process removes it

@@ -18,6 +18,7 @@ from torch import nn
 from prunus.deploy.signature import Inputs, as_tuple, named_outputs
 from prunus.errors import DeployError
 from prunus.graph.modes import evaluating
+from prunus.interrupt import check
 
 _COLOURS = re.compile(r"\x1b?\[\d+m")
 
@@ -52,6 +53,7 @@ def export_onnx(
         DeployError: the network cannot be exported (why, and what helps), or the file cannot be written.
     """
     path = Path(path)
+    check()
     tensors = as_tuple(inputs)
     if dynamic_batch:
         tensors = _at_least_two(tensors)

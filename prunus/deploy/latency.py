@@ -20,6 +20,7 @@ from prunus.deploy.export import export_onnx
 from prunus.deploy.peak_memory import peak_memory_mb
 from prunus.deploy.signature import Inputs, as_tuple
 from prunus.errors import DeployError, RecipeError
+from prunus.interrupt import check
 from prunus.records import LatencyRecord
 
 
@@ -91,6 +92,7 @@ def benchmark(
         files = {name: Path(folder) / f"{index}.onnx" for index, name in enumerate(sources)}
         exported = functools.cache(lambda name: _export(sources[name], shapes, files[name]))
         for backend in _usable(settings.backends, sources, note):
+            check()
             ready = {name: net if backend.reads_modules else exported(name) for name, net in sources.items()}
             records += _benchmark_on(backend, ready, shapes, settings, note)
     return records
@@ -221,6 +223,7 @@ def _time_in_turn(calls: Mapping[str, Callable[[], None]], warmup: int, repeats:
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     with _no_garbage_collection():
         for turn in range(warmup + repeats):
+            check()
             for name, call in calls.items():
                 start = time.perf_counter()
                 call()

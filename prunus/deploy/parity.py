@@ -13,6 +13,7 @@ from torch import nn
 from prunus.deploy import backends
 from prunus.deploy.signature import Inputs, as_tuple
 from prunus.errors import DeployError, ParityError
+from prunus.interrupt import check
 from prunus.records import ParityRecord
 
 
@@ -60,6 +61,7 @@ def check_parity(
             chosen.load(path, _shapes(first), threads) as session,
         ):
             for batch in itertools.chain((first,), batches):
+                check()
                 comparison.add(reference.run(batch), session.run(batch), path, len(batch[0]))
     return comparison.record(name or path.stem, backend, tolerance)
 

@@ -6,6 +6,7 @@ from torch import nn
 
 from prunus.deploy import backends, benchmark, check_parity, export_onnx, require
 from prunus.errors import DeployError
+from prunus.interrupt import check
 from prunus.pipeline.recipe import NARROW, Deploy
 from prunus.pipeline.rehearsal import Network, measured
 from prunus.pipeline.stages import Run
@@ -83,6 +84,7 @@ def show_samples(run: Run, networks: dict[str, nn.Module]) -> None:
     folder.mkdir(exist_ok=True)
     num = min(run.recipe.report_samples, len(split))
     for number in range(num):
+        check()
         index = (number * len(split) // num + number) % len(split)  # not all from one place of a repeating series
         picture, (image, target) = split.picture(index), split[index]
         size = (picture.shape[1], picture.shape[2])

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from prunus.budget.latency_search import Meter
 from prunus.errors import EditError, RecipeError
 from prunus.graph import trace
+from prunus.interrupt import check
 from prunus.pipeline.recipe import JOINT, NARROW, Stage
 from prunus.pipeline.reshape import Reshaping
 from prunus.records import EXACT, EditRecord
@@ -89,6 +90,7 @@ def measured(model: nn.Module, plan: Plan, inputs: Tensor) -> tuple[nn.Module, l
     before = [outputs(each, (example,)) for each, example in zip(pair, examples, strict=True)]
     records = list[EditRecord]()
     for edit in plan:
+        check()
         pair = [_edited(edit, each) for each in pair]
         after = [outputs(each, (example,)) for each, example in zip(pair, examples, strict=True)]
         single, precise = (apart(old, new)[1] for old, new in zip(before, after, strict=True))
@@ -144,6 +146,7 @@ def rehearse(
     """
     for stage in stages:
         for number in range(len(stage.edits)):
+            check()
             model = apply(planned(stage, number, model, inputs), model)
         if stage.train is None:
             continue

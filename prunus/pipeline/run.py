@@ -11,6 +11,7 @@ import prunus.recipe
 from prunus import report
 from prunus.errors import RecipeError
 from prunus.graph import trace
+from prunus.interrupt import check
 from prunus.pipeline import deployment, evaluation, stages
 from prunus.pipeline.environment import hardware, versions
 from prunus.pipeline.recipe import NARROW, WIDE, Recipe
@@ -67,7 +68,11 @@ def run(
 
 
 def _run(recipe: Recipe, recorder: Recorder, folder: Path, resolved: dict[str, Any], watch: Watch) -> None:
-    watch.stage("preparing the data")
+    def begins(text: str) -> None:
+        check()
+        watch.stage(text)
+
+    begins("preparing the data")
     task = recipe.task.bind(recipe.data)
     inputs = recipe.data.train()[0][0][None]
     for split in (recipe.data.validation(), recipe.data.test()):  # what is missing there is said now, not after hours
@@ -84,7 +89,7 @@ def _run(recipe: Recipe, recorder: Recorder, folder: Path, resolved: dict[str, A
             scalars.write(record)
             watch.epoch(record)
 
-        seen = Watch(stage=watch.stage, step=watch.step, epoch=shown)
+        seen = Watch(stage=begins, step=watch.step, epoch=shown)
         run = Run(
             recipe=recipe,
             folder=folder,
@@ -110,7 +115,7 @@ def _run(recipe: Recipe, recorder: Recorder, folder: Path, resolved: dict[str, A
     deployed = {network.name: deployment.fused(run, network) for network in networks}
     deployment.deploy(run, deployed)
     deployment.show_samples(run, {name: deployed[name] for name in (WIDE, NARROW) if name in deployed})
-    watch.stage("writing the report")
+    begins("writing the report")
     report.write(folder)
 
 

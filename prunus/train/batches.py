@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from prunus.errors import DataError, PrunusError
+from prunus.interrupt import SIGNALS, delayed
 from prunus.train.distributed import ALONE, Processes
 from prunus.train.settings import Train
 
@@ -110,7 +111,7 @@ def _loader(split: object, settings: Train, batches: Iterable[list[int]]) -> Dat
         split,  # type: ignore[arg-type]
         batch_sampler=batches,
         num_workers=settings.num_workers,
-        worker_init_fn=_ignore_interrupt,
+        worker_init_fn=_take_signals,
         generator=torch.Generator(),  # else each loader takes a number off the random state that dropout draws from
         pin_memory=settings.torch_device().type == "cuda",
     )
@@ -119,7 +120,9 @@ def _loader(split: object, settings: Train, batches: Iterable[list[int]]) -> Dat
 def _plainly(batches: DataLoader[Batch]) -> Iterator[Batch]:
     """Yield the batches; an error from a worker says what it would say here, without the worker's traceback."""
     try:
-        yield from batches
+        with delayed():  # workers are forked here
+            iterator = iter(batches)
+        yield from iterator
     except PrunusError as error:
         message = str(error)
         if not message.startswith("Caught "):
@@ -127,6 +130,7 @@ def _plainly(batches: DataLoader[Batch]) -> Iterator[Batch]:
         raise type(error)(message.rpartition(f"{type(error).__qualname__}: ")[2].strip()) from error
 
 
-def _ignore_interrupt(worker: int) -> None:
+def _take_signals(worker: int) -> None:
     """Leave Ctrl-C, which a terminal sends to all processes, to the main one: it finishes its step first."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from prunus.graph.modes import modes_kept
+from prunus.interrupt import check
 from prunus.train.batches import evaluation_batches
 from prunus.train.contracted import through_kernels
 from prunus.train.distributed import ALONE, Processes
@@ -56,7 +57,7 @@ def evaluate(
     split: Dataset[Any],
     settings: Train,
     processes: Processes = ALONE,
-    between: Callable[[], None] = lambda: None,
+    between: Callable[[], None] = check,
 ) -> Result:
     """Return the task's metrics of `model` in evaluation mode over all of `split`; the model's modes are kept.
 
