@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 from pathlib import Path
 from typing import final
 
@@ -11,6 +10,7 @@ from prunus.data.files import check_layout
 from prunus.data.interface import OnError, SplitName
 from prunus.data.labelled import LabelledFiles, held_out
 from prunus.data.segmentation import check_size
+from prunus.decoding import from_json, read_text
 from prunus.errors import DataError, RecipeError
 
 LAYOUT = """\
@@ -52,7 +52,7 @@ class Chars74KData(ClassificationData):
         check_layout(Path(self.root), LAYOUT, "classes.json")
         path = Path(self.root) / "classes.json"
         try:
-            names = json.loads(path.read_text(encoding="utf-8"))
+            names = from_json(read_text(path))
         except (OSError, ValueError) as error:
             raise DataError(f"{path} is no JSON: {error}") from error
         if not isinstance(names, list) or not names:

@@ -5,12 +5,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 import prunus.recipe
 from prunus import storage
+from prunus.decoding import SETTINGS, from_yaml, read_text
 from prunus.errors import CheckpointError, RecipeError, RecordError
-from prunus.recipe.source import parse_yaml
 
 FILE_NAME = "recipe.yaml"
 
@@ -61,8 +59,8 @@ def claimed(
 
 def _read(path: Path) -> Any:
     try:
-        return parse_yaml(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        return from_yaml(read_text(path, SETTINGS.size))
+    except (OSError, ValueError) as error:
         raise RecipeError(f"{path} cannot be read ({error}): choose another folder with output=...") from error
 
 

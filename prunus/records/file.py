@@ -8,6 +8,7 @@ import typing
 from pathlib import Path
 from typing import Any, ClassVar, Union
 
+from prunus.decoding import from_json
 from prunus.errors import RecordError
 from prunus.records.kinds import TYPES, Record
 
@@ -85,7 +86,7 @@ def read(folder: Path) -> list[Record]:
 
 def _parse(line: str, where: str) -> Record:
     try:
-        fields = json.loads(line)
+        fields = from_json(line)
         cls = TYPES[fields.pop("kind")]
         hints = typing.get_type_hints(cls)
         return cls(**{name: _coerce(value, hints[name]) for name, value in fields.items()})

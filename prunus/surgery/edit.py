@@ -12,6 +12,7 @@ from typing import Any, Self, Union
 
 from torch import Tensor, nn
 
+from prunus.decoding import from_json
 from prunus.errors import EditError, PrunusError
 from prunus.surgery.factors import replaced
 
@@ -89,8 +90,8 @@ class Plan:
             EditError: not JSON, an unknown format or edit, a missing or unknown field, a value of the wrong type.
         """
         try:
-            data = json.loads(text)
-        except (ValueError, TypeError, RecursionError) as error:
+            data = from_json(text)
+        except (ValueError, TypeError) as error:
             raise EditError(f"a plan is JSON, and this is not: {error}") from error
         known = isinstance(data, dict) and type(data.get("format")) is int and data["format"] == FORMAT
         if not known or not isinstance(data.get("edits"), list):
