@@ -3,6 +3,7 @@
 import abc
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import types
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from prunus.decoding import from_json
 from prunus.errors import EditError, PrunusError
 from prunus.surgery.factors import replaced
+from prunus.surgery.growth import check_growth
 
 FORMAT = 1
 
@@ -38,6 +40,10 @@ class Edit(abc.ABC):
         Edits of this kind that follow each other share one copy of the network. None where an edit does more.
         """
         return None
+
+    def num_created(self) -> int:
+        """Return how many weights the edit makes anew, where they may be more than the network has."""
+        return 0
 
     @abc.abstractmethod
     def summary(self) -> str:
@@ -118,6 +124,7 @@ def apply(plan: Plan | Edit, model: nn.Module) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise EditError(f"apply takes a torch.nn.Module, got {type(model).__name__}")
     edits = (plan,) if isinstance(plan, Edit) else plan.edits
+    check_growth(edits, model)
     result, pending = model, dict[str, nn.Module]()
     for number, edit in enumerate(edits):
         with _named(number, edit):
@@ -199,6 +206,10 @@ def typed(hint: Any, value: Any, place: str) -> Any:
         if len(hints) != len(value):
             raise EditError(f"{place}: {len(hints)} values are expected, got {len(value)}")
         return tuple(typed(h, v, f"{place}[{i}]") for i, (h, v) in enumerate(zip(hints, value, strict=True)))
+    if origin is list and isinstance(value, list):
+        return [typed(arguments[0], item, f"{place}[{index}]") for index, item in enumerate(value)]
+    if hint is Any:
+        return value
     if origin is dict and isinstance(value, dict):
         return {key: typed(arguments[1], item, f"{place}[{key!r}]") for key, item in value.items()}
     if origin in (Union, types.UnionType):
@@ -207,6 +218,8 @@ def typed(hint: Any, value: Any, place: str) -> Any:
         return typed(next(a for a in arguments if a is not type(None)), value, place)
     if hint is float and type(value) is int:
         return float(value)
+    if type(value) is int and not -(2**63) <= value < 2**63:
+        raise EditError(f"{place}: {value} is beyond 64 bits")
     if origin is not None or type(value) is not hint:
         expected = "a list" if origin is tuple else getattr(hint, "__name__", str(hint))
         raise EditError(f"{place}: {value!r:.60} is not {expected}")
@@ -217,10 +230,16 @@ def _fields(cls: type, value: Any, place: str) -> Any:
     if not isinstance(value, dict):
         raise EditError(f"{place}: {value!r:.60} is not an object")
     names = {field.name for field in dataclasses.fields(cls)}
-    required = {f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING}
+    absent = dataclasses.MISSING
+    required = {f.name for f in dataclasses.fields(cls) if f.default is absent and f.default_factory is absent}
     if unknown := sorted(value.keys() - names):
         raise EditError(f"{place}: unknown field {unknown[0]!r}; known are {', '.join(sorted(names))}")
     if missing := sorted(required - value.keys()):
         raise EditError(f"{place}: the field {missing[0]!r} is missing")
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls)
     return cls(**{name: typed(hints[name], item, f"{place}.{name}") for name, item in value.items()})
+
+
+@functools.cache
+def _hints(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls)

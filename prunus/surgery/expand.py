@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from prunus.errors import EditError
 from prunus.surgery.edit import Edit, Plan
 from prunus.surgery.factors import factors, replaced
-from prunus.surgery.filters import Filter, at_hand, read
+from prunus.surgery.filters import Filter, at_hand, read, taps
 from prunus.surgery.fresh import fresh_bias, fresh_weight, generator
 from prunus.surgery.given import checked
 from prunus.surgery.kept import kept_weights
@@ -68,6 +68,13 @@ class Expand(Edit):
             )
         parts = self._factors(read(old, self.layer.path, at_hand))
         return {self.layer.path: factors(old, parts, "expand", nonlinear=self.nonlinear)}
+
+    def num_created(self) -> int:
+        """Return the weights of the factors."""
+        outer, inner, kernel = self.layer.sizes
+        kernels = kernels_of(kernel, self.kind) if self.kind in KINDS else []
+        sides = [inner, *self.widths, outer]
+        return self.layer.groups * sum(a * b * taps(k) for a, b, k in zip(sides, sides[1:], kernels, strict=False))
 
     def summary(self) -> str:
         """Return one line for a reader."""

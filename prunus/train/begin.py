@@ -15,7 +15,8 @@ from prunus.surgery import Plan, apply, bypass, skippable
 from prunus.train import checkpoint, penalty_binding
 from prunus.train.job import Training
 from prunus.train.latency_target import take_aim
-from prunus.train.training_state import State, resume, start
+from prunus.train.state_check import typed_part
+from prunus.train.training_state import Progress, State, resume, start
 from prunus.train.tree import packed, unpacked
 
 
@@ -101,7 +102,7 @@ def _refuse_other_length(training: Training, found: checkpoint.Checkpoint) -> No
     Raises:
         CheckpointError: in every process.
     """
-    done, asked, text = found.state["progress"]["epoch"], training.settings.epochs, ""
+    done, asked, text = typed_part(found, Progress, "progress").epoch, training.settings.epochs, ""
     if training.processes.first and training.recorder.count():
         epochs = [record for record in read(training.recorder.path.parent) if isinstance(record, EpochRecord)]
         own = [record.epochs for record in epochs if record.model == training.name]

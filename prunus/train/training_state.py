@@ -19,7 +19,8 @@ from prunus.train import checkpoint, penalty_binding
 from prunus.train.background import Background
 from prunus.train.job import Training
 from prunus.train.settings import Train
-from prunus.train.tree import flatten, packed, random_state, set_random_state, unflatten, unpacked
+from prunus.train.state_check import check_optimizer, plan_of, tree_of, typed_part
+from prunus.train.tree import flatten, packed, random_state, set_random_state, unpacked
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -162,9 +163,8 @@ def resume(
     Raises:
         CheckpointError: the checkpoint is of another network or another optimizer.
     """
-    tree: dict[str, Any] = unflatten(found.tensors, found.state["tree"])
-    plan = Plan.from_json(found.state["plan"])
-    held = found.state["target"]
+    tree, plan, progress = tree_of(found), plan_of(found), typed_part(found, Progress, "progress")
+    held = typed_part(found, Target | None, "target")
     try:
         narrow = apply(plan, model)
     except EditError as error:
@@ -172,24 +172,25 @@ def resume(
         raise CheckpointError(text) from error
     state = start(narrow, inputs, training, steps_per_epoch, plan)
     if held is not None:
-        state.aim(Target(**held))
+        state.aim(held)
     _refuse_other_network(found, tree["model"], state.model.state_dict())
+    if len(tree["importance"]) != len(state.groups) or len(tree["pressed"]) != len(state.groups):
+        raise CheckpointError(f"{found.path}: tree.importance and tree.pressed are not of {len(state.groups)} groups")
     try:
         state.model.load_state_dict(tree["model"])
         state.optimizer.load_state_dict(_under_own_settings(tree["optimizer"], state.optimizer))
+        check_optimizer(found, state.optimizer)
         _lay_out_(state.optimizer)
         if state.ema is not None:
             state.ema.load_state_dict(tree["ema"])
-    except (RuntimeError, ValueError, TypeError) as error:
+        state.importance, state.pressed, state.progress = tree["importance"], tree["pressed"].bool(), progress
+        reschedule(state, training.settings, steps_per_epoch)
+        _take_own(state, training, tree["processes"])
+    except (RuntimeError, ValueError, TypeError, KeyError, IndexError, OverflowError, AttributeError) as error:
         raise CheckpointError(
             f"{found.path} cannot be taken up: {error}; train on as it was begun, or choose another folder "
             "with output=..."
         ) from error
-    state.importance, state.pressed = tree["importance"], tree["pressed"]
-    state.progress = Progress(**found.state["progress"])
-    reschedule(state, training.settings, steps_per_epoch)
-    # Format 1 knew one process.
-    _take_own(state, training, tree.get("processes", [{"random": tree.get("random"), "loss": state.progress.loss}]))
     return state
 
 
@@ -227,7 +228,9 @@ def _under_own_settings(saved: dict[str, Any], optimizer: Optimizer) -> dict[str
     for own, old in zip(optimizer.state_dict()["param_groups"], saved["param_groups"], strict=True):
         if own.keys() != old.keys():
             raise ValueError("it is of another optimizer than the recipe's")
-        groups.append({**own, "params": old["params"]})
+        if own["params"] != old["params"]:
+            raise ValueError("its parameters are not those of the network")
+        groups.append(own)
     return {"state": saved["state"], "param_groups": groups}
 
 
