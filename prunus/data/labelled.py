@@ -1,6 +1,6 @@
 """Images with one label each: from files or from memory, all of one size, kept in memory where that is wanted."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,6 +10,7 @@ import torch
 from prunus.compat import torchvision, transforms
 from prunus.data.files import read_image
 from prunus.data.source import check_pixels, shared_bytes
+from prunus.decoding import DecodingError, from_json, read_text
 from prunus.errors import DataError
 
 
@@ -118,3 +119,21 @@ def held_out(
         for position, group in enumerate(groups):
             (held if position >= len(groups) - num_held else kept).extend(group)
     return sorted(kept), sorted(held)
+
+
+def class_names(path: Path) -> tuple[str, ...]:
+    """Return the names of the classes that the JSON file `path` lists.
+
+    Raises:
+        DataError: it is no list of names, or holds one twice.
+    """
+    try:
+        names = from_json(read_text(path))
+    except (OSError, DecodingError) as error:
+        raise DataError(f"{path} is no JSON: {error}") from error
+    if not isinstance(names, list) or not names or any(not isinstance(name, str | int | float) for name in names):
+        raise DataError(f"{path} must be a list of the classes' names")
+    told = tuple(str(name) for name in names)
+    if repeated := sorted(name for name, count in Counter(told).items() if count > 1):
+        raise DataError(f"{path} gives several classes the name {', '.join(repeated[:5])}; rename them")
+    return told

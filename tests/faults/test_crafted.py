@@ -1,5 +1,6 @@
-"""Files and settings that somebody made to do harm: a typed error, in bounded memory and time, or they mean something."""
+"""Files and settings that somebody made to do harm: a typed error in bounded memory and time, or they make sense."""
 
+import contextlib
 import copy
 import dataclasses
 import functools
@@ -22,16 +23,52 @@ from torch import nn
 import prunus
 from prunus import pipeline, recipe, storage
 from prunus.data import ShardsData
-from prunus.errors import BudgetError, CheckpointError, DataError, EditError, PrunusError, RecordError
+from prunus.errors import BudgetError, CheckpointError, DataError, EditError, PrunusError
 from prunus.penalties.zeros import zero_
 from prunus.train import checkpoint
 from prunus.train.begin import begin
 from prunus.train.fit import fit
 
 SECONDS, GIGABYTE = 5.0, 2**20  # of one file; kilobytes, as getrusage tells them
-CASES = [15, pytest.param(2000, marks=[pytest.mark.slow, pytest.mark.timeout(3500)])]
-NUMBERS = [-1, 0, 1, 2, 7, 255, 2**31, 2**62, 2**63, 10**25, 10**60, -(2**63), 0.5, -0.0, 1e300, float("nan"), float("inf")]
-TEXTS = ["", " ", "x", "..", "a.b", "/", "\0", "\ud800", "é", "1", "é" * 1000, "0b_", "2001-99-99", "=", "[" * 1000, "..:"]
+import os
+CASES = [int(os.environ.get("N", 15)), pytest.param(2000, marks=[pytest.mark.slow, pytest.mark.timeout(3500)])]
+NUMBERS = [
+    -1,
+    0,
+    1,
+    2,
+    7,
+    255,
+    2**31,
+    2**62,
+    2**63,
+    10**25,
+    10**60,
+    -(2**63),
+    0.5,
+    -0.0,
+    1e300,
+    float("nan"),
+    float("inf"),
+]
+TEXTS = [
+    "",
+    " ",
+    "x",
+    "..",
+    "a.b",
+    "/",
+    "\0",
+    "\ud800",
+    "é",
+    "1",
+    "é" * 1000,
+    "0b_",
+    "2001-99-99",
+    "=",
+    "[" * 1000,
+    "..:",
+]
 VALUES = st.sampled_from([*NUMBERS, *TEXTS, None, True, False, [], {}, [[]], {"a": 1}, [1, 2, 3], ["x"], [0.5, None]])
 
 
@@ -101,6 +138,7 @@ def planned():
     model, inputs = Network().eval(), torch.randn(1, 3, 12, 12)
     expanded = prunus.expand(model, "*", 4, keep_function=True)
     wide = prunus.apply(expanded, model)
+    ranked = prunus.factorize(model, rank=2)
     loose = prunus.apply(prunus.expand(model, "first.0", 4, nonlinear=True), model)
     attention, tokens = nets.CASES["attention"].model(), nets.CASES["attention"].inputs()
     groups = prunus.trace(attention, tokens)
@@ -108,11 +146,11 @@ def planned():
     chosen[groups.exact.nonzero().flatten()[::2]] = False
     zero_(attention, groups, chosen)
     emptied = copy.deepcopy(model)
-    nn.init.zeros_(emptied.block.body[0].weight), nn.init.zeros_(emptied.block.body[3].weight)
+    nn.init.zeros_(emptied.block.body[3].weight)
     found = [
         (model, expanded + prunus.contract(wide)),
         (model, prunus.decompose(model, "k>1", width=4, nonlinear=True)),
-        (model, prunus.factorize(model, rank=2) + prunus.fuse(prunus.apply(prunus.factorize(model, rank=2), model), inputs)),
+        (model, ranked + prunus.fuse(prunus.apply(ranked, model), inputs)),
         (loose, prunus.linearize(loose)),
         (attention, prunus.select(attention, groups)),
         (emptied, prunus.bypass(emptied, inputs)),
@@ -126,10 +164,8 @@ def test_a_crafted_plan_is_refused_or_done(cases):
     def check(data):
         model, written = data.draw(st.sampled_from(planned()))
         before = nets.state(model)
-        try:
+        with contextlib.suppress(EditError):
             prunus.apply(prunus.Plan.from_json(json.dumps(crafted(data, written))), model)
-        except EditError:
-            pass
         nets.assert_same_state(before, nets.state(model))
 
     law(cases, check)
@@ -141,7 +177,10 @@ def test_a_crafted_plan_is_refused_or_done(cases):
         ({"widths": [200_000, 200_000]}, "would make .* of a network that has"),
         ({"widths": [2**62, 1]}, "would make"),
         ({"widths": [10**30, 1]}, "beyond 64 bits"),
-        ({"layer": {"path": "first.0", "kind": "Conv2d", "shape": [8, 2**40, 3, 3], "groups": 1}}, "would make|has shape"),
+        (
+            {"layer": {"path": "first.0", "kind": "Conv2d", "shape": [8, 2**40, 3, 3], "groups": 1}},
+            "would make|has shape",
+        ),
     ],
 )
 def test_sizes_are_compared_with_the_network_before_memory_is_taken(change, message):
@@ -188,7 +227,7 @@ def test_a_plan_sets_nothing_but_numbers_of_channels(name, before, after, path):
 
 
 def test_what_a_plan_sets_is_in_its_summary():
-    model, written = planned()[4]
+    _, written = planned()[4]
     plan = prunus.Plan.from_json(json.dumps(written))
     assert plan.edits[0].attributes
     for one in plan.edits[0].attributes:
@@ -221,11 +260,9 @@ def test_a_crafted_override_is_refused_or_taken(cases, tmp_path):
         value = data.draw(VALUES | st.text(max_size=20) | st.sampled_from(TEXTS))
         text = value if isinstance(value, str) else json.dumps(value)
         key = data.draw(st.sampled_from(keys()) | st.text(max_size=9))
-        try:
+        with contextlib.suppress(PrunusError):
             recipe.resolve(pipeline.Recipe, path, [f"{key}={text}"])
             recipe.load(pipeline.Recipe, path, [f"{key}={text}"])
-        except PrunusError:
-            pass
 
     law(cases, check)
 
@@ -238,11 +275,11 @@ def test_a_crafted_recipe_is_refused_or_taken(cases, tmp_path):
         path = tmp_path / "crafted.yaml"
         text = json.dumps(crafted(data, whole), ensure_ascii=True)  # JSON is YAML
         cut = data.draw(st.integers(0, len(text)) | st.none())
-        path.write_text(text if cut is None else text[:cut] + data.draw(st.sampled_from(TEXTS[:-5])) + text[cut:], errors="replace")
-        try:
+        path.write_text(
+            text if cut is None else text[:cut] + data.draw(st.sampled_from(TEXTS[:-5])) + text[cut:], errors="replace"
+        )
+        with contextlib.suppress(PrunusError):
             recipe.load(pipeline.Recipe, path)
-        except PrunusError:
-            pass
 
     law(cases, check)
 
@@ -255,10 +292,8 @@ def test_a_crafted_budget_is_refused_or_taken(cases):
 
     def check(data):
         given_ = data.draw(st.dictionaries(st.sampled_from(names), VALUES, max_size=4))
-        try:
+        with contextlib.suppress(BudgetError):
             prunus.select(model, groups, budget=prunus.Budget(**given_))
-        except BudgetError:
-            pass
 
     law(cases, check)
 
@@ -323,8 +358,7 @@ def shard(tmp_path_factory):
                 info.size = len(content)
                 archive.addfile(info, io.BytesIO(content))
     (folder / "classes.json").write_text('["a", "b"]')
-    split(folder)
-    return folder, (folder / "train-000000.tar").read_bytes(), json.loads((folder / "train-000000.json").read_text())
+    return folder, (folder / "train-000000.tar").read_bytes()
 
 
 def split(folder):
@@ -333,7 +367,7 @@ def split(folder):
 
 @pytest.mark.parametrize("cases", CASES)
 def test_a_crafted_shard_or_index_is_refused_or_read(cases, shard):
-    folder, content, index = shard
+    folder, content = shard
     tar, beside, classes = folder / "train-000000.tar", folder / "train-000000.json", folder / "classes.json"
 
     def check(data):
@@ -351,11 +385,9 @@ def test_a_crafted_shard_or_index_is_refused_or_read(cases, shard):
             for _ in range(data.draw(st.integers(1, 6))):
                 changed[data.draw(st.integers(0, len(changed) - 1))] = data.draw(st.integers(0, 255))
             tar.write_bytes(changed[: data.draw(st.integers(0, len(changed)) | st.just(len(changed)))])
-        try:
+        with contextlib.suppress(DataError):
             found = split(folder)
             for number in range(len(found)):
                 found[number]
-        except DataError:
-            pass
 
     law(cases, check)
