@@ -26,6 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     process.prepare()
     from prunus.cli import commands
     from prunus.cli.parser import parser
+    from prunus.terminal import Terminal
     from prunus.train.interrupt import InterruptedTrainingError
 
     known = parser()
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.overrides += rest  # argparse takes no more of them behind an option
     elif rest:
         known.error(f"unrecognized arguments: {' '.join(rest)}")
-    errors = commands.terminal(stderr=True)
+    errors = Terminal(stderr=True)
     try:
         with interrupt.whole_process():
             options.command(options)

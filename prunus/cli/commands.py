@@ -4,11 +4,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from prunus.cli.process import import_from_current_folder
 from prunus.errors import RecipeError
 from prunus.interrupt import check
+from prunus.terminal import Terminal
 
 SHIPPED = Path(__file__).parents[1] / "recipes"
 
@@ -20,7 +19,7 @@ def run(options: argparse.Namespace) -> None:
     from prunus.train.distributed import is_first
 
     import_from_current_folder()
-    console = terminal(quiet=not is_first())
+    console = Terminal(quiet=not is_first())
     display = Display(console)
     chosen = recipe.load(pipeline.Recipe, find_recipe(options.recipe), options.overrides)
     watch = pipeline.Watch(stage=display.stage, epoch=display.epoch, step=display.step)
@@ -41,7 +40,7 @@ def trace(options: argparse.Namespace) -> None:
     import_from_current_folder()
     network = named(options.network, options.set, options.shape)
     groups = trace(network.model, network.example(), whole_heads=options.whole_heads)
-    terminal().print(groups.coverage())
+    Terminal().print(groups.coverage())
 
 
 def export(options: argparse.Namespace) -> None:
@@ -61,7 +60,7 @@ def export(options: argparse.Namespace) -> None:
     record = check_parity(model, path, inputs, backend=options.backend)
     require(record)
     text = f"{path}: equal to PyTorch within {record.max_rel_diff:.1e} relative on {record.backend}"
-    terminal().print(text, soft_wrap=True)
+    Terminal().print(text, soft_wrap=True)
 
 
 def bench(options: argparse.Namespace) -> None:
@@ -105,7 +104,7 @@ def bench(options: argparse.Namespace) -> None:
     for record in benchmark(networks, shape, settings):
         peak = "n/a" if record.peak_memory_mb is None else f"{record.peak_memory_mb:.0f}"
         table.add_row(record.model, record.backend, f"{record.median_ms:.2f}", f"{record.p95_ms:.2f}", peak)
-    terminal().print(table)
+    Terminal().print(table)
 
 
 def report(options: argparse.Namespace) -> None:
@@ -113,8 +112,8 @@ def report(options: argparse.Namespace) -> None:
     from prunus import records, report
 
     path = report.write(options.folder)
-    terminal().print(report.table(records.read(options.folder)))
-    terminal().print(f"report: {path}", soft_wrap=True)
+    Terminal().print(report.table(records.read(options.folder)))
+    Terminal().print(f"report: {path}", soft_wrap=True)
 
 
 def recipes(options: argparse.Namespace) -> None:
@@ -124,12 +123,7 @@ def recipes(options: argparse.Namespace) -> None:
     own = [path for path in sorted(Path("recipes").glob("*.yaml")) if path.resolve() not in known]
     for name, path in [*((path.stem, path) for path in shipped), *((str(path), path) for path in own)]:
         first = path.read_text(encoding="utf-8").partition("\n")[0]
-        terminal().print(f"{name}  {first.removeprefix('#').strip()}", soft_wrap=True)
-
-
-def terminal(**settings: Any) -> Console:
-    """Return where text is printed as it is: in a path, [b] is no markup and :x: no picture."""
-    return Console(markup=False, emoji=False, highlight=False, **settings)
+        Terminal().print(f"{name}  {first.removeprefix('#').strip()}", soft_wrap=True)
 
 
 def find_recipe(recipe: str) -> Path:

@@ -1,17 +1,21 @@
 """What a run hands over: files proved equal to the networks, their latency, and images that show what they see."""
 
+import io
+from pathlib import Path
+
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from prunus.deploy import backends, benchmark, check_parity, export_onnx, require
-from prunus.errors import DeployError
+from prunus.errors import DeployError, RecordError
 from prunus.interrupt import check
 from prunus.pipeline.recipe import NARROW, Deploy
 from prunus.pipeline.rehearsal import Network, measured
 from prunus.pipeline.stages import Run
 from prunus.records import NoteRecord, SampleRecord
 from prunus.surgery import apply, fuse
+from prunus.writing import write_whole
 
 
 def fused(run: Run, network: Network) -> nn.Module:
@@ -80,8 +84,7 @@ def deploy(run: Run, networks: dict[str, nn.Module]) -> None:
 @torch.no_grad()
 def show_samples(run: Run, networks: dict[str, nn.Module]) -> None:
     """Write a few test images with truth and predictions as PNG files, as the task draws them."""
-    split, folder = run.recipe.data.test(), run.folder / "images"
-    folder.mkdir(exist_ok=True)
+    split = run.recipe.data.test()
     num = min(run.recipe.report_samples, len(split))
     for number in range(num):
         check()
@@ -94,7 +97,7 @@ def show_samples(run: Run, networks: dict[str, nn.Module]) -> None:
         paths: dict[str, str] = {}
         for name, pixels in files.items():
             paths[name] = f"images/{index:05d}-{name}.png"
-            Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(run.folder / paths[name])
+            _save_picture(pixels, run.folder / paths[name])
         run.recorder.write(
             SampleRecord(
                 index=index,
@@ -104,3 +107,19 @@ def show_samples(run: Run, networks: dict[str, nn.Module]) -> None:
                 narrow=paths["narrow"],
             )
         )
+
+
+def _save_picture(pixels: Tensor, path: Path) -> None:
+    """Write uint8 [3, H, W] as a PNG file.
+
+    Raises:
+        RecordError: there is no room for it, or it may not be written.
+    """
+    content = io.BytesIO()
+    Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(content, "PNG")
+    try:
+        path.parent.mkdir(exist_ok=True)
+        write_whole(path, content.getvalue())
+    except OSError as error:
+        text = f"the picture {path} cannot be written ({error.strerror}): make room, then start the same command again"
+        raise RecordError(text) from error

@@ -23,6 +23,7 @@ from prunus.surgery import save
 from prunus.train.distributed import is_first, joined
 from prunus.train.lock import lock
 from prunus.train.tensorboard import Scalars
+from prunus.writing import remove_abandoned
 
 
 def run(
@@ -56,6 +57,7 @@ def run(
         _run(recipe, Silent(folder), folder, resolved, Watch())
         return folder
     with lock(folder):
+        remove_abandoned(folder)
         recorder = Recorder(folder)
         before = recorder.count()
         with claimed(

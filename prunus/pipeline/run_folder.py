@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import prunus.recipe
-from prunus import storage
 from prunus.decoding import SETTINGS, from_yaml, read_text
 from prunus.errors import CheckpointError, RecipeError, RecordError
+from prunus.writing import write_whole
 
 FILE_NAME = "recipe.yaml"
 
@@ -65,13 +65,7 @@ def _read(path: Path) -> Any:
 
 
 def _write(path: Path, text: str) -> None:
-    aside = path.with_name(f".{path.name}.writing")
-    try:
-        aside.write_text(text, encoding="utf-8")
-        storage.flush(aside)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    write_whole(path, text.encode("utf-8"))
 
 
 def differences(there: Any, here: Any) -> list[str]:

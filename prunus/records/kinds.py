@@ -12,6 +12,9 @@ class Record:
 
     kind: ClassVar[str]
 
+    def check(self) -> None:
+        """Raise `ValueError` where the fields do not belong together; their types are right."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunRecord(Record):
@@ -73,6 +76,11 @@ class WidthsRecord(Record):
     layers: tuple[str, ...]
     initial: tuple[int, ...]
     learned: tuple[int, ...]
+
+    def check(self) -> None:
+        """Raise `ValueError` where there are not as many widths as layers."""
+        if not len(self.layers) == len(self.initial) == len(self.learned):
+            raise ValueError(f"{len(self.layers)} layers, {len(self.initial)} and {len(self.learned)} widths")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

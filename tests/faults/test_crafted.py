@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import io
 import json
+import math
 import resource
 import tarfile
 import time
@@ -30,8 +31,8 @@ from prunus.train.begin import begin
 from prunus.train.fit import fit
 
 SECONDS, GIGABYTE = 5.0, 2**20  # of one file; kilobytes, as getrusage tells them
-import os
-CASES = [int(os.environ.get("N", 15)), pytest.param(2000, marks=[pytest.mark.slow, pytest.mark.timeout(3500)])]
+
+CASES = [15, pytest.param(2000, marks=[pytest.mark.slow, pytest.mark.timeout(3500)])]
 NUMBERS = [
     -1,
     0,
