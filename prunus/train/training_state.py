@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from prunus.budget.controller import Target
-from prunus.errors import CheckpointError, EditError
+from prunus.errors import CheckpointError, EditError, TraceError
 from prunus.graph import ChannelGroups, trace
 from prunus.penalties import BoundGroupLasso, BoundPenalty, GroupLasso, Penalty
 from prunus.surgery import Plan, apply
@@ -166,11 +166,10 @@ def resume(
     tree, plan, progress = tree_of(found), plan_of(found), typed_part(found, Progress, "progress")
     held = typed_part(found, Target | None, "target")
     try:
-        narrow = apply(plan, model)
-    except EditError as error:
+        state = start(apply(plan, model), inputs, training, steps_per_epoch, plan)
+    except (EditError, TraceError) as error:
         text = f"{found.path} is of another network: {error}; choose another folder with output=..."
         raise CheckpointError(text) from error
-    state = start(narrow, inputs, training, steps_per_epoch, plan)
     if held is not None:
         state.aim(held)
     _refuse_other_network(found, tree["model"], state.model.state_dict())

@@ -5,7 +5,6 @@ stopped is started again by the same command until it ends; its weights are comp
 and the folder begins anew.
 """
 
-import contextlib
 import hashlib
 import json
 import os
@@ -14,6 +13,7 @@ import shutil
 import signal
 import sys
 import time
+import traceback
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -36,14 +36,17 @@ def forked(here: Path, arguments: list[str]) -> int:
     process = os.fork()
     if process == 0:
         code = 99
-        with contextlib.suppress(BaseException):
-            os.chdir(here)
-            output = os.open("output", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-            os.dup2(output, 1)
-            os.dup2(output, 2)
-            random.seed(os.getpid())  # each attempt starts from another state
+        os.chdir(here)
+        output = os.open("output", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        random.seed(os.getpid())  # each attempt starts from another state
+        try:
             code = cli.main(arguments)
-        os._exit(code)
+        except BaseException:
+            os.write(2, traceback.format_exc().encode())
+        finally:
+            os._exit(code)
     return process
 
 
