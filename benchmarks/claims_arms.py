@@ -25,7 +25,7 @@ from prunus.models.decn import Dec3, SkippedPair
 from prunus.models.small_net import SmallNet
 from prunus.penalties import GroupLasso, NuclearNorm, Orthogonality
 from prunus.pipeline import Contract, Expand, Factorize, Recipe, Stage, Watch, stages, walk
-from prunus.pipeline.reinitialization import fresh
+from prunus.pipeline.reinitialization import reinitialized
 from prunus.records import Recorder
 from prunus.tasks.classification import Classification
 from prunus.train.evaluate import evaluate
@@ -171,7 +171,7 @@ def outcome(recipe: Recipe, arm: str, seed: int, folder: Path, *, split: SplitNa
     if optimizer:
         own = recipe.train
         settings = own if optimizer == "sgd" else dataclasses.replace(own, optimizer=ADAM)
-        model = fresh(networks[0].model, stages.build_wide(run), seed)
+        model = reinitialized(networks[0].model, stages.build_wide(run), seed)
         fitted = fit(run.training(f"scratch-{optimizer}", settings, run.task), model, run.inputs)
         networks = [walk.Network(name="joint", model=fitted.model, seconds=fitted.seconds)]
     figures = {("joint" if each is networks[0] else each.name): _figures(run, each, split) for each in networks}

@@ -17,8 +17,8 @@ from torch import nn
 
 from prunus.deploy.signature import Inputs, as_tuple, named_outputs
 from prunus.errors import DeployError
-from prunus.graph.modes import evaluating
 from prunus.interrupt import check
+from prunus.modules.modes import evaluating
 
 _COLOURS = re.compile(r"\x1b?\[\d+m")
 

@@ -2,17 +2,14 @@
 
 import contextlib
 import dataclasses
-import functools
 import json
-import types
-import typing
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Union
 
 from prunus.decoding import MIB, DecodingError, from_json, read_bytes
 from prunus.errors import RecordError
 from prunus.records.kinds import TYPES, Record
+from prunus.records.typed import typed
 from prunus.writing import append, write_whole
 
 FILE_NAME = "records.jsonl"
@@ -125,37 +122,9 @@ def readable(folder: Path) -> tuple[list[Record], list[str]]:
 def _parse(line: bytes, where: str) -> Record:
     try:
         fields = from_json(line.decode("utf-8"))
-        kind = fields.pop("kind")
-        cls, hints = TYPES[kind], _hints(kind)
-        record = cls(**{name: _coerce(value, hints[name]) for name, value in fields.items()})
+        cls = TYPES[fields.pop("kind")]
+        record: Record = typed(cls, fields, cls.__name__)
         record.check()
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RecordError(f"{where} is not a record of this version of Prunus: {error!r:.300}") from error
     return record
-
-
-@functools.cache
-def _hints(kind: str) -> dict[str, Any]:
-    return typing.get_type_hints(TYPES[kind])
-
-
-def _coerce(value: Any, hint: Any) -> Any:
-    """JSON has lists where a record has tuples; everything else must already fit its annotation."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if hint is Any:
-        return value
-    if origin is tuple and isinstance(value, list):
-        hints = [arguments[0]] * len(value) if arguments[-1] is ... else arguments
-        if len(hints) != len(value):
-            raise TypeError(f"{value!r:.60} is not of {len(hints)}")
-        return tuple(_coerce(item, inner) for item, inner in zip(value, hints, strict=True))
-    if origin is dict and isinstance(value, dict):
-        return {key: _coerce(item, arguments[1]) for key, item in value.items()}
-    if origin in (Union, types.UnionType):
-        options = [option for option in arguments if option is not type(None)]
-        return None if value is None else _coerce(value, options[0])
-    if hint is float and type(value) is int:
-        return float(value)
-    if type(value) is not hint:
-        raise TypeError(f"{value!r:.60} is not a {getattr(hint, '__name__', hint)}")
-    return value

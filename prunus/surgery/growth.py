@@ -33,7 +33,7 @@ def check_growth(edits: Sequence["Edit"], model: nn.Module) -> None:
         total += more
         if total > most:
             raise EditError(
-                f"edit {number} ({type(edit).__name__}) would make {more:,} weights, {total:,} with those "
+                f"edit {number} ({edit.edit_name}) would make {more:,} weights, {total:,} with those "
                 f"before it, of a network that has {weights:,}: at most {most:,} are made, {GROWTH} times as many; "
                 "larger expansions are for prunus.surgery.growth.GROWTH to allow"
             )

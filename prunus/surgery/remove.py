@@ -12,10 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from prunus.errors import EditError
-from prunus.graph.attributes import numbers, set_
-from prunus.graph.code import names_read
-from prunus.graph.modes import evaluating
-from prunus.graph.narrow import Settled, TransposedConv, cut, narrowed
+from prunus.modules.code import names_read
+from prunus.modules.cutting import cut, narrowed
+from prunus.modules.kinds import SizedLayer, TransposedConv
+from prunus.modules.modes import evaluating
+from prunus.modules.numbers import numbers, set_number_
+from prunus.modules.tensors import named_tensors
 from prunus.surgery.edit import Edit
 
 SETTINGS = {"stride", "padding", "output_padding", "dilation", "kernel_size", "version"}  # numbers of no channels
@@ -84,7 +86,7 @@ class RemoveChannels(Edit):
         self._check(model)
         result = narrowed(model, self._keep())
         for one in self.attributes:
-            set_(result, one.path, one.name, one.item, one.after)
+            set_number_(result, one.path, one.name, one.item, one.after)
         with evaluating(result):
             _check_modules(result, {cut.path.rpartition(".")[0] for cut in self.cuts})
         return result
@@ -115,7 +117,7 @@ class RemoveChannels(Edit):
             attribute.check(model)
             if attribute.before - attribute.after > most:
                 raise EditError(f"{attribute}: more channels would be gone than the plan removes from any tensor")
-        tensors: dict[str, Tensor] = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+        tensors = named_tensors(model)
         seen = set()
         for one in self.cuts:
             place = f"{one.path}, dimension {one.dim}"
@@ -143,7 +145,7 @@ class RemoveChannels(Edit):
 def _may_count(module: nn.Module, name: str) -> bool:
     """Whether a trace may find that an attribute counts channels: the module's code reads it, and it is no setting of
     a torch layer, whose sizes follow their tensors by themselves."""
-    settled = isinstance(module, Settled) and not isinstance(module, nn.GroupNorm)  # which may keep its groups
+    settled = isinstance(module, SizedLayer) and not isinstance(module, nn.GroupNorm)  # which may keep its groups
     if name.startswith("_") or settled or name in SETTINGS:
         return False
     return name in names_read(type(module)) and any(name == other for other, _, _ in numbers(module))

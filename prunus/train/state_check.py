@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.optim import SGD, Optimizer
 
 from prunus.errors import CheckpointError, EditError
+from prunus.records.typed import typed
 from prunus.surgery import Plan
-from prunus.surgery.edit import typed
 from prunus.train.checkpoint import Checkpoint
 from prunus.train.tree import unflatten
 
@@ -45,7 +45,7 @@ def typed_part(found: Checkpoint, hint: Any, key: str) -> Any:
     """
     try:
         return typed(hint, content_of(found)[key], key)
-    except EditError as error:
+    except ValueError as error:
         raise CheckpointError(f"{found.path}: {error}; {_REMEDY}") from error
 
 

@@ -12,7 +12,7 @@ from prunus.deploy.backends.interface import Backend, Network, Session, Shape, r
 from prunus.deploy.device import device_of
 from prunus.deploy.signature import named_outputs
 from prunus.errors import DeployError
-from prunus.graph.modes import evaluating
+from prunus.modules.modes import evaluating
 
 _REMEDY = "Give inputs that the network's forward takes"
 
