@@ -65,6 +65,7 @@ class ShrinkRecord(Record):
     params_after: int
     max_rel_diff: float  # of the network's output in evaluation mode, before against after
     max_rel_diff_float64: float | None = None  # the same in float64; None where the network does not run in it
+    tolerance: float = EXACT["float32"]  # on max_rel_diff: the fixed bound, or the network's own rounding if larger
     seconds: float
 
 
@@ -111,6 +112,9 @@ class RemovalRecord(Record):
     params_after: int
     macs_before: int
     macs_after: int
+    max_rel_diff_float64: float | None = None  # None where the network does not run in it
+    tolerance: float = EXACT["float32"]  # on max_rel_diff: the fixed bound, or the network's own rounding if larger
+    passed: bool = True  # whether all of the change is rounding
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ from prunus.decoding import MIB, SETTINGS, DecodingError, read_bytes
 from prunus.errors import RecordError
 from prunus.records import NoteRecord, Record
 from prunus.report import headline, plots, words
-from prunus.report.comparison import Goal, compare, goals, law, setting_name, threads
+from prunus.report.comparison import Goal, compare, goals, law, law_tolerance, setting_name, threads
 from prunus.report.facts import MODELS, Facts, gather
 from prunus.writing import write_whole
 
@@ -103,7 +103,7 @@ def context(facts: Facts, folder: Path) -> dict[str, Any]:
         "checks": headline.checks(facts),
         "goals": goals(facts),
         "law": law(facts),
-        "law_tolerance": records.EXACT["float32"],
+        "law_tolerance": law_tolerance(facts),
         "metric_label": rows[0].label,
         "class_metric": class_metric(facts),
         "columns": math.ceil(len(rows) / math.ceil(len(rows) / 6)),

@@ -13,7 +13,7 @@ from prunus.penalties.zeros import zero_, zero_groups
 from prunus.records import RemovalRecord
 from prunus.surgery import Plan, apply
 from prunus.surgery.removal import removal, spare_layers
-from prunus.verify.difference import difference, difference_in_float64
+from prunus.verify.rounding import change_of_outputs
 
 
 def check_removal(
@@ -47,11 +47,14 @@ def check_removal(
     chosen = spare_layers(groups, zero_groups(zeroed, groups))  # the model may have had zeros of its own
     small = apply(removal(groups, chosen), zeroed)
     params, macs = _counted(groups, chosen, small, args, kwargs)
-    found = difference(zeroed, small, args, kwargs), difference_in_float64(zeroed, small, args, kwargs) or (0.0, 0.0)
-    absolute, relative = map(max, *found)
+    found = change_of_outputs(zeroed, small, args, kwargs)
+    absolute, relative = map(max, (found.absolute, found.relative), found.double or (0.0, 0.0))
     return RemovalRecord(
         max_rel_diff=relative,
         max_abs_diff=absolute,
+        max_rel_diff_float64=found.relative_float64,
+        tolerance=found.tolerance,
+        passed=found.is_rounding,
         removed=int(chosen.sum()),
         refused=int(groups.refused.sum()),
         params_before=groups.params(),
