@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -89,6 +90,9 @@ class Label:
         ones = [1] * len(shape)
         ones[dim] = self.shape[dim]
         return vector.reshape(ones).expand(shape)
+
+
+Labels: TypeAlias = Label | list[Label]  # of an operator's outputs
 
 
 def compact(values: Tensor) -> Tensor:

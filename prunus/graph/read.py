@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from prunus.errors import TraceError
+from prunus.graph.functions import Functions
 from prunus.graph.program import Origin, Program, Value
-from prunus.graph.recorder import Functions, Recorder, ValueDependenceError
+from prunus.graph.recorder import Recorder, ValueDependenceError
 from prunus.modules.code import surroundings_kept
 from prunus.modules.cutting import Keep
 from prunus.modules.kinds import BatchNorm
@@ -94,7 +95,7 @@ def read(
         except Exception as error:  # whatever the user's own code raises
             raise _explained(small, given, error) from error
         finally:
-            recorder.close()
+            recorder.memory.restore()
     return Program(recorder.given, recorder.operations, outputs, training, with_values)
 
 

@@ -1,24 +1,21 @@
 """Sums over products: linear layers, matrix products, embeddings."""
 
-from typing import Any
-
 import numpy as np
 import torch
 
 from prunus.graph.call import Call
-from prunus.graph.labels import Axis, Label
+from prunus.graph.labels import Axis, Label, Labels
 from prunus.graph.rules.convolution import shifted
 from prunus.graph.rules.table import rule, unknown
 
 
 @rule("linear")
-def linear(call: Call) -> Label:
+def linear(call: Call) -> Labels:
     """y = x w^T + b; weight [out, in]."""
     value, weight, bias = call["input"], call["weight"], call["bias"]
     last = value.last
     if len(weight.shape) == 1:  # a sum of products with one row
-        result: Label = unknown(call)
-        return result
+        return unknown(call)
     out, inner = weight.axes.get(0), weight.axes.get(1)
     call.produce(value.axes.get(last))
     call.consume(inner)
@@ -49,7 +46,7 @@ def dot(call: Call) -> Label:
 
 
 @rule("baddbmm", "addmm")
-def addmm(call: Call) -> Any:
+def addmm(call: Call) -> Labels:
     """A matrix product plus a tensor that broadcasts to it."""
     added, first, second = call.labels[:3]
     result = product(call, first, second)

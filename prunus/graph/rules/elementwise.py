@@ -1,14 +1,13 @@
 """Operators that work on each element alone."""
 
 import itertools
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from prunus.graph.call import Call
 from prunus.graph.findings import Kind
-from prunus.graph.labels import Axis, Label
+from prunus.graph.labels import Axis, Label, Labels
 from prunus.graph.rules.table import POINTWISE, rule
 
 PROBES = (2.3, -3.7, 0.41, -1e4, 1e4)  # stand for "anything but zero": for clamp, remainder and their like
@@ -18,7 +17,7 @@ PROBES = (2.3, -3.7, 0.41, -1e4, 1e4)  # stand for "anything but zero": for clam
 @rule("relu", "relu6", "hardtanh", "hardswish", "hardsigmoid", "silu", "mish", "gelu", "selu", "celu", "elu")
 @rule("leaky_relu", "log_sigmoid", "softplus", "where", "masked_fill", "clamp", "clip", "clamp_min", "clamp_max")
 @rule("rsub", "type_as", "to", "_to_copy", "square", "float_power", "copy", "fill", POINTWISE)
-def elementwise(call: Call) -> Any:
+def elementwise(call: Call) -> Labels:
     """z = f(x, y, ...), shapes broadcast: unite the channels; whether zero stays zero is seen by running f on zero."""
     operands = call.labels
     shape = call.shapes[0]
