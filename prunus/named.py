@@ -12,7 +12,8 @@ from torch import Tensor, nn
 import prunus.recipe
 from prunus import compat, pipeline, records  # noqa: F401  # torchvision's models need compat
 from prunus.decoding import DecodingError, from_yaml
-from prunus.errors import RecipeError
+from prunus.deploy.room import check_room
+from prunus.errors import DeployError, RecipeError
 from prunus.models.factory import build
 from prunus.surgery import load
 
@@ -33,8 +34,9 @@ class Named:
             RecipeError: there is no room for one.
         """
         try:
+            check_room([self.input_shape])
             return torch.randn(self.input_shape)
-        except RuntimeError as error:
+        except (RuntimeError, TypeError, DeployError) as error:  # torch counts sizes in 64 bits
             raise RecipeError(
                 f"no example of the shape {self.input_shape} can be made: {error}; give another"
             ) from error

@@ -10,7 +10,7 @@ from rich.text import Text
 KEPT = "\n\t"
 DIRECTIONS = "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # which turn what follows around
 HIDDEN = ("Cc", "Cs", "Zl", "Zp")
-NARROWEST = 20  # columns; a terminal may say that it has none
+NARROWEST, USUAL = 20, 80  # columns; a terminal may say that it has none
 
 
 class Terminal(Console):
@@ -19,7 +19,7 @@ class Terminal(Console):
     def __init__(self, **settings: Any) -> None:
         columns = os.environ.get("COLUMNS", "")
         if "width" not in settings and columns.isdecimal() and int(columns) < NARROWEST:
-            settings["width"] = NARROWEST
+            settings["width"] = USUAL
         super().__init__(markup=False, emoji=False, highlight=False, **settings)
 
     def render_str(self, text: str, **settings: Any) -> Text:

@@ -49,8 +49,8 @@ def require(folder: Path, *, trusted: bool) -> None:
     if trusted or not (folder / RECIPE).exists() or is_own(folder):
         return
     text = (
-        f"{folder} is not a run of yours, or its recipe was changed. What its {RECIPE} names is imported and run, as any "
-        "program of whoever made it"
+        f"{folder} is not a run of yours, or its recipe was changed. What its {RECIPE} names is imported and run, like "
+        "any program of whoever made it"
     )
     if sys.stdin.isatty() and sys.stderr.isatty():
         print(f"{visible(text)}. Go on? [y/N] ", end="", file=sys.stderr, flush=True)

@@ -58,6 +58,8 @@ def _text(error: BaseException) -> str:
         return (
             f"there is not enough memory ({error or 'Python says no more'}): take smaller batches, images or networks"
         )
+    if isinstance(error, FileNotFoundError) and not process.has_current_folder():
+        return f"{error}: the current folder has been removed; change to another one and start the same command again"
     if isinstance(error, OSError) and error.filename is None and error.errno == 28:
         return f"{error}: make room, then start the same command again"
     return str(error)

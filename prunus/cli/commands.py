@@ -4,7 +4,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from prunus import trust
 from prunus.cli.process import import_from_current_folder
+from prunus.decoding import SETTINGS, DecodingError, read_text
 from prunus.errors import RecipeError
 from prunus.interrupt import check
 from prunus.terminal import Terminal
@@ -28,17 +30,15 @@ def run(options: argparse.Namespace) -> None:
     check()
     if not is_first():
         return
-    console.print(report.table(records.read(folder)))
+    console.print(report.table(records.readable(folder)[0]))
     console.print(f"report: {folder / 'report.html'}", soft_wrap=True)
 
 
 def trace(options: argparse.Namespace) -> None:
     """Say which channels of a network can be removed, exactly or not at all, and why."""
     from prunus.graph import trace
-    from prunus.named import named
 
-    import_from_current_folder()
-    network = named(options.network, options.set, options.shape)
+    network = _named(options, options.network, options.set, options.shape)
     groups = trace(network.model, network.example(), whole_heads=options.whole_heads)
     Terminal().print(groups.coverage())
 
@@ -49,12 +49,12 @@ def export(options: argparse.Namespace) -> None:
 
     from prunus.deploy import check_parity, export_onnx, require
     from prunus.deploy.parity import checker
-    from prunus.named import named
 
-    import_from_current_folder()
+    if "." in options.backend:
+        import_from_current_folder()
     checker(options.backend)
     torch.manual_seed(0)
-    network = named(options.network, options.set, options.shape)
+    network = _named(options, options.network, options.set, options.shape)
     model, inputs = network.model.eval(), network.example()
     path = export_onnx(model, inputs, options.output)
     record = check_parity(model, path, inputs, backend=options.backend)
@@ -69,9 +69,9 @@ def bench(options: argparse.Namespace) -> None:
 
     from prunus.deploy import BenchmarkSettings, benchmark
     from prunus.deploy.export import input_shape
-    from prunus.named import named
 
-    import_from_current_folder()
+    if "." in options.backends:
+        import_from_current_folder()
     settings = BenchmarkSettings(
         backends=tuple(name.strip() for name in options.backends.split(",")),
         threads=options.threads,
@@ -88,7 +88,7 @@ def bench(options: argparse.Namespace) -> None:
         if source.endswith(".onnx"):
             networks[name], own = Path(source), input_shape(Path(source))
         else:
-            found = named(source)
+            found = _named(options, source)
             networks[name], own = found.model.eval(), found.input_shape[1:]
         if own is not None:
             shapes.setdefault(own, name)
@@ -112,7 +112,7 @@ def report(options: argparse.Namespace) -> None:
     from prunus import records, report
 
     path = report.write(options.folder)
-    Terminal().print(report.table(records.read(options.folder)))
+    Terminal().print(report.table(records.readable(options.folder)[0]))
     Terminal().print(f"report: {path}", soft_wrap=True)
 
 
@@ -122,8 +122,21 @@ def recipes(options: argparse.Namespace) -> None:
     known = {path.resolve() for path in shipped}
     own = [path for path in sorted(Path("recipes").glob("*.yaml")) if path.resolve() not in known]
     for name, path in [*((path.stem, path) for path in shipped), *((str(path), path) for path in own)]:
-        first = path.read_text(encoding="utf-8").partition("\n")[0]
-        Terminal().print(f"{name}  {first.removeprefix('#').strip()}", soft_wrap=True)
+        try:
+            first = read_text(path, SETTINGS.size).partition("\n")[0].removeprefix("#").strip()
+        except (OSError, DecodingError) as error:
+            first = f"cannot be read: {error}"
+        Terminal().print(f"{name}  {first}", soft_wrap=True)
+
+
+def _named(options: argparse.Namespace, name: str, settings: Any = (), shape: tuple[int, ...] | None = None) -> Any:
+    """Return the network that `name` stands for. The folder of a run is code: it must be the user's own, or trusted."""
+    from prunus.named import named
+
+    if Path(name).is_dir():
+        trust.require(Path(name), trusted=options.trust)
+    import_from_current_folder()
+    return named(name, settings, shape)
 
 
 def find_recipe(recipe: str) -> Path:

@@ -47,6 +47,11 @@ def import_from_current_folder() -> None:
             sys.path.append(folder)
 
 
+def has_current_folder() -> bool:
+    """Whether the current folder is still there."""
+    return len(list(_current_folder())) > 1
+
+
 def _current_folder() -> Iterator[str]:
     yield ""
     try:

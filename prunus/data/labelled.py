@@ -1,7 +1,7 @@
 """Images with one label each: from files or from memory, all of one size, kept in memory where that is wanted."""
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -9,6 +9,7 @@ import torch
 
 from prunus.compat import torchvision, transforms
 from prunus.data.files import read_image
+from prunus.data.listing import listing_of, relative
 from prunus.data.source import PixelCache, check_pixels
 from prunus.decoding import DecodingError, from_json, read_text
 from prunus.errors import DataError
@@ -41,6 +42,10 @@ class LabelledFiles:
             raise DataError(f"{origin} holds no image")
         self.paths, self.labels, self.size = tuple(paths), tuple(labels), size
 
+    def listing(self) -> Iterable[str]:
+        """Yield each file and its label."""
+        return (f"{path} {label}" for path, label in zip(relative(self.paths), self.labels, strict=True))
+
     def __getitem__(self, index: int) -> torch.Tensor:
         pixels = torchvision.tv_tensors.Image(torch.from_numpy(read_image(self.paths[index])).movedim(-1, 0))
         return stretched(pixels, self.size)
@@ -51,6 +56,10 @@ class LabelledArray:
 
     def __init__(self, images: torch.Tensor, labels: Sequence[int], *, size: tuple[int, int] | None) -> None:
         self.images, self.labels, self.size = images, tuple(labels), size
+
+    def listing(self) -> Iterable[str]:
+        """Yield the label of each image."""
+        return map(str, self.labels)
 
     def __getitem__(self, index: int) -> torch.Tensor:
         return stretched(torchvision.tv_tensors.Image(self.images[index].clone()), self.size)
@@ -67,6 +76,10 @@ class CachedImages:
     def labels(self) -> Sequence[int]:
         """The class of each sample."""
         return self._source.labels
+
+    def listing(self) -> Iterable[str]:
+        """Return what the source reads."""
+        return listing_of(self._source)
 
     def __getitem__(self, index: int) -> torch.Tensor:
         return self._cache.get(index, self._read)

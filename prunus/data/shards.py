@@ -5,7 +5,7 @@ import functools
 import io
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import ClassVar, final
 
@@ -63,6 +63,11 @@ class ShardSource:
     def labels(self) -> Sequence[int]:
         """The class of each sample."""
         return self._labels  # type: ignore[return-value]  # an array is all that a sequence is here
+
+    def listing(self) -> Iterable[str]:
+        """Yield each shard with the labels of its images."""
+        for name, start, count in zip(self.shards, self.starts.tolist(), self.counts.tolist(), strict=True):
+            yield f"{name} {self._labels[start : start + count].tolist()}"
 
     def __getitem__(self, index: int) -> torch.Tensor:
         shard = self.shards[int(torch.searchsorted(self.starts, index, right=True)) - 1]

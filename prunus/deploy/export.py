@@ -54,6 +54,8 @@ def export_onnx(
     """
     path = Path(path)
     check()
+    if path.exists() and not path.is_file():
+        raise DeployError(f"{path} is no regular file, so none is put in its place: give another path")
     tensors = as_tuple(inputs)
     if dynamic_batch:
         tensors = _at_least_two(tensors)

@@ -18,6 +18,7 @@ from prunus.deploy.backends import Backend, Network, Shape
 from prunus.deploy.device import device_of
 from prunus.deploy.export import export_onnx
 from prunus.deploy.peak_memory import peak_memory_mb
+from prunus.deploy.room import MOST_THREADS, check_room
 from prunus.deploy.signature import Inputs, as_tuple
 from prunus.errors import DeployError, RecipeError
 from prunus.interrupt import check
@@ -49,6 +50,8 @@ class BenchmarkSettings:
         for key, smallest in least.items():
             if getattr(self, key) < smallest:
                 raise RecipeError(f"{key} is {getattr(self, key)}: it must be at least {smallest}")
+        if self.threads > MOST_THREADS:
+            raise RecipeError(f"threads is {self.threads}: at most {MOST_THREADS}, and the target's cores at best")
         if not self.backends or len(set(self.backends)) != len(self.backends):
             raise RecipeError(f"backends is {list(self.backends)}: name at least one, and none twice")
         for name in self.backends:
@@ -87,6 +90,7 @@ def benchmark(
         raise DeployError("there are no networks to time: give at least one name and network")
     sources = {name: Path(net) if isinstance(net, str) else net for name, net in networks.items()}
     shapes = _batched(input_shape, settings.batch_size)
+    check_room(shapes)
     records: list[LatencyRecord] = []
     with tempfile.TemporaryDirectory(prefix="prunus-") as folder:
         files = {name: Path(folder) / f"{index}.onnx" for index, name in enumerate(sources)}

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import prunus.recipe
+from prunus import trust
 from prunus.decoding import SETTINGS, from_yaml, read_text
 from prunus.errors import CheckpointError, RecipeError, RecordError
 from prunus.writing import write_whole
@@ -49,11 +50,13 @@ def run_folder(
     path = folder / FILE_NAME
     former = path.read_bytes() if path.is_file() else None
     begun = prepare_run_folder(folder, resolved, accept_changes=accept_changes)
+    trust.sign(folder)
     try:
         yield begun
     except CheckpointError:
         if begun and former is not None and not going_on():
             _write(path, former.decode("utf-8"))
+            trust.sign(folder)
         raise
 
 

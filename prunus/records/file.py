@@ -96,7 +96,17 @@ def read(folder: Path) -> list[Record]:
 
 
 def readable(folder: Path) -> tuple[list[Record], list[str]]:
-    """Return the records of the run in `folder`, and what is wrong with each line that is none: a report goes without.
+    """Return the records of the run in `folder`, and what is wrong with each line that is none.
+
+    Raises:
+        RecordError: no records there.
+    """
+    every = lines(folder)
+    return [each for each in every if isinstance(each, Record)], [each for each in every if isinstance(each, str)]
+
+
+def lines(folder: Path) -> list[Record | str]:
+    """Return the record of each line, or what is wrong with the line.
 
     Raises:
         RecordError: no records there.
@@ -105,18 +115,18 @@ def readable(folder: Path) -> tuple[list[Record], list[str]]:
     if not path.is_file():
         raise RecordError(f"{path} does not exist: {folder} is not the folder of a run")
     try:
-        lines = read_bytes(path, MOST).split(b"\n")
+        content = read_bytes(path, MOST)
     except (OSError, DecodingError) as error:
         raise RecordError(f"{path} cannot be read: {error}") from error
-    if lines == [b""]:
+    if not content:
         raise RecordError(f"{path} is empty: the run in {folder} has not recorded anything yet")
-    found, problems = list[Record](), list[str]()
-    for number, line in enumerate(lines[:-1] if lines[-1] == b"" else lines, 1):
+    found = list[Record | str]()
+    for number, line in enumerate(content.removesuffix(b"\n").split(b"\n"), 1):
         try:
             found.append(_parse(line, f"{path}, line {number}"))
         except RecordError as error:
-            problems.append(str(error))
-    return found, problems
+            found.append(str(error))
+    return found
 
 
 def _parse(line: bytes, where: str) -> Record:

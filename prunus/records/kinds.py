@@ -31,6 +31,7 @@ class RunRecord(Record):
     class_names: tuple[str, ...]
     palette: tuple[tuple[int, int, int], ...]  # one RGB colour a class, 0 to 255
     input_shape: tuple[int, ...]  # [N, C, H, W] of the example that was traced
+    data: dict[str, Any] = dataclasses.field(default_factory=dict)  # classes, samples and file lists: `data.inventory`
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

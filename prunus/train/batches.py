@@ -1,7 +1,6 @@
 """Batches for training and evaluation, split among processes; an epoch can be resumed in its middle."""
 
 import math
-import signal
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
@@ -10,9 +9,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from prunus.errors import DataError, PrunusError
-from prunus.interrupt import SIGNALS, delayed
 from prunus.train.distributed import ALONE, Processes
 from prunus.train.settings import Train
+from prunus.train.workers import death_named, started, take_signals
 
 Batch = tuple[Tensor, Tensor]
 
@@ -111,7 +110,7 @@ def _loader(split: object, settings: Train, batches: Iterable[list[int]]) -> Dat
         split,  # type: ignore[arg-type]
         batch_sampler=batches,
         num_workers=settings.num_workers,
-        worker_init_fn=_take_signals,
+        worker_init_fn=take_signals,
         generator=torch.Generator(),  # else each loader advances the random state that dropout draws from
         pin_memory=settings.torch_device().type == "cuda",
     )
@@ -120,17 +119,10 @@ def _loader(split: object, settings: Train, batches: Iterable[list[int]]) -> Dat
 def _plainly(batches: DataLoader[Batch]) -> Iterator[Batch]:
     """Yield the batches; an error from a worker has the message that it would have here, without a traceback."""
     try:
-        with delayed():  # workers are forked here
-            iterator = iter(batches)
-        yield from iterator
+        with death_named():
+            yield from started(batches)
     except PrunusError as error:
         message = str(error)
         if not message.startswith("Caught "):
             raise
         raise type(error)(message.rpartition(f"{type(error).__qualname__}: ")[2].strip()) from error
-
-
-def _take_signals(worker: int) -> None:
-    """Leave Ctrl-C, which a terminal sends to all processes, to the main process: it finishes its step first."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)

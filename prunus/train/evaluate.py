@@ -13,6 +13,7 @@ from prunus.train.batches import evaluation_batches
 from prunus.train.contracted import through_kernels
 from prunus.train.distributed import ALONE, Processes
 from prunus.train.settings import Train
+from prunus.train.workers import death_named
 
 Result = tuple[dict[str, float], dict[str, float | None]]
 
@@ -66,7 +67,7 @@ def evaluate(
     """
     device, metrics = settings.torch_device(), task.metrics()
     processes.sync_buffers_(model)
-    with modes_kept(model):
+    with modes_kept(model), death_named():
         model.eval()
         for batch in evaluation_batches(split, settings, processes):
             if batch is not None:
