@@ -7,6 +7,8 @@ Nothing but the standard library is imported before `main` has prepared the proc
 does not depend on what lies in the current folder.
 """
 
+import argparse
+import errno
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -25,19 +27,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     process.prepare()
     from prunus.cli import commands
-    from prunus.cli.parser import parser
     from prunus.terminal import Terminal
     from prunus.train.interrupt import InterruptedTrainingError
 
-    known = parser()
-    options, rest = known.parse_known_args(arguments)
-    if rest and options.command is commands.run and not any(item.startswith("-") for item in rest):
-        options.overrides += rest  # argparse takes no more of them behind an option
-    elif rest:
-        known.error(f"unrecognized arguments: {' '.join(rest)}")
-    errors = Terminal(stderr=True)
+    errors, running = Terminal(stderr=True), False
     try:
         with interrupt.whole_process():
+            options = _options(arguments)
+            running = options.command is commands.run
             options.command(options)
     except InterruptedTrainingError as error:
         errors.print(f"prunus: {error}", soft_wrap=True)
@@ -47,10 +44,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         errors.print(_text(error), soft_wrap=True)
         return 1
     except interrupt.Interrupted as error:
-        again = "; the same command goes on from the last checkpoint" if options.command is commands.run else ""
+        again = "; the same command goes on from the last checkpoint" if running else ""
         errors.print(f"prunus: interrupted{again}", soft_wrap=True)
         return 128 + error.signal
     return 0
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Return what the arguments say; where they are wrong, the parser ends the process with 2."""
+    from prunus.cli import commands
+    from prunus.cli.parser import parser
+
+    known = parser()
+    options, rest = known.parse_known_args(arguments)
+    if rest and options.command is commands.run and not any(item.startswith("-") for item in rest):
+        options.overrides += rest  # argparse takes no more of them behind an option
+    elif rest:
+        known.error(f"unrecognized arguments: {' '.join(rest)}")
+    return options
 
 
 def _text(error: BaseException) -> str:
@@ -58,10 +69,10 @@ def _text(error: BaseException) -> str:
         return (
             f"there is not enough memory ({error or 'Python says no more'}): take smaller batches, images or networks"
         )
-    if isinstance(error, FileNotFoundError) and not process.has_current_folder():
-        return f"{error}: the current folder has been removed; change to another one and start the same command again"
-    if isinstance(error, OSError) and error.filename is None and error.errno == 28:
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return f"{error}: make room, then start the same command again"
+    if not process.has_current_folder():
+        return f"{error} (the current folder has been removed: change to another one and start the same command again)"
     return str(error)
 
 
