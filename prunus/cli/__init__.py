@@ -25,29 +25,38 @@ __all__ = ["find_recipe", "main", "parser"]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    process.prepare()
-    from prunus.cli import commands
+    running = False
+    try:
+        with interrupt.whole_process():
+            process.prepare()
+            options = _options(arguments)
+            running = options.command.__name__ == "run"
+            options.command(options)
+    except (PrunusError, OSError, MemoryError) as error:
+        return _failed(error)
+    except interrupt.Interrupted as error:
+        again = "; the same command goes on from the last checkpoint" if running else ""
+        return _stopped(f"interrupted{again}", error.signal)
+    return 0
+
+
+def _failed(error: PrunusError | OSError | MemoryError) -> int:
     from prunus.terminal import Terminal
     from prunus.train.interrupt import InterruptedTrainingError
 
-    errors, running = Terminal(stderr=True), False
-    try:
-        with interrupt.whole_process():
-            options = _options(arguments)
-            running = options.command is commands.run
-            options.command(options)
-    except InterruptedTrainingError as error:
-        errors.print(f"prunus: {error}", soft_wrap=True)
-        return 128 + error.signal
-    except (PrunusError, OSError, MemoryError) as error:
-        errors.print(f"prunus: {type(error).__name__}:", style="bold red", end=" ")
-        errors.print(_text(error), soft_wrap=True)
-        return 1
-    except interrupt.Interrupted as error:
-        again = "; the same command goes on from the last checkpoint" if running else ""
-        errors.print(f"prunus: interrupted{again}", soft_wrap=True)
-        return 128 + error.signal
-    return 0
+    if isinstance(error, InterruptedTrainingError):
+        return _stopped(str(error), error.signal)
+    errors = Terminal(stderr=True)
+    errors.print(f"prunus: {type(error).__name__}:", style="bold red", end=" ")
+    errors.print(_text(error), soft_wrap=True)
+    return 1
+
+
+def _stopped(text: str, number: int) -> int:
+    from prunus.terminal import Terminal
+
+    Terminal(stderr=True).print(f"prunus: {text}", soft_wrap=True)
+    return 128 + number
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -66,9 +75,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def _text(error: BaseException) -> str:
     if isinstance(error, MemoryError):
-        return (
-            f"there is not enough memory ({error or 'Python says no more'}): take smaller batches, images or networks"
-        )
+        return f"there is not enough memory ({error or 'no more is known'}): take smaller batches or images"
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return f"{error}: make room, then start the same command again"
     if not process.has_current_folder():
