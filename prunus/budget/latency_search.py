@@ -5,7 +5,6 @@ multiply-adds are built and timed. The next one to try is found by linear interp
 around the bound (regula falsi), or by bisection after two misses on the same side.
 """
 
-import copy
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from prunus.budget.greedy_selection import all_removable, greedy_selection
 from prunus.errors import BudgetError, PrunusError
 from prunus.graph import ChannelGroups
+from prunus.modules.copying import copied
 from prunus.surgery import Plan, apply
 from prunus.surgery.removal import removal
 
@@ -144,15 +144,15 @@ def checked_meter(meter: Meter | None) -> Meter:
 
     def ask(model: nn.Module) -> float:
         try:
-            told = meter(copy.deepcopy(model))
-            milliseconds = math.nan if isinstance(told, bool | str) else float(told)
+            measured = meter(copied(model, isolated=True))
+            milliseconds = math.nan if isinstance(measured, bool | str) else float(measured)
         except PrunusError:
             raise
         except Exception as error:  # whatever the user's own function raises
             text = f"the meter fails on a network: {type(error).__name__}: {error}"
             raise BudgetError(f"{text}; it takes a network and returns its milliseconds") from error
         if not 0 < milliseconds < math.inf:
-            raise BudgetError(f"the meter gives {told!r}, and a latency is a number of milliseconds above zero")
+            raise BudgetError(f"the meter gives {measured!r}, and a latency is a number of milliseconds above zero")
         return milliseconds
 
     return ask

@@ -1,6 +1,5 @@
 """Prove that a file computes what the network computes: PyTorch against a backend, on real samples."""
 
-import copy
 import dataclasses
 import itertools
 import math
@@ -15,6 +14,7 @@ from prunus.deploy import backends
 from prunus.deploy.signature import Inputs, as_tuple
 from prunus.errors import DeployError, ParityError
 from prunus.interrupt import check
+from prunus.modules.copying import copied
 from prunus.modules.tensors import in_float64
 from prunus.records import ParityRecord
 from prunus.verify import Extremes, outputs
@@ -202,7 +202,7 @@ class _InFloat64:
         """Return the outputs for a batch, in their order; None where the network does not run in float64."""
         try:
             if self.copy is None:
-                self.copy = copy.deepcopy(self.model).cpu().double()
+                self.copy = copied(self.model, isolated=True).cpu().double()
             return [each.numpy() for each in outputs(self.copy, in_float64(tuple(map(torch.tensor, batch))))]
         except (RuntimeError, TypeError):
             return None

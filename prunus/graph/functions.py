@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from prunus.graph.recorder import Recorder, ValueDependenceError
+from prunus.graph.meta import ValueDependenceError
+from prunus.graph.recorder import Recorder
 
 MAKERS = frozenset({"tensor", "as_tensor", "asarray"})
 ESCAPES = frozenset({"tolist", "numpy", "__array__", "__dlpack__", "data_ptr"})

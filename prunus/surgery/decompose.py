@@ -65,7 +65,7 @@ class DecomposeLayer(ReplaceLayer):
         return self.layer.groups * self.rank * (inner * kernel[0] + outer * kernel[-1]) if kernel else 0
 
     def summary(self) -> str:
-        """Return one line for a reader."""
+        """Describe the edit in one line."""
         between = " and a ReLU" if self.nonlinear else ""
         start = "fresh" if self.fresh else "from its weights"
         channels = self.rank * self.layer.groups

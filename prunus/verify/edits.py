@@ -1,12 +1,10 @@
 """Edits applied one by one, each measured: by how much it changes the network's outputs, in float32 and float64."""
 
-import copy
-
 from torch import Tensor, nn
 
 from prunus.errors import EditError
 from prunus.interrupt import check
-from prunus.modules.copying import replace_
+from prunus.modules.copying import copied, replace_
 from prunus.records import EditRecord
 from prunus.surgery import Edit, Plan, ReplaceModules, apply
 from prunus.verify.rounding import change, outputs_in_both
@@ -26,7 +24,7 @@ def apply_measured(model: nn.Module, plan: Plan, inputs: Tensor) -> tuple[nn.Mod
     if not plan:
         return model, []
     model, inputs = model.cpu(), inputs.cpu()
-    own, double = copy.deepcopy(model), copy.deepcopy(model).double()
+    own, double = copied(model, isolated=True), copied(model, isolated=True).double()
     before = outputs_in_both(own, (inputs,), double=double)
     records = list[EditRecord]()
     for edit in plan:

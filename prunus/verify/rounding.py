@@ -11,7 +11,6 @@ Where a network does not run in float64 (its code names a precision, or its devi
 bound holds for its own precision, and whoever tells the change says so.
 """
 
-import copy
 import dataclasses
 import math
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from prunus.modules.copying import copied
 from prunus.modules.tensors import in_float64
 from prunus.records import EXACT
 from prunus.verify.difference import largest_difference, outputs
@@ -93,7 +93,9 @@ def outputs_in_both(
     """Return the outputs of `model` in its own precision and in float64; `double` is a float64 copy."""
     own = outputs(model, args, kwargs)
     try:
-        precise = outputs(copy.deepcopy(model).double() if double is None else double, *in_float64((args, kwargs)))
+        precise = outputs(
+            copied(model, isolated=True).double() if double is None else double, *in_float64((args, kwargs))
+        )
     except (RuntimeError, TypeError):
         precise = None
     return Outputs(own=own, double=precise, eps=_eps(model))

@@ -78,7 +78,8 @@ def product(call: Call, first: Label, second: Label) -> Label:
     shape = (*np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), a.shape[n], b.shape[m])
     axes = {}
     for dim in range(len(shape) - 2):
-        pair = [_at(label, dim - len(shape)) for label in (a, b)]
+        behind = dim - len(shape)
+        pair = [(label.behind(behind), (1, *label.shape)[max(behind, -len(label.shape) - 1)]) for label in (a, b)]
         sized = [axis for axis, size in pair if size > 1 or axis is not None]
         if len(sized) == 2:
             call.join(*sized)
@@ -99,12 +100,6 @@ def _matrix(label: Label, *, front: bool) -> Label:
     if front:
         return Label((1, *label.shape), {dim + 1: axis for dim, axis in label.axes.items()})
     return Label((*label.shape, 1), label.axes)
-
-
-def _at(label: Label, dim: int) -> tuple[Axis | None, int]:
-    if -dim > len(label.shape):
-        return None, 1
-    return label.axes.get(len(label.shape) + dim), label.shape[dim]
 
 
 @rule("embedding")

@@ -10,34 +10,12 @@ from prunus.graph.labels import Axis, Label, Labels
 from prunus.graph.rules.table import rule
 
 ZERO = torch.zeros((), dtype=torch.long)
-INDEXED = frozenset(
-    {"aten::index", "aten::index_select", "aten::gather", "aten::take_along_dim", "aten::repeat_interleave"}
-)
+INDEXED = ("aten::index", "aten::index_select", "aten::gather", "aten::take_along_dim", "aten::repeat_interleave")
 
 
-@rule(
-    "permute",
-    "transpose",
-    "t",
-    "numpy_T",
-    "mT",
-    "mH",
-    "matrix_H",
-    "movedim",
-    "swapaxes",
-    "swapdims",
-    "unsqueeze",
-)
-@rule(
-    "repeat",
-    "tile",
-    "repeat_interleave",
-    "flip",
-    "rot90",
-    "stack",
-)
-@rule("hstack", "vstack", "column_stack", "pixel_unshuffle")
-@rule("meshgrid", "view_as", "reshape_as", "adjoint")
+@rule("permute", "transpose", "t", "numpy_T", "mT", "mH", "matrix_H", "adjoint", "movedim", "swapaxes", "swapdims")
+@rule("unsqueeze", "repeat", "tile", "repeat_interleave", "flip", "rot90", "stack", "hstack", "vstack", "column_stack")
+@rule("pixel_unshuffle", "meshgrid", "view_as", "reshape_as")
 def move(call: Call) -> Labels:
     """Run the operator on the ids of each dimension that holds channels, and see where they come to lie."""
     _values(call)
@@ -132,14 +110,12 @@ def concatenate(call: Call) -> Labels:
     labels = [label for label in call.labels if len(label.shape) == len(shape)]
     axes: dict[int, Axis] = {}
     for dim in sorted(held):
-        parts = []
-        for field in ("ids", "source"):
-            rows = []
-            for label in labels:
-                sizes = [n if d in (dim, along) else 1 for d, n in enumerate(label.shape)]
-                rows.append(label.expanded(dim, field, sizes))
-            parts.append(torch.cat(rows, along))
-        placed = call.place(parts[0], parts[1])
+        sizes = [[n if d in (dim, along) else 1 for d, n in enumerate(label.shape)] for label in labels]
+        rows = list(zip(labels, sizes, strict=True))
+        ids, source = (
+            torch.cat([label.expanded(dim, field, size) for label, size in rows], along) for field in ("ids", "source")
+        )
+        placed = call.place(ids, source)
         if placed is not None:
             put(call, axes, *placed)
     return Label(shape, axes)

@@ -55,5 +55,5 @@ def _source(call: Call, label: Label, dim: int, ids: Tensor) -> Tensor:
     """Return 0 where a tensor is zero once the channels are, else the node that says that it is not."""
     if dim in label.axes:
         return label.axes[dim].source
-    zero = label.data is not None and not label.data.is_meta and not bool(label.data.any())
+    zero = label.data is not None and not bool(label.data.any())
     return torch.full_like(ids, 0 if zero else call.number)
