@@ -138,15 +138,11 @@ def yaml_document(text: str, limits: Limits = SETTINGS) -> tuple[yaml.Node | Non
     _check_size(text, limits)
     try:
         _check_depth(text, limits)  # before anything recursive sees it
-        loader = Loader(text)
-        try:
-            node = loader.get_single_node()
-            if node is None:
-                return None, None
-            _count(node, limits, {}, set())
-            value = loader.construct_document(node)
-        finally:
-            loader.dispose()
+        node = _composed(text)
+        if node is None:
+            return None, None
+        _count(node, limits, {}, set())
+        value = yaml.load(text, Loader)  # a safe one; from nodes of its own, since merged keys change them
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         raise DecodingError(str(getattr(error, "problem", None) or error), mark.line + 1 if mark else None) from error
@@ -156,6 +152,14 @@ def yaml_document(text: str, limits: Limits = SETTINGS) -> tuple[yaml.Node | Non
         raise DecodingError(f"it holds a value that cannot be read: {error}") from error
     _check(value, limits)
     return node, value
+
+
+def _composed(text: str) -> yaml.Node | None:
+    loader = Loader(text)
+    try:
+        return loader.get_single_node()
+    finally:
+        loader.dispose()
 
 
 def _check_size(text: str, limits: Limits) -> None:

@@ -20,6 +20,8 @@ from prunus.records import ParityRecord
 from prunus.verify import Extremes, outputs
 from prunus.verify.rounding import ROUNDINGS
 
+TOLERANCE = 1e-4  # relative
+
 
 def check_parity(
     model: nn.Module,
@@ -27,7 +29,7 @@ def check_parity(
     samples: Inputs | Iterable[Inputs],
     *,
     backend: str = "onnxruntime",
-    tolerance: float = 1e-4,
+    tolerance: float = TOLERANCE,
     threads: int = 1,
     name: str | None = None,
 ) -> ParityRecord:
@@ -37,9 +39,10 @@ def check_parity(
     max_abs_diff = max |y - z| over all outputs; max_rel_diff = max |y - z| / max |y|, an output at a time,
     the worst of them; argmax_agreement = share of positions at which y and z have the same argmax over
     dimension 1, the classes (the same sign where there is a single channel). A NaN or an infinity in either
-    is an infinite difference. `passed` is max_rel_diff <= tolerance, or ten times the network's own rounding where that
-    is more: of the batches that are further apart than `tolerance`, y is compared with the outputs in float64, as
-    `prunus.verify.rounding` does. `require` turns a record that failed into an error.
+    is an infinite difference. `passed` is max_rel_diff <= tolerance or, unless a stricter tolerance than the default is
+    asked for, ten times the network's own rounding where that is more: of the batches that are further apart than
+    `tolerance`, y is compared with the outputs in float64, as `prunus.verify.rounding` does. `require` turns a record
+    that failed into an error.
 
     Args:
         model: the network that was exported.
@@ -177,7 +180,7 @@ class _Comparison:
         """Return what was found, held against `tolerance` or the network's own rounding where that is more."""
         relative = self.relative
         rounding = max((found.relative for found in self.own.values()), default=0.0)
-        if math.isfinite(rounding):
+        if math.isfinite(rounding) and tolerance >= TOLERANCE:
             tolerance = max(tolerance, ROUNDINGS * rounding)
         return ParityRecord(
             model=model,

@@ -115,7 +115,13 @@ class RemovalRecord(Record):
     macs_after: int
     max_rel_diff_float64: float | None = None  # None where the network does not run in it
     tolerance: float = EXACT["float32"]  # on max_rel_diff: the fixed bound, or the network's own rounding if larger
-    passed: bool = True  # whether all of the change is rounding
+    tolerance_float64: float = EXACT["float64"]
+
+    @property
+    def passed(self) -> bool:
+        """Whether all of the change is rounding."""
+        double = self.max_rel_diff_float64
+        return self.max_rel_diff <= self.tolerance and (double is None or double <= self.tolerance_float64)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -55,7 +55,7 @@ def check_removal(
         max_abs_diff=absolute,
         max_rel_diff_float64=found.relative_float64,
         tolerance=found.tolerance,
-        passed=found.is_rounding,
+        tolerance_float64=found.tolerance_float64,
         removed=int(chosen.sum()),
         refused=int(groups.refused.sum()),
         params_before=groups.params(),

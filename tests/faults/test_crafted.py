@@ -111,7 +111,7 @@ def crafted(data, written):
             other = functools.reduce(lambda value, key: value[key], data.draw(st.sampled_from(every)), result)
             where[path[-1]] = copy.deepcopy(other)
         else:
-            where[path[-1]] = data.draw(VALUES)
+            where[path[-1]] = copy.deepcopy(data.draw(VALUES))
     return result
 
 
