@@ -17,8 +17,8 @@ from prunus.cli import process
 from prunus.errors import PrunusError
 
 if TYPE_CHECKING:
+    from prunus.cli.arguments import parser
     from prunus.cli.commands import find_recipe
-    from prunus.cli.parser import parser
 
 __all__ = ["find_recipe", "main", "parser"]
 
@@ -62,7 +62,7 @@ def _stopped(text: str, number: int) -> int:
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Return what the arguments say; where they are wrong, the parser ends the process with 2."""
     from prunus.cli import commands
-    from prunus.cli.parser import parser
+    from prunus.cli.arguments import parser
 
     known = parser()
     options, rest = known.parse_known_args(arguments)
@@ -86,7 +86,6 @@ def _text(error: BaseException) -> str:
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'prunus.cli' has no attribute {name!r}")
-    from prunus.cli import commands
-    from prunus.cli import parser as arguments
+    from prunus.cli import arguments, commands
 
     return {"find_recipe": commands.find_recipe, "parser": arguments.parser}[name]
