@@ -1,7 +1,8 @@
 """Run an operator on data: on the meta device, where they have shapes alone, or on numbers."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias, TypeVar
+import functools
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -34,7 +35,7 @@ class OnMeta:
         real = {id(self._stand_in(each)): each for each in tensors if not each.is_meta}
         settings = {**kwargs, "device": META} if "device" in called.keywords and not tensors else kwargs
         given, named = (replaced(on(META, part), Tensor, self._stand_in) for part in (args, dict(settings)))
-        result = called.call(given, named)
+        result = _like_before(called, given, named)
         return replaced(result, Tensor, lambda tensor: real.get(id(tensor), tensor)) if real else result
 
     def _stand_in(self, tensor: Tensor) -> Tensor:
@@ -47,6 +48,56 @@ class OnMeta:
             found = torch.empty_strided(tensor.size(), stride, dtype=tensor.dtype, device=META)
             self._stand_ins[id(tensor)] = tensor, found
         return found
+
+
+def _like_before(called: Operator, args: Args, kwargs: Settings) -> object:
+    """Run an operator, or make what it gave for arguments of the same shapes: networks repeat their layers, and so do
+    their modes and widths."""
+    if called.is_view or called.writes:
+        return called.call(args, kwargs)
+    try:
+        made = _made(called, _hashable(args), _hashable(kwargs))
+    except TypeError:  # an argument that cannot be compared
+        return called.call(args, kwargs)
+    return replaced(made, Spec, Spec.tensor)
+
+
+class Spec(NamedTuple):
+    """What there is to know of a tensor on the meta device."""
+
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+
+    def tensor(self) -> Tensor:
+        """Return a tensor of this kind."""
+        return torch.empty_strided(self.shape, self.stride, dtype=self.dtype, device=META)
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _made(called: Operator, args: Hashable, kwargs: Hashable) -> object:
+    result = called.call(_rebuilt(args), _rebuilt(kwargs))
+    return replaced(result, Tensor, lambda tensor: Spec(tuple(tensor.shape), tensor.stride(), tensor.dtype))
+
+
+def _hashable(value: object) -> Hashable:
+    """Return an argument as a key: numbers with their types, since 1, 1.0 and True are equal."""
+    if isinstance(value, Tensor):
+        return Spec(tuple(value.shape), value.stride(), value.dtype)
+    if isinstance(value, list | tuple):
+        return (list, *map(_hashable, value))
+    if isinstance(value, dict):
+        return (dict, *((name, _hashable(item)) for name, item in value.items()))
+    return type(value), value
+
+
+def _rebuilt(key: Any) -> Any:
+    if isinstance(key, Spec):
+        return key.tensor()
+    kind, *items = key
+    if kind is list:
+        return [_rebuilt(item) for item in items]
+    return {name: _rebuilt(item) for name, item in items} if kind is dict else items[0]
 
 
 def run_with_values(called: Operator, args: Args, kwargs: Settings, tensors: list[Tensor]) -> object:

@@ -81,7 +81,7 @@ def read(
     small, given = model, (tuple(args), dict(kwargs or {}))
     device = next((t.device for t in (*model.parameters(), *model.buffers(), *_tensors(args))), torch.device("cpu"))
     recorder = Recorder(device, with_values=with_values)
-    with undisturbed(model):
+    with undisturbed(model), torch.inference_mode():
         try:
             small = stand_in(model, keep or {}, settings, with_values=with_values)
             _let_know(small, recorder)

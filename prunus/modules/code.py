@@ -6,7 +6,7 @@ import functools
 import inspect
 import sys
 import types
-from collections import deque
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 TORCH_LAYERS = "torch.nn.modules"
 KNOWN = sys.stdlib_module_names | {"torch"}
-CONTAINERS = (list, dict, set, deque)
+CONTAINERS = (list, deque, set, dict, OrderedDict, defaultdict)
 
 
 def names_read(kind: type) -> set[str]:
@@ -54,7 +54,7 @@ class _Held:
             value = waiting.pop()
             if id(value) in self._contents or isinstance(value, Tensor | nn.Module | type):
                 continue
-            if isinstance(value, CONTAINERS):
+            if type(value) in CONTAINERS:
                 self._contents[id(value)] = value, copy.copy(value)
                 waiting.extend(value.values() if isinstance(value, dict) else value)
             elif isinstance(value, tuple):
@@ -66,20 +66,23 @@ class _Held:
     def restore(self) -> None:
         """Put the contents back."""
         for container, content in self._contents.values():
-            if isinstance(container, list | deque):
-                if len(container) != len(content) or any(a is not b for a, b in zip(container, content, strict=True)):
-                    container.clear()
-                    container.extend(content)
-            elif isinstance(container, set):
-                container.intersection_update(content)
-                container.update(content)
-            else:
-                for key in container.keys() - content.keys():
-                    del container[key]
-                container.update({k: v for k, v in content.items() if container.get(k, content) is not v})
+            if _differs(container, content):
+                container.clear()
+                container.extend(content) if isinstance(container, list | deque) else container.update(content)
         for cell, content in self.cells:
             if not filled(cell) or cell.cell_contents is not content:
                 cell.cell_contents = content
+
+
+def _differs(container: Any, content: Any) -> bool:
+    """Whether a container holds other objects than its copy."""
+    if len(container) != len(content):
+        return True
+    if isinstance(container, dict):
+        return any(key not in container or container[key] is not value for key, value in content.items())
+    if isinstance(container, set):
+        return bool(container != content)
+    return any(a is not b for a, b in zip(container, content, strict=True))
 
 
 def _is_own(kind: type) -> bool:

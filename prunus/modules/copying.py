@@ -68,12 +68,12 @@ def _carried(model: nn.Module, *, isolated: bool) -> dict[int, Any]:
 
 
 def _uncopyable(model: nn.Module, memo: Mapping[int, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield the attributes that cannot be copied, with their paths, from the inside out: outer ones may refer to
-    inner ones."""
-    for path, module in reversed(list(model.named_modules())):
+    """Yield (path, value) of the attributes that cannot be copied; not of those that refer to a module with one."""
+    known = {**memo, **{id(module): module for module in model.modules()}}
+    for path, module in model.named_modules():
         for name, value in vars(module).items():
             try:
-                copy.deepcopy(value if name != "_modules" else None, dict(memo))
+                copy.deepcopy(value if name not in ("_parameters", "_buffers", "_modules") else None, dict(known))
             except (RuntimeError, TypeError, ValueError):
                 yield f"{path}.{name}".removeprefix("."), value
 
