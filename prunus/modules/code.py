@@ -12,6 +12,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from prunus.modules.attributes import kept
+
 TORCH_LAYERS = "torch.nn.modules"
 KNOWN = sys.stdlib_module_names | {"torch"}
 CONTAINERS = (list, deque, set, dict, OrderedDict, defaultdict)
@@ -92,9 +94,9 @@ def _is_own(kind: type) -> bool:
 def _functions(model: nn.Module) -> Iterator[types.FunctionType]:
     """Yield the functions that may run with `model`, torch's and Python's aside: the methods of its modules, what these
     keep (hooks, functions, objects), and the functions and classes that all of these name."""
-    kept = list(kept_objects(model))
-    kinds = {type(module) for module in model.modules()} | {type(value) for value in kept}
-    waiting, seen = [value for value in kept if isinstance(value, types.FunctionType)], set[types.FunctionType]()
+    objects = list(kept_objects(model))
+    kinds = {type(module) for module in model.modules()} | {type(value) for value in objects}
+    waiting, seen = [value for value in objects if isinstance(value, types.FunctionType)], set[types.FunctionType]()
     waiting += [each for kind in kinds if not kind.__module__.startswith(TORCH_LAYERS) for each in _methods(kind)]
     while waiting:
         function = waiting.pop()
@@ -107,7 +109,8 @@ def _functions(model: nn.Module) -> Iterator[types.FunctionType]:
 def kept_objects(model: nn.Module) -> Iterator[Any]:
     """Yield the functions and objects that modules keep, hooks among them; of methods the functions."""
     for module in model.modules():
-        yield from _kept(vars(module))
+        for _, value in kept(module):
+            yield from _kept(value)
 
 
 def _methods(kind: type) -> Iterator[types.FunctionType]:
