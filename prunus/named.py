@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor, nn
 
 import prunus.recipe
 from prunus import compat, pipeline, records  # noqa: F401  # torchvision's models need compat
-from prunus.errors import RecipeError
+from prunus.decoding import DecodingError, from_yaml
+from prunus.deploy.room import check_room
+from prunus.errors import DeployError, RecipeError
 from prunus.models.factory import build
-from prunus.recipe.source import parse_yaml
 from prunus.surgery import load
 
 IMAGE = (1, 3, 224, 224)
@@ -34,8 +34,9 @@ class Named:
             RecipeError: there is no room for one.
         """
         try:
+            check_room([self.input_shape])
             return torch.randn(self.input_shape)
-        except RuntimeError as error:
+        except (RuntimeError, TypeError, DeployError) as error:  # torch counts sizes in 64 bits
             raise RecipeError(
                 f"no example of the shape {self.input_shape} can be made: {error}; give another"
             ) from error
@@ -108,7 +109,7 @@ def _keywords(settings: Sequence[str]) -> dict[str, Any]:
         if not equals:
             raise RecipeError(f"--set {item}: write key=value")
         try:
-            keywords[key] = parse_yaml(value)
-        except yaml.YAMLError as error:
+            keywords[key] = from_yaml(value)
+        except DecodingError as error:
             raise RecipeError(f"--set {item}: the value is not valid YAML: {error}") from error
     return keywords

@@ -8,6 +8,7 @@ machine dies. One process writes to a folder at a time. What fails raises `OSErr
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -18,7 +19,10 @@ from typing import Any
 
 from torch import Tensor
 
+from prunus.decoding import MIB, Limits, from_json
+
 SEAL = "sha256"
+MANIFEST = Limits(size=4 * MIB)
 
 
 @contextlib.contextmanager
@@ -80,7 +84,13 @@ def flush(path: Path) -> None:
 
 
 def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal."""
+    """Return the SHA-256 of a regular file, in hexadecimal.
+
+    Raises:
+        OSError: it cannot be read, or is of another kind, which may never end.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(errno.ENOENT, "no such regular file", str(path))
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -96,7 +106,7 @@ def unsealed(text: str) -> dict[str, Any]:
     Raises:
         ValueError: it is no JSON object, or not what was written.
     """
-    content = json.loads(text)
+    content = from_json(text, MANIFEST)
     if not isinstance(content, dict):
         raise ValueError("it is no JSON object")
     seal = content.pop(SEAL, None)

@@ -38,7 +38,7 @@ class Budget:
             value = getattr(self, name)
             if value is None:
                 continue
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= sys.float_info.max:
                 raise BudgetError(f"Budget.{name} is {value!r}: it must be above zero (a share up to 1, or a number)")
             if value > 1 and value != round(value):
                 raise BudgetError(
@@ -51,7 +51,7 @@ class Budget:
                 "Budget bounds nothing: give macs=..., params=... or latency=... (0.4 means 40 % of the wide network's)"
             )
         numbers = isinstance(self.min_share, int | float) and type(self.multiple_of) is int
-        if not numbers or not 0 <= self.min_share <= 1 or self.multiple_of < 1:
+        if not numbers or not 0 <= self.min_share <= 1 or not 1 <= self.multiple_of < 2**31:
             raise BudgetError(f"Budget.min_share must lie in [0, 1] and multiple_of be a whole number from 1: {self}")
 
     def _check_latency(self) -> None:
@@ -90,7 +90,7 @@ class Budget:
         given = {kind: value for kind in ("macs", "params") if (value := getattr(self, kind)) is not None}
         if nothing := [kind for kind in given if not whole[kind]]:
             raise BudgetError(f"the network has no {nothing[0]} that Prunus counts, so there is nothing to bound")
-        return {kind: value * whole[kind] if value <= 1 else value for kind, value in given.items()}
+        return {kind: value * whole[kind] if value <= 1 else float(value) for kind, value in given.items()}
 
 
 def excess(groups: ChannelGroups, alive: Tensor, bounds: Mapping[str, float]) -> float:

@@ -1,70 +1,91 @@
 """The command line.
 
 Exit codes: 0 done; 1 refused or failed, with the reason on stderr; 2 the command line itself is wrong;
-130 and 143 interrupted by Ctrl-C or SIGTERM after a checkpoint.
+130 and 143 interrupted by Ctrl-C or SIGTERM, a training after a checkpoint.
+
+Nothing but the standard library is imported before `main` has prepared the process: what the command line stands for
+does not depend on what lies in the current folder.
 """
 
-import contextlib
-import signal
-import sys
-import threading
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from types import FrameType
+import argparse
+import errno
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-from prunus.cli import commands
-from prunus.cli.commands import find_recipe
-from prunus.cli.parser import parser
+from prunus import interrupt
+from prunus.cli import process
 from prunus.errors import PrunusError
-from prunus.train.interrupt import InterruptedTrainingError
+
+if TYPE_CHECKING:
+    from prunus.cli.arguments import parser
+    from prunus.cli.commands import find_recipe
 
 __all__ = ["find_recipe", "main", "parser"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    errors = commands.terminal(stderr=True)
+    running = False
+    try:
+        with interrupt.whole_process():
+            process.prepare()
+            options = _options(arguments)
+            running = options.command.__name__ == "run"
+            options.command(options)
+    except (PrunusError, OSError, MemoryError) as error:
+        return _failed(error)
+    except interrupt.Interrupted as error:
+        again = "; the same command goes on from the last checkpoint" if running else ""
+        return _stopped(f"interrupted{again}", error.signal)
+    return 0
+
+
+def _failed(error: PrunusError | OSError | MemoryError) -> int:
+    from prunus.terminal import Terminal
+    from prunus.train.interrupt import InterruptedTrainingError
+
+    if isinstance(error, InterruptedTrainingError):
+        return _stopped(str(error), error.signal)
+    errors = Terminal(stderr=True)
+    errors.print(f"prunus: {type(error).__name__}:", style="bold red", end=" ")
+    errors.print(_text(error), soft_wrap=True)
+    return 1
+
+
+def _stopped(text: str, number: int) -> int:
+    from prunus.terminal import Terminal
+
+    Terminal(stderr=True).print(f"prunus: {text}", soft_wrap=True)
+    return 128 + number
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Return what the arguments say; where they are wrong, the parser ends the process with 2."""
+    from prunus.cli import commands
+    from prunus.cli.arguments import parser
+
     known = parser()
     options, rest = known.parse_known_args(arguments)
     if rest and options.command is commands.run and not any(item.startswith("-") for item in rest):
         options.overrides += rest  # argparse takes no more of them behind an option
     elif rest:
         known.error(f"unrecognized arguments: {' '.join(rest)}")
-    if str(Path.cwd()) not in sys.path:  # a user's own module:callable lies where they stand
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        with _terminable():
-            options.command(options)
-    except InterruptedTrainingError as error:
-        errors.print(f"prunus: {error}", soft_wrap=True)
-        return 128 + error.signal
-    except (PrunusError, OSError) as error:
-        errors.print(f"prunus: {type(error).__name__}:", style="bold red", end=" ")
-        errors.print(str(error), soft_wrap=True)
-        return 1
-    except (KeyboardInterrupt, _Terminated) as error:
-        again = "; the same command goes on from the last checkpoint" if options.command is commands.run else ""
-        errors.print(f"prunus: interrupted{again}", soft_wrap=True)
-        return 130 if isinstance(error, KeyboardInterrupt) else 143
-    return 0
+    return options
 
 
-class _Terminated(BaseException):
-    """SIGTERM, where no training waits for it."""
+def _text(error: BaseException) -> str:
+    if isinstance(error, MemoryError):
+        return f"there is not enough memory ({error or 'no more is known'}): take smaller batches or images"
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"{error}: make room, then start the same command again"
+    if not process.has_current_folder():
+        return f"{error} (the current folder has been removed: change to another one and start the same command again)"
+    return str(error)
 
 
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """Turn SIGTERM into an exception, so that what is open is closed; the training loop has its own way."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'prunus.cli' has no attribute {name!r}")
+    from prunus.cli import arguments, commands
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise _Terminated
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    return {"find_recipe": commands.find_recipe, "parser": arguments.parser}[name]

@@ -2,6 +2,7 @@
 
 import sys
 
-from prunus.cli import main
+from prunus.cli import main, process
 
+process.leave_out_current_folder()
 sys.exit(main())

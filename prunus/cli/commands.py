@@ -4,9 +4,12 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
+from prunus import trust
+from prunus.cli.process import import_from_current_folder
+from prunus.decoding import SETTINGS, DecodingError, read_text
 from prunus.errors import RecipeError
+from prunus.interrupt import check
+from prunus.terminal import Terminal
 
 SHIPPED = Path(__file__).parents[1] / "recipes"
 
@@ -17,26 +20,27 @@ def run(options: argparse.Namespace) -> None:
     from prunus.display import Display
     from prunus.train.distributed import is_first
 
-    console = terminal(quiet=not is_first())
+    import_from_current_folder()
+    console = Terminal(quiet=not is_first())
     display = Display(console)
     chosen = recipe.load(pipeline.Recipe, find_recipe(options.recipe), options.overrides)
     watch = pipeline.Watch(stage=display.stage, epoch=display.epoch, step=display.step)
     with display.live():
         folder = pipeline.run(chosen, watch=watch, accept_changes=options.accept_changes)
+    check()
     if not is_first():
         return
-    console.print(report.table(records.read(folder)))
+    console.print(report.table(records.readable(folder)[0]))
     console.print(f"report: {folder / 'report.html'}", soft_wrap=True)
 
 
 def trace(options: argparse.Namespace) -> None:
     """Say which channels of a network can be removed, exactly or not at all, and why."""
     from prunus.graph import trace
-    from prunus.named import named
 
-    network = named(options.network, options.set, options.shape)
+    network = _named(options, options.network, options.set, options.shape)
     groups = trace(network.model, network.example(), whole_heads=options.whole_heads)
-    terminal().print(groups.coverage())
+    Terminal().print(groups.coverage())
 
 
 def export(options: argparse.Namespace) -> None:
@@ -45,17 +49,18 @@ def export(options: argparse.Namespace) -> None:
 
     from prunus.deploy import check_parity, export_onnx, require
     from prunus.deploy.parity import checker
-    from prunus.named import named
 
+    if "." in options.backend:
+        import_from_current_folder()
     checker(options.backend)
     torch.manual_seed(0)
-    network = named(options.network, options.set, options.shape)
+    network = _named(options, options.network, options.set, options.shape)
     model, inputs = network.model.eval(), network.example()
     path = export_onnx(model, inputs, options.output)
     record = check_parity(model, path, inputs, backend=options.backend)
     require(record)
     text = f"{path}: equal to PyTorch within {record.max_rel_diff:.1e} relative on {record.backend}"
-    terminal().print(text, soft_wrap=True)
+    Terminal().print(text, soft_wrap=True)
 
 
 def bench(options: argparse.Namespace) -> None:
@@ -64,8 +69,9 @@ def bench(options: argparse.Namespace) -> None:
 
     from prunus.deploy import BenchmarkSettings, benchmark
     from prunus.deploy.export import input_shape
-    from prunus.named import named
 
+    if "." in options.backends:
+        import_from_current_folder()
     settings = BenchmarkSettings(
         backends=tuple(name.strip() for name in options.backends.split(",")),
         threads=options.threads,
@@ -82,7 +88,7 @@ def bench(options: argparse.Namespace) -> None:
         if source.endswith(".onnx"):
             networks[name], own = Path(source), input_shape(Path(source))
         else:
-            found = named(source)
+            found = _named(options, source)
             networks[name], own = found.model.eval(), found.input_shape[1:]
         if own is not None:
             shapes.setdefault(own, name)
@@ -98,7 +104,7 @@ def bench(options: argparse.Namespace) -> None:
     for record in benchmark(networks, shape, settings):
         peak = "n/a" if record.peak_memory_mb is None else f"{record.peak_memory_mb:.0f}"
         table.add_row(record.model, record.backend, f"{record.median_ms:.2f}", f"{record.p95_ms:.2f}", peak)
-    terminal().print(table)
+    Terminal().print(table)
 
 
 def report(options: argparse.Namespace) -> None:
@@ -106,8 +112,8 @@ def report(options: argparse.Namespace) -> None:
     from prunus import records, report
 
     path = report.write(options.folder)
-    terminal().print(report.table(records.read(options.folder)))
-    terminal().print(f"report: {path}", soft_wrap=True)
+    Terminal().print(report.table(records.readable(options.folder)[0]))
+    Terminal().print(f"report: {path}", soft_wrap=True)
 
 
 def recipes(options: argparse.Namespace) -> None:
@@ -116,13 +122,21 @@ def recipes(options: argparse.Namespace) -> None:
     known = {path.resolve() for path in shipped}
     own = [path for path in sorted(Path("recipes").glob("*.yaml")) if path.resolve() not in known]
     for name, path in [*((path.stem, path) for path in shipped), *((str(path), path) for path in own)]:
-        first = path.read_text(encoding="utf-8").partition("\n")[0]
-        terminal().print(f"{name}  {first.removeprefix('#').strip()}", soft_wrap=True)
+        try:
+            first = read_text(path, SETTINGS.size).partition("\n")[0].removeprefix("#").strip()
+        except (OSError, DecodingError) as error:
+            first = f"cannot be read: {error}"
+        Terminal().print(f"{name}  {first}", soft_wrap=True)
 
 
-def terminal(**settings: Any) -> Console:
-    """Return where text is printed as it is: in a path, [b] is no markup and :x: no picture."""
-    return Console(markup=False, emoji=False, highlight=False, **settings)
+def _named(options: argparse.Namespace, name: str, settings: Any = (), shape: tuple[int, ...] | None = None) -> Any:
+    """Return the network that `name` stands for. The folder of a run is code: it must be the user's own, or trusted."""
+    from prunus.named import named
+
+    if Path(name).is_dir():
+        trust.require(Path(name), trusted=options.trust)
+    import_from_current_folder()
+    return named(name, settings, shape)
 
 
 def find_recipe(recipe: str) -> Path:

@@ -2,14 +2,13 @@
 
 import dataclasses
 import functools
-import json
 from pathlib import Path
 from typing import final
 
 from prunus.data.classification import CROP_ONLY, ClassificationData, CropAndFlip
 from prunus.data.files import check_layout
 from prunus.data.interface import OnError, SplitName
-from prunus.data.labelled import LabelledFiles, held_out
+from prunus.data.labelled import LabelledFiles, class_names, held_out
 from prunus.data.segmentation import check_size
 from prunus.errors import DataError, RecipeError
 
@@ -51,13 +50,7 @@ class Chars74KData(ClassificationData):
         """Names of the classes."""
         check_layout(Path(self.root), LAYOUT, "classes.json")
         path = Path(self.root) / "classes.json"
-        try:
-            names = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path} is no JSON: {error}") from error
-        if not isinstance(names, list) or not names:
-            raise DataError(f"{path} must be a list of the classes' names")
-        return tuple(str(name) for name in names)
+        return class_names(path)
 
     def source(self, split: SplitName) -> LabelledFiles:
         """Return the images that the split's list names."""

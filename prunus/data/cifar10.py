@@ -17,6 +17,7 @@ from prunus.data.interface import SplitName
 from prunus.data.labelled import LabelledArray, held_out
 from prunus.data.segmentation import check_size
 from prunus.errors import DataError
+from prunus.interrupt import check
 
 ARCHIVE = "cifar10_images.tar.xz"
 LAYOUT = f"""\
@@ -75,6 +76,7 @@ def read_archive(path: Path) -> Images:
     try:
         with tarfile.open(path, "r|*") as archive:
             for member in archive:
+                check()
                 file = archive.extractfile(member) if member.isfile() else None
                 if file is not None:
                     parts = member.name.removeprefix("./").split("/")

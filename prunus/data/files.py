@@ -1,8 +1,11 @@
 """Reading images and masks from files, with errors that name the file."""
 
+import contextlib
+import io
+import os
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -11,7 +14,9 @@ import torch
 from PIL import Image
 
 from prunus.compat import torchvision, transforms
-from prunus.errors import DataError
+from prunus.data.listing import relative
+from prunus.decoding import MIB, read_bytes
+from prunus.errors import DataError, RecipeError
 
 # What pillow raises for a file that is cut short or is no image, beside OSError.
 UNREADABLE = (
@@ -23,6 +28,10 @@ UNREADABLE = (
     zlib.error,
     Image.DecompressionBombError,
 )
+
+
+FORMATS = ("JPEG", "PNG", "PPM", "BMP", "WEBP", "TIFF", "GIF")
+MOST_PIXELS, MOST_BYTES = 2**28, 1024 * MIB
 
 
 def check_layout(root: Path, expected: str, *needed: str) -> None:
@@ -109,6 +118,11 @@ class FileSource:
     def __len__(self) -> int:
         return len(self.pairs)
 
+    def listing(self) -> Iterable[str]:
+        """Yield each image and its mask."""
+        images, masks = zip(*self.pairs, strict=True)
+        return (f"{image} {mask}" for image, mask in zip(relative(images), relative(masks), strict=True))
+
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         image_path, mask_path = self.pairs[index]
         image, mask = read_image(image_path), read_mask(mask_path, self.table, self.meaning)
@@ -132,11 +146,44 @@ class FileSource:
         return picture.as_subclass(torch.Tensor).contiguous()
 
 
+def most_pixels() -> int:
+    """Return the most pixels of an image that is read: PRUNUS_MAX_PIXELS, or what pillow thinks is no attack.
+
+    Raises:
+        RecipeError: the variable is no number.
+    """
+    told = os.environ.get("PRUNUS_MAX_PIXELS", "")
+    if not told:
+        return Image.MAX_IMAGE_PIXELS or MOST_PIXELS
+    if not told.isdecimal() or len(told) > len(str(MOST_PIXELS)) + 3:
+        raise RecipeError(f"PRUNUS_MAX_PIXELS is {told!r:.40}: it is the number of pixels an image may have")
+    return int(told)
+
+
+@contextlib.contextmanager
+def _opened(source: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
+    """Open an image of one of `FORMATS`, none of which runs a program, and of no more pixels than are read."""
+    if isinstance(source, Path):
+        source = io.BytesIO(read_bytes(source, MOST_BYTES))
+    before, most = Image.MAX_IMAGE_PIXELS, most_pixels()
+    Image.MAX_IMAGE_PIXELS = None  # the limit is this one
+    try:
+        with Image.open(source, formats=FORMATS) as file:
+            if file.width * file.height > most:
+                raise DataError(
+                    f"{name} has {file.width:,} x {file.height:,} pixels, and at most {most:,} are read: make it "
+                    "smaller, or set the environment variable PRUNUS_MAX_PIXELS"
+                )
+            yield file
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
+
+
 def _decode(source: Path | BinaryIO, mode: str | None, name: str | None = None) -> np.ndarray:
     """Return the pixels, converted to `mode`; None: as they are, which must be one 8-bit channel."""
     path = source if name is None else name
     try:
-        with Image.open(source) as file:
+        with _opened(source, str(path)) as file:
             if mode is None and file.mode not in ("L", "P"):
                 raise DataError(
                     f"{path}: a mask has one channel of 8 bits that holds class numbers; this one is of mode "

@@ -2,14 +2,13 @@
 
 import dataclasses
 import functools
-import json
 from pathlib import Path
 from typing import final
 
 from prunus.data.classification import CROP_AND_FLIP, ClassificationData, CropAndFlip
 from prunus.data.files import check_layout
 from prunus.data.interface import OnError, SplitName
-from prunus.data.labelled import LabelledFiles, held_out
+from prunus.data.labelled import LabelledFiles, class_names, held_out
 from prunus.data.segmentation import check_size
 from prunus.errors import DataError, RecipeError
 
@@ -63,16 +62,10 @@ class ImageFolderData(ClassificationData):
         path = Path(self.root) / "classes.json"
         if not path.exists():
             return self._folders
-        try:
-            names = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path} is no JSON: {error}") from error
-        if not isinstance(names, list) or len(names) != len(self._folders):
+        names = class_names(path)
+        if len(names) != len(self._folders):
             raise DataError(f"{path} must be a list of {len(self._folders)} names, one for each folder of classes")
-        repeated = {str(name) for name in names if names.count(name) > 1}
-        if repeated:
-            raise DataError(f"{path} gives several classes the name {', '.join(sorted(repeated))}; rename them")
-        return tuple(str(name) for name in names)
+        return names
 
     def source(self, split: SplitName) -> LabelledFiles:
         """Return the images of the split's folder."""

@@ -9,6 +9,7 @@ from torch.utils.data import Dataset
 
 from prunus.data.augmentation import seeded
 from prunus.errors import DataError, RecipeError
+from prunus.interrupt import check
 
 SplitName = Literal["train", "validation", "test"]
 Targets = Literal["masks", "labels"]
@@ -78,6 +79,7 @@ class Split(Dataset[tuple[torch.Tensor, torch.Tensor]], abc.ABC):
         if not -len(self) <= index < len(self):
             raise IndexError(f"index {index} in a split of {len(self)} samples")
         while True:
+            check()
             index %= len(self)
             try:
                 with seeded(((self.seed * 1_000_003 + int(self._epoch)) * 1_000_003 + index) % 2**63):

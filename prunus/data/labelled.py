@@ -1,7 +1,7 @@
 """Sources of labelled images, from files or memory, cached or not; held-out parts for validation."""
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -9,7 +9,9 @@ import torch
 
 from prunus.compat import torchvision, transforms
 from prunus.data.files import read_image
+from prunus.data.listing import listing_of, relative
 from prunus.data.source import PixelCache, check_pixels
+from prunus.decoding import DecodingError, from_json, read_text
 from prunus.errors import DataError
 
 
@@ -40,6 +42,10 @@ class LabelledFiles:
             raise DataError(f"{origin} holds no image")
         self.paths, self.labels, self.size = tuple(paths), tuple(labels), size
 
+    def listing(self) -> Iterable[str]:
+        """Yield each file and its label."""
+        return (f"{path} {label}" for path, label in zip(relative(self.paths), self.labels, strict=True))
+
     def __getitem__(self, index: int) -> torch.Tensor:
         pixels = torchvision.tv_tensors.Image(torch.from_numpy(read_image(self.paths[index])).movedim(-1, 0))
         return stretched(pixels, self.size)
@@ -50,6 +56,10 @@ class LabelledArray:
 
     def __init__(self, images: torch.Tensor, labels: Sequence[int], *, size: tuple[int, int] | None) -> None:
         self.images, self.labels, self.size = images, tuple(labels), size
+
+    def listing(self) -> Iterable[str]:
+        """Yield the label of each image."""
+        return map(str, self.labels)
 
     def __getitem__(self, index: int) -> torch.Tensor:
         return stretched(torchvision.tv_tensors.Image(self.images[index].clone()), self.size)
@@ -66,6 +76,10 @@ class CachedImages:
     def labels(self) -> Sequence[int]:
         """The class of each sample."""
         return self._source.labels
+
+    def listing(self) -> Iterable[str]:
+        """Return what the source reads."""
+        return listing_of(self._source)
 
     def __getitem__(self, index: int) -> torch.Tensor:
         return self._cache.get(index, self._read)
@@ -104,3 +118,21 @@ def held_out(
         for position, group in enumerate(groups):
             (held if position >= len(groups) - num_held else kept).extend(group)
     return sorted(kept), sorted(held)
+
+
+def class_names(path: Path) -> tuple[str, ...]:
+    """Return the names of the classes that the JSON file `path` lists.
+
+    Raises:
+        DataError: it is no list of names, or holds one twice.
+    """
+    try:
+        names = from_json(read_text(path))
+    except (OSError, DecodingError) as error:
+        raise DataError(f"{path} is no JSON: {error}") from error
+    if not isinstance(names, list) or not names or any(not isinstance(name, str | int | float) for name in names):
+        raise DataError(f"{path} must be a list of the classes' names")
+    told = tuple(str(name) for name in names)
+    if repeated := sorted(name for name, count in Counter(told).items() if count > 1):
+        raise DataError(f"{path} gives several classes the name {', '.join(repeated[:5])}; rename them")
+    return told

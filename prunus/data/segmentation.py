@@ -12,6 +12,7 @@ from prunus.data.augmentation import Augmentation
 from prunus.data.interface import Data, Split, SplitName
 from prunus.data.source import CachedSource, Source, check_pair, check_pixels
 from prunus.errors import DataError, RecipeError
+from prunus.interrupt import check
 
 # Statistics of ImageNet in RGB, in [0, 1]; the custom of the field, and near enough for any street.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -46,6 +47,7 @@ class SegmentationData(Data):
         source, counts = self._sources("train"), torch.zeros(256, dtype=torch.int64)
         tolerated = (DataError,) if self.on_error == "skip" else ()
         for index in range(len(source)):
+            check()
             with contextlib.suppress(*tolerated):
                 mask = source.mask(index)
                 if mask.dtype != torch.uint8:

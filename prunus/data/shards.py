@@ -3,14 +3,11 @@
 import dataclasses
 import functools
 import io
-import json
 import os
 import shlex
-import subprocess
-import tarfile
-from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
-from typing import Any, ClassVar, final
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import ClassVar, final
 
 import numpy as np
 import torch
@@ -19,45 +16,17 @@ from prunus.compat import torchvision
 from prunus.data.classification import CROP_AND_FLIP, ClassificationData, ClassificationSplit, CropAndFlip
 from prunus.data.files import check_layout, read_image
 from prunus.data.interface import OnError, SplitName
-from prunus.data.labelled import stretched
+from prunus.data.labelled import class_names, stretched
 from prunus.data.segmentation import check_size
+from prunus.data.shard_index import ShardIndex, write_index
 from prunus.errors import DataError, RecipeError
+from prunus.interrupt import output_of
 
 LAYOUT = """\
   train-000000.tar ...          of pairs 000017.jpg (or .jpeg .png .webp) and 000017.cls, the number of its class
   val-000000.tar ...            or as `validation_prefix` and `test_prefix` say
   classes.json                  a list of the classes' names
   train-000000.json ...         their indices; made at the first use where the shards lie here"""
-IMAGES = (".jpg", ".jpeg", ".png", ".webp")
-
-
-def write_index(shard: Path) -> Path:
-    """Write the index of a shard beside it, where each image lies and its class, and return its path.
-
-    Raises:
-        DataError: a file that is no tar, or an image without a class (it is named).
-    """
-    places, labels = dict[str, tuple[int, int]](), dict[str, int]()
-    try:
-        with tarfile.open(shard, "r:") as archive:
-            for member in archive:
-                ending = PurePosixPath(member.name).suffix
-                key = member.name.removesuffix(ending)
-                if ending.lower() in IMAGES:
-                    places[key] = (member.offset_data, member.size)
-                elif ending == ".cls" and (file := archive.extractfile(member)) is not None:
-                    labels[key] = int(file.read())
-    except (tarfile.TarError, OSError, ValueError) as error:
-        raise DataError(f"{shard} cannot be read as a shard ({error}): fetch it again") from error
-    if missing := places.keys() - labels.keys():
-        raise DataError(f"{shard}: {min(missing)} has no class: expected {min(missing)}.cls beside the image")
-    offsets, sizes = zip(*places.values(), strict=True) if places else ((), ())
-    columns = {"keys": list(places), "offsets": offsets, "sizes": sizes, "labels": [labels[key] for key in places]}
-    path = shard.with_suffix(".json")
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(json.dumps(columns), encoding="utf-8")
-    aside.replace(path)
-    return path
 
 
 class ShardSource:
@@ -83,24 +52,31 @@ class ShardSource:
         if not names:
             raise DataError(f"{root} holds no shard {prefix}-*.tar and no index. Expected there:\n{LAYOUT}")
         self.shards = sorted(names)
-        columns = [self._index(name) for name in self.shards]
-        self.counts = torch.tensor([len(column["labels"]) for column in columns])
+        indexes = [self._index(name) for name in self.shards]
+        self.counts = torch.tensor([len(index.labels) for index in indexes])
         self.starts = self.counts.cumsum(0) - self.counts
-        self._offsets, self._sizes, self._labels = (
-            np.concatenate([np.asarray(column[name], np.int64) for column in columns])
-            for name in ("offsets", "sizes", "labels")
-        )
+        self._offsets = np.concatenate([index.offsets for index in indexes])
+        self._sizes = np.concatenate([index.sizes for index in indexes])
+        self._labels = np.concatenate([index.labels for index in indexes])
 
     @property
     def labels(self) -> Sequence[int]:
         """The class of each sample."""
         return self._labels  # type: ignore[return-value]  # an array is all that a sequence is here
 
+    def listing(self) -> Iterable[str]:
+        """Yield each shard with the labels of its images."""
+        for name, start, count in zip(self.shards, self.starts.tolist(), self.counts.tolist(), strict=True):
+            yield f"{name} {self._labels[start : start + count].tolist()}"
+
     def __getitem__(self, index: int) -> torch.Tensor:
         shard = self.shards[int(torch.searchsorted(self.starts, index, right=True)) - 1]
+        start, size = int(self._offsets[index]), int(self._sizes[index])
         with self._opened(shard) as file:
-            file.seek(int(self._offsets[index]))
-            content = file.read(int(self._sizes[index]))
+            if start + size > os.fstat(file.fileno()).st_size:
+                raise DataError(f"{shard}.tar is cut short: sample {index} lies behind its end; fetch it again")
+            file.seek(start)
+            content = file.read(size)
         pixels = read_image(io.BytesIO(content), name=f"{shard}.tar, sample {index}")
         return stretched(torchvision.tv_tensors.Image(torch.from_numpy(pixels).movedim(-1, 0)), self.size)
 
@@ -113,16 +89,17 @@ class ShardSource:
             parts.append(inside[torch.randperm(len(inside), generator=generator)])
         return torch.cat(parts)
 
-    def _index(self, name: str) -> dict[str, Any]:
-        path = self.root / f"{name}.json"
+    def _index(self, name: str) -> ShardIndex:
+        """Return a shard's index; one that is of another shard than the one that lies there is made anew."""
+        path, shard = self.root / f"{name}.json", self.root / f"{name}.tar"
         if not path.exists():
             self._opened(name).close()
-            write_index(self.root / f"{name}.tar")
-        try:
-            columns: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path} is no index ({error}): remove it, it is made anew") from error
-        return columns
+            write_index(shard)
+        index = ShardIndex.read(path)
+        if shard.exists() and not index.is_of(shard.stat(), fetched=self.fetch is not None):
+            write_index(shard)
+            index = ShardIndex.read(path)
+        return index
 
     def _opened(self, name: str) -> io.BufferedReader:
         path = self.root / f"{name}.tar"
@@ -133,7 +110,7 @@ class ShardSource:
                 raise DataError(f"{path} does not exist, and data.fetch does not say how to get it") from error
         aside = path.with_name(f".{path.name}.{os.getpid()}")
         command = [part.format(name=path.name, path=aside) for part in shlex.split(self.fetch)]
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = output_of(command)
         if done.returncode or not aside.exists():
             raise DataError(f"{path.name} cannot be fetched by {shlex.join(command)}: {done.stderr.strip()[-300:]}")
         file = aside.open("rb")  # open, it can be read even if another process removes it
@@ -197,10 +174,7 @@ class ShardsData(ClassificationData):
         """Names of the classes."""
         check_layout(Path(self.root), LAYOUT, "classes.json")
         path = Path(self.root) / "classes.json"
-        try:
-            return tuple(str(name) for name in json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
-            raise DataError(f"{path} must be a list of the classes' names: {error}") from error
+        return class_names(path)
 
     def source(self, split: SplitName) -> ShardSource:
         """Return the images of the split's shards."""

@@ -2,12 +2,13 @@
 
 import math
 import mmap
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 
+from prunus.data.listing import listing_of
 from prunus.errors import DataError
 
 
@@ -113,6 +114,10 @@ class CachedSource:
     def mask(self, index: int) -> torch.Tensor:
         """Return the mask alone."""
         return self[index][1]
+
+    def listing(self) -> Iterable[str]:
+        """Return what the source reads."""
+        return listing_of(self._source)
 
     def _read(self, index: int) -> torch.Tensor:
         image, mask = self._source[index]

@@ -17,6 +17,7 @@ from torch import nn
 
 from prunus.deploy.signature import Inputs, as_tuple, named_outputs
 from prunus.errors import DeployError
+from prunus.interrupt import check
 from prunus.modules.modes import evaluating
 
 _COLOURS = re.compile(r"\x1b?\[\d+m")
@@ -52,6 +53,9 @@ def export_onnx(
         DeployError: the network cannot be exported (why, and what helps), or the file cannot be written.
     """
     path = Path(path)
+    check()
+    if path.exists() and not path.is_file():
+        raise DeployError(f"{path} is no regular file, so none is put in its place: give another path")
     tensors = as_tuple(inputs)
     if dynamic_batch:
         tensors = _at_least_two(tensors)

@@ -18,8 +18,10 @@ from prunus.deploy.backends import Backend, Network, Shape
 from prunus.deploy.device import device_of
 from prunus.deploy.export import export_onnx
 from prunus.deploy.peak_memory import peak_memory_mb
+from prunus.deploy.room import MOST_THREADS, check_room
 from prunus.deploy.signature import Inputs, as_tuple
 from prunus.errors import DeployError, RecipeError
+from prunus.interrupt import check
 from prunus.records import LatencyRecord
 
 
@@ -48,6 +50,8 @@ class BenchmarkSettings:
         for key, smallest in least.items():
             if getattr(self, key) < smallest:
                 raise RecipeError(f"{key} is {getattr(self, key)}: it must be at least {smallest}")
+        if self.threads > MOST_THREADS:
+            raise RecipeError(f"threads is {self.threads}: at most {MOST_THREADS}, and the target's cores at best")
         if not self.backends or len(set(self.backends)) != len(self.backends):
             raise RecipeError(f"backends is {list(self.backends)}: name at least one, and none twice")
         for name in self.backends:
@@ -86,11 +90,13 @@ def benchmark(
         raise DeployError("there are no networks to time: give at least one name and network")
     sources = {name: Path(net) if isinstance(net, str) else net for name, net in networks.items()}
     shapes = _batched(input_shape, settings.batch_size)
+    check_room(shapes)
     records: list[LatencyRecord] = []
     with tempfile.TemporaryDirectory(prefix="prunus-") as folder:
         files = {name: Path(folder) / f"{index}.onnx" for index, name in enumerate(sources)}
         exported = functools.cache(lambda name: _export(sources[name], shapes, files[name]))
         for backend in _usable(settings.backends, sources, note):
+            check()
             ready = {name: net if backend.reads_modules else exported(name) for name, net in sources.items()}
             records += _benchmark_on(backend, ready, shapes, settings, note)
     return records
@@ -221,6 +227,7 @@ def _time_in_turn(calls: Mapping[str, Callable[[], None]], warmup: int, repeats:
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     with _no_garbage_collection():
         for turn in range(warmup + repeats):
+            check()
             for name, call in calls.items():
                 start = time.perf_counter()
                 call()

@@ -13,8 +13,14 @@ from torch import nn
 from prunus.deploy import backends
 from prunus.deploy.signature import Inputs, as_tuple
 from prunus.errors import DeployError, ParityError
+from prunus.interrupt import check
+from prunus.modules.copying import copied
+from prunus.modules.tensors import in_float64
 from prunus.records import ParityRecord
-from prunus.verify import Extremes
+from prunus.verify import Extremes, outputs
+from prunus.verify.rounding import ROUNDINGS
+
+TOLERANCE = 1e-4  # relative
 
 
 def check_parity(
@@ -23,7 +29,7 @@ def check_parity(
     samples: Inputs | Iterable[Inputs],
     *,
     backend: str = "onnxruntime",
-    tolerance: float = 1e-4,
+    tolerance: float = TOLERANCE,
     threads: int = 1,
     name: str | None = None,
 ) -> ParityRecord:
@@ -33,8 +39,10 @@ def check_parity(
     max_abs_diff = max |y - z| over all outputs; max_rel_diff = max |y - z| / max |y|, an output at a time,
     the worst of them; argmax_agreement = share of positions at which y and z have the same argmax over
     dimension 1, the classes (the same sign where there is a single channel). A NaN or an infinity in either
-    is an infinite difference. `passed` is max_rel_diff <= tolerance; `require` turns a record that failed
-    into an error.
+    is an infinite difference. `passed` is max_rel_diff <= tolerance or, unless a stricter tolerance than the default is
+    asked for, ten times the network's own rounding where that is more: of the batches that are further apart than
+    `tolerance`, y is compared with the outputs in float64, as `prunus.verify.rounding` does. `require` turns a record
+    that failed into an error.
 
     Args:
         model: the network that was exported.
@@ -53,7 +61,7 @@ def check_parity(
     """
     path = Path(path)
     chosen = checker(backend)
-    comparison = _Comparison()
+    comparison, precise = _Comparison(), _InFloat64(model)
     for _, batches in itertools.groupby(_arrays(samples), key=_shapes):  # a session is for one set of shapes
         first = next(batches)
         with (
@@ -61,7 +69,11 @@ def check_parity(
             chosen.load(path, _shapes(first), threads) as session,
         ):
             for batch in itertools.chain((first,), batches):
-                comparison.add(reference.run(batch), session.run(batch), path, len(batch[0]))
+                check()
+                found = reference.run(batch)
+                comparison.add(found, session.run(batch), path, len(batch[0]))
+                if comparison.relative > tolerance and not math.isinf(comparison.relative):
+                    comparison.note_rounding(found, precise(batch))
     return comparison.record(name or path.stem, backend, tolerance)
 
 
@@ -125,6 +137,7 @@ class _Comparison:
     agreeing: int = 0
     positions: int = 0
     extremes: dict[str, Extremes] = dataclasses.field(default_factory=dict)
+    own: dict[str, Extremes] = dataclasses.field(default_factory=dict)  # of the network's outputs against float64
 
     def add(self, source: dict[str, np.ndarray], exported: dict[str, np.ndarray], path: Path, samples: int) -> None:
         """Compare one batch's outputs, in their order: a file may call them otherwise."""
@@ -150,9 +163,25 @@ class _Comparison:
         self.agreeing += int(same.sum())
         self.positions += same.size
 
+    @property
+    def relative(self) -> float:
+        """The largest relative difference so far."""
+        return max(extremes.relative for extremes in self.extremes.values())
+
+    def note_rounding(self, source: dict[str, np.ndarray], double: list[np.ndarray] | None) -> None:
+        """Note by how much the network's own outputs of a batch are off those in float64, where those are known."""
+        if double is None or len(double) != len(source):
+            return
+        for (name, own), precise in zip(source.items(), double, strict=True):
+            noted = self.own.setdefault(name, Extremes())
+            noted.add(torch.tensor(precise), torch.tensor(own, dtype=torch.float64))
+
     def record(self, model: str, backend: str, tolerance: float) -> ParityRecord:
-        """Return what was found."""
-        relative = max(extremes.relative for extremes in self.extremes.values())
+        """Return what was found, held against `tolerance` or the network's own rounding where that is more."""
+        relative = self.relative
+        rounding = max((found.relative for found in self.own.values()), default=0.0)
+        if math.isfinite(rounding) and tolerance >= TOLERANCE:
+            tolerance = max(tolerance, ROUNDINGS * rounding)
         return ParityRecord(
             model=model,
             backend=backend,
@@ -163,6 +192,23 @@ class _Comparison:
             tolerance=tolerance,
             passed=relative <= tolerance,
         )
+
+
+class _InFloat64:
+    """A network in float64, copied at its first use: what its own rounding is measured against."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.copy: nn.Module | None = None
+
+    def __call__(self, batch: tuple[np.ndarray, ...]) -> list[np.ndarray] | None:
+        """Return the outputs for a batch, in their order; None where the network does not run in float64."""
+        try:
+            if self.copy is None:
+                self.copy = copied(self.model, isolated=True).cpu().double()
+            return [each.numpy() for each in outputs(self.copy, in_float64(tuple(map(torch.tensor, batch))))]
+        except (RuntimeError, TypeError):
+            return None
 
 
 def _decision(output: np.ndarray) -> np.ndarray:

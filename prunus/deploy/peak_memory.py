@@ -27,6 +27,7 @@ from torch import nn
 from prunus.deploy.backends import Network, Shape
 from prunus.deploy.backends.interface import refusals
 from prunus.errors import DeployError
+from prunus.interrupt import output_of
 from prunus.modules.modes import evaluating
 
 FIRST_SHAPE = (1, 1, 8, 8)
@@ -86,9 +87,7 @@ def _run_probe(request: str, what: str) -> str:
     command = [sys.executable, "-P", "-W", "ignore", "-m", "prunus.deploy.memory_probe", request]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     try:
-        done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=_TIMEOUT_SECONDS, check=False
-        )
+        done = output_of(command, timeout_s=_TIMEOUT_SECONDS, env=environment)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise DeployError(
             f"measuring the peak memory of {what} failed: {error}. Set measure_memory to false to go on without it"

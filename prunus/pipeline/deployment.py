@@ -1,17 +1,22 @@
 """Deployment of the trained networks: exported files, their parity and latency, and sample images."""
 
+import io
+from pathlib import Path
+
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from prunus.deploy import backends, benchmark, check_parity, export_onnx, require
-from prunus.errors import DeployError
+from prunus.errors import DeployError, RecordError
+from prunus.interrupt import check
 from prunus.pipeline.context import RunContext
 from prunus.pipeline.network import Network
 from prunus.pipeline.recipe import NARROW, Deploy
 from prunus.records import NoteRecord, SampleRecord
 from prunus.surgery import apply, fuse
 from prunus.verify import apply_measured
+from prunus.writing import write_whole
 
 
 def deployed_form(context: RunContext, network: Network) -> nn.Module:
@@ -80,10 +85,10 @@ def deploy(context: RunContext, networks: dict[str, nn.Module]) -> None:
 @torch.no_grad()
 def write_samples(context: RunContext, networks: dict[str, nn.Module]) -> None:
     """Write a few test images with their ground truth and predictions as PNG files, drawn by the task."""
-    split, folder = context.recipe.data.test(), context.folder / "images"
-    folder.mkdir(exist_ok=True)
+    split = context.recipe.data.test()
     num = min(context.recipe.report_samples, len(split))
     for number in range(num):
+        check()
         index = (number * len(split) // num + number) % len(
             split
         )  # spread over the split, at different phases of a periodic series
@@ -95,7 +100,7 @@ def write_samples(context: RunContext, networks: dict[str, nn.Module]) -> None:
         paths: dict[str, str] = {}
         for name, pixels in files.items():
             paths[name] = f"images/{index:05d}-{name}.png"
-            Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(context.folder / paths[name])
+            _save_picture(pixels, context.folder / paths[name])
         context.recorder.write(
             SampleRecord(
                 index=index,
@@ -105,3 +110,19 @@ def write_samples(context: RunContext, networks: dict[str, nn.Module]) -> None:
                 narrow=paths["narrow"],
             )
         )
+
+
+def _save_picture(pixels: Tensor, path: Path) -> None:
+    """Write uint8 [3, H, W] as a PNG file.
+
+    Raises:
+        RecordError: there is no room for it, or it may not be written.
+    """
+    content = io.BytesIO()
+    Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(content, "PNG")
+    try:
+        path.parent.mkdir(exist_ok=True)
+        write_whole(path, content.getvalue())
+    except OSError as error:
+        text = f"the picture {path} cannot be written ({error.strerror}): make room, then start the same command again"
+        raise RecordError(text) from error

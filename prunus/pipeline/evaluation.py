@@ -6,9 +6,9 @@ from prunus.errors import TrainingError
 from prunus.graph import ChannelGroups, trace
 from prunus.pipeline.context import RunContext
 from prunus.pipeline.network import Network
-from prunus.records import EXACT, EvaluationRecord, WidthsRecord
+from prunus.records import EvaluationRecord, WidthsRecord
 from prunus.train.evaluate import evaluate
-from prunus.verify import check_removal, is_rounding
+from prunus.verify import check_removal
 
 
 def evaluate_on_test(context: RunContext, network: Network) -> None:
@@ -57,9 +57,10 @@ def check_removal_law(context: RunContext, model: nn.Module) -> None:
     context.watch.stage("checking the removal of zero channels")
     record = check_removal(model, context.inputs, seed=context.recipe.seed)
     context.recorder.write(record)
-    if not is_rounding(record.max_rel_diff):
+    if not record.passed:
         raise TrainingError(
             f"removing {record.removed} zero channel groups from the trained network changed its output by "
-            f"{record.max_rel_diff:.2e} relative, above {EXACT['float32']:.0e}: the groups of this network were read "
-            "wrongly; please report it with the model's code"
+            f"{record.max_rel_diff:.2e} relative, where {record.tolerance:.0e} is rounding (in float64: "
+            f"{record.max_rel_diff_float64}): the groups of this network were read wrongly; please report it with the "
+            "model's code"
         )

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from prunus.budget.latency_search import Meter
 from prunus.errors import RecipeError
 from prunus.graph import trace
+from prunus.interrupt import check
 from prunus.pipeline.network import training_name
 from prunus.pipeline.recipe import Stage
 from prunus.pipeline.stage_edits import plan_edit
@@ -42,6 +43,7 @@ def rehearse(
     """
     for stage in stages:
         for number in range(len(stage.edits)):
+            check()
             model = apply(plan_edit(stage, number, model, inputs), model)
         if stage.train is None:
             continue

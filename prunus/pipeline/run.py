@@ -9,8 +9,11 @@ from typing import Any
 
 import prunus.recipe
 from prunus import report
-from prunus.errors import RecipeError
+from prunus.data.inventory import inventory, inventory_differences
+from prunus.deploy.room import check_room
+from prunus.errors import DataError, RecipeError
 from prunus.graph import trace
+from prunus.interrupt import check
 from prunus.pipeline import deployment, evaluation, stages
 from prunus.pipeline.context import RunContext, Watch
 from prunus.pipeline.environment import hardware, versions
@@ -18,11 +21,13 @@ from prunus.pipeline.network import Network
 from prunus.pipeline.recipe import NARROW, WIDE, Recipe
 from prunus.pipeline.rehearsal import rehearse
 from prunus.pipeline.run_folder import recipe_differences, run_folder
-from prunus.records import EpochRecord, NoteRecord, Recorder, RunRecord, Silent, read
+from prunus.records import EpochRecord, NoteRecord, Recorder, RunRecord, Silent, lines
 from prunus.surgery import save
+from prunus.terminal import visible
 from prunus.train.distributed import is_first, joined
 from prunus.train.lock import lock
 from prunus.train.tensorboard import ScalarWriter
+from prunus.writing import remove_abandoned
 
 
 def run(
@@ -56,9 +61,10 @@ def run(
     folder = Path(recipe.output or f"runs/{recipe.name}")
     resolved = prunus.recipe.describe(recipe)
     if not is_first():
-        _run(recipe, Silent(folder), folder, resolved, Watch())
+        _run(recipe, Silent(folder), folder, resolved, Watch(), accept_changes=accept_changes)
         return folder
     with lock(folder):
+        remove_abandoned(folder)
         recorder = Recorder(folder)
         before = recorder.count()
         with run_folder(
@@ -66,19 +72,34 @@ def run(
         ) as begun:
             if not begun:
                 recorder.truncate(0)
-            _run(recipe, recorder, folder, resolved, watch or Watch())
+            _run(recipe, recorder, folder, resolved, watch or Watch(), accept_changes=accept_changes)
     return folder
 
 
-def _run(recipe: Recipe, recorder: Recorder, folder: Path, resolved: dict[str, Any], watch: Watch) -> None:
-    watch.stage("preparing the data")
+def _run(
+    recipe: Recipe,
+    recorder: Recorder,
+    folder: Path,
+    resolved: dict[str, Any],
+    watch: Watch,
+    *,
+    accept_changes: bool,
+) -> None:
+    def begins(text: str) -> None:
+        check()
+        watch.stage(text)
+
+    begins("preparing the data")
     task = recipe.task.bind(recipe.data)
     inputs = recipe.data.train()[0][0][None]
     for split in (recipe.data.validation(), recipe.data.test()):  # missing files are reported now, not after hours
         if len(split):
             split[0]
     deployment.absent_backends(recipe.deploy)
+    check_room([(recipe.deploy.benchmark.batch_size, *inputs.shape[1:])])
     run_record = _run_record(recipe, resolved, tuple(inputs.shape))
+    if not accept_changes:
+        _refuse_other_data(recorder, run_record)
     if not recorder.count():
         recorder.write(run_record)
     train = recipe.train
@@ -88,7 +109,7 @@ def _run(recipe: Recipe, recorder: Recorder, folder: Path, resolved: dict[str, A
             scalars.write(record)
             watch.epoch(record)
 
-        seen = Watch(stage=watch.stage, step=watch.step, epoch=shown)
+        seen = Watch(stage=begins, step=watch.step, epoch=shown)
         context = RunContext(
             recipe=recipe,
             folder=folder,
@@ -114,7 +135,7 @@ def _run(recipe: Recipe, recorder: Recorder, folder: Path, resolved: dict[str, A
     deployed = {network.name: deployment.deployed_form(context, network) for network in networks}
     deployment.deploy(context, deployed)
     deployment.write_samples(context, {name: deployed[name] for name in (WIDE, NARROW) if name in deployed})
-    watch.stage("writing the report")
+    begins("writing the report")
     report.write(folder)
 
 
@@ -133,16 +154,42 @@ def _train(context: RunContext) -> tuple[Network | None, list[Network], list[Net
 
 def _record_changes(recorder: Recorder, now: RunRecord) -> None:
     """Record the recipe as it is now and the changes, where it differs from the recipe that the run began with."""
-    begun = next(record for record in read(recorder.path.parent) if isinstance(record, RunRecord))
+    begun = _begun(recorder)
+    if begun is None:
+        return
     if different := recipe_differences(begun.recipe, now.recipe):
         recorder.write(now)
         recorder.write(NoteRecord(text=f"The recipe was changed while the run was under way: {'; '.join(different)}."))
+    if different := inventory_differences(begun.data, now.data):
+        recorder.write(NoteRecord(text=f"The data changed while the run was under way: {'; '.join(different)}."))
+
+
+def _begun(recorder: Recorder) -> RunRecord | None:
+    """Return the record that the run began with; None where it cannot be read any more."""
+    if not recorder.count():
+        return None
+    return next((record for record in lines(recorder.path.parent) if isinstance(record, RunRecord)), None)
+
+
+def _refuse_other_data(recorder: Recorder, now: RunRecord) -> None:
+    """Refuse to go on, or to evaluate, on other data than those that the run began with.
+
+    Raises:
+        DataError: names what differs.
+    """
+    begun = _begun(recorder)
+    if begun is not None and (different := inventory_differences(begun.data, now.data)):
+        raise DataError(
+            f"the data are not those that the run in {recorder.path.parent} began with: {'; '.join(different)}. Bring "
+            "them back, choose another folder with output=..., or, to go on with these, give --accept-changes "
+            "(in Python: accept_changes=True)"
+        )
 
 
 def _run_record(recipe: Recipe, resolved: dict[str, Any], input_shape: tuple[int, ...]) -> RunRecord:
     return RunRecord(
         name=recipe.name,
-        command=shlex.join(["prunus", *sys.argv[1:]]),
+        command=visible(shlex.join(["prunus", *sys.argv[1:]])),
         seed=recipe.seed,
         recipe=resolved,
         versions=versions(),
@@ -150,5 +197,6 @@ def _run_record(recipe: Recipe, resolved: dict[str, Any], input_shape: tuple[int
         started=datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         class_names=tuple(recipe.data.class_names),
         palette=tuple(recipe.data.palette),
+        data=inventory(recipe.data),
         input_shape=input_shape,
     )

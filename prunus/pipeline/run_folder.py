@@ -5,12 +5,11 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 import prunus.recipe
-from prunus import storage
+from prunus import trust
+from prunus.decoding import SETTINGS, from_yaml, read_text
 from prunus.errors import CheckpointError, RecipeError, RecordError
-from prunus.recipe.source import parse_yaml
+from prunus.writing import write_whole
 
 FILE_NAME = "recipe.yaml"
 
@@ -51,29 +50,25 @@ def run_folder(
     path = folder / FILE_NAME
     former = path.read_bytes() if path.is_file() else None
     begun = prepare_run_folder(folder, resolved, accept_changes=accept_changes)
+    trust.sign(folder)
     try:
         yield begun
     except CheckpointError:
         if begun and former is not None and not going_on():
             _write(path, former.decode("utf-8"))
+            trust.sign(folder)
         raise
 
 
 def _read(path: Path) -> Any:
     try:
-        return parse_yaml(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        return from_yaml(read_text(path, SETTINGS.size))
+    except (OSError, ValueError) as error:
         raise RecipeError(f"{path} cannot be read ({error}): choose another folder with output=...") from error
 
 
 def _write(path: Path, text: str) -> None:
-    aside = path.with_name(f".{path.name}.writing")
-    try:
-        aside.write_text(text, encoding="utf-8")
-        storage.flush(aside)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    write_whole(path, text.encode("utf-8"))
 
 
 def recipe_differences(there: Any, here: Any) -> list[str]:

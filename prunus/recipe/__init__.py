@@ -19,10 +19,11 @@ from typing import Any, TypeVar
 import yaml
 from jsonargparse import ArgumentParser
 
+from prunus.decoding import from_yaml
 from prunus.errors import PrunusError, RecipeError
 from prunus.recipe.check import check
 from prunus.recipe.describe import fields_of
-from prunus.recipe.source import RefusedError, Source, override, parse_yaml, read, unshared
+from prunus.recipe.source import RefusedError, Source, override, read, unshared
 
 __all__ = ["build", "describe", "dump", "load", "resolve"]
 
@@ -97,9 +98,9 @@ def _resolved(cls: type, source: Source) -> dict[str, Any]:
     parser = _parser(cls)
     try:
         text = parser.dump(parser.parse_object(source.values), skip_unset=False, format="yaml")
+        resolved: dict[str, Any] = from_yaml(text)
     except (argparse.ArgumentError, ValueError, TypeError, KeyError) as error:
         raise RecipeError(f"{source.name}: {error}") from error
-    resolved: dict[str, Any] = parse_yaml(text)
     return resolved
 
 

@@ -7,7 +7,6 @@ import argparse
 import dataclasses
 import difflib
 import enum
-import importlib
 import inspect
 import types
 import typing
@@ -18,6 +17,7 @@ from typing import Any, Union
 from jsonargparse import ArgumentParser
 
 from prunus.errors import PrunusError
+from prunus.recipe import modules
 from prunus.recipe.source import COMPONENT_KEYS, KeyPath, RefusedError, Source
 
 PLAIN = (
@@ -113,17 +113,16 @@ def _check_component(hint: Any, value: dict[str, Any], path: KeyPath, source: So
 
 
 def _import(class_path: Any, path: KeyPath, source: Source) -> Any:
-    module_name, dot, name = str(class_path).rpartition(".")
-    if not dot:
+    module, dot, name = str(class_path).rpartition(".")
+    if not dot or not isinstance(class_path, str):
         raise source.error(path, f"must be a dotted path, as in package.module.Class, not {class_path!r}")
     try:
-        module = importlib.import_module(module_name)
+        return modules.named(class_path)
     except ImportError as error:
-        raise source.error(path, f"names the module {module_name}, which cannot be imported: {error}") from error
-    if not hasattr(module, name):
-        classes = [key for key, item in vars(module).items() if isinstance(item, type)]
-        raise source.error(path, f"names {name}, which {module_name} does not have{_nearest(name, classes)}")
-    return getattr(module, name)
+        raise source.error(path, f"names the module {module}, which cannot be imported: {error}") from error
+    except AttributeError as error:
+        known = vars(error)["known"]
+        raise source.error(path, f"names {name}, which {module} does not have{_nearest(name, known)}") from error
 
 
 def _check_arguments(cls: Any, value: Any, path: KeyPath, source: Source, filled: tuple[str, ...]) -> None:

@@ -1,12 +1,12 @@
 """Where a recipe's values come from: a YAML file and dotted overrides, with the place of each remembered."""
 
 import dataclasses
-import re
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from prunus.decoding import SETTINGS, DecodingError, from_yaml, read_text, yaml_document
 from prunus.errors import RecipeError
 
 KeyPath = tuple[str | int, ...]
@@ -57,25 +57,6 @@ def _dotted(path: KeyPath) -> str:
     return f"`{text.removeprefix('.')}` " if path else ""
 
 
-class Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
-    """Safe YAML in which `1e-4` is a number, as everywhere else, not a string as in YAML 1.1."""
-
-
-Loader.yaml_implicit_resolvers = {
-    first: list(resolvers) for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"),
-    list("-+0123456789"),
-)
-
-
-def parse_yaml(text: str) -> Any:
-    """Return the value that YAML `text` stands for."""
-    return yaml.load(text, Loader)  # Loader is a SafeLoader
-
-
 def read(path: Path) -> Source:
     """Return the values of the YAML file at `path`, and the line of each key.
 
@@ -83,22 +64,18 @@ def read(path: Path) -> Source:
         RecipeError: no such file, no text, invalid YAML, a key written twice, no mapping.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        text = read_text(path, SETTINGS.size)
+    except (OSError, ValueError) as error:  # a path may hold what no path can
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise RecipeError(f"recipe {path} cannot be read: {reason}; `prunus recipes` lists those that exist") from error
     source = Source(name=str(path), values={})
-    loader = Loader(text)
     try:
-        node = loader.get_single_node()
-        _note_lines(node, (), source)
-        values = loader.construct_document(node) if node is not None else {}
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        raise RecipeError(f"{path}{line}: this is not valid YAML: {getattr(error, 'problem', error)}") from error
-    finally:
-        loader.dispose()
+        node, values = yaml_document(text)
+    except DecodingError as error:
+        line = f", line {error.line}" if error.line else ""
+        raise RecipeError(f"{path}{line}: this is not valid YAML: {error.problem}") from error
+    _note_lines(node, (), source)
+    values = {} if node is None else values
     if not isinstance(values, dict):
         raise RecipeError(f"{path}, line 1: a recipe is a mapping of keys to values, not {values!r}")
     source.values = unshared(values)
@@ -139,8 +116,8 @@ def override(source: Source, text: str) -> None:
     if not equals or not all(steps):
         raise RecipeError(f"override `{text}` is not of the form key.path=value, as in train.epochs=3")
     try:
-        value = parse_yaml(value_text)
-    except yaml.YAMLError as error:
+        value = from_yaml(value_text)
+    except DecodingError as error:
         raise RecipeError(f"override `{text}`: the value is not valid YAML: {error}") from error
     node: dict[str, Any] = source.values
     path: KeyPath = ()

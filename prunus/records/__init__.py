@@ -4,7 +4,7 @@ Everything that is shown (progress, table, TensorBoard, report) is read from the
 shown that was not recorded. A record is plain data: numbers, strings, tuples and dictionaries of them.
 """
 
-from prunus.records.file import FILE_NAME, Recorder, Silent, read
+from prunus.records.file import FILE_NAME, Recorder, Silent, lines, read, readable
 from prunus.records.kinds import (
     EXACT,
     TYPES,
@@ -40,5 +40,7 @@ __all__ = [
     "ShrinkRecord",
     "Silent",
     "WidthsRecord",
+    "lines",
     "read",
+    "readable",
 ]

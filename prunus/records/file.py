@@ -1,52 +1,69 @@
 """Records on disk: one JSON object a line, in `records.jsonl` of a run's folder."""
 
+import contextlib
 import dataclasses
 import json
-import os
+from collections.abc import Iterator
 from pathlib import Path
 
+from prunus.decoding import MIB, DecodingError, from_json, read_bytes
 from prunus.errors import RecordError
 from prunus.records.kinds import TYPES, Record
 from prunus.records.typed import typed
+from prunus.writing import append, write_whole
 
 FILE_NAME = "records.jsonl"
+MOST = 1024 * MIB
 
 
 class Recorder:
-    """Appends records to `folder/records.jsonl`; a line is on disk when `write` returns."""
+    """Appends records to `folder/records.jsonl`; a line is on disk when `write` returns.
+
+    Raises:
+        RecordError: the file cannot be written; what to do.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / FILE_NAME
-        folder.mkdir(parents=True, exist_ok=True)
-        if self.path.exists() and not self.path.read_bytes().endswith(b"\n"):
-            self.truncate(self.path.read_bytes().count(b"\n"))  # the machine died while it wrote the last line
+        with _writable(self.path):
+            folder.mkdir(parents=True, exist_ok=True)
+            if self.path.exists() and not self._content().endswith(b"\n"):
+                self.truncate(self.count())  # the machine died while it wrote the last line
 
     def write(self, record: Record) -> None:
         """Append `record`."""
         line = json.dumps({"kind": record.kind, **dataclasses.asdict(record)}, allow_nan=True)
-        try:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise RecordError(
-                f"{self.path} cannot be written ({error.strerror}): make room, then start the same command again"
-            ) from error
+        with _writable(self.path):
+            append(self.path, f"{line}\n".encode())
 
     def count(self) -> int:
         """Return the number of records written."""
-        return len(self.path.read_text(encoding="utf-8").splitlines()) if self.path.exists() else 0
+        return self._content().count(b"\n")
 
     def truncate(self, count: int) -> None:
         """Drop all but the first `count` records: what was written after the checkpoint that a run resumes from."""
-        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True) if self.path.exists() else []
-        aside = self.path.with_suffix(".aside")
-        with aside.open("w", encoding="utf-8") as file:
-            file.writelines(lines[:count])
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(self.path)
+        lines = self._content().splitlines(keepends=True)
+        with _writable(self.path):
+            write_whole(self.path, b"".join(lines[:count]))
+
+    def _content(self) -> bytes:
+        if not self.path.exists():
+            return b""
+        try:
+            return read_bytes(self.path, MOST, follow=False)
+        except (OSError, DecodingError) as error:
+            raise RecordError(f"{self.path} cannot be read ({error}): remove it, or choose another folder") from error
+
+
+@contextlib.contextmanager
+def _writable(path: Path) -> Iterator[None]:
+    """Say what to do where the system does not let `path` be written."""
+    try:
+        yield
+    except OSError as error:
+        raise RecordError(
+            f"{path} cannot be written ({error.strerror}): make room, then start the same command again"
+        ) from error
 
 
 class Silent(Recorder):
@@ -72,20 +89,52 @@ def read(folder: Path) -> list[Record]:
     Raises:
         RecordError: no records there, or a line that is not a record (its number is named).
     """
+    found, problems = readable(folder)
+    if problems:
+        raise RecordError(problems[0])
+    return found
+
+
+def readable(folder: Path) -> tuple[list[Record], list[str]]:
+    """Return the records of the run in `folder`, and what is wrong with each line that is none.
+
+    Raises:
+        RecordError: no records there.
+    """
+    every = lines(folder)
+    return [each for each in every if isinstance(each, Record)], [each for each in every if isinstance(each, str)]
+
+
+def lines(folder: Path) -> list[Record | str]:
+    """Return the record of each line, or what is wrong with the line.
+
+    Raises:
+        RecordError: no records there.
+    """
     path = Path(folder) / FILE_NAME
     if not path.is_file():
         raise RecordError(f"{path} does not exist: {folder} is not the folder of a run")
-    lines = path.read_text(encoding="utf-8").splitlines()
-    if not lines:
-        raise RecordError(f"{path} is empty: the run in {folder} has not recorded anything yet")
-    return [_parse(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
-
-
-def _parse(line: str, where: str) -> Record:
     try:
-        fields = json.loads(line)
+        content = read_bytes(path, MOST)
+    except (OSError, DecodingError) as error:
+        raise RecordError(f"{path} cannot be read: {error}") from error
+    if not content:
+        raise RecordError(f"{path} is empty: the run in {folder} has not recorded anything yet")
+    found = list[Record | str]()
+    for number, line in enumerate(content.removesuffix(b"\n").split(b"\n"), 1):
+        try:
+            found.append(_parse(line, f"{path}, line {number}"))
+        except RecordError as error:
+            found.append(str(error))
+    return found
+
+
+def _parse(line: bytes, where: str) -> Record:
+    try:
+        fields = from_json(line.decode("utf-8"))
         cls = TYPES[fields.pop("kind")]
         record: Record = typed(cls, fields, cls.__name__)
-        return record
+        record.check()
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RecordError(f"{where} is not a record of this version of Prunus: {error!r}") from error
+        raise RecordError(f"{where} is not a record of this version of Prunus: {error!r:.300}") from error
+    return record

@@ -12,6 +12,9 @@ class Record:
 
     kind: ClassVar[str]
 
+    def check(self) -> None:
+        """Raise `ValueError` where the fields do not belong together; their types are right."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunRecord(Record):
@@ -28,6 +31,7 @@ class RunRecord(Record):
     class_names: tuple[str, ...]
     palette: tuple[tuple[int, int, int], ...]  # one RGB colour a class, 0 to 255
     input_shape: tuple[int, ...]  # [N, C, H, W] of the example that was traced
+    data: dict[str, Any] = dataclasses.field(default_factory=dict)  # classes, samples and file lists: `data.inventory`
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,6 +66,7 @@ class ShrinkRecord(Record):
     params_after: int
     max_rel_diff: float  # of the network's output in evaluation mode, before against after
     max_rel_diff_float64: float | None = None  # the same in float64; None where the network does not run in it
+    tolerance: float = EXACT["float32"]  # on max_rel_diff: the fixed bound, or the network's own rounding if larger
     seconds: float
 
 
@@ -73,6 +78,11 @@ class WidthsRecord(Record):
     layers: tuple[str, ...]
     initial: tuple[int, ...]
     learned: tuple[int, ...]
+
+    def check(self) -> None:
+        """Raise `ValueError` where there are not as many widths as layers."""
+        if not len(self.layers) == len(self.initial) == len(self.learned):
+            raise ValueError(f"{len(self.layers)} layers, {len(self.initial)} and {len(self.learned)} widths")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -103,6 +113,15 @@ class RemovalRecord(Record):
     params_after: int
     macs_before: int
     macs_after: int
+    max_rel_diff_float64: float | None = None  # None where the network does not run in it
+    tolerance: float = EXACT["float32"]  # on max_rel_diff: the fixed bound, or the network's own rounding if larger
+    tolerance_float64: float = EXACT["float64"]
+
+    @property
+    def passed(self) -> bool:
+        """Whether all of the change is rounding."""
+        double = self.max_rel_diff_float64
+        return self.max_rel_diff <= self.tolerance and (double is None or double <= self.tolerance_float64)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

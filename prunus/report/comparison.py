@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from prunus.records import EXACT
 from prunus.report import words
 from prunus.report.facts import MODELS, Facts, Setting
 
@@ -186,3 +187,9 @@ def law(facts: Facts) -> float | None:
     changes += [record.max_rel_diff for record in facts.shrinks]
     # NaN compares false with everything: it must not hide behind a smaller number.
     return next((change for change in changes if math.isnan(change)), max(changes, default=None))
+
+
+def law_tolerance(facts: Facts) -> float:
+    """Return the largest change that was rounding: the fixed bound, or some network's own rounding where it is more."""
+    found = [record.tolerance for record in facts.removals] + [record.tolerance for record in facts.shrinks]
+    return max(found, default=EXACT["float32"])

@@ -4,9 +4,8 @@ import dataclasses
 import math
 from collections.abc import Iterable
 
-from prunus.records import EXACT
 from prunus.report import words
-from prunus.report.comparison import Comparison, Goal, goals, law
+from prunus.report.comparison import Comparison, Goal, goals, law, law_tolerance
 from prunus.report.facts import Facts
 
 
@@ -137,7 +136,8 @@ def _law(facts: Facts) -> Check:
     change = law(facts)
     if change is None:
         return Check(name="Removal", passed=None, text="no removal was measured")
-    passed = change <= EXACT["float32"]
+    within = [cut.max_rel_diff <= cut.tolerance for cut in facts.shrinks]
+    passed = all(within) and all(cut.passed for cut in facts.removals)
     verdict, bound = ("exact", "within") if passed else ("not exact", "beyond")
-    text = f"{verdict}: the output changed by {words.tiny(change)}, {bound} {EXACT['float32']:g}"
+    text = f"{verdict}: the output changed by {words.tiny(change)}, {bound} {law_tolerance(facts):.3g}"
     return Check(name="Removal", passed=passed, text=text)

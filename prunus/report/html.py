@@ -1,12 +1,12 @@
 """report.html: one file that shows a run, opens without a network and can be sent to a colleague."""
 
 import base64
+import contextlib
 import functools
 import gzip
 import json
 import math
-import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,16 @@ import markupsafe
 import plotly.offline
 
 from prunus import records
+from prunus.decoding import MIB, SETTINGS, DecodingError, read_bytes
 from prunus.errors import RecordError
+from prunus.records import NoteRecord, Record
 from prunus.report import headline, plots, words
-from prunus.report.comparison import Goal, compare, goals, law, setting_name, threads
+from prunus.report.comparison import Goal, compare, goals, law, law_tolerance, setting_name, threads
 from prunus.report.facts import MODELS, Facts, gather
+from prunus.writing import write_whole
 
 FILE_NAME = "report.html"
+MOST_PICTURE = 64 * MIB
 HERE = Path(__file__).parent
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Fields of EpochRecord ("metric": the main one) and what a reader calls them.
@@ -31,27 +35,46 @@ def write(folder: Path) -> Path:
     """Write `folder/report.html` from the records and images in `folder` and return its path.
 
     The file holds everything that it shows, plotly.js included; no network is asked. A section for
-    which the run recorded nothing says so. An older report is replaced only by a whole new one.
+    which the run recorded nothing says so. An older report is replaced only by a whole new one. What is odd in the
+    records costs its own line, which the notes name.
 
     Raises:
-        RecordError: `folder` holds no readable records, or the report cannot be written there.
+        RecordError: `folder` holds no records, or the report cannot be written there.
     """
     folder = Path(folder)
-    page = render(gather(records.read(folder)), folder)
-    path, aside = folder / FILE_NAME, folder / f"{FILE_NAME}.{os.getpid()}.partial"
+    path, content = folder / FILE_NAME, page(*records.readable(folder), folder).encode("utf-8", "backslashreplace")
     try:
-        with aside.open("w", encoding="utf-8") as file:
-            file.write(page)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
+        write_whole(path, content)
     except OSError as error:
-        aside.unlink(missing_ok=True)
         raise RecordError(
             f"{path} cannot be written ({error.strerror or error}): free some space there or allow writing, "
             f"then run `prunus report {folder}`"
         ) from error
     return path
+
+
+def page(found: Sequence[Record], problems: Sequence[str], folder: Path) -> str:
+    """Return the page that tells the records `found`; what of them cannot be shown is left out, and said."""
+    try:
+        return render(_gathered(found, problems), folder)
+    except Exception as error:  # whatever no other record has made necessary to think of
+        kinds = {type(record): None for record in found}
+        shown, said = list[Record](), list(problems)
+        for kind in kinds:
+            more = [record for record in found if isinstance(record, kind)]
+            try:
+                render(_gathered([*shown, *more], said), folder)
+            except Exception as own:
+                said.append(f"{len(more)} records of the kind {kind.kind} cannot be shown: {type(own).__name__}: {own}")
+            else:
+                shown += more
+        if len(said) == len(problems):
+            raise RecordError(f"the report of {folder} cannot be made: {error!r}") from error
+        return render(_gathered(shown, said), folder)
+
+
+def _gathered(found: Sequence[Record], problems: Sequence[str]) -> Facts:
+    return gather([*found, *(NoteRecord(text=f"Left out: {problem}") for problem in problems)])
 
 
 def render(facts: Facts, folder: Path) -> str:
@@ -80,7 +103,7 @@ def context(facts: Facts, folder: Path) -> dict[str, Any]:
         "checks": headline.checks(facts),
         "goals": goals(facts),
         "law": law(facts),
-        "law_tolerance": records.EXACT["float32"],
+        "law_tolerance": law_tolerance(facts),
         "metric_label": rows[0].label,
         "class_metric": class_metric(facts),
         "columns": math.ceil(len(rows) / math.ceil(len(rows) / 6)),
@@ -142,12 +165,12 @@ def _picture(path: str | None, folder: Path) -> dict[str, str]:
         return {"absent": "not part of this run"}
     file = folder / path
     # A record names files of its run; a report that is sent around must carry nothing else along.
-    if not file.resolve().is_relative_to(folder.resolve()):
-        return {"absent": f"{path} lies outside the run folder"}
     try:
-        content = file.read_bytes()
-    except OSError as error:
-        return {"absent": f"{path}: {error.strerror}"}
+        if not file.resolve().is_relative_to(folder.resolve()) or file.is_symlink():
+            return {"absent": f"{path} lies outside the run folder"}
+        content = read_bytes(file, MOST_PICTURE, follow=False)
+    except (OSError, ValueError) as error:
+        return {"absent": f"{path}: {getattr(error, 'strerror', None) or error}"}
     if not content.startswith(PNG_SIGNATURE):
         return {"absent": f"{path} is not a PNG file"}
     return {"uri": "data:image/png;base64," + base64.b64encode(content).decode("ascii")}
@@ -155,9 +178,8 @@ def _picture(path: str | None, folder: Path) -> dict[str, str]:
 
 def _recipe(facts: Facts, folder: Path) -> str:
     """The recipe as its author can use it again: the run's own YAML, else the recorded values as JSON."""
-    file = folder / "recipe.yaml"
-    if file.is_file():
-        return file.read_text(encoding="utf-8", errors="replace")
+    with contextlib.suppress(OSError, DecodingError):
+        return read_bytes(folder / "recipe.yaml", SETTINGS.size, follow=False).decode("utf-8", "replace")
     return json.dumps(facts.run.recipe, indent=2, ensure_ascii=False) if facts.run else ""
 
 

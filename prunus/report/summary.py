@@ -8,6 +8,7 @@ import rich.text
 from prunus.records import Record
 from prunus.report.comparison import compare
 from prunus.report.facts import gather
+from prunus.terminal import visible
 
 
 def table(records: Sequence[Record]) -> rich.table.Table:
@@ -17,7 +18,7 @@ def table(records: Sequence[Record]) -> rich.table.Table:
     What the run did not record is shown as "n/a".
     """
     facts = gather(records)
-    grid = rich.table.Table(title=rich.text.Text(facts.run.name) if facts.run else None)
+    grid = rich.table.Table(title=rich.text.Text(visible(facts.run.name)) if facts.run else None)
     grid.add_column("")
     for heading in ("wide", "narrow", "narrow vs wide"):
         grid.add_column(heading, justify="right")
@@ -25,5 +26,5 @@ def table(records: Sequence[Record]) -> rich.table.Table:
         name = f"Latency, {row.label}" if row.quantity == "latency" else row.label
         # Text, not str: rich reads square brackets in a str as its own markup.
         cells = (name, row.show(row.wide), row.show(row.narrow), row.against)
-        grid.add_row(*(rich.text.Text(cell) for cell in cells))
+        grid.add_row(*(rich.text.Text(visible(cell)) for cell in cells))
     return grid

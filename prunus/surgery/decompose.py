@@ -59,6 +59,11 @@ class DecomposeLayer(ReplaceLayer):
             pair = dataclasses.replace(pair[0], bias=silent), pair[1]
         return factors_for(old, pair, "decompose", nonlinear=self.nonlinear)
 
+    def num_created(self) -> int:
+        """Return the weights of the pair."""
+        outer, inner, kernel = self.layer.sizes
+        return self.layer.groups * self.rank * (inner * kernel[0] + outer * kernel[-1]) if kernel else 0
+
     def summary(self) -> str:
         """Describe the edit in one line."""
         between = " and a ReLU" if self.nonlinear else ""

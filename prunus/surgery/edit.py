@@ -50,6 +50,10 @@ class Edit(abc.ABC):
     def apply(self, model: nn.Module) -> nn.Module:
         """Return a changed copy of `model`; raise `EditError` with `model` untouched."""
 
+    def num_created(self) -> int:
+        """Return how many weights the edit makes anew, where they may be more than the network has."""
+        return 0
+
     @abc.abstractmethod
     def summary(self) -> str:
         """Describe the edit in one line."""

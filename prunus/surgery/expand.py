@@ -21,7 +21,7 @@ from prunus.surgery.argument_types import checked
 from prunus.surgery.choosing import Layers, choose
 from prunus.surgery.expansion_kinds import KINDS, kernels_of, num_widths, suited, unfit, widths_of
 from prunus.surgery.factors import Factors, factors_for
-from prunus.surgery.filters import Filter, at_hand, read
+from prunus.surgery.filters import Filter, at_hand, read, taps
 from prunus.surgery.fresh_weights import fresh_bias, fresh_weight, generator
 from prunus.surgery.function_preserving import preserving_weights
 from prunus.surgery.layers import ReplaceLayer, layer_at
@@ -65,6 +65,13 @@ class ExpandLayer(ReplaceLayer):
             )
         parts = self._factors(read(old, self.layer.path, at_hand))
         return factors_for(old, parts, "expand", nonlinear=self.nonlinear)
+
+    def num_created(self) -> int:
+        """Return the weights of the factors."""
+        outer, inner, kernel = self.layer.sizes
+        kernels = kernels_of(kernel, self.kind) if self.kind in KINDS else []
+        sides = [inner, *self.widths, outer]
+        return self.layer.groups * sum(a * b * taps(k) for a, b, k in zip(sides, sides[1:], kernels, strict=False))
 
     def summary(self) -> str:
         """Describe the edit in one line."""

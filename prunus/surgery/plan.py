@@ -9,10 +9,12 @@ from typing import Any, Self
 
 from torch import nn
 
+from prunus.decoding import from_json
 from prunus.errors import EditError, PrunusError
 from prunus.modules.copying import copied, replaced
 from prunus.records.typed import typed
 from prunus.surgery.edit import Edit, ReplaceModules, edit_types
+from prunus.surgery.growth import check_growth
 
 FORMAT = 1
 
@@ -58,8 +60,8 @@ class Plan:
             EditError: not JSON, an unknown format or edit, a missing or unknown field, a value of the wrong type.
         """
         try:
-            data = json.loads(text)
-        except (ValueError, TypeError, RecursionError) as error:
+            data = from_json(text)
+        except (ValueError, TypeError) as error:
             raise EditError(f"a plan is JSON, and this is not: {error}") from error
         known = isinstance(data, dict) and type(data.get("format")) is int and data["format"] == FORMAT
         if not known or not isinstance(data.get("edits"), list):
@@ -102,6 +104,7 @@ def apply(plan: Plan | Edit, model: nn.Module) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise EditError(f"apply takes a torch.nn.Module, got {type(model).__name__}")
     edits = (plan,) if isinstance(plan, Edit) else plan.edits
+    check_growth(edits, model)
     # Replacements wait in `pending`, so that one copy serves many of them, until an edit needs them in place.
     result, pending = model, dict[str, nn.Module]()
     for number, edit in enumerate(edits):

@@ -12,12 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from prunus.errors import EditError
+from prunus.modules.code import names_read
 from prunus.modules.cutting import cut, narrowed
-from prunus.modules.kinds import TransposedConv
+from prunus.modules.kinds import SizedLayer, TransposedConv
 from prunus.modules.modes import evaluating
-from prunus.modules.numbers import set_number_
+from prunus.modules.numbers import numbers, set_number_
 from prunus.modules.tensors import named_tensors
 from prunus.surgery.edit import Edit
+
+SETTINGS = {"stride", "padding", "output_padding", "dilation", "kernel_size", "version"}  # numbers of no channels
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,8 +59,18 @@ class SetAttribute:
             raise EditError(f"{place}: {type(model).__name__} has no such attribute") from error
         if type(found) is not int or found != self.before:
             raise EditError(f"{place} is {found!r}, the plan is for {self.before}: it was made for another network")
-        if self.after < 1:
-            raise EditError(f"{place} would become {self.after}")
+        if not 1 <= self.after < self.before:
+            raise EditError(f"{place} would become {self.after}, and counts {self.before} channels of which some go")
+        if not _may_count(model.get_submodule(self.path), self.name):
+            raise EditError(
+                f"{place} is no number of channels that the code of {type(model.get_submodule(self.path)).__name__} "
+                "reads: no trace binds it, so no plan sets it"
+            )
+
+    def __str__(self) -> str:
+        """Return what is set, for summaries."""
+        item = f"[{self.item}]" if self.item >= 0 else ""
+        return f"{self.path or 'the network'}.{self.name}{item} {self.before} -> {self.after}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -82,7 +95,8 @@ class RemoveChannels(Edit):
         """Describe the edit in one line."""
         layers = {c.path.rpartition(".")[0]: c for c in self.cuts if c.dim == 0}
         channels = sum(len(c.remove) for c in layers.values())
-        return f"remove {channels} output channels of {len(layers)} layers ({len(self.cuts)} cuts)"
+        text = f"remove {channels} output channels of {len(layers)} layers ({len(self.cuts)} cuts)"
+        return text + (f", set {', '.join(map(str, self.attributes))}" if self.attributes else "")
 
     def carry(self, path: str, tensor: Tensor) -> Tensor | None:
         """Return `tensor` cut like the parameter at `path`."""
@@ -96,8 +110,13 @@ class RemoveChannels(Edit):
         return keep
 
     def _check(self, model: nn.Module) -> None:
+        if not self.cuts:
+            raise EditError("there is no cut, so nothing would be removed")
+        most = max(len(one.remove) for one in self.cuts)
         for attribute in self.attributes:
             attribute.check(model)
+            if attribute.before - attribute.after > most:
+                raise EditError(f"{attribute}: more channels would be gone than the plan removes from any tensor")
         tensors = named_tensors(model)
         seen = set()
         for one in self.cuts:
@@ -121,6 +140,15 @@ class RemoveChannels(Edit):
                 raise EditError(f"{place}: indices must lie in 0..{one.size - 1}, at least one")
             if len(one.remove) >= one.size:
                 raise EditError(f"{place}: all {one.size} channels would go")
+
+
+def _may_count(module: nn.Module, name: str) -> bool:
+    """Whether a trace may find that an attribute counts channels: the module's code reads it, and it is no setting of
+    a torch layer, whose sizes follow their tensors by themselves."""
+    settled = isinstance(module, SizedLayer) and not isinstance(module, nn.GroupNorm)  # which may keep its groups
+    if name.startswith("_") or settled or name in SETTINGS:
+        return False
+    return name in names_read(type(module)) and any(name == other for other, _, _ in numbers(module))
 
 
 def _check_modules(model: nn.Module, paths: set[str]) -> None:

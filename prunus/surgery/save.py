@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from prunus import storage
+from prunus.decoding import DecodingError, read_text
 from prunus.errors import EditError
 from prunus.modules.tensors import channels_last, memory_format_of, named_tensors, parameter_like, set_tensor_
 from prunus.modules.ties import further_paths
@@ -79,7 +80,10 @@ def load(folder: str | Path, build: Callable[[], nn.Module]) -> nn.Module:
     """
     path = storage.current(Path(folder))
     manifest = _manifest(path)
-    plan = Plan.from_json((path / PLAN).read_text(encoding="utf-8"))
+    try:
+        plan = Plan.from_json(read_text(path / PLAN))
+    except (OSError, DecodingError) as error:
+        raise EditError(f"{path / PLAN} cannot be read: {error}") from error
     try:
         mapped = safetensors.torch.load_file(path / WEIGHTS)
     except (OSError, SafetensorError) as error:
@@ -132,7 +136,7 @@ def _manifest(path: Path) -> dict[str, Any]:
     if not (path / MANIFEST).is_file():
         raise EditError(f"{path} is no folder that prunus.save wrote: there is no {MANIFEST} in it")
     try:
-        data = storage.unsealed((path / MANIFEST).read_text(encoding="utf-8"))
+        data = storage.unsealed(read_text(path / MANIFEST))
     except (OSError, ValueError) as error:
         raise EditError(f"{path / MANIFEST} is damaged: {error}") from error
     if "format" not in data:

@@ -1,7 +1,6 @@
 """Batches for training and evaluation, split among processes; an epoch can be resumed in its middle."""
 
 import math
-import signal
 from collections.abc import Iterable, Iterator
 
 import torch
@@ -12,6 +11,7 @@ from prunus.data.interface import Split
 from prunus.errors import DataError, PrunusError
 from prunus.train.distributed import ALONE, Processes
 from prunus.train.settings import Train
+from prunus.train.workers import death_named, started, take_signals
 
 Batch = tuple[Tensor, Tensor]
 
@@ -86,7 +86,7 @@ def _loader(split: object, settings: Train, batches: Iterable[list[int]]) -> Dat
         split,  # type: ignore[arg-type]
         batch_sampler=batches,
         num_workers=settings.num_workers,
-        worker_init_fn=_ignore_interrupt,
+        worker_init_fn=take_signals,
         generator=torch.Generator(),  # else each loader advances the random state that dropout draws from
         pin_memory=settings.torch_device().type == "cuda",
     )
@@ -95,14 +95,10 @@ def _loader(split: object, settings: Train, batches: Iterable[list[int]]) -> Dat
 def _plainly(batches: DataLoader[Batch]) -> Iterator[Batch]:
     """Yield the batches; an error from a worker has the message that it would have here, without a traceback."""
     try:
-        yield from batches
+        with death_named():
+            yield from started(batches)
     except PrunusError as error:
         message = str(error)
         if not message.startswith("Caught "):
             raise
         raise type(error)(message.rpartition(f"{type(error).__qualname__}: ")[2].strip()) from error
-
-
-def _ignore_interrupt(worker: int) -> None:
-    """Leave Ctrl-C, which a terminal sends to all processes, to the main process: it finishes its step first."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -10,12 +10,13 @@ from prunus.budget.controller import Controller, Target
 from prunus.errors import CheckpointError
 from prunus.graph import ChannelGroups
 from prunus.penalties.zeros import zero_
-from prunus.records import EpochRecord, NoteRecord, ShrinkRecord, read
+from prunus.records import EpochRecord, NoteRecord, ShrinkRecord, lines
 from prunus.surgery import Plan, apply, bypass, skippable
 from prunus.train import checkpoint, penalty_binding
 from prunus.train.job import TrainingJob
 from prunus.train.latency_target import set_latency_target
-from prunus.train.training_state import TrainingState, resume, start
+from prunus.train.state_check import typed_part
+from prunus.train.training_state import Progress, TrainingState, resume, start
 from prunus.train.tree import packed, unpacked
 
 
@@ -103,9 +104,9 @@ def _refuse_other_length(training: TrainingJob, found: checkpoint.Checkpoint) ->
     Raises:
         CheckpointError: in every process.
     """
-    done, asked, text = found.state["progress"]["epoch"], training.settings.epochs, ""
+    done, asked, text = typed_part(found, Progress, "progress").epoch, training.settings.epochs, ""
     if training.processes.first and training.recorder.count():
-        epochs = [record for record in read(training.recorder.path.parent) if isinstance(record, EpochRecord)]
+        epochs = [record for record in lines(training.recorder.path.parent) if isinstance(record, EpochRecord)]
         own = [record.epochs for record in epochs if record.model == training.name]
         if own and own[-1] == done < asked and epochs[-1].model != training.name:
             text = f"it had ended, and the training of {epochs[-1].model} has begun after it"
@@ -120,7 +121,7 @@ def _refuse_other_length(training: TrainingJob, found: checkpoint.Checkpoint) ->
 def _forget(training: TrainingJob) -> None:
     """Drop the records of an earlier attempt at this training that ended before its first checkpoint."""
     if training.recorder.count():
-        records = read(training.recorder.path.parent)
+        records = lines(training.recorder.path.parent)
         own = (i for i, r in enumerate(records) if isinstance(r, EpochRecord) and r.model == training.name)
         first = next(own, len(records))
         while first and isinstance(records[first - 1], ShrinkRecord):  # a cut comes before its epoch's record

@@ -25,6 +25,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from prunus import storage
+from prunus.decoding import from_json, read_text
 from prunus.errors import CheckpointError
 
 FORMAT_VERSION = 2
@@ -177,7 +178,7 @@ def read(path: Path) -> Checkpoint:
         _verify(path / name, written)
     try:
         tensors = safetensors.torch.load_file(path / TENSORS)
-        state = json.loads((path / STATE).read_text(encoding="utf-8"))
+        state = from_json(read_text(path / STATE))
     except (OSError, SafetensorError, ValueError) as error:
         raise DamagedError(f"checkpoint {path} is damaged: {error}") from error
     return Checkpoint(path=path, step=manifest["step"], tensors=tensors, state=state, best=manifest["best"])
@@ -185,7 +186,7 @@ def read(path: Path) -> Checkpoint:
 
 def _manifest(path: Path) -> dict[str, Any]:
     try:
-        manifest = storage.unsealed((path / MANIFEST).read_text(encoding="utf-8"))
+        manifest = storage.unsealed(read_text(path / MANIFEST))
         version, files, _, _ = (manifest[key] for key in ("format", "files", "step", "best"))
         if version in READABLE:
             described = {name: (files[name]["bytes"], files[name]["sha256"]) for name in (TENSORS, STATE)}

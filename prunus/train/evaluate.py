@@ -7,12 +7,14 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
+from prunus.interrupt import check
 from prunus.modules.modes import modes_kept
 from prunus.tasks.interface import BoundTask
 from prunus.train.batches import evaluation_batches
 from prunus.train.contracted import through_kernels
 from prunus.train.distributed import ALONE, Processes
 from prunus.train.settings import Train
+from prunus.train.workers import death_named
 
 Result = tuple[dict[str, float], dict[str, float | None]]
 
@@ -24,7 +26,7 @@ def evaluate(
     split: Dataset[Any],
     settings: Train,
     processes: Processes = ALONE,
-    between: Callable[[], None] = lambda: None,
+    between: Callable[[], None] = check,
 ) -> Result:
     """Return the task's metrics of `model` in evaluation mode over all of `split`; the model's modes are restored.
 
@@ -33,7 +35,7 @@ def evaluate(
     """
     device, metrics = settings.torch_device(), task.metrics()
     processes.sync_buffers_(model)
-    with modes_kept(model):
+    with modes_kept(model), death_named():
         model.eval()
         for batch in evaluation_batches(split, settings, processes):
             if batch is not None:

@@ -26,6 +26,7 @@ from prunus.train.job import TrainingJob
 from prunus.train.shrink import choose_pressed, segment_steps_left, shrink
 from prunus.train.step import press_, step
 from prunus.train.training_state import TrainingState, reschedule, save
+from prunus.train.workers import death_named
 
 __all__ = ["Fitted", "TrainingJob", "fit"]
 
@@ -72,7 +73,8 @@ def fit(training: TrainingJob, model: nn.Module, inputs: Tensor, controller: Con
                 if state.progress.step == 0:
                     _begin_epoch(state, training, controller)
                 if not state.progress.cut:  # else stopped while it was evaluated
-                    _train_epoch(state, training, split, steps, controller, stop_if_asked)
+                    with death_named():
+                        _train_epoch(state, training, split, steps, controller, stop_if_asked)
                     _end_segment(state, training, inputs, controller, steps)
                     _record_skipped(state, training, split)
                 best = _end_epoch(state, training, validation, steps, stop_if_asked)

@@ -24,11 +24,11 @@ def lock(folder: Path) -> Iterator[None]:
     """
     path = Path(folder) / FILE_NAME
     # Asked before the file is opened: closing any descriptor of it would free the lock this process holds.
-    if path.exists() and _identity(path.stat()) in _held:
+    if path.exists() and _identity(path.lstat()) in _held:
         raise CheckpointError(_taken(folder, str(os.getpid())))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
     except OSError as error:
         raise CheckpointError(f"folder {folder} is not writable: {error.strerror}; choose another") from error
     key = _identity(os.fstat(descriptor))

@@ -12,6 +12,8 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from prunus.errors import RecipeError, TrainingError
 
+MOST_PROCESSES = 1024  # or threads: more are a slip of the key
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimizerSettings:
@@ -98,6 +100,11 @@ class Train:
                 f"train.milestones is {list(self.milestones)} with schedule {self.schedule}: name the epochs, from 1, "
                 'after which the learning rate falls, with schedule "step" alone'
             )
+        for name in ("threads", "num_workers"):
+            if (getattr(self, name) or 0) > MOST_PROCESSES:
+                raise RecipeError(
+                    f"train.{name} is {getattr(self, name)}: at most {MOST_PROCESSES}, and as many as cores at best"
+                )
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise RecipeError(f"train.ema_decay is {self.ema_decay}: it must lie between 0 and 1")
 

@@ -11,7 +11,7 @@ from prunus.errors import TrainingError
 from prunus.graph import trace
 from prunus.penalties import GroupLasso
 from prunus.penalties.zeros import zero_groups
-from prunus.records import EXACT, ShrinkRecord
+from prunus.records import ShrinkRecord
 from prunus.surgery import Plan, apply, bypass, carry_
 from prunus.surgery.removal import removal, spare_layers
 from prunus.train.distributed import Processes
@@ -19,7 +19,7 @@ from prunus.train.job import TrainingJob
 from prunus.train.latency_target import group_importance, set_latency_target
 from prunus.train.settings import Train
 from prunus.train.training_state import TrainingState
-from prunus.verify import difference, difference_in_float64, is_rounding
+from prunus.verify import Change, change_of_outputs
 
 
 def shrink(state: TrainingState, inputs: Tensor, processes: Processes) -> ShrinkRecord | None:
@@ -38,8 +38,7 @@ def shrink(state: TrainingState, inputs: Tensor, processes: Processes) -> Shrink
     if not plan:
         return None
     small = apply(plan, model)
-    relative = _require_unchanged(model, small, inputs, f"removing {int(removed.sum())} zero channel groups")
-    double = difference_in_float64(model, small, (inputs,))
+    found = _require_unchanged(model, small, inputs, f"removing {int(removed.sum())} zero channel groups")
     _replace_model(state, plan, small)
     state.groups = before.without(removed)
     state.importance = state.importance[~removed]
@@ -58,8 +57,9 @@ def shrink(state: TrainingState, inputs: Tensor, processes: Processes) -> Shrink
         macs_after=state.groups.macs(),
         params_before=before.params(),
         params_after=state.groups.params(),
-        max_rel_diff=relative,
-        max_rel_diff_float64=None if double is None else double[1],
+        max_rel_diff=found.relative,
+        max_rel_diff_float64=found.relative_float64,
+        tolerance=found.tolerance,
         seconds=time.perf_counter() - began,
     )
 
@@ -93,20 +93,20 @@ def _remove_constant_blocks(state: TrainingState, inputs: Tensor) -> None:
             state.pressed[slot.groups[both]] = pressed[before[both]]
 
 
-def _require_unchanged(model: nn.Module, small: nn.Module, inputs: Tensor, what: str) -> float:
-    """Return the change of the output, relative to the largest output.
+def _require_unchanged(model: nn.Module, small: nn.Module, inputs: Tensor, what: str) -> Change:
+    """Return the change of the output.
 
     Raises:
         TrainingError: it is more than rounding.
     """
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # TF32 rounds at 1e-3
-        _, relative = difference(model, small, (inputs,))
-    if not is_rounding(relative):
+        found = change_of_outputs(model, small, (inputs,))
+    if not found.is_rounding:
         raise TrainingError(
-            f"{what}: this changed the output by {relative:.2e} relative, above {EXACT['float32']:.0e}: the network "
-            "was read wrongly; please report it with the model's code"
+            f"{what}: this changed the output by {found}: the network was read wrongly; please report it with the "
+            "model's code"
         )
-    return relative
+    return found
 
 
 def choose_pressed(state: TrainingState, controller: Controller, training: TrainingJob) -> None:

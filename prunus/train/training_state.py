@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from prunus.budget.controller import Target
-from prunus.errors import CheckpointError, EditError
+from prunus.errors import CheckpointError, EditError, TraceError
 from prunus.graph import ChannelGroups, trace
 from prunus.penalties import BoundGroupLasso, BoundPenalty, GroupLasso, Penalty
 from prunus.surgery import Plan, apply
@@ -19,7 +19,8 @@ from prunus.train import checkpoint, penalty_binding
 from prunus.train.background import Background
 from prunus.train.job import TrainingJob
 from prunus.train.settings import Train
-from prunus.train.tree import flatten, packed, random_state, set_random_state, unflatten, unpacked
+from prunus.train.state_check import check_optimizer, plan_of, tree_of, typed_part
+from prunus.train.tree import flatten, packed, random_state, set_random_state, unpacked
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -156,34 +157,33 @@ def resume(
     Raises:
         CheckpointError: the checkpoint is of another network or another optimizer.
     """
-    tree: dict[str, Any] = unflatten(found.tensors, found.state["tree"])
-    plan = Plan.from_json(found.state["plan"])
-    held = found.state["target"]
+    tree, plan, progress = tree_of(found), plan_of(found), typed_part(found, Progress, "progress")
+    held = typed_part(found, Target | None, "target")
     try:
-        narrow = apply(plan, model)
-    except EditError as error:
+        state = start(apply(plan, model), inputs, training, steps_per_epoch, plan)
+    except (EditError, TraceError) as error:
         text = f"{found.path} is of another network: {error}; choose another folder with output=..."
         raise CheckpointError(text) from error
-    state = start(narrow, inputs, training, steps_per_epoch, plan)
     if held is not None:
-        state.set_target(Target(**held))
+        state.set_target(held)
     _refuse_other_network(found, tree["model"], state.model.state_dict())
+    if len(tree["importance"]) != len(state.groups) or len(tree["pressed"]) != len(state.groups):
+        raise CheckpointError(f"{found.path}: tree.importance and tree.pressed are not of {len(state.groups)} groups")
     try:
         state.model.load_state_dict(tree["model"])
         state.optimizer.load_state_dict(_under_own_settings(tree["optimizer"], state.optimizer))
+        check_optimizer(found, state.optimizer)
         _lay_out_(state.optimizer)
         if state.ema is not None:
             state.ema.load_state_dict(tree["ema"])
-    except (RuntimeError, ValueError, TypeError) as error:
+        state.importance, state.pressed, state.progress = tree["importance"], tree["pressed"].bool(), progress
+        reschedule(state, training.settings, steps_per_epoch)
+        _take_own(state, training, tree["processes"])
+    except (RuntimeError, ValueError, TypeError, KeyError, IndexError, OverflowError, AttributeError) as error:
         raise CheckpointError(
             f"{found.path} cannot be resumed: {error}; use the recipe that it was begun with, or choose another "
             "folder with output=..."
         ) from error
-    state.importance, state.pressed = tree["importance"], tree["pressed"]
-    state.progress = Progress(**found.state["progress"])
-    reschedule(state, training.settings, steps_per_epoch)
-    # Format 1 held the state of one process.
-    _take_own(state, training, tree.get("processes", [{"random": tree.get("random"), "loss": state.progress.loss}]))
     return state
 
 
@@ -221,7 +221,9 @@ def _under_own_settings(saved: dict[str, Any], optimizer: Optimizer) -> dict[str
     for own, old in zip(optimizer.state_dict()["param_groups"], saved["param_groups"], strict=True):
         if own.keys() != old.keys():
             raise ValueError("it is of another optimizer than the recipe's")
-        groups.append({**own, "params": old["params"]})
+        if own["params"] != old["params"]:
+            raise ValueError("its parameters are not those of the network")
+        groups.append(own)
     return {"state": saved["state"], "param_groups": groups}
 
 

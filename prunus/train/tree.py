@@ -70,24 +70,37 @@ def unflatten(tensors: dict[str, Tensor], structure: Structure) -> Tree:
     Raises:
         CheckpointError: a structure that `flatten` did not make, or a tensor that is missing.
     """
-    try:
-        return _unflatten(tensors, structure)
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"the checkpoint's structure does not fit its tensors: {error!r}") from error
+    return _unflatten(tensors, structure, "state")
 
 
-def _unflatten(tensors: dict[str, Tensor], structure: Structure) -> Tree:
-    if not isinstance(structure, dict):
+def _unflatten(tensors: dict[str, Tensor], structure: Structure, path: str) -> Tree:
+    if structure is None or isinstance(structure, bool | int | float | str):
         return structure
-    ((kind, content),) = structure.items()
-    if kind == "tensor":
-        return tensors[content]
-    if kind == "array":
-        return tensors[content].numpy()
-    if kind == "dict":
-        return {key: _unflatten(tensors, item) for key, item in content}
-    items = [_unflatten(tensors, item) for item in content]
-    return {"list": list, "tuple": tuple}[kind](items)
+    kind, content = next(iter(structure.items())) if isinstance(structure, dict) and len(structure) == 1 else ("", None)
+    if kind in ("tensor", "array"):
+        if not isinstance(content, str) or content not in tensors:
+            raise _misfit(path, f"is the {kind} {content!r:.60}, which the checkpoint does not hold")
+        tensor = tensors[content]
+        if kind == "array" and tensor.dtype == torch.bfloat16:
+            raise _misfit(path, f"is an array of {tensor.dtype}, which numpy does not have")
+        return tensor if kind == "tensor" else tensor.numpy()
+    if kind == "dict" and isinstance(content, list):
+        return {_key_of(pair, path): _unflatten(tensors, pair[1], f"{path}.{pair[0]}") for pair in content}
+    if kind in ("list", "tuple") and isinstance(content, list):
+        items = [_unflatten(tensors, item, f"{path}.{index}") for index, item in enumerate(content)]
+        return items if kind == "list" else tuple(items)
+    raise _misfit(path, f"is {structure!r:.60}, which no tree is taken apart to")
+
+
+def _key_of(pair: Structure, path: str) -> str | int:
+    if not isinstance(pair, list) or len(pair) != 2 or type(pair[0]) not in (str, int):
+        raise _misfit(path, f"holds {pair!r:.60} and not a key with its value")
+    key: str | int = pair[0]
+    return key
+
+
+def _misfit(path: str, problem: str) -> CheckpointError:
+    return CheckpointError(f"the checkpoint's structure does not fit its tensors: {path} {problem}")
 
 
 def packed(tree: Tree) -> tuple[bytes, str]:

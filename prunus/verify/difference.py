@@ -1,4 +1,4 @@
-"""How far apart the outputs of two networks are: absolutely, relative to the largest output, and in float64."""
+"""How far apart the outputs of two networks are: absolutely, and relative to the largest output."""
 
 import dataclasses
 import math
@@ -8,11 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prunus.modules.copying import copied
 from prunus.modules.modes import evaluating
-from prunus.modules.tensors import in_float64
 from prunus.modules.tree import leaves
-from prunus.records import EXACT
 
 
 @dataclasses.dataclass
@@ -49,28 +46,12 @@ def difference(
     return largest_difference(outputs(first, args, kwargs), outputs(second, args, kwargs))
 
 
-def difference_in_float64(
-    first: nn.Module, second: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None
-) -> tuple[float, float] | None:
-    """Return the `difference` of float64 copies; None where the code hard-codes a precision or the device has none."""
-    try:
-        expected, actual = (copied(model, isolated=True).double() for model in (first, second))
-        return difference(expected, actual, *in_float64((args, kwargs)))
-    except (RuntimeError, TypeError):
-        return None
-
-
 def largest_difference(first: list[Tensor], second: list[Tensor]) -> tuple[float, float]:
     """Return the `difference` of two networks whose `outputs` are known."""
     extremes = Extremes()
     for expected, actual in zip(first, second, strict=True):
         extremes.add(expected, actual)
     return extremes.difference, extremes.relative
-
-
-def is_rounding(relative: float, relative_float64: float | None = None) -> bool:
-    """Whether relative differences, in float32 and where known in float64, can be explained by rounding alone."""
-    return relative <= EXACT["float32"] and (relative_float64 is None or relative_float64 <= EXACT["float64"])
 
 
 @torch.no_grad()

@@ -3,10 +3,11 @@
 from torch import Tensor, nn
 
 from prunus.errors import EditError
+from prunus.interrupt import check
 from prunus.modules.copying import copied, replace_
-from prunus.records import EXACT, EditRecord
+from prunus.records import EditRecord
 from prunus.surgery import Edit, Plan, ReplaceModules, apply
-from prunus.verify.difference import is_rounding, largest_difference, outputs
+from prunus.verify.rounding import change, outputs_in_both
 
 
 def apply_measured(model: nn.Module, plan: Plan, inputs: Tensor) -> tuple[nn.Module, list[EditRecord]]:
@@ -23,19 +24,20 @@ def apply_measured(model: nn.Module, plan: Plan, inputs: Tensor) -> tuple[nn.Mod
     if not plan:
         return model, []
     model, inputs = model.cpu(), inputs.cpu()
-    pair, examples = [copied(model, isolated=True), copied(model, isolated=True).double()], [inputs, inputs.double()]
-    before = [outputs(each, (example,)) for each, example in zip(pair, examples, strict=True)]
+    own, double = copied(model, isolated=True), copied(model, isolated=True).double()
+    before = outputs_in_both(own, (inputs,), double=double)
     records = list[EditRecord]()
     for edit in plan:
-        pair = [_apply_in_place(edit, each) for each in pair]
-        after = [outputs(each, (example,)) for each, example in zip(pair, examples, strict=True)]
-        single, double = (largest_difference(old, new)[1] for old, new in zip(before, after, strict=True))
-        if edit.exact and not is_rounding(single, double):
+        check()
+        own, double = _apply_in_place(edit, own), _apply_in_place(edit, double)
+        after = outputs_in_both(own, (inputs,), double=double)
+        found = change(before, after)
+        if edit.exact and not found.is_rounding:
             raise EditError(
-                f"{edit.summary()}: the output changed by {single:.1e} in float32, {double:.1e} in float64, and the "
-                f"edit is exact: at most {EXACT} is rounding; please report it with the model's code"
+                f"{edit.summary()}: the edit is exact, and the output changed by {found}; please report it with the "
+                "model's code"
             )
-        records.append(record_of(edit, single, double))
+        records.append(record_of(edit, found.relative, found.relative_float64))
         before = after
     return apply(plan, model), records
 

@@ -14,7 +14,7 @@ from prunus.penalties.zeros import zero_, zero_groups
 from prunus.records import RemovalRecord
 from prunus.surgery import apply
 from prunus.surgery.removal import removal, spare_layers
-from prunus.verify.difference import difference, difference_in_float64
+from prunus.verify.rounding import change_of_outputs
 
 
 def check_removal(
@@ -48,11 +48,14 @@ def check_removal(
     chosen = spare_layers(groups, zero_groups(zeroed, groups))  # the model may have had zeros of its own
     small = apply(removal(groups, chosen), zeroed)
     params, macs = _counted(groups, chosen, small, args, kwargs)
-    found = difference(zeroed, small, args, kwargs), difference_in_float64(zeroed, small, args, kwargs) or (0.0, 0.0)
-    absolute, relative = map(max, *found)
+    found = change_of_outputs(zeroed, small, args, kwargs)
+    absolute, relative = map(max, (found.absolute, found.relative), found.double or (0.0, 0.0))
     return RemovalRecord(
         max_rel_diff=relative,
         max_abs_diff=absolute,
+        max_rel_diff_float64=found.relative_float64,
+        tolerance=found.tolerance,
+        tolerance_float64=found.tolerance_float64,
         removed=int(chosen.sum()),
         refused=int(groups.refused.sum()),
         params_before=groups.params(),

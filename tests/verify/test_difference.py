@@ -3,7 +3,8 @@ import pytest
 import torch
 from torch import nn
 
-from prunus.verify import Extremes, difference, difference_in_float64, is_rounding, largest_difference
+from prunus.records import EXACT
+from prunus.verify import Change, Extremes, change_of_outputs, difference, largest_difference
 
 
 class Gives(nn.Module):
@@ -51,10 +52,9 @@ def test_in_float64_a_difference_below_the_rounding_of_float32_is_seen():
     with torch.no_grad():
         second[0].weight.mul_(1 + 2e-7)
     inputs = case.inputs(torch.float32)
-    _, single = difference(first, second, inputs)
-    double = difference_in_float64(first, second, inputs)
-    assert double is not None and 1e-9 < double[1] < 1e-5
-    assert is_rounding(single) and not is_rounding(single, double[1])
+    found = change_of_outputs(first, second, inputs)
+    assert 1e-9 < found.relative_float64 < 1e-5
+    assert found.relative <= found.tolerance and not found.is_rounding
     assert first[0].weight.dtype == torch.float32  # copies were compared
 
 
@@ -68,7 +68,7 @@ def test_a_hard_coded_precision_has_no_difference_in_float64():
             return self.net(x.float())
 
     model = Single()
-    assert difference_in_float64(model, model, (torch.zeros(1, 3),)) is None
+    assert change_of_outputs(model, model, (torch.zeros(1, 3),)).double is None
     assert difference(model, model, (torch.zeros(1, 3),)) == (0.0, 0.0)
 
 
@@ -83,4 +83,11 @@ def test_a_hard_coded_precision_has_no_difference_in_float64():
     ],
 )
 def test_what_is_rounding(single, double, expected):
-    assert is_rounding(single, double) == expected
+    change = Change(
+        absolute=1.0,
+        relative=single,
+        double=None if double is None else (1.0, double),
+        tolerance=EXACT["float32"],
+        tolerance_float64=EXACT["float64"],
+    )
+    assert change.is_rounding == expected

@@ -5,7 +5,6 @@ the user's own package does as well.
 """
 
 import difflib
-import importlib
 
 from prunus.deploy.backends.interface import Backend, Network, Session, Shape
 from prunus.deploy.backends.onnxruntime import OnnxRuntime
@@ -13,6 +12,7 @@ from prunus.deploy.backends.openvino import OpenVINO
 from prunus.deploy.backends.tensorrt import TensorRT
 from prunus.deploy.backends.torch import Torch
 from prunus.errors import RecipeError
+from prunus.recipe import modules
 
 __all__ = ["BACKENDS", "Backend", "Network", "Session", "Shape", "find"]
 
@@ -40,9 +40,8 @@ def find(name: str) -> Backend:
 
 
 def _import(path: str) -> Backend:
-    module, _, attribute = path.rpartition(".")
     try:
-        cls = getattr(importlib.import_module(module), attribute)
+        cls = modules.named(path)
     except (ImportError, AttributeError) as error:
         raise RecipeError(f"the backend {path!r} cannot be imported: {error}") from error
     if not (isinstance(cls, type) and issubclass(cls, Backend)):

@@ -82,6 +82,7 @@ def parser() -> argparse.ArgumentParser:
     bench.add_argument(
         "--backends", default="onnxruntime", help="comma-separated: onnxruntime, openvino, torch, tensorrt"
     )
+    _add_trust(bench)
     bench.add_argument("--threads", type=int, default=1)
     bench.add_argument("--repeats", type=int, default=50)
     bench.add_argument("--batch-size", type=int, default=1)
@@ -94,11 +95,17 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add_network(parser: argparse.ArgumentParser) -> None:
-    text = "module:callable that returns an nn.Module, or the folder of a run: its narrow network"
+    text = "module:callable that returns an nn.Module, or the folder of a run, which is code: its recipe builds it"
     parser.add_argument("network", help=text)
     parser.add_argument("--shape", type=_shape, help="of the example input (default: the run's, or 1,3,224,224)")
+    _add_trust(parser)
     text = "a keyword argument of the callable; give it once for each"
     parser.add_argument("--set", action="append", default=[], metavar="key=value", help=text)
+
+
+def _add_trust(parser: argparse.ArgumentParser) -> None:
+    text = "run the code that the recipe in a run's folder names, though the folder is not of a run of yours"
+    parser.add_argument("--trust", action="store_true", help=text)
 
 
 def _shape(text: str) -> tuple[int, ...]:

@@ -1,0 +1,219 @@
+"""Files and text from outside as plain data: JSON and YAML, within limits on what they may be and hold.
+
+Whoever wrote them is not trusted: a decoder here takes bounded memory and time, and raises nothing but `DecodingError`
+and, of a file, `OSError`. What comes out is dictionaries, lists, strings, numbers, booleans and None; whether it is
+what the reader needs, the reader says.
+"""
+
+import dataclasses
+import json
+import os
+import re
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+MIB = 2**20
+
+
+class DecodingError(ValueError):
+    """Text that is no JSON or YAML, or more than is read; says what is wrong, and in which line where that is known."""
+
+    def __init__(self, problem: str, line: int | None = None) -> None:
+        super().__init__(problem if line is None else f"{problem} (line {line})")
+        self.problem, self.line = problem, line
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What is read at most.
+
+    Attributes:
+        size: of the text, in bytes or characters.
+        depth: of containers inside each other.
+        digits: of a whole number.
+        items: of all containers together, YAML's aliases written out.
+    """
+
+    size: int = 256 * MIB
+    depth: int = 100
+    digits: int = 40
+    items: int = 20_000_000
+
+
+DATA = Limits()  # what programs write: plans, states, records, indexes
+SETTINGS = Limits(size=MIB // 4, items=100_000)  # what people write: recipes and overrides
+
+
+def read_bytes(path: Path, most: int = DATA.size, *, follow: bool = True) -> bytes:
+    """Return the content of a regular file: what waits for a writer, or never ends, is not read.
+
+    Args:
+        most: bytes.
+        follow: whether `path` itself may be a symbolic link.
+
+    Raises:
+        OSError: no such file, or it cannot be read.
+        DecodingError: another kind of file, or a larger one.
+    """
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY | (0 if follow else os.O_NOFOLLOW)
+    with os.fdopen(os.open(path, flags), "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise DecodingError("it is no regular file")
+        if status.st_size > most:
+            raise DecodingError(f"it has {status.st_size:,} bytes, and at most {most:,} are read")
+        return file.read(most)
+
+
+def read_text(path: Path, most: int = DATA.size, *, follow: bool = True) -> str:
+    """Return the text of a regular file in UTF-8.
+
+    Raises:
+        OSError, DecodingError: as `read_bytes`; or it is not UTF-8.
+    """
+    try:
+        return read_bytes(path, most, follow=follow).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DecodingError(f"it is not UTF-8 text: {error.reason} at byte {error.start}") from error
+
+
+def from_json(text: str, limits: Limits = DATA) -> Any:
+    """Return the value that JSON `text` stands for; NaN and the infinities are numbers too.
+
+    Raises:
+        DecodingError: it is no JSON, or beyond the limits.
+    """
+    _check_size(text, limits)
+
+    def whole(digits: str) -> int:
+        if len(digits) > limits.digits:
+            raise DecodingError(f"a whole number of {len(digits):,} digits, and at most {limits.digits} are read")
+        return int(digits)
+
+    try:
+        value = json.loads(text, parse_int=whole)
+    except DecodingError:
+        raise
+    except RecursionError as error:
+        raise DecodingError(f"it is nested more than {limits.depth} deep") from error
+    except ValueError as error:
+        raise DecodingError(f"it is no JSON: {error}") from error
+    _check(value, limits)
+    return value
+
+
+class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """Safe YAML in which `1e-4` is a number, as everywhere else, not a string as in YAML 1.1, and dates are text."""
+
+
+_FLOAT, _TIMESTAMP = "tag:yaml.org,2002:float", "tag:yaml.org,2002:timestamp"
+_NUMBERS = (_FLOAT, "tag:yaml.org,2002:int")
+_POWER = re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$")
+Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != _TIMESTAMP]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+Loader.add_implicit_resolver(_FLOAT, _POWER, list("-+0123456789"))
+
+
+def from_yaml(text: str, limits: Limits = SETTINGS) -> Any:
+    """Return the value that YAML `text` stands for.
+
+    Raises:
+        DecodingError: it is no YAML, or beyond the limits.
+    """
+    return yaml_document(text, limits)[1]
+
+
+def yaml_document(text: str, limits: Limits = SETTINGS) -> tuple[yaml.Node | None, Any]:
+    """Return the root of YAML `text`, whose nodes know their lines, and the value that it stands for.
+
+    Raises:
+        DecodingError: it is no YAML, or beyond the limits.
+    """
+    _check_size(text, limits)
+    try:
+        _check_depth(text, limits)  # before anything recursive sees it
+        node = _composed(text)
+        if node is None:
+            return None, None
+        _count(node, limits, {}, set())
+        value = yaml.load(text, Loader)  # a safe one; from nodes of its own, since merged keys change them
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        raise DecodingError(str(getattr(error, "problem", None) or error), mark.line + 1 if mark else None) from error
+    except DecodingError:
+        raise
+    except (ValueError, TypeError, OverflowError, RecursionError, AttributeError) as error:  # of a constructor
+        raise DecodingError(f"it holds a value that cannot be read: {error}") from error
+    _check(value, limits)
+    return node, value
+
+
+def _composed(text: str) -> yaml.Node | None:
+    loader = Loader(text)
+    try:
+        return loader.get_single_node()
+    finally:
+        loader.dispose()
+
+
+def _check_size(text: str, limits: Limits) -> None:
+    if len(text) > limits.size:
+        raise DecodingError(f"it has {len(text):,} characters, and at most {limits.size:,} are read")
+
+
+def _check_depth(text: str, limits: Limits) -> None:
+    depth = 0
+    for event in yaml.parse(text, Loader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > limits.depth:
+            raise DecodingError(f"it is nested more than {limits.depth} deep", event.start_mark.line + 1)
+
+
+def _count(node: yaml.Node, limits: Limits, known: dict[int, tuple[int, int]], above: set[int]) -> tuple[int, int]:
+    """Return (items, depth) of a node with its aliases written out; refuse what is beyond the limits."""
+    if id(node) in known:
+        return known[id(node)]
+    line = node.start_mark.line + 1
+    if id(node) in above:
+        raise DecodingError("an alias holds itself", line)
+    if isinstance(node, yaml.ScalarNode):
+        if node.tag in _NUMBERS and len(node.value) > limits.digits + len("-0x."):
+            raise DecodingError(f"a number of {len(node.value):,} digits, and at most {limits.digits} are read", line)
+        return 1, 0
+    pairs = isinstance(node, yaml.MappingNode)
+    children = [part for pair in node.value for part in pair] if pairs else node.value
+    counts = [_count(child, limits, known, above | {id(node)}) for child in children]
+    items, depth = 1 + sum(number for number, _ in counts), 1 + max((deep for _, deep in counts), default=0)
+    if items > limits.items or depth > limits.depth:
+        raise DecodingError(f"with its aliases written out it is more than {limits.items:,} items, or too deep", line)
+    known[id(node)] = items, depth
+    return items, depth
+
+
+def _check(value: Any, limits: Limits) -> None:
+    """Refuse what is nested too deep, holds too much, or is no plain data."""
+    level, depth, items, most = [value], 0, 0, 10**limits.digits
+    while level:
+        if depth > limits.depth:
+            raise DecodingError(f"it is nested more than {limits.depth} deep")
+        items += len(level)
+        if items > limits.items:
+            raise DecodingError(f"it holds more than {limits.items:,} items")
+        inner = list[Any]()
+        for each in level:
+            if isinstance(each, Mapping):
+                inner += [*each, *each.values()]
+            elif isinstance(each, list):
+                inner += each
+            elif type(each) is int:
+                if abs(each) >= most:
+                    raise DecodingError(f"it holds a whole number of more than {limits.digits} digits")
+            elif each is not None and type(each) not in (str, float, bool):
+                raise DecodingError(f"it holds a {type(each).__name__}: numbers, text, lists and mappings are read")
+        level, depth = inner, depth + 1

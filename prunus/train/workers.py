@@ -1,0 +1,59 @@
+"""The processes that load data: started with signals held back, and named when one of them dies."""
+
+import contextlib
+import re
+import signal
+from collections.abc import Iterator
+from types import FrameType
+from typing import TypeVar
+
+from torch.utils.data import DataLoader
+
+from prunus.errors import DataError
+from prunus.interrupt import SIGNALS, delayed
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+def started(batches: DataLoader[T_co]) -> Iterator[T_co]:
+    """Return the iterator over `batches`; its workers, forked here, get no signal before they have their own handlers.
+
+    Raises:
+        DataError: the system starts no more processes.
+    """
+    try:
+        with delayed():
+            return iter(batches)
+    except OSError as error:
+        raise DataError(
+            f"{batches.num_workers} processes that load data cannot be started ({error.strerror}): set a smaller "
+            "train.num_workers"
+        ) from error
+
+
+def take_signals(worker: int) -> None:
+    """Leave what a terminal or a scheduler sends to all processes to the main one, which finishes its step first: a
+    worker that died meanwhile would end it in the middle. A second SIGTERM ends the worker."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _once)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+
+def _once(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def death_named() -> Iterator[None]:
+    """Turn torch's error for a worker that died, which it raises wherever the main process is, into a `DataError`."""
+    try:
+        yield
+    except RuntimeError as error:
+        found = re.search(r"DataLoader worker \(pid\(?s?\)? ?([\d, ]+)\) (.*)", str(error))
+        if found is None:
+            raise
+        raise DataError(
+            f"a process that loads data ({found[1]}) has died: {found[2].strip()} Mostly the machine has run out of "
+            "memory: set a smaller train.num_workers or train.batch_size, or data.cache: false; the same command goes "
+            "on from the last checkpoint"
+        ) from error

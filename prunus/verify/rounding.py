@@ -1,0 +1,130 @@
+"""Is a change of the outputs rounding? float64 is the proof; float32 is held against the network's own rounding.
+
+A bound in float32 that holds for every network does not exist: a deep or badly scaled one rounds by more than any
+number chosen beforehand. So the outputs y of a network in its own precision are compared with those y* in float64: the
+network's own rounding is u = max |y - y*| / max |y*|. A change is rounding where
+
+    in float64 it is at most max(1e-12, 10 u eps64 / eps)      the proof; eps: the unit roundoff of each precision
+    in the network's own precision at most max(1e-5, 10 u)
+
+Where a network does not run in float64 (its code names a precision, or its device has none), u is not known, the fixed
+bound holds for its own precision, and whoever tells the change says so.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prunus.modules.copying import copied
+from prunus.modules.tensors import in_float64
+from prunus.records import EXACT
+from prunus.verify.difference import largest_difference, outputs
+
+ROUNDINGS = 10  # of its own by which a change of order may move a network's outputs
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Outputs:
+    """What a network returns for an example.
+
+    Attributes:
+        own: in its own precision.
+        double: in float64; None where it does not run in it.
+        eps: the unit roundoff of its own precision.
+    """
+
+    own: list[Tensor]
+    double: list[Tensor] | None
+    eps: float
+
+    @property
+    def rounding(self) -> float | None:
+        """The network's own rounding, relative; None where it is not known, or not finite."""
+        if self.double is None:
+            return None
+        _, relative = largest_difference(self.double, self.own)
+        return relative if math.isfinite(relative) else None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Change:
+    """By how much two networks' outputs differ, and how much of that is rounding.
+
+    Attributes:
+        absolute: max |a - b| in the networks' own precision.
+        relative: the same over max |a|.
+        double: (absolute, relative) in float64; None where the networks do not run in it.
+        tolerance: what `relative` may be.
+        tolerance_float64: what the relative change in float64 may be.
+    """
+
+    absolute: float
+    relative: float
+    double: tuple[float, float] | None
+    tolerance: float
+    tolerance_float64: float
+
+    @property
+    def relative_float64(self) -> float | None:
+        """The relative change in float64."""
+        return None if self.double is None else self.double[1]
+
+    @property
+    def is_rounding(self) -> bool:
+        """Whether rounding explains all of it."""
+        proved = self.double is None or self.double[1] <= self.tolerance_float64
+        return proved and self.relative <= self.tolerance
+
+    def __str__(self) -> str:
+        """Return both changes with their bounds."""
+        own = f"{self.relative:.1e} relative in its own precision (at most {self.tolerance:.1e} is rounding)"
+        if self.double is None:
+            return f"{own}; it does not run in float64, so that its own rounding is not known"
+        return f"{own}, {self.double[1]:.1e} in float64 (at most {self.tolerance_float64:.1e})"
+
+
+def outputs_in_both(
+    model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None, double: nn.Module | None = None
+) -> Outputs:
+    """Return the outputs of `model` in its own precision and in float64; `double` is a float64 copy."""
+    own = outputs(model, args, kwargs)
+    try:
+        precise = outputs(
+            copied(model, isolated=True).double() if double is None else double, *in_float64((args, kwargs))
+        )
+    except (RuntimeError, TypeError):
+        precise = None
+    return Outputs(own=own, double=precise, eps=_eps(model))
+
+
+def change(before: Outputs, after: Outputs) -> Change:
+    """Return by how much the outputs `after` differ from those `before`, held against the rounding of those before."""
+    absolute, relative = largest_difference(before.own, after.own)
+    known = before.double is not None and after.double is not None
+    double = largest_difference(before.double, after.double) if before.double and after.double else (0.0, 0.0)
+    rounding, eps64 = before.rounding or 0.0, torch.finfo(torch.float64).eps
+    fixed = EXACT["float64"] if before.eps <= eps64 else EXACT["float32"]
+    return Change(
+        absolute=absolute,
+        relative=relative,
+        double=double if known else None,
+        tolerance=max(fixed, ROUNDINGS * rounding),
+        tolerance_float64=max(EXACT["float64"], ROUNDINGS * rounding * eps64 / before.eps),
+    )
+
+
+def change_of_outputs(
+    first: nn.Module, second: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None
+) -> Change:
+    """Return by how much the outputs of the network `second` differ from those of `first`, in evaluation mode."""
+    return change(outputs_in_both(first, args, kwargs), outputs_in_both(second, args, kwargs))
+
+
+def _eps(model: nn.Module) -> float:
+    """Return the largest unit roundoff among a network's parameters and buffers; float32's where it has none."""
+    found = {tensor.dtype for tensor in (*model.parameters(), *model.buffers()) if tensor.is_floating_point()}
+    return max((torch.finfo(dtype).eps for dtype in found), default=torch.finfo(torch.float32).eps)

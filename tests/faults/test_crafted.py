@@ -1,0 +1,393 @@
+"""Files and settings that somebody made to do harm: a typed error in bounded memory and time, or they make sense."""
+
+import contextlib
+import copy
+import dataclasses
+import functools
+import io
+import json
+import resource
+import tarfile
+import time
+
+import nets
+import numpy as np
+import pytest
+import tiny
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torch import nn
+
+import prunus
+from prunus import pipeline, recipe, storage
+from prunus.data import ShardsData
+from prunus.errors import BudgetError, CheckpointError, DataError, EditError, PrunusError
+from prunus.penalties.zeros import zero_
+from prunus.train import checkpoint
+from prunus.train.begin import begin
+from prunus.train.fit import fit
+
+SECONDS, GIGABYTE = 5.0, 2**20  # of one file; kilobytes, as getrusage tells them
+
+CASES = [10, pytest.param(2000, marks=[pytest.mark.slow, pytest.mark.timeout(3500)])]
+NUMBERS = [
+    -1,
+    0,
+    1,
+    2,
+    7,
+    255,
+    2**31,
+    2**62,
+    2**63,
+    10**25,
+    10**60,
+    -(2**63),
+    0.5,
+    -0.0,
+    1e300,
+    float("nan"),
+    float("inf"),
+]
+TEXTS = [
+    "",
+    " ",
+    "x",
+    "..",
+    "a.b",
+    "/",
+    "\0",
+    "\ud800",
+    "é",
+    "1",
+    "é" * 1000,
+    "0b_",
+    "2001-99-99",
+    "=",
+    "[" * 1000,
+    "..:",
+]
+VALUES = st.sampled_from([*NUMBERS, *TEXTS, None, True, False, [], {}, [[]], {"a": 1}, [1, 2, 3], ["x"], [0.5, None]])
+
+
+def law(cases, check):
+    """Check `cases` examples: `check` draws its own data; each takes little time and memory."""
+
+    def timed(data):
+        before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+        check(data)
+        assert time.process_time() - began < SECONDS
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < GIGABYTE
+
+    silent = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example]
+    settings(max_examples=cases, deadline=None, database=None, suppress_health_check=silent)(given(st.data())(timed))()
+
+
+def places(data, path=()):
+    """Yield the path of every value in JSON."""
+    yield path
+    items = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
+    for key, item in items:
+        yield from places(item, (*path, key))
+
+
+def crafted(data, written):
+    """Return JSON like `written` with one to three values replaced, left out, or written twice."""
+    result = copy.deepcopy(written)
+    for _ in range(data.draw(st.integers(1, 3))):
+        every = list(places(result))[1:]
+        if not every:
+            return result
+        path = data.draw(st.sampled_from(every))
+        where = functools.reduce(lambda value, key: value[key], path[:-1], result)
+        kind = data.draw(st.sampled_from(["value", "value", "value", "gone", "twice", "elsewhere"]))
+        if kind == "gone":
+            del where[path[-1]]
+        elif kind == "twice" and isinstance(where, list):
+            where.insert(path[-1], copy.deepcopy(where[path[-1]]))
+        elif kind == "elsewhere":
+            other = functools.reduce(lambda value, key: value[key], data.draw(st.sampled_from(every)), result)
+            where[path[-1]] = copy.deepcopy(other)
+        else:
+            where[path[-1]] = copy.deepcopy(data.draw(VALUES))
+    return result
+
+
+# ---------------------------------------------------------------- plans
+
+
+class Network(nn.Module):
+    """Something for each kind of edit."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
+        self.block = tiny.Residual(8)
+        self.last = nn.Conv2d(8, 4, 5)
+
+    def forward(self, images):
+        return self.last(self.block(self.first(images)))
+
+
+@functools.cache
+def planned():
+    """Return networks with plans that fit them."""
+    torch.manual_seed(0)
+    model, inputs = Network().eval(), torch.randn(1, 3, 12, 12)
+    expanded = prunus.expand(model, "*", 4, keep_function=True)
+    wide = prunus.apply(expanded, model)
+    ranked = prunus.factorize(model, rank=2)
+    loose = prunus.apply(prunus.expand(model, "first.0", 4, nonlinear=True), model)
+    attention, tokens = nets.CASES["attention"].model(), nets.CASES["attention"].inputs()
+    groups = prunus.trace(attention, tokens)
+    chosen = groups.exact.clone()
+    chosen[groups.exact.nonzero().flatten()[::2]] = False
+    zero_(attention, groups, chosen)
+    emptied = copy.deepcopy(model)
+    nn.init.zeros_(emptied.block.body[3].weight)
+    found = [
+        (model, expanded + prunus.contract(wide)),
+        (model, prunus.decompose(model, "k>1", width=4, nonlinear=True)),
+        (model, ranked + prunus.fuse(prunus.apply(ranked, model), inputs)),
+        (loose, prunus.linearize(loose)),
+        (attention, prunus.select(attention, groups)),
+        (emptied, prunus.bypass(emptied, inputs)),
+    ]
+    assert all(plan for _, plan in found)
+    return [(model, json.loads(plan.to_json())) for model, plan in found]
+
+
+@pytest.mark.parametrize("cases", CASES)
+def test_a_crafted_plan_is_refused_or_done(cases):
+    def check(data):
+        model, written = data.draw(st.sampled_from(planned()))
+        before = nets.state(model)
+        with contextlib.suppress(EditError):
+            prunus.apply(prunus.Plan.from_json(json.dumps(crafted(data, written))), model)
+        nets.assert_same_state(before, nets.state(model))
+
+    law(cases, check)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"widths": [200_000, 200_000]}, "would make .* of a network that has"),
+        ({"widths": [2**62, 1]}, "would make"),
+        ({"widths": [10**30, 1]}, "beyond 64 bits"),
+        (
+            {"layer": {"path": "first.0", "kind": "Conv2d", "shape": [8, 2**40, 3, 3], "groups": 1}},
+            "would make|has shape",
+        ),
+    ],
+)
+def test_sizes_are_compared_with_the_network_before_memory_is_taken(change, message):
+    model, written = planned()[0]
+    written = {"format": 1, "edits": [{**written["edits"][0], **change}]}
+    began = time.process_time()
+    with pytest.raises(EditError, match=message):
+        prunus.apply(prunus.Plan.from_json(json.dumps(written)), model)
+    assert time.process_time() - began < SECONDS
+
+
+def test_more_edits_than_any_network_needs_are_refused():
+    model, written = planned()[0]
+    linear = {"edit": "Linearize", "path": "first.0"}
+    with pytest.raises(EditError, match="20,000 edits"):
+        prunus.apply(prunus.Plan.from_json(json.dumps({**written, "edits": [linear] * 20_000})), model)
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after", "path"),
+    [
+        ("stride", 1, 2, "first.0"),
+        ("_version", 2, 1, "first.1"),
+        ("num_features", 8, 4, "first.1"),
+        ("training", 1, 0, ""),
+        ("dilation", 2, 1, ""),
+        ("calls", 9, 8, ""),  # which no code of the network reads
+        ("width", 8, 2, ""),  # more than the plan removes
+        ("width", 8, 9, ""),
+    ],
+)
+def test_a_plan_sets_nothing_but_numbers_of_channels(name, before, after, path):
+    class Reads(Network):
+        def forward(self, images):
+            return super().forward(images).reshape(-1, self.width, self.dilation)
+
+    model = Reads()
+    model.dilation, model.width, model.calls = 2, 8, 9
+    cut = {"path": "first.0.weight", "dim": 0, "size": 8, "remove": [0, 1]}
+    attribute = {"path": path, "name": name, "item": -1, "before": before, "after": after}
+    text = json.dumps({"format": 1, "edits": [{"edit": "RemoveChannels", "cuts": [cut], "attributes": [attribute]}]})
+    with pytest.raises(EditError, match=name):
+        prunus.apply(prunus.Plan.from_json(text), model)
+
+
+def test_what_a_plan_sets_is_in_its_summary():
+    _, written = planned()[4]
+    plan = prunus.Plan.from_json(json.dumps(written))
+    assert plan.edits[0].attributes
+    for one in plan.edits[0].attributes:
+        assert f"{one.name} {one.before} -> {one.after}" in plan.summary()
+
+
+# ---------------------------------------------------------------- recipes, overrides, budgets
+
+
+@functools.cache
+def keys():
+    """Return the dotted path of every key of a whole recipe."""
+    written = recipe.describe(recipe.build(pipeline.Recipe, minimal()))
+    return [".".join(str(key) for key in path) for path in places(written) if path]
+
+
+def minimal():
+    return {
+        "name": "tiny",
+        "data": {"class_path": "prunus.data.StreetData", "init_args": {"size": [16, 32], "num_train": 4}},
+        "model": {"class_path": "tiny.TinySegmenter"},
+    }
+
+
+@pytest.mark.parametrize("cases", CASES)
+def test_a_crafted_override_is_refused_or_taken(cases, tmp_path):
+    path = tiny.write_recipe(tmp_path)
+
+    def check(data):
+        value = data.draw(VALUES | st.text(max_size=20) | st.sampled_from(TEXTS))
+        text = value if isinstance(value, str) else json.dumps(value)
+        key = data.draw(st.sampled_from(keys()) | st.text(max_size=9))
+        with contextlib.suppress(PrunusError):
+            recipe.resolve(pipeline.Recipe, path, [f"{key}={text}"])
+            recipe.load(pipeline.Recipe, path, [f"{key}={text}"])
+
+    law(cases, check)
+
+
+@pytest.mark.parametrize("cases", CASES)
+def test_a_crafted_recipe_is_refused_or_taken(cases, tmp_path):
+    whole = recipe.describe(recipe.build(pipeline.Recipe, minimal()))
+
+    def check(data):
+        path = tmp_path / "crafted.yaml"
+        text = json.dumps(crafted(data, whole), ensure_ascii=True)  # JSON is YAML
+        cut = data.draw(st.integers(0, len(text)) | st.none())
+        path.write_text(
+            text if cut is None else text[:cut] + data.draw(st.sampled_from(TEXTS[:-5])) + text[cut:], errors="replace"
+        )
+        with contextlib.suppress(PrunusError):
+            recipe.load(pipeline.Recipe, path)
+
+    law(cases, check)
+
+
+@pytest.mark.parametrize("cases", CASES)
+def test_a_crafted_budget_is_refused_or_taken(cases):
+    model = nets.CASES["residual"].model()
+    groups = prunus.trace(model, nets.CASES["residual"].inputs())
+    names = [field.name for field in dataclasses.fields(prunus.Budget)]
+
+    def check(data):
+        given_ = data.draw(st.dictionaries(st.sampled_from(names), VALUES, max_size=4))
+        with contextlib.suppress(BudgetError):
+            prunus.select(model, groups, budget=prunus.Budget(**given_))
+
+    law(cases, check)
+
+
+# ---------------------------------------------------------------- checkpoints
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    settings = {"epochs": 3, "ema_decay": 0.9}
+    fit(tiny.training(folder, **settings), tiny.build(), tiny.example(), tiny.SHRINK)
+    return tiny.training(folder, **settings)
+
+
+@pytest.mark.parametrize("cases", CASES)
+def test_a_crafted_checkpoint_is_refused_or_gone_on_from(cases, trained):
+    newest = checkpoint.latest(trained.checkpoints)
+    written = json.loads((newest.path / checkpoint.STATE).read_text())
+    plan = json.loads(written["plan"])
+    draws = written["tree"]  # 625 numbers of a random generator would be nearly all that is drawn
+
+    def check(data):
+        state = {**written, "plan": plan, "tree": draws}
+        state = crafted(data, state if data.draw(st.booleans()) else {**state, "tree": None}) or {}
+        if isinstance(state, dict):
+            state["plan"] = json.dumps(state["plan"]) if isinstance(state.get("plan"), dict) else state.get("plan")
+            state["tree"] = crafted(data, [draws])[0:1] if state.get("tree") is None else state["tree"]
+            state["tree"] = state["tree"][0] if isinstance(state["tree"], list) and state["tree"] else state["tree"]
+        seal(newest.path, state)
+        try:
+            begin(trained, tiny.build(), tiny.example(), 4, tiny.SHRINK)
+        except CheckpointError as error:
+            assert str(trained.checkpoints) in str(error) or "structure" in str(error)
+
+    law(cases, check)
+
+
+def seal(path, state):
+    """Write a checkpoint's state anew, its digests with it."""
+    (path / checkpoint.STATE).write_text(json.dumps(state))
+    manifest = json.loads((path / checkpoint.MANIFEST).read_text())
+    manifest.pop(storage.SEAL)
+    described = {"bytes": (path / checkpoint.STATE).stat().st_size, "sha256": storage.sha256(path / checkpoint.STATE)}
+    manifest["files"][checkpoint.STATE] = described
+    (path / checkpoint.MANIFEST).write_text(storage.sealed(manifest))
+
+
+# ---------------------------------------------------------------- shards
+
+
+@pytest.fixture(scope="module")
+def shard(tmp_path_factory):
+    """Return a folder of one shard and its bytes."""
+    folder = tmp_path_factory.mktemp("shards")
+    with tarfile.open(folder / "train-000000.tar", "w") as archive:
+        for number in range(4):
+            picture = io.BytesIO()
+            Image.fromarray(np.full((9, 9, 3), 40 * number, np.uint8)).save(picture, "PNG")
+            for name, content in ((f"{number}.png", picture.getvalue()), (f"{number}.cls", b"%d" % (number % 2))):
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+    (folder / "classes.json").write_text('["a", "b"]')
+    return folder, (folder / "train-000000.tar").read_bytes()
+
+
+def split(folder):
+    return ShardsData(root=folder, size=(8, 8)).train()
+
+
+@pytest.mark.parametrize("cases", CASES)
+def test_a_crafted_shard_or_index_is_refused_or_read(cases, shard):
+    folder, content = shard
+    tar, beside, classes = folder / "train-000000.tar", folder / "train-000000.json", folder / "classes.json"
+
+    def check(data):
+        beside.unlink(missing_ok=True)
+        classes.write_text('["a", "b"]')
+        tar.write_bytes(content)
+        kind = data.draw(st.sampled_from(["index", "tar", "classes"]))
+        if kind == "index":
+            split(folder)
+            beside.write_text(json.dumps(crafted(data, {**json.loads(beside.read_text())})))
+        elif kind == "classes":
+            classes.write_text(json.dumps(data.draw(VALUES)))
+        else:
+            changed = bytearray(content)
+            for _ in range(data.draw(st.integers(1, 6))):
+                changed[data.draw(st.integers(0, len(changed) - 1))] = data.draw(st.integers(0, 255))
+            tar.write_bytes(changed[: data.draw(st.integers(0, len(changed)) | st.just(len(changed)))])
+        with contextlib.suppress(DataError):
+            found = split(folder)
+            for number in range(len(found)):
+                found[number]
+
+    law(cases, check)

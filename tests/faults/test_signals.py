@@ -1,0 +1,63 @@
+"""Real signals at random moments of every command: it ends soon with 143 or 130, and a run goes on to equal weights."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parent / "signalled.py"
+OTHERS = ["trace", "export", "bench", "report"]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+@pytest.mark.parametrize(("moments", "others"), [(2, []), pytest.param(200, OTHERS, marks=pytest.mark.slow)])
+def test_a_signal_at_any_moment_ends_the_command_and_the_run_goes_on_to_equal_weights(tmp_path, moments, others):
+    command = [sys.executable, SCRIPT, tmp_path, str(moments), str(moments), *others]
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=3400)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["wrong"] == []
+    assert sum(told["sent"].values()) >= moments
+    assert told["slowest"] < 10
+    assert told["runs"] == told["equal"]
+    assert told["runs"] >= 1 and (not others or all(told["sent"].values()))
+
+
+STUCK = """
+import ctypes, sys, time
+from prunus import interrupt
+with interrupt.whole_process():
+    if sys.argv[1] == "training":
+        with interrupt.interruptible():
+            print("now", flush=True)
+            ctypes.CDLL(None).sleep(60)
+    print("now", flush=True)
+    while time.time() < {until}:  # a call into C that is taken up again after a signal: Python's handlers do not run
+        ctypes.PyDLL(None).poll(None, 0, 100)
+"""
+
+
+@pytest.mark.parametrize(
+    ("place", "number", "code"), [("anywhere", signal.SIGTERM, 143), ("training", signal.SIGINT, 130)]
+)
+def test_what_never_asks_is_ended_by_the_deadline_or_a_second_signal(place, number, code):
+    program = STUCK.replace("{until}", str(time.time() + 60))
+    with subprocess.Popen(
+        [sys.executable, "-c", program, place], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "now\n"
+        began = time.monotonic()
+        process.send_signal(number)
+        if place == "training":  # which has no deadline: its step may take longer
+            time.sleep(0.7)
+            assert process.poll() is None
+            process.send_signal(number)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert time.monotonic() - began < 10
+    assert "stopped at once" in errors

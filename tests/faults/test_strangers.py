@@ -1,0 +1,188 @@
+"""What came from somebody else is read, not run: modules in the current folder, runs of others, pictures, links."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+from PIL import Image
+
+from prunus import cli, report, trust
+from prunus.data.files import read_image
+from prunus.deploy import export_onnx
+from prunus.errors import CheckpointError, DataError, DeployError, RecipeError, RecordError
+from prunus.pipeline.run_folder import prepare_run_folder
+from prunus.recipe import modules
+from prunus.records import NoteRecord, Recorder, SampleRecord
+from prunus.train.lock import lock
+
+SHADOWS = ("jinja2", "torch", "onnx", "queue", "rich", "plotly", "numpy", "yaml", "markupsafe", "safetensors")
+ROOT = str(Path(cli.__file__).parents[2])
+
+
+STARTS = {
+    "python -m": ["-m", "prunus.cli"],  # which puts the current folder first
+    "prunus": ["-P", "-c", "import sys; from prunus.cli import main; sys.exit(main())"],
+}
+TRACE = ["trace", "mine:TinySegmenter", "--set", "num_classes=3", "--shape", "1,3,16,32"]
+
+
+@pytest.mark.parametrize(
+    ("start", "arguments"),
+    [("python -m", ["report", "."]), ("prunus", ["report", "."]), ("python -m", TRACE)],
+)
+def test_a_module_in_the_current_folder_is_not_run_in_the_place_of_an_installed_one(tmp_path, start, arguments):
+    for name in SHADOWS:
+        (tmp_path / f"{name}.py").write_text("open('ran', 'w').close()\nraise SystemExit(77)\n")
+    shutil.copy(tiny.__file__, tmp_path / "mine.py")  # but a network's own module is found there
+    Recorder(tmp_path).write(NoteRecord(text="something"))
+    command = [sys.executable, *STARTS[start], *arguments]
+    environment = {**os.environ, "PYTHONPATH": ROOT}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "ran").exists()
+    assert arguments != TRACE or "encoder.0" in done.stdout
+
+
+def test_a_module_that_has_no_such_name_is_not_imported(tmp_path, monkeypatch):
+    (tmp_path / "harmful.py").write_text("import pathlib\npathlib.Path('ran').touch()\nclass Net: ...\n")
+    package = tmp_path / "deep"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise ZeroDivisionError\n")
+    (package / "inner.py").write_text("Net = 3\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for path, error in (
+        ("harmful.Other", AttributeError),
+        ("deep.inner.Other", AttributeError),
+        ("deep.inner.Net", ImportError),
+        ("..", ImportError),
+        ("a b.c", ImportError),
+        ("no_such_module.Net", ImportError),
+        ("os.nothing", AttributeError),
+    ):
+        with pytest.raises(error):
+            modules.named(path)
+    assert not (tmp_path / "ran").exists()
+    assert modules.named("harmful.Net").__name__ == "Net"
+    assert (tmp_path / "ran").exists()
+
+
+@pytest.fixture
+def run_of_mine(tmp_path, monkeypatch):
+    """The folder of a run as `run` begins it, and nothing else in it."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "runs" / "mine"
+    folder.mkdir(parents=True)
+    prepare_run_folder(folder, {"name": "mine", "model": "tiny.TinySegmenter"})
+    trust.sign(folder)
+    return folder
+
+
+def test_the_folder_of_a_run_is_code_only_if_it_is_the_users_own_or_trusted(run_of_mine, monkeypatch, capsys):
+    assert trust.is_own(run_of_mine)
+    trust.require(run_of_mine, trusted=False)
+    moved = run_of_mine.rename(run_of_mine.with_name("moved"))
+    assert trust.is_own(moved)
+    recipe = moved / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("tiny.TinySegmenter", "harmful.Net"))
+    assert not trust.is_own(moved)
+    trust.require(moved, trusted=True)
+    for command in (["trace"], ["export", "--output", "a.onnx"], ["bench"]):
+        assert cli.main([*command, str(moved)]) == 1
+        error = capsys.readouterr().err
+        assert "is not a run of yours" in error and "--trust" in error
+    assert cli.main(["trace", "--trust", str(moved)]) == 1
+    assert "came to its end" in capsys.readouterr().err  # what is wrong with it is looked at now
+    monkeypatch.setenv("XDG_STATE_HOME", str(moved / "other"))  # somebody else's run
+    with pytest.raises(RecipeError, match="--trust"):
+        trust.require(run_of_mine.parent / "moved", trusted=False)
+
+
+@pytest.mark.parametrize(("answer", "accepted"), [("y\n", True), ("\n", False), ("no\n", False)])
+def test_at_a_terminal_it_is_asked(run_of_mine, monkeypatch, capsys, answer, accepted):
+    (run_of_mine / trust.SIGNATURE).unlink()
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("sys.stdin.readline", lambda: answer, raising=False)
+    if accepted:
+        trust.require(run_of_mine, trusted=False)
+    else:
+        with pytest.raises(RecipeError):
+            trust.require(run_of_mine, trusted=False)
+    assert "Go on?" in capsys.readouterr().err
+
+
+def test_a_picture_that_is_a_program_or_too_large_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
+    with pytest.raises(DataError, match="cannot be read as an image"):
+        read_image(tmp_path / "a.png")
+    Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(tmp_path / "b.png")
+    assert read_image(tmp_path / "b.png").shape == (20, 30, 3)
+    monkeypatch.setenv("PRUNUS_MAX_PIXELS", "599")
+    with pytest.raises(DataError, match=r"30 x 20 pixels, and at most 599 .* PRUNUS_MAX_PIXELS"):
+        read_image(tmp_path / "b.png")
+    monkeypatch.setenv("PRUNUS_MAX_PIXELS", "many")
+    with pytest.raises(RecipeError, match="PRUNUS_MAX_PIXELS"):
+        read_image(tmp_path / "b.png")
+
+
+def test_links_in_a_runs_folder_are_not_written_through(tmp_path):
+    victim, run = tmp_path / "victim", tmp_path / "run"
+    victim.write_text("mine")
+    run.mkdir()
+    pid = os.getpid()
+    for name in (
+        ".lock",
+        f".recipe.yaml.{pid}.writing",
+        f".records.jsonl.{pid}.writing",
+        "records.jsonl",
+        "report.html",
+    ):
+        (run / name).symlink_to(victim)
+    (run / "recipe.yaml").symlink_to(victim)
+    with pytest.raises(CheckpointError, match="not writable"), lock(run):
+        pass
+    prepare_run_folder(run, {"name": "tiny"})
+    with pytest.raises(RecordError):
+        Recorder(run).write(NoteRecord(text="a"))
+    (run / "records.jsonl").unlink()
+    Recorder(run).write(NoteRecord(text="a"))
+    Recorder(run).truncate(1)
+    assert report.write(run).is_file() and not (run / "report.html").is_symlink()
+    assert victim.read_text() == "mine"
+
+
+def test_links_in_a_runs_folder_are_not_shown(tmp_path):
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"\x89PNG\r\n\x1a\nsecret")
+    run = tmp_path / "run"
+    run.mkdir()
+    Recorder(run).write(SampleRecord(index=0, image="a.png", truth="../secret", wide=None, narrow="/dev/zero"))
+    (run / "a.png").symlink_to(secret)
+    (run / "recipe.yaml").symlink_to(secret)
+    text = report.write(run).read_text()
+    assert "iVBOR" not in text and "secret" not in text.replace("../secret", "")
+
+
+def test_what_is_no_regular_file_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path, tmp_path / "pipe", Path("/dev/null")):
+        with pytest.raises(DeployError, match="is no regular file"):
+            export_onnx(tiny.build(), tiny.example(), path)
+    assert not Path("/dev/null").is_file()
+
+
+def test_files_that_never_end_are_not_read(tmp_path, capsys):
+    os.mkfifo(tmp_path / "pipe.yaml")
+    for path in (tmp_path / "pipe.yaml", Path("/dev/zero")):
+        assert cli.main(["run", str(path)]) == 1
+        assert "no regular file" in capsys.readouterr().err
+    (tmp_path / "large.yaml").write_text(json.dumps({"a": "x" * 2**19}))
+    assert cli.main(["run", str(tmp_path / "large.yaml")]) == 1
+    assert "at most" in capsys.readouterr().err
