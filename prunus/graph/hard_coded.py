@@ -16,8 +16,8 @@ from prunus.graph.build import numbering
 from prunus.graph.compare import Mismatch
 from prunus.graph.findings import Findings, Kind, Mark
 from prunus.graph.ids import NONE
-from prunus.graph.locate import channels_near, hard_coded_at
-from prunus.graph.network import Network, unequal_parts, without_some
+from prunus.graph.mismatch_cause import channels_near, hard_coded_at
+from prunus.graph.other_width import Network, unequal_parts, without_some
 
 MAX_COMPARISONS = 6  # after so many everything that is still open is refused
 MAX_ROUNDS = 30

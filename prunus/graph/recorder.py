@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from prunus.graph.constants import ConstantMemory, View
+from prunus.graph.constant_memory import ConstantMemory, View
 from prunus.graph.labels import compact
 from prunus.graph.meta import Args, OnMeta, Settings, ValueDependenceError, on, run_with_values
 from prunus.graph.operators import Operator, operator

@@ -12,7 +12,7 @@ from prunus.graph.compare import same_code
 from prunus.graph.findings import Findings, Kind
 from prunus.graph.groups import ChannelGroups
 from prunus.graph.hard_coded import judge
-from prunus.graph.network import Network
+from prunus.graph.other_width import Network
 from prunus.graph.program import Program
 from prunus.graph.read import ReadError, read
 from prunus.graph.walk import Reading, Slots, walk

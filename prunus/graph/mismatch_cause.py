@@ -8,7 +8,7 @@ from torch import Tensor
 from prunus.graph.compare import Mismatch
 from prunus.graph.findings import Findings, Mark
 from prunus.graph.ids import NONE
-from prunus.graph.network import Network
+from prunus.graph.other_width import Network
 from prunus.graph.program import Operation, Value
 from prunus.graph.walk import Reading
 
