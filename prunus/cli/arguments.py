@@ -72,7 +72,15 @@ def parser() -> argparse.ArgumentParser:
     export.add_argument("--output", type=Path, default=Path("network.onnx"), help="the file to write")
     export.add_argument("--backend", default="onnxruntime", help="the backend that checks the file")
 
-    bench = add(commands.bench)
+    _add_bench(add(commands.bench))
+    report = add(commands.report)
+    report.add_argument("folder", type=Path, help="the folder of a run")
+
+    add(commands.recipes)
+    return whole
+
+
+def _add_bench(bench: argparse.ArgumentParser) -> None:
     bench.add_argument(
         "networks", nargs="+", metavar="[name=]network", help="an ONNX file, module:callable or a run's folder"
     )
@@ -86,12 +94,6 @@ def parser() -> argparse.ArgumentParser:
     bench.add_argument("--threads", type=int, default=1)
     bench.add_argument("--repeats", type=int, default=50)
     bench.add_argument("--batch-size", type=int, default=1)
-
-    report = add(commands.report)
-    report.add_argument("folder", type=Path, help="the folder of a run")
-
-    add(commands.recipes)
-    return whole
 
 
 def _add_network(parser: argparse.ArgumentParser) -> None:

@@ -36,20 +36,18 @@ def check_parity(
     """Run `samples` through `model` (PyTorch, evaluation mode) and through the file at `path`, and compare.
 
     With y the network's output and z the file's, over all samples together:
-    max_abs_diff = max |y - z| over all outputs; max_rel_diff = max |y - z| / max |y|, an output at a time,
-    the worst of them; argmax_agreement = share of positions at which y and z have the same argmax over
-    dimension 1, the classes (the same sign where there is a single channel). A NaN or an infinity in either
-    is an infinite difference. `passed` is max_rel_diff <= tolerance or, unless a stricter tolerance than the default is
-    asked for, ten times the network's own rounding where that is more: of the batches that are further apart than
-    `tolerance`, y is compared with the outputs in float64, as `prunus.verify.rounding` does. `require` turns a record
-    that failed into an error.
+    max_abs_diff = max |y - z| over all outputs; max_rel_diff = max |y - z| / max |y|, per output, the worst of them;
+    argmax_agreement = share of positions at which y and z have the same argmax over dimension 1, the classes (the same
+    sign where there is a single channel). A NaN or an infinity in either is an infinite difference. `passed` is
+    max_rel_diff <= tolerance or, unless a stricter tolerance than the default is asked for, ten times the network's own
+    rounding where that is more: of the batches that are further apart than `tolerance`, y is compared with the outputs
+    in float64, as `prunus.verify.rounding` does. `require` turns a record that failed into an error.
 
     Args:
         model: the network that was exported.
         path: the ONNX file.
-        samples: a batch, or an iterable of batches; a batch is what forward takes, a tensor [N, ...] or a
-            tuple of them. N may differ from the exported example's and from batch to batch. A tuple of
-            tensors is one batch of several inputs; several batches of one input are a list.
+        samples: a batch, or an iterable of batches; a batch is what forward takes, a tensor [N, ...] or a tuple of
+            them, of any N. A tuple of tensors is one batch of several inputs; several batches of one input are a list.
         backend: which runs the file; see `prunus.deploy.backends`.
         tolerance: on max_rel_diff.
         threads: CPU threads of both.

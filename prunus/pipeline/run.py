@@ -120,8 +120,19 @@ def _run(
             processes=processes,
         )
         wide, reached, scratch = _train(context)
-    if not processes.first:
-        return
+    if processes.first:
+        _deliver(context, wide, reached, scratch, run_record)
+
+
+def _deliver(
+    context: RunContext,
+    wide: Network | None,
+    reached: list[Network],
+    scratch: list[Network],
+    run_record: RunRecord,
+) -> None:
+    """Evaluate the trained networks on the test split, deploy them, and write the report."""
+    recorder, inputs, folder = context.recorder, context.inputs, context.folder
     networks = [*([] if wide is None else [wide]), *reached, *scratch]
     narrow = reached[-1]
     recorder.truncate(max(1, *(each.records for each in networks)))  # drop what an earlier attempt wrote after that
@@ -135,7 +146,7 @@ def _run(
     deployed = {network.name: deployment.deployed_form(context, network) for network in networks}
     deployment.deploy(context, deployed)
     deployment.write_samples(context, {name: deployed[name] for name in (WIDE, NARROW) if name in deployed})
-    begins("writing the report")
+    context.watch.stage("writing the report")
     report.write(folder)
 
 
