@@ -25,12 +25,15 @@ class Rows:
             return []
         return [json.loads(line) for line in self.path.read_text(encoding="utf-8").splitlines()]
 
-    def once(self, which: Row, make: Callable[[], Row]) -> Row:
-        """Return the row `which` says, made and appended if it is not there yet."""
+    def find(self, which: Row) -> Row | None:
+        """Return the row that `which` says; None where it is not there yet."""
         assert tuple(which) == self.key
-        for row in self.read():
-            if all(row[name] == which[name] for name in self.key):
-                return row
+        return next((row for row in self.read() if all(row[name] == which[name] for name in self.key)), None)
+
+    def once(self, which: Row, make: Callable[[], Row]) -> Row:
+        """Return the row that `which` says, made and appended if it is not there yet."""
+        if found := self.find(which):
+            return found
         figures = make()
         row = {
             **which,

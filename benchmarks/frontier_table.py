@@ -68,7 +68,7 @@ def cell(rows: Sequence[Row], task: str, budget: str | None, arm: str) -> dict[s
         return None
     wide = tested(rows, task, None, WIDE)
     mean, error = mean_and_error([row["test"] for row in own.values()])
-    times = [row for row in time_rows().read() if (row["task"], row["budget"], row["arm"]) == (task, str(budget), arm)]
+    times = [row for row in time_rows().read() if (row["task"], row["budget"], row["arm"]) == (task, budget, arm)]
     shares = {what: [row["share"] for row in times if row["what"] == what] for what in ("ms", "seconds")}
     whole = statistics.mean(row["macs"] for row in wide.values()) if wide else None
     return {

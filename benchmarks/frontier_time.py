@@ -3,7 +3,8 @@
 Milliseconds: the files of all networks of a task and seed are run in turn, the wide one among them. Training seconds:
 every arm trains for all its epochs on one of `--part` images, round after round; the seconds of its steps are then
 those of all images, those of its cuts stay as they are. Both are kept as shares of the wide network's of the same
-round. What torch-pruning and `select` take to prune is not counted.
+round. Not counted: what torch-pruning and `select` take to prune, and the joint run that "scratch" has its
+architecture from.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from prunus.data.interface import Split
 from prunus.pipeline import Recipe
 
 TIME_KEY = ("what", "task", "budget", "arm", "seed", "round")
+REPEATS = 100
 
 
 def time_rows() -> Rows:
@@ -31,81 +33,78 @@ def time_rows() -> Rows:
     return Rows(RESULTS / "frontier-times.jsonl", TIME_KEY)
 
 
+def which(what: str, row: Row, number: int) -> Row:
+    """Return the key of a measurement of a tested row."""
+    values = (what, row["task"], row["budget"], row["arm"], row["seed"], number)
+    return dict(zip(TIME_KEY, values, strict=True))
+
+
 def time_networks(tested: list[Row], options: argparse.Namespace) -> None:
     """Time the networks of each task and seed in turn, where one of them has no row yet."""
-    groups = defaultdict(list)
+    together = defaultdict(list)
     for row in tested:
-        groups[row["task"], row["seed"]].append(row)
-    for (task, seed), members in groups.items():
-        files = {}
-        for row in members:
-            file = folder_of(row, options.runs) / "network.onnx"
-            if not file.exists():
-                print(f"{file} is not here: train this row where it is to be timed", flush=True)
-                continue
-            files[f"{row['budget']}/{row['arm']}"] = file
-        known = {f"{r['budget']}/{r['arm']}" for r in time_rows().read() if (r["task"], r["seed"]) == (task, seed)}
-        if f"None/{WIDE}" not in files or not set(files) - known:
+        if (folder_of(row, options.runs) / "network.onnx").exists():
+            together[row["task"], row["seed"]].append(row)
+        else:
+            print(f"{folder_of(row, options.runs)} holds no network: train this row where it is to be timed")
+    for (task, _), members in together.items():
+        rows = {f"{row['budget']} {row['arm']}": row for row in members}
+        wide = [name for name, row in rows.items() if row["arm"] == WIDE]
+        if not wide or all(time_rows().find(which("ms", row, 0)) for row in members):
             continue
-        shape = tuple(TASKS[task].recipe(options.data).data.test()[0][0].shape)
-        settings = BenchmarkSettings(backends=("onnxruntime",), threads=1, repeats=100, measure_memory=False)
+        files = {name: folder_of(row, options.runs) / "network.onnx" for name, row in rows.items()}
+        shape = tuple(TASKS[task].recipe(options.data).data.validation()[0][0].shape)
+        settings = BenchmarkSettings(backends=("onnxruntime",), threads=1, repeats=REPEATS, measure_memory=False)
         timed = {record.model: record.median_ms for record in benchmark(files, shape, settings)}
-        for name, value in timed.items():
-            budget, _, arm = name.partition("/")
-            keep("ms", task, budget, arm, seed, 0, value, timed[f"None/{WIDE}"])
+        for name, row in rows.items():
+            figures = {"value": timed[name], "share": timed[name] / timed[wide[0]]}
+            time_rows().once(which("ms", row, 0), lambda figures=figures: figures)  # type: ignore[misc]
 
 
 def time_trainings(tested: list[Row], options: argparse.Namespace) -> None:
     """Train each arm of the rows on a part of the images, round after round, anew each time."""
+    timed = [row for row in tested if not str(row["budget"]).startswith("latency")]  # which measure while they train
     for number in range(options.rounds):
         wide: dict[str, float] = {}
-        for row in sorted(tested, key=lambda row: row["arm"] != WIDE):
-            if (row["budget"] or "").startswith("latency"):
-                continue  # its measurements are seconds that do not grow with the images
-            with tempfile.TemporaryDirectory() as folder:
-                value = training_seconds(row, tested, options, Path(folder))
+        for row in sorted(timed, key=lambda row: row["arm"] != WIDE):
+            if (found := time_rows().find(which("seconds", row, number))) is None:
+                value = training_seconds(row, tested, options)
+                share = value / wide[row["task"]] if row["arm"] != WIDE else 1.0
+                figures = {"value": value, "share": share}
+                found = time_rows().once(which("seconds", row, number), lambda figures=figures: figures)  # type: ignore[misc]
             if row["arm"] == WIDE:
-                wide[row["task"]] = value
-            keep("seconds", row["task"], str(row["budget"]), row["arm"], row["seed"], number, value, wide[row["task"]])
+                wide[row["task"]] = found["value"]
 
 
-def training_seconds(row: Row, tested: list[Row], options: argparse.Namespace, runs: Path) -> float:
-    """Return the seconds that training the row's arm takes on all images, told from a part of them."""
+def training_seconds(row: Row, tested: list[Row], options: argparse.Namespace) -> float:
+    """Return the seconds that training the row's arm takes on all images, as a part of them tells."""
 
     def part(recipe: Recipe) -> Recipe:
         data: Any = PartOfData(recipe.data, options.part)
         return dataclasses.replace(recipe, data=data)
 
-    joint = [r["learning_rate"] for r in tested if (r["task"], r["budget"], r["arm"]) == (*cell(row), "joint")]
-    attempt = Attempt(
-        task=row["task"],
-        budget=row["budget"],
-        arm=row["arm"],
-        rate=row["learning_rate"],
-        seed=row["seed"],
-        data=options.data,
-        runs=runs,
-        joint_rate=joint[0] if joint else None,
-        change=part,
-    )
-    steps, cuts = attempt.train().seconds()
+    cell = (row["task"], row["budget"], "joint")
+    joint = [other["learning_rate"] for other in tested if (other["task"], other["budget"], other["arm"]) == cell]
+    with tempfile.TemporaryDirectory() as folder:
+        attempt = Attempt(
+            task=row["task"],
+            budget=row["budget"],
+            arm=row["arm"],
+            rate=row["learning_rate"],
+            seed=row["seed"],
+            data=options.data,
+            runs=Path(folder),
+            joint_rate=joint[0] if joint else None,
+            change=part,
+        )
+        steps, cuts = attempt.train().seconds()
     return steps * options.part + cuts
-
-
-def cell(row: Row) -> tuple[str, str | None]:
-    """Return task and budget."""
-    return row["task"], row["budget"]
 
 
 def folder_of(row: Row, runs: Path) -> Path:
     """Return the folder of a row's last training, as `Attempt.recipe` names it."""
-    return runs / row["task"] / (row["budget"] or "all") / row["arm"] / f"{row['learning_rate']}-{row['seed']}"
-
-
-def keep(what: str, task: str, budget: str, arm: str, seed: int, number: int, value: float, wide: float) -> None:
-    """Append what was measured."""
-    which = dict(zip(TIME_KEY, (what, task, budget, arm, seed, number), strict=True))
-    time_rows().once(which, lambda: {"value": value, "share": value / wide})
+    folder: Path = runs / row["task"] / (row["budget"] or "all") / row["arm"] / f"{row['learning_rate']}-{row['seed']}"
+    return folder
 
 
 class PartOfData:
