@@ -113,7 +113,7 @@ def arms(data: Path, chosen: Settings = CHOSEN) -> dict[str, Recipe]:
         baseline=False,
     )
     skipped = dataclasses.replace(characters, model=skipped_net, then=())
-    shrink = Controller(budget=Budget(params=0.4), end=chosen.shrink_end)
+    shrink = Controller(budget=Budget(params=0.4), begin=0.1, end=chosen.shrink_end)
     found = {
         "plain": characters,
         "groups": dataclasses.replace(characters, penalties=(groups,)),
