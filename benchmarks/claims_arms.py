@@ -25,7 +25,7 @@ from prunus.models.decn import Dec3, SkippedPair
 from prunus.models.small_net import SmallNet
 from prunus.penalties import GroupLasso, NuclearNorm, Orthogonality
 from prunus.pipeline import Contract, Expand, Factorize, Recipe, Stage, Watch, stages, walk
-from prunus.pipeline.scratch import fresh
+from prunus.pipeline.reinitialization import fresh
 from prunus.records import Recorder
 from prunus.tasks.classification import Classification
 from prunus.train.evaluate import evaluate

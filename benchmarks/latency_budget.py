@@ -20,7 +20,7 @@ import prunus
 from prunus.compat import torchvision
 from prunus.deploy import BenchmarkSettings, benchmark
 from prunus.models.erfnet import ERFNet
-from prunus.pipeline.meter import RunMeter
+from prunus.pipeline.latency_meter import RunMeter
 
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "ERFNet": (lambda: ERFNet(num_classes=11), (1, 3, 120, 160)),

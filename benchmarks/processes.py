@@ -35,8 +35,8 @@ from prunus.train import distributed
 from prunus.train.distributed import ALONE, Processes, Question, joined
 from prunus.train.evaluate import evaluate
 from prunus.train.fit import fit
+from prunus.train.job import Training
 from prunus.train.settings import Train
-from prunus.train.training import Training
 
 DATA = StreetData(size=(64, 128), num_train=480, num_validation=25, num_test=2)
 SETTINGS = Train(epochs=4, batch_size=8, threads=1, device="cpu")

@@ -26,17 +26,17 @@ import torch
 from result import write_result
 
 import prunus
-from prunus.budget.check import zero_
 from prunus.compat import torchvision
+from prunus.penalties.zeros import zero_
 from prunus.records import Recorder
 from prunus.surgery import Plan
 from prunus.train import checkpoint
 from prunus.train.background import Background
 from prunus.train.distributed import ALONE
+from prunus.train.job import Training
 from prunus.train.settings import OptimizerSettings, Train
 from prunus.train.shrink import shrink
-from prunus.train.state import State, save, start
-from prunus.train.training import Training
+from prunus.train.training_state import State, save, start
 
 HERE = Path(__file__).parent
 REPEATS, SAVES = 3, 7

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from prunus.budget.budget import Budget
-from prunus.budget.victims import floors, victims
+from prunus.budget.greedy_selection import floors, victims
 from prunus.errors import RecipeError
 from prunus.graph import ChannelGroups
 
@@ -29,7 +29,7 @@ class Controller:
         end: share of the training at which the budget is met; what stays then learns without penalty.
         every: epochs in a segment; the network shrinks at each segment's end.
         settled: in (0, 1]: the pressure waits until the network that selection would leave resembles those of the five
-            epochs before by so much (`settled.py`; 0.98 or so), from `begin` on, and until one segment is left
+            epochs before by so much (`width_stability.py`; 0.98 or so), from `begin` on, and until one segment is left
             before `end` at most. None: it begins at `begin`.
     """
 

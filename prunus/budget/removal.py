@@ -1,27 +1,12 @@
 """What is removed, and the plan that does it."""
 
+from collections.abc import Iterator
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from prunus.budget.victims import wholes
 from prunus.graph import ChannelGroups
-from prunus.penalties import producers
 from prunus.surgery import Cut, Plan, RemoveChannels, SetAttribute
-
-
-@torch.no_grad()
-def zero_groups(model: nn.Module, groups: ChannelGroups) -> Tensor:
-    """Return which groups have only zeros in all that makes their channels, bool [num_groups]."""
-    alive = torch.zeros(len(groups) + 1)
-    for slot, tensor in producers(model, groups):
-        values = tensor.detach()
-        others = [d for d in range(values.dim()) if d != slot.dim]
-        if others and values.numel():  # much faster than `any`; not a number is not zero either
-            rows = (values.amax(others) != 0) | (values.amin(others) != 0)
-        else:
-            rows = (values != 0).any(dim=others) if others else values != 0
-        alive.index_add_(0, slot.groups % alive.numel(), rows.float().cpu())
-    return (alive[:-1] == 0) & groups.exact
 
 
 def spare_layers(groups: ChannelGroups, chosen: Tensor) -> Tensor:
@@ -47,3 +32,10 @@ def removal(groups: ChannelGroups, chosen: Tensor) -> Plan:
         if (left := (~padded[one.groups]).sum()) < one.groups.numel()
     )
     return Plan((RemoveChannels(cuts=tuple(cuts), attributes=attributes),)) if cuts else Plan()
+
+
+def wholes(groups: ChannelGroups) -> Iterator[Tensor]:
+    """Yield the groups of each tensor's dimension, and of each size kept as an attribute, that holds nothing else."""
+    for inside in (*(slot.groups for slot in groups.slots), *(one.groups for one in groups.attributes)):
+        if inside.numel() and bool((inside >= 0).all()):
+            yield inside

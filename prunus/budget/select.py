@@ -4,12 +4,13 @@ import torch
 from torch import Tensor, nn
 
 from prunus.budget.budget import Budget
-from prunus.budget.latency import Meter, aimed, checked
-from prunus.budget.removal import removal, spare_layers, zero_groups
-from prunus.budget.victims import floors, victims
+from prunus.budget.greedy_selection import floors, victims
+from prunus.budget.latency_search import Meter, aimed, checked
+from prunus.budget.removal import removal, spare_layers
 from prunus.errors import BudgetError
 from prunus.graph import ChannelGroups
 from prunus.penalties import GroupSlices
+from prunus.penalties.zeros import zero_groups
 from prunus.surgery import Plan
 
 

@@ -10,9 +10,9 @@ from typing import ClassVar, Literal
 import torch
 
 from prunus.compat import torchvision, transforms
-from prunus.data.dataset import MEAN, STD
 from prunus.data.interface import Data, Split, SplitName
 from prunus.data.labelled import CachedImages, LabelledSource
+from prunus.data.segmentation import MEAN, STD
 from prunus.data.source import check_pixels
 from prunus.errors import DataError, RecipeError
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from prunus.deploy import backends
-from prunus.deploy.outputs import Inputs, as_tuple
+from prunus.deploy.signature import Inputs, as_tuple
 from prunus.errors import DeployError, ParityError
 from prunus.records import ParityRecord
 

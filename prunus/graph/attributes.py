@@ -38,13 +38,13 @@ class Binding:
 
 
 def bindings(model: nn.Module, marks: Iterable[Mark]) -> list[Binding]:
-    """Return the attributes from which written-down sizes may come: those of equal value that the code reads.
+    """Return the attributes from which hard-coded sizes may come: those of equal value that the code reads.
 
     An attribute named on the very line goes before the others of the module.
     """
     found = []
     for mark in marks:
-        if mark.kind is Kind.WRITTEN:
+        if mark.kind is Kind.HARD_CODED:
             for name, item in _candidates(model.get_submodule(mark.module), mark):
                 found.append(Binding(mark.module, name, item, mark.ids, mark.line))
     return found

@@ -1,16 +1,20 @@
-"""What Python code mentions: the names in a module's methods, and in the functions that these call."""
+"""The Python functions that may run with a network, and what they hold outside of it."""
 
+import contextlib
+import copy
 import functools
 import inspect
 import sys
 import types
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
 TORCH_LAYERS = "torch.nn.modules"
 KNOWN = sys.stdlib_module_names | {"torch"}
+CONTAINERS = (list, dict, set, deque)
 
 
 def names_read(kind: type) -> set[str]:
@@ -18,24 +22,73 @@ def names_read(kind: type) -> set[str]:
     return set[str]().union(*(_names(function.__code__) for function in _methods(kind)))
 
 
-@functools.cache
-def reached(kind: type) -> frozenset[str]:
-    """Return the names that a module's methods mention, and the functions and classes that these name in turn."""
-    waiting, seen = list(_methods(kind)), set[types.FunctionType]()
-    while waiting:
-        function = waiting.pop()
-        if function not in seen:
-            seen.add(function)
-            waiting.extend(_called(function))
-    return frozenset[str]().union(*(_names(function.__code__) for function in seen))
+@contextlib.contextmanager
+def surroundings_kept(model: nn.Module) -> Iterator[None]:
+    """Put back what the code of `model` keeps in containers that are not the network's own, in global variables and in
+    what a function encloses: a hook's list of features, a table of positions."""
+    held = _Held()
+    for function in _functions(model):
+        names = _names(function.__code__)
+        held.add(function.__globals__[name] for name in names if name in function.__globals__)
+        held.add(function.__defaults__ or ())
+        for cell in filter(_filled, function.__closure__ or ()):
+            held.cells.append((cell, cell.cell_contents))
+            held.add([cell.cell_contents])
+    try:
+        yield
+    finally:
+        held.restore()
 
 
-def mentions(model: nn.Module, name: str) -> bool:
-    """Whether code that may run with `model` mentions `name`, torch's own layers aside.
+class _Held:
+    """Containers and objects with what was in them."""
 
-    That is the methods of its modules, what these keep (hooks, functions, objects), and the functions and classes that
-    all of these name.
-    """
+    def __init__(self) -> None:
+        self.cells: list[tuple[types.CellType, Any]] = []
+        self._contents: dict[int, tuple[Any, Any]] = {}
+
+    def add(self, values: Iterable[Any]) -> None:
+        """Take note of containers, of those in them, and of the attributes of the user's own objects."""
+        waiting = list(values)
+        while waiting:
+            value = waiting.pop()
+            if id(value) in self._contents or isinstance(value, Tensor | nn.Module | type):
+                continue
+            if isinstance(value, CONTAINERS):
+                self._contents[id(value)] = value, copy.copy(value)
+                waiting.extend(value.values() if isinstance(value, dict) else value)
+            elif isinstance(value, tuple):
+                waiting.extend(value)
+            elif _is_own(type(value)) and type(getattr(value, "__dict__", None)) is dict:
+                self._contents[id(value)] = vars(value), dict(vars(value))
+                waiting.extend(vars(value).values())
+
+    def restore(self) -> None:
+        """Put the contents back."""
+        for container, content in self._contents.values():
+            if isinstance(container, list | deque):
+                if len(container) != len(content) or any(a is not b for a, b in zip(container, content, strict=True)):
+                    container.clear()
+                    container.extend(content)
+            elif isinstance(container, set):
+                container.intersection_update(content)
+                container.update(content)
+            else:
+                for key in container.keys() - content.keys():
+                    del container[key]
+                container.update({k: v for k, v in content.items() if container.get(k, content) is not v})
+        for cell, content in self.cells:
+            if not _filled(cell) or cell.cell_contents is not content:
+                cell.cell_contents = content
+
+
+def _is_own(kind: type) -> bool:
+    return (kind.__module__ or "").partition(".")[0] not in KNOWN
+
+
+def _functions(model: nn.Module) -> Iterator[types.FunctionType]:
+    """Yield the functions that may run with `model`, torch's and Python's aside: the methods of its modules, what these
+    keep (hooks, functions, objects), and the functions and classes that all of these name."""
     kept = [value for module in model.modules() for value in _kept(vars(module))]
     kinds = {type(module) for module in model.modules()} | {type(value) for value in kept}
     waiting, seen = [value for value in kept if isinstance(value, types.FunctionType)], set[types.FunctionType]()
@@ -44,10 +97,8 @@ def mentions(model: nn.Module, name: str) -> bool:
         function = waiting.pop()
         if function not in seen:
             seen.add(function)
-            if name in _names(function.__code__):
-                return True
             waiting.extend(_called(function))
-    return False
+            yield function
 
 
 def _methods(kind: type) -> Iterator[types.FunctionType]:
@@ -56,6 +107,7 @@ def _methods(kind: type) -> Iterator[types.FunctionType]:
             break
         for value in vars(cls).values():
             function = value.fget if isinstance(value, property) else getattr(value, "__func__", value)
+            function = _unwrapped(function)
             if isinstance(function, types.FunctionType):
                 yield function
 

@@ -9,9 +9,9 @@ from torch.optim import Optimizer
 
 from prunus.graph import ChannelGroups
 from prunus.penalties.interface import BoundPenalty, Shrinkage, When, check_step, reduced
-from prunus.penalties.metric import metric_shrink_
+from prunus.penalties.metric_prox import metric_shrink_
+from prunus.penalties.optimizer_rule import Rule, momenta
 from prunus.penalties.prox import group_shrinkage
-from prunus.penalties.rule import Rule, momenta
 from prunus.penalties.slices import GroupSlices
 
 
@@ -87,7 +87,7 @@ class BoundGroupLasso(BoundPenalty):
         """Do the proximal step: theta_g <- max(0, 1 - step_size * weight_g / ||theta_g||) theta_g.
 
         Call it after `optimizer.step()`, `step_size` the learning rate. With `optimizer`, the step follows the
-        optimizer's rule (see `rule.py`) where the penalty is coupled, and the momentum of groups that become zero
+        optimizer's rule (`optimizer_rule.py`) where the penalty is coupled, and the momentum of groups that become zero
         becomes zero too, so that they stay there. Returns the groups' norms before the step.
         """
         parameters = self.slices.parameters

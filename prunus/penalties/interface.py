@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from prunus.errors import RecipeError, TrainingError
 from prunus.graph import ChannelGroups
-from prunus.penalties.rule import holders
+from prunus.penalties.optimizer_rule import holders
 
 When = Literal["step", "epoch"]
 
@@ -86,7 +86,7 @@ class Shrinkage(Penalty):
         first_layers: number of layers, from the input, that are penalised less.
         first_factor: what lambda is multiplied by there; the paper's 0.102 to 0.255 on ImageNet is 0.4 on three.
         coupled: whether a proximal step after each step follows the optimizer's own rule, so that loss + r is
-            minimised (`rule.py`); else it is the plain one, as after an epoch and at a calibrated strength.
+            minimised (`optimizer_rule.py`); else it is the plain one, as after an epoch and at a calibrated strength.
     """
 
     strength: float | Literal["auto"] = 1e-4

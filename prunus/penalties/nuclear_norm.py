@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from prunus.graph import ChannelGroups
 from prunus.penalties.interface import BoundPenalty, Shrinkage, When, check_step
 from prunus.penalties.matrices import MatrixWeight, matrix_weights, replace_
-from prunus.penalties.rule import Rule
+from prunus.penalties.optimizer_rule import Rule
 from prunus.penalties.spectrum import singular_value_threshold
 
 

@@ -11,8 +11,8 @@ from prunus.errors import RecipeError
 from prunus.graph import ChannelGroups
 from prunus.penalties.group_lasso import BoundGroupLasso, unit_weights
 from prunus.penalties.interface import BoundPenalty, Shrinkage, When, check_step, reduced
+from prunus.penalties.optimizer_rule import Rule
 from prunus.penalties.prox import soft_threshold
-from prunus.penalties.rule import Rule
 from prunus.penalties.slices import GroupSlices
 
 

@@ -11,17 +11,17 @@ import prunus.recipe
 from prunus import report
 from prunus.errors import RecipeError
 from prunus.graph import trace
-from prunus.pipeline import delivery, proof, stages
-from prunus.pipeline.claim import claimed, differences
+from prunus.pipeline import deployment, evaluation, stages
 from prunus.pipeline.environment import hardware, versions
 from prunus.pipeline.recipe import NARROW, WIDE, Recipe
+from prunus.pipeline.rehearsal import Network, rehearse
+from prunus.pipeline.run_folder import claimed, differences
 from prunus.pipeline.stages import Run, Watch
-from prunus.pipeline.walk import Network, rehearse
 from prunus.records import EpochRecord, NoteRecord, Recorder, RunRecord, Silent, read
 from prunus.surgery import save
 from prunus.train.distributed import is_first, joined
 from prunus.train.lock import lock
-from prunus.train.scalars import Scalars
+from prunus.train.tensorboard import Scalars
 
 
 def run(
@@ -73,7 +73,7 @@ def _run(recipe: Recipe, recorder: Recorder, folder: Path, resolved: dict[str, A
     for split in (recipe.data.validation(), recipe.data.test()):  # what is missing there is said now, not after hours
         if len(split):
             split[0]
-    delivery.backends_absent(recipe.deploy)
+    deployment.backends_absent(recipe.deploy)
     run_record = _run_record(recipe, resolved, tuple(inputs.shape))
     if not recorder.count():
         recorder.write(run_record)
@@ -102,14 +102,14 @@ def _run(recipe: Recipe, recorder: Recorder, folder: Path, resolved: dict[str, A
     recorder.truncate(max(1, *(each.records for each in networks)))  # what a former attempt wrote after is written anew
     _tell_changes(recorder, run_record)
     for network in networks:
-        proof.evaluate_on_test(run, network)
+        evaluation.evaluate_on_test(run, network)
     model = narrow.model.cpu()
-    proof.tell_widths(run, trace(stages.build_wide(run), inputs), trace(model, inputs))
-    proof.check_law(run, model)
+    evaluation.tell_widths(run, trace(stages.build_wide(run), inputs), trace(model, inputs))
+    evaluation.check_law(run, model)
     save(folder / "narrow", model, narrow.plan)
-    deployed = {network.name: delivery.fused(run, network) for network in networks}
-    delivery.deploy(run, deployed)
-    delivery.show_samples(run, {name: deployed[name] for name in (WIDE, NARROW) if name in deployed})
+    deployed = {network.name: deployment.fused(run, network) for network in networks}
+    deployment.deploy(run, deployed)
+    deployment.show_samples(run, {name: deployed[name] for name in (WIDE, NARROW) if name in deployed})
     watch.stage("writing the report")
     report.write(folder)
 

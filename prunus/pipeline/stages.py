@@ -8,14 +8,14 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from prunus.budget.latency import Meter
+from prunus.budget.latency_search import Meter
 from prunus.errors import RecipeError
 from prunus.models.factory import build
 from prunus.penalties import Penalty
-from prunus.pipeline.meter import RunMeter
+from prunus.pipeline.latency_meter import RunMeter
 from prunus.pipeline.recipe import SCRATCH, WIDE, EncoderStage, Recipe, Stage
-from prunus.pipeline.scratch import fresh
-from prunus.pipeline.walk import Network, measured, network_name, record_of, reshaped, training_name
+from prunus.pipeline.rehearsal import Network, measured, network_name, record_of, reshaped, training_name
+from prunus.pipeline.reinitialization import fresh
 from prunus.records import (
     EpochRecord,
     Recorder,

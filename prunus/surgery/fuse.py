@@ -4,9 +4,9 @@ With s = gamma / sqrt(var + eps): W' = s W for each output channel, b' = s (b - 
 in evaluation mode; the fused network is for deployment, not for training on.
 """
 
+import collections
 import copy
 import dataclasses
-import operator
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from prunus.errors import EditError
-from prunus.graph.export import export
-from prunus.graph.place import module_path, operator_name
+from prunus.graph.program import Value
+from prunus.graph.read import read
 from prunus.graph.trace import Inputs, arguments
 from prunus.surgery.edit import Edit, Plan
 from prunus.surgery.given import checked
@@ -103,8 +103,7 @@ def fuse(model: nn.Module, inputs: Inputs, kwargs: Mapping[str, Any] | None = No
     With s = gamma / sqrt(var + eps): W' = s W for each output channel, b' = s (b - mean) + beta. Exact up to rounding,
     in evaluation mode; in training mode a BatchNorm takes the batch's own statistics.
 
-    The exported graph says which: the convolution's output must have no other reader, and neither module may be
-    called twice.
+    The convolution's output must have no other reader, and neither module may be called twice.
 
     Args:
         model: any network; it is not changed.
@@ -114,24 +113,17 @@ def fuse(model: nn.Module, inputs: Inputs, kwargs: Mapping[str, Any] | None = No
     Raises:
         TraceError: the model cannot be read.
     """
-    program = export(model, arguments(inputs), kwargs, training=False)
-    nodes = [node for node in program.graph.nodes if node.op == "call_function" and node.target is not operator.getitem]
-    calls: dict[str, int] = {}
-    for node in nodes:
-        if "conv" in operator_name(node.target) or operator_name(node.target) == "aten::batch_norm":
-            calls[module_path(node)] = calls.get(module_path(node), 0) + 1
+    operations = read(model, arguments(inputs), kwargs).operations
+    kernels = [op for op in operations if "conv" in op.name or op.name == "aten::batch_norm"]
+    calls = collections.Counter(op.module for op in kernels)
     edits = []
-    for node in nodes:
-        source = node.args[0] if node.args else None
-        if operator_name(node.target) != "aten::batch_norm" or not isinstance(source, torch.fx.Node):
+    for operation in operations:
+        source = operation.arguments.get("input")
+        if operation.name != "aten::batch_norm" or not isinstance(source, Value) or source.maker is None:
             continue
-        conv, norm = module_path(source), module_path(node)
+        conv, norm = source.maker.module, operation.module
         fits = _is_plain(model.get_submodule(conv), _CONV) and _is_plain(model.get_submodule(norm), _NORM)
-        if (
-            fits
-            and model.get_submodule(norm).running_mean is not None
-            and len(source.users) == 1
-            and calls[conv] == calls[norm] == 1
-        ):
+        once = len(source.readers) == 1 and calls[conv] == calls[norm] == 1
+        if fits and once and model.get_submodule(norm).running_mean is not None:
             edits.append(FuseBatchNorm(conv=conv, norm=norm))
     return Plan(tuple(edits))

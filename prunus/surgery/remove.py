@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from prunus.errors import EditError
 from prunus.graph.attributes import set_
-from prunus.graph.modes import evaluating
-from prunus.graph.narrow import TransposedConv, cut, narrowed
+from prunus.modules.cutting import cut, narrowed
+from prunus.modules.kinds import TransposedConv
+from prunus.modules.modes import evaluating
 from prunus.surgery.edit import Edit
 
 

@@ -6,16 +6,16 @@ import torch
 from torch import Tensor, nn
 
 from prunus.budget import Budget
-from prunus.budget.check import zero_
 from prunus.budget.controller import Controller, Target
 from prunus.errors import CheckpointError
 from prunus.graph import ChannelGroups
+from prunus.penalties.zeros import zero_
 from prunus.records import EpochRecord, NoteRecord, ShrinkRecord, read
 from prunus.surgery import Plan, apply, bypass, skippable
-from prunus.train import checkpoint, shaping
-from prunus.train.state import State, resume, start
-from prunus.train.timed import take_aim
-from prunus.train.training import Training
+from prunus.train import checkpoint, penalty_binding
+from prunus.train.job import Training
+from prunus.train.latency_target import take_aim
+from prunus.train.training_state import State, resume, start
 from prunus.train.tree import packed, unpacked
 
 
@@ -38,7 +38,7 @@ def begin(training: Training, model: nn.Module, inputs: Tensor, steps: int, cont
     if penalty is not None:  # its strength is chosen on the network as it comes, also when the training goes on
         model.to(inputs.device)
         rate = training.settings.optimizer.learning_rate
-        penalty = shaping.calibrated(penalty, model, inputs, rate, steps)
+        penalty = penalty_binding.calibrated(penalty, model, inputs, rate, steps)
     if found is not None:
         _refuse_other_length(training, found)
         state = resume(found, model, inputs, training, steps)

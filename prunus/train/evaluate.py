@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from prunus.graph.modes import modes_kept
+from prunus.modules.modes import modes_kept
 from prunus.train.batches import evaluation_batches
 from prunus.train.contracted import through_kernels
 from prunus.train.distributed import ALONE, Processes

@@ -14,16 +14,16 @@ from prunus.budget.controller import Controller
 from prunus.records import EpochRecord, NoteRecord
 from prunus.surgery import Plan
 from prunus.train.background import Background
+from prunus.train.batch_growth import activations, grown
 from prunus.train.batches import TrainingSplit, steps_per_epoch, training_batches
 from prunus.train.begin import begin
 from prunus.train.distributed import Question
 from prunus.train.evaluate import evaluate
-from prunus.train.growth import activations, grown
 from prunus.train.interrupt import Interrupt, InterruptedTrainingError, interruptible
+from prunus.train.job import Training
 from prunus.train.shrink import choose, segment_steps_left, shrink
-from prunus.train.state import State, reschedule, save
 from prunus.train.step import press_, step
-from prunus.train.training import Training
+from prunus.train.training_state import State, reschedule, save
 
 __all__ = ["Fitted", "Training", "fit"]
 

@@ -6,20 +6,21 @@ import time
 import torch
 from torch import Tensor, nn
 
-from prunus.budget.check import difference
 from prunus.budget.controller import Controller, press
-from prunus.budget.removal import removal, spare_layers, zero_groups
-from prunus.budget.settled import MEMORY, is_settled
+from prunus.budget.removal import removal, spare_layers
+from prunus.budget.width_stability import MEMORY, is_settled
 from prunus.errors import TrainingError
 from prunus.graph import trace
 from prunus.penalties import GroupLasso
+from prunus.penalties.zeros import zero_groups
 from prunus.records import EXACT, ShrinkRecord
 from prunus.surgery import Plan, apply, bypass, carry_
 from prunus.train.distributed import Processes
+from prunus.train.job import Training
+from prunus.train.latency_target import importance, take_aim
 from prunus.train.settings import Train
-from prunus.train.state import State
-from prunus.train.timed import importance, take_aim
-from prunus.train.training import Training
+from prunus.train.training_state import State
+from prunus.verify.removal_law import difference
 
 
 def shrink(state: State, inputs: Tensor, processes: Processes) -> ShrinkRecord | None:

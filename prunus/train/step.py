@@ -10,8 +10,8 @@ from prunus.errors import TrainingError
 from prunus.penalties import taylor
 from prunus.train.contracted import through_kernels
 from prunus.train.evaluate import autocast
-from prunus.train.state import State
-from prunus.train.training import Training
+from prunus.train.job import Training
+from prunus.train.training_state import State
 
 IMPORTANCE_MEMORY = 0.98  # of the running mean over batches: about the last fifty
 

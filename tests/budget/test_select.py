@@ -5,11 +5,12 @@ from torch import nn
 
 import prunus
 from prunus.budget.budget import layer_sizes
-from prunus.budget.check import difference, zero_
-from prunus.budget.removal import removal, zero_groups
+from prunus.budget.greedy_selection import floors, victims
+from prunus.budget.removal import removal, wholes
 from prunus.budget.select import relative_norms
-from prunus.budget.victims import floors, victims, wholes
 from prunus.errors import BudgetError, EditError
+from prunus.penalties.zeros import zero_, zero_groups
+from prunus.verify.removal_law import difference
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +107,7 @@ def test_what_still_fits_stays(monkeypatch):
             kept = groups.cost.total("params", alive)
             assert not members.numel() or kept > bounds["params"] or cost > 0.99 * bounds["params"], name
         with monkeypatch.context() as patch:
-            patch.setattr("prunus.budget.victims._refilled", lambda groups, removed, alive, bounds: alive)
+            patch.setattr("prunus.budget.greedy_selection._refilled", lambda groups, removed, alive, bounds: alive)
             greedy.append(groups.cost.total("params", ~victims(groups, *settings)))
         filled.append(cost)
     assert len(filled) > 20

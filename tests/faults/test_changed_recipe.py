@@ -9,7 +9,7 @@ import torch
 
 from prunus import cli, pipeline, recipe
 from prunus.errors import CheckpointError, RecipeError
-from prunus.pipeline.claim import claim
+from prunus.pipeline.run_folder import claim
 from prunus.records import EpochRecord, RunRecord, read
 from prunus.train.fit import fit
 from prunus.train.settings import OptimizerSettings

@@ -12,12 +12,13 @@ import torch
 from torch import nn
 
 import prunus
-from prunus.budget.check import difference, zero_
 from prunus.errors import EditError
 from prunus.models.decn import SkippedPair
 from prunus.models.small import ResidualBlock
+from prunus.penalties.zeros import zero_
 from prunus.surgery import bypass, fuse, linearize
 from prunus.surgery.edit import edit_types
+from prunus.verify.removal_law import difference
 
 
 def removal(name):

@@ -5,12 +5,13 @@ import pytest
 import torch
 
 import prunus
-from prunus.budget.check import difference, zero_
 from prunus.budget.removal import spare_layers
 from prunus.errors import EditError
+from prunus.penalties.zeros import zero_
 from prunus.surgery import Decompose, Factorize
 from prunus.surgery.decompose import full_rank as spatial_rank
 from prunus.surgery.factorize import full_rank
+from prunus.verify.removal_law import difference
 
 TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-5}
 BARE = {"matrices"}  # networks without a convolution or linear layer

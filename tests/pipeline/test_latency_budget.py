@@ -7,7 +7,7 @@ import torch
 import prunus
 from prunus.deploy import BenchmarkSettings
 from prunus.errors import BudgetError
-from prunus.pipeline.meter import RunMeter
+from prunus.pipeline.latency_meter import RunMeter
 from prunus.records import EpochRecord, NoteRecord, ShrinkRecord, read
 from prunus.report import headline
 from prunus.report.facts import gather

@@ -24,8 +24,8 @@ from prunus.errors import (
     RecordError,
     TrainingError,
 )
-from prunus.pipeline import delivery, proof, stages
-from prunus.pipeline.claim import claim
+from prunus.pipeline import deployment, evaluation, stages
+from prunus.pipeline.run_folder import claim
 from prunus.records import (
     EditRecord,
     EpochRecord,
@@ -182,9 +182,9 @@ def small_run(folder, **changes):
 def test_a_broken_law_fails_the_run_after_it_is_recorded(tmp_path, monkeypatch):
     zeros = {field.name: 0 for field in dataclasses.fields(RemovalRecord)}
     broken = RemovalRecord(**{**zeros, "max_rel_diff": 2e-5})
-    monkeypatch.setattr(proof, "check_removal", lambda *ignored, **settings: broken)
+    monkeypatch.setattr(evaluation, "check_removal", lambda *ignored, **settings: broken)
     with pytest.raises(TrainingError, match=r"changed its output by 2\.00e-05 relative"):
-        proof.check_law(small_run(tmp_path), tiny.build())
+        evaluation.check_law(small_run(tmp_path), tiny.build())
     assert only(tmp_path, RemovalRecord) == [broken]
 
 
@@ -193,21 +193,21 @@ def test_a_backend_that_is_not_there_is_noted_and_none_at_all_is_an_error(tmp_pa
     monkeypatch.setattr(absent, "absence", lambda self: "it is not installed")
     networks = {"narrow": tiny.build().eval()}
     both = dataclasses.replace(RECIPE.deploy.benchmark, backends=("onnxruntime", "openvino"))
-    delivery.deploy(small_run(tmp_path, deploy=dataclasses.replace(RECIPE.deploy, benchmark=both)), networks)
+    deployment.deploy(small_run(tmp_path, deploy=dataclasses.replace(RECIPE.deploy, benchmark=both)), networks)
     assert [record.backend for record in only(tmp_path, ParityRecord)] == ["onnxruntime"]
     assert [r for r in only(tmp_path, NoteRecord) if "openvino: it is not installed" in r.text]
     alone = dataclasses.replace(both, backends=("openvino",))
     with pytest.raises(DeployError, match="no backend can check"):
-        delivery.deploy(small_run(tmp_path, deploy=dataclasses.replace(RECIPE.deploy, benchmark=alone)), networks)
+        deployment.deploy(small_run(tmp_path, deploy=dataclasses.replace(RECIPE.deploy, benchmark=alone)), networks)
 
 
 def test_a_file_whose_outputs_have_another_shape_fails_the_run(tmp_path, monkeypatch):
     def wrong(model, inputs, path):
         return export_onnx(tiny.TinySegmenter(num_classes=3).eval(), inputs, path)
 
-    monkeypatch.setattr(delivery, "export_onnx", wrong)
+    monkeypatch.setattr(deployment, "export_onnx", wrong)
     with pytest.raises(ParityError):
-        delivery.deploy(small_run(tmp_path), {"narrow": tiny.build().eval()})
+        deployment.deploy(small_run(tmp_path), {"narrow": tiny.build().eval()})
 
 
 class NoEncoder(tiny.TinySegmenter):

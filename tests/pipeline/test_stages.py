@@ -12,7 +12,7 @@ from prunus.deploy import BenchmarkSettings
 from prunus.errors import EditError, RecipeError
 from prunus.models.decn import SkippedPair
 from prunus.penalties import GroupLasso, NuclearNorm, Orthogonality
-from prunus.pipeline import Contract, Decompose, Expand, Factorize, Linearize, Stage, delivery
+from prunus.pipeline import Contract, Decompose, Expand, Factorize, Linearize, Stage, deployment
 from prunus.records import EditRecord, EpochRecord, EvaluationRecord, LatencyRecord, ShrinkRecord, WidthsRecord, read
 from prunus.tasks.distillation import Distillation
 
@@ -108,7 +108,7 @@ def test_what_a_recipe_says_in_yaml_is_what_python_says(folder):
 
 @pytest.mark.parametrize("stop", [12, 22])
 def test_an_interrupted_run_goes_on_to_the_same_numbers(folder, tmp_path, monkeypatch, stop):
-    monkeypatch.setattr(delivery, "deploy", lambda run, networks: None)  # most of the time
+    monkeypatch.setattr(deployment, "deploy", lambda run, networks: None)  # most of the time
     seen = [0]
 
     def count(*ignored):

@@ -9,13 +9,13 @@ import torch
 from torch import nn
 
 import prunus
-from prunus.budget.check import difference
-from prunus.budget.victims import floors
+from prunus.budget.greedy_selection import floors
 from prunus.errors import EditError
 from prunus.models.decn import Dec8, SkippedPair
 from prunus.models.small import ResidualBlock
-from prunus.pipeline.scratch import fresh
+from prunus.pipeline.reinitialization import fresh
 from prunus.surgery import Plan, bypass, skippable
+from prunus.verify.removal_law import difference
 
 
 def emptied(model, paths):

@@ -8,11 +8,12 @@ from hypothesis import given, settings
 from torch import nn
 
 import prunus
-from prunus.budget.check import difference, zero_
 from prunus.errors import EditError
+from prunus.penalties.zeros import zero_
 from prunus.surgery import Decompose, Layer
 from prunus.surgery.decompose import full_rank
 from prunus.surgery.layers import layer_at
+from prunus.verify.removal_law import difference
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)

@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 import prunus
-from prunus.budget.check import difference, zero_
 from prunus.errors import EditError
+from prunus.penalties.zeros import zero_
 from prunus.surgery import Expand, Factors, linearize
 from prunus.surgery.layers import layer_at
+from prunus.verify.removal_law import difference
 
 RATES = st.sampled_from([1, 1.5, 2, 4])
 

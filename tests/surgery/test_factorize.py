@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 import prunus
-from prunus.budget.check import difference
 from prunus.errors import EditError
 from prunus.surgery import Factorize
 from prunus.surgery.factorize import full_rank
 from prunus.surgery.layers import layer_at
 from prunus.surgery.svd import balanced_factors, decomposed, rank_of_energy
+from prunus.verify.removal_law import difference
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)

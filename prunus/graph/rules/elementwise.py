@@ -1,6 +1,5 @@
 """Operators that work on each element alone."""
 
-import functools
 import itertools
 from typing import Any
 
@@ -8,6 +7,7 @@ import torch
 from torch import Tensor
 
 from prunus.graph.call import Call
+from prunus.graph.findings import Kind
 from prunus.graph.labels import Axis, Label
 from prunus.graph.rules.table import POINTWISE, rule
 
@@ -44,7 +44,7 @@ def _joined(call: Call, operands: list[Label], dim: int, size: int) -> Axis | No
     for other in sized:
         axis = other.axes.get(len(other.shape) + dim)
         if axis is None and other.uniform(dim):  # made as wide as the channels
-            call.written(present[0], settled=False)
+            call.hard_coded(present[0], follows=False)
         elif axis is not present[0]:
             call.join(present[0], axis)
     return Axis(present[0].ids, _sources(call, operands, dim, size))
@@ -79,10 +79,6 @@ def _source(label: Label, dim: int, size: int) -> Tensor:
     return axis.source
 
 
-def _copy_of(stand_in: dict[int, Tensor], label: Label) -> Tensor:
-    return stand_in[id(label)].clone()
-
-
 def _probes(dtype: torch.dtype) -> tuple[float, ...]:
     if dtype == torch.bool:
         return (1.0, 0.0)
@@ -96,13 +92,13 @@ def keeps_zero(call: Call, operands: list[Label], nonzero: tuple[bool, ...]) -> 
     """
     if all(nonzero):
         return False
-    dtypes = [call.dtypes[id(label)] for label in operands]
+    dtypes = [label.dtype for label in operands]
     choices = [_probes(dtype) if flag else (0.0,) for flag, dtype in zip(nonzero, dtypes, strict=True)]
     columns = zip(*itertools.product(*choices), strict=True)
     filled = [torch.tensor(column).to(dtype) for column, dtype in zip(columns, dtypes, strict=True)]
     stand_in = {id(label): tensor for label, tensor in zip(operands, filled, strict=True)}
     try:
-        result = call.run(functools.partial(_copy_of, stand_in))
+        result = call.run(lambda label: stand_in[id(label)].clone())
     except (RuntimeError, TypeError, ValueError):
         return False
     if result[0].dtype == torch.bool and any(nonzero) and not call.name.endswith("_and"):
@@ -113,25 +109,23 @@ def keeps_zero(call: Call, operands: list[Label], nonzero: tuple[bool, ...]) -> 
 @rule("clone", "contiguous", "alias", "detach", "lift_fresh", "lift_fresh_copy", "requires_grad", "lift")
 def identity(call: Call) -> Label:
     """The same values."""
-    label: Label = call.args[0]
-    return label
+    return call.input
 
 
 @rule("prelu")
 def prelu(call: Call) -> Label:
     """max(0, x) + a min(0, x), a [channels] along dimension 1, or [1]."""
-    value, slope = call.args[0], call.args[1]
+    value, slope = call["input"], call["weight"]
     if slope.shape[0] > 1:
         call.join(value.axes.get(1), slope.axes.get(0))
-        if 0 in slope.axes:  # prelu(0) = 0 whatever the slope
-            call.findings.statistics.append(slope.axes[0].ids)
+        call.findings.mark(Kind.STATISTIC, slope.axes.get(0))  # prelu(0) = 0 whatever the slope
     return Label(value.shape, value.axes)
 
 
 @rule("glu")
 def glu(call: Call) -> Label:
     """a sigmoid(b), where [a, b] are the halves along a dimension: the halves' channels go in pairs."""
-    value, dim = call.args[0], call.arg(1, "dim", -1) % len(call.args[0].shape)
+    value, dim = call.input, call["dim"] % len(call.input.shape)
     axes = dict(value.axes)
     if dim in axes:
         ids, source = axes[dim].ids, axes[dim].source

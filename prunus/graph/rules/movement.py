@@ -51,8 +51,7 @@ def move(call: Call) -> Any:
 @rule("squeeze")
 def squeeze(call: Call) -> Any:
     """Without dimensions it would take away that of the channels, were there one left: two of them stay."""
-    value: Label = call.args[0]
-    for axis in value.axes.values() if len(call.args) == 1 and not call.kwargs else ():
+    for axis in call.input.axes.values() if "dim" not in call.arguments else ():
         call.freeze(Axis(axis.ids[:2], axis.source[:2]), "squeeze() names no dimension, and must find two channels")
     return move(call)
 
@@ -77,29 +76,24 @@ def broadcast(call: Call) -> Any:
 @rule("tril", "triu")
 def triangle(call: Call) -> Any:
     """Zeros beside the diagonal of the last two dimensions."""
-    value: Label = call.args[0]
-    rank = len(value.shape)
-    for dim in {rank - 2, rank - 1} & value.axes.keys():
-        call.freeze(value.axes[dim], f"{call.name} works at fixed positions")
+    value = call.input
+    for dim in (value.last - 1, value.last):
+        call.freeze(value.axes.get(dim), f"{call.name} works at fixed positions")
     return Label(value.shape, value.axes)
 
 
 @rule("unfold")
 def unfold(call: Call) -> Any:
     """Windows that slide along a dimension."""
-    dim = call.args[1] % len(call.args[0].shape)
-    if dim in call.args[0].axes:
-        call.freeze(call.args[0].axes[dim], "windows slide along it")
+    call.freeze(call.input.axes.get(call["dimension"] % len(call.input.shape)), "windows slide along it")
     return move(call)
 
 
 @rule("diagonal")
 def diagonal(call: Call) -> Any:
     """Two dimensions become one: channels along both are met at fixed places."""
-    rank = len(call.args[0].shape)
-    dims = {call.arg(2, "dim1", 0) % rank, call.arg(3, "dim2", 1) % rank} & call.args[0].axes.keys()
-    for dim in dims:
-        call.freeze(call.args[0].axes[dim], "the diagonal is taken")
+    for name in ("dim1", "dim2"):
+        call.freeze(call.input.axes.get(call[name] % len(call.input.shape)), "the diagonal is taken")
     return move(call)
 
 
@@ -133,7 +127,7 @@ def put(call: Call, axes: dict[int, Axis], dim: int, axis: Axis) -> None:
 def concatenate(call: Call) -> Any:
     """Run on ids; dimensions that hold no channels and are not joined are left out."""
     shape = call.shapes[0]
-    along = call.arg(1, "dim", 0) % len(shape)
+    along = call["dim"] % len(shape)
     held = {dim for label in call.labels for dim in label.axes}
     _values(call)
     labels = [label for label in call.labels if len(label.shape) == len(shape)]
@@ -155,12 +149,12 @@ def concatenate(call: Call) -> Any:
 @rule("im2col")
 def im2col(call: Call) -> Label:
     """[N, C, H, W] -> [N, C * k_h * k_w, L]: each channel becomes the k_h * k_w entries of its windows."""
-    value: Label = call.args[0]
+    value = call["input"]
     dim = len(value.shape) - 3
     for other, position in value.axes.items():
         if other > dim:
             call.freeze(position, "channels lie along a dimension that the windows slide over")
-    axis, window = value.axes.get(dim), math.prod(call.args[1])
+    axis, window = value.axes.get(dim), math.prod(call["kernel_size"])
     if axis is None:
         return Label(call.shapes[0])
     return Label(call.shapes[0], {dim: Axis(axis.ids.repeat_interleave(window), axis.source.repeat_interleave(window))})
@@ -169,7 +163,7 @@ def im2col(call: Call) -> Label:
 @rule("pixel_shuffle")
 def pixel_shuffle(call: Call) -> Any:
     """r * r channels become one with r * r times the positions: they go together."""
-    value, block = call.args[0], call.args[1] ** 2
+    value, block = call["input"], call["upscale_factor"] ** 2
     dim = len(value.shape) - 3
     if any(other > dim for other in value.axes):
         return move(call)
@@ -183,7 +177,7 @@ def pixel_shuffle(call: Call) -> Any:
 @rule("channel_shuffle")
 def channel_shuffle(call: Call) -> Any:
     """Groups of channels are interleaved: they stay equally large, so channels at one position of all go together."""
-    value: Label = call.args[0]
+    value = call["input"]
     if 1 in value.axes:
-        call.couple(value.axes[1].ids.reshape(call.args[1], -1))
+        call.couple(value.axes[1].ids.reshape(call["groups"], -1))
     return move(call)

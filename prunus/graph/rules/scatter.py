@@ -22,17 +22,17 @@ def put_rows(call: Call) -> Label:
 @rule("index_put")
 def put_at(call: Call) -> Label:
     """y[:, index] = or += values, with one index of one dimension; others are refused."""
-    into, indices, values = call.args[:3]
+    into, indices, values = (call[name] for name in ("input", "indices", "values"))
     used = [(dim, index) for dim, index in enumerate(indices) if index is not None]
     plain = len(used) == 1 and len(used[0][1].shape) == 1 and len(values.shape) == len(into.shape)
-    if not plain or call.dtypes[id(used[0][1])] == torch.bool:
+    if not plain:
         result: Label = unknown(call)
         return result
     return _put(call, *used[0], values)
 
 
 def _put(call: Call, dim: int, index: Label, rows: Label) -> Label:
-    into: Label = call.args[0]
+    into = call.input
     for axis in (into.axes.get(dim), rows.axes.get(dim), *index.axes.values()):
         if axis is not None:
             call.freeze(axis, f"{call.name} puts rows at positions along it")
@@ -43,7 +43,7 @@ def _put(call: Call, dim: int, index: Label, rows: Label) -> Label:
         assert present is not None
         lacking = next((label for label in (into, rows) if other not in label.axes), None)
         if lacking is not None and lacking.uniform(other):  # made as wide as the channels
-            call.written(present, settled=False)
+            call.hard_coded(present, follows=False)
         else:
             call.join(first, second)
         sources = [_source(call, label, other, present.ids) for label in (into, rows)]

@@ -1,0 +1,53 @@
+"""What a training is of, and where it leaves its traces."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import nn
+from torch.utils.data import Dataset
+
+from prunus.budget.latency_search import Meter
+from prunus.penalties import Penalty
+from prunus.records import EpochRecord, Recorder
+from prunus.train.batches import TrainingSplit
+from prunus.train.distributed import ALONE, Processes
+from prunus.train.evaluate import Task
+from prunus.train.settings import Train
+
+
+class Splits(Protocol):
+    """Data to train and validate on."""
+
+    def train(self) -> TrainingSplit:
+        """Return the training split."""
+        ...
+
+    def validation(self) -> Dataset[Any]:
+        """Return the validation split."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Training:
+    """The data, the task, the regime and the folder of one training, the same in every process of it."""
+
+    name: str  # "wide", "narrow": names it in the records
+    data: Splits
+    task: Task
+    settings: Train
+    seed: int
+    penalty: Penalty | None = None  # what the network trains with; what it brings to zero is removed after each epoch
+    folder: Path  # of the run; checkpoints go to folder/checkpoints/name
+    recorder: Recorder
+    processes: Processes = ALONE
+    shown: Callable[[EpochRecord], None] = lambda record: None  # called with each epoch's record
+    meter: Meter | None = None  # of latencies, for a budget in milliseconds
+    reference: nn.Module | None = None  # the network as built, of whose latency such a budget is a share
+    ticked: Callable[[str, int, int, float], None] = lambda name, step, steps, loss: None  # after each step
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the checkpoints."""
+        return self.folder / "checkpoints" / self.name
