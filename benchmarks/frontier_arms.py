@@ -23,7 +23,7 @@ from prunus import apply, select, trace
 from prunus.budget.removal import removal
 from prunus.graph import ChannelGroups
 from prunus.pipeline import Recipe, stages
-from prunus.pipeline.scratch import fresh
+from prunus.pipeline.reinitialization import fresh
 
 ARMS: tuple[str, ...] = (
     "uniform",

@@ -35,6 +35,7 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
+from prunus.graph.place import operator_name
 from result import header
 from torch import Tensor, nn
 from zoo_networks import Network, networks
@@ -42,7 +43,6 @@ from zoo_table import line, totals, write
 
 import prunus
 from prunus.budget.removal import removal, spare_layers
-from prunus.graph.place import operator_name
 from prunus.penalties.zeros import zero_
 from prunus.verify.removal_law import difference
 
