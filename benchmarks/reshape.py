@@ -19,7 +19,7 @@ from torch import nn
 
 import prunus
 from prunus.compat import torchvision
-from prunus.verify.removal_law import difference
+from prunus.verify import difference
 
 REPEATS = 5
 

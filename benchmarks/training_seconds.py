@@ -25,17 +25,19 @@ from result import write_result
 
 from prunus import records
 from prunus.pipeline import Recipe, Watch, stages
+from prunus.pipeline.context import RunContext
 from prunus.recipe import load
 from prunus.records import EpochRecord, Recorder
 from prunus.train.evaluate import evaluate
+from prunus.train.fit import fit
 
 
 def trained(recipe: Recipe, name: str, folder: Path) -> dict[str, Any]:
     """Train the network `name`, "wide" or "narrow", and return what it took and what it is worth."""
     task, inputs = recipe.task.bind(recipe.data), recipe.data.train()[0][0][None]
-    run = stages.Run(recipe=recipe, folder=folder, recorder=Recorder(folder), task=task, inputs=inputs, watch=Watch())
+    run = RunContext(recipe=recipe, folder=folder, recorder=Recorder(folder), task=task, inputs=inputs, watch=Watch())
     training = run.training(name, recipe.train, task)
-    fitted = stages.fit(training, stages.build_wide(run), inputs, recipe.shrink if name == "narrow" else None)
+    fitted = fit(training, stages.build_wide(run), inputs, recipe.shrink if name == "narrow" else None)
     metrics, _ = evaluate(fitted.model, task, recipe.data.test(), recipe.train)
     epochs = [r for r in records.read(folder) if isinstance(r, EpochRecord) and r.model == name]
     return {

@@ -42,9 +42,9 @@ from zoo_networks import Network, networks
 from zoo_table import line, totals, write
 
 import prunus
-from prunus.budget.removal import removal, spare_layers
 from prunus.penalties.zeros import zero_
-from prunus.verify.removal_law import difference
+from prunus.surgery.removal import removal, spare_layers
+from prunus.verify import difference
 
 RESULTS = Path(__file__).with_name("results")
 TOLERANCE = 1e-5  # of max |difference| / max |output|, float32

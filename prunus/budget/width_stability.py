@@ -1,10 +1,10 @@
-"""When to begin: once the network that selection would leave has stopped changing (EPI: Shen et al., CVPR 2022)."""
+"""Width stability: whether the widths that selection would leave still change (EPI: Shen et al., CVPR 2022)."""
 
 from collections.abc import Sequence
 
-MEMORY = 5  # earlier epochs that are looked back on
+MEMORY = 5  # earlier epochs that the last one is compared with
 
-Widths = Sequence[int]  # of each layer
+Widths = Sequence[int]  # per layer
 
 
 def similarity(first: Widths, second: Widths) -> float:
@@ -13,7 +13,7 @@ def similarity(first: Widths, second: Widths) -> float:
     return 1 - sum(differences) / len(differences)
 
 
-def is_settled(history: Sequence[Widths], threshold: float) -> bool:
+def is_stable(history: Sequence[Widths], threshold: float) -> bool:
     """Whether the last of `history` resembles the five before it: their mean similarity is `threshold` or more."""
     *before, last = history[-MEMORY - 1 :]
     return len(before) == MEMORY and sum(similarity(last, each) for each in before) / MEMORY >= threshold

@@ -1,11 +1,11 @@
 """What a network returns, as a flat dictionary of named tensors; what it takes, as a tuple."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from prunus.errors import DeployError
+from prunus.modules.tree import items
 
 Inputs = torch.Tensor | tuple[torch.Tensor, ...]
 
@@ -50,15 +50,12 @@ def as_tuple(inputs: Inputs) -> tuple[torch.Tensor, ...]:
 def _flatten(name: str, value: Any) -> list[tuple[str, torch.Tensor]]:
     if isinstance(value, torch.Tensor):
         return [(name or "output", value)]
-    if isinstance(value, Mapping):
-        children = [(str(key), child) for key, child in value.items()]
-    elif isinstance(value, tuple | list):
-        name = name or "output"
-        children = [(str(index), child) for index, child in enumerate(value)]
-    else:
+    children = items(value)
+    if children is None or isinstance(value, set | frozenset):  # a set has no order
         raise DeployError(
             f"the network returns a {type(value).__name__} (as {name or 'its output'}): only tensors, and "
             "dictionaries, tuples and lists of them can be deployed; return tensors from forward"
         )
+    name = name or ("output" if isinstance(value, tuple | list) else "")
     prefix = f"{name}_" if name else ""
-    return [pair for key, child in children for pair in _flatten(prefix + key, child)]
+    return [pair for key, child in children for pair in _flatten(f"{prefix}{key}", child)]

@@ -3,14 +3,14 @@
 import dataclasses
 import linecache
 import re
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
-from prunus.graph.code import names_read
 from prunus.graph.findings import Kind, Mark
+from prunus.modules.code import names_read
+from prunus.modules.numbers import numbers
 
 MOST_LINES = 20  # of one statement
 
@@ -71,28 +71,6 @@ def _statement(place: str) -> str:
         if sum(text.count(opened) for opened in "([{") <= sum(text.count(closed) for closed in ")]}"):
             break
     return text
-
-
-def numbers(module: nn.Module) -> Iterator[tuple[str, int, int]]:
-    """Yield (attribute, index in it or -1, value) of the whole numbers above one that a module keeps."""
-    for name, value in vars(module).items():
-        if name.startswith("__"):
-            continue
-        if type(value) is int and value > 1:
-            yield name, -1, value
-        elif isinstance(value, list | tuple):
-            yield from ((name, item, entry) for item, entry in enumerate(value) if type(entry) is int and entry > 1)
-
-
-def set_(model: nn.Module, path: str, name: str, item: int, value: int) -> None:
-    """Set an attribute, or an item of it, in place."""
-    module = model.get_submodule(path)
-    if item < 0:
-        setattr(module, name, value)
-        return
-    old: Any = getattr(module, name)
-    items = [*old[:item], value, *old[item + 1 :]]
-    setattr(module, name, items if isinstance(old, list) else tuple(items))
 
 
 def count(ids: Tensor, alive: Tensor) -> int:

@@ -14,9 +14,9 @@ from prunus.graph.compare import Mismatch, compare
 from prunus.graph.findings import Findings, Mark
 from prunus.graph.groups import ChannelGroups
 from prunus.graph.read import Place, ReadError, read
-from prunus.graph.stand_in import Setting
 from prunus.graph.walk import Reading, Slots, walk
 from prunus.modules.cutting import Keep
+from prunus.modules.stand_in import Setting
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

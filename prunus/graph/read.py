@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from prunus.errors import TraceError
-from prunus.graph.code import surroundings_kept
 from prunus.graph.program import Origin, Program, Value
 from prunus.graph.recorder import Functions, Recorder, ValueDependenceError
-from prunus.graph.stand_in import Setting, fed, stand_in
+from prunus.modules.code import surroundings_kept
 from prunus.modules.cutting import Keep
 from prunus.modules.kinds import BatchNorm
+from prunus.modules.stand_in import Setting, fed, stand_in
 
 MOST_SAID = 300  # characters of what torch says
 PLAIN = (int, float, complex, str, bytes, type(None), torch.dtype, torch.device, torch.Size)

@@ -1,90 +1,71 @@
 """Copy a module with some of its tensors cut narrower, everything else as it was."""
 
-import copy
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 
+from prunus.modules.copying import copied
 from prunus.modules.modes import evaluating
 from prunus.modules.sizes import update_sizes
+from prunus.modules.tensors import memory_format_of, named_tensors, parameter_like
 
-Keep = Mapping[str, Mapping[int, Tensor]]  # path -> dimension -> indices that stay, ascending
+Keep = Mapping[str, Mapping[int, Tensor]]  # path -> dimension -> indices that are kept, ascending
 
 SLAB = 64  # indices of the first dimension that are cut at once
 
 
 def narrowed(model: nn.Module, keep: Keep) -> nn.Module:
-    """Return a copy of `model` with the tensors named in `keep` cut to the indices that stay.
+    """Return a copy of `model` with the tensors named in `keep` cut to the indices that are kept.
 
     Tied tensors stay tied, modes, `requires_grad`, dtype, device, memory format and hooks survive; the sizes that
     torch's own layers keep as attributes follow their tensors.
     """
-    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    memo = _memo(model)
-    for path, dims in keep.items():
-        tensor = tensors[path]
-        smaller = cut(tensor, dims)
-        if isinstance(tensor, nn.Parameter):
-            smaller = nn.Parameter(smaller, requires_grad=tensor.requires_grad)
-            smaller.__dict__.update(copy.deepcopy(tensor.__dict__))  # what people mark parameters with
-        memo[id(tensor)] = smaller
-    owners = _owners(model, {id(tensors[path]) for path in keep})
-    result = copy.deepcopy(model, memo)
-    _update_sizes(result, owners)
-    return result
+    tensors = named_tensors(model)
+    new = {path: _like(tensors[path], cut(tensors[path], dims)) for path, dims in keep.items()}
+    return with_tensors(model, new, keep)
 
 
-def copied(model: nn.Module, tensors: Mapping[int, Tensor], keep: Keep) -> nn.Module:
-    """Return a deep copy of `model` with other tensors in the place of its own.
+def _like(tensor: Tensor, values: Tensor) -> Tensor:
+    return parameter_like(values, tensor) if isinstance(tensor, nn.Parameter) else values
 
-    What cannot be copied (a lock, an open file) is shared.
 
-    Args:
-        model: the network.
-        tensors: the tensor that takes a tensor's place, by the id of that one.
-        keep: which of them are narrower: the sizes that torch's own layers keep follow.
+def with_tensors(
+    model: nn.Module,
+    new: Mapping[str, Tensor],
+    keep: Keep,
+    memo: Mapping[int, Any] | None = None,
+    *,
+    share: bool = False,
+) -> nn.Module:
+    """Return a copy of `model` with the tensors `new` in the place of its own; sizes follow those cut by `keep`.
+
+    `memo` maps the id of any other object to what replaces it; with `share`, what cannot be copied is shared.
     """
-    memo: dict[int, object] = {**_memo(model), **tensors}
-    named = (*model.named_parameters(), *model.named_buffers())
-    owners = _owners(model, {id(tensor) for path, tensor in named if path in keep})
-    try:
-        result = copy.deepcopy(model, dict(memo))
-    except (TypeError, RuntimeError):
-        memo.update({id(value): value for value in _uncopyable(model, memo)})
-        result = copy.deepcopy(model, memo)
-    _update_sizes(result, owners)
+    tensors = named_tensors(model)
+    known = _empty_containers(model) | dict(memo or {}) | {id(tensors[path]): tensor for path, tensor in new.items()}
+    result = copied(model, known, share=share)
+    for path in _owners(model, {id(tensors[path]) for path in keep}):
+        module = result.get_submodule(path)
+        with evaluating(module) if is_parametrized(module) else nullcontext():  # reading its weight computes it
+            update_sizes(module)
     return result
 
 
-def _uncopyable(model: nn.Module, memo: Mapping[int, object]) -> Iterator[object]:
-    """Yield the attributes of modules that `copy.deepcopy` refuses."""
-    modules = {id(module): module for module in model.modules()}
-    for module in modules.values():
-        for name, value in vars(module).items():
-            if name not in ("_parameters", "_buffers", "_modules"):
-                try:
-                    copy.deepcopy(value, {**memo, **modules})
-                except (TypeError, RuntimeError):
-                    yield value
-
-
-def _memo(model: nn.Module) -> dict[int, object]:
-    """Return what `copy.deepcopy` need not look into: modules keep a dozen empty dictionaries for hooks each."""
-    kept = (value for module in model.modules() for value in vars(module).values())
-    return {id(value): type(value)() for value in kept if type(value) in (OrderedDict, dict, set, list) and not value}
+def _empty_containers(model: nn.Module) -> dict[int, Any]:
+    """Return a memo of empty containers: each module keeps a dozen for hooks, and `copy.deepcopy` is slow on them."""
+    values = [value for module in model.modules() for value in vars(module).values()]
+    return {id(value): type(value)() for value in values if type(value) in (OrderedDict, dict, set, list) and not value}
 
 
 def cut(tensor: Tensor, dims: Mapping[int, Tensor]) -> Tensor:
     """Return a copy of `tensor` with the given indices of the given dimensions, in its memory format."""
     result = _selected(tensor.detach(), {dim: dims[dim].to(tensor.device) for dim in sorted(dims)})
-    for rank, memory_format in ((4, torch.channels_last), (5, torch.channels_last_3d)):
-        if tensor.dim() == rank and not tensor.is_contiguous() and tensor.is_contiguous(memory_format=memory_format):
-            return result.contiguous(memory_format=memory_format)
-    return result.contiguous()
+    return result.contiguous(memory_format=memory_format_of(tensor))
 
 
 def _selected(tensor: Tensor, dims: dict[int, Tensor]) -> Tensor:
@@ -111,10 +92,3 @@ def _owners(model: nn.Module, tensors: set[int]) -> list[str]:
             inside = isinstance(module, ParametrizationList)
             paths[path.rpartition(".parametrizations.")[0] if inside else path] = None
     return list(paths)
-
-
-def _update_sizes(model: nn.Module, paths: list[str]) -> None:
-    for path in paths:
-        module = model.get_submodule(path)
-        with evaluating(module) if is_parametrized(module) else nullcontext():  # reading its weight computes it
-            update_sizes(module)

@@ -8,9 +8,9 @@ from prunus.modules.kinds import BatchNorm, Conv, InstanceNorm, TransposedConv
 def update_sizes(module: nn.Module) -> None:
     """Put the sizes that a torch layer keeps as attributes right after its tensors have changed."""
     match module:
-        case nn.Conv1d() | nn.Conv2d() | nn.Conv3d():
+        case _ if isinstance(module, Conv):
             _update_conv(module)
-        case nn.ConvTranspose1d() | nn.ConvTranspose2d() | nn.ConvTranspose3d():
+        case _ if isinstance(module, TransposedConv):
             _update_transposed(module)
         case nn.Linear():
             module.out_features, module.in_features = module.weight.shape

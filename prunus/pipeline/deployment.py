@@ -1,4 +1,4 @@
-"""What a run hands over: files proved equal to the networks, their latency, and images that show what they see."""
+"""Deployment of the trained networks: exported files, their parity and latency, and sample images."""
 
 import torch
 from PIL import Image
@@ -6,35 +6,36 @@ from torch import nn
 
 from prunus.deploy import backends, benchmark, check_parity, export_onnx, require
 from prunus.errors import DeployError
+from prunus.pipeline.context import RunContext
+from prunus.pipeline.network import Network
 from prunus.pipeline.recipe import NARROW, Deploy
-from prunus.pipeline.rehearsal import Network, measured
-from prunus.pipeline.stages import Run
 from prunus.records import NoteRecord, SampleRecord
 from prunus.surgery import apply, fuse
+from prunus.verify import apply_measured
 
 
-def fused(run: Run, network: Network) -> nn.Module:
-    """Return the network as it is deployed, on the CPU, BatchNorm folded; record all edits of the narrow one."""
-    model, inputs = network.model.cpu().eval(), run.inputs.cpu()
+def deployed_form(context: RunContext, network: Network) -> nn.Module:
+    """Return the network as deployed, on the CPU with BatchNorm folded; record all edits of the narrow network."""
+    model, inputs = network.model.cpu().eval(), context.inputs.cpu()
     plan = fuse(model, inputs)
     if network.name != NARROW:
         return apply(plan, model).eval()
-    model, edits = measured(model, plan, inputs)
+    model, edits = apply_measured(model, plan, inputs)
     for record in (*network.edits, *edits):
-        run.recorder.write(record)
+        context.recorder.write(record)
     return model.eval()
 
 
-def backends_absent(settings: Deploy) -> dict[str, str | None]:
-    """Return of each backend why it is not there, None if it is.
+def absent_backends(settings: Deploy) -> dict[str, str | None]:
+    """Return, for each backend of the settings, the reason why it is absent; None where it is present.
 
     Raises:
-        DeployError: none is, so that nothing would be proved; or one that runs no files.
+        DeployError: all are absent, so that no file could be checked; or one runs no files.
     """
     for name in settings.benchmark.backends:
         if backends.find(name).reads_modules:
             raise DeployError(
-                f"deploy.benchmark.backends names {name}, which runs modules, and a run hands over files: leave it "
+                f"deploy.benchmark.backends names {name}, which runs modules, and a run deploys files: leave it "
                 f"out; `prunus bench --backends {name}` times the run's folder there"
             )
     reasons = {name: backends.find(name).absence() for name in settings.benchmark.backends}
@@ -43,57 +44,59 @@ def backends_absent(settings: Deploy) -> dict[str, str | None]:
     return reasons
 
 
-def deploy(run: Run, networks: dict[str, nn.Module]) -> None:
-    """Export the networks, prove the files equal on test images, and time them interleaved.
+def deploy(context: RunContext, networks: dict[str, nn.Module]) -> None:
+    """Export the networks, check the files' parity on test images, and time them interleaved.
 
     Raises:
-        ParityError: a file does not equal its network. Its record is written first.
-        DeployError: none of the backends is there, so that nothing would be proved.
+        ParityError: a file and its network differ. The record is written first.
+        DeployError: all backends are absent.
     """
-    settings, split = run.recipe.deploy, run.recipe.data.test()
-    reasons = backends_absent(settings)
+    settings, split = context.recipe.deploy, context.recipe.data.test()
+    reasons = absent_backends(settings)
     samples = torch.stack([split[i][0] for i in range(min(settings.parity_samples, len(split)))])
     files = {}
     for name, model in networks.items():
-        run.watch.stage(f"exporting the {name} network")
-        files[name] = export_onnx(model, run.inputs.cpu(), run.folder / f"{name}.onnx")
+        context.watch.stage(f"exporting the {name} network")
+        files[name] = export_onnx(model, context.inputs.cpu(), context.folder / f"{name}.onnx")
         for backend in settings.benchmark.backends:
             if reason := reasons[backend]:
-                run.recorder.write(NoteRecord(text=f"parity was not checked on {backend}: {reason}"))
+                context.recorder.write(NoteRecord(text=f"parity was not checked on {backend}: {reason}"))
                 continue
             record = check_parity(
                 model, files[name], samples, backend=backend, tolerance=settings.parity_tolerance, name=name
             )
-            run.recorder.write(record)
+            context.recorder.write(record)
             require(record)
-    run.watch.stage("timing the networks")
+    context.watch.stage("timing the networks")
     for latency in benchmark(
         files,
-        tuple(run.inputs.shape[1:]),
+        tuple(context.inputs.shape[1:]),
         settings.benchmark,
-        note=lambda text: run.recorder.write(NoteRecord(text=text)),
+        note=lambda text: context.recorder.write(NoteRecord(text=text)),
     ):
-        run.recorder.write(latency)
+        context.recorder.write(latency)
 
 
 @torch.no_grad()
-def show_samples(run: Run, networks: dict[str, nn.Module]) -> None:
-    """Write a few test images with truth and predictions as PNG files, as the task draws them."""
-    split, folder = run.recipe.data.test(), run.folder / "images"
+def write_samples(context: RunContext, networks: dict[str, nn.Module]) -> None:
+    """Write a few test images with their ground truth and predictions as PNG files, drawn by the task."""
+    split, folder = context.recipe.data.test(), context.folder / "images"
     folder.mkdir(exist_ok=True)
-    num = min(run.recipe.report_samples, len(split))
+    num = min(context.recipe.report_samples, len(split))
     for number in range(num):
-        index = (number * len(split) // num + number) % len(split)  # not all from one place of a repeating series
+        index = (number * len(split) // num + number) % len(
+            split
+        )  # spread over the split, at different phases of a periodic series
         picture, (image, target) = split.picture(index), split[index]
         size = (picture.shape[1], picture.shape[2])
-        files = {"image": picture, "truth": run.task.draw(target, size)}
+        files = {"image": picture, "truth": context.task.draw(target, size)}
         for name, model in networks.items():
-            files[name] = run.task.draw(run.task.predict(model(image[None]))[0], size)
+            files[name] = context.task.draw(context.task.predict(model(image[None]))[0], size)
         paths: dict[str, str] = {}
         for name, pixels in files.items():
             paths[name] = f"images/{index:05d}-{name}.png"
-            Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(run.folder / paths[name])
-        run.recorder.write(
+            Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(context.folder / paths[name])
+        context.recorder.write(
             SampleRecord(
                 index=index,
                 image=paths["image"],

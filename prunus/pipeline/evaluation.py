@@ -1,23 +1,23 @@
-"""What is known of the networks that a run has trained: metrics, size, units, and that zero channels go unseen."""
+"""Evaluation of the trained networks: metrics on the test split, widths, and the law of removal."""
 
 from torch import nn
 
 from prunus.errors import TrainingError
 from prunus.graph import ChannelGroups, trace
-from prunus.pipeline.rehearsal import Network
-from prunus.pipeline.stages import Run
+from prunus.pipeline.context import RunContext
+from prunus.pipeline.network import Network
 from prunus.records import EXACT, EvaluationRecord, WidthsRecord
 from prunus.train.evaluate import evaluate
-from prunus.verify import check_removal
+from prunus.verify import check_removal, is_rounding
 
 
-def evaluate_on_test(run: Run, network: Network) -> None:
+def evaluate_on_test(context: RunContext, network: Network) -> None:
     """Record the metrics of a network over the whole test split."""
-    run.watch.stage(f"evaluating the {network.name} network")
-    split, device = run.recipe.data.test(), run.recipe.train.torch_device()
-    metrics, per_class = evaluate(network.model.to(device), run.task, split, run.recipe.train)
-    groups = trace(network.model, run.inputs.to(device))
-    run.recorder.write(
+    context.watch.stage(f"evaluating the {network.name} network")
+    split, device = context.recipe.data.test(), context.recipe.train.torch_device()
+    metrics, per_class = evaluate(network.model.to(device), context.task, split, context.recipe.train)
+    groups = trace(network.model, context.inputs.to(device))
+    context.recorder.write(
         EvaluationRecord(
             model=network.name,
             split="test",
@@ -31,10 +31,10 @@ def evaluate_on_test(run: Run, network: Network) -> None:
     )
 
 
-def tell_widths(run: Run, wide: ChannelGroups, narrow: ChannelGroups) -> None:
-    """Record the units of each layer as built and as learned."""
+def record_widths(context: RunContext, wide: ChannelGroups, narrow: ChannelGroups) -> None:
+    """Record the width of each layer as built and as learned."""
     before, after = wide.widths(), narrow.widths()
-    run.recorder.write(
+    context.recorder.write(
         WidthsRecord(
             layers=tuple(before),
             initial=tuple(before.values()),
@@ -44,20 +44,20 @@ def tell_widths(run: Run, wide: ChannelGroups, narrow: ChannelGroups) -> None:
 
 
 def _units(widths: dict[str, int], name: str) -> int:
-    """Return a layer's units, or those of the last of the layers that took its place; 0 where none did."""
+    """Return a layer's width, or that of the last of the layers that replaced it; 0 where it was removed."""
     return widths.get(name, next((widths[path] for path in reversed(widths) if path.startswith(f"{name}.")), 0))
 
 
-def check_law(run: Run, model: nn.Module) -> None:
-    """Record the law on the trained network: zero half of its groups, cut them, compare.
+def check_removal_law(context: RunContext, model: nn.Module) -> None:
+    """Record the law of removal on the trained network: zero half of its groups, remove them, compare the outputs.
 
     Raises:
         TrainingError: the output changed by more than rounding.
     """
-    run.watch.stage("checking that zero channels go without a trace")
-    record = check_removal(model, run.inputs, seed=run.recipe.seed)
-    run.recorder.write(record)
-    if not record.max_rel_diff < EXACT["float32"]:
+    context.watch.stage("checking the removal of zero channels")
+    record = check_removal(model, context.inputs, seed=context.recipe.seed)
+    context.recorder.write(record)
+    if not is_rounding(record.max_rel_diff):
         raise TrainingError(
             f"removing {record.removed} zero channel groups from the trained network changed its output by "
             f"{record.max_rel_diff:.2e} relative, above {EXACT['float32']:.0e}: the groups of this network were read "

@@ -1,4 +1,4 @@
-"""The latency of a network in the middle of a run, as it would be deployed."""
+"""The meter of a run: the latency of a network during training, measured as it would be deployed."""
 
 import copy
 import dataclasses
@@ -13,11 +13,11 @@ from prunus.deploy import BenchmarkSettings, backends, benchmark, export_onnx
 from prunus.surgery import apply, fuse
 
 
-class RunMeter:
-    """Times networks on the first of the recipe's backends that is here: on the CPU's side, BatchNorm folded.
+class LatencyMeter:
+    """Times networks, BatchNorm folded, on the first of the recipe's backends that is present.
 
-    Each is timed in turn with the network that the stage begins with, and what it takes is told as if the machine were
-    as fast as at the first time: a run lasts for hours, and other work comes and goes.
+    Each is timed interleaved with a reference, the network that the stage begins with, and scaled by the reference's
+    first latency over its present one: a run lasts for hours, and the load of the machine changes.
     """
 
     def __init__(self, reference: nn.Module, inputs: Tensor, settings: BenchmarkSettings) -> None:

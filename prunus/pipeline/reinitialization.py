@@ -1,34 +1,33 @@
-"""The narrow architecture with fresh weights: what training from scratch begins with (GTC 2019, slide 88)."""
+"""Reinitialization: the narrow architecture with fresh weights, for training from scratch (GTC 2019, slide 88)."""
 
 import copy
 import math
+from collections.abc import Collection
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from prunus.errors import RecipeError
-from prunus.surgery.filters import LINEAR_LAYERS
+from prunus.modules.kinds import LinearLayer
 
 UNIFORM_GAIN = 1 / math.sqrt(3)  # of torch's own initialisation: std = gain / sqrt(fan-in)
 
 
 @torch.no_grad()
-def fresh(narrow: nn.Module, built: nn.Module, seed: int) -> nn.Module:
-    """Return a copy of `narrow` with weights drawn anew, at the gain that the network as built gives its layers.
+def reinitialized(narrow: nn.Module, built: nn.Module, seed: int) -> nn.Module:
+    """Return a copy of `narrow` with fresh weights, at the gain of the layers as `built`.
 
-    A network may initialise its layers in its own way (He et al. 2015, ...): the gain std(W) sqrt(fan-in) of the layer
-    as built holds for the narrow one; layers that took the place of one share its gain. So the comparison is fair.
+    A network may have an initialisation of its own (He et al. 2015, ...). For a fair comparison each layer of `narrow`
+    gets the gain std(W) sqrt(fan-in) of the layer as built; layers that replaced one layer share its gain.
 
     Raises:
-        RecipeError: a module that has parameters and does not say how to draw them.
+        RecipeError: a module with parameters has no `reset_parameters`.
     """
     torch.manual_seed(seed)
     model = copy.deepcopy(narrow)
-    layers = {path: module for path, module in built.named_modules() if isinstance(module, LINEAR_LAYERS)}
-    origins = {
-        path: _origin(path, layers) for path, module in model.named_modules() if isinstance(module, LINEAR_LAYERS)
-    }
+    layers = {path: module for path, module in built.named_modules() if isinstance(module, LinearLayer)}
+    origins = {path: _origin(path, layers) for path, module in model.named_modules() if isinstance(module, LinearLayer)}
     for path, module in model.named_modules():
         if not list(module.parameters(recurse=False)):
             continue
@@ -36,7 +35,7 @@ def fresh(narrow: nn.Module, built: nn.Module, seed: int) -> nn.Module:
         if reset is None:
             raise RecipeError(
                 f"from_scratch: {path or 'the network itself'} ({type(module).__name__}) has parameters and no "
-                "reset_parameters() to draw them anew: give it one, or set from_scratch: false"
+                "reset_parameters() to initialise them: give it one, or set from_scratch: false"
             )
         reset()
         origin = origins.get(path)
@@ -45,8 +44,8 @@ def fresh(narrow: nn.Module, built: nn.Module, seed: int) -> nn.Module:
     return model
 
 
-def _origin(path: str, layers: dict[str, nn.Module]) -> str | None:
-    """Return the layer as built that the one at `path` is, or stands in the place of."""
+def _origin(path: str, layers: Collection[str]) -> str | None:
+    """Return the path of the layer as built that the layer at `path` is, or replaces."""
     parts = path.split(".")
     return next((p for p in (".".join(parts[:end]) for end in range(len(parts), 0, -1)) if p in layers), None)
 
@@ -60,4 +59,4 @@ def _like_(module: Any, built: Any, count: int) -> None:
 
 def _fan_in(module: Any) -> int:
     weight: Tensor = module.weight
-    return weight[0].numel()  # as torch counts it, of transposed convolutions too
+    return weight[0].numel()  # as torch counts it, also for transposed convolutions

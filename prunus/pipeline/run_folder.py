@@ -1,4 +1,4 @@
-"""A folder is one run: `recipe.yaml` says whose, and another recipe is refused as soon as there is work to lose."""
+"""The run folder: `recipe.yaml` names the run it belongs to; another recipe is refused once there are checkpoints."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
@@ -15,20 +15,20 @@ from prunus.recipe.source import parse_yaml
 FILE_NAME = "recipe.yaml"
 
 
-def claim(folder: Path, resolved: Mapping[str, Any], *, accept_changes: bool = False) -> bool:
-    """Make `folder` that of the run `resolved` and return whether it goes on from a checkpoint there.
+def prepare_run_folder(folder: Path, resolved: Mapping[str, Any], *, accept_changes: bool = False) -> bool:
+    """Make `folder` the folder of the run `resolved`, and return whether it holds checkpoints to resume from.
 
-    Without a checkpoint nothing is lost: the folder of an attempt that failed early may be used again. With
-    `accept_changes` a run goes on from its checkpoints though its recipe was changed.
+    Without a checkpoint nothing is lost, so the folder of an attempt that failed early may be used again. With
+    `accept_changes`, a run is resumed from its checkpoints although its recipe was changed.
 
     Raises:
-        RecipeError: the folder holds the checkpoints of another recipe; what differs is named.
-        RecordError: it is not writable.
+        RecipeError: the folder holds the checkpoints of another recipe; names the differences.
+        RecordError: the folder is not writable.
     """
     path = folder / FILE_NAME
     begun = any(folder.glob("checkpoints/*/[0-9]*"))
     if begun and not accept_changes:
-        if different := differences(_read(path), resolved):
+        if different := recipe_differences(_read(path), resolved):
             raise RecipeError(
                 f"{folder} holds a run of another recipe: {'; '.join(different[:5])}: choose another folder with "
                 "output=..., or remove this one; or, to go on from its checkpoints under this recipe, give "
@@ -43,14 +43,14 @@ def claim(folder: Path, resolved: Mapping[str, Any], *, accept_changes: bool = F
 
 
 @contextlib.contextmanager
-def claimed(
+def run_folder(
     folder: Path, resolved: Mapping[str, Any], *, accept_changes: bool, going_on: Callable[[], bool]
 ) -> Iterator[bool]:
-    """Claim `folder` for the while; where its checkpoints turn out not to fit a changed recipe before the run is
-    `going_on`, the folder stays that of the recipe that it had."""
+    """Prepare `folder` for the duration of a run. Where its checkpoints turn out not to fit a changed recipe before the
+    run is `going_on`, the former `recipe.yaml` is put back."""
     path = folder / FILE_NAME
     former = path.read_bytes() if path.is_file() else None
-    begun = claim(folder, resolved, accept_changes=accept_changes)
+    begun = prepare_run_folder(folder, resolved, accept_changes=accept_changes)
     try:
         yield begun
     except CheckpointError:
@@ -76,8 +76,8 @@ def _write(path: Path, text: str) -> None:
         aside.unlink(missing_ok=True)
 
 
-def differences(there: Any, here: Any) -> list[str]:
-    """Return each key whose value differs, as a line; the folder itself may have been moved."""
+def recipe_differences(there: Any, here: Any) -> list[str]:
+    """Return a line for each key whose value differs, `output` excepted, since the folder may have been moved."""
     old, new = _leaves(there), _leaves(here)
     keys = [key for key in dict.fromkeys([*old, *new]) if key != "output" and old.get(key) != new.get(key)]
     return [f"`{key}` is {old.get(key, 'not set')} there, {new.get(key, 'not set')} here" for key in keys]

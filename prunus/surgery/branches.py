@@ -15,7 +15,7 @@ ROUNDING = 1e-9  # relative, float64: what is no difference between two places
 
 
 @dataclasses.dataclass(frozen=True)
-class Shift:
+class Constant:
     """What a branch adds: `numbers` along the dimension `dim`, counted from the last one (-1); none for zero."""
 
     numbers: tuple[float, ...] = ()
@@ -40,21 +40,21 @@ class Branches:
         self._model, self._args = model, args
         self.program = read(model, args, with_values=True)
 
-    def shift(self, branch: Value, constant: set[Value]) -> Shift | None:
+    def shift(self, branch: Value, constant: set[Value]) -> Constant | None:
         """Return what `branch` adds wherever the network is used; None where that differs from place to place, or
         the example does not tell which dimension the channels are."""
         if _reaches_border(ancestors(branch, constant), constant):
             return None
         value = numbers(branch)
         if not bool(value.any()):
-            return Shift()
+            return Constant()
         dims = _varying(numbers(self._others[branch]))
         if len(dims) != 1:
             return None
         channels = value.movedim(dims[0], 0).flatten(1)
         if not bool((channels == channels[:, :1]).all()):
             return None
-        return Shift(tuple(channels[:, 0].tolist()), dims[0] - value.dim())
+        return Constant(tuple(channels[:, 0].tolist()), dims[0] - value.dim())
 
     @cached_property
     def _others(self) -> dict[Value, Value]:

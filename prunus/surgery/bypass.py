@@ -5,23 +5,24 @@ the branch of a block y = x + f(x), or y = relu(x + f(x)), f is a constant c for
 (Alvarez & Salzmann, NIPS 2016; GTC 2019, slides 70 to 72).
 """
 
-import copy
 import dataclasses
 from collections.abc import Iterator
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from prunus.errors import EditError
 from prunus.graph.program import Operation, Origin, Program, Value
 from prunus.graph.read import read
 from prunus.graph.trace import Inputs, arguments
+from prunus.modules.copying import copied
+from prunus.modules.paths import module_at
+from prunus.modules.tensors import in_float64
+from prunus.surgery.argument_types import checked
 from prunus.surgery.branches import Branches, ancestors
-from prunus.surgery.edit import Edit, Plan
-from prunus.surgery.factors import replaced
-from prunus.surgery.given import checked
+from prunus.surgery.edit import ReplaceModules
+from prunus.surgery.plan import Plan
 
 
 class Shift(nn.Module):
@@ -42,7 +43,7 @@ class Shift(nn.Module):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Bypass(Edit):
+class BypassBlock(ReplaceModules):
     """Replace the residual block at `path`, whose branch is constant, by what is left of it.
 
     Attributes:
@@ -52,6 +53,7 @@ class Bypass(Edit):
         dim: which dimension the channels are, counted from the last one (-1) where it is below zero.
     """
 
+    edit_name: ClassVar[str] = "Bypass"
     exact: ClassVar[bool] = True
     path: str
     kind: str
@@ -59,16 +61,14 @@ class Bypass(Edit):
     rectified: bool = False
     dim: int = 1
 
-    def apply(self, model: nn.Module) -> nn.Module:
-        """Return a copy of `model` without the block."""
-        return replaced(model, self.successors(model))
+    @property
+    def made_anew(self) -> tuple[str, ...]:
+        """The block's path."""
+        return (self.path,)
 
     def successors(self, model: nn.Module) -> dict[str, nn.Module]:
         """Return what takes the block's place."""
-        try:
-            block = model.get_submodule(self.path)
-        except AttributeError as error:
-            raise EditError(f"{self.path}: {type(model).__name__} has no such module") from error
+        block = module_at(model, self.path)
         if type(block).__name__ != self.kind:
             raise EditError(
                 f"{self.path} is a {type(block).__name__}, the plan is for a {self.kind}: it was made for another "
@@ -88,10 +88,6 @@ class Bypass(Edit):
         constant = "constant" if self.shift else "zero"
         return f"bypass {self.path} ({self.kind}): its branch is {constant}, whatever comes in"
 
-    def carry(self, path: str, tensor: Tensor) -> Tensor | None:
-        """Return `tensor`, or None for a parameter of the block."""
-        return None if path.startswith(f"{self.path}.") else tensor
-
 
 @checked
 def bypass(model: nn.Module, inputs: Inputs) -> Plan:
@@ -107,17 +103,17 @@ def bypass(model: nn.Module, inputs: Inputs) -> Plan:
     zero = {path for path, parameter in model.named_parameters() if parameter.dim() > 1 and not bool(parameter.any())}
     if not zero:
         return Plan()
-    precise = copy.deepcopy(model).double()  # the constant is rounded where it is applied
-    args = pytree.tree_map_only(Tensor, _doubled, arguments(inputs))
+    precise = copied(model).double()  # the constant is rounded where it is applied
+    args = in_float64(arguments(inputs))
     branches = Branches(precise, args)
-    program, edits = branches.program, dict[str, Bypass]()
+    program, edits = branches.program, dict[str, BypassBlock]()
     constant = _constant(program, zero)
     for operation in program.operations:
         for path, branch, rectified in _blocks(program, operation, constant):
             found = branches.shift(branch, constant)
             if found is not None and not any(path.startswith(f"{outer}.") for outer in edits):
                 kind = type(model.get_submodule(path)).__name__
-                edits[path] = Bypass(path=path, kind=kind, shift=found.numbers, rectified=rectified, dim=found.dim)
+                edits[path] = BypassBlock(path=path, kind=kind, shift=found.numbers, rectified=rectified, dim=found.dim)
     return Plan(tuple(edits.values()))
 
 

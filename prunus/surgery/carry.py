@@ -2,15 +2,15 @@
 
 import dataclasses
 import itertools
-from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from prunus.errors import EditError
-from prunus.surgery.edit import Plan
-from prunus.surgery.given import checked
+from prunus.modules.tree import items
+from prunus.surgery.argument_types import checked
+from prunus.surgery.plan import Plan
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -103,14 +103,8 @@ def _holds(value: Any, held: set[int], seen: set[int]) -> bool:
     if id(value) in seen:
         return False
     seen.add(id(value))
-    inside: Iterable[Any] = ()
-    if isinstance(value, dict):
-        inside = (*value.keys(), *value.values())
-    elif isinstance(value, list | tuple | set):
-        inside = value
-    elif isinstance(value, Optimizer):
-        inside = vars(value).values()
-    return any(_holds(item, held, seen) for item in inside)
+    inside = list(vars(value).items()) if isinstance(value, Optimizer) else items(value) or []
+    return any(_holds(part, held, seen) for pair in inside for part in pair)  # a parameter may be a dictionary's key
 
 
 def _names(optimizer: Optimizer, old_paths: dict[int, str], small: nn.Module) -> dict[int, str]:

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from prunus.errors import EditError
-from prunus.graph.attributes import set_
 from prunus.modules.cutting import cut, narrowed
 from prunus.modules.kinds import TransposedConv
 from prunus.modules.modes import evaluating
+from prunus.modules.numbers import set_number_
+from prunus.modules.tensors import named_tensors
 from prunus.surgery.edit import Edit
 
 
@@ -72,7 +73,7 @@ class RemoveChannels(Edit):
         self._check(model)
         result = narrowed(model, self._keep())
         for one in self.attributes:
-            set_(result, one.path, one.name, one.item, one.after)
+            set_number_(result, one.path, one.name, one.item, one.after)
         with evaluating(result):
             _check_modules(result, {cut.path.rpartition(".")[0] for cut in self.cuts})
         return result
@@ -97,7 +98,7 @@ class RemoveChannels(Edit):
     def _check(self, model: nn.Module) -> None:
         for attribute in self.attributes:
             attribute.check(model)
-        tensors: dict[str, Tensor] = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+        tensors = named_tensors(model)
         seen = set()
         for one in self.cuts:
             place = f"{one.path}, dimension {one.dim}"

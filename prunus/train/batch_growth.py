@@ -1,4 +1,4 @@
-"""A batch that grows into the memory that shrinking freed, and the learning rate that follows it."""
+"""Batch growth: a larger batch in the memory that shrinking has freed, and the learning rate for it."""
 
 import dataclasses
 import math
@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from prunus.modules.modes import evaluating
-from prunus.train.job import Training
+from prunus.train.job import TrainingJob
 
 
 @torch.no_grad()
 def activations(model: nn.Module, inputs: Tensor) -> int:
-    """Return the numbers that a forward pass makes for one image: what a training step keeps grows with them."""
+    """Return the number of activations per image in a forward pass, which the memory of a training step grows with."""
     made = [0]
 
     def count(module: nn.Module, arguments: object, output: object) -> None:
@@ -30,7 +30,7 @@ def activations(model: nn.Module, inputs: Tensor) -> int:
     return made[0] // inputs.shape[0]
 
 
-def grown(training: Training, freed: float) -> Training:
+def with_grown_batch(training: TrainingJob, freed: float) -> TrainingJob:
     """Return `training` for a network that needs 1 / `freed` of the memory: the batch is `freed` times as large.
 
     The learning rate grows with the batch for SGD (Goyal et al. 2017), with its square root for Adam and AdamW

@@ -1,4 +1,4 @@
-"""Evaluate a network on a whole split."""
+"""Evaluation of a network on a whole split, by the metrics of its task."""
 
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -24,12 +24,12 @@ class Metrics(Protocol):
         ...
 
     def compute(self) -> Result:
-        """Return the metrics, the main one first, and the main one a class; the counts of all processes together."""
+        """Return the metrics, the main one first, and the main one per class, over the counts of all processes."""
         ...
 
 
 class Task(Protocol):
-    """What the loop asks of a task that is bound to its data."""
+    """What the training loop needs of a task that is bound to its data."""
 
     @property
     def main_metric(self) -> str:
@@ -41,7 +41,7 @@ class Task(Protocol):
         ...
 
     def training_loss(self, inputs: Tensor, output: Any, target: Tensor) -> Tensor:
-        """Return the loss that trains: the batch's, or one that asks more about the inputs."""
+        """Return the training loss: that of the batch, or one that also uses the inputs, as distillation does."""
         ...
 
     def metrics(self) -> Metrics:
@@ -58,13 +58,13 @@ def evaluate(
     processes: Processes = ALONE,
     between: Callable[[], None] = lambda: None,
 ) -> Result:
-    """Return the task's metrics of `model` in evaluation mode over all of `split`; the model's modes are kept.
+    """Return the task's metrics of `model` in evaluation mode over all of `split`; the model's modes are restored.
 
-    Several processes count a part each, and the metric's counts are summed: all return what one process would.
-    `between` is called after each batch, equally often in every process; what it raises comes through.
+    Several processes count a part each, and the metric's counts are summed: all return the result of one process.
+    `between` is called after each batch, equally often in every process; its exceptions propagate.
     """
     device, metrics = settings.torch_device(), task.metrics()
-    processes.settle_(model)
+    processes.sync_buffers_(model)
     with modes_kept(model):
         model.eval()
         for batch in evaluation_batches(split, settings, processes):
@@ -78,5 +78,5 @@ def evaluate(
 
 
 def autocast(settings: Train) -> torch.autocast:
-    """Return the context in which the forward pass runs."""
+    """Return the autocast context of the forward pass."""
     return torch.autocast(settings.torch_device().type, dtype=torch.bfloat16, enabled=settings.precision == "bfloat16")

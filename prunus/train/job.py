@@ -1,4 +1,4 @@
-"""What a training is of, and where it leaves its traces."""
+"""A training job: the data, task, settings and folder of one training."""
 
 import dataclasses
 from collections.abc import Callable
@@ -30,21 +30,21 @@ class Splits(Protocol):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Training:
-    """The data, the task, the regime and the folder of one training, the same in every process of it."""
+class TrainingJob:
+    """The data, the task, the settings and the folder of one training, the same in all its processes."""
 
     name: str  # "wide", "narrow": names it in the records
     data: Splits
     task: Task
     settings: Train
     seed: int
-    penalty: Penalty | None = None  # what the network trains with; what it brings to zero is removed after each epoch
+    penalty: Penalty | None = None  # channels that become zero are removed after each epoch
     folder: Path  # of the run; checkpoints go to folder/checkpoints/name
     recorder: Recorder
     processes: Processes = ALONE
     shown: Callable[[EpochRecord], None] = lambda record: None  # called with each epoch's record
     meter: Meter | None = None  # of latencies, for a budget in milliseconds
-    reference: nn.Module | None = None  # the network as built, of whose latency such a budget is a share
+    reference: nn.Module | None = None  # the network whose latency such a budget takes a share of
     ticked: Callable[[str, int, int, float], None] = lambda name, step, steps, loss: None  # after each step
 
     @property

@@ -1,7 +1,7 @@
-"""A budget in milliseconds while a network trains: process 0 measures, all do what it found.
+"""The latency target of a training: a budget in milliseconds, converted into a bound on multiply-adds by measuring.
 
-The latency is turned into a bound on multiply-adds, by which the network shrinks: when the training begins, and again
-before the last segment, on the network that there is by then.
+That happens when the training begins, and again before the last segment, on the network as it is by then. Process 0
+measures for all.
 """
 
 import dataclasses
@@ -12,47 +12,50 @@ from torch import Tensor, nn
 
 from prunus.budget import Budget
 from prunus.budget.controller import Target
-from prunus.budget.latency_search import Aim, Meter, aimed, checked, smallest
+from prunus.budget.latency_search import LatencySearch, MeasuredNetwork, Meter, checked_meter
 from prunus.budget.select import relative_norms
 from prunus.graph import ChannelGroups
 from prunus.records import NoteRecord
-from prunus.train.job import Training
-from prunus.train.training_state import State
+from prunus.train.job import TrainingJob
+from prunus.train.training_state import TrainingState
 
 
-def importance(state: State) -> Tensor:
-    """Return what training has shown of the groups' importance; their norms, where it has not begun: [num_groups]."""
+def group_importance(state: TrainingState) -> Tensor:
+    """Return the groups' importance in this training, or their relative norms before its first step: [num_groups]."""
     found = state.importance.double()
     return found if bool(found.any()) else relative_norms(state.model, state.groups)
 
 
-def take_aim(state: State, budget: Budget, training: Training) -> None:
-    """Bound the multiply-adds of the network as it is now by what meets the budget's latency.
+def set_latency_target(state: TrainingState, budget: Budget, training: TrainingJob) -> None:
+    """Bound the multiply-adds by those of the largest network found that meets the budget's latency.
 
     Raises:
-        BudgetError: in every process: nothing is quick enough.
+        BudgetError: in every process; no network is fast enough.
     """
     target = state.target
     assert target is not None
 
-    def measure() -> Aim:
-        meter = checked(training.meter)
+    def measure() -> MeasuredNetwork:
+        meter = checked_meter(training.meter)
         wide, limit = training.reference, target.limit_ms
-        if limit is None or wide is not None:  # a share is one of what the network takes on this machine now
+        if limit is None or wide is not None:  # a share refers to the present latency on this machine
             limit = budget.limit_ms(lambda: meter(wide or state.model))
-        return aimed(
-            state.model,
-            state.groups,
-            importance(state),
-            meter,
-            limit,
-            bounds=budget.bounds(target.start),
+        search = LatencySearch(
+            model=state.model,
+            groups=state.groups,
+            importance=group_importance(state),
+            meter=meter,
+            limit_ms=limit,
             floor=target.floors,
             multiple_of=budget.multiple_of,
+            bounds=budget.bounds(target.start),
         )
+        return search.largest()
 
     found = training.processes.once(measure)
-    limit = found.limit_ms if math.isfinite(found.limit_ms) else None  # a share of 1 bounds nothing
+    limit = (
+        found.limit_ms if math.isfinite(found.limit_ms) else None
+    )  # a share of 1 bounds nothing, and JSON has no infinity
     state.target = dataclasses.replace(target, bounds={**target.bounds, "macs": float(found.macs)}, limit_ms=limit)
     text = (
         f"{training.name}, after epoch {state.progress.epoch}: {found.macs:,} MACs are aimed at; a network of so many "
@@ -61,15 +64,22 @@ def take_aim(state: State, budget: Budget, training: Training) -> None:
     training.recorder.write(NoteRecord(text=text))
 
 
-def refuse_too_slow(
+def check_latency_reachable(
     model: nn.Module, groups: ChannelGroups, budget: Budget, target: Target, meter: Callable[[], Meter] | None
 ) -> None:
-    """Refuse a budget that not even the smallest network meets, before anything is trained; `meter` makes the meter.
+    """Refuse a budget that not even the smallest network meets, before anything is trained; `meter` returns a meter.
 
     Raises:
-        BudgetError: its latency is named.
+        BudgetError: names the latency of the smallest network.
     """
-    timed = checked(None if meter is None else meter())
-    limit = budget.limit_ms(lambda: timed(model))
-    norms = relative_norms(model, groups)
-    smallest(model, groups, norms, timed, limit, floor=target.floors, multiple_of=budget.multiple_of)
+    timed = checked_meter(None if meter is None else meter())
+    search = LatencySearch(
+        model=model,
+        groups=groups,
+        importance=relative_norms(model, groups),
+        meter=timed,
+        limit_ms=budget.limit_ms(lambda: timed(model)),
+        floor=target.floors,
+        multiple_of=budget.multiple_of,
+    )
+    search.smallest()

@@ -1,12 +1,12 @@
-"""Penalties on a network that trains: where it is expanded, they act on the layers that its factors contract to.
+"""Penalties bound to a network in training: on an expanded layer they act on the kernel that its factors contract to.
 
-A layer of factors computes one kernel W, linear in its last factor L: whatever matrix M turns the units of L, turns
-those of W. So a proximal step that makes W' of W is done by L <- M L with M = I + (W' - W) W^+: exactly for every
-W' = M W, which group shrinkage (M is diagonal) and singular value thresholding are.
+The factors of a layer compute one kernel W, linear in the last factor L: a matrix M that maps the units of L maps
+those of W. So a proximal step from W to W' is done by L <- M L with M = I + (W' - W) W^+, exactly for every W' = M W,
+which group shrinkage (M is diagonal) and singular value thresholding are.
 
-What is left, R = W' - M W, as soft thresholding leaves it, goes to the middle one of three factors W = L K F where L
-and F are 1 x 1 or linear: K <- K + L^+ R F^+, tap by tap, exactly where L and F have full rank. Through 3 x 3 factors
-alone ("ck") the step is as near as L can come.
+The rest R = W' - M W, as soft thresholding leaves it, goes to the middle one of three factors W = L K F where L and F
+are 1 x 1 or linear: K <- K + L^+ R F^+, tap by tap, exactly where L and F have full rank. Through 3 x 3 factors alone
+("ck") the step is as close as L can come.
 """
 
 import dataclasses
@@ -18,39 +18,40 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from prunus.graph import ChannelGroups, trace
+from prunus.modules.kinds import LinearLayer, TransposedConv
 from prunus.penalties import BoundPenalty, Penalty
 from prunus.penalties.interface import When
-from prunus.penalties.matrices import TRANSPOSED, MatrixWeight
+from prunus.penalties.matrices import MatrixWeight
 from prunus.penalties.optimizer_rule import momenta
-from prunus.surgery import Contract, apply, contract
-from prunus.surgery.filters import LINEAR_LAYERS, read, stored
+from prunus.surgery import ContractLayers, apply, contract
+from prunus.surgery.filters import read, stored
 from prunus.train.contracted import expanded, last_layer, share_
 
 Step = Callable[[float, Optimizer | None], Any]
-ROUNDING = 1e-6  # relative: what a unit may be off
+ROUNDING = 1e-6  # relative deviation of a unit that counts as rounding
 
 
 def bind(penalty: Penalty, model: nn.Module, groups: ChannelGroups, inputs: Tensor) -> BoundPenalty:
-    """Attach `penalty` to `model`, traced as `groups`; to what it contracts to where it is expanded.
+    """Bind `penalty` to `model`, traced as `groups`, or to the contracted network where `model` is expanded.
 
     Raises:
         EditError: a ReLU stands between the factors, so that there is no kernel to penalise.
     """
-    return OnContracted(penalty, model, inputs) if expanded(model) else penalty.bind(model, groups)
+    return ContractedPenalty(penalty, model, inputs) if expanded(model) else penalty.bind(model, groups)
 
 
 def calibrated(penalty: Penalty, model: nn.Module, inputs: Tensor, step_size: float, steps_per_epoch: int) -> Penalty:
-    """Return `penalty` with its strength chosen on `model`, or on what it contracts to."""
+    """Return `penalty` with its strength calibrated on `model`, or on the contracted network."""
     small = apply(contract(model), model) if expanded(model) else model
     return penalty.calibrated(small, trace(small, inputs), step_size=step_size, steps_per_epoch=steps_per_epoch)
 
 
-class OnContracted(BoundPenalty):
+class ContractedPenalty(BoundPenalty):
     """A penalty on an expanded network: bound to the contracted one, which shares all other parameters with it."""
 
     def __init__(self, penalty: Penalty, model: nn.Module, inputs: Tensor) -> None:
         self.model = model
-        self.edits = [edit for edit in contract(model) if isinstance(edit, Contract)]
+        self.edits = [edit for edit in contract(model) if isinstance(edit, ContractLayers)]
         self.small = apply(contract(model), model)
         share_(model, self.small)
         for edit in self.edits:  # the optimizer trains the factors
@@ -63,12 +64,12 @@ class OnContracted(BoundPenalty):
         return self.bound.due(event)
 
     def value(self) -> Tensor:
-        """Return r of the contracted network; nothing flows back into the factors."""
+        """Return r of the contracted network, without gradients for the factors."""
         self._contract()
         return self.bound.value().detach()
 
     def prox_(self, step_size: float, optimizer: Optimizer | None = None) -> None:
-        """Do the proximal step on the contracted kernels and let the last factors follow."""
+        """Do the proximal step on the contracted kernels and update the factors accordingly."""
         self._around(self.bound.prox_, step_size, optimizer)
 
     def after_step_(self, step_size: float, optimizer: Optimizer | None = None) -> None:
@@ -93,7 +94,7 @@ class OnContracted(BoundPenalty):
             old, new = (kernel.view(weight).double() for weight in (before[edit.path][0], layer.weight))
             scaling, turn = _scaling(old, new), _turn(old, new)
             left = not _leads(turn, old, new)
-            # A least-squares M may be large where W is nearly singular, and the middle factor needs none.
+            # A least-squares M may be large where W is nearly singular; with a middle factor, scaling suffices.
             _follow_(last_layer(expanded), layer, scaling if left and sandwich else turn, before[edit.path], optimizer)
             if left and sandwich:
                 _complete_(expanded, layer, self._product(edit))
@@ -109,16 +110,16 @@ class OnContracted(BoundPenalty):
             for old, new in pairs:
                 old.copy_(new)
 
-    def _product(self, edit: Contract) -> Any:
+    def _product(self, edit: ContractLayers) -> Any:
         return last_layer(edit.successors(self.model)[edit.path])
 
 
 def _follow_(factor: Any, layer: Any, turn: Tensor, before: list[Tensor], optimizer: Optimizer | None) -> None:
-    """Turn the last factor, and hand on the bias and the zeros of the layer that it is contracted to."""
+    """Apply M to the last factor, and copy the bias and the zeros of the contracted layer."""
     view, kernel = _matrix(factor), _matrix(layer)
     view.set_(_turned(turn, view.view(factor.weight)))
     if factor.bias is not None:
-        handed_on = (before[1] - factor.bias).view(view.num_groups, -1, 1)  # by the factors before
+        handed_on = (before[1] - factor.bias).view(view.num_groups, -1, 1)  # the part of the earlier factors
         factor.bias.copy_(layer.bias - _turned(turn, handed_on).flatten())
     gone = (kernel.view(layer.weight) == 0).all(-1, keepdim=True)
     for momentum in momenta(optimizer) if optimizer is not None else ():
@@ -128,19 +129,19 @@ def _follow_(factor: Any, layer: Any, turn: Tensor, before: list[Tensor], optimi
 
 
 def _is_sandwich(expanded: nn.Module) -> bool:
-    """Whether a factor stands between two that only mix channels."""
+    """Whether there are three factors, the outer two of which only mix channels."""
     layers = _linear_layers(expanded)
     return len(layers) == 3 and all(layers[end].weight[0, 0].numel() == 1 for end in (0, 2))
 
 
 def _linear_layers(expanded: nn.Module) -> list[Any]:
-    return [module for module in expanded.modules() if isinstance(module, LINEAR_LAYERS)]
+    return [module for module in expanded.modules() if isinstance(module, LinearLayer)]
 
 
 def _complete_(expanded: nn.Module, layer: Any, product: Any) -> None:
-    """Let the middle factor add what `product`, which the factors contract to, lacks of the kernel of `layer`.
+    """Add to the middle factor what the kernel of `product`, the contracted factors, lacks of that of `layer`.
 
-    The last one takes off what that adds to the bias.
+    The last factor subtracts what that adds to the bias.
     """
     modules = _linear_layers(expanded)
     first, middle, last = (read(module, "an expanded layer") for module in modules)
@@ -156,7 +157,7 @@ def _complete_(expanded: nn.Module, layer: Any, product: Any) -> None:
 
 
 def _matrix(layer: Any) -> MatrixWeight:
-    return MatrixWeight("", layer.weight, getattr(layer, "groups", 1), isinstance(layer, TRANSPOSED))
+    return MatrixWeight("", layer.weight, getattr(layer, "groups", 1), isinstance(layer, TransposedConv))
 
 
 def _scaling(old: Tensor, new: Tensor) -> Tensor:
@@ -166,17 +167,17 @@ def _scaling(old: Tensor, new: Tensor) -> Tensor:
 
 
 def _turn(old: Tensor, new: Tensor) -> Tensor:
-    """Return M with M old = new, [groups, out, out], diagonal if that does, or else the nearest."""
+    """Return M with M old = new, [groups, out, out], diagonal where that suffices, else by least squares."""
     scaling = _scaling(old, new)
     if _leads(scaling, old, new):
         return scaling
     turn: Tensor = torch.eye(old.shape[1], dtype=old.dtype, device=old.device)
     turn = turn + (new - old) @ torch.linalg.pinv(old, rtol=ROUNDING)
-    return turn.masked_fill((new == 0).all(-1, keepdim=True), 0.0)  # a unit that is zero is zero exactly
+    return turn.masked_fill((new == 0).all(-1, keepdim=True), 0.0)  # a zero unit is exactly zero
 
 
 def _leads(turn: Tensor, old: Tensor, new: Tensor) -> bool:
-    """Whether M old = new, unit by unit."""
+    """Whether M old = new for every unit, up to rounding."""
     return bool(((turn @ old - new).norm(dim=-1) <= ROUNDING * old.norm(dim=-1)).all())
 
 

@@ -1,4 +1,4 @@
-"""TensorBoard's scalars, from the epochs' records."""
+"""TensorBoard scalars, written from the records of epochs."""
 
 from pathlib import Path
 from types import TracebackType
@@ -9,8 +9,8 @@ from torch.utils.tensorboard import SummaryWriter
 from prunus.records import EpochRecord
 
 
-class Scalars:
-    """Writes each epoch's record as scalars, one TensorBoard run a network."""
+class ScalarWriter:
+    """Writes each epoch's record as scalars, one TensorBoard run per training."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

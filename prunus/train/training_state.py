@@ -1,4 +1,4 @@
-"""All that changes while a network trains, and its way into a checkpoint and back."""
+"""The training state: everything that changes during a training, saved to a checkpoint and restored."""
 
 import dataclasses
 import functools
@@ -17,7 +17,7 @@ from prunus.penalties import BoundGroupLasso, BoundPenalty, GroupLasso, Penalty
 from prunus.surgery import Plan, apply
 from prunus.train import checkpoint, penalty_binding
 from prunus.train.background import Background
-from prunus.train.job import Training
+from prunus.train.job import TrainingJob
 from prunus.train.settings import Train
 from prunus.train.tree import flatten, packed, random_state, set_random_state, unflatten, unpacked
 
@@ -43,7 +43,7 @@ class Progress:
 
 
 @dataclasses.dataclass(kw_only=True)
-class State:
+class TrainingState:
     """The network as it is now, what trains it, and what is known of it.
 
     Attributes:
@@ -74,12 +74,12 @@ class State:
     plan: Plan
     progress: Progress
 
-    def aim(self, target: Target) -> None:
-        """Give the training a budget to shrink to."""
+    def set_target(self, target: Target) -> None:
+        """Set the budget to shrink to."""
         self.target, self.penalty = target, GroupLasso().bind(self.model, self.groups)
 
     def regularize(self, inputs: Tensor) -> None:
-        """Attach the regularizer to the network as it is now."""
+        """Bind the regularizer to the present network."""
         if self.regularizer is not None:
             self.shape = penalty_binding.bind(self.regularizer, self.model, self.groups, inputs)
 
@@ -89,13 +89,13 @@ class State:
         return self.model if self.ema is None else self.ema.module
 
 
-def start(model: nn.Module, inputs: Tensor, training: Training, steps_per_epoch: int, plan: Plan) -> State:
-    """Return the state of a training that begins with `model`, which `plan` made of the network as built."""
+def start(model: nn.Module, inputs: Tensor, training: TrainingJob, steps_per_epoch: int, plan: Plan) -> TrainingState:
+    """Return the initial state of a training of `model`, which `plan` makes of the network as built."""
     settings = training.settings
     model.to(settings.torch_device(), memory_format=settings.memory_format)  # type: ignore[call-overload]
     groups = trace(model, inputs.to(settings.torch_device()))
     optimizer = settings.optimizer.build(model)
-    return State(
+    return TrainingState(
         model=model,
         network=training.processes.wrapped(model),
         optimizer=optimizer,
@@ -118,10 +118,10 @@ def _averaged(model: nn.Module, decay: float | None) -> AveragedModel | None:
     return AveragedModel(model, multi_avg_fn=average, use_buffers=True)
 
 
-def save(state: State, training: Training, background: Background, *, best: bool = False) -> None:
-    """Copy `state` and write the copy as a checkpoint in the background; `resume` goes on from it bit by bit.
+def save(state: TrainingState, training: TrainingJob, background: Background, *, best: bool = False) -> None:
+    """Copy `state` and write the copy as a checkpoint in the background; `resume` restores it bit for bit.
 
-    All processes take part; the first one writes.
+    All processes take part; process 0 writes.
     """
     state.progress.records = training.recorder.count()
     own = training.processes.gather(packed({"random": random_state(), "loss": state.progress.loss}))
@@ -155,8 +155,8 @@ def save(state: State, training: Training, background: Background, *, best: bool
 
 
 def resume(
-    found: checkpoint.Checkpoint, model: nn.Module, inputs: Tensor, training: Training, steps_per_epoch: int
-) -> State:
+    found: checkpoint.Checkpoint, model: nn.Module, inputs: Tensor, training: TrainingJob, steps_per_epoch: int
+) -> TrainingState:
     """Return the state that `found` holds, for a training of `model`, the network as built.
 
     Raises:
@@ -172,7 +172,7 @@ def resume(
         raise CheckpointError(text) from error
     state = start(narrow, inputs, training, steps_per_epoch, plan)
     if held is not None:
-        state.aim(Target(**held))
+        state.set_target(Target(**held))
     _refuse_other_network(found, tree["model"], state.model.state_dict())
     try:
         state.model.load_state_dict(tree["model"])
@@ -182,19 +182,19 @@ def resume(
             state.ema.load_state_dict(tree["ema"])
     except (RuntimeError, ValueError, TypeError) as error:
         raise CheckpointError(
-            f"{found.path} cannot be taken up: {error}; train on as it was begun, or choose another folder "
-            "with output=..."
+            f"{found.path} cannot be resumed: {error}; use the recipe that it was begun with, or choose another "
+            "folder with output=..."
         ) from error
     state.importance, state.pressed = tree["importance"], tree["pressed"]
     state.progress = Progress(**found.state["progress"])
     reschedule(state, training.settings, steps_per_epoch)
-    # Format 1 knew one process.
+    # Format 1 held the state of one process.
     _take_own(state, training, tree.get("processes", [{"random": tree.get("random"), "loss": state.progress.loss}]))
     return state
 
 
 def _refuse_other_network(found: checkpoint.Checkpoint, there: dict[str, Tensor], here: dict[str, Tensor]) -> None:
-    """Refuse tensors that are not the network's, by name and shape."""
+    """Refuse tensors whose names or shapes differ from the network's."""
     shapes = [{name: list(tensor.shape) for name, tensor in tensors.items()} for tensors in (there, here)]
     names = dict.fromkeys((*there, *here))
     unlike = [
@@ -209,8 +209,8 @@ def _refuse_other_network(found: checkpoint.Checkpoint, there: dict[str, Tensor]
         )
 
 
-def _take_own(state: State, training: Training, every: list[dict[str, Any]]) -> None:
-    """Take up what each process had of its own; where their number has changed, random numbers are drawn anew."""
+def _take_own(state: TrainingState, training: TrainingJob, every: list[dict[str, Any]]) -> None:
+    """Restore the state of this process; where the number of processes has changed, seed the generators anew."""
     processes, progress = training.processes, state.progress
     if len(every) == processes.count:
         own = every[processes.index]
@@ -222,7 +222,7 @@ def _take_own(state: State, training: Training, every: list[dict[str, Any]]) -> 
 
 
 def _under_own_settings(saved: dict[str, Any], optimizer: Optimizer) -> dict[str, Any]:
-    """Return `saved` with the settings of `optimizer`: those of the recipe hold, which may have been changed."""
+    """Return `saved` with the settings of `optimizer`, since the recipe may have been changed."""
     groups = []
     for own, old in zip(optimizer.state_dict()["param_groups"], saved["param_groups"], strict=True):
         if own.keys() != old.keys():
@@ -232,7 +232,7 @@ def _under_own_settings(saved: dict[str, Any], optimizer: Optimizer) -> dict[str
 
 
 def _lay_out_(optimizer: Optimizer) -> None:
-    """Let the optimizer's state lie in memory as the weights do: files are contiguous, and a fused step is blind."""
+    """Give the optimizer's state the memory layout of the weights: files are contiguous, fused steps assume it."""
     for parameter, state in optimizer.state.items():
         for name, value in state.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape:
@@ -240,8 +240,8 @@ def _lay_out_(optimizer: Optimizer) -> None:
                 state[name] = laid_out.copy_(value)
 
 
-def reschedule(state: State, settings: Train, steps_per_epoch: int) -> None:
-    """Give `state` the schedule of `settings`, at the point that the training has reached."""
+def reschedule(state: TrainingState, settings: Train, steps_per_epoch: int) -> None:
+    """Give `state` the learning rate schedule of `settings`, at the present step."""
     for group in state.optimizer.param_groups:
         group["initial_lr"] = settings.optimizer.learning_rate
     scheduler = settings.scheduler(state.optimizer, steps_per_epoch)

@@ -1,22 +1,19 @@
-"""`prunus.check_removal`: the law, on anybody's model."""
+"""`prunus.check_removal`: the law of removal (cutting zero groups changes nothing), checked on any model."""
 
-import copy
-import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from prunus.budget.removal import removal, spare_layers
 from prunus.errors import BudgetError, TraceError
 from prunus.graph import ChannelGroups, trace
 from prunus.graph.trace import Inputs, arguments
-from prunus.modules.modes import evaluating
 from prunus.penalties.zeros import zero_, zero_groups
 from prunus.records import RemovalRecord
 from prunus.surgery import Plan, apply
+from prunus.surgery.removal import removal, spare_layers
+from prunus.verify.difference import difference, difference_in_float64
 
 
 def check_removal(
@@ -37,7 +34,7 @@ def check_removal(
     and must be those predicted. A refused group raises nothing: it is counted. `whole_heads` is that of `prunus.trace`.
 
     Raises:
-        TraceError: the model cannot be read, or the smaller network costs something else than predicted.
+        TraceError: the model cannot be read, or the smaller network's cost differs from the prediction.
         EditError: the model cannot be copied.
         BudgetError: `fraction` lies outside [0, 1].
     """
@@ -49,8 +46,9 @@ def check_removal(
     zero_(zeroed, groups, spare_layers(groups, _random_groups(groups, fraction, seed)))
     chosen = spare_layers(groups, zero_groups(zeroed, groups))  # the model may have had zeros of its own
     small = apply(removal(groups, chosen), zeroed)
-    params, macs = _measured(groups, chosen, small, args, kwargs)
-    absolute, relative = _difference_in_both(zeroed, small, args, kwargs)
+    params, macs = _counted(groups, chosen, small, args, kwargs)
+    found = difference(zeroed, small, args, kwargs), difference_in_float64(zeroed, small, args, kwargs) or (0.0, 0.0)
+    absolute, relative = map(max, *found)
     return RemovalRecord(
         max_rel_diff=relative,
         max_abs_diff=absolute,
@@ -63,7 +61,7 @@ def check_removal(
     )
 
 
-def _measured(
+def _counted(
     groups: ChannelGroups, chosen: Tensor, small: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None
 ) -> tuple[int, int]:
     """Return the parameters and MACs counted on the smaller network, which must be those predicted."""
@@ -87,72 +85,11 @@ def _measured(
     return params, macs
 
 
-def _difference_in_both(
-    first: nn.Module, second: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None
-) -> tuple[float, float]:
-    own = difference(first, second, args, kwargs)
-    try:
-        double = difference(copy.deepcopy(first).double(), copy.deepcopy(second).double(), *_doubled((args, kwargs)))
-    except (RuntimeError, TypeError):  # code that writes its own precision down
-        return own
-    return max(own[0], double[0]), max(own[1], double[1])
-
-
-def _doubled(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.double() if value.is_floating_point() else value
-    if isinstance(value, Mapping):
-        return {key: _doubled(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_doubled(item) for item in value)
-    return value
-
-
 def _random_groups(groups: ChannelGroups, fraction: float, seed: int) -> Tensor:
+    """Return a random `fraction` of the exactly removable groups: bool [num_groups]."""
     generator = torch.Generator().manual_seed(seed)
     candidates = groups.exact.nonzero().flatten()
     order = candidates[torch.randperm(candidates.numel(), generator=generator)]
     chosen = torch.zeros(len(groups), dtype=torch.bool)
     chosen[order[: round(fraction * candidates.numel())]] = True
     return chosen
-
-
-def difference(
-    first: nn.Module, second: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None
-) -> tuple[float, float]:
-    """Return the largest absolute difference of two networks' outputs in evaluation mode, and the same relative to
-    the largest output. Both are infinite where one output is NaN and the other is not."""
-    return apart(outputs(first, args, kwargs), outputs(second, args, kwargs))
-
-
-@torch.no_grad()
-def outputs(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None) -> list[Tensor]:
-    """Return the tensors that a network puts out in evaluation mode, as float64."""
-    with evaluating(model):
-        return _tensors(model(*args, **(kwargs or {})))
-
-
-def apart(first: list[Tensor], second: list[Tensor]) -> tuple[float, float]:
-    """Return how far two networks' outputs are apart, as `difference` does."""
-    differences, sizes = [0.0], [0.0]
-    for a, b in zip(first, second, strict=True):
-        same = (a == b) | (a.isnan() & b.isnan())
-        distance = torch.where(same, 0.0, (a - b).abs()).nan_to_num(nan=math.inf, posinf=math.inf)
-        differences.append(float(distance.max()))
-        sizes.append(float(a.abs().nan_to_num(posinf=0.0).max()))
-    absolute, size = max(differences), max(sizes)
-    return absolute, absolute / max(size, 1e-30)
-
-
-def _tensors(output: Any) -> list[Tensor]:
-    """Return the tensors of an output as float64, containers opened."""
-    if isinstance(output, Tensor):
-        real = torch.view_as_real(output) if output.is_complex() else output
-        return [real.double()] if output.numel() else []
-    if dataclasses.is_dataclass(output) and not isinstance(output, Mapping):
-        output = vars(output)
-    if isinstance(output, Mapping):
-        output = list(output.values())
-    if isinstance(output, list | tuple):
-        return [tensor for item in output for tensor in _tensors(item)]
-    return []

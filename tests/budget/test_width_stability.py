@@ -2,7 +2,7 @@ import pytest
 
 from prunus.budget import Budget
 from prunus.budget.controller import Controller
-from prunus.budget.width_stability import is_settled, similarity
+from prunus.budget.width_stability import is_stable, similarity
 from prunus.errors import RecipeError
 
 
@@ -15,12 +15,12 @@ def test_similarity_by_hand():
 
 def test_settled_is_a_look_back_on_five():
     still, moved = [8, 8], [16, 8]
-    assert not is_settled([still] * 5, 0.9)  # four before
-    assert is_settled([still] * 6, 1.0)
+    assert not is_stable([still] * 5, 0.9)  # four before
+    assert is_stable([still] * 6, 1.0)
     history = [moved, still, still, still, still, still]
     mean = (4 + similarity(moved, still)) / 5
-    assert is_settled(history, mean) and not is_settled(history, mean + 1e-9)
-    assert is_settled([moved] * 9 + [still] * 6, 1.0)  # older ones are forgotten
+    assert is_stable(history, mean) and not is_stable(history, mean + 1e-9)
+    assert is_stable([moved] * 9 + [still] * 6, 1.0)  # older ones are forgotten
 
 
 def test_segments_begin_where_the_widths_have_settled():

@@ -8,14 +8,14 @@ import torch
 from torch import nn
 
 import prunus
-from prunus.budget.greedy_selection import floors, victims
-from prunus.budget.removal import removal
+from prunus.budget.greedy_selection import floors, greedy_selection
 from prunus.errors import BudgetError, RecipeError, TraceError
 from prunus.graph import Member, Role, Status, rule
 from prunus.graph.rules import table
 from prunus.models.erfnet import ERFNet
 from prunus.penalties.zeros import zero_
-from prunus.verify.removal_law import difference
+from prunus.surgery.removal import removal
+from prunus.verify import difference
 
 IMAGE = torch.zeros(2, 3, 6, 6)
 
@@ -229,7 +229,7 @@ def test_groups_without_some_are_those_of_a_fresh_trace() -> None:
     groups = prunus.trace(model, inputs)
     budget = prunus.Budget(macs=0.4)
     importance = torch.rand(len(groups), dtype=torch.float64)
-    removed = victims(groups, importance, budget.absolute(groups), floors(groups, budget))
+    removed = greedy_selection(groups, importance, budget.absolute(groups), floors(groups, budget))
     left = groups.without(removed)
     fresh = prunus.trace(prunus.apply(removal(groups, removed), model), inputs)
     assert len(left) == len(fresh) and left.layer_names == fresh.layer_names

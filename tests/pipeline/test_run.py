@@ -25,7 +25,8 @@ from prunus.errors import (
     TrainingError,
 )
 from prunus.pipeline import deployment, evaluation, stages
-from prunus.pipeline.run_folder import claim
+from prunus.pipeline.context import RunContext
+from prunus.pipeline.run_folder import prepare_run_folder
 from prunus.records import (
     EditRecord,
     EpochRecord,
@@ -127,7 +128,7 @@ def test_another_recipe_is_refused_and_the_difference_named(done):
 def test_a_folder_that_was_moved_is_still_the_run(done):
     folder = done.folder
     moved = recipe.load(pipeline.Recipe, done.here / "tiny.yaml", ["output=elsewhere"])
-    assert claim(folder, recipe.describe(moved))
+    assert prepare_run_folder(folder, recipe.describe(moved))
 
 
 def test_a_second_run_on_a_folder_in_use_is_refused(tmp_path):
@@ -145,7 +146,7 @@ def test_an_attempt_that_failed_early_does_not_occupy_the_folder(tmp_path):
             watch=pipeline.Watch(step=lambda *seen: pytest.fail("trained before the budget was refused")),
         )
     assert len(only(tmp_path, RunRecord)) == 1
-    assert claim(tmp_path, recipe.describe(at(tmp_path))) is False
+    assert prepare_run_folder(tmp_path, recipe.describe(at(tmp_path))) is False
 
 
 def test_an_encoder_stage_comes_first_and_is_handed_on(tmp_path, monkeypatch):
@@ -174,7 +175,7 @@ def small_run(folder, **changes):
     """The stages' common object, for a stage alone."""
     chosen = at(folder, **changes)
     task, watch = chosen.task.bind(chosen.data), pipeline.Watch()
-    return stages.Run(
+    return RunContext(
         recipe=chosen, folder=folder, recorder=Recorder(folder), task=task, inputs=tiny.example(), watch=watch
     )
 
@@ -184,7 +185,7 @@ def test_a_broken_law_fails_the_run_after_it_is_recorded(tmp_path, monkeypatch):
     broken = RemovalRecord(**{**zeros, "max_rel_diff": 2e-5})
     monkeypatch.setattr(evaluation, "check_removal", lambda *ignored, **settings: broken)
     with pytest.raises(TrainingError, match=r"changed its output by 2\.00e-05 relative"):
-        evaluation.check_law(small_run(tmp_path), tiny.build())
+        evaluation.check_removal_law(small_run(tmp_path), tiny.build())
     assert only(tmp_path, RemovalRecord) == [broken]
 
 

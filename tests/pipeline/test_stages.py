@@ -1,6 +1,8 @@
 """All reshapings in one recipe: what each stage leaves, that it goes on exactly, and which orders are refused."""
 
 import dataclasses
+import inspect
+import typing
 
 import pytest
 import tiny
@@ -192,11 +194,14 @@ def test_what_makes_no_recipe_is_refused():
         Stage(name="rest", penalties=(GroupLasso(),))
 
 
-def test_settings_are_the_arguments_of_the_functions_that_plan():
-    assert {field.name for field in dataclasses.fields(Factorize)} == {
-        "layers", "rank", "energy", "scheme", "skip_first",
-    }  # fmt: skip
-    assert (Expand().rate, Expand().layers, Decompose(energy=0.9).nonlinear) == (4, "k>1", False)
+@pytest.mark.parametrize("settings", [Decompose, Factorize, Expand, Linearize, Contract])
+def test_settings_are_the_arguments_of_the_functions_that_plan(settings):
+    planner = getattr(prunus, settings.__name__.lower())
+    _, *arguments = inspect.signature(planner).parameters.values()
+    hints = typing.get_type_hints(planner)
+    expected = [(argument.name, argument.default, hints[argument.name]) for argument in arguments]
+    hints = typing.get_type_hints(settings)
+    assert [(field.name, field.default, hints[field.name]) for field in dataclasses.fields(settings)] == expected
 
 
 class Deep(tiny.TinySegmenter):

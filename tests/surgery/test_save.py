@@ -13,7 +13,7 @@ import prunus
 from prunus import storage
 from prunus.errors import EditError
 from prunus.penalties.zeros import zero_
-from prunus.verify.removal_law import difference
+from prunus.verify import difference
 
 FILES = {"plan.json", "weights.safetensors", "manifest.json"}
 

@@ -13,7 +13,7 @@ import prunus
 from prunus.budget import Budget
 from prunus.budget.controller import Controller
 from prunus.records import EpochRecord, ShrinkRecord, read
-from prunus.train.batch_growth import activations, grown
+from prunus.train.batch_growth import activations, with_grown_batch
 from prunus.train.fit import fit
 from prunus.train.interrupt import InterruptedTrainingError
 from prunus.train.settings import OptimizerSettings
@@ -28,8 +28,8 @@ def test_activations_by_hand():
 @pytest.mark.parametrize(("name", "rate"), [("sgd", 0.1 * 10 / 4), ("adam", 0.1 * (10 / 4) ** 0.5)])
 def test_the_learning_rate_follows_the_batch(tmp_path, name, rate):
     training = tiny.training(tmp_path, batch_size=4, optimizer=OptimizerSettings(name=name, learning_rate=0.1))
-    assert grown(training, 1.0).settings == training.settings
-    settings = grown(training, 2.6).settings
+    assert with_grown_batch(training, 1.0).settings == training.settings
+    settings = with_grown_batch(training, 2.6).settings
     assert settings.batch_size == 10
     assert settings.optimizer.learning_rate == pytest.approx(rate)
 

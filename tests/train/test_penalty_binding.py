@@ -10,7 +10,7 @@ from prunus.errors import EditError
 from prunus.penalties import Combined
 from prunus.records import EpochRecord, ShrinkRecord, read
 from prunus.train import penalty_binding
-from prunus.train.fit import Training, fit
+from prunus.train.fit import TrainingJob, fit
 
 PENALTIES = {
     "group": prunus.GroupLasso(strength=0.3),
@@ -108,7 +108,7 @@ def test_a_nonlinear_expansion_has_no_kernel_to_penalise():
 
 def trained(folder, penalty, model, **changes):
     training = tiny.training(folder, **changes)
-    return fit(Training(**{**vars(training), "penalty": penalty}), model, tiny.example())
+    return fit(TrainingJob(**{**vars(training), "penalty": penalty}), model, tiny.example())
 
 
 @pytest.mark.parametrize("when", ["step", "epoch"])

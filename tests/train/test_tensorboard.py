@@ -4,7 +4,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from prunus.records import EpochRecord
-from prunus.train.tensorboard import Scalars
+from prunus.train.tensorboard import ScalarWriter
 
 RECORD = EpochRecord(
     model="narrow", epoch=1, epochs=2, loss=0.5, metrics={"miou": 0.25}, learning_rate=0.125, seconds=2.0, macs=100,
@@ -13,7 +13,7 @@ RECORD = EpochRecord(
 
 
 def test_tensorboard_reads_what_the_records_say(tmp_path):
-    with Scalars(tmp_path) as scalars:
+    with ScalarWriter(tmp_path) as scalars:
         scalars.write(RECORD)
         scalars.write(dataclasses.replace(RECORD, epoch=2, loss=0.25, metrics={}))
         scalars.write(dataclasses.replace(RECORD, model="wide"))

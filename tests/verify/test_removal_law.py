@@ -6,7 +6,7 @@ from torch import nn
 import prunus
 from prunus.errors import BudgetError, TraceError
 from prunus.records import RemovalRecord
-from prunus.verify.removal_law import difference
+from prunus.verify import difference
 
 
 @pytest.mark.parametrize("name", ["residual", "c2f", "auxiliary_head", "dictionary", "two_inputs", "sigmoid"])

@@ -31,25 +31,16 @@ def draw_car(canvas: Canvas, camera: Camera, thing: Thing) -> None:
     roof_left, roof_right = left + 0.14, right - 0.14
     at = [thing.z + share * thing.length for share in (near_foot, near_roof, far_roof, far_foot)]
     project = camera.project
-    paint, dark = thing.colour, shade(thing.colour, 0.72)
+    paint = thing.colour
     _draw_wheels(canvas, camera, thing, scale)
     top = [project(left, belt, near), project(right, belt, near), project(right, belt, far), project(left, belt, far)]
     canvas.polygon(top, shade(paint, 1.12))
     for x, roof, facing in ((left, roof_left, 1), (right, roof_right, -1)):
-        if (project(x, 0, far)[0] - project(x, 0, near)[0]) * facing >= 0:
-            continue  # this flank looks away
-        flank = [project(x, 0.24, near), project(x, 0.24, far), project(x, belt, far), project(x, belt, near)]
-        canvas.polygon(flank, dark)
-        side = [
-            project(x, belt, at[0]),
-            project(x, belt, at[3]),
-            project(roof, thing.height, at[2]),
-            project(roof, thing.height, at[1]),
-        ]
-        canvas.polygon(side, shade(dark, 0.92))
-        canvas.detail(_inset(side, 0.13), shade(GLASS, 0.85))
-        if scale > DETAIL:
-            _draw_flank_wheels(canvas, camera, x, thing)
+        if (project(x, 0, far)[0] - project(x, 0, near)[0]) * facing < 0:  # else this flank faces away
+            flank = [project(x, 0.24, near), project(x, 0.24, far), project(x, belt, far), project(x, belt, near)]
+            side = [project(x, belt, at[0]), project(x, belt, at[3])]
+            side += [project(roof, thing.height, at[2]), project(roof, thing.height, at[1])]
+            _draw_flank(canvas, camera, thing, x, flank, side)
     cabin = [
         project(left + 0.04, belt, at[0]),
         project(right - 0.04, belt, at[0]),
@@ -64,6 +55,16 @@ def draw_car(canvas: Canvas, camera: Camera, thing: Thing) -> None:
     canvas.detail(_inset(cabin, 0.1), GLASS)
     canvas.polygon(_face(camera, left, right, 0.24, belt, near), paint)
     _draw_face(canvas, camera, thing, belt, scale)
+
+
+def _draw_flank(canvas: Canvas, camera: Camera, thing: Thing, x: float, flank: list[Point], side: list[Point]) -> None:
+    """Paint one flank: the body, the side of the cabin with its windows, and near enough the wheels."""
+    dark = shade(thing.colour, 0.72)
+    canvas.polygon(flank, dark)
+    canvas.polygon(side, shade(dark, 0.92))
+    canvas.detail(_inset(side, 0.13), shade(GLASS, 0.85))
+    if camera.focal / max(thing.z, NEAR) > DETAIL:
+        _draw_flank_wheels(canvas, camera, x, thing)
 
 
 def _draw_speck(canvas: Canvas, camera: Camera, thing: Thing, belt: float) -> None:

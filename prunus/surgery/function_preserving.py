@@ -21,7 +21,7 @@ from prunus.errors import EditError
 _NUM_MIRRORS = 2
 
 
-def kept_weights(weight: Tensor, fresh: Sequence[Tensor], numbers: torch.Generator, place: str) -> list[Tensor]:
+def preserving_weights(weight: Tensor, fresh: Sequence[Tensor], numbers: torch.Generator, place: str) -> list[Tensor]:
     """Return weights of the shapes of `fresh` whose product is `weight`.
 
     Args:
@@ -50,21 +50,13 @@ def kept_weights(weight: Tensor, fresh: Sequence[Tensor], numbers: torch.Generat
         noise = drawn.to(weight.dtype)
         before = inner[number - 1] if number else None
         after = inner[number] if number < len(inner) else None
-        # Noise is free where nothing arrives (outside the space in front) or nothing is read (outside that behind).
-        seen, wanted = noise, given
-        if number <= front:
-            seen = _swapped(_narrowed(before, _swapped(seen)))
-        if number >= front:
-            seen = _narrowed(after, seen)
-        if number < front:
-            wanted = _widened(after, wanted)
-        if number > front:
-            wanted = _swapped(_widened(before, _swapped(wanted)))
-        change = wanted - seen
-        if number >= front:
-            change = _widened(after, change)
-        if number <= front:
-            change = _swapped(_widened(before, _swapped(change)))
+        # What the fresh weights do is free where nothing arrives, outside the space in front of the middle map, and
+        # where nothing is read, outside that behind it. On the rest it is exchanged for what the map does.
+        read, arriving = (after if number >= front else None), (before if number <= front else None)
+        seen = _narrowed(read, _swapped(_narrowed(arriving, _swapped(noise))))
+        wanted = _widened(after if number < front else None, given)
+        wanted = _swapped(_widened(before if number > front else None, _swapped(wanted)))
+        change = _swapped(_widened(arriving, _swapped(_widened(read, wanted - seen))))
         result.append(noise.add_(change))
     return result
 

@@ -1,4 +1,4 @@
-"""What is removed, and the plan that does it."""
+"""The plan that removes the channel groups chosen, and which of them are spared so that no layer is left empty."""
 
 from collections.abc import Iterator
 
@@ -6,13 +6,14 @@ import torch
 from torch import Tensor
 
 from prunus.graph import ChannelGroups
-from prunus.surgery import Cut, Plan, RemoveChannels, SetAttribute
+from prunus.surgery.plan import Plan
+from prunus.surgery.remove import Cut, RemoveChannels, SetAttribute
 
 
 def spare_layers(groups: ChannelGroups, chosen: Tensor) -> Tensor:
     """Return `chosen` without one group of all that would be left with nothing."""
     spared = chosen.clone()
-    for inside in wholes(groups):
+    for inside in whole_dimensions(groups):
         if bool(spared[inside].all()):
             spared[inside[0]] = False
     return spared
@@ -34,7 +35,7 @@ def removal(groups: ChannelGroups, chosen: Tensor) -> Plan:
     return Plan((RemoveChannels(cuts=tuple(cuts), attributes=attributes),)) if cuts else Plan()
 
 
-def wholes(groups: ChannelGroups) -> Iterator[Tensor]:
+def whole_dimensions(groups: ChannelGroups) -> Iterator[Tensor]:
     """Yield the groups of each tensor's dimension, and of each size kept as an attribute, that holds nothing else."""
     for inside in (*(slot.groups for slot in groups.slots), *(one.groups for one in groups.attributes)):
         if inside.numel() and bool((inside >= 0).all()):

@@ -1,4 +1,4 @@
-"""The Python functions that may run with a network, and what they hold outside of it."""
+"""The Python functions that may run with a network, and what they keep outside of it."""
 
 import contextlib
 import copy
@@ -31,7 +31,7 @@ def surroundings_kept(model: nn.Module) -> Iterator[None]:
         names = _names(function.__code__)
         held.add(function.__globals__[name] for name in names if name in function.__globals__)
         held.add(function.__defaults__ or ())
-        for cell in filter(_filled, function.__closure__ or ()):
+        for cell in filter(filled, function.__closure__ or ()):
             held.cells.append((cell, cell.cell_contents))
             held.add([cell.cell_contents])
     try:
@@ -78,7 +78,7 @@ class _Held:
                     del container[key]
                 container.update({k: v for k, v in content.items() if container.get(k, content) is not v})
         for cell, content in self.cells:
-            if not _filled(cell) or cell.cell_contents is not content:
+            if not filled(cell) or cell.cell_contents is not content:
                 cell.cell_contents = content
 
 
@@ -89,7 +89,7 @@ def _is_own(kind: type) -> bool:
 def _functions(model: nn.Module) -> Iterator[types.FunctionType]:
     """Yield the functions that may run with `model`, torch's and Python's aside: the methods of its modules, what these
     keep (hooks, functions, objects), and the functions and classes that all of these name."""
-    kept = [value for module in model.modules() for value in _kept(vars(module))]
+    kept = list(kept_objects(model))
     kinds = {type(module) for module in model.modules()} | {type(value) for value in kept}
     waiting, seen = [value for value in kept if isinstance(value, types.FunctionType)], set[types.FunctionType]()
     waiting += [each for kind in kinds if not kind.__module__.startswith(TORCH_LAYERS) for each in _methods(kind)]
@@ -99,6 +99,12 @@ def _functions(model: nn.Module) -> Iterator[types.FunctionType]:
             seen.add(function)
             waiting.extend(_called(function))
             yield function
+
+
+def kept_objects(model: nn.Module) -> Iterator[Any]:
+    """Yield the functions and objects that modules keep, hooks among them; of methods the functions."""
+    for module in model.modules():
+        yield from _kept(vars(module))
 
 
 def _methods(kind: type) -> Iterator[types.FunctionType]:
@@ -131,7 +137,7 @@ def _called(function: types.FunctionType) -> Iterator[types.FunctionType]:
     """Yield the functions that one names or encloses, and the methods of the classes; torch's and Python's aside."""
     names = _names(function.__code__)
     named = [function.__globals__[name] for name in names if name in function.__globals__]
-    named += [cell.cell_contents for cell in function.__closure__ or () if _filled(cell)]
+    named += [cell.cell_contents for cell in function.__closure__ or () if filled(cell)]
     named += [vars(part).get(name) for part in named if isinstance(part, types.ModuleType) for name in names]
     for each in named:
         each = _unwrapped(each)
@@ -147,7 +153,8 @@ def _unwrapped(value: Any) -> Any:
         return value
 
 
-def _filled(cell: types.CellType) -> bool:
+def filled(cell: types.CellType) -> bool:
+    """Whether a cell holds something other than None."""
     try:
         return cell.cell_contents is not None
     except ValueError:  # of a function that refers to itself and is not there yet

@@ -4,8 +4,8 @@ from typing import Any
 
 from torch import nn
 
-from prunus.surgery.filters import TRANSPOSED
-from prunus.surgery.kept import holds
+from prunus.modules.kinds import TransposedConv
+from prunus.surgery.function_preserving import holds
 from prunus.surgery.layers import Layer
 
 KINDS = ("auto", "cl", "ck", "fc")
@@ -25,7 +25,7 @@ def unfit(module: Any, kind: str) -> str | None:
 
 def _unfit_for_ck(module: Any) -> str | None:
     size = module.kernel_size[0]
-    if isinstance(module, TRANSPOSED):
+    if isinstance(module, TransposedConv):
         return "ck expands convolutions, not transposed ones: use cl"
     if set(module.kernel_size) != {size} or size % 2 == 0 or size <= 3:
         return (
