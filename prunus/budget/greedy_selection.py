@@ -1,4 +1,4 @@
-"""Greedy selection: which channel groups go so that a network fits a budget, the least important per cost first."""
+"""Greedy selection: which channel groups to remove to fit a budget, the least important per cost saved first."""
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence

@@ -144,15 +144,15 @@ def checked_meter(meter: Meter | None) -> Meter:
 
     def ask(model: nn.Module) -> float:
         try:
-            told = meter(copy.deepcopy(model))
-            milliseconds = math.nan if isinstance(told, bool | str) else float(told)
+            measured = meter(copy.deepcopy(model))
+            milliseconds = math.nan if isinstance(measured, bool | str) else float(measured)
         except PrunusError:
             raise
         except Exception as error:  # whatever the user's own function raises
             text = f"the meter fails on a network: {type(error).__name__}: {error}"
             raise BudgetError(f"{text}; it takes a network and returns its milliseconds") from error
         if not 0 < milliseconds < math.inf:
-            raise BudgetError(f"the meter gives {told!r}, and a latency is a number of milliseconds above zero")
+            raise BudgetError(f"the meter gives {measured!r}, and a latency is a number of milliseconds above zero")
         return milliseconds
 
     return ask

@@ -1,4 +1,4 @@
-"""The cost of a network while groups go and come back: a change costs what the terms of these groups cost."""
+"""Running cost: a network's cost while groups are removed and restored, updated by the terms that hold them alone."""
 
 import math
 from collections import defaultdict

@@ -1,4 +1,4 @@
-"""Image folders: one folder a class, as ImageNet and many others are laid out."""
+"""Image folders: one folder per class, as ImageNet and many others are laid out."""
 
 import dataclasses
 import functools

@@ -1,4 +1,4 @@
-"""Images with one label each: from files or from memory, all of one size, kept in memory where that is wanted."""
+"""Sources of labelled images, from files or memory, cached or not; held-out parts for validation."""
 
 from collections import defaultdict
 from collections.abc import Sequence

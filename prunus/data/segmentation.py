@@ -1,4 +1,4 @@
-"""What every segmentation data set is: settings that give three splits of (image, mask), and class names."""
+"""The base of segmentation data sets: three splits of (image, mask), normalisation, class frequencies."""
 
 import abc
 import contextlib
@@ -37,20 +37,6 @@ class SegmentationData(Data):
     def source(self, split: SplitName) -> Source:
         """Return the raw samples of `split`, all of size `self.size`."""
 
-    def train(self) -> "SegmentationDataset":
-        """Return the training split, with augmentation."""
-        augment = self.augmentation.build(self.ignore_index)
-        split = self._split("train", augment=augment)
-        return split.tolerate(self.max_skipped) if self.on_error == "skip" else split
-
-    def validation(self) -> "SegmentationDataset":
-        """Return the split on which choices are made."""
-        return self._split("validation")
-
-    def test(self) -> "SegmentationDataset":
-        """Return the split on which results are stated."""
-        return self._split("test")
-
     def class_frequencies(self) -> torch.Tensor:
         """Return each class's share of the training pixels that are not ignored, float32 [C]; sums to 1."""
         return self._frequencies.clone()
@@ -68,7 +54,9 @@ class SegmentationData(Data):
         counts = counts[: len(self.class_names)]
         return (counts.double() / counts.sum().clamp(min=1)).float()
 
-    def _split(self, name: SplitName, augment: torch.nn.Module | None = None) -> "SegmentationDataset":
+    def split(self, name: SplitName) -> "SegmentationDataset":
+        """Return the split `name`; that for training with augmentation."""
+        augment = self.augmentation.build(self.ignore_index) if name == "train" else None
         known = torch.zeros(256, dtype=torch.bool)
         known[: len(self.class_names)] = known[self.ignore_index] = True
         return SegmentationDataset(self._sources(name), known=known, augment=augment, seed=self.seed)

@@ -1,4 +1,4 @@
-"""Where samples come from: raw uint8 images and masks by index; may be cached in memory."""
+"""Sources of samples: raw uint8 images and masks by index, checked, and a cache of them in shared memory."""
 
 import math
 import mmap

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from prunus.graph.attributes import Binding
 from prunus.graph.cost import CostModel, Term
 from prunus.graph.findings import REASONED, Factor, Findings, Kind
-from prunus.graph.groups import Attribute, ChannelGroups, Reason, Role, Slot
+from prunus.graph.groups import ChannelGroups
 from prunus.graph.ids import NONE
+from prunus.graph.slots import Attribute, Reason, Role, Slot
 from prunus.graph.walk import Slots
 from prunus.modules.kinds import Conv, TransposedConv
 from prunus.modules.ties import canonical_paths
@@ -107,11 +108,7 @@ def _unread(model: nn.Module, slots: Slots, group_of: Tensor) -> Iterator[str]:
     for (path, dim), ids in slots.items():
         name, _, tensor = path.rpartition(".")
         module = model.get_submodule(name)
-        makes = (
-            isinstance(module, LINEAR)
-            and tensor == "weight"
-            and dim == (1 if isinstance(module, TransposedConv) else 0)
-        )
+        makes = isinstance(module, LINEAR) and tensor == "weight" and dim == isinstance(module, TransposedConv)
         if makes and not bool((group_of[ids] >= 0).any()):
             names.append(name)
     if names:
@@ -136,7 +133,7 @@ def _beside_unread(model: nn.Module, slots: tuple[Slot, ...]) -> Iterator[tuple[
     for slot in slots:
         path, module = f"{slot.module}.bias".lstrip("."), model.get_submodule(slot.module)
         bias = getattr(module, "bias", None) if slot.path.endswith("weight") else None
-        makes = slot.dim == (1 if isinstance(module, TransposedConv) else 0)
+        makes = slot.dim == isinstance(module, TransposedConv)
         if makes and path not in known and isinstance(bias, nn.Parameter) and bias.shape == slot.groups.shape:
             yield f"{path} is not read, and would keep its size", torch.unique(slot.groups[slot.groups >= 0])
 

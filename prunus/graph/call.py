@@ -9,8 +9,9 @@ from torch import Tensor
 
 from prunus.graph.findings import Factor, Findings, Kind, Mark
 from prunus.graph.ids import NONE
-from prunus.graph.labels import Axis, Label, num_distinct, varying_dims
-from prunus.graph.program import Operation, flat, replaced
+from prunus.graph.labels import Axis, Label, Labels, num_distinct, varying_dims
+from prunus.graph.program import Operation
+from prunus.graph.trees import flat, replaced
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,12 +40,12 @@ class Call:
     def __getitem__(self, name: str) -> Any:
         return self.arguments[name]
 
-    def get(self, name: str, default: Any = None) -> Any:
+    def get(self, name: str, default: object = None) -> Any:
         """Return the argument `name` of an operator that may have none of that name."""
         return self.arguments.get(name, default)
 
     @property
-    def args(self) -> tuple[Any, ...]:
+    def args(self) -> tuple[object, ...]:
         """The arguments in the order of the schema."""
         return tuple(self.arguments[name] for name in self.operation.operator.positional)
 
@@ -68,20 +69,20 @@ class Call:
         """The shapes of the outputs."""
         return tuple(value.shape for value in self.operation.results)
 
-    def run(self, function: Callable[[Label], Any]) -> list[Any]:
+    def run(self, function: Callable[[Label], object]) -> list[Tensor]:
         """Run the operator with `function(label)` in place of each tensor; return its outputs as a list."""
-        result = self.operation.operator({k: replaced(v, Label, function) for k, v in self.arguments.items()})
-        return list(result) if isinstance(result, list | tuple) else [result]
+        result = self.operation.operator.named(replaced(self.arguments, Label, function))
+        return [each for each in flat(result) if isinstance(each, Tensor)]
 
-    def plain(self) -> Any:
+    def plain(self) -> Labels:
         """Return outputs that hold no channels."""
         return self.outputs([Label(shape) for shape in self.shapes])
 
-    def first_output(self, axes: dict[int, Axis]) -> Any:
+    def first_output(self, axes: dict[int, Axis]) -> Labels:
         """Return outputs of which the first holds channels."""
         return self.outputs([Label(shape, {} if number else axes) for number, shape in enumerate(self.shapes)])
 
-    def outputs(self, labels: Sequence[Label]) -> Any:
+    def outputs(self, labels: Sequence[Label]) -> Labels:
         """Return one label for an operator with one output, a list for several."""
         return labels[0] if len(labels) == 1 and not self.operation.operator.returns_list else list(labels)
 

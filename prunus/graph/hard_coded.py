@@ -23,16 +23,11 @@ MAX_COMPARISONS = 6  # after so many everything that is still open is refused
 MAX_ROUNDS = 30
 
 
-@dataclasses.dataclass(frozen=True)
-class Verdict:
-    """Marks without hard-coded sizes: each is proven right, or refused; and the attributes that must follow."""
+def judge(network: Network, findings: Findings) -> tuple[list[Mark], list[Binding]]:
+    """Try the hard-coded sizes of `findings` out until what is not refused is proven.
 
-    marks: list[Mark]
-    bindings: tuple[Binding, ...]
-
-
-def judge(network: Network, findings: Findings) -> Verdict:
-    """Try the hard-coded sizes of `findings` out until what is not refused is proven."""
+    Returns the marks without hard-coded sizes: each is proven right, or refused; and the attributes that must follow.
+    """
     sizes = [mark for mark in findings.marks if mark.kind is Kind.HARD_CODED]
     marks = [mark for mark in findings.marks if mark.kind is not Kind.HARD_CODED]
     bound = _joined(bindings(network.model, sizes), findings)
@@ -45,7 +40,7 @@ def judge(network: Network, findings: Findings) -> Verdict:
             proven += [mark for mark in sizes if not bool(alive[mark.ids].all())]
         if wrong is None and not changed:
             untried = [mark for mark in sizes if not any(mark is other for other in proven)]
-            return Verdict(marks + _refused(untried, "nothing of it could be tried out"), tuple(bound))
+            return marks + _refused(untried, "nothing of it could be tried out"), bound
         if wrong is not None:
             blamed = hard_coded_at(sizes, wrong) if round_ < MAX_COMPARISONS else sizes
             marks = [*marks, *_refused(blamed, wrong.reason)]
@@ -61,7 +56,7 @@ def judge(network: Network, findings: Findings) -> Verdict:
         still = torch.isin(roots, roots[still])
     everything = torch.arange(1, findings.ids.count)
     reason = f"not decided in {MAX_ROUNDS} tries at other widths"
-    return Verdict([*marks, Mark(everything, Kind.REFUSED, reason)], ())
+    return [*marks, Mark(everything, Kind.REFUSED, reason)], []
 
 
 def _tried(

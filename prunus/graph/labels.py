@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -61,16 +62,20 @@ class Label:
         """Return the axes of all but the last `size` dimensions."""
         return {dim: axis for dim, axis in self.axes.items() if dim < len(self.shape) - size}
 
+    def behind(self, dim: int) -> Axis | None:
+        """Return the axis at `dim`, counted from the end: -1 is the last."""
+        return self.axes.get(len(self.shape) + dim)
+
     def uniform(self, dim: int) -> bool:
         """Whether the values are known and the same along `dim`, so that any part of them does for all."""
         if self.data is None or self.data.shape[dim] < 2 or self.data.stride(dim) == 0:
             return self.data is not None  # no two values that differ
-        return not self.data.is_meta and torch.equal(self.data, self.data.narrow(dim, 0, 1).expand_as(self.data))
+        return torch.equal(self.data, self.data.narrow(dim, 0, 1).expand_as(self.data))
 
     def has_values_of(self, other: "Label") -> bool:
         """Whether two constants have the same values, as far as they are known; of other sizes, where each is alike
         everywhere."""
-        if self.data is None or other.data is None or self.data.is_meta or other.data.is_meta:
+        if self.data is None or other.data is None:
             return True
         first, second = held_once(self.data), held_once(other.data)
         if self.shape != other.shape:
@@ -89,6 +94,9 @@ class Label:
         ones = [1] * len(shape)
         ones[dim] = self.shape[dim]
         return vector.reshape(ones).expand(shape)
+
+
+Labels: TypeAlias = Label | list[Label]  # of an operator's outputs
 
 
 def compact(values: Tensor) -> Tensor:

@@ -2,10 +2,13 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
+
+from prunus.graph.trees import flat
 
 # Operators that may return their input, or a view of it, and do not declare it: dropout in evaluation, sums of one.
 UNDECLARED = frozenset(
@@ -35,10 +38,10 @@ class Operator:
     """
 
     name: str
-    target: Any
+    target: Callable[..., object]
     positional: tuple[str, ...]
     keywords: tuple[str, ...]
-    defaults: Mapping[str, Any]
+    defaults: Mapping[str, object]
     writes: tuple[str, ...]
     is_view: bool
     returns_list: bool
@@ -48,15 +51,29 @@ class Operator:
     sized_by_values: bool
     takes_functions: bool = False
 
-    def bound(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    def bound(self, args: Sequence[object], kwargs: Mapping[str, object]) -> dict[str, object]:
         """Return every argument by its name."""
         given = {**self.defaults, **dict(zip(self.positional, args, strict=False)), **kwargs}
         return {name: given[name] for name in (*self.positional, *self.keywords)}
 
-    def __call__(self, arguments: Mapping[str, Any]) -> Any:
+    def written(self, args: Sequence[object], kwargs: Mapping[str, object]) -> list[Tensor]:
+        """Return the tensors among the arguments that are written into."""
+        if not self.writes:
+            return []
+        bound = self.bound(args, kwargs)
+        return [each for each in flat([bound[name] for name in self.writes]) if isinstance(each, Tensor)]
+
+    def call(self, args: Sequence[object], kwargs: Mapping[str, object]) -> object:
+        """Run the operator."""
+        return self.target(*args, **kwargs)
+
+    def named(self, arguments: Mapping[str, object]) -> object:
         """Run the operator on arguments given by name."""
-        positional = [arguments[name] for name in self.positional]
-        return self.target(*positional, **{name: arguments[name] for name in self.keywords})
+        return self.call([arguments[n] for n in self.positional], {n: arguments[n] for n in self.keywords})
+
+    def branch(self, args: Sequence[Any]) -> object:
+        """Run an operator that takes functions; of a choice that depends on values, the first branch."""
+        return args[1](*args[3]) if self.name == "python::cond" else self.call(args, {})
 
 
 @functools.cache  # there are few operators, and each is asked for often

@@ -2,8 +2,7 @@
 
 import dataclasses
 import enum
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -62,7 +61,7 @@ class Operation:
 
     number: int
     operator: Operator
-    arguments: dict[str, Any]
+    arguments: dict[str, object]
     operands: list[Value]
     results: list[Value]
     scopes: tuple[str, ...]
@@ -109,21 +108,3 @@ class Program:
         for value in self.given:
             if value.origin is Origin.PARAMETER and not value.readers and id(value) not in returned:
                 yield value.path
-
-
-def replaced(value: Any, kind: type, function: Callable[[Any], Any]) -> Any:
-    """Return an operator's argument with every `kind` in it, lists opened, replaced by `function` of it."""
-    if isinstance(value, kind):
-        return function(value)
-    if isinstance(value, list | tuple):
-        return [replaced(item, kind, function) for item in value]
-    return value
-
-
-def flat(value: Any) -> Iterator[Any]:
-    """Yield the items of nested lists."""
-    if isinstance(value, list | tuple):
-        for item in value:
-            yield from flat(item)
-    else:
-        yield value

@@ -1,33 +1,26 @@
 """Read a network: run its code once, on a copy, and return the operators that it called."""
 
-import contextlib
 import dataclasses
-import io
-import logging
-import random
 import traceback
-import warnings
-from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from prunus.errors import TraceError
+from prunus.graph.functions import Functions
 from prunus.graph.program import Origin, Program, Value
-from prunus.graph.recorder import Functions, Recorder, ValueDependenceError
-from prunus.modules.code import surroundings_kept
+from prunus.graph.recorder import FOREIGN, Recorder, ValueDependenceError
 from prunus.modules.cutting import Keep
-from prunus.modules.kinds import BatchNorm
+from prunus.modules.modes import set_mode_
 from prunus.modules.stand_in import Setting, fed, stand_in
+from prunus.modules.tree import leaves
+from prunus.modules.undisturbed import undisturbed
 
 MOST_SAID = 300  # characters of what torch says
 PLAIN = (int, float, complex, str, bytes, type(None), torch.dtype, torch.device, torch.Size)
-OWN = str(Path(__file__).parent)
-FOREIGN = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]), str(Path(traceback.__file__).parent))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,17 +77,18 @@ def read(
             if error.by_values:
                 raise
         with_values = True
-    small = stand_in(model, keep or {}, settings, with_values=with_values)
-    given = fed((tuple(args), dict(kwargs or {})), with_values=with_values)
+    small, given = model, (tuple(args), dict(kwargs or {}))
     device = next((t.device for t in (*model.parameters(), *model.buffers(), *_tensors(args))), torch.device("cpu"))
     recorder = Recorder(device, with_values=with_values)
-    with _scopes(small, recorder), _undisturbed(model):
+    with undisturbed(model):
         try:
-            outputs = _run(small, given, recorder, training=training)
+            small = stand_in(model, keep or {}, settings, with_values=with_values)
+            _let_know(small, recorder)
+            outputs = _run(small, fed(given, with_values=with_values), recorder, training=training)
         except Exception as error:  # whatever the user's own code raises
             raise _explained(small, given, error) from error
         finally:
-            recorder.close()
+            recorder.memory.restore()
     return Program(recorder.given, recorder.operations, outputs, training, with_values)
 
 
@@ -106,24 +100,12 @@ def _run(model: nn.Module, given: Any, recorder: Recorder, *, training: bool) ->
     for tensor in _tensors(given):
         recorder.add(tensor, Origin.INPUT)
     with recorder, Functions(recorder):
-        _set_mode(model, training=training)
+        set_mode_(model, training=training)
         outputs = model(*given[0], **given[1])
         return [recorder.value_of(tensor) for tensor in _tensors(outputs, strict=True)]
 
 
-def _set_mode(model: nn.Module, *, training: bool) -> None:
-    try:
-        model.train(training)
-    except NotImplementedError:  # an exported module has no modes
-        for module in model.modules():
-            module.training = training
-    for module in model.modules():
-        if isinstance(module, BatchNorm) and module.track_running_stats:
-            module.training = False
-
-
-@contextlib.contextmanager
-def _scopes(model: nn.Module, recorder: Recorder) -> Iterator[None]:
+def _let_know(model: nn.Module, recorder: Recorder) -> None:
     """Let the recorder know which module is running."""
 
     def hooks(path: str) -> tuple[Any, Any]:
@@ -140,51 +122,18 @@ def _scopes(model: nn.Module, recorder: Recorder) -> Iterator[None]:
             enter, leave = hooks(path)
             module.register_forward_pre_hook(enter, prepend=True)
             module.register_forward_hook(leave, always_call=True)
-    yield
 
 
-@contextlib.contextmanager
-def _undisturbed(model: nn.Module) -> Iterator[None]:
-    """Run code without gradients, without a word, and without a trace in random numbers and in the user's variables."""
-    level, nowhere = logging.root.manager.disable, io.StringIO()
-    fast, states = torch.backends.mha.get_fastpath_enabled(), (random.getstate(), np.random.get_state())
-    torch.backends.mha.set_fastpath_enabled(False)  # a path of its own, for evaluation without gradients
-    logging.disable(logging.ERROR)
-    try:
-        with (
-            warnings.catch_warnings(),
-            contextlib.redirect_stdout(nowhere),
-            contextlib.redirect_stderr(nowhere),
-            torch.random.fork_rng(devices=[]),
-            torch.compiler.set_stance("force_eager"),
-            surroundings_kept(model),
-            torch.inference_mode(),
-        ):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(level)
-        torch.backends.mha.set_fastpath_enabled(fast)
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-
-
-def _tensors(value: Any, *, strict: bool = False) -> list[Tensor]:
+def _tensors(value: object, *, strict: bool = False) -> list[Tensor]:
     """Return the tensors in what a network takes or returns; with `strict`, refuse objects that may hide some."""
-    found = list[Tensor]()
-    for leaf in pytree.tree_leaves(value):
-        if isinstance(leaf, Tensor):
-            found.append(leaf)
-        elif dataclasses.is_dataclass(leaf) and not isinstance(leaf, type):
-            found += _tensors([getattr(leaf, field.name) for field in dataclasses.fields(leaf)], strict=strict)
-        elif isinstance(leaf, Mapping):
-            found += _tensors(list(leaf.values()), strict=strict)
-        elif strict and not isinstance(leaf, PLAIN):
-            raise TypeError(
-                f"the network returns a {type(leaf).__name__}, in which nothing tells where the tensors are: let it "
-                "return tensors, tuples, lists, dictionaries or dataclasses of them"
-            )
-    return found
+    found = list(leaves(pytree.tree_leaves(value)))
+    hidden = [leaf for leaf in found if strict and not isinstance(leaf, (Tensor, *PLAIN))]
+    if hidden:
+        raise TypeError(
+            f"the network returns a {type(hidden[0]).__name__}, in which nothing tells where the tensors are: let it "
+            "return tensors, tuples, lists, dictionaries or dataclasses of them"
+        )
+    return [leaf for leaf in found if isinstance(leaf, Tensor)]
 
 
 def _explained(model: nn.Module, given: Any, error: Exception) -> ReadError:
@@ -210,6 +159,6 @@ def _place(error: BaseException, model: nn.Module) -> Place:
     for frame, number in traceback.walk_tb(error.__traceback__):
         module = paths.get(id(frame.f_locals.get("self")), module)
         file = frame.f_code.co_filename
-        if not file.startswith((FOREIGN[0], OWN)):
+        if not file.startswith(FOREIGN):
             line = f"{file}:{number}"
     return Place(module, line)

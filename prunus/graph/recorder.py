@@ -8,25 +8,28 @@ dispatch mode whole, as `torch.export` would show them.
 
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from prunus.graph import recurrent
+from prunus.graph.constants import ConstantMemory, View
 from prunus.graph.labels import compact
 from prunus.graph.operators import Operator, operator
-from prunus.graph.program import Operation, Origin, Value, flat, replaced
+from prunus.graph.program import Operation, Origin, Value
+from prunus.graph.trees import flat, replaced
 
 META = torch.device("meta")
 LARGE = 1 << 22  # elements of a constant that are not worth being computed
+EMPTY = frozenset({"aten::empty", "aten::new_empty", "aten::empty_strided", "aten::new_empty_strided"})
 FOREIGN = tuple(f"{Path(file).parent}{os.sep}" for file in (torch.__file__, __file__))
-MAKERS = frozenset({"tensor", "as_tensor", "asarray"})  # of tensors, of Python's numbers
-ESCAPES = frozenset({"tolist", "numpy", "__array__", "__dlpack__", "data_ptr"})  # leave torch with the values
+Args: TypeAlias = Sequence[Any]
+Settings: TypeAlias = Mapping[str, Any]
+T = TypeVar("T")
 
 
 class ValueDependenceError(RuntimeError):
@@ -41,124 +44,118 @@ class Recorder(TorchDispatchMode):
         with_values: data have numbers: the network runs on a real device.
     """
 
+    supports_higher_order_operators = True
+
     def __init__(self, device: torch.device, *, with_values: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.device, self.with_values = device, with_values
         self.given: list[Value] = []
         self.operations: list[Operation] = []
-        self.scopes: list[str] = []  # of the modules that are running
+        self.scopes: list[str] = []  # paths of the modules that are running
+        self.memory = ConstantMemory()
         self._values: dict[int, Value] = {}  # by id of a tensor
-        self._held: list[Any] = []  # whose ids must not be given away
+        self._held: list[Tensor] = []  # whose ids must not be given away
         self._data: set[int] = set()  # ids of the storages of real tensors that are data
-        self._memory = _Constants()
         self._stand_ins: dict[int, Tensor] = {}  # meta tensors for real ones, by id
 
     def add(self, tensor: Tensor, origin: Origin, path: str = "") -> None:
         """Make a tensor known that goes into the network."""
-        constant = origin is Origin.BUFFER and not tensor.is_floating_point() and not tensor.is_complex()
-        value = Value(tuple(tensor.shape), tensor.dtype, origin, path, tensor if constant else None)
-        value.tensor = tensor if self.with_values else None
+        numeric = tensor.is_floating_point() or tensor.is_complex()
+        constant = None if origin is Origin.INPUT or numeric else tensor
+        value = Value(tuple(tensor.shape), tensor.dtype, origin, path, constant)
         self.given.append(value)
         self._know(tensor, value)
-        if constant:
-            self._memory.lifted(tensor, value)
-        elif self.with_values:
+        if constant is not None:
+            self.memory.read(tensor, value)
+        elif not tensor.is_meta:
             self._data.add(id(tensor.untyped_storage()))
 
     def value_of(self, tensor: Tensor) -> Value:
-        """Return the value that a tensor is; a constant becomes one that is given."""
-        found = self._values.get(id(tensor)) or self._alias(tensor)
+        """Return the value that a tensor is; a constant that is met becomes one that is given."""
+        found = self._values.get(id(tensor))
+        if found is None and self.is_data(tensor):
+            return self._alias(tensor)
         if found is None:
             kept = compact(tensor.clone() if self.with_values else tensor)
-            value = Value(tuple(tensor.shape), tensor.dtype, Origin.CONSTANT, constant=kept)
-            value.tensor = tensor if self.with_values else None
-            self.given.append(value)
-            self._know(tensor, value)
-            self._memory.lifted(tensor, value)
-            return value
+            found = Value(tuple(tensor.shape), tensor.dtype, Origin.CONSTANT, constant=kept)
+            self.given.append(found)
+            self._know(tensor, found)
+            self.memory.read(tensor, found)
         return found
 
     def is_data(self, tensor: Tensor) -> bool:
         """Whether a tensor's numbers depend on what goes into the network."""
         return tensor.is_meta or id(tensor.untyped_storage()) in self._data
 
-    def close(self) -> None:
-        """Put back what the code has written into tensors that are not of this run."""
-        self._memory.restore()
-
-    supports_higher_order_operators = True
-
     def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
+        self, func: object, types: object, args: Args = (), kwargs: Settings | None = None
+    ) -> object:
         settings, called = kwargs or {}, operator(func)
-        if called.takes_functions:
-            return self._on_graphs(called, args, settings)
         tensors = [each for each in flat([args, list(settings.values())]) if isinstance(each, Tensor)]
-        if called.name.startswith("aten::new_") and called.name != "aten::new_empty":
-            dtype, *rest = args[0].dtype, *args[1:]
-            args, tensors = (torch.empty(0, dtype=dtype, device=self.device), *rest), []
-        data = called.random or called.name in ("aten::empty", "aten::new_empty", "aten::empty_strided")
-        if data or any(map(self.is_data, tensors)) or _is_large(called, args):
+        if called.takes_functions:
+            return self._on_graphs(called, args, tensors)
+        if called.name.startswith("aten::new_") and called.name not in EMPTY:
+            args = (torch.empty(0, dtype=tensors[0].dtype, device=self.device), *args[1:])
+            tensors = []
+        unknown = called.random or called.name in EMPTY or _is_large(called, args)
+        if unknown or any(map(self.is_data, tensors)):
             return self._on_data(called, args, settings, tensors)
         return self._on_constants(called, args, settings)
 
-    def _on_constants(self, called: Operator, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    def _on_constants(self, called: Operator, args: Args, kwargs: Settings) -> object:
         """Compute what does not depend on data. It may outlive the run, in a cache: then it can be trained with."""
-        for name in called.writes:
-            for tensor in flat(called.bound(args, kwargs)[name]):
-                for identity in self._memory.about_to_write(tensor):
-                    self._values.pop(identity, None)
+        for tensor in called.written(args, kwargs):
+            for identity in self.memory.about_to_write(tensor):
+                self._values.pop(identity, None)
         with torch.inference_mode(False), torch.no_grad():
-            result = called.target(*_on(self.device, args), **{k: _on(self.device, v) for k, v in kwargs.items()})
+            result = called.call(_on(self.device, args), _on(self.device, kwargs))
         made = [each for each in flat(result) if isinstance(each, Tensor)]
         if called.is_view:
-            self._memory.viewed(called, args, kwargs, made)
+            self.memory.viewed(View(called, args, kwargs, made))
         elif not called.writes:
-            self._memory.own(made)
+            self.memory.own(made)
         return result
 
-    def _on_data(self, called: Operator, args: Sequence[Any], kwargs: Mapping[str, Any], tensors: list[Tensor]) -> Any:
+    def _on_data(self, called: Operator, args: Args, kwargs: Settings, tensors: list[Tensor]) -> object:
+        """Note an operator, and what comes out of it: shapes, or values where the network is read with them."""
         if not called.returns_tensors:
             raise ValueDependenceError(f"{called.name} asks for values that depend on the network's input")
         if called.name.startswith("aten::index"):
             args = self._without_masks(args)
         elif called.sized_by_values:
             raise ValueDependenceError(f"{called.name} gives as much as values say")
-        written = [each for name in called.writes for each in flat(called.bound(args, kwargs)[name])]
+        written = called.written(args, kwargs)
         for tensor in written:
             if not self.is_data(tensor):
-                self._commit(tensor)
-                self._memory.keep(tensor)
+                self._views_noted(tensor)
+                self.memory.remember(tensor)
         operands = list[Value]()
         arguments = self._bound(called, args, kwargs, operands)
-        result = self._computed(called, args, kwargs, tensors)
-        self._data.update(id(each.untyped_storage()) for each in written if not each.is_meta)
-        if self.with_values:
-            self._data.update(id(each.untyped_storage()) for each in flat(result) if isinstance(each, Tensor))
-        self._note(called, arguments, operands, result)
+        result = (
+            self._with_values(called, args, kwargs)
+            if self.with_values
+            else self._on_meta(called, args, kwargs, tensors)
+        )
+        made = [each for each in flat(result) if isinstance(each, Tensor)]
+        self._data.update(id(each.untyped_storage()) for each in (*written, *made) if not each.is_meta)
+        self._note(called, arguments, operands, made)
         return result
 
-    def _computed(self, called: Operator, args: Sequence[Any], kwargs: Mapping[str, Any], tensors: list[Tensor]) -> Any:
-        """Run an operator on data; constants among them stand there as meta tensors."""
-        if self.with_values:
-            with _NoValues():  # type: ignore[no-untyped-call]
-                return called.target(*args, **kwargs)
+    def _with_values(self, called: Operator, args: Args, kwargs: Settings) -> object:
+        with _FixedSizes():  # type: ignore[no-untyped-call]
+            return called.call(args, kwargs)
+
+    def _on_meta(self, called: Operator, args: Args, kwargs: Settings, tensors: list[Tensor]) -> object:
+        """Run an operator on the meta device; what is written into is returned as it was given."""
         if called.target in recurrent.OPERATORS and len(args) == 9:
             return recurrent.outputs(args)
         real = {id(self._stand_in(each)): each for each in tensors if not each.is_meta}
-        given = replaced(_on(META, args), Tensor, self._stand_in)
-        settings = {k: replaced(_on(META, v), Tensor, self._stand_in) for k, v in kwargs.items()}
+        settings = dict(kwargs)
         if "device" in called.keywords and not tensors:
             settings["device"] = META
-        result = called.target(*given, **settings)
-        if not real:
-            return result
-        return (
-            type(result)(real.get(id(r), r) for r in result)
-            if isinstance(result, list | tuple)
-            else real.get(id(result), result)
-        )
+        given, named = (replaced(_on(META, part), Tensor, self._stand_in) for part in (args, settings))
+        result = called.call(given, named)
+        return replaced(result, Tensor, lambda tensor: real.get(id(tensor), tensor)) if real else result
 
     def _stand_in(self, tensor: Tensor) -> Tensor:
         if tensor.is_meta:
@@ -170,35 +167,35 @@ class Recorder(TorchDispatchMode):
             self._held.append(tensor)
         return found
 
-    def _on_graphs(self, called: Operator, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    def _on_graphs(self, called: Operator, args: Args, tensors: list[Tensor]) -> object:
         """Note an operator that takes functions: what it does inside is not seen. Of a choice one branch is run."""
-        branch = called.name == "python::cond"
-        result = args[1](*args[3]) if branch else called.target(*args, **kwargs)
-        operands = [self.value_of(each) for each in flat(list(args)) if isinstance(each, Tensor)]
-        self._note(called, {"operands": operands}, operands, result)
+        result = called.branch(args)
+        operands = [self.value_of(tensor) for tensor in tensors]
+        made = [each for each in flat(result) if isinstance(each, Tensor)]
+        self._note(called, {"operands": operands}, operands, made)
         return result
 
-    def _without_masks(self, args: Sequence[Any]) -> tuple[Any, ...]:
+    def _without_masks(self, args: Args) -> Args:
         """Return the arguments of an index operator with the positions that a constant mask selects in its place."""
-        indices = list[Any]()
-        for each in args[1] if isinstance(args[1], list | tuple) else []:
+        indices = list[object]()
+        for each in args[1] if isinstance(args[1], list | tuple) else ():
             if not isinstance(each, Tensor) or each.dtype not in (torch.bool, torch.uint8):
                 indices.append(each)
             elif self.is_data(each):
                 raise ValueDependenceError("an index is a mask of values that depend on the network's input")
             else:
                 indices.extend(each.nonzero(as_tuple=True))
-        return (args[0], indices, *args[2:]) if indices else tuple(args)
+        return (args[0], indices, *args[2:]) if indices else args
 
-    def _commit(self, tensor: Tensor) -> None:
+    def _views_noted(self, tensor: Tensor) -> None:
         """Data are written into a constant: note how its memory has been viewed so far."""
-        for called, args, kwargs, results in self._memory.views_of(tensor):
+        for view in self.memory.views_of(tensor):
             operands = list[Value]()
-            self._note(called, self._bound(called, args, kwargs, operands), operands, results)
+            self._note(
+                view.operator, self._bound(view.operator, view.args, view.kwargs, operands), operands, view.results
+            )
 
-    def _bound(
-        self, called: Operator, args: Sequence[Any], kwargs: Mapping[str, Any], operands: list[Value]
-    ) -> dict[str, Any]:
+    def _bound(self, called: Operator, args: Args, kwargs: Settings, operands: list[Value]) -> dict[str, object]:
         """Return the arguments by name, values in the place of tensors, which go into `operands` as well."""
 
         def known(tensor: Tensor) -> Value:
@@ -207,124 +204,47 @@ class Recorder(TorchDispatchMode):
 
         return {k: replaced(_on(self.device, v), Tensor, known) for k, v in called.bound(args, kwargs).items()}
 
-    def _note(self, called: Operator, arguments: dict[str, Any], operands: list[Value], result: Any) -> None:
-        place = tuple(filter(None, self.scopes))
-        operation = Operation(len(self.operations) + 1, called, arguments, operands, [], place, _line())
+    def _note(
+        self, called: Operator, arguments: dict[str, object], operands: list[Value], made: Iterable[Tensor]
+    ) -> None:
+        scopes = tuple(filter(None, self.scopes))
+        operation = Operation(len(self.operations) + 1, called, arguments, operands, [], scopes, _line())
         for operand in dict.fromkeys(operands):
             operand.readers.append(operation)
-        for tensor in flat(result):
-            if isinstance(tensor, Tensor):
-                value = Value(tuple(tensor.shape), tensor.dtype, maker=operation)
-                value.tensor = tensor if self.with_values else None
-                value.constant = None if self.is_data(tensor) else compact(tensor)
-                operation.results.append(value)
-                self._know(tensor, value)
+        for tensor in made:
+            constant = None if self.is_data(tensor) else compact(tensor)
+            value = Value(tuple(tensor.shape), tensor.dtype, constant=constant, maker=operation)
+            operation.results.append(value)
+            self._know(tensor, value)
         self.operations.append(operation)
 
     def _know(self, tensor: Tensor, value: Value) -> None:
         self._values[id(tensor)] = value
         self._held.append(tensor)
+        value.tensor = tensor if self.with_values else None
 
-    def _alias(self, tensor: Tensor) -> Value | None:
+    def _alias(self, tensor: Tensor) -> Value:
         """Return the value of another tensor object on the same memory, laid out alike."""
-        if not self.is_data(tensor):
-            return None
         key = _layout(tensor)
         for other in reversed(self._held):
-            if isinstance(other, Tensor) and id(other) in self._values and _layout(other) == key:
+            if id(other) in self._values and _layout(other) == key:
                 return self._values[id(other)]
         raise ValueDependenceError("a tensor was made behind torch's back (from numpy, or by an extension)")
 
 
-class _Constants:
-    """The memory of constants: what views it, who has read it, and what stood there before this run."""
-
-    def __init__(self) -> None:
-        self._held: list[Any] = []
-        self._own: set[int] = set()  # ids of storages that this run has made
-        self._views: dict[int, list[Any]] = {}
-        self._lifted: dict[int, list[tuple[int, Value]]] = {}
-        self._before: dict[int, tuple[Tensor, Tensor]] = {}
-
-    def own(self, tensors: Sequence[Tensor]) -> None:
-        """These are this run's own."""
-        for tensor in tensors:
-            storage = tensor.untyped_storage()
-            if id(storage) not in self._own:
-                self._own.add(id(storage))
-                self._held.append(storage)
-
-    def viewed(self, called: Operator, args: Any, kwargs: Any, results: list[Tensor]) -> None:
-        """A constant is seen in another shape."""
-        if results:
-            storage = results[0].untyped_storage()
-            self._held.append(storage)
-            self._views.setdefault(id(storage), []).append((called, args, kwargs, results))
-
-    def views_of(self, tensor: Tensor) -> list[Any]:
-        """Return the calls that have viewed a constant's memory, once."""
-        return self._views.pop(id(tensor.untyped_storage()), [])
-
-    def lifted(self, tensor: Tensor, value: Value) -> None:
-        """A constant has met data."""
-        storage = tensor.untyped_storage()
-        self._held.append(storage)
-        self._lifted.setdefault(id(storage), []).append((id(tensor), value))
-
-    def about_to_write(self, tensor: Tensor) -> Iterator[int]:
-        """Keep the values that were read before the write; yield the ids of the tensors that are other values now."""
-        storage = tensor.untyped_storage()
-        self._held.append(storage)
-        for identity, value in self._lifted.pop(id(storage), []):
-            value.constant = None if value.constant is None else value.constant.clone()
-            yield identity
-        self.keep(tensor)
-
-    def keep(self, tensor: Tensor) -> None:
-        """Remember what stood in memory that is not of this run."""
-        storage = tensor.untyped_storage()
-        if id(storage) not in self._own and id(storage) not in self._before:
-            self._before[id(storage)] = tensor, tensor.detach().clone()
-
-    def restore(self) -> None:
-        """Write back what was there."""
-        for tensor, before in self._before.values():
-            tensor.copy_(before)
-
-
-class Functions(TorchFunctionMode):
-    """Sees the functions that no dispatch mode sees: those that make constants of Python's numbers, on the device where
-    data are, and those that would take the values of data out of torch, which are refused."""
-
-    def __init__(self, recorder: Recorder) -> None:
-        super().__init__()
-        self.recorder = recorder
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        name, settings = getattr(func, "__name__", ""), kwargs or {}
-        if name in ESCAPES and isinstance(args[0], Tensor) and self.recorder.is_data(args[0]):
-            raise ValueDependenceError(f"Tensor.{name} asks for values that depend on the network's input")
-        if name == "new_tensor":
-            return torch.tensor(args[1], dtype=settings.get("dtype", args[0].dtype), device=self.recorder.device)
-        if name in MAKERS and settings.get("device") is not None:
-            settings = {**settings, "device": self.recorder.device}
-        return func(*args, **settings)
-
-
-class _NoValues(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Refuses operators inside an operator whose result depends on values in its size."""
+class _FixedSizes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Refuses operators inside an operator whose output is as large as values say."""
 
     def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if torch.Tag.dynamic_output_shape in func.tags and "index" not in str(func):
-            raise ValueDependenceError(f"{func} gives as much as values say")
-        return func(*args, **(kwargs or {}))
+        self, func: object, types: object, args: Args = (), kwargs: Settings | None = None
+    ) -> object:
+        called = operator(func)
+        if called.sized_by_values and "index" not in called.name:
+            raise ValueDependenceError(f"{called.name} gives as much as values say")
+        return called.call(args, kwargs or {})
 
 
-def _layout(tensor: Tensor) -> tuple[Any, ...]:
+def _layout(tensor: Tensor) -> tuple[object, ...]:
     return id(tensor.untyped_storage()), tensor.shape, tensor.stride(), tensor.storage_offset(), tensor.dtype
 
 
@@ -334,27 +254,24 @@ def _strides(tensor: Tensor) -> Sequence[int]:
     return torch.empty(tensor.shape, device=META).stride() if shared else tensor.stride()
 
 
-def _is_large(called: Operator, args: Sequence[Any]) -> bool:
+def _is_large(called: Operator, args: Args) -> bool:
     """Whether an operator makes a large tensor of nothing."""
-    size = next((each for each in args if isinstance(each, list | tuple)), ())
+    sizes = next((each for each in args if isinstance(each, list | tuple)), ())
     count = 1
-    for each in size:
-        count *= each if isinstance(each, int) else 1
+    for size in sizes:
+        count *= size if isinstance(size, int) else 1
     return count > LARGE and "device" in called.keywords
 
 
-def _on(device: torch.device, value: Any) -> Any:
-    """Return an argument with the meta device, or any where data go, replaced by `device`."""
-    if isinstance(value, torch.device) and (device == META or value == META):
-        return device
-    if type(value) in (list, tuple):
-        return type(value)(_on(device, item) for item in value)
-    return value
+def _on(device: torch.device, value: T) -> T:
+    """Return arguments with the meta device, or any where data go, replaced by `device`."""
+    placed: T = replaced(value, torch.device, lambda given: device if META in (device, given) else given)
+    return placed
 
 
 def _line() -> str:
     """Return "file:line" of the innermost code that is neither torch's nor of this package's reader."""
     frame = sys._getframe(3)
-    while frame is not None and frame.f_code.co_filename.startswith(FOREIGN):
-        frame = frame.f_back  # type: ignore[assignment]
-    return f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame is not None else ""
+    while frame.f_code.co_filename.startswith(FOREIGN) and frame.f_back is not None:
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"

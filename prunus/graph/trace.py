@@ -1,7 +1,6 @@
 """`prunus.trace`: read a network's channel groups from its exported graph."""
 
 import contextlib
-import dataclasses
 import gc
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -78,9 +77,8 @@ def trace(
         roots = torch.from_numpy(findings.ids.classes())
         findings = findings.afresh(torch.isin(roots, roots[attended]))
         readings = _walked(programs, model, findings, slots)
-    verdict = judge(Network(model, args, kwargs or {}, readings, slots), findings)
-    findings = dataclasses.replace(findings, marks=verdict.marks)
-    return build(model, findings, slots, readings[0].macs, notes, verdict.bindings)
+    findings.marks, bindings = judge(Network(model, args, kwargs or {}, readings, slots), findings)
+    return build(model, findings, slots, readings[0].macs, notes, bindings)
 
 
 def _programs(

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -10,8 +9,9 @@ from prunus.graph.call import Call
 from prunus.graph.findings import Factor, Findings, Kind, Mark
 from prunus.graph.ids import NONE
 from prunus.graph.labels import Axis, Label
-from prunus.graph.program import Operation, Origin, Program, Value, flat, replaced
+from prunus.graph.program import Operation, Origin, Program, Value
 from prunus.graph.rules import find
+from prunus.graph.trees import flat, replaced
 from prunus.modules.kinds import SizedLayer
 
 Slots = dict[tuple[str, int], Tensor]  # (path, dimension) of a parameter or buffer -> ids
@@ -67,15 +67,15 @@ class _Walker:
         if rigid and module is not None and next(module.parameters(recurse=False), None) is not None:
             call.freeze_all(f"torch's {type(module).__name__} keeps its sizes")
         if operation.results and all(value.constant is not None for value in operation.results):
-            result: Any = [Label.constant(value.constant) for value in operation.results if value.constant is not None]
+            labels = [Label.constant(value.constant) for value in operation.results if value.constant is not None]
         else:
-            result = find(call.name, operation.operator)(call)
-        for value, label in zip(operation.results, flat([result]), strict=True):
+            found = find(call.name, operation.operator)(call)
+            labels = found if isinstance(found, list) else [found]
+        for value, label in zip(operation.results, labels, strict=True):
             self.labels[value] = dataclasses.replace(label, dtype=value.dtype)
-        for name in operation.operator.writes:
-            for target in flat(operation.arguments[name]):
-                if isinstance(target, Value):
-                    self._written(call, target, [self.labels[value] for value in operation.results])
+        for target in flat([operation.arguments[name] for name in operation.operator.writes]):
+            if isinstance(target, Value):
+                self._written(call, target, [self.labels[value] for value in operation.results])
 
     def _written(self, call: Call, target: Value, results: list[Label]) -> None:
         """An operator wrote into `target`; what shares its memory and is read later cannot be followed."""

@@ -1,1 +1,1 @@
-"""THE GROUND FLOOR: torch's modules, their kinds, tensors and modes, and how a copy of one is changed."""
+"""THE GROUND FLOOR: torch's modules: their kinds, tensors, ties, hooks and modes, and changed copies of them."""

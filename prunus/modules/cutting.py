@@ -1,4 +1,4 @@
-"""Copy a module with some of its tensors cut narrower, everything else as it was."""
+"""Copies of a network with some of its tensors cut narrower, and everything else as it was."""
 
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -40,15 +40,15 @@ def with_tensors(
     keep: Keep,
     memo: Mapping[int, Any] | None = None,
     *,
-    share: bool = False,
+    isolated: bool = False,
 ) -> nn.Module:
     """Return a copy of `model` with the tensors `new` in the place of its own; sizes follow those cut by `keep`.
 
-    `memo` maps the id of any other object to what replaces it; with `share`, what cannot be copied is shared.
+    `memo` maps the id of any other object to what replaces it; an `isolated` copy is run by Prunus alone.
     """
     tensors = named_tensors(model)
     known = _empty_containers(model) | dict(memo or {}) | {id(tensors[path]): tensor for path, tensor in new.items()}
-    result = copied(model, known, share=share)
+    result = copied(model, known, isolated=isolated)
     for path in _owners(model, {id(tensors[path]) for path in keep}):
         module = result.get_submodule(path)
         with evaluating(module) if is_parametrized(module) else nullcontext():  # reading its weight computes it

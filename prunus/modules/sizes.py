@@ -1,4 +1,4 @@
-"""The sizes that torch's layers keep as attributes, put right after their tensors have changed."""
+"""Sizes that torch's layers keep as attributes (`in_channels`, `groups`, ...), updated to their tensors' shapes."""
 
 from torch import nn
 
@@ -6,7 +6,7 @@ from prunus.modules.kinds import BatchNorm, Conv, InstanceNorm, TransposedConv
 
 
 def update_sizes(module: nn.Module) -> None:
-    """Put the sizes that a torch layer keeps as attributes right after its tensors have changed."""
+    """Set the sizes that a torch layer keeps as attributes to those of its tensors."""
     match module:
         case _ if isinstance(module, Conv):
             _update_conv(module)

@@ -29,7 +29,7 @@ def stand_in(model: nn.Module, keep: Keep, settings: Iterable[Setting], *, with_
         for path, tensor in named_tensors(model).items()
     }
     kept = {id(tensor): tensor.detach() for tensor in _kept(model)}
-    result = with_tensors(model, new, keep, kept, share=True)
+    result = with_tensors(model, new, keep, kept, isolated=True)
     for path, name, item, value in settings:
         set_number_(result, path, name, item, value)
     return result

@@ -1,4 +1,4 @@
-"""The tensors of a network by their paths, and how they lie in memory."""
+"""Parameters and buffers of a network by path, and the precision and memory format of tensors."""
 
 import copy
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from prunus.modules.hooks import parameter_hooks
 from prunus.modules.tree import mapped
 
 _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}  # by the number of dimensions
@@ -29,15 +30,18 @@ def in_float64(tree: Any) -> Any:
 
 
 def parameter_like(values: Tensor, like: nn.Parameter) -> nn.Parameter:
-    """Return `values` as a parameter that is as trainable as `like`, with the attributes that code marks it with."""
-    result = nn.Parameter(values, requires_grad=like.requires_grad)
+    """Return `values` as a parameter as trainable as `like`, with its hooks and the attributes that code sets on it."""
+    hooks = parameter_hooks(like)
+    result = nn.Parameter(values, requires_grad=like.requires_grad or bool(hooks))  # torch refuses hooks on frozen ones
+    for method, hook in hooks:
+        getattr(result, method)(hook)
     vars(result).update(copy.deepcopy(vars(like)))
+    result.requires_grad_(like.requires_grad)
     return result
 
 
 def memory_format_of(tensor: Tensor) -> torch.memory_format:
-    """Return the channels-last format where a tensor lies so, else the contiguous one, which a tensor has that fits
-    both."""
+    """Return the channels-last or the contiguous format; a tensor that has both counts as contiguous."""
     last = _CHANNELS_LAST.get(tensor.dim())
     lies_so = last is not None and not tensor.is_contiguous() and tensor.is_contiguous(memory_format=last)
     return last if last is not None and lies_so else torch.contiguous_format

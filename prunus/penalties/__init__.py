@@ -1,4 +1,4 @@
-"""SHAPE: what presses a network into groups that can go, and into low ranks, while it learns."""
+"""SHAPE: penalties under which a network learns zero channel groups and low ranks, as proximal steps."""
 
 from prunus.penalties.combined import Combined
 from prunus.penalties.group_lasso import BoundGroupLasso, GroupLasso

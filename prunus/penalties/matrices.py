@@ -1,4 +1,4 @@
-"""The weights of layers as matrices, one row an output unit: where they lie, in batches of one shape."""
+"""The weights of layers as matrices, one row per output unit, processed in batches of equal shape."""
 
 import dataclasses
 import difflib

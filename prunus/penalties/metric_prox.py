@@ -1,4 +1,4 @@
-"""The proximal operator of group norms in a diagonal metric (Adam's)."""
+"""The proximal operator of group norms in a diagonal metric, such as Adam's."""
 
 from collections.abc import Callable
 

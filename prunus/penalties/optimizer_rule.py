@@ -1,7 +1,7 @@
-"""How an optimizer moves a parameter, and what a proximal step must take from it to minimise loss + penalty.
+"""The optimizer's rule: the step size and metric that a proximal step needs to minimise loss + penalty.
 
-Where training has come to rest the gradient g is constant, the optimizer moves theta to theta - t g / d, and the
-proximal step must take it back. So its size and its metric are those of the optimizer:
+Where training has converged the gradient g is constant, the optimizer moves theta to theta - t g / d, and the proximal
+step must undo that. So its size t and its metric d are those of the optimizer, and u is the size for its momentum:
 
                             t               d                    u
     SGD                     lr              1                    none
@@ -10,14 +10,14 @@ proximal step must take it back. So its size and its metric are those of the opt
     SGD, dampening c        lr * (1 - c)    1                    lr
     Adam, AdamW             lr              sqrt(v) + epsilon    none
 
-and SGD's momentum must feel the proximal step: the buffer takes (theta before - theta after) / u. Else the momentum
-carries the gradient 1 / (1 - mu) times as far as the penalty, and the penalty acts at (1 - mu) of its strength. mu, c
-and epsilon are those of the parameter group that holds theta. Where they differ within what a step shrinks together, t
-is lr and d is lr / t of each parameter: the same step, in a metric.
+SGD's momentum must include the proximal step: (theta before - theta after) / u is added to the buffer. Else the
+momentum carries the gradient 1 / (1 - mu) times as far as the penalty, which then acts at (1 - mu) of its strength. mu,
+c and epsilon are those of theta's parameter group. Where they differ among parameters that are shrunk together, t is lr
+and d is lr / t of each parameter: the same step, in a metric.
 
 With Adam the Euclidean step would compare lambda with gradients of size one (Yun et al., "Adaptive proximal gradient
-methods for structured neural networks", NeurIPS 2021). Of other optimizers nothing is assumed, nor of a parameter that
-the optimizer does not hold where its groups differ: t = lr, d = 1.
+methods for structured neural networks", NeurIPS 2021). For other optimizers, and for a parameter that the optimizer
+does not hold where its groups differ: t = lr, d = 1.
 """
 
 from collections.abc import Callable, Iterable
@@ -31,30 +31,30 @@ MOMENTA = ("momentum_buffer", "exp_avg")
 
 
 class Step(NamedTuple):
-    """How far a parameter goes for a constant gradient, over the learning rate: t, and u of its momentum."""
+    """How far a parameter moves for a constant gradient, per learning rate: t, and u for its momentum."""
 
     factor: float = 1.0
-    felt: float = 1.0
+    momentum_factor: float = 1.0
 
 
-class Rule:
+class OptimizerRule:
     """The optimizer's step for a constant gradient, parameter by parameter; None: t = lr, d = 1, no momentum."""
 
     def __init__(self, optimizer: Optimizer | None) -> None:
         self._optimizer = optimizer
-        self._groups = holders(optimizer) if optimizer is not None else {}
+        self._groups = parameter_groups(optimizer) if optimizer is not None else {}
         steps = {_step(group) for group in optimizer.param_groups} if isinstance(optimizer, SGD) else {Step()}
         self._otherwise = next(iter(steps)) if len(steps) == 1 else Step()
         self._adam = optimizer if isinstance(optimizer, Adam) else None  # AdamW is one
-        self.remembers = isinstance(optimizer, SGD) and any(group["momentum"] for group in optimizer.param_groups)
+        self.has_momentum = isinstance(optimizer, SGD) and any(group["momentum"] for group in optimizer.param_groups)
 
     def step(self, parameter: Tensor) -> Step:
-        """Return how far a parameter goes."""
+        """Return how far a parameter moves, per learning rate."""
         group = self._groups.get(id(parameter))
         return self._otherwise if group is None or not isinstance(self._optimizer, SGD) else _step(group)
 
     def common(self, parameters: Iterable[Tensor]) -> tuple[Step, Callable[[Tensor], Tensor] | None]:
-        """Return the step that parameters have in common, and the metric d in which they do; None: 1."""
+        """Return the step that parameters have in common, and the metric d in which they have it; None: d = 1."""
         if self._adam is not None:
             return Step(), self.metric
         steps = {self.step(parameter) for parameter in parameters}
@@ -64,26 +64,26 @@ class Rule:
         """Return d of a parameter, of its shape, where t is the learning rate."""
         if self._adam is not None:
             return _adam_metric(self._adam, parameter, self._groups.get(id(parameter), {}))
-        # Dampening 1 keeps every gradient away: t is 0, and nothing is to be taken back.
+        # With dampening 1 no gradient has an effect: t is 0, and there is nothing to undo.
         return torch.full_like(parameter, 1 / max(self.step(parameter).factor, 1e-12), requires_grad=False)
 
     def buffer(self, parameter: Tensor) -> Tensor | None:
-        """Return the momentum that must feel the proximal step; None where there is none."""
+        """Return the momentum that must include the proximal step; None where there is none."""
         return _momentum(self._optimizer, parameter, "momentum_buffer") if isinstance(self._optimizer, SGD) else None
 
     def copies(self, parameters: Iterable[Tensor]) -> list[tuple[Tensor, Tensor]]:
-        """Return (parameter, what it is now) of those whose momentum must feel what a step is about to take."""
+        """Return (parameter, copy of it) for those whose momentum must include the coming proximal step."""
         return [(each, each.clone()) for each in parameters if self.buffer(each) is not None]
 
-    def feel_(self, copies: list[tuple[Tensor, Tensor]], step_size: float) -> None:
-        """Let the momenta feel what a proximal step has taken since `copies`."""
+    def update_momenta_(self, copies: list[tuple[Tensor, Tensor]], step_size: float) -> None:
+        """Add to the momenta what proximal steps have subtracted since `copies`."""
         for parameter, before in copies:
             buffer = self.buffer(parameter)
             if buffer is not None and step_size > 0:
-                buffer.add_(before - parameter, alpha=1 / (step_size * self.step(parameter).felt))
+                buffer.add_(before - parameter, alpha=1 / (step_size * self.step(parameter).momentum_factor))
 
 
-def holders(optimizer: Optimizer) -> dict[int, dict[str, Any]]:
+def parameter_groups(optimizer: Optimizer) -> dict[int, dict[str, Any]]:
     """Return the parameter group that holds each parameter, by the parameter's id."""
     return {id(parameter): group for group in optimizer.param_groups for parameter in group["params"]}
 

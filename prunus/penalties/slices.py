@@ -1,4 +1,4 @@
-"""The parameters of channel groups, slice by slice: norms, sums and scalings over all groups at once."""
+"""The parameters that produce channel groups: norms, sums and scalings over all groups at once."""
 
 import dataclasses
 from collections.abc import Callable, Sequence

@@ -7,7 +7,6 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from prunus.budget.latency_search import Meter
-from prunus.penalties import Penalty
 from prunus.pipeline.latency_meter import LatencyMeter
 from prunus.pipeline.recipe import Recipe
 from prunus.records import EpochRecord, Recorder
@@ -42,24 +41,13 @@ class RunContext:
         """Return the meter of the networks that `model` becomes."""
         return LatencyMeter(model, self.inputs, self.recipe.deploy.benchmark)
 
-    def training(
-        self,
-        name: str,
-        settings: Train,
-        task: BoundTask,
-        penalty: Penalty | None = None,
-        meter: Meter | None = None,
-        reference: nn.Module | None = None,
-    ) -> TrainingJob:
+    def training(self, name: str, settings: Train, task: BoundTask) -> TrainingJob:
         """Return the training `name` under `settings`."""
         return TrainingJob(
             name=name,
             data=self.recipe.data,
             task=task,
             settings=settings,
-            penalty=penalty,
-            meter=meter,
-            reference=reference,
             seed=self.recipe.seed,
             folder=self.folder,
             recorder=self.recorder,

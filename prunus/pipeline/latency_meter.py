@@ -1,6 +1,5 @@
 """The meter of a run: the latency of a network during training, measured as it would be deployed."""
 
-import copy
 import dataclasses
 import shutil
 import tempfile
@@ -10,6 +9,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from prunus.deploy import BenchmarkSettings, backends, benchmark, export_onnx
+from prunus.modules.copying import copied
 from prunus.surgery import apply, fuse
 
 
@@ -39,5 +39,5 @@ class LatencyMeter:
         return timed["model"] * self.first_ms / timed["reference"]
 
     def _deployed(self, model: nn.Module) -> nn.Module:
-        own = copy.deepcopy(model).cpu().eval()
+        own = copied(model, isolated=True).cpu().eval()
         return apply(fuse(own, self.inputs), own).eval()

@@ -54,10 +54,10 @@ def rehearse(
                     "`shrink: null` and a GroupLasso, whose zero channels are removed too"
                 )
             budget = stage.shrink.budget
-            aim = target(model, groups, inputs, budget)
+            goal = target(model, groups, inputs, budget)
             if budget.is_timed and training_name(stage) not in begun:
                 timed = functools.partial(meter, model) if meter is not None else None
-                processes.once(functools.partial(check_latency_reachable, model, groups, budget, aim, timed))
+                processes.once(functools.partial(check_latency_reachable, model, groups, budget, goal, timed))
         if stage.penalty is not None:
             rate = stage.train.optimizer.learning_rate
             penalty_binding.bind(

@@ -1,6 +1,5 @@
 """Reinitialization: the narrow architecture with fresh weights, for training from scratch (GTC 2019, slide 88)."""
 
-import copy
 import math
 from collections.abc import Collection
 from typing import Any
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from prunus.errors import RecipeError
+from prunus.modules.copying import copied
 from prunus.modules.kinds import LinearLayer
 
 UNIFORM_GAIN = 1 / math.sqrt(3)  # of torch's own initialisation: std = gain / sqrt(fan-in)
@@ -25,7 +25,7 @@ def reinitialized(narrow: nn.Module, built: nn.Module, seed: int) -> nn.Module:
         RecipeError: a module with parameters has no `reset_parameters`.
     """
     torch.manual_seed(seed)
-    model = copy.deepcopy(narrow)
+    model = copied(narrow)
     layers = {path: module for path, module in built.named_modules() if isinstance(module, LinearLayer)}
     origins = {path: _origin(path, layers) for path, module in model.named_modules() if isinstance(module, LinearLayer)}
     for path, module in model.named_modules():

@@ -1,4 +1,4 @@
-"""Edits in a recipe: settings that plan edits for whatever network they meet.
+"""Edits as a recipe names them: settings that plan edits of whatever network they meet.
 
 `prunus.pipeline.Expand` has the arguments of `prunus.expand` as its keys, with the same defaults, and so have the
 others. One of your own is a frozen dataclass, subclass of `Reshaping`, named by its dotted path.
@@ -24,7 +24,7 @@ class Reshaping(abc.ABC):
         """Return the edits of `model`; `inputs` is an example [1, C, H, W].
 
         Raises:
-            EditError: the edits are impossible for this network, or at this place.
+            EditError: the edits make no sense for this network, or at this place.
         """
 
 

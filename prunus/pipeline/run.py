@@ -104,7 +104,7 @@ def _run(recipe: Recipe, recorder: Recorder, folder: Path, resolved: dict[str, A
     networks = [*([] if wide is None else [wide]), *reached, *scratch]
     narrow = reached[-1]
     recorder.truncate(max(1, *(each.records for each in networks)))  # drop what an earlier attempt wrote after that
-    _tell_changes(recorder, run_record)
+    _record_changes(recorder, run_record)
     for network in networks:
         evaluation.evaluate_on_test(context, network)
     model = narrow.model.cpu()
@@ -131,7 +131,7 @@ def _train(context: RunContext) -> tuple[Network | None, list[Network], list[Net
     return wide, reached, stages.train_from_scratch(context, reached[-1]) if recipe.from_scratch else []
 
 
-def _tell_changes(recorder: Recorder, now: RunRecord) -> None:
+def _record_changes(recorder: Recorder, now: RunRecord) -> None:
     """Record the recipe as it is now and the changes, where it differs from the recipe that the run began with."""
     begun = next(record for record in read(recorder.path.parent) if isinstance(record, RunRecord))
     if different := recipe_differences(begun.recipe, now.recipe):

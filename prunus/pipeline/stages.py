@@ -83,7 +83,8 @@ def train_stage(context: RunContext, stage: Stage, settings: Train, network: Net
     model = apply(Plan(), network.model)  # a copy: the network before the training is deployed too
     timed = stage.shrink is not None and stage.shrink.budget.is_timed
     meter = context.meter(network.model) if timed and context.processes.first else None  # only process 0 measures
-    training = context.training(training_name(stage), settings, task, stage.penalty, meter, network.model)
+    training = context.training(training_name(stage), settings, task)
+    training = dataclasses.replace(training, penalty=stage.penalty, meter=meter, reference=network.model)
     fitted = fit(training, model, context.inputs, stage.shrink)
     vanished = bypass(
         fitted.model, context.inputs.to(settings.torch_device())

@@ -1,4 +1,4 @@
-"""Arguments of another kind than the annotation says are refused where they come in, not where they break something."""
+"""Arguments checked against their annotations, so that a wrong one is refused by name at the call."""
 
 import functools
 import inspect
@@ -33,7 +33,7 @@ _CALLED: dict[Any, str] = {
 
 
 def checked(function: Callable[P, R]) -> Callable[P, R]:
-    """Return `function`, refusing arguments that do not fit its annotations.
+    """Return `function`, which refuses arguments that do not match its annotations.
 
     Raises:
         EditError: names the function, the argument, what it must be and what it is.
@@ -45,7 +45,7 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
         hints = _hints(function)
         try:
             given_by_name = signature.bind(*args, **kwargs).arguments
-        except TypeError:  # too many or too few: Python's own words, with the function's name
+        except TypeError:  # too many or too few arguments: Python's own message, with the function's name
             return function(*args, **kwargs)
         for name, value in given_by_name.items():
             if not _fits(hints[name], value):

@@ -1,6 +1,5 @@
-"""What a branch that does not depend on the input adds: nothing, or a number for each channel of some dimension."""
+"""The constant that a branch adds which does not depend on the input: zero, or one number per channel."""
 
-import copy
 import dataclasses
 from functools import cached_property
 from typing import Any
@@ -10,20 +9,21 @@ from torch import Tensor, nn
 
 from prunus.graph.program import Operation, Program, Value
 from prunus.graph.read import read
+from prunus.modules.copying import copied
 
-ROUNDING = 1e-9  # relative, float64: what is no difference between two places
+ROUNDING = 1e-9  # relative, in float64: below it two positions are equal
 
 
 @dataclasses.dataclass(frozen=True)
 class Constant:
-    """What a branch adds: `numbers` along the dimension `dim`, counted from the last one (-1); none for zero."""
+    """The constant of a branch: `numbers` along the dimension `dim`, counted from the last one (-1); none for zero."""
 
     numbers: tuple[float, ...] = ()
     dim: int = 1
 
 
 def ancestors(branch: Value, constant: set[Value]) -> set[Value]:
-    """Return the values of `constant` that `branch` is made of, itself included."""
+    """Return the values of `constant` from which `branch` is computed, itself included."""
     waiting, seen = [branch], set[Value]()
     while waiting:
         value = waiting.pop()
@@ -41,8 +41,8 @@ class Branches:
         self.program = read(model, args, with_values=True)
 
     def shift(self, branch: Value, constant: set[Value]) -> Constant | None:
-        """Return what `branch` adds wherever the network is used; None where that differs from place to place, or
-        the example does not tell which dimension the channels are."""
+        """Return the constant that `branch` adds to any input; None where it varies with the position, or where the
+        example does not determine which dimension holds the channels."""
         if _reaches_border(ancestors(branch, constant), constant):
             return None
         value = numbers(branch)
@@ -58,16 +58,16 @@ class Branches:
 
     @cached_property
     def _others(self) -> dict[Value, Value]:
-        """Each value's counterpart where the parameters are others, of the same signs.
+        """Each value's counterpart for other parameters of the same signs.
 
         Numbers that happen to be equal do not tell which dimension they belong to; numbers drawn at random do. What is
         zero stays so, as what a ReLU cuts off: else a padding would meet what it does not meet.
         """
-        generator, other = torch.Generator().manual_seed(0), copy.deepcopy(self._model)
+        generator, other = torch.Generator().manual_seed(0), copied(self._model, isolated=True)
         for tensor in other.parameters():
             if tensor.is_floating_point() and tensor.dim():
                 drawn = torch.rand(tensor.shape, generator=generator, dtype=tensor.dtype, device="cpu") + 0.5
-                # Means rather than sums: no sigmoid saturates.
+                # Scaled so that layers average rather than sum: no sigmoid saturates.
                 scale = len(tensor) / max(1, tensor.numel())
                 tensor.data = drawn.to(tensor.device) * tensor.detach().sign() * scale
         again = read(other, self._args, with_values=True)
@@ -85,14 +85,14 @@ def _values(program: Program) -> list[Value]:
 
 
 def _varying(value: Tensor) -> list[int]:
-    """Return the dimensions along which a tensor changes."""
+    """Return the dimensions along which a tensor varies."""
     least = ROUNDING * float(value.abs().max())
     return [dim for dim in range(value.dim()) if bool(((value.amax(dim) - value.amin(dim)) > least).any())]
 
 
 def _reaches_border(branch: set[Value], constant: set[Value]) -> bool:
-    """Whether a padding surrounds something other than zero in a branch: it differs at the border then, even where the
-    example is too small to show it."""
+    """Whether a branch pads a tensor that is not zero: its value then differs at the border, even where the example is
+    too small to show it."""
     makers = [value.maker for value in branch if value.maker is not None and value.maker.operands]
     padded = [maker.operands[0] for maker in makers if _pads(maker)]
     return any(value in constant and bool(numbers(value).any()) for value in padded)

@@ -1,4 +1,4 @@
-"""Bypass: a residual layer whose units are all zero disappears; training has chosen the depth.
+"""BypassBlock: a residual block whose branch has become constant is replaced; training has chosen the depth.
 
 Where a convolution or linear layer has nothing but zeros, what it leads to does not depend on the input. If that is
 the branch of a block y = x + f(x), or y = relu(x + f(x)), f is a constant c for each channel and the block is x + c
@@ -26,14 +26,14 @@ from prunus.surgery.plan import Plan
 
 
 class Shift(nn.Module):
-    """y = x + shift, a number for each channel; the channels are the dimension `dim` of x."""
+    """y = x + shift, one number per channel; the channels are the dimension `dim` of x."""
 
     def __init__(self, shift: Tensor, dim: int = 1) -> None:
         super().__init__()
         self.shift, self.dim = nn.Parameter(shift), dim
 
     def reset_parameters(self) -> None:
-        """Start anew: nothing is shifted."""
+        """Set the shift to zero."""
         nn.init.zeros_(self.shift)
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
@@ -44,7 +44,7 @@ class Shift(nn.Module):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BypassBlock(ReplaceModules):
-    """Replace the residual block at `path`, whose branch is constant, by what is left of it.
+    """Replace the residual block at `path`, whose branch is constant, by that constant.
 
     Attributes:
         kind: the block's class: a plan for another network is noticed.
@@ -84,7 +84,7 @@ class BypassBlock(ReplaceModules):
         return {self.path: new.train(block.training)}
 
     def summary(self) -> str:
-        """Return one line for a reader."""
+        """Describe the edit in one line."""
         constant = "constant" if self.shift else "zero"
         return f"bypass {self.path} ({self.kind}): its branch is {constant}, whatever comes in"
 
@@ -103,7 +103,7 @@ def bypass(model: nn.Module, inputs: Inputs) -> Plan:
     zero = {path for path, parameter in model.named_parameters() if parameter.dim() > 1 and not bool(parameter.any())}
     if not zero:
         return Plan()
-    precise = copied(model).double()  # the constant is rounded where it is applied
+    precise = copied(model, isolated=True).double()  # in float64: the constant is rounded when it is applied
     args = in_float64(arguments(inputs))
     branches = Branches(precise, args)
     program, edits = branches.program, dict[str, BypassBlock]()
@@ -123,7 +123,7 @@ def _doubled(tensor: Tensor) -> Tensor:
 
 @checked
 def skippable(model: nn.Module, inputs: Inputs) -> frozenset[str]:
-    """Return the layers of `model` that may vanish: once all their units are zero, `bypass` takes out what is around.
+    """Return the layers of `model` that may vanish: once all units of one are zero, `bypass` takes out its block.
 
     Args:
         model: any network; it is not changed.
@@ -150,7 +150,7 @@ def _weight(operation: Operation) -> str:
 
 
 def _constant(program: Program, zero: set[str]) -> set[Value]:
-    """Return the values that do not depend on the input: behind a layer of zeros alone, or made of such."""
+    """Return the values that do not depend on the input: outputs of a layer of zeros, or computed from such alone."""
     found = {value for value in program.given if value.origin is not Origin.INPUT}
     for operation in program.operations:
         if _weight(operation) in zero or all(operand in found for operand in operation.operands):
@@ -159,8 +159,8 @@ def _constant(program: Program, zero: set[str]) -> set[Value]:
 
 
 def _fits(total: Value, branch: Value, skipping: Value, constant: set[Value]) -> bool:
-    """Whether a sum is of two tensors of its own shape, and its constant branch reads what a layer has left of the
-    input: a learned constant, as of positions, is no branch."""
+    """Whether a sum adds two tensors of its own shape, and its constant branch starts at the input: a learned constant,
+    such as an embedding of positions, is no branch."""
     makers = [value.maker for value in ancestors(branch, constant) if value.maker is not None]
     entered = (operand for maker in makers for operand in maker.operands)
     alike = total.shape == branch.shape == skipping.shape

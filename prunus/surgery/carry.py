@@ -1,4 +1,4 @@
-"""Carry what belongs to a model over an edit: optimizer state, gradients."""
+"""Carry an optimizer over an edit: its parameters, their state and their gradients."""
 
 import dataclasses
 import itertools
@@ -15,7 +15,7 @@ from prunus.surgery.plan import Plan
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Carried:
-    """What `carry_` did: parameters whose state was kept, and those that start afresh (an edit replaced them)."""
+    """The parameters whose state `carry_` kept, and those that start with fresh state since an edit replaced them."""
 
     kept: tuple[str, ...]
     fresh: tuple[str, ...]
@@ -85,7 +85,7 @@ def carry_(plan: Plan, optimizer: Optimizer, model: nn.Module, small: nn.Module)
 
 
 def _check_held_in_groups(optimizer: Optimizer) -> None:
-    """Refuse an optimizer that would go on with the parameters, or the state, that it keeps somewhere else."""
+    """Refuse an optimizer that keeps parameters outside of its groups and state: it would train on the old ones."""
     held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     seen = {id(optimizer), id(optimizer.state), *map(id, optimizer.param_groups)}
     for name, value in vars(optimizer).items():
@@ -108,7 +108,7 @@ def _holds(value: Any, held: set[int], seen: set[int]) -> bool:
 
 
 def _names(optimizer: Optimizer, old_paths: dict[int, str], small: nn.Module) -> dict[int, str]:
-    """Return what each parameter of `small` is called in an optimizer made of named ones: as before where it stays."""
+    """Return the name of each parameter of `small` in an optimizer of named parameters: its old one if it has one."""
     groups = [group for group in optimizer.param_groups if "param_names" in group]
     pairs = (pair for group in groups for pair in zip(group["params"], group["param_names"], strict=True))
     known = {old_paths[id(parameter)]: str(name) for parameter, name in pairs}
@@ -158,7 +158,7 @@ def _untrained(plan: Plan, model: nn.Module, trained: set[str]) -> list[str]:
 
 
 def _common(path: str, other: str) -> int:
-    """Return how many names two paths begin with alike."""
+    """Return the number of leading names that two paths share."""
     pairs = zip(path.split("."), other.split("."), strict=False)
     return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
 

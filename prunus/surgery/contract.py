@@ -1,4 +1,4 @@
-"""Contract: linear layers in a row become the one that computes the same, up to rounding.
+"""Contract: linear layers in a row become one layer that computes the same, up to rounding.
 
 Biases, strides, dilation, groups and image borders included; `prunus.surgery.compose` has the formulas. What is no
 single layer (something non-linear between, a padding behind a kernel) is refused with its place.
@@ -43,7 +43,7 @@ class ContractLayers(ReplaceModules):
         return tuple(factor.path for factor in self.factors)
 
     def _members(self, model: nn.Module) -> list[tuple[str, nn.Module]]:
-        """Return the path and the module of each factor and of what pads between them."""
+        """Return the path and the module of each factor and of each padding between them."""
         if len(self.factors) < 2:
             raise EditError(f"{self.path}: at least two factors are contracted, got {len(self.factors)}")
         modules = [factor.find(model) for factor in self.factors]
@@ -70,7 +70,7 @@ class ContractLayers(ReplaceModules):
         return {self.factors[0].path: new, **rest}
 
     def summary(self) -> str:
-        """Return one line for a reader."""
+        """Describe the edit in one line."""
         return f"contract {', '.join(map(str, self.factors))} into one layer"
 
 
@@ -152,7 +152,7 @@ def _runs(container: nn.Module, path: str) -> tuple[list[list[tuple[str, nn.Modu
 
 
 def _run(container: nn.Module, path: str, first: nn.Module, last: nn.Module) -> list[tuple[str, nn.Module]]:
-    """Return what runs from one module to another; all of what an edit made."""
+    """Return the modules that run from one to another; all of them where an edit made the container."""
     members = list(chain(container, path))
     if isinstance(container, Factors):
         return members

@@ -60,7 +60,7 @@ class DecomposeLayer(ReplaceLayer):
         return factors_for(old, pair, "decompose", nonlinear=self.nonlinear)
 
     def summary(self) -> str:
-        """Return one line for a reader."""
+        """Describe the edit in one line."""
         between = " and a ReLU" if self.nonlinear else ""
         start = "fresh" if self.fresh else "from its weights"
         channels = self.rank * self.layer.groups

@@ -1,4 +1,4 @@
-"""An edit: one change of a network as data, by dotted paths. Kinds of edits are registered by name."""
+"""An edit: one change of a network as plain data. Kinds of edits are registered by name, so that JSON is read back."""
 
 import abc
 import dataclasses
@@ -19,7 +19,7 @@ class Edit(abc.ABC):
     """One change of a network. A kind of edit is one file: a frozen dataclass of plain data with these methods.
 
     Attributes:
-        edit_name: what the kind is called in JSON and in records; the class's own name unless it says another.
+        edit_name: the kind's name in JSON and in records; the class's own unless its body sets another.
     """
 
     edit_name: ClassVar[str]
@@ -43,7 +43,7 @@ class Edit(abc.ABC):
 
     @property
     def made_anew(self) -> tuple[str, ...]:
-        """Paths of the modules whose parameters others take the place of; a layer that is cut keeps its own."""
+        """Paths of the modules whose parameters are replaced by new ones; a layer that is cut keeps its own."""
         return ()
 
     @abc.abstractmethod
@@ -52,7 +52,7 @@ class Edit(abc.ABC):
 
     @abc.abstractmethod
     def summary(self) -> str:
-        """Return one line for a reader."""
+        """Describe the edit in one line."""
 
     def carry(self, path: str, tensor: Tensor) -> Tensor | None:
         """Return what a tensor shaped like the parameter at `path` becomes; None where the edit replaces the

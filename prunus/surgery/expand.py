@@ -67,7 +67,7 @@ class ExpandLayer(ReplaceLayer):
         return factors_for(old, parts, "expand", nonlinear=self.nonlinear)
 
     def summary(self) -> str:
-        """Return one line for a reader."""
+        """Describe the edit in one line."""
         widths = ", ".join(str(width * self.layer.groups) for width in self.widths)
         between = ", ReLU between" if self.nonlinear else ""
         start = "its function kept" if self.keep_function else "fresh"
@@ -84,7 +84,7 @@ class ExpandLayer(ReplaceLayer):
         return self._placed(part, weights, numbers)
 
     def _placed(self, part: Filter, weights: list[Tensor], numbers: torch.Generator) -> list[Filter]:
-        """Say which factor pads, strides, dilates and has a bias.
+        """Return the factors: which of them pads, strides, dilates and has a bias.
 
         Every factor has a bias if the layer has one, except before a kernel that spreads (a transposed one), where it
         would not contract. In a function that is kept the inner ones start at zero.

@@ -1,4 +1,4 @@
-"""The kinds of an expansion: which layers have one, the kernels of its factors and the widths between them."""
+"""Kinds of expansion ("cl", "ck", "fc"): the layers each fits, the kernels of its factors, the widths between them."""
 
 from typing import Any
 

@@ -53,7 +53,7 @@ class FactorizeLayer(ReplaceLayer):
         return factors_for(old, pair, "factorize")
 
     def summary(self) -> str:
-        """Return one line for a reader."""
+        """Describe the edit in one line."""
         full = full_rank(self.layer, self.scheme)
         return f"factorise {self.layer} at rank {self.rank} of {full} ({self.scheme})"
 

@@ -11,7 +11,13 @@ from prunus.modules.kinds import LinearLayer
 from prunus.modules.tensors import channels_last, memory_format_of, parameter_like
 from prunus.surgery.filters import PADS, Filter, stored, write
 
-_SIZES = {"in_channels": 0, "in_features": 0, "groups": 0, "out_channels": -1, "out_features": -1}  # whose they are
+_SIZES = {
+    "in_channels": 0,
+    "in_features": 0,
+    "groups": 0,
+    "out_channels": -1,
+    "out_features": -1,
+}  # of the first or the last factor
 
 
 @final
@@ -37,7 +43,7 @@ class Factors(nn.Sequential):
         return self._origin
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
-        """Return what the layers make of the input, one after the other, or by the shortcut."""
+        """Run the layers one after the other, or the shortcut."""
         if self.shortcut is not None:
             return self.shortcut(input)
         return super().forward(input)  # type: ignore[no-any-return, no-untyped-call]
@@ -48,7 +54,7 @@ class Factors(nn.Sequential):
         return [module for module in self.modules() if isinstance(module, LinearLayer)]
 
     def __getattr__(self, name: str) -> Any:
-        """Return a size of the layer that this stands in the place of: that of the first or the last factor."""
+        """Return a size of the replaced layer, which is that of the first or the last factor."""
         if name in _SIZES:
             return getattr(self.layers[_SIZES[name]], name)
         return super().__getattr__(name)

@@ -1,7 +1,7 @@
 """A linear layer as numbers: what torch's convolutions, transposed convolutions and linear layers have in common.
 
 The mathematics of reshaping works on `Filter`s, mostly in float64 on the CPU; `read` and `write` lead from a module and
-back. A filter on the meta device has shapes alone, and everything works on it too.
+back. All of it works on the meta device too, where filters have no values.
 """
 
 import dataclasses
@@ -93,7 +93,7 @@ def at_hand(tensor: Tensor, place: str) -> Tensor:
 
 
 def shapes(tensor: Tensor, place: str) -> Tensor:
-    """Return a layer's tensor as a shape alone."""
+    """Return a tensor of the same shape on the meta device."""
     return torch.empty(tensor.shape, dtype=torch.float64, device="meta")
 
 

@@ -36,7 +36,7 @@ class FuseBatchNorm(Edit):
 
     @property
     def made_anew(self) -> tuple[str, ...]:
-        """The paths of both."""
+        """The paths of the two modules."""
         return self.conv, self.norm
 
     def apply(self, model: nn.Module) -> nn.Module:
@@ -54,7 +54,7 @@ class FuseBatchNorm(Edit):
         return result
 
     def summary(self) -> str:
-        """Return one line for a reader."""
+        """Describe the edit in one line."""
         return f"fold {self.norm} into {self.conv}"
 
 
@@ -67,7 +67,7 @@ def _module(model: nn.Module, path: str, kinds: Any) -> Any:
 
 
 def _fold_(conv: Any, norm: Any) -> None:
-    """Give `conv`, which nobody else has yet, the weight and the bias of both."""
+    """Give `conv`, a layer of the copy, the weight and the bias of both."""
     part = read(conv, "", lambda tensor, place: tensor.double())
     scale = torch.rsqrt(norm.running_var.double() + norm.eps)
     shift = -norm.running_mean.double()
@@ -86,10 +86,8 @@ def _fold_(conv: Any, norm: Any) -> None:
 def fuse(model: nn.Module, inputs: Inputs, kwargs: Mapping[str, Any] | None = None) -> Plan:
     """Return the plan that folds every BatchNorm of `model` that reads the output of one convolution alone.
 
-    With s = gamma / sqrt(var + eps): W' = s W for each output channel, b' = s (b - mean) + beta. Exact up to rounding,
-    in evaluation mode; in training mode a BatchNorm takes the batch's own statistics.
-
-    The convolution's output must have no other reader, and neither module may be called twice.
+    Exact up to rounding in evaluation mode; in training mode a BatchNorm takes the batch's own statistics. The
+    convolution's output must have no other reader, and neither module may be called twice.
 
     Args:
         model: any network; it is not changed.

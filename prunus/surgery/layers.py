@@ -18,7 +18,7 @@ from prunus.surgery.factors import Factors
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Layer:
-    """A layer as an edit names it: a plan for another network is noticed."""
+    """A layer as an edit names it, with its kind and shape, so that a plan for another network is refused."""
 
     path: str
     kind: str  # torch's name: "Conv2d", ...
@@ -26,7 +26,7 @@ class Layer:
     groups: int = 1
 
     def __post_init__(self) -> None:
-        """Refuse what no layer is: plans come from files."""
+        """Refuse a description that no layer can have: plans are read from files."""
         ranks = {kind.__name__: 2 if kind is nn.Linear else 2 + int(kind.__name__[-2]) for kind in members(LinearLayer)}
         if self.kind not in ranks or ranks[self.kind] != len(self.shape) or min(self.shape) < 1 or self.groups < 1:
             raise EditError(

@@ -35,7 +35,7 @@ class LinearizeLayer(Edit):
         return result
 
     def summary(self) -> str:
-        """Return one line for a reader."""
+        """Describe the edit in one line."""
         return f"take the ReLUs out from between the factors of {self.path}"
 
 

@@ -1,4 +1,4 @@
-"""A plan: edits in a row, in JSON and back, and applied to a copy of a network."""
+"""A plan: a sequence of edits, written as JSON, read back, and applied to a copy of a network."""
 
 import contextlib
 import dataclasses
@@ -102,7 +102,7 @@ def apply(plan: Plan | Edit, model: nn.Module) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise EditError(f"apply takes a torch.nn.Module, got {type(model).__name__}")
     edits = (plan,) if isinstance(plan, Edit) else plan.edits
-    # Modules wait in `pending` to be put in place by one copy, until an edit needs to see them there.
+    # Replacements wait in `pending`, so that one copy serves many of them, until an edit needs them in place.
     result, pending = model, dict[str, nn.Module]()
     for number, edit in enumerate(edits):
         with _named(number, edit):
@@ -122,7 +122,7 @@ def apply(plan: Plan | Edit, model: nn.Module) -> nn.Module:
 
 @contextlib.contextmanager
 def _named(number: int, edit: Edit) -> Iterator[None]:
-    """Say which edit an error comes from."""
+    """Add to an error the number and the name of the edit that it comes from."""
     try:
         yield
     except EditError as error:
@@ -142,7 +142,7 @@ def _independent(edit: Edit, model: nn.Module, pending: Mapping[str, nn.Module])
     except EditError:
         if not pending:
             raise
-        return None  # a module that it names may be one of the pending
+        return None  # it may name a module that is still pending
     paths = [f"{path}." for path in new]
     touched = any(a.startswith(b) or b.startswith(a) for a in paths for b in (f"{path}." for path in pending))
     return None if touched else new

@@ -11,7 +11,7 @@ from prunus.surgery.remove import Cut, RemoveChannels, SetAttribute
 
 
 def spare_layers(groups: ChannelGroups, chosen: Tensor) -> Tensor:
-    """Return `chosen` without one group of all that would be left with nothing."""
+    """Return `chosen` without one group of each dimension that would otherwise become empty."""
     spared = chosen.clone()
     for inside in whole_dimensions(groups):
         if bool(spared[inside].all()):
@@ -36,7 +36,7 @@ def removal(groups: ChannelGroups, chosen: Tensor) -> Plan:
 
 
 def whole_dimensions(groups: ChannelGroups) -> Iterator[Tensor]:
-    """Yield the groups of each tensor's dimension, and of each size kept as an attribute, that holds nothing else."""
+    """Yield the groups of each tensor's dimension, and of each size kept as an attribute, made of groups alone."""
     for inside in (*(slot.groups for slot in groups.slots), *(one.groups for one in groups.attributes)):
         if inside.numel() and bool((inside >= 0).all()):
             yield inside

@@ -84,7 +84,7 @@ def load(folder: str | Path, build: Callable[[], nn.Module]) -> nn.Module:
         mapped = safetensors.torch.load_file(path / WEIGHTS)
     except (OSError, SafetensorError) as error:
         raise EditError(f"{path / WEIGHTS} cannot be read: {error}") from error
-    # Copied: at the file's addresses, which are not aligned, matrix products round otherwise than before.
+    # Copied, since matrix products on the file's unaligned memory round differently.
     stored = {name: tensor.clone() for name, tensor in mapped.items()}
     small = _replayed(plan, build, manifest["model"])
     _check_same(small, stored, manifest["tied"], path)
@@ -116,7 +116,7 @@ def _refuse_strangers(path: Path) -> None:
 
 
 def _described(model: nn.Module) -> dict[str, Any]:
-    """Return what the manifest says beside format and files."""
+    """Return the manifest without format and files."""
     tensors = named_tensors(model)
     return {
         "model": type(model).__qualname__,
@@ -162,7 +162,7 @@ def _verify(file: Path, digest: str | None) -> None:
 
 
 def _replayed(plan: Plan, build: Callable[[], nn.Module], name: str) -> nn.Module:
-    """Build on the meta device and apply the plan; for real where that does not do."""
+    """Build on the meta device and apply the plan; with values where that is not possible."""
     try:
         with torch.device("meta"):
             wide = _built(build, name)

@@ -3,41 +3,17 @@
 import math
 import signal
 from collections.abc import Iterable, Iterator
-from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from prunus.data.interface import Split
 from prunus.errors import DataError, PrunusError
 from prunus.train.distributed import ALONE, Processes
 from prunus.train.settings import Train
 
 Batch = tuple[Tensor, Tensor]
-
-
-class TrainingSplit(Protocol):
-    """Training samples whose random augmentation depends on the epoch and the index alone."""
-
-    def __len__(self) -> int:
-        """Number of samples."""
-        ...
-
-    def __getitem__(self, index: int) -> Batch:
-        """One sample: input and target."""
-        ...
-
-    def set_epoch(self, epoch: int) -> None:
-        """Draw other augmentations from now on; the same epoch gives the same ones."""
-        ...
-
-    def order(self, generator: torch.Generator) -> Tensor:
-        """Return the order of an epoch: int64, a permutation of all indices."""
-        ...
-
-    def unreadable(self) -> list[str]:
-        """Return the error of each sample that could not be read and was replaced so far."""
-        ...
 
 
 class Batches:
@@ -79,7 +55,7 @@ def steps_per_epoch(num_samples: int, batch_size: int) -> int:
 
 
 def training_batches(
-    split: TrainingSplit, settings: Train, seed: int, epoch: int, skip: int, processes: Processes = ALONE
+    split: Split, settings: Train, seed: int, epoch: int, skip: int, processes: Processes = ALONE
 ) -> Iterator[Batch]:
     """Return an epoch's `Batches` of samples."""
     split.set_epoch(epoch)

@@ -1,13 +1,14 @@
 """Evaluation of a network on a whole split, by the metrics of its task."""
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import Dataset
 
 from prunus.modules.modes import modes_kept
+from prunus.tasks.interface import BoundTask
 from prunus.train.batches import evaluation_batches
 from prunus.train.contracted import through_kernels
 from prunus.train.distributed import ALONE, Processes
@@ -16,43 +17,10 @@ from prunus.train.settings import Train
 Result = tuple[dict[str, float], dict[str, float | None]]
 
 
-class Metrics(Protocol):
-    """Counts over a set."""
-
-    def update(self, output: Tensor, target: Tensor) -> None:
-        """Count a batch."""
-        ...
-
-    def compute(self) -> Result:
-        """Return the metrics, the main one first, and the main one per class, over the counts of all processes."""
-        ...
-
-
-class Task(Protocol):
-    """What the training loop needs of a task that is bound to its data."""
-
-    @property
-    def main_metric(self) -> str:
-        """The metric by which checkpoints are compared; higher is better."""
-        ...
-
-    def loss(self, output: Any, target: Tensor) -> Tensor:
-        """Return the loss of a batch, a scalar."""
-        ...
-
-    def training_loss(self, inputs: Tensor, output: Any, target: Tensor) -> Tensor:
-        """Return the training loss: that of the batch, or one that also uses the inputs, as distillation does."""
-        ...
-
-    def metrics(self) -> Metrics:
-        """Return an empty metric."""
-        ...
-
-
 @torch.no_grad()
 def evaluate(
     model: nn.Module,
-    task: Task,
+    task: BoundTask,
     split: Dataset[Any],
     settings: Train,
     processes: Processes = ALONE,

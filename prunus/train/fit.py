@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from prunus.budget.controller import Controller
+from prunus.data.interface import Split
 from prunus.records import EpochRecord, NoteRecord
 from prunus.surgery import Plan
 from prunus.train.background import Background
 from prunus.train.batch_growth import activations, with_grown_batch
-from prunus.train.batches import TrainingSplit, steps_per_epoch, training_batches
+from prunus.train.batches import steps_per_epoch, training_batches
 from prunus.train.begin import begin
 from prunus.train.distributed import Question
 from prunus.train.evaluate import evaluate
@@ -131,7 +132,7 @@ def _begin_epoch(state: TrainingState, training: TrainingJob, controller: Contro
 def _train_epoch(
     state: TrainingState,
     training: TrainingJob,
-    split: TrainingSplit,
+    split: Split,
     steps: int,
     controller: Controller | None,
     stop_if_asked: Callable[[], None],
@@ -176,7 +177,7 @@ def _end_segment(
         training.recorder.write(dataclasses.replace(record, model=training.name))
 
 
-def _record_skipped(state: TrainingState, training: TrainingJob, split: TrainingSplit) -> None:
+def _record_skipped(state: TrainingState, training: TrainingJob, split: Split) -> None:
     """Record the training samples that could not be read, whenever there are more."""
     said = split.unreadable()
     if len(said) > state.progress.skipped:

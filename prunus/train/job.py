@@ -3,30 +3,16 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
 
 from torch import nn
-from torch.utils.data import Dataset
 
 from prunus.budget.latency_search import Meter
+from prunus.data.interface import Data
 from prunus.penalties import Penalty
 from prunus.records import EpochRecord, Recorder
-from prunus.train.batches import TrainingSplit
+from prunus.tasks.interface import BoundTask
 from prunus.train.distributed import ALONE, Processes
-from prunus.train.evaluate import Task
 from prunus.train.settings import Train
-
-
-class Splits(Protocol):
-    """Data to train and validate on."""
-
-    def train(self) -> TrainingSplit:
-        """Return the training split."""
-        ...
-
-    def validation(self) -> Dataset[Any]:
-        """Return the validation split."""
-        ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,8 +20,8 @@ class TrainingJob:
     """The data, the task, the settings and the folder of one training, the same in all its processes."""
 
     name: str  # "wide", "narrow": names it in the records
-    data: Splits
-    task: Task
+    data: Data
+    task: BoundTask
     settings: Train
     seed: int
     penalty: Penalty | None = None  # channels that become zero are removed after each epoch

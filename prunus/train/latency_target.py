@@ -53,9 +53,7 @@ def set_latency_target(state: TrainingState, budget: Budget, training: TrainingJ
         return search.largest()
 
     found = training.processes.once(measure)
-    limit = (
-        found.limit_ms if math.isfinite(found.limit_ms) else None
-    )  # a share of 1 bounds nothing, and JSON has no infinity
+    limit = found.limit_ms if math.isfinite(found.limit_ms) else None  # a share of 1; JSON has no infinity
     state.target = dataclasses.replace(target, bounds={**target.bounds, "macs": float(found.macs)}, limit_ms=limit)
     text = (
         f"{training.name}, after epoch {state.progress.epoch}: {found.macs:,} MACs are aimed at; a network of so many "

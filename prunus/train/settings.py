@@ -1,4 +1,4 @@
-"""How to train: the recipe's `train` and `optimizer`."""
+"""Training settings: the recipe's `train` and `optimizer`."""
 
 import dataclasses
 import math

@@ -1,6 +1,5 @@
 """How far apart the outputs of two networks are: absolutely, relative to the largest output, and in float64."""
 
-import copy
 import dataclasses
 import math
 from collections.abc import Mapping
@@ -9,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from prunus.modules.copying import copied
 from prunus.modules.modes import evaluating
 from prunus.modules.tensors import in_float64
 from prunus.modules.tree import leaves
@@ -54,7 +54,8 @@ def difference_in_float64(
 ) -> tuple[float, float] | None:
     """Return the `difference` of float64 copies; None where the code hard-codes a precision or the device has none."""
     try:
-        return difference(copy.deepcopy(first).double(), copy.deepcopy(second).double(), *in_float64((args, kwargs)))
+        expected, actual = (copied(model, isolated=True).double() for model in (first, second))
+        return difference(expected, actual, *in_float64((args, kwargs)))
     except (RuntimeError, TypeError):
         return None
 

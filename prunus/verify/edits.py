@@ -1,11 +1,9 @@
 """Edits applied one by one, each measured: by how much it changes the network's outputs, in float32 and float64."""
 
-import copy
-
 from torch import Tensor, nn
 
 from prunus.errors import EditError
-from prunus.modules.copying import replace_
+from prunus.modules.copying import copied, replace_
 from prunus.records import EXACT, EditRecord
 from prunus.surgery import Edit, Plan, ReplaceModules, apply
 from prunus.verify.difference import is_rounding, largest_difference, outputs
@@ -25,7 +23,7 @@ def apply_measured(model: nn.Module, plan: Plan, inputs: Tensor) -> tuple[nn.Mod
     if not plan:
         return model, []
     model, inputs = model.cpu(), inputs.cpu()
-    pair, examples = [copy.deepcopy(model), copy.deepcopy(model).double()], [inputs, inputs.double()]
+    pair, examples = [copied(model, isolated=True), copied(model, isolated=True).double()], [inputs, inputs.double()]
     before = [outputs(each, (example,)) for each, example in zip(pair, examples, strict=True)]
     records = list[EditRecord]()
     for edit in plan:

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from prunus.errors import BudgetError, TraceError
 from prunus.graph import ChannelGroups, trace
 from prunus.graph.trace import Inputs, arguments
+from prunus.modules.copying import copied
 from prunus.penalties.zeros import zero_, zero_groups
 from prunus.records import RemovalRecord
-from prunus.surgery import Plan, apply
+from prunus.surgery import apply
 from prunus.surgery.removal import removal, spare_layers
 from prunus.verify.difference import difference, difference_in_float64
 
@@ -42,7 +43,7 @@ def check_removal(
         raise BudgetError(f"fraction is {fraction}: the share of groups to zero lies in [0, 1]")
     args = arguments(inputs)
     groups = trace(model, args, kwargs, whole_heads=whole_heads)
-    zeroed = apply(Plan(), model)
+    zeroed = copied(model, isolated=True)
     zero_(zeroed, groups, spare_layers(groups, _random_groups(groups, fraction, seed)))
     chosen = spare_layers(groups, zero_groups(zeroed, groups))  # the model may have had zeros of its own
     small = apply(removal(groups, chosen), zeroed)

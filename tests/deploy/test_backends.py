@@ -118,6 +118,7 @@ def test_unknown_backends_are_refused(name, message):
 SIGNALLED = """
 import gc, os, signal, sys
 from pathlib import Path
+from prunus.deploy import backends
 
 openvino, received = backends.find("openvino"), []
 sessions = [openvino.load(Path(sys.argv[1]), [(1, 3, 16, 32)], 1) for _ in range(2)]

@@ -19,6 +19,7 @@ import dataclasses, os, signal, sys
 sys.path.insert(0, sys.argv[1])
 import tiny
 from pathlib import Path
+from prunus.train.fit import fit
 
 def terminated():
     print("now", flush=True)

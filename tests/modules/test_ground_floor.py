@@ -2,12 +2,13 @@
 
 import copy
 import functools
-from pathlib import Path
+import threading
 
 import pytest
 import torch
 from torch import nn
 
+import prunus
 from prunus.errors import EditError
 from prunus.modules.copying import copied, replace_, replaced
 from prunus.modules.hooks import is_hooked
@@ -112,8 +113,8 @@ def test_a_path_that_is_none_names_near_ones():
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (lambda model: setattr(model, "file", Path(__file__).open()), "Tied cannot be copied"),  # noqa: SIM115
-        (lambda model: nn.utils.weight_norm(model.third), "cannot be copied.*remove_weight_norm"),
+        (lambda model: setattr(model.second, "lock", threading.Lock()), "second.lock: Tied cannot be copied.*_thread"),
+        (lambda model: nn.utils.weight_norm(model.third), "third.weight: Tied cannot be copied.*remove_weight_norm"),
     ],
 )
 @pytest.mark.filterwarnings("ignore")
@@ -124,3 +125,97 @@ def test_what_cannot_be_copied_is_refused(spoil, said):
     for change in (copied, functools.partial(replaced, new={"first": nn.Identity()})):
         with pytest.raises(EditError, match=said):
             change(model)
+
+
+class Keeps(nn.Module):
+    """Features of the last run in a list, a buffer made of a parameter, a hook of its own and two of others."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 3)
+        self.anchors = nn.Embedding(4, 4)
+        self.register_buffer("priors", self.anchors.weight * 2)
+        self.features, self.count = [], 0
+        self.first.register_forward_hook(self.counted)
+        self.first.register_forward_hook(functools.partial(Keeps.counted, self))
+
+    def counted(self, *arguments):
+        self.count += 1
+
+    def forward(self, x):
+        self.features = [{"first": self.first(x).relu()}]
+        return self.second(self.features[0]["first"]) + self.priors.mean()
+
+
+class Collector:
+    """What somebody else hangs on a layer."""
+
+    def __init__(self):
+        self.shapes = []
+
+    def __call__(self, module, arguments, output):
+        self.shapes.append(tuple(output.shape))
+
+    def also(self, module, arguments):
+        self.shapes.append("before")
+
+
+def trained(model, images):
+    model(images).sum().backward()
+    return model
+
+
+IMAGES = torch.randn(2, 3, 9, 9, generator=torch.Generator().manual_seed(0))
+
+
+def half(model):
+    """The plan that removes half of the first layer's channels."""
+    with torch.no_grad():
+        for tensor in (model.first.weight, model.first.bias):
+            tensor[::2] = 0
+    return prunus.select(model, prunus.trace(copied(model), IMAGES))
+
+
+@pytest.mark.parametrize("plan", [lambda model: prunus.Plan(), half], ids=["a copy", "a cut"])
+def test_what_a_network_keeps_of_a_run_is_copied_without_its_graph(plan):
+    model = trained(Keeps(), IMAGES)
+    edits = plan(model)
+    wide = model(IMAGES)
+    small = prunus.apply(edits, model)
+    assert torch.equal(small.features[0]["first"], model.features[0]["first"])
+    assert not small.features[0]["first"].requires_grad and model.features[0]["first"].grad_fn is not None
+    assert torch.equal(small.priors, model.priors) and model.priors.grad_fn is not None
+    assert torch.allclose(small(IMAGES), wide, atol=1e-5)
+
+
+def test_a_hook_of_the_network_goes_with_the_copy_and_one_of_others_stays_theirs():
+    model, collector = Keeps(), Collector()
+    model.second.register_forward_hook(collector)
+    model.second.register_forward_pre_hook(functools.partial(Collector.also, collector))
+    plan = half(model)
+    count = model.count
+    collector.shapes.clear()
+    small = prunus.apply(plan, model)
+    small(IMAGES)
+    assert collector.shapes == ["before", (2, 4, 5, 5)]
+    copied(model, isolated=True)(IMAGES)
+    assert len(collector.shapes) == 2
+    assert (model.count, small.count) == (count, count + 2)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_hooks_on_parameters_are_carried_or_refused(frozen):
+    model, calls = Keeps(), []
+    for name, parameter in model.named_parameters():
+        parameter.register_hook(lambda gradient, name=name: calls.append(name))
+        parameter.register_post_accumulate_grad_hook(lambda each, name=name: calls.append(f"{name} accumulated"))
+        parameter.requires_grad_(not frozen)
+    plan = half(model)
+    small = prunus.apply(plan, model).requires_grad_(True)
+    assert small.first.weight.shape[0] == 4
+    calls.clear()
+    trained(small, IMAGES)
+    layers = [f"{layer}.{name}" for layer in ("first", "second") for name in ("weight", "bias")]
+    assert set(calls) == {*layers, *(f"{name} accumulated" for name in layers)}
+    with pytest.raises(EditError, match=r"first.weight has hooks .*remove them"):
+        prunus.apply(prunus.expand(model, "first", 2), model)

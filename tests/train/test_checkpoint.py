@@ -211,6 +211,7 @@ def test_a_file_where_the_folder_should_be(tmp_path):
 KILLED = """
 import os, signal, sys, torch
 from pathlib import Path
+from prunus.train import checkpoint
 def die(*arguments):
     os.kill(os.getpid(), signal.SIGKILL)
 {patch} = die

@@ -11,6 +11,7 @@ from prunus.train.lock import lock
 HOLD = """
 import sys, time
 from pathlib import Path
+from prunus.train.lock import lock
 with lock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

@@ -6,7 +6,6 @@ from torch import nn
 import prunus
 from prunus.errors import BudgetError, TraceError
 from prunus.records import RemovalRecord
-from prunus.verify import difference
 
 
 @pytest.mark.parametrize("name", ["residual", "c2f", "auxiliary_head", "dictionary", "two_inputs", "sigmoid"])
@@ -68,27 +67,3 @@ def test_a_fraction_that_is_none_is_refused():
         prunus.check_removal(nn.Linear(2, 2), torch.zeros(1, 2), fraction=1.5)
     with pytest.raises(TraceError):
         prunus.check_removal(nn.Linear(2, 2), torch.zeros(1, 3))
-
-
-class Gives(nn.Module):
-    def __init__(self, *values):
-        super().__init__()
-        self.values = values
-
-    def forward(self):
-        return {"all": [torch.tensor(value) for value in self.values]}
-
-
-@pytest.mark.parametrize(
-    ("first", "second", "expected"),
-    [
-        ([1.0, -4.0], [1.5, -4.0], (0.5, 0.125)),
-        ([1.0, float("nan")], [1.0, float("nan")], (0.0, 0.0)),
-        ([1.0, float("inf")], [1.0, float("inf")], (0.0, 0.0)),
-        ([1.0, 2.0], [1.0, float("nan")], (float("inf"), float("inf"))),
-        ([0.0], [0.0], (0.0, 0.0)),
-        ([3], [4], (1.0, 1 / 3)),
-    ],
-)
-def test_difference_by_hand(first, second, expected):
-    assert difference(Gives(first), Gives(second), ()) == pytest.approx(expected)

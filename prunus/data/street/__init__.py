@@ -1,4 +1,4 @@
-"""Procedural street scenes: the embedded data set, deterministic by (seed, index), at any resolution."""
+"""Procedural street scenes, the embedded data set: settings, and rendering by (seed, index) at any resolution."""
 
 import dataclasses
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Street scenes, drawing: what moves, cars and pedestrians."""
+"""Drawing cars and pedestrians."""
 
 from prunus.data.street.canvas import Canvas, Point, shade
 from prunus.data.street.scene import NEAR, Camera, Colour, Label, Thing

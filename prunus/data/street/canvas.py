@@ -1,4 +1,4 @@
-"""Street scenes, the canvas: colour and identity in one stroke, light and shadow beside them.
+"""The canvas of a street scene: colours and ids of things in one stroke, lights and shadows beside them.
 
 Each thing has an id of its own, which every stroke of it writes into the fourth channel; tables say which
 class, depth and instance an id has. One map of ids thus gives the class mask, the boxes and the depth that

@@ -1,4 +1,4 @@
-"""Street scenes, composition: what stands where. Everything is drawn from one `random.Random`."""
+"""The composition of a street scene: what stands where, drawn from one `random.Random`."""
 
 import dataclasses
 from random import Random

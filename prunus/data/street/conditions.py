@@ -1,4 +1,4 @@
-"""Street scenes, conditions: what day, dusk, night, rain and fog mean in colours and numbers."""
+"""The conditions of a street scene: day, dusk, night, rain and fog, as colours and numbers."""
 
 import dataclasses
 from random import Random

@@ -1,4 +1,4 @@
-"""Street scenes, drawing: what lies flat (road, marks, pavement, grass) and what closes the view far away."""
+"""Drawing the ground (road, markings, pavement, grass) and the horizon."""
 
 from collections.abc import Sequence
 from random import Random

@@ -1,4 +1,4 @@
-"""Street scenes, light: the sky, and how light, fog, rain and the camera's noise change the picture."""
+"""The light of a street scene: the sky, and the effects of lamps, fog, rain and the camera's noise."""
 
 import functools
 from random import Random

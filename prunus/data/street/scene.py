@@ -1,4 +1,4 @@
-"""Street scenes, the nouns: the things in a street, in metres, and the camera that looks at them.
+"""The model of a street scene: its things, in metres, and the camera.
 
 Coordinates: x to the right of the road's centre line, y up from the ground, z ahead of the camera. The road
 bends, so x is measured from the centre line at that z.

@@ -1,4 +1,4 @@
-"""Street scenes, drawing: trees, lamp posts and traffic signs."""
+"""Drawing trees, lamp posts and traffic signs."""
 
 import math
 from random import Random

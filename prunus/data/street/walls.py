@@ -1,4 +1,4 @@
-"""Street scenes, drawing: houses in perspective, with roofs, doors and windows, and hedges."""
+"""Drawing houses in perspective, with roofs, doors and windows, and hedges."""
 
 from prunus.data.street.canvas import Canvas, shade
 from prunus.data.street.scene import NEAR, Camera, Colour, Label, Thing

@@ -34,7 +34,7 @@ def attention(call: Call) -> Label:
         for dim in heads:
             behind = dim - last - 1
             if len(mask.shape) >= -behind and mask.shape[behind] > 1:
-                call.join(heads[dim], mask.axes.get(len(mask.shape) + behind))
+                call.join(heads[dim], mask.behind(behind))
     shape = call.shapes[0]
     batch = [heads.get(dim, size) for dim, size in enumerate(shape[:-1])]
     call.cost(*batch, key.shape[-2], left or query.shape[-1])

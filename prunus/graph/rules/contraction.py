@@ -1,24 +1,21 @@
 """Sums over products: linear layers, matrix products, embeddings."""
 
-from typing import Any
-
 import numpy as np
 import torch
 
 from prunus.graph.call import Call
-from prunus.graph.labels import Axis, Label
+from prunus.graph.labels import Axis, Label, Labels
 from prunus.graph.rules.convolution import shifted
 from prunus.graph.rules.table import rule, unknown
 
 
 @rule("linear")
-def linear(call: Call) -> Label:
+def linear(call: Call) -> Labels:
     """y = x w^T + b; weight [out, in]."""
     value, weight, bias = call["input"], call["weight"], call["bias"]
     last = value.last
     if len(weight.shape) == 1:  # a sum of products with one row
-        result: Label = unknown(call)
-        return result
+        return unknown(call)
     out, inner = weight.axes.get(0), weight.axes.get(1)
     call.produce(value.axes.get(last))
     call.consume(inner)
@@ -49,7 +46,7 @@ def dot(call: Call) -> Label:
 
 
 @rule("baddbmm", "addmm")
-def addmm(call: Call) -> Any:
+def addmm(call: Call) -> Labels:
     """A matrix product plus a tensor that broadcasts to it."""
     added, first, second = call.labels[:3]
     result = product(call, first, second)
@@ -81,7 +78,8 @@ def product(call: Call, first: Label, second: Label) -> Label:
     shape = (*np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), a.shape[n], b.shape[m])
     axes = {}
     for dim in range(len(shape) - 2):
-        pair = [_at(label, dim - len(shape)) for label in (a, b)]
+        behind = dim - len(shape)
+        pair = [(label.behind(behind), (1, *label.shape)[max(behind, -len(label.shape) - 1)]) for label in (a, b)]
         sized = [axis for axis, size in pair if size > 1 or axis is not None]
         if len(sized) == 2:
             call.join(*sized)
@@ -102,12 +100,6 @@ def _matrix(label: Label, *, front: bool) -> Label:
     if front:
         return Label((1, *label.shape), {dim + 1: axis for dim, axis in label.axes.items()})
     return Label((*label.shape, 1), label.axes)
-
-
-def _at(label: Label, dim: int) -> tuple[Axis | None, int]:
-    if -dim > len(label.shape):
-        return None, 1
-    return label.axes.get(len(label.shape) + dim), label.shape[dim]
 
 
 @rule("embedding")

@@ -6,7 +6,7 @@ import torch
 
 from prunus.graph.call import Call
 from prunus.graph.findings import Kind
-from prunus.graph.labels import Axis, Label
+from prunus.graph.labels import Axis, Label, Labels
 from prunus.graph.rules.table import rule
 
 
@@ -50,10 +50,9 @@ def conv_transpose(call: Call) -> Label:
 
 
 @rule("convolution")
-def convolution(call: Call) -> Label:
+def convolution(call: Call) -> Labels:
     """Either of the two."""
-    found: Label = (conv_transpose if call["transposed"] else conv)(call)
-    return found
+    return (conv_transpose if call["transposed"] else conv)(call)
 
 
 def _output(call: Call, out: Axis | None, slid: tuple[int, ...]) -> Label:

@@ -1,11 +1,9 @@
 """Operators that make tensors from nothing, or from another tensor's shape."""
 
-from typing import Any
-
 import torch
 
 from prunus.graph.call import Call
-from prunus.graph.labels import Axis, Label
+from prunus.graph.labels import Axis, Label, Labels
 from prunus.graph.rules.table import rule
 
 FILLED = {"aten::zeros": 0.0, "aten::new_zeros": 0.0, "aten::ones": 1.0, "aten::new_ones": 1.0}
@@ -21,7 +19,7 @@ def like(call: Call) -> Label:
 
 @rule("zeros", "ones", "full", "empty", "empty_strided", "rand", "randn", "randint", "randperm", "arange", "eye")
 @rule("new_zeros", "new_ones", "new_full", "new_empty", "new_empty_strided")
-def filled(call: Call) -> Any:
+def filled(call: Call) -> Labels:
     """A tensor of a fixed size, random or too large to be computed: its one value is kept where it has one."""
     fill = FILLED.get(call.name, call.get("fill_value"))
     if fill is None:
@@ -31,6 +29,6 @@ def filled(call: Call) -> Any:
 
 
 @rule("_assert_tensor_metadata", "_assert_async")
-def nothing(call: Call) -> Any:
+def nothing(call: Call) -> Labels:
     """Reads no channel's value."""
-    return call.plain() if call.shapes else None
+    return call.plain()

@@ -1,45 +1,22 @@
 """Operators that only move data: they are run on labels instead of numbers."""
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from prunus.graph.call import Call
-from prunus.graph.labels import Axis, Label
+from prunus.graph.labels import Axis, Label, Labels
 from prunus.graph.rules.table import rule
 
 ZERO = torch.zeros((), dtype=torch.long)
-INDEXED = frozenset(
-    {"aten::index", "aten::index_select", "aten::gather", "aten::take_along_dim", "aten::repeat_interleave"}
-)
+INDEXED = ("aten::index", "aten::index_select", "aten::gather", "aten::take_along_dim", "aten::repeat_interleave")
 
 
-@rule(
-    "permute",
-    "transpose",
-    "t",
-    "numpy_T",
-    "mT",
-    "mH",
-    "matrix_H",
-    "movedim",
-    "swapaxes",
-    "swapdims",
-    "unsqueeze",
-)
-@rule(
-    "repeat",
-    "tile",
-    "repeat_interleave",
-    "flip",
-    "rot90",
-    "stack",
-)
-@rule("hstack", "vstack", "column_stack", "pixel_unshuffle")
-@rule("meshgrid", "view_as", "reshape_as", "adjoint")
-def move(call: Call) -> Any:
+@rule("permute", "transpose", "t", "numpy_T", "mT", "mH", "matrix_H", "adjoint", "movedim", "swapaxes", "swapdims")
+@rule("unsqueeze", "repeat", "tile", "repeat_interleave", "flip", "rot90", "stack", "hstack", "vstack", "column_stack")
+@rule("pixel_unshuffle", "meshgrid", "view_as", "reshape_as")
+def move(call: Call) -> Labels:
     """Run the operator on the ids of each dimension that holds channels, and see where they come to lie."""
     _values(call)
     axes: list[dict[int, Axis]] = [{} for _ in call.shapes]
@@ -49,7 +26,7 @@ def move(call: Call) -> Any:
 
 
 @rule("squeeze")
-def squeeze(call: Call) -> Any:
+def squeeze(call: Call) -> Labels:
     """Without dimensions it would take away that of the channels, were there one left: two of them stay."""
     for axis in call.input.axes.values() if "dim" not in call.arguments else ():
         call.freeze(Axis(axis.ids[:2], axis.source[:2]), "squeeze() names no dimension, and must find two channels")
@@ -64,7 +41,7 @@ def _values(call: Call) -> None:
 
 
 @rule("broadcast_tensors")
-def broadcast(call: Call) -> Any:
+def broadcast(call: Call) -> Labels:
     """Each tensor with the shape of all: what it has not itself is data."""
     labels = []
     for label, shape in zip(call.labels, call.shapes, strict=True):
@@ -74,7 +51,7 @@ def broadcast(call: Call) -> Any:
 
 
 @rule("tril", "triu")
-def triangle(call: Call) -> Any:
+def triangle(call: Call) -> Labels:
     """Zeros beside the diagonal of the last two dimensions."""
     value = call.input
     for dim in (value.last - 1, value.last):
@@ -83,14 +60,14 @@ def triangle(call: Call) -> Any:
 
 
 @rule("unfold")
-def unfold(call: Call) -> Any:
+def unfold(call: Call) -> Labels:
     """Windows that slide along a dimension."""
     call.freeze(call.input.axes.get(call["dimension"] % len(call.input.shape)), "windows slide along it")
     return move(call)
 
 
 @rule("diagonal")
-def diagonal(call: Call) -> Any:
+def diagonal(call: Call) -> Labels:
     """Two dimensions become one: channels along both are met at fixed places."""
     for name in ("dim1", "dim2"):
         call.freeze(call.input.axes.get(call[name] % len(call.input.shape)), "the diagonal is taken")
@@ -124,7 +101,7 @@ def put(call: Call, axes: dict[int, Axis], dim: int, axis: Axis) -> None:
 
 
 @rule("cat", "concat", "concatenate")
-def concatenate(call: Call) -> Any:
+def concatenate(call: Call) -> Labels:
     """Run on ids; dimensions that hold no channels and are not joined are left out."""
     shape = call.shapes[0]
     along = call["dim"] % len(shape)
@@ -133,14 +110,12 @@ def concatenate(call: Call) -> Any:
     labels = [label for label in call.labels if len(label.shape) == len(shape)]
     axes: dict[int, Axis] = {}
     for dim in sorted(held):
-        parts = []
-        for field in ("ids", "source"):
-            rows = []
-            for label in labels:
-                sizes = [n if d in (dim, along) else 1 for d, n in enumerate(label.shape)]
-                rows.append(label.expanded(dim, field, sizes))
-            parts.append(torch.cat(rows, along))
-        placed = call.place(parts[0], parts[1])
+        sizes = [[n if d in (dim, along) else 1 for d, n in enumerate(label.shape)] for label in labels]
+        rows = list(zip(labels, sizes, strict=True))
+        ids, source = (
+            torch.cat([label.expanded(dim, field, size) for label, size in rows], along) for field in ("ids", "source")
+        )
+        placed = call.place(ids, source)
         if placed is not None:
             put(call, axes, *placed)
     return Label(shape, axes)
@@ -161,7 +136,7 @@ def im2col(call: Call) -> Label:
 
 
 @rule("pixel_shuffle")
-def pixel_shuffle(call: Call) -> Any:
+def pixel_shuffle(call: Call) -> Labels:
     """r * r channels become one with r * r times the positions: they go together."""
     value, block = call["input"], call["upscale_factor"] ** 2
     dim = len(value.shape) - 3
@@ -175,7 +150,7 @@ def pixel_shuffle(call: Call) -> Any:
 
 
 @rule("channel_shuffle")
-def channel_shuffle(call: Call) -> Any:
+def channel_shuffle(call: Call) -> Labels:
     """Groups of channels are interleaved: they stay equally large, so channels at one position of all go together."""
     value = call["input"]
     if 1 in value.axes:

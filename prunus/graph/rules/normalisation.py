@@ -7,14 +7,14 @@ from torch import Tensor
 
 from prunus.graph.call import Call
 from prunus.graph.findings import Kind
-from prunus.graph.labels import Axis, Label
+from prunus.graph.labels import Axis, Label, Labels
 from prunus.graph.rules.table import rule
 
 
 @rule("batch_norm", "native_batch_norm", "cudnn_batch_norm", "_native_batch_norm_legit_no_training")
 @rule("_native_batch_norm_legit", "_native_batch_norm_legit_functional", "_batch_norm_no_update")
 @rule("_batch_norm_with_update")
-def batch_norm(call: Call) -> Any:
+def batch_norm(call: Call) -> Labels:
     """y = (x - mean) / sqrt(var + eps) * gamma + beta for each channel, dimension 1.
 
     With gamma and beta zero the output is zero whatever comes in. Without them it is zero where the input and
@@ -24,12 +24,12 @@ def batch_norm(call: Call) -> Any:
 
 
 @rule("instance_norm")
-def instance_norm(call: Call) -> Any:
+def instance_norm(call: Call) -> Labels:
     """Normalises each channel of each sample over its positions, by their statistics or by the running ones."""
     return _by_channel(call, by_input=call["use_input_stats"], mixes=False, sampled=True)
 
 
-def _by_channel(call: Call, *, by_input: bool, mixes: bool, sampled: bool = False) -> Any:
+def _by_channel(call: Call, *, by_input: bool, mixes: bool, sampled: bool = False) -> Labels:
     """Normalise each channel by itself, over the samples too unless they are `sampled` one by one."""
     value, gamma, beta = call["input"], call["weight"], call["bias"]
     mean, variance = call.get("running_mean"), call.get("running_var")
@@ -67,7 +67,7 @@ def _source(call: Call, label: Label, channels: Axis) -> Tensor:
 
 
 @rule("layer_norm", "native_layer_norm", "rms_norm", "_fused_rms_norm")
-def layer_norm(call: Call) -> Any:
+def layer_norm(call: Call) -> Labels:
     """Normalises over the last dimensions: a removed channel changes mean and variance of all others."""
     value, weight, bias = call["input"], call["weight"], call.get("bias")
     first = len(value.shape) - len(call["normalized_shape"])
@@ -90,7 +90,7 @@ def layer_norm(call: Call) -> Any:
 
 
 @rule("group_norm", "native_group_norm")
-def group_norm(call: Call) -> Any:
+def group_norm(call: Call) -> Labels:
     """Normalises over groups of channels: the channels of a group are removed together, their number follows.
 
     One group of all channels is a layer norm: a removed channel changes mean and variance of all others.
@@ -118,7 +118,7 @@ def group_norm(call: Call) -> Any:
 
 
 @rule("_weight_norm", "_weight_norm_interface")
-def weight_norm(call: Call) -> Any:
+def weight_norm(call: Call) -> Labels:
     """w = g v / ||v||, the norm over all dimensions of v but `dim`: w is zero where g is, and v must not be.
 
     Along the other dimensions the norm mixes, so that their channels change all of w.

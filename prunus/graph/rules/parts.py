@@ -2,18 +2,17 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 
 from prunus.graph.call import Call
-from prunus.graph.labels import Axis, Label
+from prunus.graph.labels import Axis, Label, Labels
 from prunus.graph.rules.movement import move, moved, put
 from prunus.graph.rules.table import rule
 
 
 @rule("chunk", "tensor_split", "unsafe_chunk")
-def chunk(call: Call) -> Any:
+def chunk(call: Call) -> Labels:
     """Equal parts stay equal only if each loses as much: channels at one position of all are removed together."""
     value, dim = call.input, call["dim"] % len(call.input.shape)
     parts = call.get("chunks", call.get("sections"))
@@ -27,7 +26,7 @@ def chunk(call: Call) -> Any:
 
 
 @rule("slice", "narrow")
-def section(call: Call) -> Any:
+def section(call: Call) -> Labels:
     """A consecutive part of a dimension."""
     value, dim = call.input, call["dim"] % len(call.input.shape)
     size, length = value.shape[dim], call.shapes[0][dim]
@@ -42,7 +41,7 @@ def section(call: Call) -> Any:
 
 
 @rule("split", "split_with_sizes", "unsafe_split", "unsafe_split_with_sizes")
-def split(call: Call) -> Any:
+def split(call: Call) -> Labels:
     """Consecutive parts of a dimension, equal or not."""
     dim = call["dim"] % len(call.input.shape)
     if dim not in call.input.axes:
@@ -52,7 +51,7 @@ def split(call: Call) -> Any:
     return _hard_coded_parts(call, dim, math.gcd(*sizes), unequal=listed and len(set(sizes)) > 1)
 
 
-def _hard_coded_parts(call: Call, dim: int, unit: int, *, unequal: bool) -> Any:
+def _hard_coded_parts(call: Call, dim: int, unit: int, *, unequal: bool) -> Labels:
     """Along channels the positions are hard-coded: parts of one `unit` are taken for equal ones, and what the code does
     at another width is tried out. Unequal parts have a number each."""
     result = move(call)
@@ -65,14 +64,14 @@ def _hard_coded_parts(call: Call, dim: int, unit: int, *, unequal: bool) -> Any:
 
 
 @rule("select", "unbind")
-def select(call: Call) -> Any:
+def select(call: Call) -> Labels:
     """Single positions of a dimension, which is no more."""
     dim = call["dim"] % len(call.input.shape)
     return _picked(call, {dim}, lambda other: other - (other > dim))
 
 
 @rule("index_select", "roll")
-def index_select(call: Call) -> Any:
+def index_select(call: Call) -> Labels:
     """Rows of a dimension in another order, or some of them."""
     rank = len(call.input.shape)
     dims = call.get("dims") if "dims" in call.arguments else [call["dim"]]
@@ -82,7 +81,7 @@ def index_select(call: Call) -> Any:
 
 
 @rule("gather", "take_along_dim")
-def gather(call: Call) -> Any:
+def gather(call: Call) -> Labels:
     """Positions for each element: the index has all dimensions of what is looked up."""
     value, index = call.labels[:2]
     rank = len(value.shape)
@@ -93,7 +92,7 @@ def gather(call: Call) -> Any:
 
 
 @rule("index")
-def index(call: Call) -> Any:
+def index(call: Call) -> Labels:
     """Positions along some dimensions, looked up alike for all others."""
     touched = {dim for dim, each in enumerate(call["indices"]) if each is not None}
     sizes = [1] * len(call.input.shape)
@@ -101,12 +100,12 @@ def index(call: Call) -> Any:
 
     def carried(dim: int) -> int:
         tall = [2 if other == dim else size for other, size in enumerate(sizes)]
-        return list(call.operation.operator.target(torch.empty(tall), indices).shape).index(2)
+        return list(torch.ops.aten.index.Tensor(torch.empty(tall), indices).shape).index(2)
 
     return _picked(call, touched, carried, by_rows=True)
 
 
-def _picked(call: Call, touched: set[int], carried: Callable[[int], int | None], *, by_rows: bool = False) -> Any:
+def _picked(call: Call, touched: set[int], carried: Callable[[int], int | None], *, by_rows: bool = False) -> Labels:
     """Pick positions along the dimensions `touched`: channels along these stay, and come out in a fixed number.
 
     Args:

@@ -3,45 +3,45 @@
 from typing import Any
 
 from prunus.graph.call import Call
-from prunus.graph.labels import Label
+from prunus.graph.labels import Label, Labels
 from prunus.graph.rules.table import POINTWISE, find, rule
 
 BLIND = (None, "fro", 1, 2)  # orders of norms that do not see zeros
 
 
 @rule("sum", "nansum")
-def total(call: Call) -> Any:
+def total(call: Call) -> Labels:
     """Along positions each channel is summed by itself; a sum over channels does not see zeros."""
     return _reduced(call, sees_zeros=False)
 
 
 @rule("norm", "linalg_vector_norm")
-def norm(call: Call) -> Any:
+def norm(call: Call) -> Labels:
     """As a sum, for the orders 1 and 2."""
     return _reduced(call, sees_zeros=call.get("ord", call.get("p")) not in BLIND)
 
 
 @rule("mean", "amax", "amin", "var", "std", "var_mean", "std_mean", "prod", "all", "any", "nanmean", "aminmax")
-def reduce(call: Call) -> Any:
+def reduce(call: Call) -> Labels:
     """Along positions each channel is reduced by itself; over channels zeros are seen."""
     return _reduced(call)
 
 
 @rule("logsumexp")
-def logsumexp(call: Call) -> Any:
+def logsumexp(call: Call) -> Labels:
     """As a mean, but that of zeros is not zero."""
     return _reduced(call, first=call.changed)
 
 
 @rule("max", "min", "median", "nanmedian", "kthvalue")
-def extreme(call: Call) -> Any:
+def extreme(call: Call) -> Labels:
     """As a mean, with positions as a second output, which are not zero; of two tensors element by element."""
     if len(call.labels) > 1:
         return find(POINTWISE, call.operation.operator)(call)
     return _reduced(call, second=call.changed)
 
 
-def _reduced(call: Call, *, sees_zeros: bool = True, first: Any = None, second: Any = None) -> Any:
+def _reduced(call: Call, *, sees_zeros: bool = True, first: Any = None, second: Any = None) -> Labels:
     """Reduce the dimensions that the operator names; `first` and `second` change the channels of its outputs."""
     value = call.input
     rank, dims = len(value.shape), call.get("dim")
@@ -67,7 +67,7 @@ def _reduced(call: Call, *, sees_zeros: bool = True, first: Any = None, second: 
 
 
 @rule("softmax", "_softmax", "log_softmax", "_log_softmax")
-def softmax(call: Call) -> Any:
+def softmax(call: Call) -> Labels:
     """Over positions or channels, zeros become numbers that are not; each depends on all."""
     value, dim = call.input, call["dim"] % len(call.input.shape)
     call.approximate(value.axes.get(dim), f"{call.name} over the channels")
@@ -75,7 +75,7 @@ def softmax(call: Call) -> Any:
 
 
 @rule("cumsum", "cumprod", "cummax", "cummin", "sort", "topk", "argsort", "logcumsumexp")
-def scan(call: Call) -> Any:
+def scan(call: Call) -> Labels:
     """Along positions each channel is treated by itself, and sums and orders of zeros are zeros; positions, and
     logarithms of sums, are not."""
     value, dim = call.input, call["dim"] % len(call.input.shape)
@@ -87,7 +87,7 @@ def scan(call: Call) -> Any:
 
 
 @rule("argmax", "argmin")
-def pick(call: Call) -> Any:
+def pick(call: Call) -> Labels:
     """A number of an index: channels cannot be renumbered under it."""
     call.freeze_all(f"{call.name} returns positions")
     return call.plain()

@@ -1,13 +1,12 @@
 """Operators that work on positions: padding, pooling, interpolation."""
 
 import re
-from typing import Any
 
 import torch
 
 from prunus.graph.call import Call
 from prunus.graph.ids import NONE
-from prunus.graph.labels import Axis, Label
+from prunus.graph.labels import Axis, Label, Labels
 from prunus.graph.rules.table import rule
 
 
@@ -40,7 +39,7 @@ def pad(call: Call) -> Label:
 @rule("upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "upsample_bilinear2d", "upsample_bicubic2d")
 @rule("upsample_linear1d", "upsample_trilinear3d", "_upsample_nearest_exact2d", "_upsample_bicubic2d_aa")
 @rule("_upsample_bilinear2d_aa", "grid_sampler", "grid_sampler_2d")
-def resample(call: Call) -> Any:
+def resample(call: Call) -> Labels:
     """Each channel's positions are pooled or interpolated by themselves; zeros stay zeros."""
     value, grid = call.input, call.get("grid")
     for axis in grid.axes.values() if grid is not None else ():

@@ -1,12 +1,13 @@
 """The table from operators to rules."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import TypeAlias
 
 from prunus.graph.call import Call
+from prunus.graph.labels import Labels
 from prunus.graph.operators import Operator
 
-Rule = Callable[[Call], Any]
+Rule: TypeAlias = Callable[[Call], Labels]
 POINTWISE = "tag::pointwise"  # stands for all operators that torch tags so
 _RULES: dict[str, Rule] = {}
 
@@ -34,13 +35,13 @@ RECURRENT = ("lstm", "gru", "rnn_tanh", "rnn_relu", "quantized_lstm", "lstm_cell
 
 
 @rule(*RECURRENT)
-def recurrent(call: Call) -> Any:
+def recurrent(call: Call) -> Labels:
     """A recurrent layer: its weights stack the gates of a hidden state that comes back in every step."""
     call.freeze_all("a recurrent layer keeps its sizes")
     return call.plain()
 
 
-def unknown(call: Call) -> Any:
+def unknown(call: Call) -> Labels:
     """An operator that nobody has described: refuse every channel that reaches it."""
     call.freeze_all(f"unknown operator {call.name}")
     return call.plain()

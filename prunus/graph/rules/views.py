@@ -1,18 +1,17 @@
 """Operators that see the same data in another shape: hard-coded sizes must still be right."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
 from prunus.graph.call import Call
-from prunus.graph.labels import Axis, Label
+from prunus.graph.labels import Axis, Label, Labels
 from prunus.graph.rules.movement import ZERO, move, put
 from prunus.graph.rules.table import rule, unknown
 
 
 @rule("view", "reshape", "_unsafe_view", "flatten", "unflatten", "_reshape_alias")
-def view(call: Call) -> Any:
+def view(call: Call) -> Labels:
     """Data movement; sizes that are hard-coded, rather than inferred, must still be right."""
     value = call.input
     if "dtype" in call.arguments:  # the same memory, other numbers
@@ -58,9 +57,10 @@ def _block(shape: Sequence[int], new: Sequence[int], dim: int) -> tuple[tuple[in
 
 
 @rule("expand", "expand_as", "broadcast_to")
-def expand(call: Call) -> Any:
+def expand(call: Call) -> Labels:
     """Data movement; a size that is hard-coded rather than kept (-1) must still be right."""
-    result: Label = move(call)
+    result = move(call)
+    assert isinstance(result, Label)  # one output
     if call.name == "aten::expand_as":
         _spread(call, result)
     sizes = call.get("size")
