@@ -20,10 +20,10 @@ from frontier_train import Trained, begun, costs, fitted, largest, walked
 from torch import nn
 
 from prunus import apply, select, trace
-from prunus.budget.removal import removal
 from prunus.graph import ChannelGroups
 from prunus.pipeline import Recipe, stages
-from prunus.pipeline.scratch import fresh
+from prunus.pipeline.reinitialization import reinitialized
+from prunus.surgery.removal import removal
 
 ARMS: tuple[str, ...] = (
     "uniform",
@@ -85,7 +85,7 @@ class Attempt:
             assert self.joint_rate is not None
             narrow = walked(self.recipe(arm="joint", rate=self.joint_rate, budget=self.budget))
             run = begun(recipe)
-            return fitted(run, fresh(narrow.model, stages.build_wide(run), self.seed))
+            return fitted(run, reinitialized(narrow.model, stages.build_wide(run), self.seed))
         return selected(recipe, self.half()) if self.arm == "select" else RIVALS[self.arm].tuned(recipe, self.half())
 
     def half(self) -> Trained:
@@ -104,7 +104,7 @@ def uniform(recipe: Recipe) -> Trained:
     groups = trace(wide, run.inputs)
     cost, bound = costs(run, wide, recipe.shrink.budget)
     thin = largest(lambda share: thinned(wide, groups, share), cost, bound)
-    return fitted(run, fresh(thin, stages.build_wide(run), recipe.seed))
+    return fitted(run, reinitialized(thin, stages.build_wide(run), recipe.seed))
 
 
 def thinned(wide: nn.Module, groups: ChannelGroups, share: float) -> nn.Module:

@@ -19,6 +19,7 @@ from frontier_train import walked
 from result import RESULTS, header, write_result
 
 from prunus import trace
+from prunus.budget.controller import Controller
 from prunus.pipeline import stages
 
 NAME = "frontier-begin-end"
@@ -68,6 +69,21 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def compared(rows: list[Row]) -> list[str]:
+    """Return by how much each pair of shares is above the default, over all cells and seeds that both have."""
+    default = (Controller().begin, Controller().end)
+    values = {(row["begin"], row["end"], row["task"], row["budget"], row["seed"]): row["validation"] for row in rows}
+    lines = []
+    for pair in PAIRS:
+        others = {which[2:]: value for which, value in values.items() if which[:2] == pair}
+        found = [value - values[*default, *cell] for cell, value in others.items() if (*default, *cell) in values]
+        if pair != default and found:
+            mean, error = mean_and_error(found)
+            spread = "" if error is None else f" ± {100 * error:.1f}"
+            lines.append(f"{pair[0]}, {pair[1]} minus {default[0]}, {default[1]}: {100 * mean:+.1f}{spread} points")
+    return lines
+
+
 def written(rows: list[Row], data: str) -> None:
     """Write the table and what it is made of."""
     write_result(NAME, {"split": "validation", "rows": rows}, data=data)
@@ -78,6 +94,8 @@ def written(rows: list[Row], data: str) -> None:
         "brackets. The last column is what the steps cost in multiply-adds, averaged over the epochs; seconds were not "
         "timed.\n\n"
         f"{table(rows)}\n"
+        f"Run by run, mean ± standard error: {'; '.join(compared(rows))}. Where two differ by less than that, the one "
+        "that trains faster is the default.\n\n"
         f"{about['date']}, `{about['command']}`; {', '.join(f'{k} {v}' for k, v in about['versions'].items())}; "
         f"{', '.join(f'{k} {v}' for k, v in about['hardware'].items())}\n"
     )

@@ -13,7 +13,8 @@ import math
 from frontier_train import Trained, begun, costs, fitted, largest
 from torch import nn
 
-from prunus.pipeline import Recipe, stages
+from prunus.pipeline import Recipe
+from prunus.pipeline.context import RunContext
 from prunus.train.batches import training_batches
 
 BATCHES = 10
@@ -45,7 +46,7 @@ class TorchPruning:
             model = fitted(run, model, name=f"tuned-{step}", settings=settings).model
         return Trained(run=run, model=model, folders=(*half.folders, run.folder))
 
-    def pruned(self, run: stages.Run, model: nn.Module, ratio: float) -> nn.Module:
+    def pruned(self, run: RunContext, model: nn.Module, ratio: float) -> nn.Module:
         """Return a copy without `ratio` of the channels; the gradients of `model` are those that Taylor needs."""
         import torch_pruning
 
@@ -70,7 +71,7 @@ class TorchPruning:
         return model
 
 
-def gradients_(run: stages.Run, model: nn.Module) -> None:
+def gradients_(run: RunContext, model: nn.Module) -> None:
     """Leave the gradients of the loss over some training batches in the network."""
     split, settings = run.recipe.data.train(), run.recipe.train
     model.zero_grad(set_to_none=True)

@@ -11,6 +11,7 @@ from prunus import records
 from prunus.budget import Budget
 from prunus.graph import trace
 from prunus.pipeline import Recipe, Watch, stages
+from prunus.pipeline.context import RunContext
 from prunus.records import EpochRecord, Recorder, ShrinkRecord
 from prunus.train.evaluate import evaluate
 from prunus.train.fit import fit
@@ -24,7 +25,7 @@ BISECTIONS = 12
 class Trained:
     """A network, the run that its last training belongs to, and the folders that hold the records of all."""
 
-    run: stages.Run
+    run: RunContext
     model: nn.Module
     folders: tuple[Path, ...]
 
@@ -52,11 +53,11 @@ class Trained:
         return sum(record.seconds for record in found if isinstance(record, EpochRecord)) - cuts, cuts
 
 
-def begun(recipe: Recipe) -> stages.Run:
+def begun(recipe: Recipe) -> RunContext:
     """Return the run of a recipe, in its folder."""
     assert recipe.output is not None
     folder = Path(recipe.output)
-    return stages.Run(
+    return RunContext(
         recipe=recipe,
         folder=folder,
         recorder=Recorder(folder),
@@ -69,16 +70,16 @@ def begun(recipe: Recipe) -> stages.Run:
 def walked(recipe: Recipe) -> Trained:
     """Train what `prunus.run` trains of a recipe without baseline: it shrinks if the recipe says so."""
     run = begun(recipe)
-    return Trained(run=run, model=stages.walk(run, None, None)[-1].model, folders=(run.folder,))
+    return Trained(run=run, model=stages.run_stages(run, None, None)[-1].model, folders=(run.folder,))
 
 
-def fitted(run: stages.Run, model: nn.Module, *, name: str = "narrow", settings: Train | None = None) -> Trained:
+def fitted(run: RunContext, model: nn.Module, *, name: str = "narrow", settings: Train | None = None) -> Trained:
     """Train `model` plainly, as long as the run's recipe says or `settings` do."""
     training = run.training(name, settings or run.recipe.train, run.task)
     return Trained(run=run, model=fit(training, model, run.inputs).model, folders=(run.folder,))
 
 
-def costs(run: stages.Run, wide: nn.Module, budget: Budget) -> tuple[Callable[[nn.Module], float], float]:
+def costs(run: RunContext, wide: nn.Module, budget: Budget) -> tuple[Callable[[nn.Module], float], float]:
     """Return what gives a network's cost as a share of the wide one's, and the share that the budget allows."""
     if budget.latency is not None:
         meter = run.meter(wide)

@@ -3,9 +3,9 @@
     python benchmarks/latency_budget.py [--threads 1] [--repeats 30]
 
 For each network and backend `select` gets budgets of several shares of the latency, with the meter that runs have
-(`RunMeter`: BatchNorm folded, each network timed in turn with the wide one). What it leaves is then timed anew, all of
-them in turn, the wide one among them: the share that is reached, beside the share of the multiply-adds. Weights are
-those that the networks are built with, so accuracy is not asked for; the search is the same that a training does.
+(`LatencyMeter`: BatchNorm folded, each network timed in turn with the wide one). What it leaves is then timed anew,
+all of them in turn, the wide one among them: the share that is reached, beside the share of the multiply-adds. Weights
+are those that the networks are built with, so accuracy is not asked for; the search is the same that a training does.
 """
 
 import argparse
@@ -20,7 +20,7 @@ import prunus
 from prunus.compat import torchvision
 from prunus.deploy import BenchmarkSettings, benchmark
 from prunus.models.erfnet import ERFNet
-from prunus.pipeline.meter import RunMeter
+from prunus.pipeline.latency_meter import LatencyMeter
 
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "ERFNet": (lambda: ERFNet(num_classes=11), (1, 3, 120, 160)),
@@ -44,9 +44,9 @@ def rows(name: str, backend: str, threads: int, repeats: int) -> list[dict[str, 
     settings = BenchmarkSettings(backends=(backend,), threads=threads, repeats=repeats, measure_memory=False)
     found, networks = list[dict[str, object]](), {"wide": deployed(model, images)}
     for share in SHARES:
-        meter, asked = RunMeter(model, images, settings), list[float]()
+        meter, asked = LatencyMeter(model, images, settings), list[float]()
 
-        def counted(network: nn.Module, meter: RunMeter = meter, asked: list[float] = asked) -> float:
+        def counted(network: nn.Module, meter: LatencyMeter = meter, asked: list[float] = asked) -> float:
             asked.append(meter(network))
             return asked[-1]
 

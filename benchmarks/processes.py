@@ -35,8 +35,8 @@ from prunus.train import distributed
 from prunus.train.distributed import ALONE, Processes, Question, joined
 from prunus.train.evaluate import evaluate
 from prunus.train.fit import fit
+from prunus.train.job import TrainingJob
 from prunus.train.settings import Train
-from prunus.train.training import Training
 
 DATA = StreetData(size=(64, 128), num_train=480, num_validation=25, num_test=2)
 SETTINGS = Train(epochs=4, batch_size=8, threads=1, device="cpu")
@@ -61,13 +61,13 @@ def counted(spent: dict[str, float], method: Callable[..., Any]) -> None:
 def one_process(folder: Path) -> None:
     """Train as one of torchrun's processes."""
     spent: dict[str, float] = {}
-    for method in (Processes.share, Processes.settle_, Processes.require_same, Question.ask):
+    for method in (Processes.share, Processes.sync_buffers_, Processes.require_same, Question.ask):
         counted(spent, method)
     with joined(torch.device("cpu"), 600) as processes:
         recorder = (Recorder if processes.first else Silent)(folder)
         task = Segmentation().bind(DATA)
         about: dict[str, Any] = {"data": DATA, "task": task, "recorder": recorder, "processes": processes}
-        training = Training(name="narrow", settings=SETTINGS, seed=0, folder=folder, **about)
+        training = TrainingJob(name="narrow", settings=SETTINGS, seed=0, folder=folder, **about)
         torch.manual_seed(0)
         fitted = fit(training, ERFNet(num_classes=11), DATA.train()[0][0][None], CONTROLLER)
         together, _ = evaluate(fitted.model, task, DATA.validation(), SETTINGS, processes)

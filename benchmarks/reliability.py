@@ -26,17 +26,17 @@ import torch
 from result import write_result
 
 import prunus
-from prunus.budget.check import zero_
 from prunus.compat import torchvision
+from prunus.penalties.zeros import zero_
 from prunus.records import Recorder
 from prunus.surgery import Plan
 from prunus.train import checkpoint
 from prunus.train.background import Background
 from prunus.train.distributed import ALONE
+from prunus.train.job import TrainingJob
 from prunus.train.settings import OptimizerSettings, Train
 from prunus.train.shrink import shrink
-from prunus.train.state import State, save, start
-from prunus.train.training import Training
+from prunus.train.training_state import TrainingState, save, start
 
 HERE = Path(__file__).parent
 REPEATS, SAVES = 3, 7
@@ -64,16 +64,16 @@ class Peak:
         self.thread.join()
 
 
-def step(state: State, images: torch.Tensor) -> None:
+def step(state: TrainingState, images: torch.Tensor) -> None:
     state.optimizer.zero_grad()
     state.model(images).square().mean().backward()
     state.optimizer.step()
 
 
-def begun(folder: Path) -> tuple[State, Training]:
+def begun(folder: Path) -> tuple[TrainingState, TrainingJob]:
     settings = Train(optimizer=OptimizerSettings(name="adamw"), device="cpu")
     about: dict[str, Any] = {"data": None, "task": None, "recorder": Recorder(folder)}
-    training = Training(name="wide", settings=settings, seed=0, folder=folder, **about)
+    training = TrainingJob(name="wide", settings=settings, seed=0, folder=folder, **about)
     torch.manual_seed(0)
     model = torchvision.models.resnet50()
     state = start(model, torch.randn(1, 3, 224, 224), training, 100, Plan())

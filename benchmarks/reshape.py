@@ -18,8 +18,8 @@ from result import write_result
 from torch import nn
 
 import prunus
-from prunus.budget.check import difference
 from prunus.compat import torchvision
+from prunus.verify import difference
 
 REPEATS = 5
 

@@ -35,15 +35,16 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
+from prunus.graph.place import operator_name
 from result import header
 from torch import Tensor, nn
 from zoo_networks import Network, networks
 from zoo_table import line, totals, write
 
 import prunus
-from prunus.budget.check import difference, zero_
-from prunus.budget.removal import removal, spare_layers
-from prunus.graph.place import operator_name
+from prunus.penalties.zeros import zero_
+from prunus.surgery.removal import removal, spare_layers
+from prunus.verify import difference
 
 RESULTS = Path(__file__).with_name("results")
 TOLERANCE = 1e-5  # of max |difference| / max |output|, float32

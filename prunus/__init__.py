@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from prunus.budget import Budget, check_removal, select  # type: ignore[no-redef]  # also a module's name
+    from prunus.budget import Budget, select  # type: ignore[no-redef]  # also a module's name
     from prunus.deploy import BenchmarkSettings, benchmark, check_parity, export_onnx
     from prunus.errors import PrunusError
     from prunus.graph import ChannelGroups, trace
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         load,
         save,
     )
+    from prunus.verify import check_removal
 
 _HOME = {
     "BenchmarkSettings": "deploy",
@@ -47,7 +48,7 @@ _HOME = {
     "bypass": "surgery",
     "carry_": "surgery",
     "check_parity": "deploy",
-    "check_removal": "budget",
+    "check_removal": "verify",
     "contract": "surgery",
     "decompose": "surgery",
     "expand": "surgery",

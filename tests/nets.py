@@ -249,7 +249,7 @@ class Matrices(nn.Module):
 
 
 class WrittenShuffle(nn.Module):
-    """Channel shuffle with its sizes written down as attributes, as ShuffleNets have it."""
+    """Channel shuffle with its sizes hard-coded as attributes, as ShuffleNets have it."""
 
     def __init__(self, channels: int, groups: int) -> None:
         super().__init__()
@@ -261,7 +261,7 @@ class WrittenShuffle(nn.Module):
 
 
 class Attention(nn.Module):
-    """Two heads from one fused projection; the head's size is an attribute, the scale is written down."""
+    """Two heads from one fused projection; the head's size is an attribute, the scale is hard-coded."""
 
     def __init__(self, size: int, heads: int) -> None:
         super().__init__()

@@ -13,7 +13,10 @@ from PIL import Image
 from prunus import pipeline, recipe
 from prunus.budget import Budget
 from prunus.data import CIFAR10Data
-from prunus.pipeline import stages, walk
+from prunus.pipeline import stages
+from prunus.pipeline.context import RunContext
+from prunus.pipeline.network import Network
+from prunus.pipeline.rehearsal import rehearse
 from prunus.records import EditRecord, EpochRecord, EvaluationRecord, LatencyRecord, Recorder, read
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
@@ -132,7 +135,7 @@ def test_its_first_line_says_what_it_is_and_its_name_is_its_file(path):
 def test_it_trains(path, tmp_path):
     chosen = shortened(loaded(path, tmp_path, *SMALL, *narrowing(path)))
     task, inputs = chosen.task.bind(chosen.data), chosen.data.train()[0][0][None]
-    run = stages.Run(
+    run = RunContext(
         recipe=chosen,
         folder=tmp_path / "run",
         recorder=Recorder(tmp_path / "run"),
@@ -141,8 +144,8 @@ def test_it_trains(path, tmp_path):
         watch=pipeline.Watch(),
     )
     wide = stages.build_wide(run)
-    walk.rehearse(chosen.stages, wide, inputs)
-    *_, narrow = stages.walk(run, None, walk.Network(name="wide", model=wide))
+    rehearse(chosen.stages, wide, inputs)
+    *_, narrow = stages.run_stages(run, None, Network(name="wide", model=wide))
     epochs = [record for record in read(tmp_path / "run") if isinstance(record, EpochRecord)]
     assert len(epochs) == len([stage for stage in chosen.stages if stage.train is not None])
     assert all(0 < epoch.loss < 10 for epoch in epochs)
@@ -170,7 +173,7 @@ def test_the_encoder_stage_of_cityscapes_trains_on_masks_sampled_down(tmp_path):
     path = next(path for path in RECIPES if path.stem == "cityscapes_erfnet")
     small = [item.replace("train.", "encoder_stage.train.") for item in SMALL]
     chosen = loaded(path, tmp_path, *small, "model.width_multiplier=0.5")
-    run = stages.Run(
+    run = RunContext(
         recipe=chosen,
         folder=tmp_path / "run",
         recorder=Recorder(tmp_path / "run"),

@@ -11,7 +11,7 @@ from prunus.budget.controller import Controller
 from prunus.data import StreetData
 from prunus.records import Recorder
 from prunus.tasks.segmentation import Segmentation
-from prunus.train.fit import Training
+from prunus.train.fit import TrainingJob
 from prunus.train.settings import OptimizerSettings, Train
 
 
@@ -67,9 +67,9 @@ def example() -> Tensor:
     return DATA.train()[0][0][None]
 
 
-def training(folder: Path, name: str = "narrow", seed: int = 0, **changes) -> Training:
+def training(folder: Path, name: str = "narrow", seed: int = 0, **changes) -> TrainingJob:
     """Return the training `name` in `folder` under TRAIN with `changes`."""
-    return Training(
+    return TrainingJob(
         name=name,
         data=DATA,
         task=Segmentation().bind(DATA),

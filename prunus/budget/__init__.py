@@ -1,7 +1,6 @@
-"""DECIDE: what the network may cost, when it shrinks, and which groups go."""
+"""DECIDE: what the network may cost, when it shrinks, and which channel groups are removed."""
 
 from prunus.budget.budget import Budget
-from prunus.budget.check import check_removal
 from prunus.budget.select import select
 
-__all__ = ["Budget", "check_removal", "select"]
+__all__ = ["Budget", "select"]

@@ -1,4 +1,4 @@
-"""What the deployed network may cost."""
+"""Budget: upper bounds on the deployed network's multiply-adds, parameters and latency."""
 
 import dataclasses
 import math
@@ -19,12 +19,11 @@ class Budget:
     Attributes:
         macs: multiply-adds at the traced input's size.
         params: parameters.
-        latency: share of the network's own latency, in (0, 1], as a meter tells it.
-        latency_ms: latency in milliseconds, instead.
-        min_share: no layer falls below this share of its channels. At 0, a training may empty the layers with a skip
-            around them (`prunus.surgery.skippable`), and the depth is learned too; all others keep two.
-        multiple_of: a layer's channels are removed so that their number stays a multiple of this, as the
-            target's kernels like it; 1 leaves it free.
+        latency: share of the network's own latency, in (0, 1], as a meter measures it.
+        latency_ms: latency in milliseconds; excludes `latency`.
+        min_share: no layer falls below this share of its channels. At 0, training may empty the layers that have a skip
+            connection around them (`prunus.surgery.skippable`), so that the depth is learned; all others keep two.
+        multiple_of: a layer's number of channels stays a multiple of this, which suits the target's kernels; 1: any.
     """
 
     macs: float | None = None
@@ -43,8 +42,8 @@ class Budget:
                 raise BudgetError(f"Budget.{name} is {value!r}: it must be above zero (a share up to 1, or a number)")
             if value > 1 and value != round(value):
                 raise BudgetError(
-                    f"Budget.{name} is {value!r}: a share of the wide network's is at most 1 (0.4 means 40 %), what is "
-                    f"above is the number of {name}, a whole one"
+                    f"Budget.{name} is {value!r}: a share of the wide network's is at most 1 (0.4 means 40 %), a value "
+                    f"above 1 is an absolute number of {name} and must be whole"
                 )
         self._check_latency()
         if self.macs is None and self.params is None and not self.is_timed:
@@ -69,25 +68,24 @@ class Budget:
 
     @property
     def is_timed(self) -> bool:
-        """Whether it bounds the latency, which is measured."""
+        """Whether it bounds the latency, which must be measured."""
         return self.latency is not None or self.latency_ms is not None
 
     def limit_ms(self, wide: Callable[[], float]) -> float:
-        """Return the bound on the latency in milliseconds; `wide` gives that of the traced network."""
+        """Return the bound on the latency in milliseconds; `wide` measures the traced network's."""
         if self.latency_ms is not None:
             return self.latency_ms
         return math.inf if self.latency in (None, 1) else self.latency * wide()
 
     def absolute(self, groups: ChannelGroups) -> dict[str, float]:
-        """Return what it bounds beside the latency: {"macs": ...} and / or {"params": ...}, shares taken of `groups`'
-        network."""
+        """Return the absolute bounds on "macs" and "params", shares taken of the network that `groups` describes."""
         return self.bounds({kind: groups.cost.total(kind, groups.all_alive()) for kind in ("macs", "params")})
 
     def bounds(self, whole: Mapping[str, float]) -> dict[str, float]:
-        """Return what it bounds beside the latency, shares taken of the costs `whole`.
+        """Return the absolute bounds on "macs" and "params", shares taken of the costs `whole`.
 
         Raises:
-            BudgetError: a share of nothing.
+            BudgetError: the network has none of what is bounded.
         """
         given = {kind: value for kind in ("macs", "params") if (value := getattr(self, kind)) is not None}
         if nothing := [kind for kind in given if not whole[kind]]:
@@ -95,13 +93,13 @@ class Budget:
         return {kind: value * whole[kind] if value <= 1 else value for kind, value in given.items()}
 
 
-def excess(groups: ChannelGroups, alive: Tensor, bounds: dict[str, float]) -> float:
-    """Return how far above `bounds` the network with the groups `alive` is: max over kinds of cost / bound - 1."""
+def excess(groups: ChannelGroups, alive: Tensor, bounds: Mapping[str, float]) -> float:
+    """Return how far the cost with the groups `alive` exceeds `bounds`: max over kinds of cost / bound - 1."""
     return max(groups.cost.total(kind, alive) / bound - 1 for kind, bound in bounds.items())
 
 
 def layer_sizes(groups: ChannelGroups) -> dict[str, int]:
-    """Return how many groups each layer makes."""
+    """Return the number of groups that each layer makes."""
     made = groups.layers[groups.layers >= 0]
     counts = torch.bincount(made, minlength=len(groups.layer_names))
     return {name: int(count) for name, count in zip(groups.layer_names, counts, strict=True)}

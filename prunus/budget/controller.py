@@ -1,10 +1,10 @@
-"""The controller: which groups are under pressure, and how hard, so that the budget is met and not passed.
+"""The controller: which channel groups are under pressure, and how strongly, so that the budget is met exactly.
 
-The shrinking part of a training is cut into segments. At the beginning of a segment a target between today's cost
-and the budget says which groups `victims` would remove, by what training has shown of their importance; all other
-groups are exempt. In each step of the segment the group lasso's threshold of a victim of norm n with k steps left,
-this one included, is n / k. So its norm falls in a straight line, against whatever the gradient says, and is
-zero at the segment's end, exactly. Removal then costs nothing, and the widths are just those of the target.
+The shrinking part of a training is cut into segments. At the start of a segment, a target between the current cost
+and the budget determines which groups `greedy_selection` would remove, given their importance during training; all
+other groups are exempt. In each step the group lasso's threshold of a pressed group of norm n with k steps left, this
+one included, is n / k. Its norm thus falls linearly, whatever the gradient, and is exactly zero at the segment's end.
+Removal then changes nothing, and the remaining widths are those of the target.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from prunus.budget.budget import Budget
-from prunus.budget.victims import floors, victims
+from prunus.budget.greedy_selection import floors, greedy_selection
 from prunus.errors import RecipeError
 from prunus.graph import ChannelGroups
 
@@ -25,17 +25,17 @@ class Controller:
 
     Attributes:
         budget: what the network may cost in the end.
-        begin: share of the training before the first pressure; the network learns freely.
-        end: share of the training at which the budget is met; what stays then learns without penalty.
-        every: epochs in a segment; the network shrinks at each segment's end.
-        settled: in (0, 1]: the pressure waits until the network that selection would leave resembles those of the five
-            epochs before by so much (`settled.py`; 0.98 or so), from `begin` on, and until one segment is left
-            before `end` at most. None: it begins at `begin`.
+        begin: share of the training before the first pressure; until then the network learns freely.
+        end: share of the training at which the budget is met; the remaining network then learns without a penalty.
+        every: epochs per segment; the network shrinks at the end of each segment.
+        settled: in (0, 1]: from `begin` on, the pressure waits until the widths that selection would leave are at least
+            this similar to those of the five epochs before (`width_stability.py`; try 0.98), but at the latest until
+            one segment is left before `end`. None: it begins at `begin`.
     """
 
     budget: Budget = Budget(macs=0.4)  # noqa: RUF009 - frozen
-    begin: float = 0.1
-    end: float = 0.5
+    begin: float = 0.25
+    end: float = 0.6
     every: int = 1
     settled: float | None = None
 
@@ -55,9 +55,9 @@ class Controller:
         return first, last - min(self.every, last - first)
 
     def segments(self, epochs: int, settled_at: int | None = None) -> tuple[int, int, int]:
-        """Return the first epoch under pressure (from 0), the epochs a segment, and the number of segments.
+        """Return the first epoch under pressure (from 0), the epochs per segment, and the number of segments.
 
-        `settled_at` is the epoch at which the pressure began, where it waits for that; until then there are none.
+        `settled_at` is the epoch at which the widths became stable, where the pressure waits for that; None: not yet.
         """
         first, latest = self.window(epochs)
         every = min(self.every, max(first + 1, round(self.end * epochs)) - first)
@@ -71,30 +71,35 @@ class Controller:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Target:
-    """Where the shrinking began and where it ends; fixed once, from the wide network's groups."""
+    """Costs at the start and at the end of shrinking; determined once, from the wide network's groups."""
 
     start: dict[str, float]  # cost before, by kind
-    bounds: dict[str, float]  # the budget, by kind; of a latency, the multiply-adds that meet it, as far as is known
+    bounds: dict[str, float]  # the budget, by kind; for a latency, the multiply-adds known so far to meet it
     floors: dict[str, int]  # groups that each layer keeps
-    limit_ms: float | None = None  # of the latency, where the budget bounds it
+    limit_ms: float | None = None  # bound on the latency, where the budget has one
 
     @classmethod
     def of(cls, groups: ChannelGroups, budget: Budget, skippable: Collection[str] = ()) -> "Target":
-        """Fix the target for a wide network whose layers `skippable` may vanish, and raise `BudgetError` if it cannot
-        be met."""
+        """Return the target for a wide network whose layers `skippable` may vanish.
+
+        Raises:
+            BudgetError: it cannot be met.
+        """
         bounds = budget.absolute(groups)
-        if budget.is_timed:  # nothing is known before something is measured
+        if budget.is_timed:  # no bound is known before a measurement
             bounds.setdefault("macs", float(groups.macs()))
         target = cls(
             start={kind: float(groups.cost.total(kind, groups.all_alive())) for kind in bounds},
             bounds=bounds,
             floors=floors(groups, budget, skippable),
         )
-        victims(groups, torch.ones(len(groups), dtype=torch.float64), bounds, target.floors, budget.multiple_of)
+        greedy_selection(
+            groups, torch.ones(len(groups), dtype=torch.float64), bounds, target.floors, budget.multiple_of
+        )
         return target
 
     def at(self, progress: float) -> dict[str, float]:
-        """Return the bounds at `progress` in [0, 1]: cost falls fast at first, as (1 - progress)^3 (Zhu & Gupta
+        """Return the bounds at `progress` in [0, 1]: the excess over the budget falls as (1 - progress)^3 (Zhu & Gupta
         2017), so that most of the training runs on a narrow network."""
         rest = (1 - progress) ** 3
         return {kind: bound + (self.start[kind] - bound) * rest for kind, bound in self.bounds.items()}
@@ -102,7 +107,7 @@ class Target:
 
 def press(groups: ChannelGroups, importance: Tensor, target: Target, progress: float, multiple_of: int) -> Tensor:
     """Return the groups to press to zero in the segment that ends at `progress`: bool [num_groups]."""
-    return victims(groups, importance, target.at(progress), target.floors, multiple_of)
+    return greedy_selection(groups, importance, target.at(progress), target.floors, multiple_of)
 
 
 def thresholds(norms: Tensor, pressed: Tensor, steps_left: int) -> Tensor:

@@ -1,16 +1,17 @@
-"""`prunus.select`: decide which channel groups go, and write it down as a plan."""
+"""`prunus.select`: determine which channel groups to remove, as a plan."""
 
 import torch
 from torch import Tensor, nn
 
 from prunus.budget.budget import Budget
-from prunus.budget.latency import Meter, aimed, checked
-from prunus.budget.removal import removal, spare_layers, zero_groups
-from prunus.budget.victims import floors, victims
+from prunus.budget.greedy_selection import floors, greedy_selection
+from prunus.budget.latency_search import LatencySearch, Meter, checked_meter
 from prunus.errors import BudgetError
 from prunus.graph import ChannelGroups
 from prunus.penalties import GroupSlices
+from prunus.penalties.zeros import zero_groups
 from prunus.surgery import Plan
+from prunus.surgery.removal import removal, spare_layers
 
 
 def select(
@@ -23,28 +24,21 @@ def select(
 ) -> Plan:
     """Return the plan that removes channel groups of `model`.
 
-    Without a budget: exactly the groups that are zero, whose removal is exact. With one: the least important groups
-    per cost saved (`victims`) until the budget holds; that changes the function unless they are zero.
+    Without a budget: the groups that are zero; their removal is exact. With a budget: the least important groups per
+    cost saved (`greedy_selection`) until the budget holds; this changes the function unless they are zero.
 
     Args:
         model: the network, as traced.
         groups: `prunus.trace` of it.
         budget: what the network may cost.
         importance: [num_groups]; default `relative_norms`.
-        meter: gives the latency of a network in milliseconds, for a budget that bounds it: `prunus.deploy.latency_ms`
-            with an example, or a function of yours that runs it on the target.
+        meter: measures a network's latency in milliseconds, for a budget that bounds it: `prunus.deploy.latency_ms`
+            with an example, or your own function that runs the network on the target.
 
     Raises:
-        BudgetError: nothing in this network can be removed, or the budget cannot be met (the smallest reachable
-            cost is named).
+        BudgetError: nothing in this network can be removed, or the budget cannot be met; names the smallest cost.
     """
-    if not isinstance(model, nn.Module) or not isinstance(groups, ChannelGroups):
-        raise BudgetError(
-            f"select takes the model and the groups that trace gave, not a {type(model).__name__} and a "
-            f"{type(groups).__name__}"
-        )
-    if not isinstance(budget, Budget | None):
-        raise BudgetError(f"select takes a Budget, as in budget=prunus.Budget(macs=0.4), not {budget!r:.80}")
+    _check_arguments(model, groups, budget)
     refuse_if_rigid(groups)
     if budget is None:
         return removal(groups, spare_layers(groups, zero_groups(model, groups)))
@@ -52,16 +46,34 @@ def select(
     values = relative_norms(model, groups) if importance is None else importance.detach().cpu().double()
     if values.shape != (len(groups),) or not bool(values.isfinite().all()):
         raise BudgetError(
-            f"importance has shape {list(values.shape)}; one finite number a group is needed, [{len(groups)}]"
+            f"importance has shape {list(values.shape)}; one finite number per group is needed, [{len(groups)}]"
             + ("" if importance is not None else ": the network's own norms are not finite")
         )
-    floor = floors(groups, budget)
-    if budget.is_timed:
-        timed = checked(meter)
-        limit = budget.limit_ms(lambda: timed(model))
-        found = aimed(model, groups, values, timed, limit, bounds=bounds, floor=floor, multiple_of=budget.multiple_of)
-        return found.plan
-    return removal(groups, victims(groups, values, bounds, floor, budget.multiple_of))
+    floor, multiple_of = floors(groups, budget), budget.multiple_of
+    if not budget.is_timed:
+        return removal(groups, greedy_selection(groups, values, bounds, floor, multiple_of))
+    timed = checked_meter(meter)
+    search = LatencySearch(
+        model=model,
+        groups=groups,
+        importance=values,
+        meter=timed,
+        limit_ms=budget.limit_ms(lambda: timed(model)),
+        floor=floor,
+        multiple_of=multiple_of,
+        bounds=bounds,
+    )
+    return search.largest().plan
+
+
+def _check_arguments(model: nn.Module, groups: ChannelGroups, budget: Budget | None) -> None:
+    if not isinstance(model, nn.Module) or not isinstance(groups, ChannelGroups):
+        raise BudgetError(
+            f"select takes the model and the groups that trace gave, not a {type(model).__name__} and a "
+            f"{type(groups).__name__}"
+        )
+    if not isinstance(budget, Budget | None):
+        raise BudgetError(f"select takes a Budget, as in budget=prunus.Budget(macs=0.4), not {budget!r:.80}")
 
 
 def refuse_if_rigid(groups: ChannelGroups) -> None:
@@ -76,7 +88,7 @@ def refuse_if_rigid(groups: ChannelGroups) -> None:
 
 
 def relative_norms(model: nn.Module, groups: ChannelGroups) -> Tensor:
-    """Return each group's norm over the mean norm in its layer, [num_groups]: layers become comparable."""
+    """Return each group's norm over its layer's mean norm, [num_groups], so that layers are comparable."""
     norms = GroupSlices.of(model, groups).norms().detach().cpu().double()
     index = groups.layers % (len(groups.layer_names) + 1)
     total = torch.zeros(len(groups.layer_names) + 1, dtype=torch.float64).index_add_(0, index, norms)

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import final
 
 from prunus.data.classification import CROP_ONLY, ClassificationData, CropAndFlip
-from prunus.data.dataset import check_size
 from prunus.data.files import check_layout
 from prunus.data.interface import OnError, SplitName
 from prunus.data.labelled import LabelledFiles, held_out
+from prunus.data.segmentation import check_size
 from prunus.errors import DataError, RecipeError
 
 LAYOUT = """\

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 
 from prunus.data.classification import CROP_AND_FLIP, ClassificationData, CropAndFlip
-from prunus.data.dataset import check_size
 from prunus.data.files import check_layout, read_image
 from prunus.data.interface import SplitName
 from prunus.data.labelled import LabelledArray, held_out
+from prunus.data.segmentation import check_size
 from prunus.errors import DataError
 
 ARCHIVE = "cifar10_images.tar.xz"

@@ -1,4 +1,4 @@
-"""What every classification data set is: settings that give three splits of (image, label), and class names."""
+"""The base of classification data sets: three splits of (image, label), augmentation, normalisation."""
 
 import abc
 import dataclasses
@@ -10,9 +10,9 @@ from typing import ClassVar, Literal
 import torch
 
 from prunus.compat import torchvision, transforms
-from prunus.data.dataset import MEAN, STD
 from prunus.data.interface import Data, Split, SplitName
 from prunus.data.labelled import CachedImages, LabelledSource
+from prunus.data.segmentation import MEAN, STD
 from prunus.data.source import check_pixels
 from prunus.errors import DataError, RecipeError
 
@@ -88,20 +88,9 @@ class ClassificationData(Data):
         """Whether images are cropped rather than stretched."""
         return self.augmentation.area is not None
 
-    def train(self) -> "ClassificationSplit":
-        """Return the training split, with augmentation."""
-        split = self._split("train", self.augmentation.build(self.size))
-        return split.tolerate(self.max_skipped) if self.on_error == "skip" else split
-
-    def validation(self) -> "ClassificationSplit":
-        """Return the split on which choices are made."""
-        return self._split("validation", self._centre())
-
-    def test(self) -> "ClassificationSplit":
-        """Return the split on which results are stated."""
-        return self._split("test", self._centre())
-
-    def _split(self, name: SplitName, transform: torch.nn.Module | None) -> "ClassificationSplit":
+    def split(self, name: SplitName) -> "ClassificationSplit":
+        """Return the split `name`; that for training with augmentation."""
+        transform = self.augmentation.build(self.size) if name == "train" else self._centre()
         known = self._known_sources
         if name not in known:
             source = self.source(name)

@@ -1,4 +1,4 @@
-"""Image folders: one folder a class, as ImageNet and many others are laid out."""
+"""Image folders: one folder per class, as ImageNet and many others are laid out."""
 
 import dataclasses
 import functools
@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import final
 
 from prunus.data.classification import CROP_AND_FLIP, ClassificationData, CropAndFlip
-from prunus.data.dataset import check_size
 from prunus.data.files import check_layout
 from prunus.data.interface import OnError, SplitName
 from prunus.data.labelled import LabelledFiles, held_out
+from prunus.data.segmentation import check_size
 from prunus.errors import DataError, RecipeError
 
 LAYOUT = """\

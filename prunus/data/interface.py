@@ -1,4 +1,4 @@
-"""What a data set is to the rest: settings that give three splits, the names of the classes, what a target is."""
+"""The interface of data sets: settings that give three splits, the names of the classes, the kind of target."""
 
 import abc
 from collections.abc import Callable
@@ -119,13 +119,18 @@ class Data(abc.ABC):
         """Names of the classes, in the order of their numbers."""
 
     @abc.abstractmethod
+    def split(self, name: SplitName) -> Split:
+        """Return the split `name`; that for training with augmentation."""
+
     def train(self) -> Split:
         """Return the training split, with augmentation."""
+        split = self.split("train")
+        return split.tolerate(self.max_skipped) if self.on_error == "skip" else split
 
-    @abc.abstractmethod
     def validation(self) -> Split:
         """Return the split on which choices are made."""
+        return self.split("validation")
 
-    @abc.abstractmethod
     def test(self) -> Split:
         """Return the split on which results are stated."""
+        return self.split("test")

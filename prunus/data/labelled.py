@@ -1,15 +1,15 @@
-"""Images with one label each: from files or from memory, all of one size, kept in memory where that is wanted."""
+"""Sources of labelled images, from files or memory, cached or not; held-out parts for validation."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
 from prunus.compat import torchvision, transforms
 from prunus.data.files import read_image
-from prunus.data.source import check_pixels, shared_bytes
+from prunus.data.source import PixelCache, check_pixels
 from prunus.errors import DataError
 
 
@@ -56,40 +56,26 @@ class LabelledArray:
 
 
 class CachedImages:
-    """Keeps each image of `source`, all of one size, in memory from its first use on.
-
-    The memory is shared with forked DataLoader workers, as in `source.CachedSource`.
-    """
+    """Keeps each image of `source`, all of one size, in memory from its first use on."""
 
     def __init__(self, source: LabelledSource, size: tuple[int, int]) -> None:
         self._source, self._size = source, size
-        self._allocate()
+        self._cache = PixelCache(len(source.labels), 3, *size)
 
     @property
     def labels(self) -> Sequence[int]:
         """The class of each sample."""
         return self._source.labels
 
-    def _allocate(self) -> None:
-        self._images = shared_bytes(len(self.labels), 3, *self._size)
-        self._filled = shared_bytes(len(self.labels))
-
     def __getitem__(self, index: int) -> torch.Tensor:
-        if not self._filled[index]:
-            image = self._source[index]
-            check_pixels(image)
-            if tuple(image.shape[1:]) != tuple(self._size):
-                raise DataError(f"image {index} has size {list(image.shape[1:])}, and data.size is {list(self._size)}")
-            self._images[index] = image.numpy()
-            self._filled[index] = 1  # last, so that no other process reads half an image
-        return torch.from_numpy(self._images[index].copy())
+        return self._cache.get(index, self._read)
 
-    def __getstate__(self) -> Mapping[str, Any]:
-        return {"source": self._source, "size": self._size}  # a mapping cannot be pickled
-
-    def __setstate__(self, state: Mapping[str, Any]) -> None:
-        self._source, self._size = state["source"], state["size"]
-        self._allocate()
+    def _read(self, index: int) -> torch.Tensor:
+        image = self._source[index]
+        check_pixels(image)
+        if tuple(image.shape[1:]) != tuple(self._size):
+            raise DataError(f"image {index} has size {list(image.shape[1:])}, and data.size is {list(self._size)}")
+        return image
 
 
 def stretched(image: torch.Tensor, size: tuple[int, int] | None) -> torch.Tensor:

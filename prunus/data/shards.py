@@ -17,10 +17,10 @@ import torch
 
 from prunus.compat import torchvision
 from prunus.data.classification import CROP_AND_FLIP, ClassificationData, ClassificationSplit, CropAndFlip
-from prunus.data.dataset import check_size
 from prunus.data.files import check_layout, read_image
 from prunus.data.interface import OnError, SplitName
 from prunus.data.labelled import stretched
+from prunus.data.segmentation import check_size
 from prunus.errors import DataError, RecipeError
 
 LAYOUT = """\

@@ -1,8 +1,8 @@
-"""Where samples come from: raw uint8 images and masks by index; may be cached in memory."""
+"""Sources of samples: raw uint8 images and masks by index, checked, and a cache of them in shared memory."""
 
 import math
 import mmap
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -73,42 +73,48 @@ def shared_bytes(*shape: int) -> np.ndarray:
         ) from error
 
 
-class CachedSource:
-    """Keeps each sample of `source` in memory from its first use on.
+class PixelCache:
+    """uint8 [num, channels, H, W], each sample read at its first use.
 
     The memory is an anonymous shared mapping, touched page by page as samples arrive: forked DataLoader
     workers read and fill the one cache, also across epochs, and /dev/shm is not needed. A worker that is
     spawned instead starts with an empty cache of its own. Two that fill one place write equal bytes.
     """
 
+    def __init__(self, num: int, *shape: int) -> None:
+        self._shape = (num, *shape)
+        self._pixels, self._filled = shared_bytes(num, *shape), shared_bytes(num)
+
+    def get(self, index: int, read: Callable[[int], torch.Tensor]) -> torch.Tensor:
+        """Return a copy of the sample `index`: what a caller does to it must not reach the cache."""
+        if not self._filled[index]:
+            self._pixels[index] = read(index).numpy()
+            self._filled[index] = 1  # last, so that no other process reads half a sample
+        return torch.from_numpy(self._pixels[index].copy())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return PixelCache, self._shape  # a mapping cannot be pickled
+
+
+class CachedSource:
+    """Keeps each sample of `source` in memory from its first use on."""
+
     def __init__(self, source: Source, size: tuple[int, int]) -> None:
         self._source, self._size = source, size
-        self._allocate()
-
-    def _allocate(self) -> None:
-        self._samples = shared_bytes(len(self._source), 4, *self._size)
-        self._filled = shared_bytes(len(self._source))
+        self._cache = PixelCache(len(source), 4, *size)
 
     def __len__(self) -> int:
         return len(self._source)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        sample = self._samples[index]
-        if not self._filled[index]:
-            image, mask = self._source[index]
-            check_pair(image, mask, self._size)
-            sample[:3], sample[3] = image.numpy(), mask.numpy()
-            self._filled[index] = 1  # last, so that no other process reads half a sample
-        # Copied: what a caller does to a sample must not reach the cache.
-        return torch.from_numpy(sample[:3].copy()), torch.from_numpy(sample[3].copy())
+        planes = self._cache.get(index, self._read)
+        return planes[:3], planes[3]
 
     def mask(self, index: int) -> torch.Tensor:
         """Return the mask alone."""
         return self[index][1]
 
-    def __getstate__(self) -> Mapping[str, Any]:
-        return {"source": self._source, "size": self._size}  # a mapping cannot be pickled
-
-    def __setstate__(self, state: Mapping[str, Any]) -> None:
-        self._source, self._size = state["source"], state["size"]
-        self._allocate()
+    def _read(self, index: int) -> torch.Tensor:
+        image, mask = self._source[index]
+        check_pair(image, mask, self._size)
+        return torch.cat([image, mask[None]])

@@ -15,9 +15,9 @@ import onnx
 import torch
 from torch import nn
 
-from prunus.deploy.outputs import Inputs, as_tuple, named_outputs
+from prunus.deploy.signature import Inputs, as_tuple, named_outputs
 from prunus.errors import DeployError
-from prunus.graph.modes import evaluating
+from prunus.modules.modes import evaluating
 
 _COLOURS = re.compile(r"\x1b?\[\d+m")
 

@@ -17,8 +17,8 @@ from prunus.deploy import backends
 from prunus.deploy.backends import Backend, Network, Shape
 from prunus.deploy.device import device_of
 from prunus.deploy.export import export_onnx
-from prunus.deploy.outputs import Inputs, as_tuple
 from prunus.deploy.peak_memory import peak_memory_mb
+from prunus.deploy.signature import Inputs, as_tuple
 from prunus.errors import DeployError, RecipeError
 from prunus.records import LatencyRecord
 

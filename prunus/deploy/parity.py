@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 from prunus.deploy import backends
-from prunus.deploy.outputs import Inputs, as_tuple
+from prunus.deploy.signature import Inputs, as_tuple
 from prunus.errors import DeployError, ParityError
 from prunus.records import ParityRecord
+from prunus.verify import Extremes
 
 
 def check_parity(
@@ -117,27 +118,13 @@ def _shapes(batch: tuple[np.ndarray, ...]) -> tuple[tuple[int, ...], ...]:
 
 
 @dataclasses.dataclass
-class _Extremes:
-    """Of one output, over the samples seen."""
-
-    difference: float = 0.0
-    magnitude: float = 0.0
-
-    def relative(self) -> float:
-        if self.difference == 0:
-            return 0.0
-        comparable = self.difference < float("inf") and self.magnitude > 0
-        return self.difference / self.magnitude if comparable else float("inf")
-
-
-@dataclasses.dataclass
 class _Comparison:
     """Running extremes, so that samples need not fit into memory together."""
 
     samples: int = 0
     agreeing: int = 0
     positions: int = 0
-    extremes: dict[str, _Extremes] = dataclasses.field(default_factory=dict)
+    extremes: dict[str, Extremes] = dataclasses.field(default_factory=dict)
 
     def add(self, source: dict[str, np.ndarray], exported: dict[str, np.ndarray], path: Path, samples: int) -> None:
         """Compare one batch's outputs, in their order: a file may call them otherwise."""
@@ -153,21 +140,19 @@ class _Comparison:
                     f"output {name!r} is {list(expected.shape)} in PyTorch and {list(actual.shape)} from {path}: it is "
                     "another network's file, or the file fixes the batch size; export this network"
                 )
-            self._add_output(self.extremes.setdefault(name, _Extremes()), expected, actual)
+            self._add_output(self.extremes.setdefault(name, Extremes()), expected, actual)
 
-    def _add_output(self, extremes: _Extremes, expected: np.ndarray, actual: np.ndarray) -> None:
-        finite = np.isfinite(expected).all() and np.isfinite(actual).all()
-        difference = np.abs(expected.astype(np.float64) - actual).max(initial=0.0) if finite else np.inf
-        extremes.difference = max(extremes.difference, float(difference))
-        if finite:
-            extremes.magnitude = max(extremes.magnitude, float(np.abs(expected).max(initial=0.0)))
+    def _add_output(self, extremes: Extremes, expected: np.ndarray, actual: np.ndarray) -> None:
+        extremes.add(torch.tensor(expected, dtype=torch.float64), torch.tensor(actual, dtype=torch.float64))
+        if not (np.isfinite(expected).all() and np.isfinite(actual).all()):  # also where both are: nothing is proved
+            extremes.difference = math.inf
         same = _decision(expected) == _decision(actual)
         self.agreeing += int(same.sum())
         self.positions += same.size
 
     def record(self, model: str, backend: str, tolerance: float) -> ParityRecord:
         """Return what was found."""
-        relative = max(extremes.relative() for extremes in self.extremes.values())
+        relative = max(extremes.relative for extremes in self.extremes.values())
         return ParityRecord(
             model=model,
             backend=backend,

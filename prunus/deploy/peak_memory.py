@@ -27,7 +27,7 @@ from torch import nn
 from prunus.deploy.backends import Network, Shape
 from prunus.deploy.backends.interface import refusals
 from prunus.errors import DeployError
-from prunus.graph.modes import evaluating
+from prunus.modules.modes import evaluating
 
 FIRST_SHAPE = (1, 1, 8, 8)
 _TIMEOUT_SECONDS = 900

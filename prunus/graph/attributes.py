@@ -3,14 +3,14 @@
 import dataclasses
 import linecache
 import re
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
-from prunus.graph.code import names_read
 from prunus.graph.findings import Kind, Mark
+from prunus.modules.code import names_read
+from prunus.modules.numbers import numbers
 
 MOST_LINES = 20  # of one statement
 
@@ -38,13 +38,13 @@ class Binding:
 
 
 def bindings(model: nn.Module, marks: Iterable[Mark]) -> list[Binding]:
-    """Return the attributes from which written-down sizes may come: those of equal value that the code reads.
+    """Return the attributes from which hard-coded sizes may come: those of equal value that the code reads.
 
     An attribute named on the very line goes before the others of the module.
     """
     found = []
     for mark in marks:
-        if mark.kind is Kind.WRITTEN:
+        if mark.kind is Kind.HARD_CODED:
             for name, item in _candidates(model.get_submodule(mark.module), mark):
                 found.append(Binding(mark.module, name, item, mark.ids, mark.line))
     return found
@@ -71,28 +71,6 @@ def _statement(place: str) -> str:
         if sum(text.count(opened) for opened in "([{") <= sum(text.count(closed) for closed in ")]}"):
             break
     return text
-
-
-def numbers(module: nn.Module) -> Iterator[tuple[str, int, int]]:
-    """Yield (attribute, index in it or -1, value) of the whole numbers above one that a module keeps."""
-    for name, value in vars(module).items():
-        if name.startswith("__"):
-            continue
-        if type(value) is int and value > 1:
-            yield name, -1, value
-        elif isinstance(value, list | tuple):
-            yield from ((name, item, entry) for item, entry in enumerate(value) if type(entry) is int and entry > 1)
-
-
-def set_(model: nn.Module, path: str, name: str, item: int, value: int) -> None:
-    """Set an attribute, or an item of it, in place."""
-    module = model.get_submodule(path)
-    if item < 0:
-        setattr(module, name, value)
-        return
-    old: Any = getattr(module, name)
-    items = [*old[:item], value, *old[item + 1 :]]
-    setattr(module, name, items if isinstance(old, list) else tuple(items))
 
 
 def count(ids: Tensor, alive: Tensor) -> int:

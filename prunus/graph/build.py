@@ -8,13 +8,23 @@ from torch import Tensor, nn
 
 from prunus.graph.attributes import Binding
 from prunus.graph.cost import CostModel, Term
-from prunus.graph.findings import Factor, Findings, Kind
-from prunus.graph.groups import Attribute, ChannelGroups, Reason, Role, Slot
+from prunus.graph.findings import REASONED, Factor, Findings, Kind
+from prunus.graph.groups import ChannelGroups
 from prunus.graph.ids import NONE
-from prunus.graph.narrow import Conv, TransposedConv
-from prunus.graph.state import Slots, canonical_paths
+from prunus.graph.slots import Attribute, Reason, Role, Slot
+from prunus.graph.walk import Slots
+from prunus.modules.kinds import Conv, TransposedConv
+from prunus.modules.ties import canonical_paths
 
 LINEAR = Conv | TransposedConv | nn.Linear
+CHANNEL = (*REASONED, Kind.CONTRACTED)  # what is so marked is a channel
+KINDS = (Role.PRODUCER, Role.CONSUMER, Role.STATISTIC)
+ROLES = {  # what a mark makes of a tensor's dimension; a later one overrides an earlier one
+    Kind.CONSUMED: Role.CONSUMER,
+    Kind.STATISTIC: Role.STATISTIC,
+    Kind.PRODUCED: Role.PRODUCER,
+    Kind.ZEROED: Role.PRODUCER,
+}
 
 
 def build(
@@ -55,7 +65,8 @@ def _by_reason(findings: Findings) -> Iterator[tuple[str, bool, Tensor]]:
     """Yield each reason once: its text, whether it refuses, and all ids of which it is said."""
     found: dict[tuple[str, bool], list[Tensor]] = {}
     for mark in findings.marks:
-        found.setdefault((mark.reason, mark.kind is not Kind.APPROXIMATE), []).append(mark.ids)
+        if mark.kind in REASONED:
+            found.setdefault((mark.reason, mark.kind is not Kind.APPROXIMATE), []).append(mark.ids)
     for (text, refused), ids in found.items():
         yield text, refused, torch.cat(ids)
 
@@ -64,8 +75,7 @@ def numbering(findings: Findings) -> Tensor:
     """Return the group number of each id, -1 where it is no channel: int [count]."""
     roots = findings.ids.classes()
     channel = np.zeros(findings.ids.count, dtype=bool)
-    for ids in (*findings.contracted, *(mark.ids for mark in findings.marks)):
-        channel[roots[ids.numpy()]] = True
+    channel[roots[findings.ids_of(*CHANNEL).numpy()]] = True
     channel[NONE] = False
     numbers = np.where(channel, np.cumsum(channel) - 1, -1)
     return torch.from_numpy(numbers[roots])
@@ -77,19 +87,18 @@ def _slots(model: nn.Module, slots: Slots, findings: Findings, group_of: Tensor)
     Nobody trains a buffer: it goes along, unless the output is not zero without it.
     """
     roles = torch.zeros(findings.ids.count, dtype=torch.long)
-    named = dict(model.named_buffers())
-    buffers = [ids for (path, _), ids in slots.items() if path in named]
-    steps = ((1, findings.consumed), (2, findings.statistics), (0, findings.produced), (2, buffers))
-    for number, marked in (*steps, (0, findings.needed)):
-        for ids in marked:
-            roles[ids] = number
+    buffers = dict(model.named_buffers())
+    for kind, role in ROLES.items():
+        roles[findings.ids_of(kind)] = KINDS.index(role)
+        if kind is Kind.PRODUCED:
+            for ids in (ids for (path, _), ids in slots.items() if path in buffers):
+                roles[ids] = KINDS.index(Role.STATISTIC)
     order = {path: position for position, path in enumerate(canonical_paths(model).values())}
-    kinds = (Role.PRODUCER, Role.CONSUMER, Role.STATISTIC)
     found = []
     for (path, dim), ids in sorted(slots.items(), key=lambda item: (order[item[0][0]], item[0][1])):
         groups = group_of[ids]
         if bool((groups >= 0).any()):
-            found.append(Slot(path, dim, kinds[int(roles[ids].max())], groups))
+            found.append(Slot(path, dim, KINDS[int(roles[ids].max())], groups))
     return tuple(found)
 
 
@@ -99,11 +108,7 @@ def _unread(model: nn.Module, slots: Slots, group_of: Tensor) -> Iterator[str]:
     for (path, dim), ids in slots.items():
         name, _, tensor = path.rpartition(".")
         module = model.get_submodule(name)
-        makes = (
-            isinstance(module, LINEAR)
-            and tensor == "weight"
-            and dim == (1 if isinstance(module, TransposedConv) else 0)
-        )
+        makes = isinstance(module, LINEAR) and tensor == "weight" and dim == isinstance(module, TransposedConv)
         if makes and not bool((group_of[ids] >= 0).any()):
             names.append(name)
     if names:
@@ -128,16 +133,15 @@ def _beside_unread(model: nn.Module, slots: tuple[Slot, ...]) -> Iterator[tuple[
     for slot in slots:
         path, module = f"{slot.module}.bias".lstrip("."), model.get_submodule(slot.module)
         bias = getattr(module, "bias", None) if slot.path.endswith("weight") else None
-        makes = slot.dim == (1 if isinstance(module, TransposedConv) else 0)
+        makes = slot.dim == isinstance(module, TransposedConv)
         if makes and path not in known and isinstance(bias, nn.Parameter) and bias.shape == slot.groups.shape:
             yield f"{path} is not read, and would keep its size", torch.unique(slot.groups[slot.groups >= 0])
 
 
 def _positions(findings: Findings, group_of: Tensor) -> Iterator[tuple[str, Tensor]]:
     """Yield the groups that hold positions of a kernel, where data movement has made them look like channels."""
-    if findings.positions:
-        groups = torch.unique(group_of[torch.cat(findings.positions)])
-        yield "it is a position of a kernel", groups[groups >= 0]
+    groups = torch.unique(group_of[findings.ids_of(Kind.POSITION)])
+    yield "it is a position of a kernel", groups[groups >= 0]
 
 
 def _layers(slots: tuple[Slot, ...], count: int) -> tuple[Tensor, tuple[str, ...]]:

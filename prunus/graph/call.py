@@ -1,4 +1,4 @@
-"""One operator of the exported graph, and all that a rule may say about it."""
+"""One operation of the network, and all that a rule may say about it."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -9,103 +9,122 @@ from torch import Tensor
 
 from prunus.graph.findings import Factor, Findings, Kind, Mark
 from prunus.graph.ids import NONE
-from prunus.graph.labels import Axis, Label, num_distinct, replaced, varying_dims
+from prunus.graph.labels import Axis, Label, Labels, num_distinct, varying_dims
+from prunus.graph.program import Operation
+from prunus.graph.trees import flat, replaced
 
 
 @dataclasses.dataclass(frozen=True)
 class Call:
     """An operator with its arguments, tensors replaced by their labels.
 
+    `call["dim"]` is the argument of that name in the operator's schema, its default where the code gives none; torch's
+    `self` is called `input`.
+
     Attributes:
-        name: "namespace::operator", without the overload and the in-place underscore.
-        target: the operator itself, to be run on labels.
-        shapes: the shapes of the outputs.
-        number: the node's number in the graph, from 1.
-        module: dotted path of the module whose code called the operator.
-        line: "file:line" of the user's code.
-        settled: the size arguments are attributes of a torch layer that follow its tensors.
+        operation: what was called, where.
+        arguments: by name.
+        number: the operation's number in the walk, from 1.
+        follows: the sizes among the arguments are attributes of a torch layer, which follow its tensors.
         rigid: the code is torch's own and its sizes cannot be changed.
+        findings: where what the rule says is gathered.
     """
 
-    name: str
-    target: Any
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    shapes: tuple[tuple[int, ...], ...]
-    dtypes: dict[int, torch.dtype]  # by id(label)
+    operation: Operation
+    arguments: dict[str, Any]
     number: int
-    module: str
-    line: str
-    settled: bool
+    follows: bool
     rigid: bool
     findings: Findings
 
-    def arg(self, position: int, name: str, default: Any = None) -> Any:
-        """Return an argument given by position or by name."""
-        if position < len(self.args):
-            return self.args[position]
-        return self.kwargs.get(name, default)
+    def __getitem__(self, name: str) -> Any:
+        return self.arguments[name]
+
+    def get(self, name: str, default: object = None) -> Any:
+        """Return the argument `name` of an operator that may have none of that name."""
+        return self.arguments.get(name, default)
+
+    @property
+    def args(self) -> tuple[object, ...]:
+        """The arguments in the order of the schema."""
+        return tuple(self.arguments[name] for name in self.operation.operator.positional)
+
+    @property
+    def name(self) -> str:
+        """Return "namespace::operator"."""
+        return self.operation.name
+
+    @property
+    def input(self) -> Label:
+        """The first tensor."""
+        return self.labels[0]
 
     @property
     def labels(self) -> list[Label]:
         """All tensors among the arguments, lists opened."""
-        found: list[Label] = []
-        for value in (*self.args, *self.kwargs.values()):
-            items = value if isinstance(value, list | tuple) else (value,)
-            found.extend(item for item in items if isinstance(item, Label))
-        return found
+        return [each for each in flat(list(self.arguments.values())) if isinstance(each, Label)]
 
-    def run(self, function: Callable[[Label], Any]) -> list[Any]:
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """The shapes of the outputs."""
+        return tuple(value.shape for value in self.operation.results)
+
+    def run(self, function: Callable[[Label], object]) -> list[Tensor]:
         """Run the operator with `function(label)` in place of each tensor; return its outputs as a list."""
-        result = self.target(*replaced(self.args, function), **replaced(self.kwargs, function))
-        return list(result) if isinstance(result, list | tuple) else [result]
+        result = self.operation.operator.named(replaced(self.arguments, Label, function))
+        return [each for each in flat(result) if isinstance(each, Tensor)]
 
-    def plain(self) -> Any:
+    def plain(self) -> Labels:
         """Return outputs that hold no channels."""
         return self.outputs([Label(shape) for shape in self.shapes])
 
-    def outputs(self, labels: Sequence[Label]) -> Any:
-        """Return one label for an operator with one output, a list for several."""
-        return labels[0] if len(labels) == 1 and not self.returns_list else list(labels)
+    def first_output(self, axes: dict[int, Axis]) -> Labels:
+        """Return outputs of which the first holds channels."""
+        return self.outputs([Label(shape, {} if number else axes) for number, shape in enumerate(self.shapes)])
 
-    @property
-    def returns_list(self) -> bool:
-        """Whether the operator returns a list or a tuple of tensors."""
-        returns: Sequence[Any] = self.target._schema.returns if hasattr(self.target, "_schema") else []
-        return len(returns) > 1 or (len(returns) == 1 and "List" in str(returns[0].type))
+    def outputs(self, labels: Sequence[Label]) -> Labels:
+        """Return one label for an operator with one output, a list for several."""
+        return labels[0] if len(labels) == 1 and not self.operation.operator.returns_list else list(labels)
 
     @property
     def where(self) -> str:
         """Return "operator in module, file:line" for messages."""
         return self.findings.reasons[self.number]
 
-    def freeze(self, axis: Axis | Tensor, reason: str) -> None:
+    def freeze(self, axis: Axis | Tensor | None, reason: str) -> None:
         """Refuse the removal of these channels."""
         self._mark(axis, f"{reason} ({self.where})", Kind.REFUSED)
 
-    def approximate(self, axis: Axis | Tensor, reason: str) -> None:
+    def freeze_all(self, reason: str) -> None:
+        """Refuse the removal of every channel that reaches the operator."""
+        for label in self.labels:
+            for axis in label.axes.values():
+                self.freeze(axis, reason)
+
+    def approximate(self, axis: Axis | Tensor | None, reason: str) -> None:
         """Say that removing these channels changes the output, even when they are zero."""
         self._mark(axis, f"{reason} ({self.where})", Kind.APPROXIMATE)
 
-    def written(
-        self, axis: Axis, *, settled: bool | None = None, nth: tuple[int, int] = (0, 1), unlike: bool = False
+    def hard_coded(
+        self, axis: Axis, *, follows: bool | None = None, nth: tuple[int, int] = (0, 1), unequal: bool = False
     ) -> None:
-        """The number of channels along `axis` is an argument: the code must be seen to follow it (`probe`).
+        """The number of channels along `axis` is an argument: the code must be seen to follow it at another width.
 
-        `settled` says that it does; by default, where the module is a torch layer that `narrow.settle` knows. `nth` and
-        `unlike` are those of the mark.
+        `follows` says that it does; by default, where the module is a torch layer whose sizes follow its tensors. `nth`
+        and `unequal` are those of the mark.
         """
-        reason = f"{self.name.partition('::')[2]} has its size {axis.ids.numel()} written down ({self.where})"
-        if (self.settled if settled is None else settled) or not bool((axis.ids != NONE).any()):
+        reason = f"{self.name.partition('::')[2]} has its size {axis.ids.numel()} hard-coded ({self.where})"
+        if (self.follows if follows is None else follows) or not bool((axis.ids != NONE).any()):
             return
-        kind = Kind.REFUSED if self.rigid else Kind.WRITTEN
-        self.findings.marks.append(Mark(axis.ids, reason, kind, self.number, self.module, self.line, nth, unlike))
+        kind, at = Kind.REFUSED if self.rigid else Kind.HARD_CODED, self.operation
+        self.findings.marks.append(Mark(axis.ids, kind, reason, self.number, at.module, at.line, nth, unequal))
 
-    def _mark(self, axis: Axis | Tensor, reason: str, kind: Kind) -> None:
+    def _mark(self, axis: Axis | Tensor | None, reason: str, kind: Kind) -> None:
         ids = axis.ids if isinstance(axis, Axis) else axis
-        ids = ids[ids != NONE]
-        if ids.numel():
-            self.findings.marks.append(Mark(ids, reason, kind, self.number, self.module, self.line))
+        ids = ids[ids != NONE] if ids is not None else None
+        if ids is not None and ids.numel():
+            at = self.operation
+            self.findings.marks.append(Mark(ids, kind, reason, self.number, at.module, at.line))
 
     def changed(self, axis: Axis) -> Axis:
         """Return an axis whose channels this operator made something else than zero."""
@@ -113,12 +132,8 @@ class Call:
 
     def join(self, first: Axis | None, second: Axis | None) -> None:
         """Make two axes of equal size one: unite their channels; refuse those that meet fixed data."""
-        if first is None and second is None:
-            return
         if first is None or second is None:
-            present = first or second
-            assert present is not None
-            self.freeze(present, "meets data of a fixed size")
+            self.freeze(first or second, "meets data of a fixed size")
             return
         self.findings.ids.unite(first.ids, second.ids)
         self.freeze(first.ids[second.ids == NONE], "meets data of a fixed size")
@@ -126,13 +141,11 @@ class Call:
 
     def consume(self, axis: Axis | None) -> None:
         """A weight's dimension is contracted: it reads the channels, it does not make them."""
-        if axis is not None:
-            self.findings.consumed.append(axis.ids)
+        self.findings.mark(Kind.CONSUMED, axis)
 
     def produce(self, axis: Axis | None) -> None:
         """A weight's dimension makes the channels: even where the same weight, tied, reads them elsewhere."""
-        if axis is not None:
-            self.findings.produced.append(axis.ids)
+        self.findings.mark(Kind.PRODUCED, axis)
 
     def contract(self, first: Axis | None, second: Axis | None) -> None:
         """Sum over products along two axes: unite them; a channel that is not zero in the first is approximate.
@@ -140,7 +153,8 @@ class Call:
         The second is mostly a weight that reads the channels: it is cut with them and holds no zeros of its own.
         """
         self.join(first, second)
-        self.findings.contracted.extend(axis.ids for axis in (first, second) if axis is not None)
+        for axis in (first, second):
+            self.findings.mark(Kind.CONTRACTED, axis)
         if first is not None and second is not None:
             self.blame(first.ids, first.source)
 
@@ -151,7 +165,7 @@ class Call:
             self._mark(ids[source == number], reason, Kind.APPROXIMATE)
 
     def couple(self, rows: Tensor) -> None:
-        """Channels in one column, shape [rows, size], can only go together."""
+        """Channels in one column, shape [rows, size], can only be removed together."""
         rows = torch.unique_consecutive(rows, dim=0)  # mostly all alike
         if rows.shape[0] > 1:
             first = rows[0].expand_as(rows[1:])
@@ -160,19 +174,21 @@ class Call:
 
     def attend(self, *axes: Axis | None) -> None:
         """Attention takes its products along these axes: they hold the sizes of heads."""
-        self.findings.attended.extend(axis.ids for axis in axes if axis is not None)
+        for axis in axes:
+            self.findings.mark(Kind.HEAD_SIZE, axis)
 
     def cost(self, *factors: Factor | None) -> None:
         """Add the operator's multiply-adds: the product of the factors (None counts as 1)."""
-        self.findings.macs.append((self.module, tuple(f for f in factors if f is not None)))
+        self.findings.macs.append((self.operation.module, tuple(f for f in factors if f is not None)))
 
     def place(self, ids: Tensor, source: Tensor, first: int = 0) -> tuple[int, Axis] | None:
         """Find the one dimension along which labels of the full shape lie.
 
         Labels that change along several dimensions (heads x head size, pixel-shuffled positions, tokens put
         behind tokens) can only be cut evenly: the channels are coupled across all but one of them, the one with
-        the most channels, the last of equals. Where whole heads are to go, the second one is taken instead. The
-        choice is made once, for all widths. `first` is the dimension of the output at which the labels begin.
+        the most channels, the last of equals. Where whole heads are to be removed, the second one is taken instead.
+        The choice is made once, for all widths: at a narrower one a dimension may be down to one channel, and then
+        nothing varies along it. `first` is the dimension of the output at which the labels begin.
         """
         compact, varying = varying_dims(ids)
         known = self.findings.places.setdefault((self.number, first), {})
@@ -186,6 +202,7 @@ class Call:
         if dim < 0:
             dim = known[tuple(varying)] = self._preferred(compact, varying)
         size = ids.shape[dim]
+        # One row per position in all other dimensions: the same channels must stand in each.
         rows = compact.movedim(dim, -1).reshape(-1, compact.shape[dim]).expand(-1, size)
         self.couple(rows)
         worst = source
@@ -206,6 +223,6 @@ class Call:
         return self.findings.finer.setdefault((self.number, dim), counts[0] >= counts[1])
 
     def _stays_whole(self, labels: Tensor, dim: int) -> bool:
-        """Whether `dim` holds the sizes of heads, and heads go as a whole."""
+        """Whether `dim` holds the sizes of heads, and heads are removed as a whole."""
         line = labels.movedim(dim, 0).reshape(labels.shape[dim], -1)[:, 0]
         return self.findings.whole is not None and bool(self.findings.whole[line].any())

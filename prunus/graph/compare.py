@@ -1,153 +1,108 @@
-"""Hold a narrower network's graph against what the labels of the wide one predict."""
+"""Hold a network at another width, or in another mode, against what it does here."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.fx import Node
+from torch import Tensor
 
-from prunus.graph.findings import Factor
 from prunus.graph.ids import NONE
 from prunus.graph.labels import Label
-from prunus.graph.place import flat, line, module_path, operator_name
-from prunus.graph.program import Program
-from prunus.graph.shapes import Shapes
-from prunus.graph.state import Slots
-from prunus.graph.walk import Labels
+from prunus.graph.program import Operation, Program, Value
+from prunus.graph.read import Place
+from prunus.graph.trees import flat
+from prunus.graph.walk import Reading
 
-# Operators whose numbers say where data goes: the labels of their outputs tell whether it went right.
-MOVES = frozenset(
-    {
-        "aten::view",
-        "aten::reshape",
-        "aten::_unsafe_view",
-        "aten::flatten",
-        "aten::unflatten",
-        "aten::expand",
-        "aten::expand_as",
-        "aten::broadcast_to",
-        "aten::affine_grid_generator",
-        "aten::repeat",
-        "aten::slice",
-        "aten::narrow",
-        "aten::select",
-        "aten::split",
-        "aten::split_with_sizes",
-        "aten::chunk",
-        "aten::unsafe_split",
-        "aten::unsafe_chunk",
-        "aten::layer_norm",
-        "aten::group_norm",
-        "aten::conv1d",
-        "aten::conv2d",
-        "aten::conv3d",
-        "aten::conv_transpose1d",
-        "aten::conv_transpose2d",
-        "aten::conv_transpose3d",
-        "aten::zeros",
-        "aten::ones",
-        "aten::full",
-        "aten::empty",
-        "aten::new_zeros",
-        "aten::new_ones",
-        "aten::new_full",
-        "aten::new_empty",
-        "aten::arange",
-        "aten::channel_shuffle",
-    }
-)
+NOISE = ("empty", "rand", "bernoulli")  # in the names of operators that make it
 
-
-@dataclasses.dataclass(frozen=True)
-class Reading:
-    """A walked graph: of the network in evaluation or in training mode."""
-
-    program: Program
-    labels: Labels
-    training: bool
-    macs: list[tuple[str, tuple[Factor, ...]]]  # as in `Findings`
-
-
-@dataclasses.dataclass(frozen=True)
-class Probe:
-    """What is tried out: a network, its example, its graphs, the ids of its tensors.
-
-    Attributes:
-        on_shapes: whether the network runs on shapes alone; None where that is not known.
-        shapes: what is known of operators on shapes alone.
-    """
-
-    model: nn.Module
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
-    readings: tuple[Reading, ...]
-    slots: Slots
-    on_shapes: bool | None
-    shapes: Shapes = dataclasses.field(default_factory=Shapes)
+# Operators whose numbers say where data go: the labels of their outputs tell whether it went right.
+_MOVES = """
+    view reshape _unsafe_view flatten unflatten expand expand_as broadcast_to affine_grid_generator repeat slice narrow
+    select split split_with_sizes chunk unsafe_split unsafe_chunk layer_norm group_norm channel_shuffle
+    conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d
+    zeros ones full empty new_zeros new_ones new_full new_empty
+"""
+MOVES = frozenset(_MOVES.split())
 
 
 @dataclasses.dataclass(frozen=True)
 class Mismatch:
-    """A place where the narrower network is not what it should be; its node's number in the walk, -1 if unknown."""
+    """A place where the narrower network is not what it should be; the operation where one is known."""
 
     reason: str
-    module: str
-    line: str
-    node: str = ""
+    place: Place
+    operation: Operation | None = None
 
     @property
     def told(self) -> str:
         """The reason, and the line where one is known, else the module."""
-        place = self.line.rpartition("/")[2] or (f"in {self.module}" if self.module else "")
-        return f"{self.reason} ({place})" if place else self.reason
+        at = self.place.line.rpartition("/")[2] or (f"in {self.place.module}" if self.place.module else "")
+        return f"{self.reason} ({at})" if at else self.reason
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """The first node that went wrong, and the nodes with numbers that changed with the widths."""
+    """The first operation that went wrong, and those with numbers that changed with the widths."""
 
     mismatch: Mismatch | None
     changed: tuple[Mismatch, ...] = ()
 
 
+def same_code(first: Program, second: Program) -> bool:
+    """Whether a network does the same in two modes, random masks aside."""
+    return _calls(first) == _calls(second)
+
+
+def _calls(program: Program) -> list[Any]:
+    """Return the operators called, with the numbers that they take and the shapes of what they return.
+
+    A tensor that is multiplied with random numbers counts as the same tensor: that is dropout, of whatever kind.
+    """
+    calls, noise = list[Any](), set[Value]()
+    for operation in program.operations:
+        clean = [operand for operand in operation.operands if operand not in noise]
+        if any(word in operation.name for word in NOISE) or (operation.operands and not clean):
+            noise.update(operation.results)
+        elif len(clean) == len(operation.operands) or "mul" not in operation.name:
+            numbers = tuple(number for number in _numbers(operation) if type(number) is not str)
+            calls.append((operation.name, numbers, tuple(value.shape for value in operation.results)))
+    return [*calls, *(value.shape for value in program.outputs)]
+
+
 def compare(wide: Reading, narrow: Reading, alive: Tensor, roots: Tensor) -> Comparison:
-    """Compare two graphs node by node: operators, arguments, and the channels along every dimension.
+    """Compare two readings operation by operation: operators, arguments, and the channels along every dimension.
 
     Args:
-        wide: the graph of the network as it is.
-        narrow: the graph of the network without the ids that are not alive.
+        wide: the network as it is.
+        narrow: the network without the ids that are not alive.
         alive: bool [num_ids].
         roots: the class of each id, [num_ids].
     """
     changed: list[Mismatch] = []
-    first, second = list(wide.program.graph.nodes), list(narrow.program.graph.nodes)
-    for a, b in zip(first, second, strict=False):
-        place = (module_path(a), line(a), a.name)
-        if (a.op, str(a.target) if a.op == "call_function" else "") != (
-            b.op,
-            str(b.target) if b.op == "call_function" else "",
-        ):
-            return Comparison(Mismatch(f"{_name(a)} becomes {_name(b)} at another width", *place), tuple(changed))
-        if a.op != "call_function":
-            continue
-        for x, y in zip(flat(wide.labels.get(a)), flat(narrow.labels.get(b)), strict=False):
-            if isinstance(x, Label) and isinstance(y, Label) and (text := _difference(x, y, alive, roots)):
-                return Comparison(Mismatch(f"{operator_name(a.target)} {text}", *place), tuple(changed))
-        if _is_computed(a, b, wide.labels.get(a), narrow.labels.get(b)):
-            changed.append(Mismatch(f"a number in {operator_name(a.target)} is computed from the width", *place))
-    if len(first) != len(second):
-        return Comparison(Mismatch("the code runs otherwise at another width", "", ""), tuple(changed))
+    for a, b in zip(wide.program.operations, narrow.program.operations, strict=False):
+        place = Place(a.module, a.line)
+        if a.operator is not b.operator:
+            return Comparison(Mismatch(f"{a.name} becomes {b.name} at another width", place, a), tuple(changed))
+        computed = a.name.partition("::")[2] not in MOVES and list(_numbers(a)) != list(_numbers(b))
+        for first, second in _pairs(a, b):
+            x, y = wide.labels[first], narrow.labels[second]
+            if text := _difference(x, y, alive, roots):
+                return Comparison(Mismatch(f"{a.name} {text}", place, a), tuple(changed))
+            computed = computed or not x.has_values_of(y)
+        if computed:
+            changed.append(Mismatch(f"a number in {a.name} is computed from the width", place, a))
+    if len(wide.program.operations) != len(narrow.program.operations):
+        return Comparison(Mismatch("the code runs otherwise at another width", Place()), tuple(changed))
     return Comparison(None, tuple(changed))
 
 
-def _is_computed(a: Node, b: Node, wide: Any, narrow: Any) -> bool:
-    """Whether numbers that an operator takes, or a constant that it makes of them, change with the widths."""
-    if operator_name(a.target) not in MOVES and list(_numbers(a)) != list(_numbers(b)):
-        return True
-    labels = zip(flat(wide), flat(narrow), strict=False)
-    return any(isinstance(x, Label) and isinstance(y, Label) and not x.has_values_of(y) for x, y in labels)
+def _pairs(a: Operation, b: Operation) -> Iterator[tuple[Value, Value]]:
+    """Yield the constants that two calls of an operator take, and what comes out of them."""
+    for first, second in zip(a.operands, b.operands, strict=False):
+        if first.constant is not None or second.constant is not None:
+            yield first, second
+    yield from zip(a.results, b.results, strict=False)
 
 
 def _difference(wide: Label, narrow: Label, alive: Tensor, roots: Tensor) -> str:
@@ -168,12 +123,8 @@ def _difference(wide: Label, narrow: Label, alive: Tensor, roots: Tensor) -> str
     return ""
 
 
-def _numbers(node: Node) -> Iterator[Any]:
+def _numbers(operation: Operation) -> Iterator[Any]:
     """Yield the arguments that are no tensors."""
-    for value in flat([*node.args, *node.kwargs.values()]):
-        if isinstance(value, int | float | str):
+    for value in flat(list(operation.arguments.values())):
+        if type(value) in (int, float, str):
             yield value
-
-
-def _name(node: Node) -> str:
-    return operator_name(node.target) if node.op == "call_function" else node.op

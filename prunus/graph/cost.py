@@ -28,8 +28,8 @@ class Term:
 
 def num_alive(factor: Tensor, alive: Tensor) -> int:
     """Count the channels of a factor that are alive; group -1 always is."""
-    padded = torch.cat([alive, alive.new_ones(1)])  # index -1 is the last
-    return int(padded[factor].sum())
+    groups = factor[factor >= 0]
+    return int(alive[groups].sum()) + factor.numel() - groups.numel()
 
 
 @dataclasses.dataclass(frozen=True)

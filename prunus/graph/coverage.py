@@ -1,104 +1,37 @@
 """`groups.coverage()`: what of a network can be removed exactly, approximately, or not at all, and why."""
 
-import dataclasses
-import io
-import re
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import torch
-from rich.console import Console, ConsoleOptions, RenderResult
-from rich.table import Table
-from rich.text import Text
 from torch import Tensor
 
-from prunus.graph.cost import Term
-
-if TYPE_CHECKING:  # groups.py builds on this file
-    from prunus.graph.groups import ChannelGroups
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class LayerCoverage:
-    """The channels that one layer makes."""
-
-    layer: str
-    channels: int
-    exact: int
-    approximate: int
-    refused: int
-    reason: str  # what stands in the way of most of those that are not exact; "" where all are
+from prunus.graph.cost import CostModel, Term
+from prunus.graph.slots import Reason, Slot
+from prunus.records.coverage import Coverage, LayerCoverage
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Coverage:
-    """What can be removed from a network; prints as a table.
+def coverage(
+    units: Sequence[Slot],
+    exact: Tensor,
+    removable: Tensor,
+    told: Sequence[Reason],
+    cost: CostModel,
+    notes: tuple[str, ...],
+) -> Coverage:
+    """Return what of a network can be removed, layer by layer.
 
-    Attributes:
-        rows: the layers that make channels, in the order of the model.
-        exact_params: share of the parameters that belong to a channel of an exactly removable group, in [0, 1].
-        exact_macs: likewise of the multiply-adds.
-        removable_params: share that belongs to a group that may go, exactly or approximately.
-        removable_macs: likewise of the multiply-adds.
+    Args:
+        units: a slot for each layer, whose indices are the layer's units.
+        exact: which groups can be removed exactly, bool [num_groups].
+        removable: which can be removed at all, bool [num_groups].
+        told: why the others cannot.
+        cost: what the network costs.
         notes: what the reader should know about the trace.
     """
-
-    rows: tuple[LayerCoverage, ...]
-    exact_params: float
-    exact_macs: float
-    removable_params: float
-    removable_macs: float
-    notes: tuple[str, ...]
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        alike: dict[str, dict[str, None]] = {}  # reasons that differ in the module and in sizes alone, once each
-        for row in self.rows:
-            if row.reason:
-                alike.setdefault(_regardless(row.reason), {})[row.reason] = None
-        numbers = {kind: str(number) for number, kind in enumerate(alike, 1)}
-        table = Table("layer", *_NUMBERS, "why", box=None, pad_edge=False)
-        for column in table.columns[1:]:
-            column.justify = "right"
-        for row in self.rows:
-            counts = (row.channels, row.exact, row.approximate, row.refused)
-            why = numbers[_regardless(row.reason)] if row.reason else ""
-            table.add_row(row.layer, *(str(count) if count else "-" for count in counts), why)
-        yield table
-        yield Text()
-        for kind, reasons in alike.items():
-            others = f" - likewise in {len(reasons) - 1} other places" if len(reasons) > 1 else ""
-            yield Text(f"{numbers[kind]}  {next(iter(reasons))}{others}")
-        yield Text(f"\n{self.summary()}" if alike else self.summary())
-        yield from (Text(note) for note in self.notes)
-
-    def summary(self) -> str:
-        """Return the totals in one sentence."""
-        return (
-            f"{self.exact_params:.0%} of the parameters and {self.exact_macs:.0%} of the MACs lie in channels that can "
-            f"be removed exactly, {self.removable_params:.0%} and {self.removable_macs:.0%} in channels that can be "
-            "removed at all"
-        )
-
-    def __str__(self) -> str:
-        text = io.StringIO()
-        Console(file=text, width=160).print(self)
-        return text.getvalue()
-
-
-def _regardless(reason: str) -> str:
-    """Return a reason without its module and its sizes; lines of code stay."""
-    return re.sub(r"(?<![\w:.])\d+", "#", re.sub(r" in [\w.]+, ", " in #, ", reason))
-
-
-_NUMBERS = ("channels", "exact", "approx.", "refused")
-
-
-def coverage(groups: "ChannelGroups") -> Coverage:
-    """Return what of `groups`' network can be removed, layer by layer."""
-    exact = torch.cat([groups.exact, torch.tensor([False])])
-    removable = torch.cat([groups.removable, torch.tensor([False])])
-    reason_of = _main_reasons(groups)
+    exact, removable = (torch.cat([mask, torch.tensor([False])]) for mask in (exact, removable))
+    reason_of = _main_reasons(told, exact.numel())
     rows: dict[str, LayerCoverage] = {}
-    for slot in groups.unit_slots():
+    for slot in units:
         inside = slot.groups
         num_exact, num_removable = int(exact[inside].sum()), int(removable[inside].sum())
         rows[slot.layer] = LayerCoverage(
@@ -107,30 +40,29 @@ def coverage(groups: "ChannelGroups") -> Coverage:
             exact=num_exact,
             approximate=num_removable - num_exact,
             refused=inside.numel() - num_removable,
-            reason=_most_frequent(reason_of[inside[~exact[inside]]], groups),
+            reason=_most_frequent(reason_of[inside[~exact[inside]]], told),
         )
     shares = {
         f"{name}_{kind}": _share(terms, mask)
         for name, mask in (("exact", exact), ("removable", removable))
-        for kind, terms in (("params", groups.cost.params), ("macs", groups.cost.macs))
+        for kind, terms in (("params", cost.params), ("macs", cost.macs))
     }
-    return Coverage(rows=tuple(rows.values()), notes=groups.notes, **shares)
+    return Coverage(rows=tuple(rows.values()), notes=notes, **shares)
 
 
-def _main_reasons(groups: "ChannelGroups") -> Tensor:
+def _main_reasons(told: Sequence[Reason], size: int) -> Tensor:
     """Return the number of the reason of each group that explains most groups, refusals first; -1 where none."""
-    found = torch.full((len(groups) + 1,), -1)
-    order = sorted(range(len(groups.told)), key=lambda i: (groups.told[i].refused, groups.told[i].groups.numel()))
-    for number in order:
-        found[groups.told[number].groups] = number
+    found = torch.full((size,), -1)
+    for number in sorted(range(len(told)), key=lambda i: (told[i].refused, told[i].groups.numel())):
+        found[told[number].groups] = number
     return found
 
 
-def _most_frequent(numbers: Tensor, groups: "ChannelGroups") -> str:
-    told = numbers[numbers >= 0]
-    if not told.numel():
+def _most_frequent(numbers: Tensor, told: Sequence[Reason]) -> str:
+    known = numbers[numbers >= 0]
+    if not known.numel():
         return "no operator mixes its channels" if numbers.numel() else ""
-    return groups.told[int(torch.mode(told).values)].text
+    return told[int(torch.mode(known).values)].text
 
 
 def _share(terms: tuple[Term, ...], mask: Tensor) -> float:

@@ -1,11 +1,12 @@
-"""What walking a graph brings together: channels united, marked, consumed, produced."""
+"""What walking a network's operations brings together: channels united, and what is said of them."""
 
 import dataclasses
 import enum
 
+import torch
 from torch import Tensor
 
-from prunus.graph.ids import ChannelIds
+from prunus.graph.ids import NONE, ChannelIds
 from prunus.graph.labels import Axis
 
 Factor = Axis | int  # of a product of sizes: a dimension that may shrink, or a fixed size
@@ -14,9 +15,19 @@ Factor = Axis | int  # of a product of sizes: a dimension that may shrink, or a 
 class Kind(enum.Enum):
     """What a mark says of channels."""
 
-    REFUSED = "refused"  # they may not go
-    APPROXIMATE = "approximate"  # the output changes when they go
-    WRITTEN = "written"  # they may go if the code finds out the new size by itself, or reads it from an attribute
+    REFUSED = "they may not be removed"
+    APPROXIMATE = "the output changes when they are removed"
+    HARD_CODED = "they may be removed if the code computes the new size itself, or reads it from an attribute"
+    CONTRACTED = "they are summed over somewhere"
+    PRODUCED = "a weight's dimension makes them"
+    CONSUMED = "a weight's dimension reads them"
+    STATISTIC = "a running statistic or a buffer goes along with them"
+    ZEROED = "a buffer must be zero with them"
+    POSITION = "they are positions of a kernel, never channels"
+    HEAD_SIZE = "attention takes its products along them"
+
+
+REASONED = (Kind.REFUSED, Kind.APPROXIMATE, Kind.HARD_CODED)  # what is said for a reason, to a reader
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,50 +35,62 @@ class Mark:
     """Something said of channels, and where.
 
     Attributes:
-        ids: of what it is said; for a written size all that the size counts, `NONE` included.
-        number: the node's number in the walk.
+        ids: the channels; for a hard-coded size all that the size counts, `NONE` included.
+        kind: what is said.
+        reason: why, for a reader.
+        number: the operation's number in the walk.
         module: dotted path of the module whose code it is.
         line: "file:line" of the code.
-        unlike: a written size that is one part of several unlike ones.
-        nth: which of how many equal sizes a written one is, in the order of the code: two attributes may be alike.
+        nth: which of how many equal sizes a hard-coded one is, in the order of the code: two attributes may be equal.
+        unequal: a hard-coded size that is one of several unequal parts.
     """
 
     ids: Tensor
-    reason: str
     kind: Kind
+    reason: str = ""
     number: int = 0
     module: str = ""
     line: str = ""
     nth: tuple[int, int] = (0, 1)
-    unlike: bool = False
+    unequal: bool = False
 
 
 @dataclasses.dataclass
 class Findings:
-    """What walking the graph brings together."""
+    """What one or several walks over the same ids bring together.
+
+    Attributes:
+        ids: the channels.
+        marks: what is said of them.
+        macs: the multiply-adds of each operation as a product of sizes, with its module.
+        reasons: by number, "operator in module, file:line".
+        places: the dimensions along which data movement puts channels (`Call.place`), decided once for all widths.
+        finer: which of two dimensions of channels has more (`Call.is_finer`), decided once for all widths.
+        whole: bool [num_ids], sizes of heads that stay since heads are removed as a whole; None where they shrink.
+    """
 
     ids: ChannelIds = dataclasses.field(default_factory=ChannelIds)
     marks: list[Mark] = dataclasses.field(default_factory=list)
-    consumed: list[Tensor] = dataclasses.field(default_factory=list)  # ids of weights' contracted dimensions
-    produced: list[Tensor] = dataclasses.field(default_factory=list)  # ids of weights' output dimensions
-    contracted: list[Tensor] = dataclasses.field(default_factory=list)  # ids that are summed over somewhere
-    statistics: list[Tensor] = dataclasses.field(default_factory=list)  # ids of running statistics
     macs: list[tuple[str, tuple[Factor, ...]]] = dataclasses.field(default_factory=list)
-    positions: list[Tensor] = dataclasses.field(default_factory=list)  # ids of kernels' positions: never channels
-    needed: list[Tensor] = dataclasses.field(default_factory=list)  # ids of buffers that must be zero too
-    reasons: dict[int, str] = dataclasses.field(default_factory=dict)  # node number -> "op at place"
-    attended: list[Tensor] = dataclasses.field(default_factory=list)  # ids along which attention takes its products
-    places: dict[tuple[int, int], dict[tuple[int, ...], int]] = dataclasses.field(
-        default_factory=dict
-    )  # see `Call.place`
-    finer: dict[tuple[int, int], bool] = dataclasses.field(default_factory=dict)  # see `Call.is_finer`
-    whole: Tensor | None = None  # bool [num_ids]: sizes of heads that stay, since heads go as a whole
+    reasons: dict[int, str] = dataclasses.field(default_factory=dict)
+    places: dict[tuple[int, int], dict[tuple[int, ...], int]] = dataclasses.field(default_factory=dict)
+    finer: dict[tuple[int, int], bool] = dataclasses.field(default_factory=dict)
+    whole: Tensor | None = None
+
+    def mark(self, kind: Kind, axis: Axis | Tensor | None) -> None:
+        """Say `kind` of the channels of an axis, for no reader."""
+        if axis is not None:
+            self.marks.append(Mark(axis.ids if isinstance(axis, Axis) else axis, kind))
+
+    def ids_of(self, *kinds: Kind) -> Tensor:
+        """Return the ids that are marked so, int [n]; some may stand there twice."""
+        found = [mark.ids.reshape(-1) for mark in self.marks if mark.kind in kinds]
+        return torch.cat(found) if found else torch.tensor([NONE])
 
     def afresh(self, whole: Tensor | None = None) -> "Findings":
         """Return empty findings over the same ids: for the same network at another width, or to part heads anew."""
-        result = (
-            Findings(whole=self.whole, places=self.places, finer=self.finer) if whole is None else Findings(whole=whole)
-        )
+        kept = {"places": self.places, "finer": self.finer, "whole": self.whole}
+        result = Findings(**kept) if whole is None else Findings(whole=whole)  # type: ignore[arg-type]
         result.ids.new(self.ids.count - 1)
         return result
 

@@ -1,96 +1,15 @@
 """Channel groups: what can only be removed together, where it lies, and whether removing it is exact."""
 
 import dataclasses
-import enum
 import functools
-import re
 
 import torch
 from torch import Tensor
 
 from prunus.graph.cost import CostModel
-from prunus.graph.coverage import Coverage, coverage
-
-PARAMETRISED = re.compile(r"(^|\.)parametrizations\.(\w+)\.\w+$")  # what a weight is computed from
-
-
-class Role(enum.StrEnum):
-    """What a parameter's dimension does with its channels."""
-
-    PRODUCER = "producer"  # makes them: zero here, zero in the activation
-    CONSUMER = "consumer"  # reads them: goes with them
-    STATISTIC = "statistic"  # a running mean or variance: goes with them, need not be zero
-
-
-class Status(enum.StrEnum):
-    """Whether a group may be removed."""
-
-    EXACT = "exact"  # zero producers: the output does not change
-    APPROXIMATE = "approximate"  # the output changes even so
-    REFUSED = "refused"
-
-
-@dataclasses.dataclass(frozen=True)
-class Slot:
-    """One dimension of one parameter or buffer: the group of each index, -1 where it belongs to none."""
-
-    path: str
-    dim: int
-    role: Role
-    groups: Tensor
-
-    @property
-    def module(self) -> str:
-        """Dotted path of the module that owns the tensor."""
-        return self.path.rpartition(".")[0]
-
-    @property
-    def layer(self) -> str:
-        """What a reader calls it: the path of the module whose `weight` it is, parametrised or not, else its own."""
-        path = PARAMETRISED.sub(r"\1\2", self.path)
-        return path[: -len("weight")].rstrip(".") if path.rpartition(".")[2] == "weight" else path
-
-
-@dataclasses.dataclass(frozen=True)
-class Member:
-    """One channel of a group: index `index` of dimension `dim` of the tensor at `path`."""
-
-    path: str
-    dim: int
-    index: int
-    role: Role
-
-
-@dataclasses.dataclass(frozen=True)
-class Attribute:
-    """A number that the code reads from a module and that counts channels: it follows them.
-
-    Attributes:
-        path: dotted path of the module.
-        name: of the attribute.
-        item: the index in it where it is a list or a tuple, else -1.
-        groups: the group of each channel that it counts, -1 where it belongs to none.
-    """
-
-    path: str
-    name: str
-    item: int
-    groups: Tensor
-
-
-@dataclasses.dataclass(frozen=True)
-class Reason:
-    """Why groups are refused or approximate.
-
-    Attributes:
-        text: the sentence, with operator and place.
-        groups: those of which it is said, int [n], each once.
-        refused: whether it refuses them.
-    """
-
-    text: str
-    groups: Tensor
-    refused: bool
+from prunus.graph.coverage import coverage
+from prunus.graph.slots import Attribute, Member, Reason, Role, Slot, Status
+from prunus.records.coverage import Coverage
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -144,7 +63,7 @@ class ChannelGroups:
 
     def coverage(self) -> Coverage:
         """Return what can be removed exactly, approximately and not at all, layer by layer, and why."""
-        return coverage(self)
+        return coverage(self.unit_slots(), self.exact, self.removable, self.told, self.cost, self.notes)
 
     def status(self, group: int) -> Status:
         """Return whether `group` may be removed."""

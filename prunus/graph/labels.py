@@ -1,8 +1,8 @@
 """What the tracer knows about a tensor: along which dimensions its elements belong to which channels."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -38,45 +38,49 @@ class Label:
     Attributes:
         shape: the tensor's shape.
         axes: the dimensions that hold channels. A dimension that is not there holds data (batch, positions).
-        data: the values, where they are constants that steer data movement (an index table). Many of them have a
+        data: the values, where they are constants that steer data movement (an index table). Large ones have a
             stride of zero along each dimension in which they do not change.
+        dtype: the tensor's type; the walk fills it in.
     """
 
     shape: tuple[int, ...]
     axes: dict[int, Axis] = dataclasses.field(default_factory=dict)
     data: Tensor | None = None
+    dtype: torch.dtype = torch.float32
 
     @classmethod
     def constant(cls, values: Tensor) -> "Label":
         """Return the label of known values."""
-        if values.numel() >= MANY and not values.is_meta:
-            once, _ = varying_dims(values)
-            once = once.clone() if once.numel() < values.numel() else once  # not a view of them all
-            values = once.expand(values.shape)
-        return cls(tuple(values.shape), data=values)
+        return cls(tuple(values.shape), data=values, dtype=values.dtype)
+
+    @property
+    def last(self) -> int:
+        """The number of the last dimension."""
+        return len(self.shape) - 1
+
+    def before(self, size: int) -> dict[int, Axis]:
+        """Return the axes of all but the last `size` dimensions."""
+        return {dim: axis for dim, axis in self.axes.items() if dim < len(self.shape) - size}
+
+    def behind(self, dim: int) -> Axis | None:
+        """Return the axis at `dim`, counted from the end: -1 is the last."""
+        return self.axes.get(len(self.shape) + dim)
 
     def uniform(self, dim: int) -> bool:
         """Whether the values are known and the same along `dim`, so that any part of them does for all."""
         if self.data is None or self.data.shape[dim] < 2 or self.data.stride(dim) == 0:
             return self.data is not None  # no two values that differ
-        return not self.data.is_meta and torch.equal(self.data, self.data.narrow(dim, 0, 1).expand_as(self.data))
+        return torch.equal(self.data, self.data.narrow(dim, 0, 1).expand_as(self.data))
 
     def has_values_of(self, other: "Label") -> bool:
         """Whether two constants have the same values, as far as they are known; of other sizes, where each is alike
         everywhere."""
-        if self.data is None or other.data is None or self.data.is_meta or other.data.is_meta:
+        if self.data is None or other.data is None:
             return True
         first, second = held_once(self.data), held_once(other.data)
         if self.shape != other.shape:
             first, second = varying_dims(first)[0], varying_dims(second)[0]
         return first.shape != second.shape or not first.numel() or torch.equal(first, second)
-
-    def spent(self) -> "Label":
-        """Return the label when nothing reads it any more: of a large constant only where it is uniform is kept,
-        or its one value."""
-        if self.data is None or self.data.is_meta or self.data.numel() < MANY or not any(self.data.stride()):
-            return self
-        return dataclasses.replace(self, data=torch.empty_strided(self.shape, self.data.stride(), device="meta"))
 
     def expanded(self, dim: int, field: str, shape: Sequence[int] | None = None) -> Tensor:
         """Return `ids` or `source` of the axis at `dim` as a tensor of the full shape (a view, no memory).
@@ -90,6 +94,18 @@ class Label:
         ones = [1] * len(shape)
         ones[dim] = self.shape[dim]
         return vector.reshape(ones).expand(shape)
+
+
+Labels: TypeAlias = Label | list[Label]  # of an operator's outputs
+
+
+def compact(values: Tensor) -> Tensor:
+    """Return a constant with a stride of zero along each dimension in which it does not change, where it is large."""
+    values = values.detach().cpu()
+    if values.numel() >= MANY:
+        once, _ = varying_dims(values)
+        values = (once.clone() if once.numel() < values.numel() else once).expand(values.shape)  # no view of them all
+    return values
 
 
 def held_once(values: Tensor) -> Tensor:
@@ -118,14 +134,3 @@ def num_distinct(labels: Tensor, dim: int) -> int:
     """Count the distinct, real ids along `dim`, at index 0 of all other dimensions."""
     line = labels.movedim(dim, 0).reshape(labels.shape[dim], -1)[:, 0]
     return int((torch.unique(line) != NONE).sum())
-
-
-def replaced(value: Any, function: Callable[[Label], Any]) -> Any:
-    """Return an operator's argument with every label in it, lists and dictionaries opened, replaced."""
-    if isinstance(value, Label):
-        return function(value)
-    if isinstance(value, dict):
-        return {key: replaced(item, function) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [replaced(item, function) for item in value]
-    return value

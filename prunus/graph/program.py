@@ -1,80 +1,110 @@
-"""A network's graph in one piece, as an export gives it or a run at another width."""
+"""A network as the operators that its code calls: the one form in which networks are read."""
 
 import dataclasses
-import operator
-from collections.abc import Mapping
-from typing import Any
+import enum
+from collections.abc import Iterator
 
-from torch import nn
-from torch.export import ExportedProgram
-from torch.export.graph_signature import ExportGraphSignature
-from torch.fx import Graph, GraphModule, Node
-from torch.fx.node import map_arg
+import torch
+from torch import Tensor
 
-REGIONS = ("wrap_with_autocast", "wrap_with_set_grad_enabled")
+from prunus.graph.operators import Operator
 
 
-@dataclasses.dataclass(frozen=True)
-class Program:
-    """A network's graph, with what stands behind its placeholders.
+class Origin(enum.Enum):
+    """Where a tensor comes from."""
+
+    PARAMETER = "parameter"
+    BUFFER = "buffer"
+    INPUT = "input"
+    CONSTANT = "constant"  # made by the code of numbers alone, or kept as a plain attribute
+    COMPUTED = "computed"
+
+
+@dataclasses.dataclass(eq=False, slots=True)
+class Value:
+    """A tensor of the network.
 
     Attributes:
-        graph: operators alone; what is called under autocast or no_grad stands among them.
-        graph_signature: what each placeholder is.
-        constants: tensors that are neither parameters nor buffers, by name.
-        root: the module whose attributes the graph names.
+        shape: its shape.
+        dtype: its type.
+        origin: where it comes from.
+        path: dotted path of a parameter or buffer.
+        constant: its numbers, where they do not depend on inputs, parameters or floating-point buffers.
+        tensor: its numbers for the example, where the network was read with values.
+        maker: the operation that it comes out of.
+        readers: the operations that take it, in their order.
     """
 
-    graph: Graph
-    graph_signature: ExportGraphSignature
-    constants: Mapping[str, Any]
-    root: nn.Module
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    origin: Origin = Origin.COMPUTED
+    path: str = ""
+    constant: Tensor | None = None
+    tensor: Tensor | None = None
+    maker: "Operation | None" = None
+    readers: list["Operation"] = dataclasses.field(default_factory=list)
 
 
-def flattened(exported: ExportedProgram) -> Program:
-    """Return an export's graph with the graphs of its regions (autocast, no_grad) in their places."""
-    root, graph = exported.graph_module, exported.graph
-    if any(_region(node, root) is not None for node in graph.nodes):
-        graph = Graph()
-        _copy(root, graph, {}, "")
-    return Program(graph, exported.graph_signature, exported.constants, root)
+@dataclasses.dataclass(eq=False, slots=True)
+class Operation:
+    """One call of an operator.
+
+    Attributes:
+        number: its place in the order of calls.
+        operator: which operator.
+        arguments: by the names of its schema; tensors stand there as values, in lists too.
+        operands: the values among the arguments.
+        results: the tensors that came out.
+        scopes: dotted paths of the modules in whose calls it lies, outermost first, without the network itself.
+        line: "file:line" of the innermost code that is not torch's, "" where there is none.
+    """
+
+    number: int
+    operator: Operator
+    arguments: dict[str, object]
+    operands: list[Value]
+    results: list[Value]
+    scopes: tuple[str, ...]
+    line: str
+
+    @property
+    def name(self) -> str:
+        """Return "namespace::operator"."""
+        return self.operator.name
+
+    @property
+    def module(self) -> str:
+        """Return the dotted path of the module whose code called the operator."""
+        return self.scopes[-1] if self.scopes else ""
+
+    @property
+    def where(self) -> str:
+        """Return "operator in module, file:line" for messages."""
+        place = self.line.rpartition("/")[2]
+        return f"{self.name}{f' in {self.module}' if self.module else ''}{f', {place}' if place else ''}"
 
 
-def _copy(module: GraphModule, graph: Graph, new: dict[Node, Any], path: str) -> Any:
-    """Copy the nodes of `module`, which lies at `path`, into `graph`; return what it returns."""
-    for node in module.graph.nodes:
-        body = _region(node, module)
-        if body is not None:
-            names = [inside for inside in body.graph.nodes if inside.op == "placeholder"]
-            given = map_arg(node.args[len(node.args) - len(names) :], new.__getitem__)
-            inside = dict(zip(names, given, strict=True))
-            new[node] = _copy(body, graph, inside, f"{path}{_body(node).target}.")
-        elif node.op == "output" and path:
-            return map_arg(node.args[0], new.__getitem__)
-        elif node.target is operator.getitem and isinstance(found := new[node.args[0]], tuple | list):
-            new[node] = found[node.args[1]]
-        elif node not in new and not _is_body(node, module):
-            new[node] = copied = graph.node_copy(node, new.__getitem__)
-            if node.op == "placeholder":
-                copied.name = node.name  # by which the signature knows it
-            elif node.op == "get_attr":
-                copied.target = f"{path}{node.target}"
-    return None
+@dataclasses.dataclass(frozen=True, eq=False)
+class Program:
+    """What a network's code did with an example.
 
+    Attributes:
+        given: parameters, buffers and inputs, then constants as they were met.
+        operations: what was called, in order.
+        outputs: the tensors that the network returned.
+        training: the mode that it was in.
+        with_values: whether it ran on numbers, since it does not run on the meta device.
+    """
 
-def _body(node: Node) -> Node:
-    """Return the node that names the graph of a region."""
-    return next(argument for argument in node.args if isinstance(argument, Node) and argument.op == "get_attr")
+    given: list[Value]
+    operations: list[Operation]
+    outputs: list[Value]
+    training: bool
+    with_values: bool
 
-
-def _is_body(node: Node, module: GraphModule) -> bool:
-    return node.op == "get_attr" and bool(node.users) and all(_region(user, module) is not None for user in node.users)
-
-
-def _region(node: Node, module: GraphModule) -> GraphModule | None:
-    """Return the graph that an operator runs as it is, if it is such an operator."""
-    name = getattr(node.target, "_name", getattr(node.target, "__name__", ""))
-    if node.op != "call_function" or name not in REGIONS:
-        return None
-    found = module.get_submodule(str(_body(node).target))
-    return found if isinstance(found, GraphModule) else None
+    def unread(self) -> Iterator[str]:
+        """Yield the paths of the parameters that no operator takes."""
+        returned = set(map(id, self.outputs))
+        for value in self.given:
+            if value.origin is Origin.PARAMETER and not value.readers and id(value) not in returned:
+                yield value.path

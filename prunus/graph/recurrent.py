@@ -1,4 +1,4 @@
-"""Recurrent layers on shapes alone: torch would take every step of the sequence apart."""
+"""Recurrent layers on the meta device: torch would take every step of the sequence apart."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,18 +6,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-OPERATORS = {
-    "lstm": torch.ops.aten.lstm.input,
-    "gru": torch.ops.aten.gru.input,
-    "rnn_tanh": torch.ops.aten.rnn_tanh.input,
-    "rnn_relu": torch.ops.aten.rnn_relu.input,
-}
-
-
-def operator(function: Any, args: Sequence[Any]) -> Any:
-    """Return the recurrent operator that `function` calls with `args`; None for others, and for packed sequences."""
-    found = function if function in OPERATORS.values() else OPERATORS.get(getattr(function, "__name__", ""))
-    return found if found is not None and len(args) == 9 and isinstance(args[2], list | tuple) else None
+OPERATORS = frozenset(
+    {
+        torch.ops.aten.lstm.input,
+        torch.ops.aten.gru.input,
+        torch.ops.aten.rnn_tanh.input,
+        torch.ops.aten.rnn_relu.input,
+    }
+)
 
 
 def outputs(args: Sequence[Any]) -> tuple[Tensor, ...]:

@@ -1,7 +1,6 @@
 """`prunus.trace`: read a network's channel groups from its exported graph."""
 
 import contextlib
-import dataclasses
 import gc
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -11,16 +10,14 @@ from torch import Tensor, nn
 
 from prunus.errors import TraceError
 from prunus.graph.build import build
-from prunus.graph.compare import Probe, Reading
-from prunus.graph.export import export
-from prunus.graph.findings import Findings
+from prunus.graph.compare import same_code
+from prunus.graph.findings import Findings, Kind
 from prunus.graph.groups import ChannelGroups
-from prunus.graph.numbers import needed
-from prunus.graph.probe import judge
-from prunus.graph.program import Program, flattened
-from prunus.graph.state import Slots
-from prunus.graph.training import modes
-from prunus.graph.walk import walk
+from prunus.graph.hard_coded import judge
+from prunus.graph.network import Network
+from prunus.graph.program import Program
+from prunus.graph.read import ReadError, read
+from prunus.graph.walk import Reading, Slots, walk
 
 Inputs = Tensor | tuple[Any, ...]
 OBJECTS = 100_000  # made between two looks for dead ones
@@ -55,11 +52,12 @@ def trace(
 ) -> ChannelGroups:
     """Read `model` on example `inputs` and return its channel groups.
 
-    The graph in evaluation mode is read; where the code does otherwise in training (auxiliary heads), that graph is
-    read as well: what is said holds for both. The model is not changed.
+    The network is read in evaluation mode; where the code does otherwise in training (auxiliary heads), it is read in
+    that mode as well: what is said holds for both. Its code runs on a copy, on the meta device where it can: the model
+    is not changed.
 
     Args:
-        model: any module that `torch.export` takes.
+        model: any module whose control flow does not depend on values.
         inputs: the example's positional arguments; a tensor stands for a tuple of one.
         kwargs: the example's keyword arguments.
         whole_heads: let attention lose whole heads; by default all heads lose as much of their size. One after
@@ -71,36 +69,35 @@ def trace(
     """
     _check(model)
     args = arguments(inputs)
-    programs, notes = [flattened(export(model, args, kwargs, training=False))], []
-    unused = _unused_modules(programs[0], model)
-    both = modes(model, args, kwargs or {}, unused)
-    if both.differ:
-        try:
-            programs.append(flattened(export(model, args, kwargs, training=True)))
-        except TraceError as error:
-            notes.append(f"not read in training, where {', '.join(unused) or 'the code'} does otherwise: {error}")
+    programs, notes = _programs(model, args, kwargs or {})
     findings, slots = Findings(), Slots()
-    readings = _read(programs, model, findings, slots)
-    if whole_heads and findings.attended:
+    readings = _walked(programs, model, findings, slots)
+    attended = findings.ids_of(Kind.HEAD_SIZE)
+    if whole_heads and bool(attended.any()):
         roots = torch.from_numpy(findings.ids.classes())
-        findings = findings.afresh(torch.isin(roots, roots[torch.cat(findings.attended)]))
-        readings = _read(programs, model, findings, slots)
-    macs = readings[0].macs
-    if not needed(model, findings, readings):
-        return build(model, findings, slots, macs, tuple(notes))
-    verdict = judge(Probe(model, args, kwargs or {}, readings, slots, both.on_shapes), findings)
-    findings = dataclasses.replace(findings, marks=verdict.marks)
-    return build(model, findings, slots, macs, tuple(notes), verdict.bindings)
+        findings = findings.afresh(torch.isin(roots, roots[attended]))
+        readings = _walked(programs, model, findings, slots)
+    findings.marks, bindings = judge(Network(model, args, kwargs or {}, readings, slots), findings)
+    return build(model, findings, slots, readings[0].macs, notes, bindings)
 
 
-def _read(programs: list[Program], model: nn.Module, findings: Findings, slots: Slots) -> tuple[Reading, ...]:
-    """Walk the graph of evaluation, and that of training where it is the second."""
-    readings = []
-    for number, program in enumerate(programs):
-        start = len(findings.macs)
-        labels = walk(program, model, findings, slots)
-        readings.append(Reading(program, labels, training=number > 0, macs=findings.macs[start:]))
-    return tuple(readings)
+def _programs(
+    model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[list[Program], tuple[str, ...]]:
+    """Read the network in evaluation, and in training where it does otherwise there; return what a reader should
+    know."""
+    evaluation = read(model, args, kwargs)
+    try:
+        training = read(model, args, kwargs, training=True, with_values=evaluation.with_values)
+    except ReadError as error:
+        unused = sorted({path.rpartition(".")[0] for path in evaluation.unread()})
+        where = ", ".join(unused) or "the code"
+        return [evaluation], (f"not read in training, where {where} does otherwise: {error}",)
+    return [evaluation] if same_code(evaluation, training) else [evaluation, training], ()
+
+
+def _walked(programs: list[Program], model: nn.Module, findings: Findings, slots: Slots) -> tuple[Reading, ...]:
+    return tuple([walk(program, model, findings, slots) for program in programs])
 
 
 def _check(model: nn.Module) -> None:
@@ -118,11 +115,3 @@ def _check(model: nn.Module) -> None:
         raise TraceError(
             f"{meta[0]} is on the meta device and has no values: `model.to_empty(device='cpu')` and load it first"
         )
-
-
-def _unused_modules(program: Program, model: nn.Module) -> list[str]:
-    used = {node.name for node in program.graph.nodes if node.op == "placeholder" and node.users}
-    specs = program.graph_signature.input_specs
-    parameters = dict(model.named_parameters(remove_duplicate=False))
-    unused = [str(s.target) for s in specs if s.arg.name not in used and str(s.target) in parameters]
-    return sorted({path.rpartition(".")[0] for path in unused})

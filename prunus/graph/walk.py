@@ -1,41 +1,51 @@
-"""Walks an exported graph from inputs to outputs, one rule an operator."""
+"""Labels every tensor of a network's operations, one rule an operator."""
 
-import operator
+import dataclasses
 from collections.abc import Iterator
-from typing import Any
 
-import torch
-from torch import nn
-from torch.fx import Node
+from torch import Tensor, nn
 
-from prunus.errors import TraceError
 from prunus.graph.call import Call
-from prunus.graph.findings import Findings, Kind, Mark
+from prunus.graph.findings import Factor, Findings, Kind, Mark
 from prunus.graph.ids import NONE
-from prunus.graph.labels import Label, replaced
-from prunus.graph.narrow import Settled
-from prunus.graph.place import flat, in_place, is_view, line, module_path, operator_name, where
-from prunus.graph.program import Program
-from prunus.graph.rules import find, folded
-from prunus.graph.state import Slots, placeholders
+from prunus.graph.labels import Axis, Label
+from prunus.graph.program import Operation, Origin, Program, Value
+from prunus.graph.rules import find
+from prunus.graph.trees import flat, replaced
+from prunus.modules.kinds import SizedLayer
 
-Labels = dict[Node, Any]  # a Label, a list of them, or a plain value
+Slots = dict[tuple[str, int], Tensor]  # (path, dimension) of a parameter or buffer -> ids
+HOOKED = (
+    "a hook keeps a weight that it makes of it (torch.nn.utils.weight_norm, .spectral_norm, .prune), which a cut "
+    "cannot follow; torch.nn.utils.parametrizations are followed"
+)
 
 
-def walk(program: Program, model: nn.Module, findings: Findings, slots: Slots) -> Labels:
+@dataclasses.dataclass(frozen=True, eq=False)
+class Reading:
+    """A network's operations in one mode, with the labels of their tensors and their multiply-adds."""
+
+    program: Program
+    labels: dict[Value, Label]
+    macs: list[tuple[str, tuple[Factor, ...]]]  # as in `Findings`
+
+
+def walk(program: Program, model: nn.Module, findings: Findings, slots: Slots) -> Reading:
     """Label every tensor of `program`.
 
     What the rules find is added to `findings`, parameters' ids to `slots`.
     """
+    first = len(findings.macs)
     walker = _Walker(model, findings)
-    given = placeholders(program, model, findings, slots)
-    output = walker.run(program, given)
-    for number, label in enumerate(flat(output)):
-        if isinstance(label, Label):
-            for axis in label.axes.values():
-                ids = axis.ids[axis.ids != NONE]
-                findings.marks.append(Mark(ids, f"reaches the network's output {number}", Kind.REFUSED))
-    return walker.labels
+    for value in program.given:
+        walker.labels[value] = _given(value, model, findings, slots)
+    for operation in program.operations:
+        walker.call(operation)
+    for number, value in enumerate(program.outputs):
+        for axis in walker.labels[value].axes.values():
+            ids = axis.ids[axis.ids != NONE]
+            findings.marks.append(Mark(ids, Kind.REFUSED, f"reaches the network's output {number}"))
+    return Reading(program, walker.labels, findings.macs[first:])
 
 
 class _Walker:
@@ -43,117 +53,86 @@ class _Walker:
 
     def __init__(self, model: nn.Module, findings: Findings) -> None:
         self.findings = findings
-        self.labels: Labels = {}
-        self.dtypes: dict[int, torch.dtype] = {}
-        self.closed = {
-            path: type(part).__name__
-            for path, part in model.named_modules(remove_duplicate=False)
-            if _kind(part)[1] and next(part.parameters(recurse=False), None) is not None
-        }
-        self.kinds = {path: _kind(module) for path, module in model.named_modules(remove_duplicate=False)}
+        self.labels: dict[Value, Label] = {}
+        self.kinds = dict(model.named_modules(remove_duplicate=False))
 
-    def run(self, program: Program, given: dict[str, Any]) -> Any:
-        """Label the nodes of the graph; return what it returns."""
-        nodes = list(program.graph.nodes)
-        readers = {read: node for node in nodes for read in node.all_input_nodes}
-        for node in nodes:
-            if node.op == "placeholder":
-                self._note(node, given[node.name])
-            elif node.op == "get_attr":
-                self._note(node, _attribute(program.root, node))
-            elif node.op == "call_function":
-                self._note(node, self._called(node))
-            elif node.op == "output":
-                return self._resolved(node.args[0])
-            for read in (node, *node.all_input_nodes):
-                if readers.get(read, node) is node:
-                    self.labels[read] = replaced(self.labels[read], Label.spent)
-        return None
+    def call(self, operation: Operation) -> None:
+        """Label the results of an operation."""
+        module = self.kinds.get(operation.module)
+        follows = isinstance(module, SizedLayer)
+        rigid = not follows and type(module).__module__.startswith("torch.nn.modules")
+        number = self.findings.number_of(operation.where)
+        arguments = {k: replaced(v, Value, self.labels.__getitem__) for k, v in operation.arguments.items()}
+        call = Call(operation, arguments, number, follows, rigid, self.findings)
+        if rigid and module is not None and next(module.parameters(recurse=False), None) is not None:
+            call.freeze_all(f"torch's {type(module).__name__} keeps its sizes")
+        if operation.results and all(value.constant is not None for value in operation.results):
+            labels = [Label.constant(value.constant) for value in operation.results if value.constant is not None]
+        else:
+            found = find(call.name, operation.operator)(call)
+            labels = found if isinstance(found, list) else [found]
+        for value, label in zip(operation.results, labels, strict=True):
+            self.labels[value] = dataclasses.replace(label, dtype=value.dtype)
+        for target in flat([operation.arguments[name] for name in operation.operator.writes]):
+            if isinstance(target, Value):
+                self._written(call, target, [self.labels[value] for value in operation.results])
 
-    def _note(self, node: Node, value: Any) -> None:
-        self.labels[node] = value
-        for label, example in zip(flat(value), flat(node.meta.get("val")), strict=False):
-            if isinstance(label, Label) and isinstance(example, torch.Tensor):
-                self.dtypes[id(label)] = example.dtype
-
-    def _resolved(self, value: Any) -> Any:
-        return torch.fx.node.map_arg(value, lambda argument: self.labels[argument])
-
-    def _called(self, node: Node) -> Any:
-        args, kwargs = self._resolved(node.args), self._resolved(node.kwargs)
-        if node.target is operator.getitem:
-            return args[0][args[1]]
-        value = node.meta.get("val")
-        if any(not isinstance(size, int) for v in flat(value) if isinstance(v, torch.Tensor) for size in v.shape):
-            raise TraceError(
-                f"what {where(node)} gives is as large as values say, so there are no widths to read behind "
-                "it: trace the submodule that has none of this, and edit it in place"
-            )
-        shapes = tuple(tuple(int(size) for size in v.shape) for v in flat(value) if isinstance(v, torch.Tensor))
-        name, module = operator_name(node.target), module_path(node)
-        settled, rigid = self.kinds.get(module, (False, False))
-        number = self.findings.number_of(where(node))
-        call = Call(
-            name,
-            node.target,
-            args,
-            kwargs,
-            shapes,
-            self.dtypes,
-            number,
-            module,
-            line(node),
-            settled,
-            rigid,
-            self.findings,
-        )
-        if rigid and module in self.closed:
-            for label in call.labels:
-                for axis in label.axes.values():
-                    call.freeze(axis, f"torch's {self.closed[module]} keeps its sizes")
-        result = folded(call)
-        if result is None:
-            result = find(name, node.target)(call)
-        if isinstance(value, list | tuple) and isinstance(result, Label):
-            result = [result]  # an operator of graphs gives a tuple, of one item too
-        if in_place(node.target) and isinstance(result, Label):
-            self._write(node, call, result)
-        return result
-
-    def _write(self, node: Node, call: Call, result: Label) -> None:
-        """An operator wrote into its first argument; what shares its memory and is read later cannot be followed."""
-        target = node.args[0]
-        assert isinstance(target, Node)
-        self.labels[target] = result
+    def _written(self, call: Call, target: Value, results: list[Label]) -> None:
+        """An operator wrote into `target`; what shares its memory and is read later cannot be followed."""
+        if len(results) == 1:
+            self.labels[target] = results[0]
         base = target
-        while is_view(base):
-            base = base.all_input_nodes[0]
-        if not any(label.axes for label in (self.labels[base], result, *call.labels) if isinstance(label, Label)):
+        while base.maker is not None and _shares_memory(base.maker):
+            base = base.maker.operands[0]
+        if not any(label.axes for label in (self.labels[base], *results, *call.labels)):
             return  # a mask that is filled part by part: nothing here is a channel
         for shared in _sharing(base):
-            if shared is not node and shared is not target and any(user > node for user in shared.users):
-                for label in (*flat(self.labels.get(shared)), result, *call.labels):
-                    if isinstance(label, Label):
-                        for axis in label.axes.values():
-                            call.freeze(axis, "a part of a tensor is written in place")
+            now = call.operation.number
+            older = shared.maker is None or shared.maker.number < now
+            if older and shared is not target and any(reader.number > now for reader in shared.readers):
+                for label in (self.labels.get(shared), *results, *call.labels):
+                    for axis in label.axes.values() if label is not None else ():
+                        call.freeze(axis, "a part of a tensor is written in place")
 
 
-def _sharing(base: Node) -> Iterator[Node]:
-    """Yield a node and all views of it."""
+def _sharing(base: Value) -> Iterator[Value]:
+    """Yield a value and all that is seen of its memory, before and after it is written into."""
     yield base
-    for user in base.users:
-        if is_view(user) and user.all_input_nodes[0] is base:
-            yield from _sharing(user)
+    for reader in base.readers:
+        if _shares_memory(reader) and reader.operands[0] is base:
+            for result in reader.results:
+                yield from _sharing(result)
 
 
-def _kind(module: nn.Module) -> tuple[bool, bool]:
-    """Return whether a module's size attributes follow its tensors, and whether they are out of reach."""
-    settled = isinstance(module, Settled)
-    return settled, not settled and type(module).__module__.startswith("torch.nn.modules")
+def _shares_memory(operation: Operation) -> bool:
+    return operation.operator.is_view or bool(operation.operator.writes)
 
 
-def _attribute(root: nn.Module, node: Node) -> Any:
-    value: Any = root
-    for part in str(node.target).split("."):
-        value = getattr(value, part)
-    return Label.constant(value) if isinstance(value, torch.Tensor) else value
+def _given(value: Value, model: nn.Module, findings: Findings, slots: Slots) -> Label:
+    """Return the label of what goes into the network.
+
+    Every dimension of a parameter or a floating-point buffer holds channels; a buffer, which nobody trains, is not
+    zero. Inputs hold none.
+    """
+    if value.constant is not None:
+        return Label.constant(value.constant)
+    if value.origin not in (Origin.PARAMETER, Origin.BUFFER):
+        return Label(value.shape, dtype=value.dtype)
+    source = 0 if value.origin is Origin.PARAMETER else findings.number_of(f"the buffer {value.path}")
+    path, _, name = value.path.rpartition(".")
+    axes = {}
+    for dim, size in enumerate(value.shape):
+        if size > 1 or (value.path, dim) in slots:  # which at another width may be down to one
+            if (value.path, dim) not in slots:
+                slots[value.path, dim] = findings.ids.new(size)
+            ids = slots[value.path, dim]
+            axes[dim] = Axis(ids, ids.new_full(ids.shape, source))
+            if _is_of_a_hook(model.get_submodule(path), name):
+                findings.marks.append(Mark(ids, Kind.REFUSED, f"{value.path}: {HOOKED}"))
+    return Label(value.shape, axes, dtype=value.dtype)
+
+
+def _is_of_a_hook(module: nn.Module, name: str) -> bool:
+    """Whether a hook makes another tensor of the parameter before each run, and keeps it in the module."""
+    made, _, kind = name.rpartition("_")
+    return kind in ("g", "v", "orig") and isinstance(vars(module).get(made), Tensor)

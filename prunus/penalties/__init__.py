@@ -1,4 +1,4 @@
-"""SHAPE: what presses a network into groups that can go, and into low ranks, while it learns."""
+"""SHAPE: penalties under which a network learns zero channel groups and low ranks, as proximal steps."""
 
 from prunus.penalties.combined import Combined
 from prunus.penalties.group_lasso import BoundGroupLasso, GroupLasso
@@ -6,7 +6,7 @@ from prunus.penalties.importance import taylor
 from prunus.penalties.interface import BoundPenalty, Penalty, Shrinkage
 from prunus.penalties.nuclear_norm import NuclearNorm
 from prunus.penalties.orthogonality import Orthogonality
-from prunus.penalties.slices import GroupSlices, producers
+from prunus.penalties.slices import GroupSlices
 from prunus.penalties.sparse_group_lasso import SparseGroupLasso
 
 __all__ = [
@@ -20,6 +20,5 @@ __all__ = [
     "Penalty",
     "Shrinkage",
     "SparseGroupLasso",
-    "producers",
     "taylor",
 ]

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from prunus.graph import ChannelGroups
-from prunus.penalties.interface import BoundPenalty, Shrinkage, When, check_step, reduced
-from prunus.penalties.metric import metric_shrink_
+from prunus.penalties.interface import BoundPenalty, Shrinkage, When, check_step, layer_factors
+from prunus.penalties.metric_prox import metric_shrink_
+from prunus.penalties.optimizer_rule import OptimizerRule, momenta
 from prunus.penalties.prox import group_shrinkage
-from prunus.penalties.rule import Rule, momenta
 from prunus.penalties.slices import GroupSlices
 
 
@@ -28,22 +28,16 @@ class GroupLasso(Shrinkage):
 
     Yuan & Lin 2006; on the units of a network: Alvarez & Salzmann, NIPS 2016.
 
-    Attributes:
-        strength: lambda of loss + lambda * r, zero or more. "auto": `calibrated` chooses it, so that an epoch of
-            proximal steps takes `share` off the norm of the median group, whatever the optimizer.
-        when: the proximal step follows each "step" of the optimizer, or each "epoch" (Alvarez & Salzmann 2016).
-        share: of the median group's norm that "auto" takes an epoch; 0.02 to 0.1 are usual.
-        first_layers: number of layers, from the input, that are penalised less.
-        first_factor: what the strength is multiplied by there.
-        coupled: whether a proximal step after each step follows the rule of the optimizer it is given, momentum and
-            Adam's metric, so that loss + r is minimised; else, and at a calibrated strength, it is the plain one.
+    The settings are those of `prunus.penalties.Shrinkage`; a unit is a group.
     """
 
     def bind(self, model: nn.Module, groups: ChannelGroups) -> "BoundGroupLasso":
         """Attach the penalty to the parameters of `model`, as `Penalty.bind`."""
         slices = GroupSlices.of(model, groups)
         weights = self.number * unit_weights(slices, groups)
-        return BoundGroupLasso(slices, weights * reduced(self, groups).to(weights.device), self.when, self.follows)
+        return BoundGroupLasso(
+            slices, weights * layer_factors(self, groups).to(weights.device), self.when, self.follows
+        )
 
     def units(self, model: nn.Module, groups: ChannelGroups) -> Tensor:
         """Return ||theta_g|| / sqrt(P_g), [num_groups]."""
@@ -87,23 +81,23 @@ class BoundGroupLasso(BoundPenalty):
         """Do the proximal step: theta_g <- max(0, 1 - step_size * weight_g / ||theta_g||) theta_g.
 
         Call it after `optimizer.step()`, `step_size` the learning rate. With `optimizer`, the step follows the
-        optimizer's rule (see `rule.py`) where the penalty is coupled, and the momentum of groups that become zero
+        optimizer's rule (`optimizer_rule.py`) where the penalty is coupled, and the momentum of groups that become zero
         becomes zero too, so that they stay there. Returns the groups' norms before the step.
         """
         parameters = self.slices.parameters
         step_size = check_step(step_size, optimizer, parameters)
         norms = self.slices.norms()
-        rule = Rule(optimizer if self.coupled else None)
+        rule = OptimizerRule(optimizer if self.coupled else None)
         step, metric = rule.common(parameters)
         thresholds = step_size * step.factor * self.weights
         if metric is not None:
             copies = rule.copies(parameters)
             zero = metric_shrink_(self.slices, thresholds, metric)
-            rule.feel_(copies, step_size)
+            rule.update_momenta_(copies, step_size)
         else:
             factors = torch.where(thresholds > 0, group_shrinkage(norms, thresholds), torch.ones_like(norms))
-            if rule.remembers and step_size > 0:  # before it is gone: what the step takes away
-                self.slices.add_share_((1 - factors) / (step_size * step.felt), rule.buffer)
+            if rule.has_momentum and step_size > 0:  # before it is gone: what the step takes away
+                self.slices.add_share_((1 - factors) / (step_size * step.momentum_factor), rule.buffer)
             self.slices.scale_(factors)
             zero = (factors == 0) & (thresholds > 0)
         if optimizer is not None:

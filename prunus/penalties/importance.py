@@ -1,4 +1,4 @@
-"""How much a channel group matters, as training shows it."""
+"""Taylor importance of channel groups, from the gradients of a batch."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""What every penalty is: settings that bind to a network, and what the training loop calls."""
+"""The interface of penalties: settings, their binding to a network, and the calls of the training loop."""
 
 import abc
 import dataclasses
@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from prunus.errors import RecipeError, TrainingError
 from prunus.graph import ChannelGroups
-from prunus.penalties.rule import holders
+from prunus.penalties.optimizer_rule import parameter_groups
 
 When = Literal["step", "epoch"]
 
@@ -76,7 +76,7 @@ class Penalty(abc.ABC):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Shrinkage(Penalty):
-    """What the penalties that shrink have in common.
+    """The settings that all penalties that shrink units (groups, or layers) have in common.
 
     Attributes:
         strength: lambda of loss + lambda * r. With "auto", `calibrated` chooses it, so that one epoch of proximal
@@ -86,7 +86,7 @@ class Shrinkage(Penalty):
         first_layers: number of layers, from the input, that are penalised less.
         first_factor: what lambda is multiplied by there; the paper's 0.102 to 0.255 on ImageNet is 0.4 on three.
         coupled: whether a proximal step after each step follows the optimizer's own rule, so that loss + r is
-            minimised (`rule.py`); else it is the plain one, as after an epoch and at a calibrated strength.
+            minimised (`optimizer_rule.py`); else it is the plain one, as after an epoch and at a calibrated strength.
     """
 
     strength: float | Literal["auto"] = 1e-4
@@ -169,7 +169,7 @@ def check_step(step_size: float, optimizer: Optimizer | None, parameters: Sequen
     if not number or not 0 <= step_size < math.inf:
         raise TrainingError(f"a proximal step's size is the learning rate, zero or more, not {step_size!r}")
     trained = [parameter for parameter in parameters if parameter.requires_grad]
-    held = holders(optimizer) if optimizer is not None else {}
+    held = parameter_groups(optimizer) if optimizer is not None else {}
     if optimizer is not None and trained and not any(id(parameter) in held for parameter in trained):
         raise TrainingError(
             f"the {type(optimizer).__name__} holds none of the {len(trained)} parameters that the penalty is bound to: "
@@ -179,7 +179,7 @@ def check_step(step_size: float, optimizer: Optimizer | None, parameters: Sequen
     return float(step_size)
 
 
-def reduced(penalty: Shrinkage, groups: ChannelGroups) -> Tensor:
+def layer_factors(penalty: Shrinkage, groups: ChannelGroups) -> Tensor:
     """Return the factor of lambda for each group: the penalty's `first_factor` in the first layers, else 1."""
     early = (groups.layers >= 0) & (groups.layers < penalty.first_layers)
     return torch.where(early, penalty.first_factor, 1.0)

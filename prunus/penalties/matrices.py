@@ -1,4 +1,4 @@
-"""The weights of layers as matrices, one row an output unit: where they lie, in batches of one shape."""
+"""The weights of layers as matrices, one row per output unit, processed in batches of equal shape."""
 
 import dataclasses
 import difflib
@@ -10,9 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from prunus.errors import RecipeError
-
-LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+from prunus.modules.kinds import LinearLayer, TransposedConv
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -55,12 +53,12 @@ def matrix_weights(model: nn.Module, patterns: str | Sequence[str] | None = None
     found: dict[int, MatrixWeight] = {}
     computed: list[str] = []
     for path, module in model.named_modules():
-        if not isinstance(module, (*LAYERS, *TRANSPOSED)):
+        if not isinstance(module, LinearLayer):
             continue
         if not isinstance(module.weight, nn.Parameter):
             computed.append(path)
             continue
-        layer = MatrixWeight(path, module.weight, getattr(module, "groups", 1), isinstance(module, TRANSPOSED))
+        layer = MatrixWeight(path, module.weight, getattr(module, "groups", 1), isinstance(module, TransposedConv))
         if min(layer.view(layer.weight).shape[1:]) > 1:
             found.setdefault(id(module.weight), layer)
     layers = list(found.values())

@@ -1,4 +1,4 @@
-"""Nuclear norm of the layers' weights: training that leaves low ranks (Alvarez & Salzmann, NIPS 2017)."""
+"""Nuclear norm of the layers' weights, under which they learn low ranks (Alvarez & Salzmann, NIPS 2017)."""
 
 import dataclasses
 from typing import final
@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from prunus.graph import ChannelGroups
 from prunus.penalties.interface import BoundPenalty, Shrinkage, When, check_step
 from prunus.penalties.matrices import MatrixWeight, matrix_weights, replace_
-from prunus.penalties.rule import Rule
+from prunus.penalties.optimizer_rule import OptimizerRule
 from prunus.penalties.spectrum import singular_value_threshold
 
 
@@ -27,15 +27,10 @@ class NuclearNorm(Shrinkage):
 
     Cai, Candes & Shen 2010; on the layers of a network: Alvarez & Salzmann, NIPS 2017.
 
+    The settings are those of `prunus.penalties.Shrinkage`; a unit is a layer. With Adam, in whose metric there is no
+    closed form, the proximal step is always the plain one.
+
     Attributes:
-        strength: lambda of loss + lambda * r, zero or more. "auto": `calibrated` chooses it, so that an epoch of
-            proximal steps takes `share` off the norm of the median layer, whatever the optimizer.
-        when: the proximal step follows each "step" of the optimizer, or each "epoch" (the paper's).
-        share: of the median layer's norm that "auto" takes an epoch; 0.02 to 0.1 are usual.
-        first_layers: number of layers, from the input, that are penalised less.
-        first_factor: what the strength is multiplied by there.
-        coupled: whether SGD's momentum feels a proximal step after each step, so that loss + r is minimised; else, at a
-            calibrated strength and with Adam, in whose metric there is no closed form, it is the plain one.
         layers: paths of layers to penalise, `*` stands for anything; None: all convolutions and linear layers.
     """
 
@@ -94,9 +89,9 @@ class BoundNuclearNorm(BoundPenalty):
         step_size = check_step(step_size, optimizer, parameters)
         if step_size == 0:
             return
-        rule = Rule(optimizer if self.coupled else None)
+        rule = OptimizerRule(optimizer if self.coupled else None)
         copies = rule.copies(parameters)
         sizes = [step_size * rule.step(parameter).factor for parameter in parameters]
         thresholds = [size * weight for size, weight in zip(sizes, self.weights, strict=True)]
         replace_(self.layers, thresholds, singular_value_threshold)
-        rule.feel_(copies, step_size)
+        rule.update_momenta_(copies, step_size)

@@ -1,4 +1,4 @@
-"""The parameters of channel groups, slice by slice: norms, sums and scalings over all groups at once."""
+"""The parameters that produce channel groups: norms, sums and scalings over all groups at once."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from prunus.errors import EditError
 from prunus.graph import ChannelGroups, Role, Slot
+from prunus.modules.tensors import named_tensors
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -26,7 +27,7 @@ def producers(model: nn.Module, groups: ChannelGroups) -> list[tuple[Slot, Tenso
     Raises:
         EditError: the groups were traced on another model, or before an edit.
     """
-    tensors: dict[str, Tensor] = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    tensors = named_tensors(model)
     found = []
     for slot in groups.slots:
         tensor = tensors.get(slot.path)

@@ -10,9 +10,9 @@ from torch.optim import Optimizer
 from prunus.errors import RecipeError
 from prunus.graph import ChannelGroups
 from prunus.penalties.group_lasso import BoundGroupLasso, unit_weights
-from prunus.penalties.interface import BoundPenalty, Shrinkage, When, check_step, reduced
+from prunus.penalties.interface import BoundPenalty, Shrinkage, When, check_step, layer_factors
+from prunus.penalties.optimizer_rule import OptimizerRule
 from prunus.penalties.prox import soft_threshold
-from prunus.penalties.rule import Rule
 from prunus.penalties.slices import GroupSlices
 
 
@@ -30,16 +30,10 @@ class SparseGroupLasso(Shrinkage):
 
     Simon et al. 2013; on the units of a network: Alvarez & Salzmann, NIPS 2016.
 
+    The settings are those of `prunus.penalties.Shrinkage`; a unit is a group.
+
     Attributes:
         alpha: share of the element by element part, in [0, 1]; the paper's is 0.5.
-        strength: lambda of loss + lambda * r, zero or more. "auto": `calibrated` chooses it, so that an epoch of
-            proximal steps takes `share` off the norm of the median group, whatever the optimizer.
-        when: the proximal step follows each "step" of the optimizer, or each "epoch" (Alvarez & Salzmann 2016).
-        share: of the median group's norm that "auto" takes an epoch; 0.02 to 0.1 are usual.
-        first_layers: number of layers, from the input, that are penalised less.
-        first_factor: what the strength is multiplied by there.
-        coupled: whether a proximal step after each step follows the rule of the optimizer it is given, momentum and
-            Adam's metric, so that loss + r is minimised; else, and at a calibrated strength, it is the plain one.
     """
 
     alpha: float = 0.5
@@ -53,7 +47,7 @@ class SparseGroupLasso(Shrinkage):
         """Attach the penalty to the parameters of `model`, as `Penalty.bind`."""
         slices = GroupSlices.of(model, groups)
         weights = unit_weights(slices, groups)
-        strengths = self.number * reduced(self, groups).to(weights.device)
+        strengths = self.number * layer_factors(self, groups).to(weights.device)
         whole = BoundGroupLasso(slices, (1 - self.alpha) * strengths * weights, self.when, self.follows)
         return BoundSparseGroupLasso(whole, torch.where(weights > 0, self.alpha * strengths, 0.0), self.when)
 
@@ -99,7 +93,7 @@ class BoundSparseGroupLasso(BoundPenalty):
         parameters = self.slices.parameters
         step_size = check_step(step_size, optimizer, parameters)
         norms = self.slices.norms()
-        rule = Rule(optimizer if self.whole.coupled else None)
+        rule = OptimizerRule(optimizer if self.whole.coupled else None)
         step, metric = rule.common(parameters)
         copies = rule.copies(parameters)
         spreads = self.slices.spread(step_size * step.factor * self.element_weights, 0.0)
@@ -108,6 +102,6 @@ class BoundSparseGroupLasso(BoundPenalty):
             if metric is not None:
                 thresholds = thresholds / metric(one.parameter)
             one.parameter.copy_(soft_threshold(one.parameter, thresholds))
-        rule.feel_(copies, step_size)
+        rule.update_momenta_(copies, step_size)
         self.whole.prox_(step_size, optimizer)
         return norms

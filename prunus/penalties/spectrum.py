@@ -1,4 +1,4 @@
-"""Singular values of many matrices: thresholding, a batch at a time."""
+"""Singular value thresholding of many matrices, in batches."""
 
 import warnings
 

@@ -1,9 +1,9 @@
-"""The whole path from a recipe to a report; the only room that knows the order."""
+"""RUN: the whole path from a recipe to a report; the only package that knows the order."""
 
+from prunus.pipeline.context import Watch
 from prunus.pipeline.recipe import Deploy, EncoderStage, Recipe, Stage
 from prunus.pipeline.reshape import Contract, Decompose, Expand, Factorize, Linearize, Reshaping
 from prunus.pipeline.run import run
-from prunus.pipeline.stages import Watch
 
 __all__ = [
     "Contract",

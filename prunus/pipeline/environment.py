@@ -1,4 +1,4 @@
-"""On what a run was made: versions and hardware, for the record."""
+"""The environment of a run, for its record: versions of packages, and hardware."""
 
 import importlib.metadata
 import os
@@ -11,7 +11,7 @@ PACKAGES = ("prunus", "torch", "torchvision", "numpy", "onnx", "onnxruntime", "o
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that make the figures; absent ones are left out."""
+    """Return the versions of Python and of the packages that results depend on; absent ones are left out."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:

@@ -1,4 +1,4 @@
-"""The recipe: everything that a run is, in one typed tree; its fields are the YAML keys."""
+"""The recipe: all settings of a run in one typed tree; its fields are the YAML keys."""
 
 import dataclasses
 import math
@@ -22,7 +22,7 @@ WIDE, JOINT, NARROW, ENCODER, SCRATCH = "wide", "joint", "narrow", "encoder", "s
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EncoderStage:
-    """A first stage that trains the model's encoder alone, on masks sampled down to its output (ERFNet).
+    """A first stage that trains the model's encoder alone, on masks downsampled to its output (ERFNet).
 
     The model must take `encoder_only=True` and hold the encoder as `encoder`.
     """
@@ -33,16 +33,16 @@ class EncoderStage:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Stage:
-    """A part of the way from the network as built to the one that is deployed: edits, then a training.
+    """A step from the network as built to the deployed one: edits, then training.
 
     Attributes:
         name: of the stage in records, files and the report.
-        edits: done one after the other before the training.
-        train: the regime; null: this stage does not train.
-        penalties: what it trains with, one proximal step after the other; channels they bring to zero are removed
-            after each epoch. On an expanded layer they act on the kernel that it contracts to.
-        shrink: the budget to shrink to while it trains.
-        distillation: of the wide network, as a part of the loss.
+        edits: applied one after the other before the training.
+        train: the training settings; null: this stage does not train.
+        penalties: of the training, one proximal step after the other; channels that become zero are removed after
+            each epoch. On an expanded layer they act on the kernel that it contracts to.
+        shrink: the budget to shrink to during the training.
+        distillation: from the wide network, as a part of the loss.
     """
 
     name: str
@@ -65,7 +65,7 @@ class Stage:
 
     @property
     def penalty(self) -> Penalty | None:
-        """All penalties as one."""
+        """All penalties combined; None where there are none."""
         return Combined(penalties=self.penalties) if self.penalties else None
 
 
@@ -74,7 +74,7 @@ _TAKEN = (WIDE, NARROW, ENCODER, SCRATCH)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Deploy:
-    """How the trained networks are exported, proved equal and timed."""
+    """How the trained networks are exported, checked for parity and timed."""
 
     benchmark: BenchmarkSettings = BenchmarkSettings()
     parity_samples: int = 8  # test images
@@ -84,13 +84,13 @@ class Deploy:
         if self.parity_samples < 1 or not self.parity_tolerance > 0:
             raise RecipeError(
                 f"deploy: parity_samples {self.parity_samples} must be at least 1, parity_tolerance "
-                f"{self.parity_tolerance} above zero: a file that nothing was asked of is not proved"
+                f"{self.parity_tolerance} above zero: parity needs at least one sample"
             )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LearningRates:
-    """A learning rate for each kind of optimizer."""
+    """A learning rate per kind of optimizer."""
 
     sgd: float = 0.05
     adam: float = 1e-3
@@ -104,15 +104,15 @@ class LearningRates:
 class Recipe:
     """A whole run: train wide, reshape and shrink, deploy, report.
 
-    The way to the narrow network is a row of stages: the joint training, whose keys (`edits`, `train`, `penalties`,
-    `shrink`, `distillation`) stand here and mean what they mean in `Stage`, and those of `then`.
+    The narrow network is reached in stages: the joint training, whose keys (`edits`, `train`, `penalties`, `shrink`,
+    `distillation`, as in `Stage`) are those of the recipe itself, then those of `then`.
 
     Attributes:
-        baseline: also train the network as built, plainly, under `train`: the wide network to compare with, and the
-            teacher of every distillation.
-        from_scratch: also train the narrow architecture anew for as many epochs, with SGD and with Adam.
+        baseline: also train the network as built, without penalties or shrinking, with the settings `train`: the wide
+            network of all comparisons, and the teacher of every distillation.
+        from_scratch: also train the narrow architecture with fresh weights for as many epochs, with SGD and with Adam.
         from_scratch_rates: their learning rates, where the recipe's own optimizer is of another kind.
-        report_samples: test images shown with truth and predictions.
+        report_samples: number of test images shown with ground truth and predictions.
         output: folder of the run; null: runs/<name>.
     """
 
@@ -150,7 +150,7 @@ class Recipe:
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """The way from the network as built to the one that is deployed."""
+        """The stages from the network as built to the deployed one."""
         joint = Stage(
             name=JOINT,
             edits=self.edits,

@@ -1,18 +1,18 @@
 """Edits as a recipe names them: settings that plan edits of whatever network they meet.
 
-A setting has the keys and the defaults of the function that plans: `prunus.pipeline.Expand` those of `prunus.expand`.
-One of your own is a frozen dataclass, subclass of `Reshaping`, named by its dotted path.
+`prunus.pipeline.Expand` has the arguments of `prunus.expand` as its keys, with the same defaults, and so have the
+others. One of your own is a frozen dataclass, subclass of `Reshaping`, named by its dotted path.
 """
 
 import abc
 import dataclasses
-import inspect
-import typing
 from collections.abc import Callable
+from typing import ClassVar
 
 from torch import Tensor, nn
 
 from prunus.surgery import Plan, contract, decompose, expand, factorize, linearize
+from prunus.surgery.choosing import Layers
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,28 +28,66 @@ class Reshaping(abc.ABC):
         """
 
 
-def settings_of(planner: Callable[..., Plan]) -> type[Reshaping]:
-    """Return the settings whose fields are the arguments of `planner` behind the model, defaults included."""
-    hints = typing.get_type_hints(planner)
-    arguments = list(inspect.signature(planner).parameters.values())[1:]
-    fields = [(one.name, hints[one.name], dataclasses.field(default=one.default)) for one in arguments]
+class _Arguments(Reshaping):
+    """Settings that are the arguments of `planner` behind the model."""
 
-    def plan(self: Reshaping, model: nn.Module, inputs: Tensor) -> Plan:
-        return planner(model, **{one.name: getattr(self, one.name) for one in arguments})
+    planner: ClassVar[Callable[..., Plan]]
 
-    made = dataclasses.make_dataclass(
-        planner.__name__.capitalize(),
-        fields,
-        bases=(Reshaping,),
-        namespace={"plan": plan, "__module__": __name__, "__doc__": planner.__doc__},
-        frozen=True,
-        kw_only=True,
-    )
-    return typing.cast(type[Reshaping], made)
+    def plan(self, model: nn.Module, inputs: Tensor) -> Plan:
+        """Return the plan that `planner` makes."""
+        return self.planner(model, **vars(self))
 
 
-Decompose = settings_of(decompose)
-Factorize = settings_of(factorize)
-Expand = settings_of(expand)
-Linearize = settings_of(linearize)
-Contract = settings_of(contract)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Decompose(_Arguments):
+    """Settings of `prunus.decompose`: k x k convolutions become k x 1, then 1 x k."""
+
+    planner = staticmethod(decompose)
+    layers: Layers = "k>1"
+    rank: int | None = None
+    energy: float | None = None
+    width: int | None = None
+    nonlinear: bool = False
+    skip_first: int = 0
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Factorize(_Arguments):
+    """Settings of `prunus.factorize`: layers of low rank become two."""
+
+    planner = staticmethod(factorize)
+    layers: Layers = "*"
+    rank: int | None = None
+    energy: float | None = None
+    scheme: str = "channel"
+    skip_first: int = 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Expand(_Arguments):
+    """Settings of `prunus.expand`: layers become several linear ones in a row."""
+
+    planner = staticmethod(expand)
+    layers: Layers = "k>1"
+    rate: float = 4
+    kind: str = "auto"
+    keep_function: bool = False
+    nonlinear: bool = False
+    skip_first: int = 0
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Linearize(_Arguments):
+    """Settings of `prunus.linearize`, which has none: the ReLUs in expanded layers are taken out."""
+
+    planner = staticmethod(linearize)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Contract(_Arguments):
+    """Settings of `prunus.contract`: linear layers in a row become one."""
+
+    planner = staticmethod(contract)
+    layers: Layers | None = None

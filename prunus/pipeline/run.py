@@ -1,4 +1,4 @@
-"""`prunus.run`: the whole path, in its order."""
+"""`prunus.run`: all steps from a recipe to the report, in their order."""
 
 import datetime
 import shlex
@@ -11,17 +11,18 @@ import prunus.recipe
 from prunus import report
 from prunus.errors import RecipeError
 from prunus.graph import trace
-from prunus.pipeline import delivery, proof, stages
-from prunus.pipeline.claim import claimed, differences
+from prunus.pipeline import deployment, evaluation, stages
+from prunus.pipeline.context import RunContext, Watch
 from prunus.pipeline.environment import hardware, versions
+from prunus.pipeline.network import Network
 from prunus.pipeline.recipe import NARROW, WIDE, Recipe
-from prunus.pipeline.stages import Run, Watch
-from prunus.pipeline.walk import Network, rehearse
+from prunus.pipeline.rehearsal import rehearse
+from prunus.pipeline.run_folder import recipe_differences, run_folder
 from prunus.records import EpochRecord, NoteRecord, Recorder, RunRecord, Silent, read
 from prunus.surgery import save
 from prunus.train.distributed import is_first, joined
 from prunus.train.lock import lock
-from prunus.train.scalars import Scalars
+from prunus.train.tensorboard import ScalarWriter
 
 
 def run(
@@ -33,15 +34,18 @@ def run(
 ) -> Path:
     """Train wide, reshape and shrink, verify, export, measure and report; return the folder of the run.
 
-    `recipe` is one, or the path of a YAML file; `overrides` are then those of the command line: "train.epochs=3".
+    An interrupted run is resumed by the same recipe on the same folder. The folder holds `recipe.yaml`,
+    `records.jsonl`, `report.html`, `wide.onnx`, `narrow.onnx`, `narrow/` (see `prunus.load`), checkpoints and
+    TensorBoard's scalars. Started by torchrun, all processes train; process 0 does everything else.
 
-    A run that was interrupted goes on where it stopped: the same recipe on the same folder, or, with
-    `accept_changes`, a changed one; what was changed becomes a note of the report. The folder holds `recipe.yaml`,
-    `records.jsonl`, `report.html`, `wide.onnx`, `narrow.onnx`, `narrow/` (see `prunus.load`),
-    checkpoints and TensorBoard's scalars. Started by torchrun, all processes train; the first does all else.
+    Args:
+        recipe: a recipe, or the path of a YAML file.
+        overrides: for a file, as on the command line: "train.epochs=3".
+        watch: shows the progress.
+        accept_changes: resume although the recipe was changed; the changes become a note in the report.
 
     Raises:
-        PrunusError: whatever makes the run impossible; each stage says what and what to do.
+        PrunusError: whatever makes the run impossible, and what to do about it.
     """
     if isinstance(recipe, str | Path):
         recipe = prunus.recipe.load(Recipe, recipe, overrides)
@@ -57,7 +61,7 @@ def run(
     with lock(folder):
         recorder = Recorder(folder)
         before = recorder.count()
-        with claimed(
+        with run_folder(
             folder, resolved, accept_changes=accept_changes, going_on=lambda: recorder.count() != before
         ) as begun:
             if not begun:
@@ -70,22 +74,22 @@ def _run(recipe: Recipe, recorder: Recorder, folder: Path, resolved: dict[str, A
     watch.stage("preparing the data")
     task = recipe.task.bind(recipe.data)
     inputs = recipe.data.train()[0][0][None]
-    for split in (recipe.data.validation(), recipe.data.test()):  # what is missing there is said now, not after hours
+    for split in (recipe.data.validation(), recipe.data.test()):  # missing files are reported now, not after hours
         if len(split):
             split[0]
-    delivery.backends_absent(recipe.deploy)
+    deployment.absent_backends(recipe.deploy)
     run_record = _run_record(recipe, resolved, tuple(inputs.shape))
     if not recorder.count():
         recorder.write(run_record)
     train = recipe.train
-    with joined(train.torch_device(), train.timeout_s) as processes, Scalars(folder / "tensorboard") as scalars:
+    with joined(train.torch_device(), train.timeout_s) as processes, ScalarWriter(folder / "tensorboard") as scalars:
 
         def shown(record: EpochRecord) -> None:
             scalars.write(record)
             watch.epoch(record)
 
         seen = Watch(stage=watch.stage, step=watch.step, epoch=shown)
-        run = Run(
+        context = RunContext(
             recipe=recipe,
             folder=folder,
             recorder=recorder,
@@ -94,41 +98,43 @@ def _run(recipe: Recipe, recorder: Recorder, folder: Path, resolved: dict[str, A
             watch=seen,
             processes=processes,
         )
-        wide, reached, scratch = _train(run)
+        wide, reached, scratch = _train(context)
     if not processes.first:
         return
     networks = [*([] if wide is None else [wide]), *reached, *scratch]
     narrow = reached[-1]
-    recorder.truncate(max(1, *(each.records for each in networks)))  # what a former attempt wrote after is written anew
-    _tell_changes(recorder, run_record)
+    recorder.truncate(max(1, *(each.records for each in networks)))  # drop what an earlier attempt wrote after that
+    _record_changes(recorder, run_record)
     for network in networks:
-        proof.evaluate_on_test(run, network)
+        evaluation.evaluate_on_test(context, network)
     model = narrow.model.cpu()
-    proof.tell_widths(run, trace(stages.build_wide(run), inputs), trace(model, inputs))
-    proof.check_law(run, model)
+    evaluation.record_widths(context, trace(stages.build_wide(context), inputs), trace(model, inputs))
+    evaluation.check_removal_law(context, model)
     save(folder / "narrow", model, narrow.plan)
-    deployed = {network.name: delivery.fused(run, network) for network in networks}
-    delivery.deploy(run, deployed)
-    delivery.show_samples(run, {name: deployed[name] for name in (WIDE, NARROW) if name in deployed})
+    deployed = {network.name: deployment.deployed_form(context, network) for network in networks}
+    deployment.deploy(context, deployed)
+    deployment.write_samples(context, {name: deployed[name] for name in (WIDE, NARROW) if name in deployed})
     watch.stage("writing the report")
     report.write(folder)
 
 
-def _train(run: Run) -> tuple[Network | None, list[Network], list[Network]]:
-    """Return the wide network, those that the stages led to, and the narrow architecture trained from scratch."""
-    recipe = run.recipe
-    begun = run.processes.share({path.parent.name for path in run.folder.glob("checkpoints/*/[0-9]*")})
-    rehearse(recipe.stages, stages.build_wide(run), run.inputs, run.meter, run.processes, begun)  # before hours
-    encoder = None if recipe.encoder_stage is None else stages.train_encoder(run, recipe.encoder_stage)
-    wide = stages.train_wide(run, encoder) if recipe.baseline else None
-    reached = stages.walk(run, encoder, wide)
-    return wide, reached, stages.train_from_scratch(run, reached[-1]) if recipe.from_scratch else []
+def _train(context: RunContext) -> tuple[Network | None, list[Network], list[Network]]:
+    """Return the wide network, the networks of all stages, and those of the narrow architecture from scratch."""
+    recipe = context.recipe
+    begun = context.processes.share({path.parent.name for path in context.folder.glob("checkpoints/*/[0-9]*")})
+    rehearse(
+        recipe.stages, stages.build_wide(context), context.inputs, context.meter, context.processes, begun
+    )  # before hours
+    encoder = None if recipe.encoder_stage is None else stages.train_encoder(context, recipe.encoder_stage)
+    wide = stages.train_wide(context, encoder) if recipe.baseline else None
+    reached = stages.run_stages(context, encoder, wide)
+    return wide, reached, stages.train_from_scratch(context, reached[-1]) if recipe.from_scratch else []
 
 
-def _tell_changes(recorder: Recorder, now: RunRecord) -> None:
-    """Record what the recipe says now, and what it said when the run began, where the two differ."""
+def _record_changes(recorder: Recorder, now: RunRecord) -> None:
+    """Record the recipe as it is now and the changes, where it differs from the recipe that the run began with."""
     begun = next(record for record in read(recorder.path.parent) if isinstance(record, RunRecord))
-    if different := differences(begun.recipe, now.recipe):
+    if different := recipe_differences(begun.recipe, now.recipe):
         recorder.write(now)
         recorder.write(NoteRecord(text=f"The recipe was changed while the run was under way: {'; '.join(different)}."))
 

@@ -3,13 +3,11 @@
 import dataclasses
 import json
 import os
-import types
-import typing
 from pathlib import Path
-from typing import Any, ClassVar, Union
 
 from prunus.errors import RecordError
 from prunus.records.kinds import TYPES, Record
+from prunus.records.typed import typed
 
 FILE_NAME = "records.jsonl"
 
@@ -87,26 +85,7 @@ def _parse(line: str, where: str) -> Record:
     try:
         fields = json.loads(line)
         cls = TYPES[fields.pop("kind")]
-        hints = typing.get_type_hints(cls)
-        return cls(**{name: _coerce(value, hints[name]) for name, value in fields.items()})
+        record: Record = typed(cls, fields, cls.__name__)
+        return record
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RecordError(f"{where} is not a record of this version of Prunus: {error!r}") from error
-
-
-def _coerce(value: Any, hint: Any) -> Any:
-    """JSON has lists where a record has tuples; everything else must already fit its annotation."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is tuple and isinstance(value, list):
-        inner = arguments[0]
-        return tuple(_coerce(item, inner) for item in value)
-    if origin in (Union, types.UnionType):
-        options = [option for option in arguments if option is not type(None)]
-        return None if value is None else _coerce(value, options[0])
-    expected = origin or hint
-    if expected is Any or expected is ClassVar:
-        return value
-    if expected is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, expected) or (expected is int and isinstance(value, bool)):
-        raise TypeError(f"{value!r} is not a {expected.__name__}")
-    return value

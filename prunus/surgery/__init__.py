@@ -1,34 +1,36 @@
 """CHANGE: edits as data, applied to a copy, carried over to what belongs to the model."""
 
-from prunus.surgery.bypass import Bypass, bypass, skippable
+from prunus.surgery.bypass import BypassBlock, bypass, skippable
 from prunus.surgery.carry import Carried, carry_
-from prunus.surgery.contract import Contract, contract
-from prunus.surgery.decompose import Decompose, decompose
-from prunus.surgery.edit import Edit, Plan, apply
-from prunus.surgery.expand import Expand, expand
-from prunus.surgery.factorize import Factorize, factorize
+from prunus.surgery.contract import ContractLayers, contract
+from prunus.surgery.decompose import DecomposeLayer, decompose
+from prunus.surgery.edit import Edit, ReplaceModules
+from prunus.surgery.expand import ExpandLayer, expand
+from prunus.surgery.factorize import FactorizeLayer, factorize
 from prunus.surgery.factors import Factors
 from prunus.surgery.fuse import FuseBatchNorm, fuse
 from prunus.surgery.layers import Layer
-from prunus.surgery.linearize import Linearize, linearize
+from prunus.surgery.linearize import LinearizeLayer, linearize
+from prunus.surgery.plan import Plan, apply
 from prunus.surgery.remove import Cut, RemoveChannels, SetAttribute
 from prunus.surgery.save import load, save
 
 __all__ = [
-    "Bypass",
+    "BypassBlock",
     "Carried",
-    "Contract",
+    "ContractLayers",
     "Cut",
-    "Decompose",
+    "DecomposeLayer",
     "Edit",
-    "Expand",
-    "Factorize",
+    "ExpandLayer",
+    "FactorizeLayer",
     "Factors",
     "FuseBatchNorm",
     "Layer",
-    "Linearize",
+    "LinearizeLayer",
     "Plan",
     "RemoveChannels",
+    "ReplaceModules",
     "SetAttribute",
     "apply",
     "bypass",

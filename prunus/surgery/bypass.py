@@ -1,39 +1,39 @@
-"""Bypass: a residual layer whose units are all zero disappears; training has chosen the depth.
+"""BypassBlock: a residual block whose branch has become constant is replaced; training has chosen the depth.
 
 Where a convolution or linear layer has nothing but zeros, what it leads to does not depend on the input. If that is
 the branch of a block y = x + f(x), or y = relu(x + f(x)), f is a constant c for each channel and the block is x + c
 (Alvarez & Salzmann, NIPS 2016; GTC 2019, slides 70 to 72).
 """
 
-import copy
 import dataclasses
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
-from torch import Tensor, fx, nn
-from torch.export import ExportedProgram
-from torch.utils import _pytree as pytree
+from torch import Tensor, nn
 
 from prunus.errors import EditError
-from prunus.graph.export import export
-from prunus.graph.place import operator_name
+from prunus.graph.program import Operation, Origin, Program, Value
+from prunus.graph.read import read
 from prunus.graph.trace import Inputs, arguments
+from prunus.modules.copying import copied
+from prunus.modules.paths import module_at
+from prunus.modules.tensors import in_float64
+from prunus.surgery.argument_types import checked
 from prunus.surgery.branches import Branches, ancestors
-from prunus.surgery.edit import Edit, Plan
-from prunus.surgery.factors import replaced
-from prunus.surgery.given import checked
+from prunus.surgery.edit import ReplaceModules
+from prunus.surgery.plan import Plan
 
 
 class Shift(nn.Module):
-    """y = x + shift, a number for each channel; the channels are the dimension `dim` of x."""
+    """y = x + shift, one number per channel; the channels are the dimension `dim` of x."""
 
     def __init__(self, shift: Tensor, dim: int = 1) -> None:
         super().__init__()
         self.shift, self.dim = nn.Parameter(shift), dim
 
     def reset_parameters(self) -> None:
-        """Start anew: nothing is shifted."""
+        """Set the shift to zero."""
         nn.init.zeros_(self.shift)
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
@@ -43,8 +43,8 @@ class Shift(nn.Module):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Bypass(Edit):
-    """Replace the residual block at `path`, whose branch is constant, by what is left of it.
+class BypassBlock(ReplaceModules):
+    """Replace the residual block at `path`, whose branch is constant, by that constant.
 
     Attributes:
         kind: the block's class: a plan for another network is noticed.
@@ -53,6 +53,7 @@ class Bypass(Edit):
         dim: which dimension the channels are, counted from the last one (-1) where it is below zero.
     """
 
+    edit_name: ClassVar[str] = "Bypass"
     exact: ClassVar[bool] = True
     path: str
     kind: str
@@ -60,16 +61,14 @@ class Bypass(Edit):
     rectified: bool = False
     dim: int = 1
 
-    def apply(self, model: nn.Module) -> nn.Module:
-        """Return a copy of `model` without the block."""
-        return replaced(model, self.successors(model))
+    @property
+    def made_anew(self) -> tuple[str, ...]:
+        """The block's path."""
+        return (self.path,)
 
     def successors(self, model: nn.Module) -> dict[str, nn.Module]:
         """Return what takes the block's place."""
-        try:
-            block = model.get_submodule(self.path)
-        except AttributeError as error:
-            raise EditError(f"{self.path}: {type(model).__name__} has no such module") from error
+        block = module_at(model, self.path)
         if type(block).__name__ != self.kind:
             raise EditError(
                 f"{self.path} is a {type(block).__name__}, the plan is for a {self.kind}: it was made for another "
@@ -85,13 +84,9 @@ class Bypass(Edit):
         return {self.path: new.train(block.training)}
 
     def summary(self) -> str:
-        """Return one line for a reader."""
+        """Describe the edit in one line."""
         constant = "constant" if self.shift else "zero"
         return f"bypass {self.path} ({self.kind}): its branch is {constant}, whatever comes in"
-
-    def carry(self, path: str, tensor: Tensor) -> Tensor | None:
-        """Return `tensor`, or None for a parameter of the block."""
-        return None if path.startswith(f"{self.path}.") else tensor
 
 
 @checked
@@ -108,17 +103,17 @@ def bypass(model: nn.Module, inputs: Inputs) -> Plan:
     zero = {path for path, parameter in model.named_parameters() if parameter.dim() > 1 and not bool(parameter.any())}
     if not zero:
         return Plan()
-    precise = copy.deepcopy(model).double()  # the constant is rounded where it is applied
-    args = pytree.tree_map_only(Tensor, _doubled, arguments(inputs))
-    program = export(precise, args, None, training=False)
-    constant, branches = _constant(program, zero), Branches(program, args)
-    edits = dict[str, Bypass]()
-    for node in program.graph.nodes:
-        for path, branch, rectified in _blocks(program, node, constant):
+    precise = copied(model, isolated=True).double()  # in float64: the constant is rounded when it is applied
+    args = in_float64(arguments(inputs))
+    branches = Branches(precise, args)
+    program, edits = branches.program, dict[str, BypassBlock]()
+    constant = _constant(program, zero)
+    for operation in program.operations:
+        for path, branch, rectified in _blocks(program, operation, constant):
             found = branches.shift(branch, constant)
             if found is not None and not any(path.startswith(f"{outer}.") for outer in edits):
                 kind = type(model.get_submodule(path)).__name__
-                edits[path] = Bypass(path=path, kind=kind, shift=found.numbers, rectified=rectified, dim=found.dim)
+                edits[path] = BypassBlock(path=path, kind=kind, shift=found.numbers, rectified=rectified, dim=found.dim)
     return Plan(tuple(edits.values()))
 
 
@@ -128,7 +123,7 @@ def _doubled(tensor: Tensor) -> Tensor:
 
 @checked
 def skippable(model: nn.Module, inputs: Inputs) -> frozenset[str]:
-    """Return the layers of `model` that may vanish: once all their units are zero, `bypass` takes out what is around.
+    """Return the layers of `model` that may vanish: once all units of one are zero, `bypass` takes out its block.
 
     Args:
         model: any network; it is not changed.
@@ -137,67 +132,62 @@ def skippable(model: nn.Module, inputs: Inputs) -> frozenset[str]:
     Raises:
         TraceError: the model cannot be read.
     """
-    program = export(model, arguments(inputs), None, training=False)
-    named = program.graph_signature.inputs_to_parameters
-    weights = {named.get(str(node.args[1])) for node in program.graph.nodes if _is_layer(node)} - {None}
+    program = read(model, arguments(inputs))
+    weights = {weight for operation in program.operations if (weight := _weight(operation))}
     found = set[str]()
-    for weight in map(str, weights):
+    for weight in weights:
         constant = _constant(program, {weight})
-        if any(block for node in program.graph.nodes for block in _blocks(program, node, constant)):
+        if any(block for operation in program.operations for block in _blocks(program, operation, constant)):
             found.add(weight.rpartition(".")[0])
     return frozenset(found)
 
 
-def _is_layer(node: fx.Node) -> bool:
-    name = operator_name(node.target) if node.op == "call_function" else ""
-    return name == "aten::linear" or name.startswith("aten::conv")
+def _weight(operation: Operation) -> str:
+    """Return the path of the weight of a linear layer or convolution, "" for any other operation."""
+    layer = operation.name == "aten::linear" or operation.name.startswith("aten::conv")
+    weight = operation.arguments["weight"] if layer else None
+    return weight.path if isinstance(weight, Value) else ""
 
 
-def _constant(program: ExportedProgram, zero: set[str]) -> set[fx.Node]:
-    """Return the nodes that do not depend on the input: behind a layer of zeros alone, or made of such."""
-    named = program.graph_signature.inputs_to_parameters
-    given = set(program.graph_signature.user_inputs)
-    found = set[fx.Node]()
-    for node in program.graph.nodes:
-        if node.op == "placeholder":
-            constant = node.name not in given
-        else:
-            dead = _is_layer(node) and named.get(str(node.args[1])) in zero
-            constant = dead or all(source in found for source in node.all_input_nodes)
-        if constant:
-            found.add(node)
+def _constant(program: Program, zero: set[str]) -> set[Value]:
+    """Return the values that do not depend on the input: outputs of a layer of zeros, or computed from such alone."""
+    found = {value for value in program.given if value.origin is not Origin.INPUT}
+    for operation in program.operations:
+        if _weight(operation) in zero or all(operand in found for operand in operation.operands):
+            found.update(operation.results)
     return found
 
 
-def _fits(node: fx.Node, branch: fx.Node, skipping: fx.Node, constant: set[fx.Node]) -> bool:
-    """Whether a sum is of two tensors of its own shape, and its constant branch reads what a layer has left of the
-    input: a learned constant, as of positions, is no branch."""
-    shapes = {tuple(each.meta["val"].shape) for each in (node, branch, skipping)}
-    entered = (source for each in ancestors(branch, constant) for source in each.all_input_nodes)
-    return len(shapes) == 1 and any(source not in constant for source in entered)
+def _fits(total: Value, branch: Value, skipping: Value, constant: set[Value]) -> bool:
+    """Whether a sum adds two tensors of its own shape, and its constant branch starts at the input: a learned constant,
+    such as an embedding of positions, is no branch."""
+    makers = [value.maker for value in ancestors(branch, constant) if value.maker is not None]
+    entered = (operand for maker in makers for operand in maker.operands)
+    alike = total.shape == branch.shape == skipping.shape
+    return alike and any(operand not in constant for operand in entered)
 
 
-def _blocks(program: ExportedProgram, node: fx.Node, constant: set[fx.Node]) -> Iterator[tuple[str, fx.Node, bool]]:
-    """Yield (path, branch, rectified) of the outermost module that computes `node` = x + constant, or its ReLU."""
-    if node.op != "call_function" or operator_name(node.target) != "aten::add" or node in constant:
+def _blocks(program: Program, operation: Operation, constant: set[Value]) -> Iterator[tuple[str, Value, bool]]:
+    """Yield (path, branch, rectified) of the outermost module that computes x + constant, or its ReLU."""
+    if operation.name != "aten::add" or operation.results[0] in constant or operation.arguments["alpha"] != 1:
         return
-    branches = [source for source in node.all_input_nodes if source in constant]
-    others = [source for source in node.all_input_nodes if source not in constant]
-    if len(branches) != 1 or len(others) != 1 or len(node.args) != 2 or node.kwargs:
+    total, operands = operation.results[0], operation.operands
+    branches = [operand for operand in operands if operand in constant]
+    others = [operand for operand in operands if operand not in constant]
+    if len(branches) != 1 or len(others) != 1 or not _fits(total, branches[0], others[0], constant):
         return
-    if not _fits(node, branches[0], others[0], constant):
-        return
-    after = [user for user in node.users if user.op == "call_function" and operator_name(user.target) == "aten::relu"]
-    for path in _modules(node):
-        inside = [other for other in program.graph.nodes if path in _modules(other)]
-        entering = {source for each in inside for source in each.all_input_nodes} - set(inside) - constant
-        leaving = [each for each in inside if any(user not in inside for user in each.users)]
-        if entering == set(others) and (leaving == [node] or (len(node.users) == 1 and leaving == after)):
-            yield path, branches[0], leaving == after
+    after = [reader for reader in total.readers if reader.name == "aten::relu"]
+    for path in operation.scopes:
+        inside = [other for other in program.operations if path in other.scopes]
+        made = {value for other in inside for value in other.results}
+        entering = {operand for other in inside for operand in other.operands} - made - constant
+        returned = made.intersection(program.outputs)
+        leaving = [
+            other
+            for other in inside
+            if any(v in returned or any(path not in r.scopes for r in v.readers) for v in other.results)
+        ]
+        rectified = leaving == after and len(total.readers) == 1
+        if entering == set(others) and (leaving == [operation] or rectified):
+            yield path, branches[0], rectified
             return
-
-
-def _modules(node: fx.Node) -> list[str]:
-    """Return the paths of the modules in whose calls a node lies, outermost first, without the network itself."""
-    stack: dict[str, tuple[str, Any]] = node.meta.get("nn_module_stack") or {}
-    return [path for path, _ in stack.values() if path]

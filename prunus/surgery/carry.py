@@ -1,21 +1,21 @@
-"""Carry what belongs to a model over an edit: optimizer state, gradients."""
+"""Carry an optimizer over an edit: its parameters, their state and their gradients."""
 
 import dataclasses
 import itertools
-from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from prunus.errors import EditError
-from prunus.surgery.edit import Plan
-from prunus.surgery.given import checked
+from prunus.modules.tree import items
+from prunus.surgery.argument_types import checked
+from prunus.surgery.plan import Plan
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Carried:
-    """What `carry_` did: parameters whose state was kept, and those that start afresh (an edit replaced them)."""
+    """The parameters whose state `carry_` kept, and those that start with fresh state since an edit replaced them."""
 
     kept: tuple[str, ...]
     fresh: tuple[str, ...]
@@ -85,7 +85,7 @@ def carry_(plan: Plan, optimizer: Optimizer, model: nn.Module, small: nn.Module)
 
 
 def _check_held_in_groups(optimizer: Optimizer) -> None:
-    """Refuse an optimizer that would go on with the parameters, or the state, that it keeps somewhere else."""
+    """Refuse an optimizer that keeps parameters outside of its groups and state: it would train on the old ones."""
     held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     seen = {id(optimizer), id(optimizer.state), *map(id, optimizer.param_groups)}
     for name, value in vars(optimizer).items():
@@ -103,18 +103,12 @@ def _holds(value: Any, held: set[int], seen: set[int]) -> bool:
     if id(value) in seen:
         return False
     seen.add(id(value))
-    inside: Iterable[Any] = ()
-    if isinstance(value, dict):
-        inside = (*value.keys(), *value.values())
-    elif isinstance(value, list | tuple | set):
-        inside = value
-    elif isinstance(value, Optimizer):
-        inside = vars(value).values()
-    return any(_holds(item, held, seen) for item in inside)
+    inside = list(vars(value).items()) if isinstance(value, Optimizer) else items(value) or []
+    return any(_holds(part, held, seen) for pair in inside for part in pair)  # a parameter may be a dictionary's key
 
 
 def _names(optimizer: Optimizer, old_paths: dict[int, str], small: nn.Module) -> dict[int, str]:
-    """Return what each parameter of `small` is called in an optimizer made of named ones: as before where it stays."""
+    """Return the name of each parameter of `small` in an optimizer of named parameters: its old one if it has one."""
     groups = [group for group in optimizer.param_groups if "param_names" in group]
     pairs = (pair for group in groups for pair in zip(group["params"], group["param_names"], strict=True))
     known = {old_paths[id(parameter)]: str(name) for parameter, name in pairs}
@@ -164,7 +158,7 @@ def _untrained(plan: Plan, model: nn.Module, trained: set[str]) -> list[str]:
 
 
 def _common(path: str, other: str) -> int:
-    """Return how many names two paths begin with alike."""
+    """Return the number of leading names that two paths share."""
     pairs = zip(path.split("."), other.split("."), strict=False)
     return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
 

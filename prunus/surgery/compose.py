@@ -60,7 +60,7 @@ def compose(first: Filter, second: Filter, first_place: str, second_place: str) 
         for s, d, t, e in zip(first.stride, first.dilation, second.stride, second.dilation, strict=True)
     ]
     weight, dilation = _product(*weights, steps)
-    dilation = tuple(  # of a kernel of size 1 it says nothing, but bounds the output padding
+    dilation = tuple(  # a kernel of size 1 does not use it, but it bounds the output padding
         max(d, e) if size == 1 else own
         for size, own, d, e in zip(weight.shape[3:], dilation, first.dilation, second.dilation, strict=True)
     )

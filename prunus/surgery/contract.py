@@ -1,4 +1,4 @@
-"""Contract: linear layers in a row become the one that computes the same, up to rounding.
+"""Contract: linear layers in a row become one layer that computes the same, up to rounding.
 
 Biases, strides, dilation, groups and image borders included; `prunus.surgery.compose` has the formulas. What is no
 single layer (something non-linear between, a padding behind a kernel) is refused with its place.
@@ -12,32 +12,38 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from prunus.errors import EditError
+from prunus.modules.kinds import kind_of
+from prunus.modules.paths import module_at, paths_of
+from prunus.surgery.argument_types import checked
+from prunus.surgery.choosing import Layers, patterns_of
 from prunus.surgery.compose import compose_all
-from prunus.surgery.edit import Edit, Plan
-from prunus.surgery.factors import Factors, built, chain, is_pad, replaced
+from prunus.surgery.edit import ReplaceModules
+from prunus.surgery.factors import Factors, built, chain, is_pad
 from prunus.surgery.filters import Filter, padding_of, read, shapes, values
-from prunus.surgery.given import checked
-from prunus.surgery.layers import Layer, Layers, kind_of, layer_at, patterns_of, refusal
+from prunus.surgery.layers import Layer, layer_at, refusal
+from prunus.surgery.plan import Plan
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Contract(Edit):
+class ContractLayers(ReplaceModules):
     """Multiply the layers `factors`, which run one after the other inside the `nn.Sequential` at `path`.
 
     Where that is what an earlier edit made of a layer, one layer takes its place; in a `nn.Sequential` of the user's
     own it takes the first one's place, and an `nn.Identity` that of each other one.
     """
 
+    edit_name: ClassVar[str] = "Contract"
     exact: ClassVar[bool] = True
     path: str
     factors: tuple[Layer, ...]
 
-    def apply(self, model: nn.Module) -> nn.Module:
-        """Return a copy of `model` with one layer for the factors."""
-        return replaced(model, self.successors(model))
+    @property
+    def made_anew(self) -> tuple[str, ...]:
+        """The factors' paths."""
+        return tuple(factor.path for factor in self.factors)
 
     def _members(self, model: nn.Module) -> list[tuple[str, nn.Module]]:
-        """Return the path and the module of each factor and of what pads between them."""
+        """Return the path and the module of each factor and of each padding between them."""
         if len(self.factors) < 2:
             raise EditError(f"{self.path}: at least two factors are contracted, got {len(self.factors)}")
         modules = [factor.find(model) for factor in self.factors]
@@ -64,12 +70,8 @@ class Contract(Edit):
         return {self.factors[0].path: new, **rest}
 
     def summary(self) -> str:
-        """Return one line for a reader."""
+        """Describe the edit in one line."""
         return f"contract {', '.join(map(str, self.factors))} into one layer"
-
-    def carry(self, path: str, tensor: Tensor) -> Tensor | None:
-        """Return `tensor`, or None for a parameter of a factor: the layer is made anew."""
-        return None if any(factor.holds(path) for factor in self.factors) else tensor
 
 
 @checked
@@ -113,7 +115,7 @@ def _containers(model: nn.Module, layers: Layers | None) -> list[str]:
     return [path for path in unique if not any(path.startswith(f"{outer}.") for outer in unique)]
 
 
-def _contracted(model: nn.Module, path: str) -> list[Contract]:
+def _contracted(model: nn.Module, path: str) -> list[ContractLayers]:
     container = _sequential(model, path)
     runs, between = _runs(container, path)
     if isinstance(container, Factors) and between:
@@ -132,7 +134,7 @@ def _contracted(model: nn.Module, path: str) -> list[Contract]:
                 raise EditError(f"{place}: {reason}")
         _product(run, shapes)
         found = tuple(layer_at(place, module) for place, module in run if not is_pad(module))
-        edits.append(Contract(path=path, factors=found))
+        edits.append(ContractLayers(path=path, factors=found))
     return edits
 
 
@@ -150,7 +152,7 @@ def _runs(container: nn.Module, path: str) -> tuple[list[list[tuple[str, nn.Modu
 
 
 def _run(container: nn.Module, path: str, first: nn.Module, last: nn.Module) -> list[tuple[str, nn.Module]]:
-    """Return what runs from one module to another; all of what an edit made."""
+    """Return the modules that run from one to another; all of them where an edit made the container."""
     members = list(chain(container, path))
     if isinstance(container, Factors):
         return members
@@ -185,10 +187,7 @@ def _product(members: list[tuple[str, nn.Module]], numbers: Callable[[Tensor, st
 
 
 def _sequential(model: nn.Module, path: str) -> nn.Sequential:
-    try:
-        module = model.get_submodule(path)
-    except AttributeError as error:
-        raise EditError(f"{path}: {type(model).__name__} has no such module") from error
+    module = module_at(model, path)
     plain = isinstance(module, Factors) or type(module).forward is nn.Sequential.forward
     if not isinstance(module, nn.Sequential) or not plain:
         raise EditError(
@@ -199,8 +198,5 @@ def _sequential(model: nn.Module, path: str) -> nn.Sequential:
 
 def _check_used_once(model: nn.Module, members: list[tuple[str, nn.Module]]) -> None:
     for place, module in members:
-        paths = [path for path, other in model.named_modules(remove_duplicate=False) if other is module]
-        if len(paths) > 1:
-            raise EditError(
-                f"{place} is also used as {', '.join(p for p in paths if p != place)}: it cannot be contracted"
-            )
+        if others := [path for path in paths_of(model, module) if path != place]:
+            raise EditError(f"{place} is also used as {', '.join(others)}: it cannot be contracted")

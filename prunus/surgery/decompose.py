@@ -9,23 +9,24 @@ arXiv 1606.05426), or as the best approximation of rank L of the trained kernel 
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from prunus.errors import EditError
-from prunus.surgery.edit import Edit, Plan
-from prunus.surgery.factors import factors, replaced
+from prunus.surgery.argument_types import checked
+from prunus.surgery.choosing import Layers, choose
+from prunus.surgery.factors import Factors, factors_for
 from prunus.surgery.filters import Filter, read
-from prunus.surgery.fresh import fresh_bias, fresh_weight, generator
-from prunus.surgery.given import checked
-from prunus.surgery.layers import Layer, Layers, check_rank, check_share, choose, layer_at, still_expanded
-from prunus.surgery.svd import balanced_factors, rank_of_energy
+from prunus.surgery.fresh_weights import fresh_bias, fresh_weight, generator
+from prunus.surgery.layers import Layer, ReplaceLayer, layer_at
+from prunus.surgery.plan import Plan
+from prunus.surgery.ranks import check_rank, chosen_rank
+from prunus.surgery.svd import balanced_factors
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Decompose(Edit):
+class DecomposeLayer(ReplaceLayer):
     """Replace a two-dimensional convolution, direct or transposed, by a vertical and a horizontal one.
 
     Attributes:
@@ -35,7 +36,7 @@ class Decompose(Edit):
         seed: of fresh weights.
     """
 
-    layer: Layer
+    edit_name: ClassVar[str] = "Decompose"
     rank: int
     nonlinear: bool = False
     fresh: bool = False
@@ -46,13 +47,8 @@ class Decompose(Edit):
         """Whether the function is kept: a linear pair of full rank from the layer's own weights."""
         return not self.fresh and not self.nonlinear and self.rank == full_rank(self.layer)
 
-    def apply(self, model: nn.Module) -> nn.Module:
-        """Return a copy of `model` with the pair in the place of the layer."""
-        return replaced(model, self.successors(model))
-
-    def successors(self, model: nn.Module) -> dict[str, nn.Module]:
-        """Return what takes the layer's place."""
-        old = self.layer.find(model)
+    def factors(self, old: Any) -> Factors:
+        """Return the pair that takes the place of the layer `old`."""
         if reason := undecomposable(old):
             raise EditError(f"{self.layer.path}: {reason}")
         check_rank(self.rank, None if self.fresh else full_rank(self.layer), self.layer.path)
@@ -61,18 +57,14 @@ class Decompose(Edit):
         if self.nonlinear and not self.fresh:
             silent = pair[0].weight.new_zeros(pair[0].channels[1])
             pair = dataclasses.replace(pair[0], bias=silent), pair[1]
-        return {self.layer.path: factors(old, pair, "decompose", nonlinear=self.nonlinear)}
+        return factors_for(old, pair, "decompose", nonlinear=self.nonlinear)
 
     def summary(self) -> str:
-        """Return one line for a reader."""
+        """Describe the edit in one line."""
         between = " and a ReLU" if self.nonlinear else ""
         start = "fresh" if self.fresh else "from its weights"
         channels = self.rank * self.layer.groups
         return f"decompose {self.layer} with {channels} channels{between} between, {start}"
-
-    def carry(self, path: str, tensor: Tensor) -> Tensor | None:
-        """Return `tensor`, or None for a parameter of the layer: its successors are made anew."""
-        return None if self.layer.holds(path) else tensor
 
     def _fresh(self, part: Filter) -> tuple[Filter, Filter]:
         numbers = generator(self.seed, self.layer.path)
@@ -102,7 +94,7 @@ def decompose(
 
     Args:
         model: any network; it is not changed.
-        layers: globs over dotted paths and rules such as "k>1", as `prunus.surgery.layers.choose` reads them.
+        layers: globs over dotted paths and rules such as "k>1", as `prunus.surgery.choosing.choose` reads them.
         rank: channels between for each group of a convolution, so `rank * groups` in all; weights from the layer's by
             singular values.
         energy: in (0, 1]: the smallest rank whose singular values (not squared) make up this share of the sum.
@@ -116,19 +108,14 @@ def decompose(
     """
     if sum(value is not None for value in (rank, energy, width)) != 1:
         raise EditError("decompose takes exactly one of rank, energy (both from the weights) and width (fresh)")
-    if energy is not None:
-        check_share(energy)
     edits = []
-    for path, module in choose(
-        model, layers, skip_first, lambda path, module: undecomposable(module) or still_expanded(model, path)
-    ):
+    for path, module in choose(model, layers, skip_first, undecomposable):
         layer = layer_at(path, module)
         if width is not None:
             chosen = _width_per_group(width, layer)
         else:
-            chosen = rank if rank is not None else _rank_of(module, energy, path)
-            check_rank(chosen, full_rank(layer), path)
-        edits.append(Decompose(layer=layer, rank=chosen, nonlinear=nonlinear, fresh=width is not None, seed=seed))
+            chosen = chosen_rank(module, rank, energy, full_rank(layer), spatial_matrices, path)
+        edits.append(DecomposeLayer(layer=layer, rank=chosen, nonlinear=nonlinear, fresh=width is not None, seed=seed))
     return Plan(tuple(edits))
 
 
@@ -178,14 +165,6 @@ def _pair(
         part, weight=horizontal, bias=last, stride=(1, t), dilation=(1, e), padding=(none, q), output_padding=(0, b)
     )
     return upper, lower
-
-
-def _rank_of(module: Any, energy: float | None, path: str) -> int:
-    assert energy is not None
-    if module.weight.is_meta:
-        raise EditError(f"{path} is on the meta device and has no singular values: give a rank")
-    with torch.no_grad():
-        return rank_of_energy(spatial_matrices(read(module, path)), energy, path)
 
 
 def _width_per_group(width: int, layer: Layer) -> int:

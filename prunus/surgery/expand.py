@@ -11,23 +11,25 @@ All padding lies on the first factor, the stride on the k x k factor ("ck": the 
 
 import dataclasses
 import math
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from prunus.errors import EditError
-from prunus.surgery.edit import Edit, Plan
-from prunus.surgery.factors import factors, replaced
+from prunus.surgery.argument_types import checked
+from prunus.surgery.choosing import Layers, choose
+from prunus.surgery.expansion_kinds import KINDS, kernels_of, num_widths, suited, unfit, widths_of
+from prunus.surgery.factors import Factors, factors_for
 from prunus.surgery.filters import Filter, at_hand, read
-from prunus.surgery.fresh import fresh_bias, fresh_weight, generator
-from prunus.surgery.given import checked
-from prunus.surgery.kept import kept_weights
-from prunus.surgery.kinds import KINDS, kernels_of, num_widths, suited, unfit, widths_of
-from prunus.surgery.layers import Layer, Layers, choose, layer_at, still_expanded
+from prunus.surgery.fresh_weights import fresh_bias, fresh_weight, generator
+from prunus.surgery.function_preserving import preserving_weights
+from prunus.surgery.layers import ReplaceLayer, layer_at
+from prunus.surgery.plan import Plan
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Expand(Edit):
+class ExpandLayer(ReplaceLayer):
     """Replace a layer by linear factors.
 
     Attributes:
@@ -38,7 +40,7 @@ class Expand(Edit):
         seed: of fresh weights, and of the directions that a kept function leaves free.
     """
 
-    layer: Layer
+    edit_name: ClassVar[str] = "Expand"
     widths: tuple[int, ...]
     kind: str
     keep_function: bool = False
@@ -50,13 +52,8 @@ class Expand(Edit):
         """Whether the function is kept."""
         return self.keep_function
 
-    def apply(self, model: nn.Module) -> nn.Module:
-        """Return a copy of `model` with the factors in the place of the layer."""
-        return replaced(model, self.successors(model))
-
-    def successors(self, model: nn.Module) -> dict[str, nn.Module]:
-        """Return what takes the layer's place."""
-        old = self.layer.find(model)
+    def factors(self, old: Any) -> Factors:
+        """Return the factors that take the place of the layer `old`."""
         if reason := unfit(old, self.kind):
             raise EditError(f"{self.layer.path}: {reason}")
         if self.keep_function and self.nonlinear:
@@ -67,18 +64,14 @@ class Expand(Edit):
                 f"each at least 1; got {list(self.widths)}"
             )
         parts = self._factors(read(old, self.layer.path, at_hand))
-        return {self.layer.path: factors(old, parts, "expand", nonlinear=self.nonlinear)}
+        return factors_for(old, parts, "expand", nonlinear=self.nonlinear)
 
     def summary(self) -> str:
-        """Return one line for a reader."""
+        """Describe the edit in one line."""
         widths = ", ".join(str(width * self.layer.groups) for width in self.widths)
         between = ", ReLU between" if self.nonlinear else ""
         start = "its function kept" if self.keep_function else "fresh"
         return f"expand {self.layer} through {widths} channels ({self.kind}{between}), {start}"
-
-    def carry(self, path: str, tensor: Tensor) -> Tensor | None:
-        """Return `tensor`, or None for a parameter of the layer: its successors are made anew."""
-        return None if self.layer.holds(path) else tensor
 
     def _factors(self, part: Filter) -> list[Filter]:
         numbers = generator(self.seed, self.layer.path)
@@ -87,11 +80,11 @@ class Expand(Edit):
         pairs = zip((inner, *self.widths), (*self.widths, outer), kernels, strict=True)
         weights = [fresh_weight((part.groups, b, a, *kernel), numbers, like=part.weight) for a, b, kernel in pairs]
         if self.keep_function:
-            weights = kept_weights(part.weight, weights, numbers, self.layer.path)
+            weights = preserving_weights(part.weight, weights, numbers, self.layer.path)
         return self._placed(part, weights, numbers)
 
     def _placed(self, part: Filter, weights: list[Tensor], numbers: torch.Generator) -> list[Filter]:
-        """Say which factor pads, strides, dilates and has a bias.
+        """Return the factors: which of them pads, strides, dilates and has a bias.
 
         Every factor has a bias if the layer has one, except before a kernel that spreads (a transposed one), where it
         would not contract. In a function that is kept the inner ones start at zero.
@@ -138,7 +131,7 @@ def expand(
 
     Args:
         model: any network; it is not changed.
-        layers: globs over dotted paths and rules such as "k>1", as `prunus.surgery.layers.choose` reads them.
+        layers: globs over dotted paths and rules such as "k>1", as `prunus.surgery.choosing.choose` reads them.
         rate: r >= 1; 4 is usual.
         kind: "cl", "ck", "fc", or "auto": "ck" for a convolution's square kernel of odd k > 3 (if the rate lets it
             keep the function, where that is asked), "cl" for other kernels, "fc" for linear layers.
@@ -158,13 +151,13 @@ def expand(
     if keep_function and nonlinear:
         raise EditError("with a ReLU between its factors a layer's function is not kept: choose one of the two")
     edits = []
-    for path, module in choose(
-        model, layers, skip_first, lambda path, module: unfit(module, kind) or still_expanded(model, path)
-    ):
+    for path, module in choose(model, layers, skip_first, lambda module: unfit(module, kind)):
         layer = layer_at(path, module)
         named = suited(layer, module, rate, keep_function) if kind == "auto" else kind
         widths = widths_of(layer, named, rate)
         edits.append(
-            Expand(layer=layer, widths=widths, kind=named, keep_function=keep_function, nonlinear=nonlinear, seed=seed)
+            ExpandLayer(
+                layer=layer, widths=widths, kind=named, keep_function=keep_function, nonlinear=nonlinear, seed=seed
+            )
         )
     return Plan(tuple(edits))

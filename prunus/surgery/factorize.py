@@ -6,26 +6,27 @@ becomes two. The spatial scheme takes the (C k_h) x (K k_w) matrix: k_h x 1, the
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from prunus.errors import EditError
+from prunus.surgery.argument_types import checked
+from prunus.surgery.choosing import Layers, choose
 from prunus.surgery.decompose import full_rank as spatial_rank
 from prunus.surgery.decompose import separated, spatial_matrices, undecomposable
-from prunus.surgery.edit import Edit, Plan
-from prunus.surgery.factors import factors, replaced
+from prunus.surgery.factors import Factors, factors_for
 from prunus.surgery.filters import Filter, read, taps
-from prunus.surgery.given import checked
-from prunus.surgery.layers import Layer, Layers, check_rank, check_share, choose, layer_at, still_expanded
-from prunus.surgery.svd import balanced_factors, rank_of_energy
+from prunus.surgery.layers import Layer, ReplaceLayer, layer_at
+from prunus.surgery.plan import Plan
+from prunus.surgery.ranks import check_rank, chosen_rank
+from prunus.surgery.svd import balanced_factors
 
 SCHEMES = ("channel", "spatial")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Factorize(Edit):
+class FactorizeLayer(ReplaceLayer):
     """Replace a layer by two of a lower rank, with weights from its own.
 
     Attributes:
@@ -33,7 +34,7 @@ class Factorize(Edit):
         scheme: "channel" (k x k, then 1 x 1; linear to two) or "spatial" (k x 1, then 1 x k).
     """
 
-    layer: Layer
+    edit_name: ClassVar[str] = "Factorize"
     rank: int
     scheme: str = "channel"
 
@@ -42,28 +43,19 @@ class Factorize(Edit):
         """Whether the function is kept: at full rank."""
         return self.rank == full_rank(self.layer, self.scheme)
 
-    def apply(self, model: nn.Module) -> nn.Module:
-        """Return a copy of `model` with the two in the place of the layer."""
-        return replaced(model, self.successors(model))
-
-    def successors(self, model: nn.Module) -> dict[str, nn.Module]:
-        """Return what takes the layer's place."""
-        old = self.layer.find(model)
+    def factors(self, old: Any) -> Factors:
+        """Return the two that take the place of the layer `old`."""
         if reason := _unfit(old, self.scheme):
             raise EditError(f"{self.layer.path}: {reason}")
         check_rank(self.rank, full_rank(self.layer, self.scheme), self.layer.path)
         part, place = read(old, self.layer.path), self.layer.path
         pair = separated(part, self.rank, place) if self.scheme == "spatial" else _split(part, self.rank, place)
-        return {place: factors(old, pair, "factorize")}
+        return factors_for(old, pair, "factorize")
 
     def summary(self) -> str:
-        """Return one line for a reader."""
+        """Describe the edit in one line."""
         full = full_rank(self.layer, self.scheme)
         return f"factorise {self.layer} at rank {self.rank} of {full} ({self.scheme})"
-
-    def carry(self, path: str, tensor: Tensor) -> Tensor | None:
-        """Return `tensor`, or None for a parameter of the layer: its successors are made anew."""
-        return None if self.layer.holds(path) else tensor
 
 
 @checked
@@ -83,7 +75,7 @@ def factorize(
 
     Args:
         model: any network; it is not changed.
-        layers: globs over dotted paths and rules such as "k>1", as `prunus.surgery.layers.choose` reads them.
+        layers: globs over dotted paths and rules such as "k>1", as `prunus.surgery.choosing.choose` reads them.
         rank: r, for each group; or
         energy: in (0, 1]: the smallest rank whose singular values (not squared) make up this share of the sum.
         scheme: "channel" or "spatial".
@@ -94,19 +86,15 @@ def factorize(
     """
     if (rank is None) == (energy is None):
         raise EditError("factorize takes either a rank or an energy")
-    if energy is not None:
-        check_share(energy)
     if scheme not in SCHEMES:
         raise EditError(f"unknown scheme {scheme!r}; known are {', '.join(SCHEMES)}")
+    matrices = spatial_matrices if scheme == "spatial" else _matrices
     edits = []
-    for path, module in choose(
-        model, layers, skip_first, lambda path, module: _unfit(module, scheme) or still_expanded(model, path)
-    ):
+    for path, module in choose(model, layers, skip_first, lambda module: _unfit(module, scheme)):
         layer = layer_at(path, module)
-        chosen = rank if rank is not None else _rank_of(module, energy, scheme, path)
-        check_rank(chosen, full_rank(layer, scheme), path)
+        chosen = chosen_rank(module, rank, energy, full_rank(layer, scheme), matrices, path)
         if is_smaller(layer, chosen, scheme):
-            edits.append(Factorize(layer=layer, rank=chosen, scheme=scheme))
+            edits.append(FactorizeLayer(layer=layer, rank=chosen, scheme=scheme))
     return Plan(tuple(edits))
 
 
@@ -143,12 +131,3 @@ def _split(part: Filter, rank: int, place: str) -> tuple[Filter, Filter]:
     first = dataclasses.replace(part, weight=right.reshape(groups, rank, inner, *part.kernel), bias=None)
     mixing = left.reshape(*left.shape, *[1] * len(part.kernel))
     return first, part.at_rest(mixing, part.bias)
-
-
-def _rank_of(module: Any, energy: float | None, scheme: str, path: str) -> int:
-    assert energy is not None
-    if module.weight.is_meta:
-        raise EditError(f"{path} is on the meta device and has no singular values: give a rank")
-    with torch.no_grad():
-        part = read(module, path)
-        return rank_of_energy(spatial_matrices(part) if scheme == "spatial" else _matrices(part), energy, path)

@@ -1,6 +1,5 @@
-"""`Factors`: the layers that stand in the place of one, and putting them there."""
+"""`Factors`: layers in a row that stand in the place of one, and how they are built like it."""
 
-import copy
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, final
@@ -8,7 +7,17 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from prunus.surgery.filters import LINEAR_LAYERS, PADS, Filter, stored, write
+from prunus.modules.kinds import LinearLayer
+from prunus.modules.tensors import channels_last, memory_format_of, parameter_like
+from prunus.surgery.filters import PADS, Filter, stored, write
+
+_SIZES = {
+    "in_channels": 0,
+    "in_features": 0,
+    "groups": 0,
+    "out_channels": -1,
+    "out_features": -1,
+}  # of the first or the last factor
 
 
 @final
@@ -19,17 +28,22 @@ class Factors(nn.Sequential):
     change with the width is kept as it was, what does is asked of the factors.
 
     Attributes:
-        origin: the kind of edit that made it: "expand", "decompose" or "factorize".
         shortcut: computes the same in another way while it is set (`prunus.train.contracted`).
     """
 
+    shortcut: Callable[[Tensor], Tensor] | None = None
+
     def __init__(self, parts: Mapping[str, nn.Module], origin: str) -> None:
         super().__init__(OrderedDict(parts))
-        self.origin = origin
-        self.shortcut: Callable[[Tensor], Tensor] | None = None
+        self._origin = origin
+
+    @property
+    def origin(self) -> str:
+        """Return the kind of edit that made it: "expand", "decompose" or "factorize"."""
+        return self._origin
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
-        """Return what the layers make of the input, one after the other, or by the shortcut."""
+        """Run the layers one after the other, or the shortcut."""
         if self.shortcut is not None:
             return self.shortcut(input)
         return super().forward(input)  # type: ignore[no-any-return, no-untyped-call]
@@ -37,32 +51,13 @@ class Factors(nn.Sequential):
     @property
     def layers(self) -> list[Any]:
         """Return the convolutions or linear layers, first to last; factors of factors opened."""
-        return [module for module in self.modules() if isinstance(module, LINEAR_LAYERS)]
+        return [module for module in self.modules() if isinstance(module, LinearLayer)]
 
-    @property
-    def in_channels(self) -> int:
-        """Return the channels that come in."""
-        return int(self.layers[0].in_channels)
-
-    @property
-    def out_channels(self) -> int:
-        """Return the channels that go out."""
-        return int(self.layers[-1].out_channels)
-
-    @property
-    def in_features(self) -> int:
-        """Return the features that come in."""
-        return int(self.layers[0].in_features)
-
-    @property
-    def out_features(self) -> int:
-        """Return the features that go out."""
-        return int(self.layers[-1].out_features)
-
-    @property
-    def groups(self) -> int:
-        """Return the number of groups."""
-        return int(self.layers[0].groups)
+    def __getattr__(self, name: str) -> Any:
+        """Return a size of the replaced layer, which is that of the first or the last factor."""
+        if name in _SIZES:
+            return getattr(self.layers[_SIZES[name]], name)
+        return super().__getattr__(name)
 
     def __getitem__(self, index: Any) -> Any:
         """Return a factor; of a slice, a plain `nn.Sequential`."""
@@ -70,11 +65,11 @@ class Factors(nn.Sequential):
         return nn.Sequential(OrderedDict(parts)) if isinstance(index, slice) else parts[1]
 
 
-def factors(old: Any, parts: Sequence[Filter], origin: str, *, nonlinear: bool = False) -> Factors:
+def factors_for(old: Any, parts: Sequence[Filter], origin: str, *, nonlinear: bool = False) -> Factors:
     """Return `parts` as layers that take the place of `old`: its dtype, device, memory format, modes and marks.
 
     Args:
-        old: a layer of `LINEAR_LAYERS`.
+        old: a `LinearLayer`.
         nonlinear: whether a ReLU stands between two parts.
     """
     modules: dict[str, nn.Module] = {}
@@ -90,50 +85,19 @@ def built(part: Filter, like: Any) -> list[nn.Module]:
     """Return `part` as torch modules (a padding first where it needs one), its tensors placed like those of `like`."""
     modules = write(part)
     layer: Any = modules[-1]
-    layer.weight = _placed(stored(part), like.weight)
+    layer.weight = placed(stored(part), like.weight)
     if part.bias is not None:
-        layer.bias = _placed(part.bias, like.weight if like.bias is None else like.bias)
+        layer.bias = placed(part.bias, like.weight if like.bias is None else like.bias)
     return [module.train(like.training) for module in modules]
 
 
-def _placed(values: Tensor, like: nn.Parameter) -> nn.Parameter:
+def placed(values: Tensor, like: nn.Parameter) -> nn.Parameter:
+    """Return a copy of `values` as a parameter with the dtype, device, memory format and marks of `like`."""
     # A copy even where nothing changes: what an edit returns shares no memory with its original.
     tensor = torch.empty(values.shape, dtype=like.dtype, device=like.device)
-    for rank, memory_format in ((4, torch.channels_last), (5, torch.channels_last_3d)):
-        if tensor.dim() == like.dim() == rank and not like.is_contiguous():
-            tensor = tensor.to(memory_format=memory_format)
-    result = nn.Parameter(tensor.copy_(values), requires_grad=like.requires_grad)
-    vars(result).update(copy.deepcopy(vars(like)))  # what people mark parameters with
-    return result
-
-
-def replaced(model: nn.Module, new: Mapping[str, nn.Module]) -> nn.Module:
-    """Return a copy of `model` with other modules at the given paths, wherever `model` refers to the old ones.
-
-    What takes a layer's place gets its hooks, and the attributes that it has not itself; an `nn.Identity` gets none.
-    """
-    old = {path: model.get_submodule(path) for path in new}
-    memo: dict[int, Any] = {id(old[path]): module for path, module in new.items()}
-    result = copy.deepcopy(model, memo)
-    for path, module in new.items():
-        if not isinstance(module, nn.Identity):
-            for name in _handed_on(old[path], module):
-                setattr(module, name, copy.deepcopy(vars(old[path])[name], memo))
-    return result
-
-
-def is_hooked(module: nn.Module) -> bool:
-    """Whether hooks on a module would see that it is passed by."""
-    return any(vars(module)[name] for name in _hooks(module))
-
-
-def _hooks(module: nn.Module) -> list[str]:
-    return [name for name in vars(module) if name.startswith("_") and ("forward" in name or "backward" in name)]
-
-
-def _handed_on(old: nn.Module, new: nn.Module) -> list[str]:
-    own = [name for name in vars(old) if name[0] != "_" and name not in ("origin", "shortcut")]
-    return _hooks(old) + [name for name in own if not hasattr(new, name)]
+    if memory_format_of(like) is not torch.contiguous_format:
+        tensor = channels_last(tensor)
+    return parameter_like(tensor.copy_(values), like)
 
 
 def chain(container: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:

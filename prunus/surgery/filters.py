@@ -1,7 +1,7 @@
 """A linear layer as numbers: what torch's convolutions, transposed convolutions and linear layers have in common.
 
 The mathematics of reshaping works on `Filter`s, mostly in float64 on the CPU; `read` and `write` lead from a module and
-back. A filter on the meta device has shapes alone, and everything works on it too.
+back. All of it works on the meta device too, where filters have no values.
 """
 
 import dataclasses
@@ -14,11 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from prunus.errors import EditError
+from prunus.modules.kinds import Conv, TransposedConv, members
 
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-LINEAR_LAYERS: tuple[type[nn.Module], ...] = (*CONVOLUTIONS, *TRANSPOSED, nn.Linear)
-_PADS: dict[str, tuple[type[nn.Module], ...]] = {
+_PADS: dict[str, tuple[type[nn.Module], ...]] = {  # by the number of dimensions
     "zeros": (nn.ZeroPad1d, nn.ZeroPad2d, nn.ZeroPad3d),
     "reflect": (nn.ReflectionPad1d, nn.ReflectionPad2d, nn.ReflectionPad3d),
     "replicate": (nn.ReplicationPad1d, nn.ReplicationPad2d, nn.ReplicationPad3d),
@@ -95,7 +93,7 @@ def at_hand(tensor: Tensor, place: str) -> Tensor:
 
 
 def shapes(tensor: Tensor, place: str) -> Tensor:
-    """Return a layer's tensor as a shape alone."""
+    """Return a tensor of the same shape on the meta device."""
     return torch.empty(tensor.shape, dtype=torch.float64, device="meta")
 
 
@@ -105,13 +103,13 @@ def itself(tensor: Tensor, place: str) -> Tensor:
 
 
 def read(module: Any, place: str, numbers: Callable[[Tensor, str], Tensor] = values) -> Filter:
-    """Return a layer of `LINEAR_LAYERS` with its tensors as `numbers` makes them; `place` is for messages."""
+    """Return a `LinearLayer` with its tensors as `numbers` makes them; `place` is for messages."""
     weight = numbers(module.weight, f"{place}.weight")
     bias = None if module.bias is None else numbers(module.bias, f"{place}.bias")
     if isinstance(module, nn.Linear):
         return Filter(weight=weight[None], bias=bias)
     weight = weight.reshape(module.groups, -1, *weight.shape[1:])
-    transposed = isinstance(module, TRANSPOSED)
+    transposed = isinstance(module, TransposedConv)
     return Filter(
         weight=weight.transpose(1, 2) if transposed else weight,
         bias=bias,
@@ -164,16 +162,16 @@ def write(part: Filter) -> list[nn.Module]:
     before, after = (tuple(pair[side] for pair in part.padding) for side in (0, 1))
     rank = len(part.kernel) - 1
     if part.transposed:
-        kinds: Any = TRANSPOSED
-        return [kinds[rank](*part.channels, padding=before, output_padding=part.output_padding, **settings)]
-    kinds = CONVOLUTIONS
+        layer = members(TransposedConv)[rank]
+        return [layer(*part.channels, padding=before, output_padding=part.output_padding, **settings)]
+    layer = members(Conv)[rank]
     if before == after:
-        return [kinds[rank](*part.channels, padding=before, **settings)]
+        return [layer(*part.channels, padding=before, **settings)]
     if set(part.stride) == {1} and part.padding == _same(part.kernel, part.dilation):
-        return [kinds[rank](*part.channels, padding="same", **settings)]
+        return [layer(*part.channels, padding="same", **settings)]
     pads: Any = _PADS[part.mode]
     amounts = tuple(size for pair in reversed(part.padding) for size in pair)
-    return [pads[rank](amounts), kinds[rank](*part.channels, padding=0, **settings)]
+    return [pads[rank](amounts), layer(*part.channels, padding=0, **settings)]
 
 
 def computed(part: Filter, images: Tensor) -> Tensor:

@@ -4,26 +4,26 @@ With s = gamma / sqrt(var + eps): W' = s W for each output channel, b' = s (b - 
 in evaluation mode; the fused network is for deployment, not for training on.
 """
 
-import copy
+import collections
 import dataclasses
-import operator
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
-from torch.nn.utils.parametrize import is_parametrized
+from torch import nn
 
 from prunus.errors import EditError
-from prunus.graph.export import export
-from prunus.graph.place import module_path, operator_name
+from prunus.graph.program import Value
+from prunus.graph.read import read as read_operations
 from prunus.graph.trace import Inputs, arguments
-from prunus.surgery.edit import Edit, Plan
-from prunus.surgery.given import checked
-
-_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-_CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d, *_TRANSPOSED)
-_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+from prunus.modules.copying import replaced
+from prunus.modules.kinds import BatchNorm, Conv, TransposedConv, is_plain, members
+from prunus.modules.paths import module_at
+from prunus.surgery.argument_types import checked
+from prunus.surgery.edit import Edit
+from prunus.surgery.factors import placed
+from prunus.surgery.filters import read, stored
+from prunus.surgery.plan import Plan
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,77 +34,60 @@ class FuseBatchNorm(Edit):
     conv: str
     norm: str
 
+    @property
+    def made_anew(self) -> tuple[str, ...]:
+        """The paths of the two modules."""
+        return self.conv, self.norm
+
     def apply(self, model: nn.Module) -> nn.Module:
         """Return a copy of `model` with the two fused."""
-        result = copy.deepcopy(model)
-        conv, norm = _module(result, self.conv, _CONV), _module(result, self.norm, _NORM)
+        conv, norm = _module(model, self.conv, Conv | TransposedConv), _module(model, self.norm, BatchNorm)
         if norm.running_mean is None or norm.running_var is None:
             raise EditError(f"{self.norm} keeps no running statistics, so it is no fixed function: it cannot be fused")
-        units = conv.out_channels
-        if norm.num_features != units:
-            raise EditError(f"{self.conv} makes {units} channels, {self.norm} normalises {norm.num_features}")
+        if norm.num_features != conv.out_channels:
+            raise EditError(
+                f"{self.conv} makes {conv.out_channels} channels, {self.norm} normalises {norm.num_features}"
+            )
+        result = replaced(model, {self.norm: nn.Identity().train(norm.training)})
         with torch.no_grad():
-            _fold(conv, norm)
-        result.set_submodule(self.norm, nn.Identity().train(norm.training))
+            _fold_(result.get_submodule(self.conv), norm)
         return result
 
     def summary(self) -> str:
-        """Return one line for a reader."""
+        """Describe the edit in one line."""
         return f"fold {self.norm} into {self.conv}"
 
-    def carry(self, path: str, tensor: Tensor) -> Tensor | None:
-        """Return `tensor`, or None for a parameter of the two modules: they are made anew."""
-        return None if path.rpartition(".")[0] in (self.conv, self.norm) else tensor
 
-
-def _module(model: nn.Module, path: str, kinds: tuple[type[nn.Module], ...]) -> Any:
-    try:
-        module = model.get_submodule(path)
-    except AttributeError as error:
-        raise EditError(f"{path}: {type(model).__name__} has no such module") from error
-    if not _is_plain(module, kinds):
-        raise EditError(
-            f"{path} is a {type(module).__name__}, not one of {', '.join(k.__name__ for k in kinds)} as torch runs them"
-        )
+def _module(model: nn.Module, path: str, kinds: Any) -> Any:
+    module = module_at(model, path)
+    if not is_plain(module, kinds):
+        names = ", ".join(kind.__name__ for kind in members(kinds))
+        raise EditError(f"{path} is a {type(module).__name__}, not one of {names} as torch runs them")
     return module
 
 
-def _is_plain(module: nn.Module, kinds: tuple[type[nn.Module], ...]) -> bool:
-    """Whether torch's own code runs: a subclass may standardise its weight, or activate behind the norm."""
-    own = isinstance(module, kinds) and not is_parametrized(module)
-    return own and any(type(module).forward is kind.forward for kind in kinds)
-
-
-def _fold(conv: Any, norm: Any) -> None:
-    kept = conv.weight.dtype
+def _fold_(conv: Any, norm: Any) -> None:
+    """Give `conv`, a layer of the copy, the weight and the bias of both."""
+    part = read(conv, "", lambda tensor, place: tensor.double())
     scale = torch.rsqrt(norm.running_var.double() + norm.eps)
     shift = -norm.running_mean.double()
-    if conv.bias is not None:
-        shift = shift + conv.bias.double()
+    if part.bias is not None:
+        shift = shift + part.bias
     if norm.weight is not None:
         scale = scale * norm.weight.double()
     bias = shift * scale + (0 if norm.bias is None else norm.bias.double())
-    weight = conv.weight.double()
-    if isinstance(conv, _TRANSPOSED):  # [in, out / groups, *kernel]
-        grouped = weight.unflatten(0, (conv.groups, -1)) * scale.reshape(conv.groups, 1, -1, *[1] * (weight.dim() - 2))
-        weight = grouped.flatten(0, 1)
-    else:
-        weight = weight * scale.reshape(-1, *[1] * (weight.dim() - 1))
-    source = conv.bias if conv.bias is not None else norm.bias
-    trainable = conv.weight.requires_grad if source is None else source.requires_grad
-    conv.weight = nn.Parameter(weight.to(kept), requires_grad=conv.weight.requires_grad)
-    conv.bias = nn.Parameter(bias.to(kept), requires_grad=trainable)
+    weight = part.weight * scale.reshape(part.groups, -1, *[1] * (part.weight.dim() - 2))
+    like = conv.weight if conv.bias is None else conv.bias
+    conv.weight = placed(stored(dataclasses.replace(part, weight=weight)), conv.weight)
+    conv.bias = placed(bias, like)
 
 
 @checked
 def fuse(model: nn.Module, inputs: Inputs, kwargs: Mapping[str, Any] | None = None) -> Plan:
     """Return the plan that folds every BatchNorm of `model` that reads the output of one convolution alone.
 
-    With s = gamma / sqrt(var + eps): W' = s W for each output channel, b' = s (b - mean) + beta. Exact up to rounding,
-    in evaluation mode; in training mode a BatchNorm takes the batch's own statistics.
-
-    The exported graph says which: the convolution's output must have no other reader, and neither module may be
-    called twice.
+    Exact up to rounding in evaluation mode; in training mode a BatchNorm takes the batch's own statistics. The
+    convolution's output must have no other reader, and neither module may be called twice.
 
     Args:
         model: any network; it is not changed.
@@ -114,24 +97,18 @@ def fuse(model: nn.Module, inputs: Inputs, kwargs: Mapping[str, Any] | None = No
     Raises:
         TraceError: the model cannot be read.
     """
-    program = export(model, arguments(inputs), kwargs, training=False)
-    nodes = [node for node in program.graph.nodes if node.op == "call_function" and node.target is not operator.getitem]
-    calls: dict[str, int] = {}
-    for node in nodes:
-        if "conv" in operator_name(node.target) or operator_name(node.target) == "aten::batch_norm":
-            calls[module_path(node)] = calls.get(module_path(node), 0) + 1
+    operations = read_operations(model, arguments(inputs), kwargs).operations
+    calls = collections.Counter(op.module for op in operations if "conv" in op.name or op.name == "aten::batch_norm")
     edits = []
-    for node in nodes:
-        source = node.args[0] if node.args else None
-        if operator_name(node.target) != "aten::batch_norm" or not isinstance(source, torch.fx.Node):
+    for operation in operations:
+        source = operation.arguments.get("input")
+        if operation.name != "aten::batch_norm" or not isinstance(source, Value) or source.maker is None:
             continue
-        conv, norm = module_path(source), module_path(node)
-        fits = _is_plain(model.get_submodule(conv), _CONV) and _is_plain(model.get_submodule(norm), _NORM)
-        if (
-            fits
-            and model.get_submodule(norm).running_mean is not None
-            and len(source.users) == 1
-            and calls[conv] == calls[norm] == 1
-        ):
+        conv, norm = source.maker.module, operation.module
+        norm_module = model.get_submodule(norm)
+        plain = is_plain(model.get_submodule(conv), Conv | TransposedConv) and is_plain(norm_module, BatchNorm)
+        if not plain or norm_module.running_mean is None:
+            continue
+        if len(source.readers) == 1 and calls[conv] == calls[norm] == 1:
             edits.append(FuseBatchNorm(conv=conv, norm=norm))
     return Plan(tuple(edits))

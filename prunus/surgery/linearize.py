@@ -1,32 +1,32 @@
 """Linearize: take the ReLUs out of layers that were expanded with them (Guo, Alvarez & Salzmann, NeurIPS 2020)."""
 
 import dataclasses
+from typing import ClassVar
 
-from torch import Tensor, nn
+from torch import nn
 
 from prunus.errors import EditError
-from prunus.surgery.edit import Edit, Plan
-from prunus.surgery.factors import Factors, replaced
-from prunus.surgery.given import checked
+from prunus.modules.copying import copied
+from prunus.surgery.argument_types import checked
+from prunus.surgery.edit import Edit
+from prunus.surgery.factors import Factors
+from prunus.surgery.plan import Plan
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Linearize(Edit):
+class LinearizeLayer(Edit):
     """Take the ReLUs out from between the factors of an expanded layer: the non-linear stage starts the linear one.
 
     Every parameter stays, and the optimizer's state of it.
     """
 
+    edit_name: ClassVar[str] = "Linearize"
+    exact: ClassVar[bool] = False  # the function changes; the linear network is trained on
     path: str
-
-    @property
-    def exact(self) -> bool:
-        """Return False: the function changes, the linear network is trained on."""
-        return False
 
     def apply(self, model: nn.Module) -> nn.Module:
         """Return a copy of `model` without the ReLUs."""
-        result = replaced(model, {})
+        result = copied(model)
         found = dict(result.named_modules()).get(self.path)
         if not isinstance(found, Factors) or not _rectifiers(found):
             raise EditError(f"{self.path}: there are no factors with ReLUs between them")
@@ -35,12 +35,8 @@ class Linearize(Edit):
         return result
 
     def summary(self) -> str:
-        """Return one line for a reader."""
+        """Describe the edit in one line."""
         return f"take the ReLUs out from between the factors of {self.path}"
-
-    def carry(self, path: str, tensor: Tensor) -> Tensor | None:
-        """Return `tensor`: every parameter stays."""
-        return tensor
 
 
 @checked
@@ -54,7 +50,7 @@ def linearize(model: nn.Module) -> Plan:
     found = [path for path, module in expanded if _rectifiers(module)]
     if not found:
         raise EditError(f"{type(model).__name__} has no layer that was expanded with ReLUs between its factors")
-    return Plan(tuple(Linearize(path=path) for path in found))
+    return Plan(tuple(LinearizeLayer(path=path) for path in found))
 
 
 def _rectifiers(module: Factors) -> list[str]:

@@ -12,23 +12,25 @@ import torch
 from torch import Tensor, nn
 
 from prunus.errors import EditError
-from prunus.graph.attributes import set_
-from prunus.graph.modes import evaluating
-from prunus.graph.narrow import TransposedConv, cut, narrowed
+from prunus.modules.cutting import cut, narrowed
+from prunus.modules.kinds import TransposedConv
+from prunus.modules.modes import evaluating
+from prunus.modules.numbers import set_number_
+from prunus.modules.tensors import named_tensors
 from prunus.surgery.edit import Edit
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Cut:
-    """Indices that leave one dimension of one tensor."""
+    """Indices to remove from one dimension of one tensor."""
 
     path: str
     dim: int
-    size: int  # of the dimension, before: a plan for another network is noticed
+    size: int  # of the dimension before, so that a plan for another network is refused
     remove: tuple[int, ...]  # ascending
 
     def keep(self) -> Tensor:
-        """Return the indices that stay, ascending."""
+        """Return the indices that are kept, ascending."""
         mask = torch.ones(self.size, dtype=torch.bool)
         mask[list(self.remove)] = False
         return mask.nonzero().flatten()
@@ -36,16 +38,16 @@ class Cut:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SetAttribute:
-    """A number that a module keeps and that counts channels (`head_dim`, `num_heads`): it follows them."""
+    """An attribute that counts channels (`head_dim`, `num_heads`) and changes with them."""
 
     path: str  # of the module
     name: str
     item: int = -1  # the index where the attribute is a list or a tuple
-    before: int  # a plan for another network is noticed
+    before: int  # so that a plan for another network is refused
     after: int
 
     def check(self, model: nn.Module) -> None:
-        """Raise `EditError` where the attribute is not what it was."""
+        """Raise `EditError` where the attribute is not `before`."""
         place = f"{self.path}.{self.name}" + (f"[{self.item}]" if self.item >= 0 else "")
         try:
             found = getattr(model.get_submodule(self.path), self.name)
@@ -71,13 +73,13 @@ class RemoveChannels(Edit):
         self._check(model)
         result = narrowed(model, self._keep())
         for one in self.attributes:
-            set_(result, one.path, one.name, one.item, one.after)
+            set_number_(result, one.path, one.name, one.item, one.after)
         with evaluating(result):
             _check_modules(result, {cut.path.rpartition(".")[0] for cut in self.cuts})
         return result
 
     def summary(self) -> str:
-        """Return one line for a reader."""
+        """Describe the edit in one line."""
         layers = {c.path.rpartition(".")[0]: c for c in self.cuts if c.dim == 0}
         channels = sum(len(c.remove) for c in layers.values())
         return f"remove {channels} output channels of {len(layers)} layers ({len(self.cuts)} cuts)"
@@ -96,7 +98,7 @@ class RemoveChannels(Edit):
     def _check(self, model: nn.Module) -> None:
         for attribute in self.attributes:
             attribute.check(model)
-        tensors: dict[str, Tensor] = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+        tensors = named_tensors(model)
         seen = set()
         for one in self.cuts:
             place = f"{one.path}, dimension {one.dim}"

@@ -9,7 +9,7 @@ The folder holds
 The network's code is not stored: `load` takes a function that builds the network as it was before the edits.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,16 @@ from torch import Tensor, nn
 
 from prunus import storage
 from prunus.errors import EditError
-from prunus.surgery.edit import Edit, Plan, apply, typed
-from prunus.surgery.given import checked
+from prunus.modules.tensors import channels_last, memory_format_of, named_tensors, parameter_like, set_tensor_
+from prunus.modules.ties import further_paths
+from prunus.modules.tree import leaves
+from prunus.records.typed import typed
+from prunus.surgery.argument_types import checked
+from prunus.surgery.edit import Edit
+from prunus.surgery.plan import Plan, apply
 
 FORMAT = 1
 PLAN, WEIGHTS, MANIFEST = "plan.json", "weights.safetensors", "manifest.json"
-CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}  # by the number of dimensions
 _MANIFEST_TYPES: dict[str, Any] = {
     "model": str,
     "files": dict[str, str],
@@ -54,7 +58,7 @@ def save(folder: str | Path, small: nn.Module, plan: Plan | Edit) -> None:
     try:
         with storage.whole_folder(path) as aside:
             (aside / PLAN).write_text(edits.to_json(), encoding="utf-8")
-            safetensors.torch.save_file(storage.storable(_tensors(small)), aside / WEIGHTS)
+            safetensors.torch.save_file(storage.storable(named_tensors(small)), aside / WEIGHTS)
             manifest = _described(small) | {"files": {name: storage.sha256(aside / name) for name in (PLAN, WEIGHTS)}}
             (aside / MANIFEST).write_text(storage.sealed({"format": FORMAT} | manifest), encoding="utf-8")
     except (OSError, SafetensorError, ValueError, KeyError) as error:
@@ -80,7 +84,7 @@ def load(folder: str | Path, build: Callable[[], nn.Module]) -> nn.Module:
         mapped = safetensors.torch.load_file(path / WEIGHTS)
     except (OSError, SafetensorError) as error:
         raise EditError(f"{path / WEIGHTS} cannot be read: {error}") from error
-    # Copied: at the file's addresses, which are not aligned, matrix products round otherwise than before.
+    # Copied, since matrix products on the file's unaligned memory round differently.
     stored = {name: tensor.clone() for name, tensor in mapped.items()}
     small = _replayed(plan, build, manifest["model"])
     _check_same(small, stored, manifest["tied"], path)
@@ -93,7 +97,7 @@ def _check_model(model: Any, place: str) -> None:
         raise EditError(f"{place} takes a torch.nn.Module, got {type(model).__name__}")
     if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
         raise EditError(f"{place}: the model is wrapped in {type(model).__name__}; pass what is inside, model.module")
-    for name, tensor in _tensors(model).items():
+    for name, tensor in named_tensors(model).items():
         if tensor.is_meta:
             raise EditError(f"{place}: {name} is on the meta device and has no values")
     extra = [key for key in model.state_dict() if key.endswith("_extra_state")]
@@ -111,37 +115,16 @@ def _refuse_strangers(path: Path) -> None:
         raise EditError(f"{path} is a file; choose a folder")
 
 
-def _tensors(model: nn.Module) -> dict[str, Tensor]:
-    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
-
-
 def _described(model: nn.Module) -> dict[str, Any]:
-    """Return what the manifest says beside format and files."""
-    tensors = _tensors(model)
+    """Return the manifest without format and files."""
+    tensors = named_tensors(model)
     return {
         "model": type(model).__qualname__,
         "training": [path for path, module in model.named_modules() if module.training],
         "frozen": [path for path, parameter in model.named_parameters() if not parameter.requires_grad],
-        "tied": _ties(model),
-        "channels_last": [
-            path
-            for path, tensor in tensors.items()
-            if not tensor.is_contiguous() and _memory_format(tensor) is not torch.contiguous_format
-        ],
+        "tied": further_paths(model),
+        "channels_last": [path for path, each in tensors.items() if memory_format_of(each) != torch.contiguous_format],
     }
-
-
-def _memory_format(tensor: Tensor) -> torch.memory_format:
-    last = CHANNELS_LAST.get(tensor.dim())
-    return last if last is not None and tensor.is_contiguous(memory_format=last) else torch.contiguous_format
-
-
-def _ties(model: nn.Module) -> dict[str, str]:
-    """Return the first path of every tensor that has further ones, by those."""
-    first: dict[int, str] = {}
-    named = (*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False))
-    paths = [(path, first.setdefault(id(tensor), path)) for path, tensor in named]
-    return {path: canonical for path, canonical in paths if path != canonical}
 
 
 def _manifest(path: Path) -> dict[str, Any]:
@@ -160,7 +143,10 @@ def _manifest(path: Path) -> dict[str, Any]:
         )
     if missing := sorted(_MANIFEST_TYPES.keys() - data.keys()):
         raise EditError(f"{path / MANIFEST} is damaged: {missing[0]!r} is missing")
-    manifest = {key: typed(hint, data[key], f"{path / MANIFEST}: {key}") for key, hint in _MANIFEST_TYPES.items()}
+    try:
+        manifest = {key: typed(hint, data[key], f"{path / MANIFEST}: {key}") for key, hint in _MANIFEST_TYPES.items()}
+    except ValueError as error:
+        raise EditError(str(error)) from error
     for name in (PLAN, WEIGHTS):
         _verify(path / name, manifest["files"].get(name))
     return manifest
@@ -176,7 +162,7 @@ def _verify(file: Path, digest: str | None) -> None:
 
 
 def _replayed(plan: Plan, build: Callable[[], nn.Module], name: str) -> nn.Module:
-    """Build on the meta device and apply the plan; for real where that does not do."""
+    """Build on the meta device and apply the plan; with values where that is not possible."""
     try:
         with torch.device("meta"):
             wide = _built(build, name)
@@ -199,45 +185,26 @@ def _built(build: Callable[[], nn.Module], name: str) -> nn.Module:
 
 def _loose_tensors(model: nn.Module) -> Iterator[Tensor]:
     """Yield the tensors that modules keep beside parameters and buffers."""
-    known = {id(tensor) for tensor in _tensors(model).values()}
+    known = {id(tensor) for tensor in named_tensors(model).values()}
     for module in model.modules():
-        yield from (tensor for tensor in _found(vars(module)) if id(tensor) not in known)
-
-
-def _found(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        yield from _found(list(value.values()))
-    elif isinstance(value, list | tuple | set):
-        for item in value:
-            yield from _found(item)
+        yield from (each for each in leaves(vars(module)) if isinstance(each, Tensor) and id(each) not in known)
 
 
 def _check_same(model: nn.Module, stored: Mapping[str, Tensor], tied: Mapping[str, str], path: Path) -> None:
     """The network built and edited must have the stored tensors, shape by shape, and tie the same ones."""
-    ties, expected = _ties(model), _tensors(model)
-    for name in _differing(ties.items(), tied.items()):
-        raise EditError(f"build() gives another network than {path} holds: {name} is tied in only one of them")
+    ties, expected = further_paths(model).items(), named_tensors(model)
+    differing = [f"{name} is tied in only one of them" for name, _ in sorted(ties ^ tied.items())]
     for name in sorted(expected.keys() | stored.keys()):
         if name not in stored:
-            raise EditError(f"build() gives another network than {path} holds: {name} is not in the folder")
-        if name not in expected:
-            raise EditError(f"build() gives another network than {path} holds: it has no {name}")
-        if expected[name].dtype.is_floating_point != stored[name].dtype.is_floating_point:
-            raise EditError(
-                f"build() gives another network than {path} holds: {name} is {expected[name].dtype} after the plan, "
-                f"{stored[name].dtype} in the folder"
-            )
-        if expected[name].shape != stored[name].shape:
-            raise EditError(
-                f"build() gives another network than {path} holds: {name} has shape {list(expected[name].shape)} after "
-                f"the plan, {list(stored[name].shape)} in the folder"
-            )
-
-
-def _differing(first: Iterable[tuple[str, str]], second: Iterable[tuple[str, str]]) -> list[str]:
-    return sorted(path for path, _ in set(first) ^ set(second))
+            differing.append(f"{name} is not in the folder")
+        elif name not in expected:
+            differing.append(f"it has no {name}")
+        elif (built := expected[name]).dtype.is_floating_point != (there := stored[name]).dtype.is_floating_point:
+            differing.append(f"{name} is {built.dtype} after the plan, {there.dtype} in the folder")
+        elif built.shape != there.shape:
+            differing.append(f"{name} has shape {list(built.shape)} after the plan, {list(there.shape)} in the folder")
+    if differing:
+        raise EditError(f"build() gives another network than {path} holds: {differing[0]}")
 
 
 def _assign(model: nn.Module, stored: Mapping[str, Tensor], manifest: Mapping[str, Any]) -> None:
@@ -245,15 +212,12 @@ def _assign(model: nn.Module, stored: Mapping[str, Tensor], manifest: Mapping[st
     parameters = dict(model.named_parameters())
     values: dict[str, Tensor] = {}
     for path, tensor in stored.items():
-        if path in manifest["channels_last"] and (last := CHANNELS_LAST.get(tensor.dim())) is not None:
-            tensor = tensor.contiguous(memory_format=last)
+        if path in manifest["channels_last"]:
+            tensor = channels_last(tensor)
         if path in parameters:
-            values[path] = nn.Parameter(tensor, requires_grad=path not in manifest["frozen"])
-            vars(values[path]).update(vars(parameters[path]))
-        else:
-            values[path] = tensor
+            tensor = parameter_like(tensor, parameters[path]).requires_grad_(path not in manifest["frozen"])
+        values[path] = tensor
     for path, canonical in ({path: path for path in values} | manifest["tied"]).items():
-        module, _, name = path.rpartition(".")
-        setattr(model.get_submodule(module), name, values[canonical])
+        set_tensor_(model, path, values[canonical])
     for path, part in model.named_modules():
         part.training = path in manifest["training"]

@@ -1,4 +1,4 @@
-"""Low-rank factors of matrices in float64, never NaN: a decomposition that fails falls back and says so."""
+"""Low-rank factors of matrices in float64, never NaN: a decomposition that fails is replaced, with a warning."""
 
 import warnings
 
@@ -14,7 +14,7 @@ def balanced_factors(matrices: Tensor, rank: int, place: str) -> tuple[Tensor, T
     Both halves carry the same scale, so that neither trains faster than the other.
 
     Args:
-        matrices: [groups, rows, columns]; on the meta device shapes alone come back.
+        matrices: [groups, rows, columns]; on the meta device the factors have no values.
         rank: at least 1; at min(rows, columns) left @ right equals `matrices` up to rounding.
         place: for messages.
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from prunus.errors import RecipeError, TrainingError
-from prunus.graph.modes import modes_kept
+from prunus.modules.modes import modes_kept
 from prunus.tasks.interface import BoundTask, Metric, check_tensor
 
 

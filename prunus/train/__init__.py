@@ -1,1 +1,1 @@
-"""TEACH: the loop, what it changes, and its way into a checkpoint and back."""
+"""TEACH: the training loop, its state, and checkpoints of it."""

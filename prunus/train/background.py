@@ -1,4 +1,4 @@
-"""Work beside the training, one piece at a time: checkpoints are written while the next steps are taken."""
+"""A background thread for one task at a time: checkpoints are written during the next training steps."""
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -7,24 +7,24 @@ from typing import Self
 
 
 class Background:
-    """One thread. What fails there is raised at the next `submit` or `wait`, or at the end."""
+    """One thread. An error there is raised at the next `submit` or `wait`, or at the end."""
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._running: Future[object] | None = None
 
     def submit(self, work: Callable[[], object]) -> None:
-        """Start `work` once the piece before is done."""
+        """Start `work` once the previous task is done."""
         self.wait()
         self._running = self._pool.submit(work)
 
     @property
     def busy(self) -> bool:
-        """Whether a piece is running."""
+        """Whether a task is running."""
         return self._running is not None and not self._running.done()
 
     def wait(self) -> None:
-        """Return when nothing is running any more."""
+        """Wait until no task is running."""
         running, self._running = self._running, None
         if running is not None:
             running.result()

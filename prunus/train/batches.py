@@ -1,14 +1,14 @@
-"""Batches of an epoch that can be taken up again in its middle."""
+"""Batches for training and evaluation, split among processes; an epoch can be resumed in its middle."""
 
 import math
 import signal
 from collections.abc import Iterable, Iterator
-from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from prunus.data.interface import Split
 from prunus.errors import DataError, PrunusError
 from prunus.train.distributed import ALONE, Processes
 from prunus.train.settings import Train
@@ -16,36 +16,12 @@ from prunus.train.settings import Train
 Batch = tuple[Tensor, Tensor]
 
 
-class TrainingSplit(Protocol):
-    """Training samples whose random augmentation follows from the epoch and the index."""
-
-    def __len__(self) -> int:
-        """Number of samples."""
-        ...
-
-    def __getitem__(self, index: int) -> Batch:
-        """One sample: input and target."""
-        ...
-
-    def set_epoch(self, epoch: int) -> None:
-        """Draw other augmentations from now on."""
-        ...
-
-    def order(self, generator: torch.Generator) -> Tensor:
-        """Return the order of an epoch: int64, a permutation of all indices."""
-        ...
-
-    def unreadable(self) -> list[str]:
-        """Return what is wrong with each sample that could not be read and was replaced so far."""
-        ...
-
-
 class Batches:
-    """This process's part of an epoch's batches of indices, the first `skip` left out.
+    """This process's part of an epoch's batches of indices, without the first `skip`.
 
-    The order follows from (seed, epoch) alone, and the batches are the same whatever the number of processes: each
-    takes an equal part of each. An incomplete last batch is left out, since BatchNorm would take its few samples for
-    a whole batch; a set smaller than one batch is one batch.
+    The order depends on (seed, epoch) alone, and the batches are the same for any number of processes: each process
+    takes an equal part of each batch. An incomplete last batch is dropped, since BatchNorm would estimate its
+    statistics from few samples; a set smaller than one batch is one batch.
 
     Raises:
         DataError: a batch that cannot be divided into equal parts.
@@ -56,7 +32,7 @@ class Batches:
         if self.size % processes.count:
             raise DataError(
                 f"a batch of {self.size} samples cannot be divided among {processes.count} processes: set "
-                "train.batch_size, which counts the samples of all processes together, to a multiple of their number"
+                "train.batch_size, the total of all processes, to a multiple of their number"
             )
 
     def __len__(self) -> int:
@@ -79,7 +55,7 @@ def steps_per_epoch(num_samples: int, batch_size: int) -> int:
 
 
 def training_batches(
-    split: TrainingSplit, settings: Train, seed: int, epoch: int, skip: int, processes: Processes = ALONE
+    split: Split, settings: Train, seed: int, epoch: int, skip: int, processes: Processes = ALONE
 ) -> Iterator[Batch]:
     """Return an epoch's `Batches` of samples."""
     split.set_epoch(epoch)
@@ -88,9 +64,9 @@ def training_batches(
 
 
 def evaluation_batches(split: Dataset[Batch], settings: Train, processes: Processes = ALONE) -> Iterator[Batch | None]:
-    """Return this process's part of all samples, in order, in batches; each sample is in one process's part.
+    """Yield this process's batches of all samples, in order; each sample is in exactly one process's part.
 
-    All processes get equally many items; where one has no samples left, the item is None.
+    All processes get the same number of items; where one has no samples left, the item is None.
 
     Raises:
         DataError: fewer samples than processes.
@@ -111,13 +87,13 @@ def _loader(split: object, settings: Train, batches: Iterable[list[int]]) -> Dat
         batch_sampler=batches,
         num_workers=settings.num_workers,
         worker_init_fn=_ignore_interrupt,
-        generator=torch.Generator(),  # else each loader takes a number off the random state that dropout draws from
+        generator=torch.Generator(),  # else each loader advances the random state that dropout draws from
         pin_memory=settings.torch_device().type == "cuda",
     )
 
 
 def _plainly(batches: DataLoader[Batch]) -> Iterator[Batch]:
-    """Yield the batches; an error from a worker says what it would say here, without the worker's traceback."""
+    """Yield the batches; an error from a worker has the message that it would have here, without a traceback."""
     try:
         yield from batches
     except PrunusError as error:
@@ -128,5 +104,5 @@ def _plainly(batches: DataLoader[Batch]) -> Iterator[Batch]:
 
 
 def _ignore_interrupt(worker: int) -> None:
-    """Leave Ctrl-C, which a terminal sends to all processes, to the main one: it finishes its step first."""
+    """Leave Ctrl-C, which a terminal sends to all processes, to the main process: it finishes its step first."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

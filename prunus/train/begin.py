@@ -1,4 +1,4 @@
-"""How a training begins: anew, or from its last checkpoint, in all processes alike."""
+"""The start of a training: a fresh state or the last checkpoint's, the same in all processes."""
 
 from pathlib import Path
 
@@ -6,39 +6,41 @@ import torch
 from torch import Tensor, nn
 
 from prunus.budget import Budget
-from prunus.budget.check import zero_
 from prunus.budget.controller import Controller, Target
 from prunus.errors import CheckpointError
 from prunus.graph import ChannelGroups
+from prunus.penalties.zeros import zero_
 from prunus.records import EpochRecord, NoteRecord, ShrinkRecord, read
 from prunus.surgery import Plan, apply, bypass, skippable
-from prunus.train import checkpoint, shaping
-from prunus.train.state import State, resume, start
-from prunus.train.timed import take_aim
-from prunus.train.training import Training
+from prunus.train import checkpoint, penalty_binding
+from prunus.train.job import TrainingJob
+from prunus.train.latency_target import set_latency_target
+from prunus.train.training_state import TrainingState, resume, start
 from prunus.train.tree import packed, unpacked
 
 
-def begin(training: Training, model: nn.Module, inputs: Tensor, steps: int, controller: Controller | None) -> State:
-    """Return the state of a training that begins with `model`, or goes on from the folder's last checkpoint.
+def begin(
+    training: TrainingJob, model: nn.Module, inputs: Tensor, steps: int, controller: Controller | None
+) -> TrainingState:
+    """Return the state of a training that begins with `model`, or resumes the folder's last checkpoint.
 
     Args:
-        training: the data, the task, the regime, the folder.
+        training: the data, the task, the settings, the folder.
         model: the network as built.
         inputs: an example, on the device.
-        steps: in an epoch.
-        controller: of the budget; None where the network does not shrink.
+        steps: per epoch.
+        controller: reaches the budget; None where the network does not shrink.
 
     Raises:
         BudgetError: the budget cannot be met.
-        CheckpointError: no checkpoint is whole, or it is of another network or optimizer.
+        CheckpointError: no checkpoint is intact, or it is of another network or optimizer.
     """
     processes, penalty = training.processes, training.penalty
     found = _found(training)
-    if penalty is not None:  # its strength is chosen on the network as it comes, also when the training goes on
+    if penalty is not None:  # its strength is chosen on the initial network, also when the training is resumed
         model.to(inputs.device)
         rate = training.settings.optimizer.learning_rate
-        penalty = shaping.calibrated(penalty, model, inputs, rate, steps)
+        penalty = penalty_binding.calibrated(penalty, model, inputs, rate, steps)
     if found is not None:
         _refuse_other_length(training, found)
         state = resume(found, model, inputs, training, steps)
@@ -51,9 +53,9 @@ def begin(training: Training, model: nn.Module, inputs: Tensor, steps: int, cont
         torch.manual_seed(training.seed + 1_000_003 * processes.index)
         state = start(model, inputs, training, steps, Plan())
         if controller is not None:
-            state.aim(target(model, state.groups, inputs, controller.budget))
+            state.set_target(target(model, state.groups, inputs, controller.budget))
             if controller.budget.is_timed:
-                take_aim(state, controller.budget, training)
+                set_latency_target(state, controller.budget, training)
     state.regularizer = penalty
     state.regularize(inputs)
     processes.require_same("at the start", state.model, state.plan.to_json())
@@ -61,7 +63,7 @@ def begin(training: Training, model: nn.Module, inputs: Tensor, steps: int, cont
 
 
 def target(model: nn.Module, groups: ChannelGroups, inputs: Tensor, budget: Budget) -> Target:
-    """Fix what a training of `model` shrinks to; with `min_share` 0 layers with a skip around them may vanish.
+    """Return what a training of `model` shrinks to; with `min_share` 0, layers with a skip around them may vanish.
 
     Raises:
         BudgetError: the budget cannot be met.
@@ -70,8 +72,8 @@ def target(model: nn.Module, groups: ChannelGroups, inputs: Tensor, budget: Budg
 
 
 def _may_vanish(model: nn.Module, groups: ChannelGroups, inputs: Tensor) -> list[str]:
-    """Return the layers whose block goes once they are empty, each tried out: behind a bias a padded kernel leaves
-    another constant at the border, and a block that stays would cost more than the budget counts."""
+    """Return the layers whose block `bypass` removes once they are empty. Each is tried: behind a bias a padded kernel
+    gives another constant at the border, and a block that stays would cost more than the budget counts."""
     found = list[str]()
     for name in sorted(skippable(model, inputs) & set(groups.layer_names)):
         emptied = apply(Plan(), model)
@@ -81,8 +83,8 @@ def _may_vanish(model: nn.Module, groups: ChannelGroups, inputs: Tensor) -> list
     return found
 
 
-def _found(training: Training) -> checkpoint.Checkpoint | None:
-    """Return the last checkpoint; only process 0 needs to see the folder, which may be another machine's."""
+def _found(training: TrainingJob) -> checkpoint.Checkpoint | None:
+    """Return the last checkpoint; only process 0 reads the folder, which may be on another machine."""
     processes = training.processes
     found = checkpoint.latest(training.checkpoints) if processes.first else None
     if processes.count == 1:
@@ -94,9 +96,9 @@ def _found(training: Training) -> checkpoint.Checkpoint | None:
     return checkpoint.Checkpoint(**{**content, "path": Path(content["path"])})
 
 
-def _refuse_other_length(training: Training, found: checkpoint.Checkpoint) -> None:
-    """Refuse a recipe under which a training would end before its checkpoint, or one that has ended would go on though
-    others have followed it: they would have to be done again.
+def _refuse_other_length(training: TrainingJob, found: checkpoint.Checkpoint) -> None:
+    """Refuse a number of epochs below the checkpoint's, or above those of a training that has ended and that other
+    trainings have followed: they would have to be repeated.
 
     Raises:
         CheckpointError: in every process.
@@ -107,16 +109,16 @@ def _refuse_other_length(training: Training, found: checkpoint.Checkpoint) -> No
         own = [record.epochs for record in epochs if record.model == training.name]
         if own and own[-1] == done < asked and epochs[-1].model != training.name:
             text = f"it had ended, and the training of {epochs[-1].model} has begun after it"
-    text = f"it has {done} behind it" if done > asked else training.processes.share(text)
+    text = f"{done} are done" if done > asked else training.processes.share(text)
     if text:
         raise CheckpointError(
-            f"the training of {training.name} cannot be given {asked} epochs: {text} ({found.path}); "
+            f"the training of {training.name} cannot have {asked} epochs: {text} ({found.path}); "
             "give as many epochs as it had, or choose another folder with output=..."
         )
 
 
-def _forget(training: Training) -> None:
-    """Drop the records of a former attempt at this training that ended before its first checkpoint."""
+def _forget(training: TrainingJob) -> None:
+    """Drop the records of an earlier attempt at this training that ended before its first checkpoint."""
     if training.recorder.count():
         records = read(training.recorder.path.parent)
         own = (i for i, r in enumerate(records) if isinstance(r, EpochRecord) and r.model == training.name)

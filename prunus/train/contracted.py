@@ -1,9 +1,9 @@
-"""Expanded layers, computed through the kernels that they contract to: trained at nearly the narrow network's cost.
+"""Expanded layers computed through their contracted kernels: training at nearly the narrow network's cost.
 
-The factors of an expanded layer compute x -> L (K (F x)). `through_kernels` multiplies the kernel W = L K F out first
-and lets the images meet W alone: the same outputs and, by the chain rule, the same gradients of L, K and F up to
-rounding, without the wide feature maps in between. The product costs as much whatever the batch and the size of its
-images, so it pays for convolutions; linear layers, which meet each image once, stay as they are.
+The factors of an expanded layer compute x -> L (K (F x)). `through_kernels` first computes the kernel W = L K F and
+applies W alone to the images: the same outputs and, by the chain rule, the same gradients of L, K and F up to
+rounding, without the wide feature maps in between. The cost of the product is independent of the batch and image
+size, so it pays for convolutions; linear layers, which are applied once per image, stay as they are.
 """
 
 import contextlib
@@ -14,14 +14,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from prunus.modules.hooks import is_hooked
+from prunus.modules.kinds import Conv, TransposedConv, members
+from prunus.modules.tensors import named_tensors, set_tensor_
 from prunus.surgery import Factors
 from prunus.surgery.contract import product
-from prunus.surgery.factors import is_hooked, is_pad
-from prunus.surgery.filters import CONVOLUTIONS, TRANSPOSED, computed, itself
+from prunus.surgery.factors import is_pad
+from prunus.surgery.filters import computed, itself
 
 
 def expanded(model: nn.Module) -> list[Factors]:
-    """Return what stands in the place of expanded layers, none inside another."""
+    """Return the modules that replace expanded layers, none inside another."""
     found = [each for each in model.modules() if isinstance(each, Factors) and each.origin == "expand"]
     inner = {id(module) for each in found for module in each.modules() if module is not each}
     return [each for each in found if id(each) not in inner]
@@ -29,10 +32,10 @@ def expanded(model: nn.Module) -> list[Factors]:
 
 @contextlib.contextmanager
 def through_kernels(model: nn.Module) -> Iterator[None]:
-    """Let the expanded convolutions of `model` compute through their kernels for the while; the backward pass too.
+    """Compute the expanded convolutions of `model` through their kernels inside the context; run backward in it too.
 
-    A layer that is no kernel is computed as it stands: a ReLU or a module of the user's between its factors, a factor
-    whose weight is computed from something else, or one that has hooks.
+    A layer without a single kernel is computed factor by factor: one with a ReLU or a user's module between its
+    factors, or with a factor that is parametrised or has hooks.
     """
     layers = [each for each in expanded(model) if _has_kernel(each)]
     for layer in layers:
@@ -41,31 +44,28 @@ def through_kernels(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         for layer in layers:
-            layer.shortcut = None
+            del layer.shortcut
 
 
 def _has_kernel(layer: Factors) -> bool:
     inside = [module for module in layer.modules() if not isinstance(module, Factors)]
-    plain = all(type(module) in (*CONVOLUTIONS, *TRANSPOSED) or is_pad(module) for module in inside)
+    plain = all(type(module) in members(Conv | TransposedConv) or is_pad(module) for module in inside)
     return plain and not any(is_hooked(module) for module in layer.modules() if module is not layer)
 
 
 def _through_kernel(layer: Factors, images: Tensor) -> Tensor:
     with torch.autocast(images.device.type, enabled=False):
-        part = product(layer, numbers=itself)  # a kernel of rounded factors would be rounded twice
+        part = product(layer, numbers=itself)  # else the factors are rounded before the kernel is
     return computed(part, images)
 
 
 def last_layer(module: nn.Module) -> Any:
-    """Return the last layer with a weight: a layer itself, or what stands behind a padding or other factors."""
+    """Return the last module with a weight: a layer itself, or the one behind a padding or other factors."""
     return [each for each in module.modules() if getattr(each, "weight", None) is not None][-1]
 
 
 def share_(model: nn.Module, small: nn.Module) -> None:
-    """Give `small` the very parameters and buffers of `model` wherever it has them; what is tied stays tied."""
-    for named in (nn.Module.named_parameters, nn.Module.named_buffers):
-        own = dict(named(model, remove_duplicate=False))
-        for path, _ in list(named(small, remove_duplicate=False)):
-            if path in own:
-                parent, _, name = path.rpartition(".")
-                setattr(small.get_submodule(parent), name, own[path])
+    """Let `small` share the parameters and buffers of `model` at equal paths; tied ones stay tied."""
+    own = named_tensors(model, every_path=True)
+    for path in named_tensors(small, every_path=True).keys() & own.keys():
+        set_tensor_(small, path, own[path])

@@ -1,10 +1,10 @@
-"""Several processes, one training, through accelerate: on one machine or many, started by torchrun.
+"""Several processes that train one network, through accelerate: on one machine or many, started by torchrun.
 
     torchrun --nproc-per-node 8 -m prunus.cli run recipe.yaml
 
 Every process holds the whole network and takes its part of each batch; gradients are averaged (DDP). Process 0
-decides, writes and speaks; the others get to know what it decided. One process alone is the common case: then
-every method gives back what it got, and nothing of accelerate is touched.
+decides, writes and prints; the others receive its decisions. One process alone is the common case: then every method
+returns its argument, and accelerate is not used.
 """
 
 import contextlib
@@ -27,14 +27,14 @@ T = TypeVar("T")
 
 @dataclasses.dataclass(frozen=True)
 class Processes:
-    """The processes of a training, seen from one of them: number `index` of `count`."""
+    """The processes of a training, as seen by number `index` of `count`."""
 
     index: int = 0
     count: int = 1
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that decides, writes and speaks."""
+        """Whether this is process 0, which decides, writes and prints."""
         return self.index == 0
 
     def part(self, indices: list[int]) -> list[int]:
@@ -42,7 +42,7 @@ class Processes:
         return indices[self.index :: self.count]
 
     def share(self, value: T) -> T:
-        """Return what process 0 passed."""
+        """Return the value that process 0 passed."""
         if self.count == 1:
             return value
         from accelerate.utils import broadcast_object_list
@@ -52,7 +52,7 @@ class Processes:
         return box[0]  # type: ignore[no-any-return]
 
     def once(self, compute: Callable[[], T]) -> T:
-        """Return what process 0 computes, which the others wait for; what it raises of Prunus's own, all raise."""
+        """Return the result of `compute`, called in process 0 alone; all processes raise its `PrunusError`."""
         if self.count == 1:
             return compute()
         found: T | PrunusError | None = None
@@ -67,7 +67,7 @@ class Processes:
         return found  # type: ignore[return-value]
 
     def gather(self, value: T) -> list[T]:
-        """Return what all processes passed, in their order."""
+        """Return the values that all processes passed, in their order."""
         if self.count == 1:
             return [value]
         from accelerate.utils import gather_object
@@ -88,14 +88,14 @@ class Processes:
         return float(reduce(torch.tensor([number], dtype=torch.float64, device=_device()), reduction="sum"))
 
     def wrapped(self, model: nn.Module) -> nn.Module:
-        """Return what a training step calls: `model`, its gradients averaged over the processes."""
+        """Return the module that a training step calls: `model` with gradients averaged over the processes."""
         return model if self.count == 1 else DistributedDataParallel(model)
 
-    def settle_(self, model: nn.Module) -> None:
-        """Give all processes the buffers of process 0, such as BatchNorm's means: each has seen other images."""
+    def sync_buffers_(self, model: nn.Module) -> None:
+        """Copy the buffers of process 0 to all, such as BatchNorm's means: each process has seen other images."""
         if self.count == 1:
             return
-        for dtype in dict.fromkeys(buffer.dtype for buffer in model.buffers()):  # a message a dtype, not one a buffer
+        for dtype in dict.fromkeys(buffer.dtype for buffer in model.buffers()):  # a message per dtype, not per buffer
             buffers = [buffer for buffer in model.buffers() if buffer.dtype == dtype]
             message = torch.cat([buffer.flatten() for buffer in buffers])
             torch.distributed.broadcast(message, src=0)
@@ -107,7 +107,7 @@ class Processes:
         """Compare the plan and the weights of all processes, by their SHA-256.
 
         Raises:
-            TrainingError: in every process; names what differs, and where.
+            TrainingError: in every process; names the tensors and the processes that differ.
         """
         if self.count == 1:
             return
@@ -128,10 +128,10 @@ class Processes:
 
 
 class Question:
-    """Whether some process has raised its flag, asked again and again without waiting for the others.
+    """Whether some process has raised its flag, polled repeatedly without waiting for the others.
 
-    Between several processes the answer travels while the next step runs, and is that to the question before: all get
-    it at the same place, one step later. One process alone knows at once.
+    Between several processes the reduction runs during the next step, so that all get the answer one step later, at the
+    same place. One process alone gets it at once.
     """
 
     def __init__(self, processes: Processes) -> None:
@@ -139,7 +139,7 @@ class Question:
         self.travelling: tuple[Tensor, torch.distributed.Work] | None = None
 
     def ask(self, flag: bool) -> bool:
-        """Put the question, and return whether some process had raised its flag when it was last put."""
+        """Start a poll, and return whether some process had raised its flag at the previous one."""
         if self.processes.count == 1:
             return flag
         before = self.travelling
@@ -156,7 +156,7 @@ ALONE = Processes()
 
 
 def is_first() -> bool:
-    """Whether this is process 0, before the processes are joined: torchrun tells each its number."""
+    """Whether this is process 0, known before the processes are joined, from torchrun's environment."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
@@ -165,8 +165,8 @@ def joined(device: torch.device, timeout_s: float) -> Iterator[Processes]:
     """Join the processes that torchrun started with this one; without torchrun, this one is alone.
 
     Args:
-        device: what is trained on; "cuda" becomes the one of this process's number on its machine.
-        timeout_s: seconds after which a process that no longer answers fails the others, for torchrun to restart.
+        device: to train on; "cuda" becomes the device of this process's local number.
+        timeout_s: seconds after which a process that does not answer fails the others, so that torchrun restarts all.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield ALONE
@@ -177,7 +177,7 @@ def joined(device: torch.device, timeout_s: float) -> Iterator[Processes]:
     timeout = datetime.timedelta(seconds=timeout_s)
     state = PartialState(cpu=device.type == "cpu", store=own_store(timeout_s), timeout=timeout, **kwargs)
     yield Processes(state.process_index, state.num_processes)
-    state.destroy_process_group()  # not after an error: it would wait for those that are gone
+    state.destroy_process_group()  # not after an error: it would wait for processes that are gone
 
 
 def _device() -> torch.device:

@@ -1,13 +1,14 @@
-"""Evaluate a network on a whole split."""
+"""Evaluation of a network on a whole split, by the metrics of its task."""
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import Dataset
 
-from prunus.graph.modes import modes_kept
+from prunus.modules.modes import modes_kept
+from prunus.tasks.interface import BoundTask
 from prunus.train.batches import evaluation_batches
 from prunus.train.contracted import through_kernels
 from prunus.train.distributed import ALONE, Processes
@@ -16,55 +17,22 @@ from prunus.train.settings import Train
 Result = tuple[dict[str, float], dict[str, float | None]]
 
 
-class Metrics(Protocol):
-    """Counts over a set."""
-
-    def update(self, output: Tensor, target: Tensor) -> None:
-        """Count a batch."""
-        ...
-
-    def compute(self) -> Result:
-        """Return the metrics, the main one first, and the main one a class; the counts of all processes together."""
-        ...
-
-
-class Task(Protocol):
-    """What the loop asks of a task that is bound to its data."""
-
-    @property
-    def main_metric(self) -> str:
-        """The metric by which checkpoints are compared; higher is better."""
-        ...
-
-    def loss(self, output: Any, target: Tensor) -> Tensor:
-        """Return the loss of a batch, a scalar."""
-        ...
-
-    def training_loss(self, inputs: Tensor, output: Any, target: Tensor) -> Tensor:
-        """Return the loss that trains: the batch's, or one that asks more about the inputs."""
-        ...
-
-    def metrics(self) -> Metrics:
-        """Return an empty metric."""
-        ...
-
-
 @torch.no_grad()
 def evaluate(
     model: nn.Module,
-    task: Task,
+    task: BoundTask,
     split: Dataset[Any],
     settings: Train,
     processes: Processes = ALONE,
     between: Callable[[], None] = lambda: None,
 ) -> Result:
-    """Return the task's metrics of `model` in evaluation mode over all of `split`; the model's modes are kept.
+    """Return the task's metrics of `model` in evaluation mode over all of `split`; the model's modes are restored.
 
-    Several processes count a part each, and the metric's counts are summed: all return what one process would.
-    `between` is called after each batch, equally often in every process; what it raises comes through.
+    Several processes count a part each, and the metric's counts are summed: all return the result of one process.
+    `between` is called after each batch, equally often in every process; its exceptions propagate.
     """
     device, metrics = settings.torch_device(), task.metrics()
-    processes.settle_(model)
+    processes.sync_buffers_(model)
     with modes_kept(model):
         model.eval()
         for batch in evaluation_batches(split, settings, processes):
@@ -78,5 +46,5 @@ def evaluate(
 
 
 def autocast(settings: Train) -> torch.autocast:
-    """Return the context in which the forward pass runs."""
+    """Return the autocast context of the forward pass."""
     return torch.autocast(settings.torch_device().type, dtype=torch.bfloat16, enabled=settings.precision == "bfloat16")

@@ -1,6 +1,7 @@
-"""`fit`: train a network; with a controller, one that shrinks to its budget while it learns."""
+"""`fit`: the training loop; with a controller, the network shrinks to its budget while it learns."""
 
 import dataclasses
+import functools
 import signal
 import time
 from collections.abc import Callable
@@ -11,21 +12,22 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from prunus.budget.controller import Controller
+from prunus.data.interface import Split
 from prunus.records import EpochRecord, NoteRecord
 from prunus.surgery import Plan
 from prunus.train.background import Background
-from prunus.train.batches import TrainingSplit, steps_per_epoch, training_batches
+from prunus.train.batch_growth import activations, with_grown_batch
+from prunus.train.batches import steps_per_epoch, training_batches
 from prunus.train.begin import begin
 from prunus.train.distributed import Question
 from prunus.train.evaluate import evaluate
-from prunus.train.growth import activations, grown
 from prunus.train.interrupt import Interrupt, InterruptedTrainingError, interruptible
-from prunus.train.shrink import choose, segment_steps_left, shrink
-from prunus.train.state import State, reschedule, save
+from prunus.train.job import TrainingJob
+from prunus.train.shrink import choose_pressed, segment_steps_left, shrink
 from prunus.train.step import press_, step
-from prunus.train.training import Training
+from prunus.train.training_state import TrainingState, reschedule, save
 
-__all__ = ["Fitted", "Training", "fit"]
+__all__ = ["Fitted", "TrainingJob", "fit"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,20 +37,19 @@ class Fitted:
     model: nn.Module
     plan: Plan
     seconds: float
-    records: int  # that the run had when the training ended
+    records: int  # number of records of the run when the training ended
 
 
-def fit(training: Training, model: nn.Module, inputs: Tensor, controller: Controller | None = None) -> Fitted:
-    """Train `model`, the network as built, and return what it has become.
+def fit(training: TrainingJob, model: nn.Module, inputs: Tensor, controller: Controller | None = None) -> Fitted:
+    """Train `model`, the network as built, and return the trained network.
 
-    Training goes on from the folder's last checkpoint, in the middle of an epoch too. Ctrl-C and SIGTERM write one
-    first.
+    It resumes the folder's last checkpoint, also in the middle of an epoch; Ctrl-C and SIGTERM write one first.
 
     Args:
-        training: the data, the task, the regime, the folder.
-        model: is trained in place until it first shrinks.
+        training: the data, the task, the settings, the folder.
+        model: trained in place until it first shrinks.
         inputs: an example [N, C, H, W], for the trace and the exactness checks.
-        controller: shrinks the network to its budget; None trains it plainly.
+        controller: shrinks the network to its budget; None: it does not shrink.
 
     Raises:
         BudgetError: the budget cannot be met; before anything is trained.
@@ -61,45 +62,42 @@ def fit(training: Training, model: nn.Module, inputs: Tensor, controller: Contro
     steps = steps_per_epoch(len(split), settings.batch_size)
     inputs = inputs.to(settings.torch_device())
     state = begin(training, model, inputs, steps, controller)
-    asked, training = training, _grown(training, training, state, inputs, len(split))
-    steps = steps_per_epoch(len(split), training.settings.batch_size)
+    asked = training
     with Background() as background, interruptible() as interrupt:
-        question = Question(processes)
-
-        def stop_if_asked() -> None:
-            if question.ask(interrupt.number is not None):
-                raise _Stop
-
+        stop_if_asked = functools.partial(_stop_if_asked, Question(processes), interrupt)
         while state.progress.epoch < settings.epochs:
             try:
+                training = _with_current_batch(asked, training, state, inputs, len(split))
+                steps = steps_per_epoch(len(split), training.settings.batch_size)
                 if state.progress.step == 0:
-                    training = _grown(asked, training, state, inputs, len(split))
-                    steps = steps_per_epoch(len(split), training.settings.batch_size)
                     _begin_epoch(state, training, controller)
                 if not state.progress.cut:  # else stopped while it was evaluated
                     _train_epoch(state, training, split, steps, controller, stop_if_asked)
                     _end_segment(state, training, inputs, controller, steps)
-                    _tell_skipped(state, training, split)
+                    _record_skipped(state, training, split)
                 best = _end_epoch(state, training, validation, steps, stop_if_asked)
             except _Stop:
                 save(state, training, background)
                 background.wait()
-                raise _interrupted(
-                    interrupt, f"in epoch {state.progress.epoch + 1}, after step {state.progress.step} of {steps}"
-                ) from None
+                where = f"in epoch {state.progress.epoch + 1}, after step {state.progress.step} of {steps}"
+                raise _interrupted(interrupt, where) from None
             epoch = state.progress.epoch
             if best or epoch == settings.epochs or epoch % settings.checkpoint_every == 0:
                 save(state, training, background, best=best)
         background.wait()
         if processes.any(interrupt.number is not None):  # asked during the last evaluation
             raise _interrupted(interrupt, f"after the training ({training.name})")
-    return Fitted(
-        model=state.evaluated, plan=state.plan, seconds=state.progress.seconds, records=state.progress.records
-    )
+    progress = state.progress
+    return Fitted(model=state.evaluated, plan=state.plan, seconds=progress.seconds, records=progress.records)
 
 
 class _Stop(Exception):  # noqa: N818 - no error
     """Somebody asked the training to stop, this process or another."""
+
+
+def _stop_if_asked(question: Question, interrupt: Interrupt) -> None:
+    if question.ask(interrupt.number is not None):
+        raise _Stop
 
 
 def _interrupted(interrupt: Interrupt, where: str) -> InterruptedTrainingError:
@@ -109,35 +107,37 @@ def _interrupted(interrupt: Interrupt, where: str) -> InterruptedTrainingError:
     )
 
 
-def _grown(asked: Training, running: Training, state: State, inputs: Tensor, num_samples: int) -> Training:
-    """Return what was asked for with the batch that the network's size now allows, where the batch may grow."""
+def _with_current_batch(
+    asked: TrainingJob, running: TrainingJob, state: TrainingState, inputs: Tensor, num_samples: int
+) -> TrainingJob:
+    """Return the job `asked` with the batch that the network's present size allows, where the batch may grow."""
     if not asked.settings.grow_batch:
         return asked
     progress, now = state.progress, activations(state.model, inputs)
     progress.activations = progress.activations or now
-    training = grown(asked, progress.activations / now)
+    training = with_grown_batch(asked, progress.activations / now)
     if training.settings.batch_size != running.settings.batch_size:
         reschedule(state, training.settings, steps_per_epoch(num_samples, training.settings.batch_size))
     return training
 
 
-def _begin_epoch(state: State, training: Training, controller: Controller | None) -> None:
+def _begin_epoch(state: TrainingState, training: TrainingJob, controller: Controller | None) -> None:
     began = time.perf_counter()
     if controller is not None:
-        choose(state, controller, training)
+        choose_pressed(state, controller, training)
     state.progress.pressed = int(state.pressed.sum())
     state.progress.epoch_seconds += time.perf_counter() - began
 
 
 def _train_epoch(
-    state: State,
-    training: Training,
-    split: TrainingSplit,
+    state: TrainingState,
+    training: TrainingJob,
+    split: Split,
     steps: int,
     controller: Controller | None,
     stop_if_asked: Callable[[], None],
 ) -> None:
-    """Take the steps of the running epoch that are left."""
+    """Take the remaining steps of the running epoch."""
     progress, settings, began = state.progress, training.settings, time.perf_counter()
     state.network.train()
     loader = training_batches(split, settings, training.seed, progress.epoch, progress.step, training.processes)
@@ -152,8 +152,10 @@ def _train_epoch(
         stop_if_asked()
 
 
-def _end_segment(state: State, training: Training, inputs: Tensor, controller: Controller | None, steps: int) -> None:
-    """Shrink where a segment ends with the epoch, and after each epoch where there are penalties."""
+def _end_segment(
+    state: TrainingState, training: TrainingJob, inputs: Tensor, controller: Controller | None, steps: int
+) -> None:
+    """Shrink where a segment ends with the epoch, and after every epoch where there are penalties."""
     state.progress.cut = True
     if state.shape is not None:
         state.shape.after_epoch_(state.progress.learning_rate, state.optimizer)
@@ -165,8 +167,8 @@ def _end_segment(state: State, training: Training, inputs: Tensor, controller: C
     if not ended and state.shape is None:
         return
     if ended:
-        press_(state, 1)  # what is done after an epoch may have moved what its steps brought to zero
-    training.processes.settle_(state.model)
+        press_(state, 1)  # a proximal step after the epoch may have moved what was zero
+    training.processes.sync_buffers_(state.model)
     record = shrink(state, inputs, training.processes)
     if ended:
         state.pressed.zero_()
@@ -175,8 +177,8 @@ def _end_segment(state: State, training: Training, inputs: Tensor, controller: C
         training.recorder.write(dataclasses.replace(record, model=training.name))
 
 
-def _tell_skipped(state: State, training: Training, split: TrainingSplit) -> None:
-    """Record which training samples could not be read, whenever there are more."""
+def _record_skipped(state: TrainingState, training: TrainingJob, split: Split) -> None:
+    """Record the training samples that could not be read, whenever there are more."""
     said = split.unreadable()
     if len(said) > state.progress.skipped:
         text = f"{len(said)} of {len(split)} training samples cannot be read and are replaced by the next: "
@@ -185,9 +187,9 @@ def _tell_skipped(state: State, training: Training, split: TrainingSplit) -> Non
 
 
 def _end_epoch(
-    state: State, training: Training, validation: Dataset[Any], steps: int, stop_if_asked: Callable[[], None]
+    state: TrainingState, training: TrainingJob, validation: Dataset[Any], steps: int, stop_if_asked: Callable[[], None]
 ) -> bool:
-    """Evaluate, tell, and return whether the network is the best so far."""
+    """Evaluate and record the epoch; return whether the network is the best so far."""
     progress, settings = state.progress, training.settings
     epoch = progress.epoch + 1
     metrics: dict[str, float] = {}

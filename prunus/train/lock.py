@@ -1,4 +1,4 @@
-"""One run a folder: a lock that dies with its process, however the process dies."""
+"""The lock of a run folder: one run per folder; it is released with its process, however that ends."""
 
 import contextlib
 import fcntl

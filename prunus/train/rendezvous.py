@@ -1,4 +1,4 @@
-"""Where the processes of one attempt meet: a part of torchrun's store that no earlier attempt has written to.
+"""Rendezvous of the processes of one attempt, under a prefix of torchrun's store that no earlier attempt has used.
 
 torchrun's store outlives a restart, and so do the addresses that dead processes left in it: one that starts a moment
 before its peers reads those, and is refused (pytorch/pytorch issues 135712 and 167288). The restart count cannot tell

@@ -1,4 +1,4 @@
-"""How to train: the recipe's `train` and `optimizer`."""
+"""Training settings: the recipe's `train` and `optimizer`."""
 
 import dataclasses
 import math
@@ -15,7 +15,7 @@ from prunus.errors import RecipeError, TrainingError
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimizerSettings:
-    """The optimizer. `weight_decay` is spared for biases and normalisations, as is the custom."""
+    """The optimizer. `weight_decay` is not applied to biases and normalisations, as is usual."""
 
     name: Literal["sgd", "adam", "adamw"] = "adam"
     learning_rate: float = 5e-4
@@ -54,7 +54,7 @@ class OptimizerSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Train:
-    """The training regime, the same for the wide and for the shrinking network."""
+    """The training settings, the same for the wide and for the shrinking network."""
 
     epochs: int = 10
     batch_size: int = 4  # of all processes together

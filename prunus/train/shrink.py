@@ -1,35 +1,35 @@
-"""Between two segments: remove what has become zero, carry everything over, choose what is pressed next."""
+"""Shrinking between two segments: remove zero groups, carry all state over, choose the groups to press next."""
 
-import copy
 import time
 
 import torch
 from torch import Tensor, nn
 
-from prunus.budget.check import difference
 from prunus.budget.controller import Controller, press
-from prunus.budget.removal import removal, spare_layers, zero_groups
-from prunus.budget.settled import MEMORY, is_settled
+from prunus.budget.width_stability import MEMORY, is_stable
 from prunus.errors import TrainingError
 from prunus.graph import trace
 from prunus.penalties import GroupLasso
+from prunus.penalties.zeros import zero_groups
 from prunus.records import EXACT, ShrinkRecord
 from prunus.surgery import Plan, apply, bypass, carry_
+from prunus.surgery.removal import removal, spare_layers
 from prunus.train.distributed import Processes
+from prunus.train.job import TrainingJob
+from prunus.train.latency_target import group_importance, set_latency_target
 from prunus.train.settings import Train
-from prunus.train.state import State
-from prunus.train.timed import importance, take_aim
-from prunus.train.training import Training
+from prunus.train.training_state import TrainingState
+from prunus.verify import difference, difference_in_float64, is_rounding
 
 
-def shrink(state: State, inputs: Tensor, processes: Processes) -> ShrinkRecord | None:
+def shrink(state: TrainingState, inputs: Tensor, processes: Processes) -> ShrinkRecord | None:
     """Remove the zero groups from the network, its average and its optimizer; None where there are none.
 
     Process 0 decides what goes; all must hold the same network afterwards.
 
     Raises:
         TrainingError: the output changed by more than rounding, which would be an error of Prunus; or the processes
-            differ (what and where is said).
+            hold different networks (names the tensors).
     """
     began = time.perf_counter()
     before, model = state.groups, state.model
@@ -38,13 +38,13 @@ def shrink(state: State, inputs: Tensor, processes: Processes) -> ShrinkRecord |
     if not plan:
         return None
     small = apply(plan, model)
-    relative = _changed(model, small, inputs, f"removing {int(removed.sum())} zero channel groups")
-    precise = _precisely(model, small, inputs)
-    _go_on_with(state, plan, small)
+    relative = _require_unchanged(model, small, inputs, f"removing {int(removed.sum())} zero channel groups")
+    double = difference_in_float64(model, small, (inputs,))
+    _replace_model(state, plan, small)
     state.groups = before.without(removed)
     state.importance = state.importance[~removed]
     state.pressed = state.pressed[~removed]
-    _take_out(state, inputs)
+    _remove_constant_blocks(state, inputs)
     small = state.model
     processes.require_same(f"after the cut at the end of epoch {state.progress.epoch + 1}", small, state.plan.to_json())
     state.network = processes.wrapped(small)  # which would make them alike, tacitly
@@ -59,27 +59,27 @@ def shrink(state: State, inputs: Tensor, processes: Processes) -> ShrinkRecord |
         params_before=before.params(),
         params_after=state.groups.params(),
         max_rel_diff=relative,
-        max_rel_diff_float64=precise,
+        max_rel_diff_float64=None if double is None else double[1],
         seconds=time.perf_counter() - began,
     )
 
 
-def _go_on_with(state: State, plan: Plan, small: nn.Module) -> None:
-    """Let `small`, which `plan` makes of the network, take its place, with all that belongs to it."""
+def _replace_model(state: TrainingState, plan: Plan, small: nn.Module) -> None:
+    """Replace the model by `small`, which `plan` makes of it, and carry over its optimizer and average."""
     carry_(plan, state.optimizer, state.model, small)
     if state.ema is not None:
         state.ema.module = apply(plan, state.ema.module)
     state.model, state.plan = small, state.plan + plan
 
 
-def _take_out(state: State, inputs: Tensor) -> None:
-    """Take out the residual blocks of which a layer has been emptied: what was left of it would come back."""
+def _remove_constant_blocks(state: TrainingState, inputs: Tensor) -> None:
+    """Remove the residual blocks whose branch has become constant: training would revive the rest of the branch."""
     vanished = bypass(state.model, inputs)
     if not vanished:
         return
     small = apply(vanished, state.model)
-    _changed(state.model, small, inputs, next(iter(vanished)).summary())
-    _go_on_with(state, vanished, small)
+    _require_unchanged(state.model, small, inputs, next(iter(vanished)).summary())
+    _replace_model(state, vanished, small)
     old, state.groups = state.groups, trace(state.model, inputs)
     importance, pressed = state.importance, state.pressed
     state.importance = importance.new_zeros(len(state.groups))
@@ -93,15 +93,15 @@ def _take_out(state: State, inputs: Tensor) -> None:
             state.pressed[slot.groups[both]] = pressed[before[both]]
 
 
-def _changed(model: nn.Module, small: nn.Module, inputs: Tensor, what: str) -> float:
-    """Return by how much the output changed, relative to its largest.
+def _require_unchanged(model: nn.Module, small: nn.Module, inputs: Tensor, what: str) -> float:
+    """Return the change of the output, relative to the largest output.
 
     Raises:
-        TrainingError: by more than rounding.
+        TrainingError: it is more than rounding.
     """
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # TF32 would round at 1e-3
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # TF32 rounds at 1e-3
         _, relative = difference(model, small, (inputs,))
-    if relative > EXACT["float32"]:
+    if not is_rounding(relative):
         raise TrainingError(
             f"{what}: this changed the output by {relative:.2e} relative, above {EXACT['float32']:.0e}: the network "
             "was read wrongly; please report it with the model's code"
@@ -109,17 +109,9 @@ def _changed(model: nn.Module, small: nn.Module, inputs: Tensor, what: str) -> f
     return relative
 
 
-def _precisely(model: nn.Module, small: nn.Module, inputs: Tensor) -> float | None:
-    """Return the relative difference of two networks' outputs in float64; None where they do not run in it."""
-    try:
-        return difference(copy.deepcopy(model).double(), copy.deepcopy(small).double(), (inputs.double(),))[1]
-    except (RuntimeError, TypeError):  # a type written into the network's code, or a device that has no float64
-        return None
-
-
-def choose(state: State, controller: Controller, training: Training) -> None:
-    """At the beginning of a segment, choose what is pressed to zero in it; after the last, drop the penalty."""
-    _settle(state, controller, training.settings.epochs, training.processes)
+def choose_pressed(state: TrainingState, controller: Controller, training: TrainingJob) -> None:
+    """At the start of a segment, choose the groups to press to zero in it; after the last one, drop the penalty."""
+    _begin_pressure_when_stable(state, controller, training.settings.epochs, training.processes)
     first, every, num = controller.segments(training.settings.epochs, state.progress.settled_at)
     since = state.progress.epoch - first
     if since >= every * num:
@@ -128,28 +120,30 @@ def choose(state: State, controller: Controller, training: Training) -> None:
     if state.target is None or since < 0 or since % every:
         return
     progress = (since // every + 1) / num
-    if progress == 1 and controller.budget.is_timed and state.progress.epoch:  # else it has just been taken
-        take_aim(state, controller.budget, training)
-    pressed = press(state.groups, importance(state), state.target, progress, controller.budget.multiple_of)
+    if progress == 1 and controller.budget.is_timed and state.progress.epoch:  # else it has just been set
+        set_latency_target(state, controller.budget, training)
+    pressed = press(state.groups, group_importance(state), state.target, progress, controller.budget.multiple_of)
     state.pressed = training.processes.share(pressed)
 
 
-def _settle(state: State, controller: Controller, epochs: int, processes: Processes) -> None:
-    """Note the widths that selection would leave now, and let the pressure begin if they have settled or it is time."""
+def _begin_pressure_when_stable(
+    state: TrainingState, controller: Controller, epochs: int, processes: Processes
+) -> None:
+    """Note the widths that selection would leave now; start the pressure if they are stable, or at the latest epoch."""
     progress, shown = state.progress, state.importance.double()
     if controller.settled is None or progress.settled_at is not None or state.target is None:
         return
     earliest, latest = controller.window(epochs)
-    settled = False
+    stable = False
     if bool(shown.any()):
         removed = press(state.groups, shown, state.target, 1.0, controller.budget.multiple_of)
         progress.widths = [*progress.widths[-MEMORY:], list(state.groups.widths(~removed).values())]
-        settled = progress.epoch >= earliest and is_settled(progress.widths, controller.settled)
-    if processes.share(settled) or progress.epoch >= latest:
+        stable = progress.epoch >= earliest and is_stable(progress.widths, controller.settled)
+    if processes.share(stable) or progress.epoch >= latest:
         progress.settled_at = progress.epoch
 
 
-def segment_steps_left(state: State, controller: Controller, settings: Train, steps: int) -> int:
+def segment_steps_left(state: TrainingState, controller: Controller, settings: Train, steps: int) -> int:
     """Return the steps left in the running segment, the next one included; 0 outside all segments."""
     first, every, num = controller.segments(settings.epochs, state.progress.settled_at)
     since = state.progress.epoch - first

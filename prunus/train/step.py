@@ -1,4 +1,4 @@
-"""One step of a training: the loss and its gradients, both finite, the optimizer, the penalty, the average."""
+"""One training step: loss, gradients, optimizer, penalties, pressure on groups, average of the weights."""
 
 import math
 
@@ -10,24 +10,24 @@ from prunus.errors import TrainingError
 from prunus.penalties import taylor
 from prunus.train.contracted import through_kernels
 from prunus.train.evaluate import autocast
-from prunus.train.state import State
-from prunus.train.training import Training
+from prunus.train.job import TrainingJob
+from prunus.train.training_state import TrainingState
 
-IMPORTANCE_MEMORY = 0.98  # of the running mean over batches: about the last fifty
+IMPORTANCE_MEMORY = 0.98  # decay of the running mean over batches: about the last fifty count
 
 
-def step(state: State, training: Training, inputs: Tensor, target: Tensor, steps_left: int) -> float:
+def step(state: TrainingState, training: TrainingJob, inputs: Tensor, target: Tensor, steps_left: int) -> float:
     """Train on one batch and return its loss.
 
     Args:
-        state: is changed in place.
-        training: whose task and settings hold.
+        state: changed in place.
+        training: gives the task and the settings.
         inputs: [N, C, H, W].
         target: of the task.
         steps_left: in the running segment, this one included; 0 outside all segments.
 
     Raises:
-        TrainingError: the loss or a gradient is not finite; the weights are as they were before the step.
+        TrainingError: the loss or a gradient is not finite; the weights are unchanged.
     """
     device, rate = training.settings.torch_device(), float(state.optimizer.param_groups[0]["lr"])
     inputs = inputs.to(device, memory_format=training.settings.memory_format)
@@ -38,10 +38,10 @@ def step(state: State, training: Training, inputs: Tensor, target: Tensor, steps
         state.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
     value = loss.item()
-    if trouble := _not_finite(value, state.model):
-        raise TrainingError(_said(trouble, state, training))
+    if trouble := _non_finite(value, state.model):
+        raise TrainingError(_non_finite_message(trouble, state, training))
     if state.penalty is not None:
-        _observe(state)
+        _update_importance(state)
     state.optimizer.step()
     state.scheduler.step()
     state.progress.learning_rate = rate
@@ -54,28 +54,28 @@ def step(state: State, training: Training, inputs: Tensor, target: Tensor, steps
     return value
 
 
-def press_(state: State, steps_left: int) -> None:
-    """Take the groups under pressure a step nearer to zero; the last one of the segment brings them there exactly."""
+def press_(state: TrainingState, steps_left: int) -> None:
+    """Shrink the groups under pressure by one step; the last step of a segment makes them exactly zero."""
     if state.penalty is not None and bool(state.pressed.any()):
         norms = state.penalty.slices.norms()
         state.penalty.shrink_(thresholds(norms, state.pressed, steps_left), norms)
 
 
-def _not_finite(loss: float, model: nn.Module) -> str | None:
-    """Say what is not a number; asked after the backward pass, where all processes have the same gradients."""
+def _non_finite(loss: float, model: nn.Module) -> str | None:
+    """Return what is not finite, or None; after the backward pass, when all processes have the same gradients."""
     if not math.isfinite(loss):
         return f"the loss is {loss}"
     gradients = {path: p.grad for path, p in model.named_parameters() if p.grad is not None}
     if math.isfinite(nn.utils.get_total_norm(gradients.values())):
         return None
     paths = [path for path, gradient in gradients.items() if not bool(gradient.isfinite().all())]
-    if not paths:  # only the norm is too large for a number
+    if not paths:  # only the norm overflows
         return None
     more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
     return f"the gradient of {paths[0]}{more} is not finite, though the loss is {loss:.4g},"
 
 
-def _said(trouble: str, state: State, training: Training) -> str:
+def _non_finite_message(trouble: str, state: TrainingState, training: TrainingJob) -> str:
     progress = state.progress
     return (
         f"{trouble} in epoch {progress.epoch + 1}, step {progress.step + 1} ({training.name}): training stops before "
@@ -85,8 +85,8 @@ def _said(trouble: str, state: State, training: Training) -> str:
     )
 
 
-def _observe(state: State) -> None:
-    """Add the batch's Taylor importance to its running mean."""
+def _update_importance(state: TrainingState) -> None:
+    """Update the running mean of the Taylor importance with this batch's."""
     assert state.penalty is not None
     seen = taylor(state.penalty.slices).cpu()
     fresh = not bool(state.importance.any())

@@ -1,4 +1,4 @@
-"""State as tensors and JSON, exactly and without pickle: what `state_dict()` and random generators hand out.
+"""State trees as tensors and JSON, exactly and without pickle: what `state_dict()` and random generators return.
 
 `flatten` takes a tree of dictionaries, lists, tuples, tensors, numpy arrays, numbers, strings, booleans and
 None apart into named tensors and a structure that JSON can hold; `unflatten` puts it together again. Types

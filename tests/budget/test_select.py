@@ -5,11 +5,12 @@ from torch import nn
 
 import prunus
 from prunus.budget.budget import layer_sizes
-from prunus.budget.check import difference, zero_
-from prunus.budget.removal import removal, zero_groups
+from prunus.budget.greedy_selection import floors, greedy_selection
 from prunus.budget.select import relative_norms
-from prunus.budget.victims import floors, victims, wholes
 from prunus.errors import BudgetError, EditError
+from prunus.penalties.zeros import zero_, zero_groups
+from prunus.surgery.removal import removal, whole_dimensions
+from prunus.verify import difference
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +62,7 @@ def test_the_budget_holds_and_one_bundle_more_would_break_it(plain, kind, share)
 
     importance = relative_norms(model, groups)
     budget = prunus.Budget(**{kind: share})
-    gone = victims(groups, importance, budget.absolute(groups), floors(groups, budget))
+    gone = greedy_selection(groups, importance, budget.absolute(groups), floors(groups, budget))
     back = []
     for layer in range(len(groups.layer_names)):  # the last to go is the most important one of its layer
         members = (gone & (groups.layers == layer)).nonzero().flatten()
@@ -87,13 +88,13 @@ def test_what_still_fits_stays(monkeypatch):
         importance, bounds = relative_norms(model, groups), budget.absolute(groups)
         settings = importance, bounds, floors(groups, budget), 2
         try:
-            gone = victims(groups, *settings)
+            gone = greedy_selection(groups, *settings)
         except BudgetError:  # out of reach where many layers are narrow
             continue
         cost = groups.cost.total("params", ~gone)
         assert cost <= bounds["params"]
         lasting = torch.zeros(len(groups), dtype=torch.bool)
-        for inside in wholes(groups):
+        for inside in whole_dimensions(groups):
             lasting[inside[importance[inside].argmax()]] = True
         for layer in range(len(groups.layer_names)):  # the less important one goes first
             own = (groups.layers == layer) & groups.exact & ~lasting
@@ -106,8 +107,8 @@ def test_what_still_fits_stays(monkeypatch):
             kept = groups.cost.total("params", alive)
             assert not members.numel() or kept > bounds["params"] or cost > 0.99 * bounds["params"], name
         with monkeypatch.context() as patch:
-            patch.setattr("prunus.budget.victims._refilled", lambda groups, removed, alive, bounds: alive)
-            greedy.append(groups.cost.total("params", ~victims(groups, *settings)))
+            patch.setattr("prunus.budget.greedy_selection._restored", lambda groups, removed, alive, bounds: alive)
+            greedy.append(groups.cost.total("params", ~greedy_selection(groups, *settings)))
         filled.append(cost)
     assert len(filled) > 20
     assert all(a <= b for a, b in zip(greedy, filled, strict=True)) and greedy != filled

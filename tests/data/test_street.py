@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prunus.data.street import FIRST_INDEX, SMALLEST_OBJECT, StreetData, render
-from prunus.data.street_composition import MOST_THINGS, compose
-from prunus.data.street_conditions import CONDITIONS, look_of
-from prunus.data.street_light import develop
-from prunus.data.street_scene import Camera, Label
+from prunus.data.street.composition import MOST_THINGS, compose
+from prunus.data.street.conditions import CONDITIONS, look_of
+from prunus.data.street.light import develop
+from prunus.data.street.scene import Camera, Label
 from prunus.errors import RecipeError
 
 SIZE = (64, 128)

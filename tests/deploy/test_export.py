@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from prunus.deploy import export_onnx
 from prunus.deploy.export import publish
-from prunus.deploy.outputs import named_outputs
+from prunus.deploy.signature import named_outputs
 from prunus.errors import DeployError
 
 IMAGE = torch.rand(2, 3, 8, 8)

@@ -9,7 +9,7 @@ import torch
 
 from prunus import cli, pipeline, recipe
 from prunus.errors import CheckpointError, RecipeError
-from prunus.pipeline.claim import claim
+from prunus.pipeline.run_folder import prepare_run_folder
 from prunus.records import EpochRecord, RunRecord, read
 from prunus.train.fit import fit
 from prunus.train.settings import OptimizerSettings
@@ -35,17 +35,17 @@ def begin(folder):
 
 
 def test_what_differs_is_said_and_refused_unless_told(tmp_path):
-    assert not claim(tmp_path, RECIPE)
+    assert not prepare_run_folder(tmp_path, RECIPE)
     begin(tmp_path)
-    assert claim(tmp_path, RECIPE)
+    assert prepare_run_folder(tmp_path, RECIPE)
     with pytest.raises(RecipeError) as refusal:
-        claim(tmp_path, CHANGED)
+        prepare_run_folder(tmp_path, CHANGED)
     assert "`train.optimizer.learning_rate` is 0.003 there, 0.0001 here" in str(refusal.value)
     assert "to go on from its checkpoints under this recipe, give --accept-changes" in str(refusal.value)
-    assert claim(tmp_path, CHANGED, accept_changes=True)
-    assert claim(tmp_path, CHANGED)  # it is its recipe now
+    assert prepare_run_folder(tmp_path, CHANGED, accept_changes=True)
+    assert prepare_run_folder(tmp_path, CHANGED)  # it is its recipe now
     with pytest.raises(RecipeError):
-        claim(tmp_path, RECIPE)
+        prepare_run_folder(tmp_path, RECIPE)
 
 
 def test_told_to_go_on_the_new_settings_hold(tmp_path):
@@ -104,7 +104,7 @@ def test_a_checkpoint_of_another_network_is_told_by_its_tensors(tmp_path):
 
 def test_a_training_cannot_end_before_its_checkpoint(tmp_path):
     begin(tmp_path)
-    with pytest.raises(CheckpointError, match="cannot be given 1 epochs: it has 2 behind it"):
+    with pytest.raises(CheckpointError, match="cannot have 1 epochs: 2 are done"):
         fit(tiny.training(tmp_path, epochs=1), tiny.build(), tiny.example(), tiny.SHRINK)
 
 

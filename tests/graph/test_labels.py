@@ -5,10 +5,8 @@ import torch
 from torch import nn
 
 import prunus
-from prunus.graph.export import export
-from prunus.graph.findings import Findings
-from prunus.graph.labels import Label
-from prunus.graph.walk import walk
+from prunus.graph.labels import Label, compact
+from prunus.graph.read import read
 
 
 def test_an_empty_table_of_positions_is_even():
@@ -17,34 +15,12 @@ def test_an_empty_table_of_positions_is_even():
     assert not Label((2, 3)).uniform(0)
 
 
-def test_of_a_large_constant_that_nobody_reads_any_more_it_is_known_where_it_is_uniform():
+def test_a_large_constant_is_held_once_along_each_dimension_in_which_it_does_not_change():
     rows = torch.arange(200).view(200, 1, 1).expand(200, 1, 100).contiguous()
-    label = Label.constant(rows)
-    assert torch.equal(label.data, rows) and label.data.untyped_storage().nbytes() == 200 * rows.itemsize
-    spent = label.spent()
-    assert spent.data.is_meta and spent.spent() is spent
-    assert [spent.uniform(dim) for dim in range(3)] == [False, True, True]
-    small = Label((2, 3), data=torch.zeros(2, 3))
-    assert small.spent() is small and Label((2, 3)).spent().data is None
-
-
-class Masked(nn.Module):
-    """Large constants, each made of the one before, as windows with masks compute them."""
-
-    def forward(self, x):
-        positions = torch.arange(x.shape[-1])
-        mask = positions[:, None] - positions
-        for _ in range(20):
-            mask = mask + 1
-        return x @ mask.to(x.dtype)
-
-
-def test_constants_do_not_pile_up():
-    program = export(Masked(), (torch.randn(1, 500),), None, training=False)
-    labels = walk(program, Masked(), Findings(), {}).values()
-    constants = [label.data for label in labels if isinstance(label, Label) and label.data is not None]
-    assert sum(data.numel() == 250_000 for data in constants) > 20
-    assert sum(data.nbytes for data in constants if not data.is_meta) < 250_000
+    held = compact(rows)
+    assert torch.equal(held, rows) and held.untyped_storage().nbytes() == 200 * rows.itemsize
+    assert [Label.constant(held).uniform(dim) for dim in range(3)] == [False, True, True]
+    assert compact(small := torch.zeros(2, 3)).data_ptr() == small.data_ptr()
 
 
 class Shifted(nn.Module):
@@ -75,7 +51,7 @@ class Strided(nn.Module):
         return x + rows.as_strided((300, 64), (0, 1), 64)
 
 
-def test_memory_that_is_read_as_it_lies_is_not_guessed():
-    program = export(Strided(), (torch.randn(1, 300, 64),), None, training=False)
-    labels = walk(program, Strided(), Findings(), {})
-    assert [label.data for node, label in labels.items() if "as_strided" in node.name] == [None]
+def test_memory_that_is_read_as_it_lies_has_its_values():
+    program = read(Strided(), (torch.randn(1, 300, 64),))
+    constants = [value.constant for value in program.given if value.constant is not None]
+    assert len(constants) == 1 and torch.equal(constants[0], torch.ones(300, 64))

@@ -6,7 +6,7 @@ from idioms import FusedAttention, RigidAttention, SelfAttention, WindowAttentio
 from torch import nn
 
 import prunus
-from prunus.budget.removal import removal
+from prunus.surgery.removal import removal
 
 
 @pytest.mark.parametrize(("scaled", "exact", "approximate"), [(True, 12 + 4 + 12, 0), (False, 12 + 12, 4)])

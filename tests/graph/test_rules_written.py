@@ -101,10 +101,10 @@ def test_channels_are_carried_past_what_is_indexed(function, exact):
 @pytest.mark.parametrize(
     ("function", "outer", "inner", "reason"),
     [
-        (lambda x: x.view(2, 8, 64).view(2, 8, 8, 8), 8, 8, "view has its size 8 written down"),
-        (lambda x: x[:, :4], 8, 4, "slice has its size 4 written down"),
+        (lambda x: x.view(2, 8, 64).view(2, 8, 8, 8), 8, 8, "view has its size 8 hard-coded"),
+        (lambda x: x[:, :4], 8, 4, "slice has its size 4 hard-coded"),
         (lambda x: x.roll(2, 1), 8, 8, "roll works at fixed positions"),
-        (lambda x: F.group_norm(x, 8), 8, 8, "group_norm has its size 8 written down"),
+        (lambda x: F.group_norm(x, 8), 8, 8, "group_norm has its size 8 hard-coded"),
         (part_written, 8, 8, "a part of a tensor is written in place"),
         (rows_written, 8, 8, "a part of a tensor is written in place"),
     ],

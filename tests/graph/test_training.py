@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 import prunus
 from prunus.compat import torchvision
-from prunus.graph.code import mentions
-from prunus.graph.training import modes
+from prunus.graph.compare import same_code
+from prunus.graph.read import ReadError, read
 
 
 class DropPath(nn.Module):
@@ -33,10 +33,16 @@ class Noise(nn.Module):
 
 
 class Values(nn.Module):
-    """It does not run on shapes alone, and its code reads the mode: it may do otherwise."""
+    """Its code asks for values in training alone."""
 
     def forward(self, x):
-        return x * float(x.sum()) + self.training
+        return x * float(x.sum()) if self.training else x
+
+
+def differs(model):
+    """Whether a network does otherwise in training."""
+    evaluation, training = (read(model, (images(),), training=mode) for mode in (False, True))
+    return not same_code(evaluation, training)
 
 
 @pytest.mark.parametrize(
@@ -48,12 +54,18 @@ class Values(nn.Module):
         (lambda: nn.Sequential(nn.Conv2d(3, 4, 1), Noise()), True),
         (nets.DeepSupervision, True),
         (nets.Auxiliary, True),
-        (Values, True),
     ],
-    ids=["dropout", "drop_path", "stochastic_depth", "noise", "output", "branch", "values"],
+    ids=["dropout", "drop_path", "stochastic_depth", "noise", "output", "branch"],
 )
 def test_random_masks_are_not_another_network(network, expected):
-    assert modes(network(), (images(),), {}).differ is expected
+    assert differs(network()) is expected
+
+
+def test_code_that_cannot_be_read_in_training_is_said():
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), Values(), nn.Conv2d(4, 2, 1))
+    with pytest.raises(ReadError, match=r"decides by the values of a tensor at .*test_training"):
+        read(model, (images(),), training=True)
+    assert "not read in training" in prunus.trace(model, images()).notes[0]
 
 
 def noisy(module, x):
@@ -134,9 +146,7 @@ def replaced():
     ids=["function", "list", "cached", "made", "partial", "object", "hook", "replaced", "old_spectral", "spectral"],
 )
 def test_code_that_asks_for_the_mode_is_found_wherever_it_is(network):
-    model = network()
-    assert mentions(model, "training")
-    assert modes(model, (images(),), {}).differ
+    assert differs(network())
 
 
 class Anything:
@@ -153,13 +163,7 @@ ANYTHING = Anything()
 
 
 def test_objects_that_answer_to_every_name_do_no_harm():
-    assert not mentions(Keeps(lambda module, x: ANYTHING(x)), "training")
-
-
-def test_where_no_code_asks_nothing_is_run():
-    plain = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Dropout(0.5), nn.MultiheadAttention(4, 2))
-    assert not mentions(plain, "training")
-    assert modes(plain, ("nothing that could be run",), {}) == (False, None)
+    assert not differs(Keeps(lambda module, x: ANYTHING(x)))
 
 
 class OneImage(nn.Module):

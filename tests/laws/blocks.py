@@ -145,7 +145,7 @@ def attention(draw, size):
 
 
 def sliced(draw, size):
-    """Parts of the channels: computed from the width, or written down."""
+    """Parts of the channels: computed from the width, or hard-coded."""
     half = size // 2
     if size % 2 or size < 4:
         return nn.Identity(), size

@@ -4,7 +4,10 @@
 """
 
 import copy
+import dataclasses
 import functools
+import json
+from typing import ClassVar
 
 import nets
 import pytest
@@ -12,12 +15,13 @@ import torch
 from torch import nn
 
 import prunus
-from prunus.budget.check import difference, zero_
 from prunus.errors import EditError
 from prunus.models.decn import SkippedPair
 from prunus.models.small import ResidualBlock
-from prunus.surgery import bypass, fuse, linearize
+from prunus.penalties.zeros import zero_
+from prunus.surgery import Edit, RemoveChannels, bypass, fuse, linearize
 from prunus.surgery.edit import edit_types
+from prunus.verify import difference
 
 
 def removal(name):
@@ -136,7 +140,7 @@ def test_every_edit_has_an_example():
 @pytest.mark.parametrize(("kind", "build"), ALL)
 def test_laws_of_an_edit(kind, build):
     model, inputs, plan = build()
-    assert {type(edit).__name__ for edit in plan} == {kind}
+    assert {edit.edit_name for edit in plan} == {kind}
     assert prunus.Plan.from_json(plan.to_json()) == plan
     assert prunus.Plan.from_json(plan.to_json()).fingerprint() == plan.fingerprint()
     before = nets.state(model)
@@ -151,6 +155,44 @@ def test_laws_of_an_edit(kind, build):
     wide, narrow = ({id(t) for t in (*m.parameters(), *m.buffers())} for m in (model, small))
     assert not wide & narrow  # a copy, down to the last tensor
     assert all(edit.summary() and "\n" not in edit.summary() for edit in plan)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Noted(RemoveChannels):
+    """An edit made of another, as a package of the user's own has it."""
+
+    note: str = ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NotedTwice(Noted):
+    """A subclass of a subclass, under a name of its own."""
+
+    edit_name: ClassVar[str] = "tests.NotedTwice"
+    again: tuple[str, ...] = ()
+
+
+@pytest.mark.parametrize(("kind", "name"), [(Noted, "Noted"), (NotedTwice, "tests.NotedTwice")])
+def test_an_edit_made_of_another_goes_through_json(kind, name):
+    model, inputs, plan = removal("residual")
+    given = {field.name: getattr(plan.edits[0], field.name) for field in dataclasses.fields(plan.edits[0])}
+    own = prunus.Plan((kind(**given, note="by hand"),))
+    again = prunus.Plan.from_json(own.to_json())
+    assert again == own and type(again.edits[0]) is kind and edit_types()[name] is kind
+    assert json.loads(own.to_json())["edits"][0]["edit"] == name
+    assert difference(prunus.apply(again, model), prunus.apply(plan, model), inputs) == (0.0, 0.0)
+
+
+def test_abstract_edits_are_none_and_two_of_one_name_are_refused():
+    assert not {"Edit", "ReplaceModules", "ReplaceLayer"} & edit_types().keys()
+    for name in ("Expand", "tests.NotedTwice", "RemoveChannels"):
+        before = edit_types()[name]
+        with pytest.raises(EditError, match=f"'{name}' already"):
+            type("Other", (Edit,), {"edit_name": name})
+        assert edit_types()[name] is before
+    for width in (1, 2):  # a cell of a notebook, run again
+        cell = type("Cell", (RemoveChannels,), {"width": width})
+        assert edit_types()["Cell"] is cell
 
 
 @pytest.mark.parametrize(("kind", "build"), ALL)

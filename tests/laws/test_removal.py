@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import prunus
-from prunus.budget.check import zero_
-from prunus.budget.removal import spare_layers
+from prunus.penalties.zeros import zero_
+from prunus.surgery.removal import spare_layers
 
 TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-5}
 EXACT = [name for name, case in nets.CASES.items() if case.exact]

@@ -5,12 +5,13 @@ import pytest
 import torch
 
 import prunus
-from prunus.budget.check import difference, zero_
-from prunus.budget.removal import spare_layers
 from prunus.errors import EditError
-from prunus.surgery import Decompose, Factorize
+from prunus.penalties.zeros import zero_
+from prunus.surgery import DecomposeLayer, FactorizeLayer
 from prunus.surgery.decompose import full_rank as spatial_rank
 from prunus.surgery.factorize import full_rank
+from prunus.surgery.removal import spare_layers
+from prunus.verify import difference
 
 TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-5}
 BARE = {"matrices"}  # networks without a convolution or linear layer
@@ -44,9 +45,9 @@ def test_expanding_and_contracting_changes_nothing(name, dtype):
 def test_full_rank_changes_nothing(name):
     model, inputs = nets.CASES[name].model(), nets.CASES[name].inputs()
     layers = [edit.layer for edit in prunus.expand(model, "*", 1)]
-    by_channels = prunus.Plan(tuple(Factorize(layer=layer, rank=full_rank(layer)) for layer in layers))
+    by_channels = prunus.Plan(tuple(FactorizeLayer(layer=layer, rank=full_rank(layer)) for layer in layers))
     square = [layer for layer in layers if len(layer.sizes[2]) == 2 and min(layer.sizes[2]) > 1]
-    by_space = prunus.Plan(tuple(Decompose(layer=layer, rank=spatial_rank(layer)) for layer in square))
+    by_space = prunus.Plan(tuple(DecomposeLayer(layer=layer, rank=spatial_rank(layer)) for layer in square))
     for plan in (by_channels, by_space):
         assert difference(model, prunus.apply(plan, model), inputs)[1] <= 1e-12
 

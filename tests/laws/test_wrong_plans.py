@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import prunus
-from prunus.budget.check import zero_
 from prunus.errors import EditError
+from prunus.penalties.zeros import zero_
 from prunus.surgery import Cut, RemoveChannels
 
 NAMES = ("residual", "grouped", "transposed_grouped", "depthwise_multiplier", "tied_layers", "attention")

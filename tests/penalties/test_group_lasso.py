@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 import prunus
-from prunus.budget.removal import zero_groups
 from prunus.errors import EditError, RecipeError
+from prunus.penalties.zeros import zero_groups
 
 
 def bound(name="plain", strength=0.1, dtype=torch.float64, seed=0):

@@ -9,10 +9,10 @@ from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
 import prunus
-from prunus.budget.check import zero_
-from prunus.budget.removal import spare_layers, zero_groups
 from prunus.errors import RecipeError, TrainingError
 from prunus.penalties import BoundPenalty, Combined, Shrinkage
+from prunus.penalties.zeros import zero_, zero_groups
+from prunus.surgery.removal import spare_layers
 
 SHRINKING = {"group": prunus.GroupLasso, "sparse group": prunus.SparseGroupLasso, "nuclear": prunus.NuclearNorm}
 

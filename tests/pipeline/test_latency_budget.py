@@ -7,7 +7,7 @@ import torch
 import prunus
 from prunus.deploy import BenchmarkSettings
 from prunus.errors import BudgetError
-from prunus.pipeline.meter import RunMeter
+from prunus.pipeline.latency_meter import LatencyMeter
 from prunus.records import EpochRecord, NoteRecord, ShrinkRecord, read
 from prunus.report import headline
 from prunus.report.facts import gather
@@ -25,7 +25,7 @@ def recipe(folder, bound):
 def test_the_meter_tells_wide_from_narrow(backend):
     settings = BenchmarkSettings(backends=(backend,), repeats=9, warmup=2)
     image = torch.randn(1, 3, 64, 128)
-    meter = RunMeter(tiny.build(width=64), image, settings)
+    meter = LatencyMeter(tiny.build(width=64), image, settings)
     wide, narrow = meter(tiny.build(width=64)), meter(tiny.build(width=4))
     assert wide > 2 * narrow > 0
 

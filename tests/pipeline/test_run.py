@@ -24,8 +24,9 @@ from prunus.errors import (
     RecordError,
     TrainingError,
 )
-from prunus.pipeline import delivery, proof, stages
-from prunus.pipeline.claim import claim
+from prunus.pipeline import deployment, evaluation, stages
+from prunus.pipeline.context import RunContext
+from prunus.pipeline.run_folder import prepare_run_folder
 from prunus.records import (
     EditRecord,
     EpochRecord,
@@ -127,7 +128,7 @@ def test_another_recipe_is_refused_and_the_difference_named(done):
 def test_a_folder_that_was_moved_is_still_the_run(done):
     folder = done.folder
     moved = recipe.load(pipeline.Recipe, done.here / "tiny.yaml", ["output=elsewhere"])
-    assert claim(folder, recipe.describe(moved))
+    assert prepare_run_folder(folder, recipe.describe(moved))
 
 
 def test_a_second_run_on_a_folder_in_use_is_refused(tmp_path):
@@ -145,7 +146,7 @@ def test_an_attempt_that_failed_early_does_not_occupy_the_folder(tmp_path):
             watch=pipeline.Watch(step=lambda *seen: pytest.fail("trained before the budget was refused")),
         )
     assert len(only(tmp_path, RunRecord)) == 1
-    assert claim(tmp_path, recipe.describe(at(tmp_path))) is False
+    assert prepare_run_folder(tmp_path, recipe.describe(at(tmp_path))) is False
 
 
 def test_an_encoder_stage_comes_first_and_is_handed_on(tmp_path, monkeypatch):
@@ -174,7 +175,7 @@ def small_run(folder, **changes):
     """The stages' common object, for a stage alone."""
     chosen = at(folder, **changes)
     task, watch = chosen.task.bind(chosen.data), pipeline.Watch()
-    return stages.Run(
+    return RunContext(
         recipe=chosen, folder=folder, recorder=Recorder(folder), task=task, inputs=tiny.example(), watch=watch
     )
 
@@ -182,9 +183,9 @@ def small_run(folder, **changes):
 def test_a_broken_law_fails_the_run_after_it_is_recorded(tmp_path, monkeypatch):
     zeros = {field.name: 0 for field in dataclasses.fields(RemovalRecord)}
     broken = RemovalRecord(**{**zeros, "max_rel_diff": 2e-5})
-    monkeypatch.setattr(proof, "check_removal", lambda *ignored, **settings: broken)
+    monkeypatch.setattr(evaluation, "check_removal", lambda *ignored, **settings: broken)
     with pytest.raises(TrainingError, match=r"changed its output by 2\.00e-05 relative"):
-        proof.check_law(small_run(tmp_path), tiny.build())
+        evaluation.check_removal_law(small_run(tmp_path), tiny.build())
     assert only(tmp_path, RemovalRecord) == [broken]
 
 
@@ -193,21 +194,21 @@ def test_a_backend_that_is_not_there_is_noted_and_none_at_all_is_an_error(tmp_pa
     monkeypatch.setattr(absent, "absence", lambda self: "it is not installed")
     networks = {"narrow": tiny.build().eval()}
     both = dataclasses.replace(RECIPE.deploy.benchmark, backends=("onnxruntime", "openvino"))
-    delivery.deploy(small_run(tmp_path, deploy=dataclasses.replace(RECIPE.deploy, benchmark=both)), networks)
+    deployment.deploy(small_run(tmp_path, deploy=dataclasses.replace(RECIPE.deploy, benchmark=both)), networks)
     assert [record.backend for record in only(tmp_path, ParityRecord)] == ["onnxruntime"]
     assert [r for r in only(tmp_path, NoteRecord) if "openvino: it is not installed" in r.text]
     alone = dataclasses.replace(both, backends=("openvino",))
     with pytest.raises(DeployError, match="no backend can check"):
-        delivery.deploy(small_run(tmp_path, deploy=dataclasses.replace(RECIPE.deploy, benchmark=alone)), networks)
+        deployment.deploy(small_run(tmp_path, deploy=dataclasses.replace(RECIPE.deploy, benchmark=alone)), networks)
 
 
 def test_a_file_whose_outputs_have_another_shape_fails_the_run(tmp_path, monkeypatch):
     def wrong(model, inputs, path):
         return export_onnx(tiny.TinySegmenter(num_classes=3).eval(), inputs, path)
 
-    monkeypatch.setattr(delivery, "export_onnx", wrong)
+    monkeypatch.setattr(deployment, "export_onnx", wrong)
     with pytest.raises(ParityError):
-        delivery.deploy(small_run(tmp_path), {"narrow": tiny.build().eval()})
+        deployment.deploy(small_run(tmp_path), {"narrow": tiny.build().eval()})
 
 
 class NoEncoder(tiny.TinySegmenter):

@@ -1,6 +1,8 @@
 """All reshapings in one recipe: what each stage leaves, that it goes on exactly, and which orders are refused."""
 
 import dataclasses
+import inspect
+import typing
 
 import pytest
 import tiny
@@ -12,7 +14,7 @@ from prunus.deploy import BenchmarkSettings
 from prunus.errors import EditError, RecipeError
 from prunus.models.decn import SkippedPair
 from prunus.penalties import GroupLasso, NuclearNorm, Orthogonality
-from prunus.pipeline import Contract, Decompose, Expand, Factorize, Linearize, Stage, delivery
+from prunus.pipeline import Contract, Decompose, Expand, Factorize, Linearize, Stage, deployment
 from prunus.records import EditRecord, EpochRecord, EvaluationRecord, LatencyRecord, ShrinkRecord, WidthsRecord, read
 from prunus.tasks.distillation import Distillation
 
@@ -108,7 +110,7 @@ def test_what_a_recipe_says_in_yaml_is_what_python_says(folder):
 
 @pytest.mark.parametrize("stop", [12, 22])
 def test_an_interrupted_run_goes_on_to_the_same_numbers(folder, tmp_path, monkeypatch, stop):
-    monkeypatch.setattr(delivery, "deploy", lambda run, networks: None)  # most of the time
+    monkeypatch.setattr(deployment, "deploy", lambda run, networks: None)  # most of the time
     seen = [0]
 
     def count(*ignored):
@@ -192,11 +194,14 @@ def test_what_makes_no_recipe_is_refused():
         Stage(name="rest", penalties=(GroupLasso(),))
 
 
-def test_settings_are_the_arguments_of_the_functions_that_plan():
-    assert {field.name for field in dataclasses.fields(Factorize)} == {
-        "layers", "rank", "energy", "scheme", "skip_first",
-    }  # fmt: skip
-    assert (Expand().rate, Expand().layers, Decompose(energy=0.9).nonlinear) == (4, "k>1", False)
+@pytest.mark.parametrize("settings", [Decompose, Factorize, Expand, Linearize, Contract])
+def test_settings_are_the_arguments_of_the_functions_that_plan(settings):
+    planner = getattr(prunus, settings.__name__.lower())
+    _, *arguments = inspect.signature(planner).parameters.values()
+    hints = typing.get_type_hints(planner)
+    expected = [(argument.name, argument.default, hints[argument.name]) for argument in arguments]
+    hints = typing.get_type_hints(settings)
+    assert [(field.name, field.default, hints[field.name]) for field in dataclasses.fields(settings)] == expected
 
 
 class Deep(tiny.TinySegmenter):

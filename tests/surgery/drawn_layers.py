@@ -4,7 +4,7 @@ import torch
 from hypothesis import strategies as st
 from torch import nn
 
-from prunus.budget.check import difference
+from prunus.verify import difference
 
 TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-5}
 

@@ -9,13 +9,13 @@ import torch
 from torch import nn
 
 import prunus
-from prunus.budget.check import difference
-from prunus.budget.victims import floors
+from prunus.budget.greedy_selection import floors
 from prunus.errors import EditError
 from prunus.models.decn import Dec8, SkippedPair
 from prunus.models.small import ResidualBlock
-from prunus.pipeline.scratch import fresh
+from prunus.pipeline.reinitialization import reinitialized
 from prunus.surgery import Plan, bypass, skippable
+from prunus.verify import difference
 
 
 def emptied(model, paths):
@@ -262,7 +262,7 @@ def test_what_is_left_of_a_block_can_be_trained_from_scratch():
     image = torch.randn(1, 4, 6, 6)
     small = prunus.apply(bypass(model, image), model)
     assert bool(small[0].shift.any())
-    again = fresh(small, nn.Sequential(SkippedPair(4), nn.Conv2d(4, 2, 1)), seed=0)
+    again = reinitialized(small, nn.Sequential(SkippedPair(4), nn.Conv2d(4, 2, 1)), seed=0)
     assert not bool(again[0].shift.any()) and not torch.equal(again[1].weight, small[1].weight)
 
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import prunus
-from prunus.budget.check import zero_
-from prunus.budget.removal import removal
 from prunus.errors import EditError
+from prunus.penalties.zeros import zero_
+from prunus.surgery.removal import removal
 
 STEPS = 4
 OPTIMIZERS = {

@@ -12,7 +12,7 @@ from torch.optim import lr_scheduler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import prunus
-from prunus.budget.check import zero_
+from prunus.penalties.zeros import zero_
 
 BEFORE, AFTER = 3, 5  # steps
 TOLERANCE = {"rtol": 1e-12, "atol": 1e-12}

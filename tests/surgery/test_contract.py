@@ -12,7 +12,7 @@ from torch import nn
 
 import prunus
 from prunus.errors import EditError
-from prunus.surgery import Contract, Factors
+from prunus.surgery import ContractLayers, Factors
 from prunus.surgery.layers import layer_at
 
 
@@ -167,7 +167,7 @@ def test_a_layer_used_twice_is_not_contracted():
 def test_an_edit_for_other_factors_is_refused():
     model = nn.Sequential(nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 5), nn.Linear(5, 2)))
     first, second, third = (layer_at(f"0.{number}", model[0][number]) for number in range(3))
-    assert prunus.apply(Contract(path="0", factors=(first, second)), model)[0][0].out_features == 5
+    assert prunus.apply(ContractLayers(path="0", factors=(first, second)), model)[0][0].out_features == 5
     for factors, message in (
         ((first,), "at least two"),
         ((first, third), "do not follow each other"),
@@ -175,11 +175,11 @@ def test_an_edit_for_other_factors_is_refused():
         ((first, layer_at("0.1", nn.Linear(4, 6))), "made for another network"),
     ):
         with pytest.raises(EditError, match=message):
-            prunus.apply(Contract(path="0", factors=factors), model)
+            prunus.apply(ContractLayers(path="0", factors=factors), model)
     with pytest.raises(EditError, match="no such module"):
-        prunus.apply(Contract(path="9", factors=(first, second)), model)
+        prunus.apply(ContractLayers(path="9", factors=(first, second)), model)
     with pytest.raises(EditError, match="nothing says in which order it runs"):
-        prunus.apply(Contract(path="0.0", factors=(first, second)), model)
+        prunus.apply(ContractLayers(path="0.0", factors=(first, second)), model)
 
 
 def test_only_what_was_expanded_is_contracted_unless_it_is_named():

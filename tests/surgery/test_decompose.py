@@ -8,11 +8,12 @@ from hypothesis import given, settings
 from torch import nn
 
 import prunus
-from prunus.budget.check import difference, zero_
 from prunus.errors import EditError
-from prunus.surgery import Decompose, Layer
+from prunus.penalties.zeros import zero_
+from prunus.surgery import DecomposeLayer, Layer
 from prunus.surgery.decompose import full_rank
 from prunus.surgery.layers import layer_at
+from prunus.verify import difference
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
@@ -130,10 +131,10 @@ def test_an_edit_made_wrong_leaves_the_network():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 1))
     before = nets.state(model)
     for edit, message in (
-        (Decompose(layer=layer_at("0", model[0]), rank=10), r"in 1\.\.9, not 10"),
-        (Decompose(layer=layer_at("0", model[0]), rank=-1, fresh=True), "at least 1"),
-        (Decompose(layer=layer_at("1", model[1]), rank=1), "nothing to decompose"),
-        (Decompose(layer=layer_at("1", model[0]), rank=1), "made for another network"),
+        (DecomposeLayer(layer=layer_at("0", model[0]), rank=10), r"in 1\.\.9, not 10"),
+        (DecomposeLayer(layer=layer_at("0", model[0]), rank=-1, fresh=True), "at least 1"),
+        (DecomposeLayer(layer=layer_at("1", model[1]), rank=1), "nothing to decompose"),
+        (DecomposeLayer(layer=layer_at("1", model[0]), rank=1), "made for another network"),
     ):
         with pytest.raises(EditError, match=message):
             prunus.apply(edit, model)

@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 import prunus
-from prunus.budget.check import difference, zero_
 from prunus.errors import EditError
-from prunus.surgery import Expand, Factors, linearize
+from prunus.penalties.zeros import zero_
+from prunus.surgery import ExpandLayer, Factors, linearize
 from prunus.surgery.layers import layer_at
+from prunus.verify import difference
 
 RATES = st.sampled_from([1, 1.5, 2, 4])
 
@@ -306,7 +307,7 @@ def test_an_edit_made_wrong(change, message):
     given = {"layer": layer_at("0", model[0]), "widths": (6, 16), "kind": "cl", "keep_function": True}
     before = nets.state(model)
     with pytest.raises(EditError, match=message):
-        prunus.apply(Expand(**given | change), model)
+        prunus.apply(ExpandLayer(**given | change), model)
     nets.assert_same_state(before, nets.state(model))
 
 

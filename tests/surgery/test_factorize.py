@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 import prunus
-from prunus.budget.check import difference
 from prunus.errors import EditError
-from prunus.surgery import Factorize
+from prunus.surgery import FactorizeLayer
 from prunus.surgery.factorize import full_rank
 from prunus.surgery.layers import layer_at
 from prunus.surgery.svd import balanced_factors, decomposed, rank_of_energy
+from prunus.verify import difference
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
@@ -23,7 +23,7 @@ from prunus.surgery.svd import balanced_factors, decomposed, rank_of_energy
 def test_at_full_rank_nothing_changes(layer, scheme, dtype):
     model, image = network(layer, dtype)
     named = layer_at("1", layer)
-    edit = Factorize(layer=named, rank=full_rank(named, scheme), scheme=scheme)
+    edit = FactorizeLayer(layer=named, rank=full_rank(named, scheme), scheme=scheme)
     assert edit.exact
     narrow = prunus.apply(edit, model)
     assert_equal(model, narrow, image)
@@ -35,7 +35,7 @@ def test_at_full_rank_nothing_changes(layer, scheme, dtype):
 def test_linear_layers_at_full_rank(inner, outer, bias):
     model = nn.Sequential(nn.Linear(inner, outer, bias=bias), nn.Tanh()).double()
     named = layer_at("0", model[0])
-    narrow = prunus.apply(Factorize(layer=named, rank=full_rank(named)), model)
+    narrow = prunus.apply(FactorizeLayer(layer=named, rank=full_rank(named)), model)
     assert_equal(model, narrow, torch.randn(2, 3, inner, dtype=torch.float64))
 
 
@@ -105,13 +105,13 @@ def nan_svd(matrices, **_):
 def test_a_decomposition_that_does_not_converge_falls_back_and_says_so(broken, monkeypatch):
     model, image = network(nn.Conv2d(3, 4, 3))
     layer = layer_at("1", model[1])
-    expected = prunus.apply(Factorize(layer=layer, rank=2), model)
+    expected = prunus.apply(FactorizeLayer(layer=layer, rank=2), model)
     monkeypatch.setattr(torch.linalg, "svd", broken)
     with pytest.warns(UserWarning, match=r"1: the singular value decomposition did not converge .*Gram matrix"):
-        full = prunus.apply(Factorize(layer=layer, rank=4), model)
+        full = prunus.apply(FactorizeLayer(layer=layer, rank=4), model)
     assert_equal(model, full, image)
     with pytest.warns(UserWarning, match="did not converge"):
-        lower = prunus.apply(Factorize(layer=layer, rank=2), model)
+        lower = prunus.apply(FactorizeLayer(layer=layer, rank=2), model)
     assert difference(expected, lower, (image,))[1] < 1e-10
 
 
@@ -151,7 +151,7 @@ def test_where_everything_fails_it_is_refused(monkeypatch):
         pytest.warns(UserWarning, match="did not converge"),
         pytest.raises(EditError, match=r"1: its weight has no singular value decomposition"),
     ):
-        prunus.apply(Factorize(layer=layer_at("1", model[1]), rank=1), model)
+        prunus.apply(FactorizeLayer(layer=layer_at("1", model[1]), rank=1), model)
 
 
 def test_the_factorised_network_is_traced_exported_and_loaded(tmp_path):

@@ -11,8 +11,9 @@ from torch import nn
 
 import prunus
 from prunus import storage
-from prunus.budget.check import difference, zero_
 from prunus.errors import EditError
+from prunus.penalties.zeros import zero_
+from prunus.verify import difference
 
 FILES = {"plan.json", "weights.safetensors", "manifest.json"}
 

@@ -16,7 +16,7 @@ from prunus.errors import BudgetError, TrainingError
 from prunus.models.decn import SkippedPair
 from prunus.penalties import BoundPenalty, Penalty
 from prunus.records import EpochRecord, ShrinkRecord, read
-from prunus.surgery import Bypass
+from prunus.surgery import BypassBlock
 from prunus.train import checkpoint
 from prunus.train.begin import target
 from prunus.train.fit import fit
@@ -286,7 +286,7 @@ def test_a_budget_that_leaves_no_share_is_met_by_depth_too(tmp_path):
     with pytest.raises(BudgetError, match="the smallest reachable is macs 27,392"):  # two channels in each layer
         Target.of(prunus.trace(deep(), tiny.example()), DEPTH.budget)
     fitted = fit(tiny.training(tmp_path, ema_decay=0.9), deep(), tiny.example(), DEPTH)
-    gone = [edit for edit in fitted.plan if isinstance(edit, Bypass)]
+    gone = [edit for edit in fitted.plan if isinstance(edit, BypassBlock)]
     assert gone and all(edit.kind == "SkippedPair" for edit in gone)
     assert records(tmp_path, EpochRecord)[-1].macs == prunus.trace(fitted.model, tiny.example()).macs() <= 27_000
     again = prunus.apply(fitted.plan, deep())
@@ -305,7 +305,7 @@ def test_a_training_that_has_lost_a_block_goes_on_bit_by_bit(tmp_path, step):
     with pytest.raises(InterruptedTrainingError):
         fit(stopped, deep(), tiny.example(), DEPTH)
     again = fit(tiny.training(tmp_path / "b", ema_decay=0.9), deep(), tiny.example(), DEPTH)
-    assert any(isinstance(edit, Bypass) for edit in again.plan)
+    assert any(isinstance(edit, BypassBlock) for edit in again.plan)
     assert again.plan == undisturbed.plan
     for found, wanted in zip(again.model.parameters(), undisturbed.model.parameters(), strict=True):
         assert torch.equal(found, wanted)

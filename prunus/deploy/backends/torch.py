@@ -10,9 +10,9 @@ from torch import nn
 
 from prunus.deploy.backends.interface import Backend, Network, Session, Shape, refusals
 from prunus.deploy.device import device_of
-from prunus.deploy.outputs import named_outputs
+from prunus.deploy.signature import named_outputs
 from prunus.errors import DeployError
-from prunus.graph.modes import evaluating
+from prunus.modules.modes import evaluating
 
 _REMEDY = "Give inputs that the network's forward takes"
 

@@ -11,9 +11,10 @@ without a rule refuses every channel that reaches it.
         return rows
 """
 
-from prunus.graph.rules import (
+from prunus.graph.rules import (  # noqa: F401 - each registers its rules
     attention,
     contraction,
+    convolution,
     create,
     einsum,
     elementwise,
@@ -25,24 +26,6 @@ from prunus.graph.rules import (
     scatter,
     views,
 )
-from prunus.graph.rules.create import folded
 from prunus.graph.rules.table import Rule, find, rule
 
-__all__ = [
-    "Rule",
-    "attention",
-    "contraction",
-    "create",
-    "einsum",
-    "elementwise",
-    "find",
-    "folded",
-    "movement",
-    "normalisation",
-    "parts",
-    "reduction",
-    "rule",
-    "sampling",
-    "scatter",
-    "views",
-]
+__all__ = ["Rule", "find", "rule"]

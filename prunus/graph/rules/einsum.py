@@ -3,21 +3,21 @@
 import torch
 
 from prunus.graph.call import Call
-from prunus.graph.labels import Axis, Label
+from prunus.graph.findings import Kind
+from prunus.graph.labels import Axis, Label, Labels
 from prunus.graph.rules.table import rule, unknown
 
 
 @rule("einsum")
-def einsum(call: Call) -> Label:
+def einsum(call: Call) -> Labels:
     """A sum of products over named dimensions: those that the output does not name are contracted.
 
     A product is zero where one of its factors is.
     """
-    operands: list[Label] = call.args[1]
-    terms, output = _names(call.args[0], [len(label.shape) for label in operands])
+    operands: list[Label] = call["tensors"]
+    terms, output = _names(call["equation"], [len(label.shape) for label in operands])
     if any(len(set(term)) < len(term) for term in terms):  # a diagonal
-        refused: Label = unknown(call)
-        return refused
+        return unknown(call)
     axes: dict[str, Axis | None] = {}
     for name in dict.fromkeys("".join(terms)):
         at = [(label, term.index(name)) for label, term in zip(operands, terms, strict=True) if name in term]
@@ -48,7 +48,7 @@ def _product(call: Call, factors: list[Axis | None], *, contracted: bool) -> Axi
         else:
             call.produce(axis)
     if contracted:
-        call.findings.contracted.append(result.ids)
+        call.findings.mark(Kind.CONTRACTED, result)
         call.blame(result.ids, result.source)
     return result
 

@@ -1,14 +1,13 @@
 """Operators that work on each element alone."""
 
-import functools
 import itertools
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from prunus.graph.call import Call
-from prunus.graph.labels import Axis, Label
+from prunus.graph.findings import Kind
+from prunus.graph.labels import Axis, Label, Labels
 from prunus.graph.rules.table import POINTWISE, rule
 
 PROBES = (2.3, -3.7, 0.41, -1e4, 1e4)  # stand for "anything but zero": for clamp, remainder and their like
@@ -18,7 +17,7 @@ PROBES = (2.3, -3.7, 0.41, -1e4, 1e4)  # stand for "anything but zero": for clam
 @rule("relu", "relu6", "hardtanh", "hardswish", "hardsigmoid", "silu", "mish", "gelu", "selu", "celu", "elu")
 @rule("leaky_relu", "log_sigmoid", "softplus", "where", "masked_fill", "clamp", "clip", "clamp_min", "clamp_max")
 @rule("rsub", "type_as", "to", "_to_copy", "square", "float_power", "copy", "fill", POINTWISE)
-def elementwise(call: Call) -> Any:
+def elementwise(call: Call) -> Labels:
     """z = f(x, y, ...), shapes broadcast: unite the channels; whether zero stays zero is seen by running f on zero."""
     operands = call.labels
     shape = call.shapes[0]
@@ -34,17 +33,17 @@ def elementwise(call: Call) -> Any:
 def _joined(call: Call, operands: list[Label], dim: int, size: int) -> Axis | None:
     """Unite the operands' axes at `dim` (counted from the end)."""
     sized = [x for x in operands if -dim <= len(x.shape) and x.shape[dim] == size]
-    present = [x.axes[len(x.shape) + dim] for x in sized if len(x.shape) + dim in x.axes]
+    present = [axis for x in sized if (axis := x.behind(dim)) is not None]
     if size == 1:  # others may be spread over the one channel
-        sized = [x for x in sized if len(x.shape) + dim in x.axes]
+        sized = [x for x in sized if x.behind(dim) is not None]
     if not present:
         return None
     for value in present if len(present) > 1 else []:  # a weight that others read is a value here
         call.produce(value)
     for other in sized:
-        axis = other.axes.get(len(other.shape) + dim)
+        axis = other.behind(dim)
         if axis is None and other.uniform(dim):  # made as wide as the channels
-            call.written(present[0], settled=False)
+            call.hard_coded(present[0], follows=False)
         elif axis is not present[0]:
             call.join(present[0], axis)
     return Axis(present[0].ids, _sources(call, operands, dim, size))
@@ -52,8 +51,12 @@ def _joined(call: Call, operands: list[Label], dim: int, size: int) -> Axis | No
 
 def _sources(call: Call, operands: list[Label], dim: int, size: int) -> Tensor:
     """Return 0 where the result is zero when the channel's producers are, else this node's number."""
-    old = torch.stack([_source(label, dim, size) for label in operands])
-    table = torch.stack([_nonzero(label, dim, size).expand(size) for label in operands])
+    found = [
+        axis if axis is not None and axis.ids.numel() == size else None for axis in (x.behind(dim) for x in operands)
+    ]
+    nowhere = torch.zeros(size, dtype=torch.long)
+    old = torch.stack([nowhere if axis is None else axis.source for axis in found])
+    table = torch.stack([_nonzero(x, axis).expand(size) for x, axis in zip(operands, found, strict=True)])
     if bool((table == table[:, :1]).all()):  # mostly all channels are in the same state
         patterns, index = table[:, :1], torch.zeros(size, dtype=torch.long)
     else:
@@ -64,23 +67,11 @@ def _sources(call: Call, operands: list[Label], dim: int, size: int) -> Tensor:
     return torch.where((result != 0) & (worst != 0), worst, result)
 
 
-def _nonzero(label: Label, dim: int, size: int) -> Tensor:
+def _nonzero(label: Label, axis: Axis | None) -> Tensor:
     """Return where an operand is not known to be zero, shape [size] or []."""
-    axis = label.axes.get(len(label.shape) + dim) if -dim <= len(label.shape) else None
-    if axis is None or axis.ids.numel() != size:
+    if axis is None:
         return torch.tensor(label.data is None or bool(label.data.any()))
     return axis.source != 0
-
-
-def _source(label: Label, dim: int, size: int) -> Tensor:
-    axis = label.axes.get(len(label.shape) + dim) if -dim <= len(label.shape) else None
-    if axis is None or axis.ids.numel() != size:
-        return torch.zeros(size, dtype=torch.long)
-    return axis.source
-
-
-def _copy_of(stand_in: dict[int, Tensor], label: Label) -> Tensor:
-    return stand_in[id(label)].clone()
 
 
 def _probes(dtype: torch.dtype) -> tuple[float, ...]:
@@ -96,13 +87,13 @@ def keeps_zero(call: Call, operands: list[Label], nonzero: tuple[bool, ...]) -> 
     """
     if all(nonzero):
         return False
-    dtypes = [call.dtypes[id(label)] for label in operands]
+    dtypes = [label.dtype for label in operands]
     choices = [_probes(dtype) if flag else (0.0,) for flag, dtype in zip(nonzero, dtypes, strict=True)]
     columns = zip(*itertools.product(*choices), strict=True)
     filled = [torch.tensor(column).to(dtype) for column, dtype in zip(columns, dtypes, strict=True)]
     stand_in = {id(label): tensor for label, tensor in zip(operands, filled, strict=True)}
     try:
-        result = call.run(functools.partial(_copy_of, stand_in))
+        result = call.run(lambda label: stand_in[id(label)].clone())
     except (RuntimeError, TypeError, ValueError):
         return False
     if result[0].dtype == torch.bool and any(nonzero) and not call.name.endswith("_and"):
@@ -113,25 +104,23 @@ def keeps_zero(call: Call, operands: list[Label], nonzero: tuple[bool, ...]) -> 
 @rule("clone", "contiguous", "alias", "detach", "lift_fresh", "lift_fresh_copy", "requires_grad", "lift")
 def identity(call: Call) -> Label:
     """The same values."""
-    label: Label = call.args[0]
-    return label
+    return call.input
 
 
 @rule("prelu")
 def prelu(call: Call) -> Label:
     """max(0, x) + a min(0, x), a [channels] along dimension 1, or [1]."""
-    value, slope = call.args[0], call.args[1]
+    value, slope = call["input"], call["weight"]
     if slope.shape[0] > 1:
         call.join(value.axes.get(1), slope.axes.get(0))
-        if 0 in slope.axes:  # prelu(0) = 0 whatever the slope
-            call.findings.statistics.append(slope.axes[0].ids)
+        call.findings.mark(Kind.STATISTIC, slope.axes.get(0))  # prelu(0) = 0 whatever the slope
     return Label(value.shape, value.axes)
 
 
 @rule("glu")
 def glu(call: Call) -> Label:
     """a sigmoid(b), where [a, b] are the halves along a dimension: the halves' channels go in pairs."""
-    value, dim = call.args[0], call.arg(1, "dim", -1) % len(call.args[0].shape)
+    value, dim = call.input, call["dim"] % len(call.input.shape)
     axes = dict(value.axes)
     if dim in axes:
         ids, source = axes[dim].ids, axes[dim].source

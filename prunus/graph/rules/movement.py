@@ -1,45 +1,22 @@
 """Operators that only move data: they are run on labels instead of numbers."""
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from prunus.graph.call import Call
-from prunus.graph.labels import Axis, Label
+from prunus.graph.labels import Axis, Label, Labels
 from prunus.graph.rules.table import rule
 
 ZERO = torch.zeros((), dtype=torch.long)
-INDEXED = frozenset(
-    {"aten::index", "aten::index_select", "aten::gather", "aten::take_along_dim", "aten::repeat_interleave"}
-)
+INDEXED = ("aten::index", "aten::index_select", "aten::gather", "aten::take_along_dim", "aten::repeat_interleave")
 
 
-@rule(
-    "permute",
-    "transpose",
-    "t",
-    "numpy_T",
-    "mT",
-    "mH",
-    "matrix_H",
-    "movedim",
-    "swapaxes",
-    "swapdims",
-    "unsqueeze",
-)
-@rule(
-    "repeat",
-    "tile",
-    "repeat_interleave",
-    "flip",
-    "rot90",
-    "stack",
-)
-@rule("hstack", "vstack", "column_stack", "pixel_unshuffle")
-@rule("meshgrid", "view_as", "reshape_as", "adjoint")
-def move(call: Call) -> Any:
+@rule("permute", "transpose", "t", "numpy_T", "mT", "mH", "matrix_H", "adjoint", "movedim", "swapaxes", "swapdims")
+@rule("unsqueeze", "repeat", "tile", "repeat_interleave", "flip", "rot90", "stack", "hstack", "vstack", "column_stack")
+@rule("pixel_unshuffle", "meshgrid", "view_as", "reshape_as")
+def move(call: Call) -> Labels:
     """Run the operator on the ids of each dimension that holds channels, and see where they come to lie."""
     _values(call)
     axes: list[dict[int, Axis]] = [{} for _ in call.shapes]
@@ -49,10 +26,9 @@ def move(call: Call) -> Any:
 
 
 @rule("squeeze")
-def squeeze(call: Call) -> Any:
+def squeeze(call: Call) -> Labels:
     """Without dimensions it would take away that of the channels, were there one left: two of them stay."""
-    value: Label = call.args[0]
-    for axis in value.axes.values() if len(call.args) == 1 and not call.kwargs else ():
+    for axis in call.input.axes.values() if "dim" not in call.arguments else ():
         call.freeze(Axis(axis.ids[:2], axis.source[:2]), "squeeze() names no dimension, and must find two channels")
     return move(call)
 
@@ -65,7 +41,7 @@ def _values(call: Call) -> None:
 
 
 @rule("broadcast_tensors")
-def broadcast(call: Call) -> Any:
+def broadcast(call: Call) -> Labels:
     """Each tensor with the shape of all: what it has not itself is data."""
     labels = []
     for label, shape in zip(call.labels, call.shapes, strict=True):
@@ -75,31 +51,26 @@ def broadcast(call: Call) -> Any:
 
 
 @rule("tril", "triu")
-def triangle(call: Call) -> Any:
+def triangle(call: Call) -> Labels:
     """Zeros beside the diagonal of the last two dimensions."""
-    value: Label = call.args[0]
-    rank = len(value.shape)
-    for dim in {rank - 2, rank - 1} & value.axes.keys():
-        call.freeze(value.axes[dim], f"{call.name} works at fixed positions")
+    value = call.input
+    for dim in (value.last - 1, value.last):
+        call.freeze(value.axes.get(dim), f"{call.name} works at fixed positions")
     return Label(value.shape, value.axes)
 
 
 @rule("unfold")
-def unfold(call: Call) -> Any:
+def unfold(call: Call) -> Labels:
     """Windows that slide along a dimension."""
-    dim = call.args[1] % len(call.args[0].shape)
-    if dim in call.args[0].axes:
-        call.freeze(call.args[0].axes[dim], "windows slide along it")
+    call.freeze(call.input.axes.get(call["dimension"] % len(call.input.shape)), "windows slide along it")
     return move(call)
 
 
 @rule("diagonal")
-def diagonal(call: Call) -> Any:
+def diagonal(call: Call) -> Labels:
     """Two dimensions become one: channels along both are met at fixed places."""
-    rank = len(call.args[0].shape)
-    dims = {call.arg(2, "dim1", 0) % rank, call.arg(3, "dim2", 1) % rank} & call.args[0].axes.keys()
-    for dim in dims:
-        call.freeze(call.args[0].axes[dim], "the diagonal is taken")
+    for name in ("dim1", "dim2"):
+        call.freeze(call.input.axes.get(call[name] % len(call.input.shape)), "the diagonal is taken")
     return move(call)
 
 
@@ -130,23 +101,21 @@ def put(call: Call, axes: dict[int, Axis], dim: int, axis: Axis) -> None:
 
 
 @rule("cat", "concat", "concatenate")
-def concatenate(call: Call) -> Any:
+def concatenate(call: Call) -> Labels:
     """Run on ids; dimensions that hold no channels and are not joined are left out."""
     shape = call.shapes[0]
-    along = call.arg(1, "dim", 0) % len(shape)
+    along = call["dim"] % len(shape)
     held = {dim for label in call.labels for dim in label.axes}
     _values(call)
     labels = [label for label in call.labels if len(label.shape) == len(shape)]
     axes: dict[int, Axis] = {}
     for dim in sorted(held):
-        parts = []
-        for field in ("ids", "source"):
-            rows = []
-            for label in labels:
-                sizes = [n if d in (dim, along) else 1 for d, n in enumerate(label.shape)]
-                rows.append(label.expanded(dim, field, sizes))
-            parts.append(torch.cat(rows, along))
-        placed = call.place(parts[0], parts[1])
+        sizes = [[n if d in (dim, along) else 1 for d, n in enumerate(label.shape)] for label in labels]
+        rows = list(zip(labels, sizes, strict=True))
+        ids, source = (
+            torch.cat([label.expanded(dim, field, size) for label, size in rows], along) for field in ("ids", "source")
+        )
+        placed = call.place(ids, source)
         if placed is not None:
             put(call, axes, *placed)
     return Label(shape, axes)
@@ -155,21 +124,21 @@ def concatenate(call: Call) -> Any:
 @rule("im2col")
 def im2col(call: Call) -> Label:
     """[N, C, H, W] -> [N, C * k_h * k_w, L]: each channel becomes the k_h * k_w entries of its windows."""
-    value: Label = call.args[0]
+    value = call["input"]
     dim = len(value.shape) - 3
     for other, position in value.axes.items():
         if other > dim:
             call.freeze(position, "channels lie along a dimension that the windows slide over")
-    axis, window = value.axes.get(dim), math.prod(call.args[1])
+    axis, window = value.axes.get(dim), math.prod(call["kernel_size"])
     if axis is None:
         return Label(call.shapes[0])
     return Label(call.shapes[0], {dim: Axis(axis.ids.repeat_interleave(window), axis.source.repeat_interleave(window))})
 
 
 @rule("pixel_shuffle")
-def pixel_shuffle(call: Call) -> Any:
+def pixel_shuffle(call: Call) -> Labels:
     """r * r channels become one with r * r times the positions: they go together."""
-    value, block = call.args[0], call.args[1] ** 2
+    value, block = call["input"], call["upscale_factor"] ** 2
     dim = len(value.shape) - 3
     if any(other > dim for other in value.axes):
         return move(call)
@@ -181,9 +150,9 @@ def pixel_shuffle(call: Call) -> Any:
 
 
 @rule("channel_shuffle")
-def channel_shuffle(call: Call) -> Any:
+def channel_shuffle(call: Call) -> Labels:
     """Groups of channels are interleaved: they stay equally large, so channels at one position of all go together."""
-    value: Label = call.args[0]
+    value = call["input"]
     if 1 in value.axes:
-        call.couple(value.axes[1].ids.reshape(call.args[1], -1))
+        call.couple(value.axes[1].ids.reshape(call["groups"], -1))
     return move(call)

@@ -1,25 +1,22 @@
 """Operators that work on positions: padding, pooling, interpolation."""
 
-from typing import Any
+import re
 
 import torch
 
 from prunus.graph.call import Call
 from prunus.graph.ids import NONE
-from prunus.graph.labels import Axis, Label
+from prunus.graph.labels import Axis, Label, Labels
 from prunus.graph.rules.table import rule
 
 
-@rule("pad", "constant_pad_nd", "reflection_pad1d", "reflection_pad2d", "replication_pad2d", "zero_pad2d")
+@rule("pad", "constant_pad_nd", "reflection_pad1d", "reflection_pad2d", "replication_pad2d")
 def pad(call: Call) -> Label:
     """Padding of positions keeps the channels; padding of channels puts fixed ones beside them."""
-    value, amounts = call.args[0], call.args[1]
-    fill = call.arg(3, "value") if call.name == "aten::pad" else call.arg(2, "value")
+    value, amounts, fill = call.input, call.get("pad") or call["padding"], call.get("value")
     rank = len(value.shape)
     padded = {rank - 1 - i // 2: (amounts[i], amounts[i + 1]) for i in range(0, len(amounts), 2)}
-    constant = (
-        call.name in ("aten::constant_pad_nd", "aten::zero_pad2d") or call.arg(2, "mode", "constant") == "constant"
-    )
+    constant = call.name == "aten::constant_pad_nd" or call.get("mode") == "constant"
     axes = {}
     for dim, axis in value.axes.items():
         ids, source = axis.ids, axis.source
@@ -37,42 +34,19 @@ def pad(call: Call) -> Label:
     return Label(call.shapes[0], axes)
 
 
-@rule("max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d")
-@rule(
-    "adaptive_avg_pool2d",
-    "adaptive_avg_pool3d",
-    "adaptive_max_pool1d",
-    "adaptive_max_pool2d",
-    "max_pool2d_with_indices",
-)
-@rule(
-    "upsample_nearest1d",
-    "upsample_nearest2d",
-    "upsample_nearest3d",
-    "upsample_bilinear2d",
-    "upsample_bicubic2d",
-)
+@rule("max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d", "max_pool2d_with_indices")
+@rule("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool1d", "adaptive_max_pool2d")
+@rule("upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "upsample_bilinear2d", "upsample_bicubic2d")
 @rule("upsample_linear1d", "upsample_trilinear3d", "_upsample_nearest_exact2d", "_upsample_bicubic2d_aa")
-@rule("_upsample_bilinear2d_aa", "grid_sampler", "grid_sampler_2d", "im2col_positions")
-def resample(call: Call) -> Any:
+@rule("_upsample_bilinear2d_aa", "grid_sampler", "grid_sampler_2d")
+def resample(call: Call) -> Labels:
     """Each channel's positions are pooled or interpolated by themselves; zeros stay zeros."""
-    value: Label = call.args[0]
-    for grid in call.args[1:2] if "grid_sampler" in call.name else ():
-        for axis in grid.axes.values():
-            call.freeze(axis, "they are places on a grid")
-    rank, positions = len(value.shape), _num_positions(call.name, len(value.shape))
-    kept = {}
-    for dim, axis in value.axes.items():
-        if dim < rank - positions:
-            kept[dim] = axis
-        else:
-            call.freeze(axis, "channels lie along a dimension that is resampled")
+    value, grid = call.input, call.get("grid")
+    for axis in grid.axes.values() if grid is not None else ():
+        call.freeze(axis, "they are places on a grid")
+    dimensions = re.search(r"(\d)d", call.name)
+    kept = value.before(int(dimensions[1]) if dimensions else len(value.shape) - 2)
+    for axis in (value.axes[dim] for dim in value.axes.keys() - kept.keys()):
+        call.freeze(axis, "channels lie along a dimension that is resampled")
     places = {dim: call.changed(axis) for dim, axis in kept.items()}  # as a second output
     return call.outputs([Label(shape, places if number else kept) for number, shape in enumerate(call.shapes)])
-
-
-def _num_positions(name: str, rank: int) -> int:
-    for digit in "123":
-        if f"{digit}d" in name:
-            return int(digit)
-    return rank - 2

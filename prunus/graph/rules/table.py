@@ -1,13 +1,13 @@
 """The table from operators to rules."""
 
 from collections.abc import Callable
-from typing import Any
-
-import torch
+from typing import TypeAlias
 
 from prunus.graph.call import Call
+from prunus.graph.labels import Labels
+from prunus.graph.operators import Operator
 
-Rule = Callable[[Call], Any]
+Rule: TypeAlias = Callable[[Call], Labels]
 POINTWISE = "tag::pointwise"  # stands for all operators that torch tags so
 _RULES: dict[str, Rule] = {}
 
@@ -23,29 +23,25 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
     return register
 
 
-def find(name: str, target: Any) -> Rule:
+def find(name: str, called: Operator) -> Rule:
     """Return the rule of an operator: its own, the one of its in-place twin, else the element-wise rule if torch
     tags it as such, else the refusal."""
     if name in _RULES:
         return _RULES[name]
-    return _RULES[POINTWISE] if torch.Tag.pointwise in getattr(target, "tags", ()) else unknown
+    return _RULES[POINTWISE] if called.pointwise else unknown
 
 
 RECURRENT = ("lstm", "gru", "rnn_tanh", "rnn_relu", "quantized_lstm", "lstm_cell", "gru_cell", "rnn_tanh_cell")
 
 
 @rule(*RECURRENT)
-def recurrent(call: Call) -> Any:
+def recurrent(call: Call) -> Labels:
     """A recurrent layer: its weights stack the gates of a hidden state that comes back in every step."""
-    for label in call.labels:
-        for axis in label.axes.values():
-            call.freeze(axis, "a recurrent layer keeps its sizes")
+    call.freeze_all("a recurrent layer keeps its sizes")
     return call.plain()
 
 
-def unknown(call: Call) -> Any:
+def unknown(call: Call) -> Labels:
     """An operator that nobody has described: refuse every channel that reaches it."""
-    for label in call.labels:
-        for axis in label.axes.values():
-            call.freeze(axis, f"unknown operator {call.name}")
+    call.freeze_all(f"unknown operator {call.name}")
     return call.plain()

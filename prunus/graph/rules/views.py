@@ -1,21 +1,20 @@
-"""Operators that see the same data in another shape: the sizes that the code writes down must still be right."""
+"""Operators that see the same data in another shape: hard-coded sizes must still be right."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
 from prunus.graph.call import Call
-from prunus.graph.labels import Axis, Label
+from prunus.graph.labels import Axis, Label, Labels
 from prunus.graph.rules.movement import ZERO, move, put
 from prunus.graph.rules.table import rule, unknown
 
 
 @rule("view", "reshape", "_unsafe_view", "flatten", "unflatten", "_reshape_alias")
-def view(call: Call) -> Any:
-    """Data movement; sizes that the code wrote down, rather than left to be inferred, must still be right."""
-    value: Label = call.args[0]
-    if isinstance(call.arg(1, "dtype"), torch.dtype):  # the same memory, other numbers
+def view(call: Call) -> Labels:
+    """Data movement; sizes that are hard-coded, rather than inferred, must still be right."""
+    value = call.input
+    if "dtype" in call.arguments:  # the same memory, other numbers
         return unknown(call)
     axes: dict[int, Axis] = {}
     for dim, axis in value.axes.items():
@@ -31,13 +30,13 @@ def view(call: Call) -> Any:
     result = Label(call.shapes[0], axes)
     if call.name == "aten::flatten":
         return result
-    sizes = call.arg(2, "sizes") if call.name == "aten::unflatten" else call.arg(1, "size", call.kwargs.get("shape"))
+    sizes = call.get("sizes") or call.get("size") or call.get("shape") or ()
     inferred = -1 in sizes
     for dim, axis in result.axes.items():
         written = list(sizes)[dim] if call.name != "aten::unflatten" and dim < len(sizes) else None
         if not (inferred and written == -1):
             alike = [d for d, size in enumerate(call.shapes[0]) if size == axis.ids.numel()]
-            call.written(axis, nth=(alike.index(dim), len(alike)))
+            call.hard_coded(axis, nth=(alike.index(dim), len(alike)))
     return result
 
 
@@ -58,22 +57,22 @@ def _block(shape: Sequence[int], new: Sequence[int], dim: int) -> tuple[tuple[in
 
 
 @rule("expand", "expand_as", "broadcast_to")
-def expand(call: Call) -> Any:
-    """Data movement; a size that is written down rather than kept (-1) must still be right."""
-    result: Label = move(call)
+def expand(call: Call) -> Labels:
+    """Data movement; a size that is hard-coded rather than kept (-1) must still be right."""
+    result = move(call)
+    assert isinstance(result, Label)  # one output
     if call.name == "aten::expand_as":
         _spread(call, result)
-    sizes = call.arg(1, "size")
-    if isinstance(sizes, list | tuple):
-        for dim, axis in result.axes.items():
-            if sizes[dim] != -1:
-                call.written(axis)
+    sizes = call.get("size")
+    for dim, axis in result.axes.items() if sizes is not None else ():
+        if sizes[dim] != -1:
+            call.hard_coded(axis)
     return result
 
 
 def _spread(call: Call, result: Label) -> None:
     """What is spread over another tensor's channels is as wide as they are, and not zero."""
-    value, model = call.args
+    value, model = call["input"], call["other"]
     for dim, axis in model.axes.items():
         behind = dim - len(model.shape)
         if len(value.shape) < -behind or value.shape[behind] == 1 < model.shape[dim]:

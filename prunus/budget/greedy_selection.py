@@ -1,0 +1,167 @@
+"""Greedy selection: which channel groups to remove to fit a budget, the least important per cost saved first."""
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from prunus.budget.budget import Budget, excess, layer_sizes
+from prunus.budget.running_cost import RunningCost
+from prunus.errors import BudgetError
+from prunus.graph import ChannelGroups, Role
+from prunus.surgery.removal import whole_dimensions
+
+SLACK = 0.01  # share of a bound: where more is left unused, groups that still fit are restored
+
+Bundle = tuple[int, Tensor]  # the layer, and its groups that go together
+
+
+def floors(groups: ChannelGroups, budget: Budget, skippable: Collection[str] = ()) -> dict[str, int]:
+    """Return the least number of groups that each layer keeps under `budget`.
+
+    That is `min_share` of the layer and at least two, since a single channel leaves nothing to choose. Only a layer
+    of `skippable` may go below two, unless another layer makes channels of its groups too, as on a skip connection:
+    these would vanish with it.
+    """
+    may_vanish = set(skippable) - _layers_with_shared_channels(groups)
+    return {
+        name: max(0 if name in may_vanish else min(2, size), round(size * budget.min_share))
+        for name, size in layer_sizes(groups).items()
+    }
+
+
+def _layers_with_shared_channels(groups: ChannelGroups) -> set[str]:
+    """Return the layers with a channel that a kernel or matrix of another layer makes too."""
+    kernels = {slot.layer for slot in groups.slots if slot.dim > 0}
+    makers = defaultdict[str, list[Tensor]](list)
+    for slot in groups.slots:
+        if slot.role is Role.PRODUCER and slot.layer in kernels:
+            makers[slot.layer].append(slot.groups)
+    counts = torch.zeros(len(groups) + 1, dtype=torch.long)
+    for parts in makers.values():
+        counts[torch.unique(torch.cat(parts))] += 1  # index -1, no group, is the last
+    shared = torch.unique(groups.layers[counts[:-1] > 1]).tolist()
+    return {groups.layer_names[number] for number in shared if number >= 0}
+
+
+def greedy_selection(
+    groups: ChannelGroups,
+    importance: Tensor,
+    bounds: Mapping[str, float],
+    floor: Mapping[str, int],
+    multiple_of: int = 1,
+) -> Tensor:
+    """Return the groups to remove so that the cost just fits `bounds`: bool [num_groups].
+
+    Groups are removed in the order of importance / cost saved; within a layer the less important ones first, in
+    bundles that leave a multiple of `multiple_of`; each layer keeps its floor. The cost falls with each bundle, so
+    bisection finds the fewest bundles that suffice. Where the last bundle removes much more than necessary, others
+    are restored, the more important ones first. Time and memory are linear in the sizes of all tensors' dimensions.
+
+    Args:
+        groups: `prunus.trace` of the network.
+        importance: [num_groups].
+        bounds: on "macs" and "params".
+        floor: groups that each layer keeps, by its name; see `floors`.
+        multiple_of: the number of channels that a layer keeps is a multiple of it.
+
+    Raises:
+        BudgetError: the bounds cannot be met; names the smallest cost that can be reached.
+    """
+    bundles = _bundles(groups, importance, bounds, floor, multiple_of)
+    order = torch.cat([bundle for _, bundle in bundles] or [torch.zeros(0, dtype=torch.long)])
+    ends = [0, *torch.tensor([bundle.numel() for _, bundle in bundles], dtype=torch.long).cumsum(0).tolist()]
+
+    def alive_after(num: int) -> Tensor:
+        alive = groups.all_alive()
+        alive[order[: ends[num]]] = False
+        return alive
+
+    low, high = 0, len(bundles)
+    if excess(groups, alive_after(high), bounds) > 0:
+        reach = {kind: groups.cost.total(kind, alive_after(high)) for kind in bounds}
+        asked = ", ".join(f"{kind} <= {bound:,.0f}" for kind, bound in bounds.items())
+        raise BudgetError(
+            f"the budget ({asked}) cannot be met: the smallest reachable is "
+            + ", ".join(f"{kind} {cost:,}" for kind, cost in reach.items())
+            + "; raise the budget, lower min_share or multiple_of, or see coverage() for what cannot be removed"
+        )
+    while low < high:
+        middle = (low + high) // 2
+        if excess(groups, alive_after(middle), bounds) > 0:
+            low = middle + 1
+        else:
+            high = middle
+    return ~_restored(groups, bundles[:low], alive_after(low), bounds)
+
+
+def all_removable(groups: ChannelGroups, importance: Tensor, floor: Mapping[str, int], multiple_of: int = 1) -> Tensor:
+    """Return all groups that can be removed at once, bool [num_groups]: no budget reaches below what they leave."""
+    chosen = torch.zeros(len(groups), dtype=torch.bool)
+    for _, bundle in _bundles(groups, importance, {}, floor, multiple_of):
+        chosen[bundle] = True
+    return chosen
+
+
+def _restored(groups: ChannelGroups, removed: Sequence[Bundle], alive: Tensor, bounds: Mapping[str, float]) -> Tensor:
+    """Return `alive`, bool [num_groups], with those bundles of `removed` that still fit under `bounds`."""
+    if not removed or excess(groups, alive, bounds) > -SLACK:
+        return alive
+    alive, cost = alive.clone(), RunningCost(groups, alive, bounds)
+    # A layer's bundles come in ascending importance, so going backwards tries its most important one first. Once one
+    # does not fit, the layer is closed: a less important bundle must not return before a more important one. The very
+    # last bundle is what bisection found necessary, so its layer is closed from the start. Each bundle is thus tried
+    # at most once, which keeps this linear.
+    closed = {removed[-1][0]}
+    for layer, bundle in reversed(removed[:-1]):
+        if layer in closed:
+            continue
+        cost.restore(bundle)
+        if cost.excess() <= 0:
+            alive[bundle] = True
+            if cost.excess() > -SLACK:
+                break
+        else:
+            cost.remove(bundle)
+            closed.add(layer)
+    return alive
+
+
+def _bundles(
+    groups: ChannelGroups,
+    importance: Tensor,
+    bounds: Mapping[str, float],
+    floor: Mapping[str, int],
+    multiple_of: int,
+) -> list[Bundle]:
+    """Return what may be removed, in the order in which it is."""
+    saving = torch.zeros(len(groups), dtype=torch.float64)
+    for kind, bound in bounds.items():
+        saving += groups.cost.saving(kind, groups.all_alive()) / bound
+    kept = torch.zeros(len(groups), dtype=torch.bool)  # the most important group of each dimension: none becomes empty
+    for inside in whole_dimensions(groups):
+        kept[inside[importance[inside].argmax()]] = True
+    scored: list[tuple[float, int, Bundle]] = []
+    for layer, members in enumerate(_exact_members(groups)):
+        least = floor.get(groups.layer_names[layer], 1)
+        candidates = members[~kept[members]] if least else members
+        order = candidates[importance[candidates].argsort(stable=True)]
+        num = members.numel()
+        spare = min(order.numel(), num - least)
+        # The first bundle brings the width to a multiple, each later one takes `multiple_of` channels.
+        best, start = 0.0, 0
+        for end in range(num % multiple_of or multiple_of, spare + 1, multiple_of):
+            bundle = order[start:end]
+            score = float(importance[bundle].sum() / saving[bundle].sum().clamp(min=1e-30))
+            best, start = max(best, score), end  # never before a less important one of its layer
+            scored.append((best, len(scored), (layer, bundle)))
+    return [bundle for _, _, bundle in sorted(scored, key=lambda item: item[:2])]
+
+
+def _exact_members(groups: ChannelGroups) -> Sequence[Tensor]:
+    """Return the exactly removable groups of each layer, ascending."""
+    exact = (groups.exact & (groups.layers >= 0)).nonzero().flatten()
+    layers = groups.layers[exact]
+    counts = torch.bincount(layers, minlength=len(groups.layer_names)).tolist()
+    return torch.split(exact[layers.argsort(stable=True)], counts)

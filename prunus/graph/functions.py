@@ -1,0 +1,37 @@
+"""Functions of torch that no dispatch mode sees: they make constants of Python's numbers, or take values out."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from prunus.graph.recorder import Recorder, ValueDependenceError
+
+MAKERS = frozenset({"tensor", "as_tensor", "asarray"})
+ESCAPES = frozenset({"tolist", "numpy", "__array__", "__dlpack__", "data_ptr"})
+
+
+class Functions(TorchFunctionMode):
+    """Makes constants where the network lies rather than on the device of data; refuses to give away data's values."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        super().__init__()
+        self.recorder = recorder
+
+    def __torch_function__(
+        self,
+        func: Callable[..., object],
+        types: object,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> object:
+        name, settings, device = getattr(func, "__name__", ""), kwargs or {}, self.recorder.device
+        if name in ESCAPES and isinstance(args[0], Tensor) and self.recorder.is_data(args[0]):
+            raise ValueDependenceError(f"Tensor.{name} asks for values that depend on the network's input")
+        if name == "new_tensor":
+            return torch.tensor(args[1], dtype=settings.get("dtype", args[0].dtype), device=device)
+        if name in MAKERS and settings.get("device") is not None:
+            settings = {**settings, "device": device}
+        return func(*args, **settings)

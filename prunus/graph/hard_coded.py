@@ -1,0 +1,109 @@
+"""Hard-coded sizes: run the user's own code on a narrower copy and see whether it follows.
+
+A view to fixed sizes, a slice at a fixed position or a number that depends on a width cannot be judged from one width.
+So a few channels of every group are left out of a copy, attributes that count channels are set to what is left,
+and the copy is read again: where it does what the labels predict, the code follows. Where it does not, what is
+hard-coded at the place is refused, and the copy is made again without it.
+"""
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from prunus.graph.attributes import Binding, bindings
+from prunus.graph.build import numbering
+from prunus.graph.compare import Mismatch
+from prunus.graph.findings import Findings, Kind, Mark
+from prunus.graph.ids import NONE
+from prunus.graph.locate import channels_near, hard_coded_at
+from prunus.graph.network import Network, unequal_parts, without_some
+
+MAX_COMPARISONS = 6  # after so many everything that is still open is refused
+MAX_ROUNDS = 30
+
+
+def judge(network: Network, findings: Findings) -> tuple[list[Mark], list[Binding]]:
+    """Try the hard-coded sizes of `findings` out until what is not refused is proven.
+
+    Returns the marks without hard-coded sizes: each is proven right, or refused; and the attributes that must follow.
+    """
+    sizes = [mark for mark in findings.marks if mark.kind is Kind.HARD_CODED]
+    marks = [mark for mark in findings.marks if mark.kind is not Kind.HARD_CODED]
+    bound = _joined(bindings(network.model, sizes), findings)
+    still = torch.zeros(findings.ids.count, dtype=torch.bool)  # ids that are left whole
+    proven = list[Mark]()
+    for round_ in range(MAX_ROUNDS):
+        marks, sizes, bound = _without_refused(findings, marks, sizes, bound)
+        alive, wrong, changed = _tried(network, dataclasses.replace(findings, marks=marks), still, sizes, bound)
+        if wrong is None:
+            proven += [mark for mark in sizes if not bool(alive[mark.ids].all())]
+        if wrong is None and not changed:
+            untried = [mark for mark in sizes if not any(mark is other for other in proven)]
+            return marks + _refused(untried, "nothing of it could be tried out"), bound
+        if wrong is not None:
+            blamed = hard_coded_at(sizes, wrong) if round_ < MAX_COMPARISONS else sizes
+            marks = [*marks, *_refused(blamed, wrong.reason)]
+            if not blamed:  # nothing hard-coded to blame: the channels that arrive there
+                near = channels_near(network, findings, wrong, alive)
+                marks.append(Mark(near, Kind.REFUSED, wrong.told))
+            sizes = [mark for mark in sizes if not any(mark is other for other in blamed)]
+        for place in changed:
+            near = channels_near(network, findings, place, alive)
+            marks = [*marks, Mark(near, Kind.APPROXIMATE, place.told)]
+            still[near] = True
+        roots = torch.from_numpy(findings.ids.classes())
+        still = torch.isin(roots, roots[still])
+    everything = torch.arange(1, findings.ids.count)
+    reason = f"not decided in {MAX_ROUNDS} tries at other widths"
+    return [*marks, Mark(everything, Kind.REFUSED, reason)], []
+
+
+def _tried(
+    network: Network, findings: Findings, still: Tensor, sizes: list[Mark], bound: list[Binding]
+) -> tuple[Tensor, Mismatch | None, tuple[Mismatch, ...]]:
+    """Leave some channels out, twice where parts are unequal; return the ids alive, what went wrong, what changed."""
+    alive = without_some(network, findings, still, sizes)
+    wrong, changed = network.without(findings, alive, bound) if not bool(alive.all()) else (None, ())
+    if wrong is None and not changed and unequal_parts(sizes):
+        first, alive = alive, without_some(network, findings, still, sizes, last=True)
+        wrong, changed = network.without(findings, alive, bound)
+        alive = alive & first if wrong is None and not changed else alive
+    return alive, wrong, changed
+
+
+def _joined(found: list[Binding], findings: Findings) -> list[Binding]:
+    """One attribute counts one thing: where it is bound twice, what it counts goes together."""
+    first: dict[tuple[str, str, int], Binding] = {}
+    for binding in found:
+        other = first.setdefault(binding.key, binding)
+        findings.ids.unite(other.ids, binding.ids)
+    return found
+
+
+def _without_refused(
+    findings: Findings, marks: list[Mark], sizes: list[Mark], bound: list[Binding]
+) -> tuple[list[Mark], list[Mark], list[Binding]]:
+    """Drop sizes and attributes whose channels are refused altogether: nothing is to be tried there."""
+    group_of = numbering(dataclasses.replace(findings, marks=[*marks, *sizes]))
+    refused = torch.zeros(int(group_of.max()) + 2, dtype=torch.bool)
+    for mark in marks:
+        if mark.kind is Kind.REFUSED:
+            refused[group_of[mark.ids]] = True
+    refused[-1] = True
+
+    def open_(ids: Tensor) -> bool:
+        return not bool(refused[group_of[ids]].all())
+
+    closed = [mark for mark in sizes if not open_(mark.ids)]
+    kept = [mark for mark in sizes if open_(mark.ids)]
+    # The reason still belongs to the channels, though another one decides.
+    told = [dataclasses.replace(mark, kind=Kind.REFUSED, ids=mark.ids[mark.ids != NONE]) for mark in closed]
+    return marks + told, kept, [binding for binding in bound if open_(binding.ids)]
+
+
+def _refused(sizes: list[Mark], reason: str) -> list[Mark]:
+    return [
+        dataclasses.replace(mark, kind=Kind.REFUSED, ids=mark.ids[mark.ids != NONE], reason=f"{mark.reason}: {reason}")
+        for mark in sizes
+    ]

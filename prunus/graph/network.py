@@ -1,0 +1,129 @@
+"""A network under trial: which channels to leave out, and what it does without them."""
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prunus.graph.attributes import Binding, count
+from prunus.graph.build import build, numbering
+from prunus.graph.compare import Mismatch, compare
+from prunus.graph.findings import Findings, Mark
+from prunus.graph.groups import ChannelGroups
+from prunus.graph.read import Place, ReadError, read
+from prunus.graph.walk import Reading, Slots, walk
+from prunus.modules.cutting import Keep
+from prunus.modules.stand_in import Setting
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Network:
+    """A network, its example, its readings (in evaluation, in training where that differs), the ids of its tensors."""
+
+    model: nn.Module
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    readings: tuple[Reading, ...]
+    slots: Slots
+
+    def without(
+        self, findings: Findings, alive: Tensor, bound: Iterable[Binding]
+    ) -> tuple[Mismatch | None, tuple[Mismatch, ...]]:
+        """Read the network without the ids that are not `alive`, bool [num_ids]; return what goes wrong, and the
+        numbers that change."""
+        keep, settings = _keep(self.slots, alive), _settings(bound, alive)
+        roots, changed = torch.from_numpy(findings.ids.classes()), list[Mismatch]()
+        slots, again = {key: ids[alive[ids]] for key, ids in self.slots.items()}, findings.afresh()
+        for reading in self.readings:
+            wide = reading.program
+            mode = {"training": wide.training, "with_values": wide.with_values}
+            try:
+                narrow = read(self.model, self.args, self.kwargs, keep=keep, settings=settings, **mode)
+                compared = compare(reading, walk(narrow, self.model, again, slots), alive, roots)
+            except ReadError as error:
+                reason = f"the code does not run at another width: {error.reason[:160]}"
+                return Mismatch(reason, error.place), ()
+            except (RuntimeError, ValueError, IndexError, TypeError) as error:  # a rule that the changed code upsets
+                return Mismatch(f"cannot be read at another width: {error}", Place()), ()
+            if compared.mismatch is not None:
+                return compared.mismatch, ()
+            changed.extend(compared.changed)
+        return None, tuple(changed)
+
+
+def _keep(slots: Slots, alive: Tensor) -> Keep:
+    """Return the indices of each tensor that stay with the ids alive."""
+    keep: dict[str, dict[int, Tensor]] = {}
+    for (path, dim), ids in slots.items():
+        if not bool(alive[ids].all()):
+            keep.setdefault(path, {})[dim] = alive[ids].nonzero().flatten()
+    return keep
+
+
+def _settings(bound: Iterable[Binding], alive: Tensor) -> tuple[Setting, ...]:
+    """Return what the attributes that count channels are with the ids alive."""
+    return tuple({(*binding.key, count(binding.ids, alive)) for binding in bound})
+
+
+def unequal_parts(sizes: Iterable[Mark]) -> list[list[Mark]]:
+    """Return the hard-coded sizes of each operation that takes unequal parts."""
+    by_operation: dict[int, list[Mark]] = {}
+    for mark in sizes:
+        if mark.unequal:
+            by_operation.setdefault(mark.number, []).append(mark)
+    return list(by_operation.values())
+
+
+def without_some(
+    network: Network, findings: Findings, still: Tensor, sizes: list[Mark], *, last: bool = False
+) -> Tensor:
+    """Leave out one or two groups of every layer, and one of every hard-coded size; bool [num_ids].
+
+    Of unequal parts of one dimension all but the last lose one channel, or (`last`) all but the first as many as they
+    can: code that computes the parts from the whole cannot follow both.
+
+    Args:
+        network: what is tried.
+        findings: what is known of it.
+        still: ids that are left whole, bool [num_ids].
+        sizes: the hard-coded sizes.
+        last: which of the two ways.
+    """
+    group_of = numbering(findings)
+    groups = build(network.model, findings, network.slots, [], ())
+    padded = len(groups) + 1  # ids of no group have the number -1, the last place
+    spared = torch.zeros(padded, dtype=torch.bool)
+    spared[group_of[still]] = True
+    alive, alone = torch.ones(padded, dtype=torch.bool), torch.zeros(padded, dtype=torch.bool)
+    candidates = groups.removable & ~spared[:-1]
+    unequal = unequal_parts(sizes)
+    for mark in itertools.chain.from_iterable(unequal):
+        alone[group_of[mark.ids]] = True
+    for layer in range(len(groups.layer_names)):
+        # One channel in one layer, two in the next: layers that only happen to be equally wide come apart.
+        inside = (candidates & (groups.layers == layer) & ~alone[:-1]).nonzero().flatten()
+        num = 1 + layer % 2 if inside.numel() > 8 else 1
+        alive[inside[-num:]] = False
+    for mark in (mark for marks in unequal for mark in ((marks[1:] if last else marks[:-1]) or marks)):
+        counted = torch.unique(group_of[mark.ids])
+        inside = counted[(counted >= 0) & candidates[counted]]
+        others = inside.numel() < counted.numel()  # which stay
+        most = inside if others else inside[2 if inside.numel() > 2 else 1 :]  # one alone would have no channel axis
+        alive[most if last else inside[-1:]] = False
+    for mark in sizes:
+        counted = group_of[mark.ids]
+        inside = counted[(counted >= 0) & candidates[counted]]
+        if inside.numel() and bool(alive[inside].all()) and not bool(alone[counted].any()):
+            alive[inside[-1]] = False
+    _spare_narrow(groups, alive)
+    return alive[group_of]
+
+
+def _spare_narrow(groups: ChannelGroups, alive: Tensor) -> None:
+    """Leave tensors whole that would be left with nothing."""
+    for slot in groups.slots:
+        if not bool(alive[slot.groups].any()):
+            alive[slot.groups] = True

@@ -1,0 +1,164 @@
+"""Read a network: run its code once, on a copy, and return the operators that it called."""
+
+import dataclasses
+import traceback
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from prunus.errors import TraceError
+from prunus.graph.functions import Functions
+from prunus.graph.program import Origin, Program, Value
+from prunus.graph.recorder import FOREIGN, Recorder, ValueDependenceError
+from prunus.modules.cutting import Keep
+from prunus.modules.modes import set_mode_
+from prunus.modules.stand_in import Setting, fed, stand_in
+from prunus.modules.tree import leaves
+from prunus.modules.undisturbed import undisturbed
+
+MOST_SAID = 300  # characters of what torch says
+PLAIN = (int, float, complex, str, bytes, type(None), torch.dtype, torch.device, torch.Size)
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where something went wrong: the path of the module and "file:line" of the user's code, "" where unknown."""
+
+    module: str = ""
+    line: str = ""
+
+
+class ReadError(TraceError):
+    """The network's code cannot be read with these inputs, at these widths.
+
+    Attributes:
+        place: where.
+        reason: the first line of what was raised there.
+        by_values: whether the code asks for values that depend on the network's input.
+    """
+
+    def __init__(self, message: str, place: Place, reason: str, *, by_values: bool) -> None:
+        super().__init__(message)
+        self.place, self.reason, self.by_values = place, reason, by_values
+
+
+def read(
+    model: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    training: bool = False,
+    keep: Keep | None = None,
+    settings: Iterable[Setting] = (),
+    with_values: bool | None = None,
+) -> Program:
+    """Return what the code of `model` does with an example. It runs on a copy: nothing of the user's changes.
+
+    Args:
+        model: the network.
+        args: its positional arguments.
+        kwargs: its keyword arguments.
+        training: the mode. Batch norms with running statistics stay in evaluation: their channels are related alike,
+            and an example of one image may have no variance.
+        keep: indices of parameters and buffers that stay, for a narrower network.
+        settings: attributes of modules that count channels.
+        with_values: run on numbers rather than on the meta device; by default where the code does not run there.
+
+    Raises:
+        ReadError: the code raises an exception, or decides by values.
+    """
+    if with_values is None:
+        try:
+            return read(model, args, kwargs, training=training, keep=keep, settings=settings, with_values=False)
+        except ReadError as error:
+            if error.by_values:
+                raise
+        with_values = True
+    small, given = model, (tuple(args), dict(kwargs or {}))
+    device = next((t.device for t in (*model.parameters(), *model.buffers(), *_tensors(args))), torch.device("cpu"))
+    recorder = Recorder(device, with_values=with_values)
+    with undisturbed(model):
+        try:
+            small = stand_in(model, keep or {}, settings, with_values=with_values)
+            _let_know(small, recorder)
+            outputs = _run(small, fed(given, with_values=with_values), recorder, training=training)
+        except Exception as error:  # whatever the user's own code raises
+            raise _explained(small, given, error) from error
+        finally:
+            recorder.memory.restore()
+    return Program(recorder.given, recorder.operations, outputs, training, with_values)
+
+
+def _run(model: nn.Module, given: Any, recorder: Recorder, *, training: bool) -> list[Value]:
+    """Run the copy and return the values of its outputs."""
+    for origin, named in ((Origin.PARAMETER, model.named_parameters()), (Origin.BUFFER, model.named_buffers())):
+        for path, tensor in named:
+            recorder.add(tensor, origin, path)
+    for tensor in _tensors(given):
+        recorder.add(tensor, Origin.INPUT)
+    with recorder, Functions(recorder):
+        set_mode_(model, training=training)
+        outputs = model(*given[0], **given[1])
+        return [recorder.value_of(tensor) for tensor in _tensors(outputs, strict=True)]
+
+
+def _let_know(model: nn.Module, recorder: Recorder) -> None:
+    """Let the recorder know which module is running."""
+
+    def hooks(path: str) -> tuple[Any, Any]:
+        def enter(module: nn.Module, args: Any) -> None:
+            recorder.scopes.append(path)
+
+        def leave(module: nn.Module, args: Any, output: Any) -> None:
+            recorder.scopes.pop()
+
+        return enter, leave
+
+    for path, module in model.named_modules():
+        if not isinstance(module, torch.jit.ScriptModule):
+            enter, leave = hooks(path)
+            module.register_forward_pre_hook(enter, prepend=True)
+            module.register_forward_hook(leave, always_call=True)
+
+
+def _tensors(value: object, *, strict: bool = False) -> list[Tensor]:
+    """Return the tensors in what a network takes or returns; with `strict`, refuse objects that may hide some."""
+    found = list(leaves(pytree.tree_leaves(value)))
+    hidden = [leaf for leaf in found if strict and not isinstance(leaf, (Tensor, *PLAIN))]
+    if hidden:
+        raise TypeError(
+            f"the network returns a {type(hidden[0]).__name__}, in which nothing tells where the tensors are: let it "
+            "return tensors, tuples, lists, dictionaries or dataclasses of them"
+        )
+    return [leaf for leaf in found if isinstance(leaf, Tensor)]
+
+
+def _explained(model: nn.Module, given: Any, error: Exception) -> ReadError:
+    name, text = type(model).__name__, str(error).strip()
+    inputs = ", ".join(f"{tuple(a.shape)} {a.dtype}" if isinstance(a, Tensor) else type(a).__name__ for a in given[0])
+    first = text.splitlines()[0][:MOST_SAID] if text else type(error).__name__
+    place = _place(error, model)
+    by_values = isinstance(error, ValueDependenceError)
+    at = f" at {place.line}" if place.line else ""
+    message = f"{name} cannot be run on inputs ({inputs}){at}: {type(error).__name__}: {first}"
+    if by_values:
+        message = (
+            f"{name} decides by the values of a tensor{at}, so it has no single graph: {first}. "
+            "Trace the submodule that has none of this (the backbone, the head), and edit it in place"
+        )
+    return ReadError(message, place, first, by_values=by_values)
+
+
+def _place(error: BaseException, model: nn.Module) -> Place:
+    """Return where in the user's own code an error arose: the innermost line that is neither torch's nor ours."""
+    paths = {id(module): path for path, module in model.named_modules()}
+    module, line = "", ""
+    for frame, number in traceback.walk_tb(error.__traceback__):
+        module = paths.get(id(frame.f_locals.get("self")), module)
+        file = frame.f_code.co_filename
+        if not file.startswith(FOREIGN):
+            line = f"{file}:{number}"
+    return Place(module, line)

@@ -1,0 +1,277 @@
+"""Records every operator that a network's code calls.
+
+What depends on inputs, parameters or floating-point buffers is *data*: on the meta device it has a shape, no numbers.
+What the code makes of numbers alone (index tables, masks, positions) is *constant*: it is computed as in any run, so
+that code may ask for its values. Under `torch.inference_mode` composite operators (reshape, matmul, ...) reach a
+dispatch mode whole, as `torch.export` would show them.
+"""
+
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from prunus.graph import recurrent
+from prunus.graph.constants import ConstantMemory, View
+from prunus.graph.labels import compact
+from prunus.graph.operators import Operator, operator
+from prunus.graph.program import Operation, Origin, Value
+from prunus.graph.trees import flat, replaced
+
+META = torch.device("meta")
+LARGE = 1 << 22  # elements of a constant that are not worth being computed
+EMPTY = frozenset({"aten::empty", "aten::new_empty", "aten::empty_strided", "aten::new_empty_strided"})
+FOREIGN = tuple(f"{Path(file).parent}{os.sep}" for file in (torch.__file__, __file__))
+Args: TypeAlias = Sequence[Any]
+Settings: TypeAlias = Mapping[str, Any]
+T = TypeVar("T")
+
+
+class ValueDependenceError(RuntimeError):
+    """The code asks for the values of data."""
+
+
+class Recorder(TorchDispatchMode):
+    """Notes the operators that are called while it is active.
+
+    Args:
+        device: where the network lies: constants are made there.
+        with_values: data have numbers: the network runs on a real device.
+    """
+
+    supports_higher_order_operators = True
+
+    def __init__(self, device: torch.device, *, with_values: bool) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.device, self.with_values = device, with_values
+        self.given: list[Value] = []
+        self.operations: list[Operation] = []
+        self.scopes: list[str] = []  # paths of the modules that are running
+        self.memory = ConstantMemory()
+        self._values: dict[int, Value] = {}  # by id of a tensor
+        self._held: list[Tensor] = []  # whose ids must not be given away
+        self._data: set[int] = set()  # ids of the storages of real tensors that are data
+        self._stand_ins: dict[int, Tensor] = {}  # meta tensors for real ones, by id
+
+    def add(self, tensor: Tensor, origin: Origin, path: str = "") -> None:
+        """Make a tensor known that goes into the network."""
+        numeric = tensor.is_floating_point() or tensor.is_complex()
+        constant = None if origin is Origin.INPUT or numeric else tensor
+        value = Value(tuple(tensor.shape), tensor.dtype, origin, path, constant)
+        self.given.append(value)
+        self._know(tensor, value)
+        if constant is not None:
+            self.memory.read(tensor, value)
+        elif not tensor.is_meta:
+            self._data.add(id(tensor.untyped_storage()))
+
+    def value_of(self, tensor: Tensor) -> Value:
+        """Return the value that a tensor is; a constant that is met becomes one that is given."""
+        found = self._values.get(id(tensor))
+        if found is None and self.is_data(tensor):
+            return self._alias(tensor)
+        if found is None:
+            kept = compact(tensor.clone() if self.with_values else tensor)
+            found = Value(tuple(tensor.shape), tensor.dtype, Origin.CONSTANT, constant=kept)
+            self.given.append(found)
+            self._know(tensor, found)
+            self.memory.read(tensor, found)
+        return found
+
+    def is_data(self, tensor: Tensor) -> bool:
+        """Whether a tensor's numbers depend on what goes into the network."""
+        return tensor.is_meta or id(tensor.untyped_storage()) in self._data
+
+    def __torch_dispatch__(
+        self, func: object, types: object, args: Args = (), kwargs: Settings | None = None
+    ) -> object:
+        settings, called = kwargs or {}, operator(func)
+        tensors = [each for each in flat([args, list(settings.values())]) if isinstance(each, Tensor)]
+        if called.takes_functions:
+            return self._on_graphs(called, args, tensors)
+        if called.name.startswith("aten::new_") and called.name not in EMPTY:
+            args = (torch.empty(0, dtype=tensors[0].dtype, device=self.device), *args[1:])
+            tensors = []
+        unknown = called.random or called.name in EMPTY or _is_large(called, args)
+        if unknown or any(map(self.is_data, tensors)):
+            return self._on_data(called, args, settings, tensors)
+        return self._on_constants(called, args, settings)
+
+    def _on_constants(self, called: Operator, args: Args, kwargs: Settings) -> object:
+        """Compute what does not depend on data. It may outlive the run, in a cache: then it can be trained with."""
+        for tensor in called.written(args, kwargs):
+            for identity in self.memory.about_to_write(tensor):
+                self._values.pop(identity, None)
+        with torch.inference_mode(False), torch.no_grad():
+            result = called.call(_on(self.device, args), _on(self.device, kwargs))
+        made = [each for each in flat(result) if isinstance(each, Tensor)]
+        if called.is_view:
+            self.memory.viewed(View(called, args, kwargs, made))
+        elif not called.writes:
+            self.memory.own(made)
+        return result
+
+    def _on_data(self, called: Operator, args: Args, kwargs: Settings, tensors: list[Tensor]) -> object:
+        """Note an operator, and what comes out of it: shapes, or values where the network is read with them."""
+        if not called.returns_tensors:
+            raise ValueDependenceError(f"{called.name} asks for values that depend on the network's input")
+        if called.name.startswith("aten::index"):
+            args = self._without_masks(args)
+        elif called.sized_by_values:
+            raise ValueDependenceError(f"{called.name} gives as much as values say")
+        written = called.written(args, kwargs)
+        for tensor in written:
+            if not self.is_data(tensor):
+                self._views_noted(tensor)
+                self.memory.remember(tensor)
+        operands = list[Value]()
+        arguments = self._bound(called, args, kwargs, operands)
+        result = (
+            self._with_values(called, args, kwargs)
+            if self.with_values
+            else self._on_meta(called, args, kwargs, tensors)
+        )
+        made = [each for each in flat(result) if isinstance(each, Tensor)]
+        self._data.update(id(each.untyped_storage()) for each in (*written, *made) if not each.is_meta)
+        self._note(called, arguments, operands, made)
+        return result
+
+    def _with_values(self, called: Operator, args: Args, kwargs: Settings) -> object:
+        with _FixedSizes():  # type: ignore[no-untyped-call]
+            return called.call(args, kwargs)
+
+    def _on_meta(self, called: Operator, args: Args, kwargs: Settings, tensors: list[Tensor]) -> object:
+        """Run an operator on the meta device; what is written into is returned as it was given."""
+        if called.target in recurrent.OPERATORS and len(args) == 9:
+            return recurrent.outputs(args)
+        real = {id(self._stand_in(each)): each for each in tensors if not each.is_meta}
+        settings = dict(kwargs)
+        if "device" in called.keywords and not tensors:
+            settings["device"] = META
+        given, named = (replaced(_on(META, part), Tensor, self._stand_in) for part in (args, settings))
+        result = called.call(given, named)
+        return replaced(result, Tensor, lambda tensor: real.get(id(tensor), tensor)) if real else result
+
+    def _stand_in(self, tensor: Tensor) -> Tensor:
+        if tensor.is_meta:
+            return tensor
+        found = self._stand_ins.get(id(tensor))
+        if found is None or found.shape != tensor.shape:
+            found = torch.empty_strided(tensor.size(), _strides(tensor), dtype=tensor.dtype, device=META)
+            self._stand_ins[id(tensor)] = found
+            self._held.append(tensor)
+        return found
+
+    def _on_graphs(self, called: Operator, args: Args, tensors: list[Tensor]) -> object:
+        """Note an operator that takes functions: what it does inside is not seen. Of a choice one branch is run."""
+        result = called.branch(args)
+        operands = [self.value_of(tensor) for tensor in tensors]
+        made = [each for each in flat(result) if isinstance(each, Tensor)]
+        self._note(called, {"operands": operands}, operands, made)
+        return result
+
+    def _without_masks(self, args: Args) -> Args:
+        """Return the arguments of an index operator with the positions that a constant mask selects in its place."""
+        indices = list[object]()
+        for each in args[1] if isinstance(args[1], list | tuple) else ():
+            if not isinstance(each, Tensor) or each.dtype not in (torch.bool, torch.uint8):
+                indices.append(each)
+            elif self.is_data(each):
+                raise ValueDependenceError("an index is a mask of values that depend on the network's input")
+            else:
+                indices.extend(each.nonzero(as_tuple=True))
+        return (args[0], indices, *args[2:]) if indices else args
+
+    def _views_noted(self, tensor: Tensor) -> None:
+        """Data are written into a constant: note how its memory has been viewed so far."""
+        for view in self.memory.views_of(tensor):
+            operands = list[Value]()
+            self._note(
+                view.operator, self._bound(view.operator, view.args, view.kwargs, operands), operands, view.results
+            )
+
+    def _bound(self, called: Operator, args: Args, kwargs: Settings, operands: list[Value]) -> dict[str, object]:
+        """Return the arguments by name, values in the place of tensors, which go into `operands` as well."""
+
+        def known(tensor: Tensor) -> Value:
+            operands.append(found := self.value_of(tensor))
+            return found
+
+        return {k: replaced(_on(self.device, v), Tensor, known) for k, v in called.bound(args, kwargs).items()}
+
+    def _note(
+        self, called: Operator, arguments: dict[str, object], operands: list[Value], made: Iterable[Tensor]
+    ) -> None:
+        scopes = tuple(filter(None, self.scopes))
+        operation = Operation(len(self.operations) + 1, called, arguments, operands, [], scopes, _line())
+        for operand in dict.fromkeys(operands):
+            operand.readers.append(operation)
+        for tensor in made:
+            constant = None if self.is_data(tensor) else compact(tensor)
+            value = Value(tuple(tensor.shape), tensor.dtype, constant=constant, maker=operation)
+            operation.results.append(value)
+            self._know(tensor, value)
+        self.operations.append(operation)
+
+    def _know(self, tensor: Tensor, value: Value) -> None:
+        self._values[id(tensor)] = value
+        self._held.append(tensor)
+        value.tensor = tensor if self.with_values else None
+
+    def _alias(self, tensor: Tensor) -> Value:
+        """Return the value of another tensor object on the same memory, laid out alike."""
+        key = _layout(tensor)
+        for other in reversed(self._held):
+            if id(other) in self._values and _layout(other) == key:
+                return self._values[id(other)]
+        raise ValueDependenceError("a tensor was made behind torch's back (from numpy, or by an extension)")
+
+
+class _FixedSizes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Refuses operators inside an operator whose output is as large as values say."""
+
+    def __torch_dispatch__(
+        self, func: object, types: object, args: Args = (), kwargs: Settings | None = None
+    ) -> object:
+        called = operator(func)
+        if called.sized_by_values and "index" not in called.name:
+            raise ValueDependenceError(f"{called.name} gives as much as values say")
+        return called.call(args, kwargs or {})
+
+
+def _layout(tensor: Tensor) -> tuple[object, ...]:
+    return id(tensor.untyped_storage()), tensor.shape, tensor.stride(), tensor.storage_offset(), tensor.dtype
+
+
+def _strides(tensor: Tensor) -> Sequence[int]:
+    """Return the strides of a tensor, those of a dense one where elements share memory."""
+    shared = any(size > 1 and not stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return torch.empty(tensor.shape, device=META).stride() if shared else tensor.stride()
+
+
+def _is_large(called: Operator, args: Args) -> bool:
+    """Whether an operator makes a large tensor of nothing."""
+    sizes = next((each for each in args if isinstance(each, list | tuple)), ())
+    count = 1
+    for size in sizes:
+        count *= size if isinstance(size, int) else 1
+    return count > LARGE and "device" in called.keywords
+
+
+def _on(device: torch.device, value: T) -> T:
+    """Return arguments with the meta device, or any where data go, replaced by `device`."""
+    placed: T = replaced(value, torch.device, lambda given: device if META in (device, given) else given)
+    return placed
+
+
+def _line() -> str:
+    """Return "file:line" of the innermost code that is neither torch's nor of this package's reader."""
+    frame = sys._getframe(3)
+    while frame.f_code.co_filename.startswith(FOREIGN) and frame.f_back is not None:
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"

@@ -1,0 +1,112 @@
+"""Convolutions, direct and transposed, of any number of groups."""
+
+import math
+
+import torch
+
+from prunus.graph.call import Call
+from prunus.graph.findings import Kind
+from prunus.graph.labels import Axis, Label, Labels
+from prunus.graph.rules.table import rule
+
+
+@rule("conv1d", "conv2d", "conv3d")
+def conv(call: Call) -> Label:
+    """y[o] = sum over i, k of w[o, i, k] x[i, k] + b[o]; weight [out, in / groups, *kernel]."""
+    weight, groups = call["weight"], call["groups"]
+    channels, out, inner = _channels(call), weight.axes.get(0), weight.axes.get(1)
+    call.produce(channels)
+    call.consume(inner)
+    if groups == 1:
+        call.contract(channels, inner)
+    elif weight.shape[1] == 1:
+        _join_depthwise(call, channels, out, groups)
+        if channels is not None:
+            call.hard_coded(channels)
+        out = _product(out, channels, groups)
+    else:
+        call.contract(channels, _repeated(inner, groups))
+        if out is not None:
+            call.couple(out.ids.reshape(groups, -1))
+    return _output(call, out, call.shapes[0])
+
+
+@rule("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+def conv_transpose(call: Call) -> Label:
+    """A transposed convolution; weight [in, out / groups, *kernel]."""
+    image, weight, groups = call["input"], call["weight"], call["groups"]
+    channels, inner, out = _channels(call), weight.axes.get(0), weight.axes.get(1)
+    call.produce(channels)
+    if groups > 1 and weight.shape[1] == 1 and weight.shape[0] == groups:
+        call.join(channels, inner)
+        if channels is not None:
+            call.hard_coded(channels)
+        return _output(call, _product(inner, channels, groups), image.shape)
+    call.consume(inner)
+    call.contract(channels, inner)
+    if groups > 1 and inner is not None:
+        call.couple(inner.ids.reshape(groups, -1))
+    return _output(call, _repeated(out, groups), image.shape)
+
+
+@rule("convolution")
+def convolution(call: Call) -> Labels:
+    """Either of the two."""
+    return (conv_transpose if call["transposed"] else conv)(call)
+
+
+def _output(call: Call, out: Axis | None, slid: tuple[int, ...]) -> Label:
+    """Join the bias, count the multiply-adds (the kernel meets each position of `slid` once), label the output."""
+    weight, shape = call["weight"], call.shapes[0]
+    for dim, axis in weight.axes.items():
+        call.findings.mark(Kind.POSITION, axis if dim > 1 else None)
+    dim = len(shape) - len(weight.shape) + 1
+    call.produce(out)
+    out = shifted(call, out, call["bias"])
+    fixed = math.prod(shape[:dim]) * math.prod(slid[dim + 1 :]) * math.prod(weight.shape[2:])
+    call.cost(fixed, *(weight.axes.get(d, weight.shape[d]) for d in (0, 1)))
+    return Label(shape, {dim: out} if out is not None else {})
+
+
+def shifted(call: Call, out: Axis | None, bias: Label | None) -> Axis | None:
+    """Join a bias: the sum is zero where both are."""
+    if bias is None:
+        return out
+    axis = bias.axes.get(0)
+    call.join(out, axis)
+    call.produce(axis)
+    return out and Axis(out.ids, torch.maximum(out.source, axis.source) if axis is not None else out.source)
+
+
+def _product(out: Axis | None, channels: Axis | None, groups: int) -> Axis | None:
+    """Each output reads one input: it is zero where its weight or that input is."""
+    if out is None or channels is None:
+        return out
+    source = channels.source.repeat_interleave(out.ids.numel() // groups)
+    return Axis(out.ids, torch.where(source == 0, 0, out.source))
+
+
+def _repeated(axis: Axis | None, groups: int) -> Axis | None:
+    """Column i of a grouped weight stands for channel i of every group: they can only be removed together."""
+    return axis and Axis(axis.ids.repeat(groups), axis.source.repeat(groups))
+
+
+def _channels(call: Call) -> Axis | None:
+    """Return the channels of [N, C, *positions] or [C, *positions]; refuse channels at any other dimension."""
+    image, weight = call["input"], call["weight"]
+    dim = len(image.shape) - len(weight.shape) + 1
+    for other, axis in image.axes.items():
+        if other != dim:
+            call.freeze(axis, "channels lie along a dimension that the kernel slides over")
+    found: Axis | None = image.axes.get(dim)
+    return found
+
+
+def _join_depthwise(call: Call, channels: Axis | None, out: Axis | None, groups: int) -> None:
+    """Output j * m + i reads input j alone: they are one channel."""
+    if out is None or channels is None:
+        call.join(channels, out)
+        return
+    multiplier = out.ids.numel() // groups
+    repeated = Axis(channels.ids.repeat_interleave(multiplier), channels.source.repeat_interleave(multiplier))
+    call.join(repeated, out)

@@ -1,0 +1,88 @@
+"""Where channels lie: dimensions of parameters and buffers, attributes that count them, reasons why they must stay."""
+
+import dataclasses
+import enum
+import re
+
+from torch import Tensor
+
+PARAMETRISED = re.compile(r"(^|\.)parametrizations\.(\w+)\.\w+$")  # what a weight is computed from
+
+
+class Role(enum.StrEnum):
+    """What a parameter's dimension does with its channels."""
+
+    PRODUCER = "producer"  # makes them: zero here, zero in the activation
+    CONSUMER = "consumer"  # reads them: goes with them
+    STATISTIC = "statistic"  # a running mean or variance: goes with them, need not be zero
+
+
+class Status(enum.StrEnum):
+    """Whether a group may be removed."""
+
+    EXACT = "exact"  # zero producers: the output does not change
+    APPROXIMATE = "approximate"  # the output changes even so
+    REFUSED = "refused"
+
+
+@dataclasses.dataclass(frozen=True)
+class Slot:
+    """One dimension of one parameter or buffer: the group of each index, -1 where it belongs to none."""
+
+    path: str
+    dim: int
+    role: Role
+    groups: Tensor
+
+    @property
+    def module(self) -> str:
+        """Dotted path of the module that owns the tensor."""
+        return self.path.rpartition(".")[0]
+
+    @property
+    def layer(self) -> str:
+        """What a reader calls it: the path of the module whose `weight` it is, parametrised or not, else its own."""
+        path = PARAMETRISED.sub(r"\1\2", self.path)
+        return path[: -len("weight")].rstrip(".") if path.rpartition(".")[2] == "weight" else path
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """One channel of a group: index `index` of dimension `dim` of the tensor at `path`."""
+
+    path: str
+    dim: int
+    index: int
+    role: Role
+
+
+@dataclasses.dataclass(frozen=True)
+class Attribute:
+    """A number that the code reads from a module and that counts channels: it follows them.
+
+    Attributes:
+        path: dotted path of the module.
+        name: of the attribute.
+        item: the index in it where it is a list or a tuple, else -1.
+        groups: the group of each channel that it counts, -1 where it belongs to none.
+    """
+
+    path: str
+    name: str
+    item: int
+    groups: Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class Reason:
+    """Why groups are refused or approximate.
+
+    Attributes:
+        text: the sentence, with operator and place.
+        groups: those of which it is said, int [n], each once.
+        refused: whether it refuses them.
+    """
+
+    text: str
+    groups: Tensor
+    refused: bool

@@ -1,0 +1,169 @@
+"""The Python functions that may run with a network, and what they keep outside of it."""
+
+import contextlib
+import copy
+import functools
+import inspect
+import sys
+import types
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+TORCH_LAYERS = "torch.nn.modules"
+KNOWN = sys.stdlib_module_names | {"torch"}
+CONTAINERS = (list, dict, set, deque)
+
+
+def names_read(kind: type) -> set[str]:
+    """Return every name that the methods of a module's own classes mention."""
+    return set[str]().union(*(_names(function.__code__) for function in _methods(kind)))
+
+
+@contextlib.contextmanager
+def surroundings_kept(model: nn.Module) -> Iterator[None]:
+    """Put back what the code of `model` keeps in containers that are not the network's own, in global variables and in
+    what a function encloses: a hook's list of features, a table of positions."""
+    held = _Held()
+    for function in _functions(model):
+        names = _names(function.__code__)
+        held.add(function.__globals__[name] for name in names if name in function.__globals__)
+        held.add(function.__defaults__ or ())
+        for cell in filter(filled, function.__closure__ or ()):
+            held.cells.append((cell, cell.cell_contents))
+            held.add([cell.cell_contents])
+    try:
+        yield
+    finally:
+        held.restore()
+
+
+class _Held:
+    """Containers and objects with what was in them."""
+
+    def __init__(self) -> None:
+        self.cells: list[tuple[types.CellType, Any]] = []
+        self._contents: dict[int, tuple[Any, Any]] = {}
+
+    def add(self, values: Iterable[Any]) -> None:
+        """Take note of containers, of those in them, and of the attributes of the user's own objects."""
+        waiting = list(values)
+        while waiting:
+            value = waiting.pop()
+            if id(value) in self._contents or isinstance(value, Tensor | nn.Module | type):
+                continue
+            if isinstance(value, CONTAINERS):
+                self._contents[id(value)] = value, copy.copy(value)
+                waiting.extend(value.values() if isinstance(value, dict) else value)
+            elif isinstance(value, tuple):
+                waiting.extend(value)
+            elif _is_own(type(value)) and type(getattr(value, "__dict__", None)) is dict:
+                self._contents[id(value)] = vars(value), dict(vars(value))
+                waiting.extend(vars(value).values())
+
+    def restore(self) -> None:
+        """Put the contents back."""
+        for container, content in self._contents.values():
+            if isinstance(container, list | deque):
+                if len(container) != len(content) or any(a is not b for a, b in zip(container, content, strict=True)):
+                    container.clear()
+                    container.extend(content)
+            elif isinstance(container, set):
+                container.intersection_update(content)
+                container.update(content)
+            else:
+                for key in container.keys() - content.keys():
+                    del container[key]
+                container.update({k: v for k, v in content.items() if container.get(k, content) is not v})
+        for cell, content in self.cells:
+            if not filled(cell) or cell.cell_contents is not content:
+                cell.cell_contents = content
+
+
+def _is_own(kind: type) -> bool:
+    return (kind.__module__ or "").partition(".")[0] not in KNOWN
+
+
+def _functions(model: nn.Module) -> Iterator[types.FunctionType]:
+    """Yield the functions that may run with `model`, torch's and Python's aside: the methods of its modules, what these
+    keep (hooks, functions, objects), and the functions and classes that all of these name."""
+    kept = list(kept_objects(model))
+    kinds = {type(module) for module in model.modules()} | {type(value) for value in kept}
+    waiting, seen = [value for value in kept if isinstance(value, types.FunctionType)], set[types.FunctionType]()
+    waiting += [each for kind in kinds if not kind.__module__.startswith(TORCH_LAYERS) for each in _methods(kind)]
+    while waiting:
+        function = waiting.pop()
+        if function not in seen:
+            seen.add(function)
+            waiting.extend(_called(function))
+            yield function
+
+
+def kept_objects(model: nn.Module) -> Iterator[Any]:
+    """Yield the functions and objects that modules keep, hooks among them; of methods the functions."""
+    for module in model.modules():
+        yield from _kept(vars(module))
+
+
+def _methods(kind: type) -> Iterator[types.FunctionType]:
+    for cls in kind.__mro__:
+        if cls is nn.Module:
+            break
+        for value in vars(cls).values():
+            function = value.fget if isinstance(value, property) else getattr(value, "__func__", value)
+            function = _unwrapped(function)
+            if isinstance(function, types.FunctionType):
+                yield function
+
+
+def _kept(value: Any, depth: int = 4) -> Iterator[Any]:
+    """Yield the functions and objects in nested containers, modules and tensors aside."""
+    if not depth or isinstance(value, nn.Module | Tensor | type):
+        return
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    elif isinstance(value, functools.partial):
+        value = [value.func, *value.args, *value.keywords.values()]
+    if isinstance(value, list | tuple | set):
+        for item in value:
+            yield from _kept(item, depth - 1)
+    else:
+        yield getattr(value, "__func__", value)
+
+
+def _called(function: types.FunctionType) -> Iterator[types.FunctionType]:
+    """Yield the functions that one names or encloses, and the methods of the classes; torch's and Python's aside."""
+    names = _names(function.__code__)
+    named = [function.__globals__[name] for name in names if name in function.__globals__]
+    named += [cell.cell_contents for cell in function.__closure__ or () if filled(cell)]
+    named += [vars(part).get(name) for part in named if isinstance(part, types.ModuleType) for name in names]
+    for each in named:
+        each = _unwrapped(each)
+        if isinstance(each, types.FunctionType | type) and (each.__module__ or "").partition(".")[0] not in KNOWN:
+            yield from [each] if isinstance(each, types.FunctionType) else _methods(each)
+
+
+def _unwrapped(value: Any) -> Any:
+    """Return the function behind what decorates it."""
+    try:
+        return inspect.unwrap(value) if callable(value) else value
+    except ValueError:  # an object that answers to every name is wrapped without end
+        return value
+
+
+def filled(cell: types.CellType) -> bool:
+    """Whether a cell holds something other than None."""
+    try:
+        return cell.cell_contents is not None
+    except ValueError:  # of a function that refers to itself and is not there yet
+        return False
+
+
+@functools.cache
+def _names(code: types.CodeType) -> frozenset[str]:
+    """Return the names in a function's code, those of what it defines inside and of strings included."""
+    inner = [_names(constant) for constant in code.co_consts if isinstance(constant, types.CodeType)]
+    strings = (constant for constant in code.co_consts if isinstance(constant, str))
+    return frozenset(code.co_names).union(strings, *inner)

@@ -1,0 +1,112 @@
+"""Copies of a network, with other tensors or modules in the place of some."""
+
+import copy
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from prunus.errors import EditError
+from prunus.modules.closures import Closures
+from prunus.modules.hooks import HOOK_TABLES, hooks_of, is_of, parameter_hooks
+from prunus.modules.paths import paths_of
+from prunus.modules.tensors import parameter_like
+from prunus.modules.tree import leaves
+
+HOOK = (
+    "; a hook of torch.nn.utils.weight_norm or .prune keeps a weight that it computes: take it away "
+    "(remove_weight_norm, prune.remove), or use torch.nn.utils.parametrizations, which are followed"
+)
+
+
+def copied(model: nn.Module, memo: Mapping[int, Any] | None = None, *, isolated: bool = False) -> nn.Module:
+    """Return a deep copy of `model`; functions that enclose its modules enclose the copies.
+
+    A tensor with a graph, such as features that `forward` has kept, is copied without the graph. Parameters keep their
+    hooks. Hooks of modules are the same objects as before, except for methods of the network's own modules, so that a
+    collector of features goes on collecting; a copy that only Prunus runs is `isolated` from it.
+
+    Args:
+        model: any network.
+        memo: maps the `id` of an object to what replaces it in the copy, wherever it is referred to.
+        isolated: copy the hooks' objects too, and share what cannot be copied (an open file, a lock).
+
+    Raises:
+        EditError: something in it cannot be copied; the attribute is named.
+    """
+    closures = Closures(model)
+    known = _carried(model, isolated=isolated) | closures.memo | dict(memo or {})
+    try:
+        result = copy.deepcopy(model, copies := dict(known))
+    except (RuntimeError, TypeError, ValueError) as error:  # torch.nn.utils.weight_norm, open files, FakeTensors, ...
+        refused = dict(_uncopyable(model, known))
+        if isolated and refused:
+            return copied(model, known | {id(value): value for value in refused.values()}, isolated=True)
+        place, reason = next(iter(refused), "something in it"), str(error).partition("\n")[0]
+        advice = HOOK if "explicitly by the user" in reason else f"; remove {place} before, and set it anew after"
+        message = f"{place}: {type(model).__name__} cannot be copied, so it cannot be edited: {reason}{advice}"
+        raise EditError(message) from error
+    closures.fill(copies)
+    return result
+
+
+def _carried(model: nn.Module, *, isolated: bool) -> dict[int, Any]:
+    """Return a memo of what `copy.deepcopy` would lose, refuse, or copy though it belongs to others."""
+    memo, modules = dict[int, Any](), {id(module) for module in model.modules()}
+    for module in model.modules():
+        parameters = vars(module)["_parameters"]
+        for parameter in parameters.values():
+            if parameter is not None and (vars(parameter) or parameter_hooks(parameter)):
+                memo[id(parameter)] = parameter_like(parameter.detach().clone(), parameter)
+        if not isolated:
+            memo |= {id(hook): hook for hook in hooks_of(module) if not is_of(hook, modules)}
+        for name, value in vars(module).items():
+            if f"{name}_g" not in parameters and f"{name}_orig" not in parameters:  # else HOOK
+                tensors = (leaf for leaf in leaves(value) if isinstance(leaf, Tensor) and not leaf.is_leaf)
+                memo |= {id(tensor): tensor.detach().clone() for tensor in tensors}
+    return memo
+
+
+def _uncopyable(model: nn.Module, memo: Mapping[int, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the attributes that cannot be copied, with their paths, from the inside out: outer ones may refer to
+    inner ones."""
+    for path, module in reversed(list(model.named_modules())):
+        for name, value in vars(module).items():
+            try:
+                copy.deepcopy(value if name != "_modules" else None, dict(memo))
+            except (RuntimeError, TypeError, ValueError):
+                yield f"{path}.{name}".removeprefix("."), value
+
+
+def replaced(model: nn.Module, new: Mapping[str, nn.Module]) -> nn.Module:
+    """Return a copy of `model` with other modules at the given paths, wherever `model` refers to the old ones.
+
+    What takes a layer's place gets its hooks, and the public attributes that it has not itself; an `nn.Identity` gets
+    none.
+    """
+    old = {path: model.get_submodule(path) for path in new}
+    for path, module in old.items():
+        for name, parameter in module.named_parameters(prefix=path):
+            if parameter_hooks(parameter):
+                raise EditError(
+                    f"{name} has hooks (register_hook, register_post_accumulate_grad_hook), and other parameters take "
+                    "its place: remove them before, and register them anew after"
+                )
+    memo: dict[int, Any] = {id(old[path]): module for path, module in new.items()}
+    result = copied(model, memo)
+    for path, module in new.items():
+        if not isinstance(module, nn.Identity):
+            for name in _handed_on(old[path], module):
+                setattr(module, name, copy.deepcopy(vars(old[path])[name], memo))
+    return result
+
+
+def replace_(model: nn.Module, path: str, module: nn.Module) -> None:
+    """Put `module` in the place of the one at `path`, in `model` itself and at every path that it has."""
+    for place in paths_of(model, model.get_submodule(path)):
+        model.set_submodule(place, module)
+
+
+def _handed_on(old: nn.Module, new: nn.Module) -> list[str]:
+    public = [name for name in vars(old) if name[0] != "_" and not hasattr(new, name)]
+    return [*HOOK_TABLES, *public]

@@ -1,0 +1,37 @@
+"""Kinds of torch's layers: unions for annotations and `isinstance`, and whether a module computes as torch's own."""
+
+import typing
+from typing import Any
+
+from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
+
+Conv = nn.Conv1d | nn.Conv2d | nn.Conv3d
+TransposedConv = nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
+LinearLayer = Conv | TransposedConv | nn.Linear
+BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm
+InstanceNorm = nn.InstanceNorm1d | nn.InstanceNorm2d | nn.InstanceNorm3d
+SizedLayer = (  # the layers that keep their sizes as attributes (`sizes.py`)
+    LinearLayer | BatchNorm | InstanceNorm | nn.Embedding | nn.PReLU | nn.LayerNorm | nn.RMSNorm | nn.GroupNorm
+)
+
+
+def members(union: Any) -> tuple[type[Any], ...]:
+    """Return the classes of a union, in its order."""
+    return typing.get_args(union)
+
+
+def kind_of(module: nn.Module) -> str | None:
+    """Return torch's name of a linear layer's kind ("Conv2d", ...), None for other modules."""
+    return next((kind.__name__ for kind in members(LinearLayer) if isinstance(module, kind)), None)
+
+
+def is_plain(module: nn.Module, union: Any) -> bool:
+    """Whether a module is of one of the kinds of `union` and runs torch's own code on weights of its own.
+
+    A subclass may standardise its weight, quantise, or activate behind a norm; a parametrisation computes the weight.
+    """
+    kind = next((kind for kind in members(union) if isinstance(module, kind)), None)
+    own = ("forward", "_conv_forward", "__call__")
+    same = all(getattr(type(module), name, None) is getattr(kind, name, None) for name in own)
+    return kind is not None and same and not is_parametrized(module)

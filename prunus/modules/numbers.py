@@ -1,0 +1,28 @@
+"""Whole numbers that modules keep as attributes, alone or in lists."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import nn
+
+
+def numbers(module: nn.Module) -> Iterator[tuple[str, int, int]]:
+    """Yield (attribute, index in it or -1, value) of the whole numbers above one that a module keeps."""
+    for name, value in vars(module).items():
+        if name.startswith("__"):
+            continue
+        if type(value) is int and value > 1:
+            yield name, -1, value
+        elif isinstance(value, list | tuple):
+            yield from ((name, item, entry) for item, entry in enumerate(value) if type(entry) is int and entry > 1)
+
+
+def set_number_(model: nn.Module, path: str, name: str, item: int, value: int) -> None:
+    """Set an attribute of the module at `path`, or the item of it at an index that is not -1."""
+    module = model.get_submodule(path)
+    if item < 0:
+        setattr(module, name, value)
+        return
+    old: Any = getattr(module, name)
+    items = [*old[:item], value, *old[item + 1 :]]
+    setattr(module, name, items if isinstance(old, list) else tuple(items))

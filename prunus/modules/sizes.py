@@ -1,0 +1,53 @@
+"""Sizes that torch's layers keep as attributes (`in_channels`, `groups`, ...), updated to their tensors' shapes."""
+
+from torch import nn
+
+from prunus.modules.kinds import BatchNorm, Conv, InstanceNorm, TransposedConv
+
+
+def update_sizes(module: nn.Module) -> None:
+    """Set the sizes that a torch layer keeps as attributes to those of its tensors."""
+    match module:
+        case _ if isinstance(module, Conv):
+            _update_conv(module)
+        case _ if isinstance(module, TransposedConv):
+            _update_transposed(module)
+        case nn.Linear():
+            module.out_features, module.in_features = module.weight.shape
+        case nn.Embedding():
+            module.num_embeddings, module.embedding_dim = module.weight.shape
+        case nn.PReLU():
+            module.num_parameters = module.weight.shape[0]
+        case nn.LayerNorm() | nn.RMSNorm() if module.elementwise_affine:
+            module.normalized_shape = tuple(module.weight.shape)
+        case nn.GroupNorm() if module.affine:
+            _update_group_norm(module)
+        case _ if isinstance(module, BatchNorm | InstanceNorm):
+            _update_norm(module)
+
+
+def _update_conv(module: Conv) -> None:
+    outer, inner = module.weight.shape[:2]
+    if module.groups > 1 and module.groups == module.in_channels:  # depthwise: a group goes with its channel
+        module.groups = outer // (module.out_channels // module.groups)
+    module.out_channels, module.in_channels = outer, inner * module.groups
+
+
+def _update_transposed(module: TransposedConv) -> None:
+    outer, inner = module.weight.shape[:2]
+    if module.groups > 1 and module.groups == module.in_channels:
+        module.groups = outer
+    module.in_channels, module.out_channels = outer, inner * module.groups
+
+
+def _update_norm(module: BatchNorm | InstanceNorm) -> None:
+    tensor = module.weight if module.affine else module.running_mean
+    if tensor is not None:
+        module.num_features = tensor.shape[0]
+
+
+def _update_group_norm(module: nn.GroupNorm) -> None:
+    channels = module.weight.shape[0]
+    if module.num_groups == module.num_channels:  # a group of its own for each channel
+        module.num_groups = channels
+    module.num_channels = channels

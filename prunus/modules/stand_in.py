@@ -1,0 +1,65 @@
+"""A copy of a network to be run in its place: on the meta device or on numbers, some channels narrower."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prunus.modules.cutting import Keep, cut, with_tensors
+from prunus.modules.numbers import set_number_
+from prunus.modules.tensors import named_tensors, parameter_like
+from prunus.modules.tree import leaves, mapped
+
+Setting = tuple[str, str, int, int]  # path of a module, name of an attribute, index in it or -1, value
+
+
+def stand_in(model: nn.Module, keep: Keep, settings: Iterable[Setting], *, with_values: bool) -> nn.Module:
+    """Return a copy of `model` whose code may run without a trace in the original.
+
+    Args:
+        model: the network.
+        keep: the indices of tensors that stay; all others stay whole.
+        settings: attributes that count channels, as they are to be.
+        with_values: parameters and floating-point buffers have their numbers; else they are on the meta device.
+            Other buffers (index tables) have theirs in any case.
+    """
+    new = {
+        path: _copy(tensor, keep.get(path, {}), with_values=with_values)
+        for path, tensor in named_tensors(model).items()
+    }
+    kept = {id(tensor): tensor.detach() for tensor in _kept(model)}
+    result = with_tensors(model, new, keep, kept, isolated=True)
+    for path, name, item, value in settings:
+        set_number_(result, path, name, item, value)
+    return result
+
+
+def _copy(tensor: Tensor, dims: Mapping[int, Tensor], *, with_values: bool) -> Tensor:
+    if not tensor.is_floating_point() and not tensor.is_complex():
+        result = cut(tensor, dims) if dims else tensor.detach()
+    elif with_values:
+        result = cut(tensor, dims) if dims else tensor.detach().clone()
+    else:
+        shape = [dims[d].numel() if d in dims else size for d, size in enumerate(tensor.shape)]
+        result = torch.empty(shape, dtype=tensor.dtype, device="meta")
+    return parameter_like(result, tensor) if isinstance(tensor, nn.Parameter) else result
+
+
+def _kept(model: nn.Module) -> Iterator[Tensor]:
+    """Yield the tensors that modules keep as plain attributes, in containers too."""
+    for module in model.modules():
+        for name, value in vars(module).items():
+            if name not in ("_parameters", "_buffers", "_modules"):
+                yield from (leaf for leaf in leaves(value) if isinstance(leaf, Tensor))
+
+
+def fed(arguments: Any, *, with_values: bool) -> Any:
+    """Return arguments with a copy of each tensor: on the meta device, or with its numbers."""
+
+    def copy(leaf: Any) -> Any:
+        if not isinstance(leaf, Tensor):
+            return leaf
+        return leaf.detach().clone() if with_values else leaf.detach().to("meta")
+
+    return mapped(copy, arguments)

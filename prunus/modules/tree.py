@@ -1,0 +1,73 @@
+"""Trees: nested lists, tuples, dictionaries, sets and dataclasses, as networks take, keep and return them.
+
+Everything else is a leaf. Containers keep their type: a named tuple, an OrderedDict or a dataclass such as the outputs
+of transformers comes back as one.
+"""
+
+import copy
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from torch import nn
+
+
+def items(tree: Any) -> list[tuple[Any, Any]] | None:
+    """Return (key, child) of a container: keys of a mapping, names of fields, indices else. None for a leaf."""
+    if isinstance(tree, Mapping):
+        return list(tree.items())
+    if isinstance(tree, list | tuple | set | frozenset):
+        return list(enumerate(tree))
+    if dataclasses.is_dataclass(tree) and not isinstance(tree, type | nn.Module):
+        names = [field.name for field in dataclasses.fields(tree)]
+        return [(name, getattr(tree, name)) for name in names if hasattr(tree, name)]
+    return None
+
+
+def leaves(tree: Any) -> Iterator[Any]:
+    """Yield the leaves, first to last; a container inside itself once."""
+    yield from _leaves(tree, ())
+
+
+def _leaves(tree: Any, above: tuple[int, ...]) -> Iterator[Any]:
+    children = items(tree)
+    if children is None:
+        yield tree
+    elif id(tree) not in above:
+        for _, child in children:
+            yield from _leaves(child, (*above, id(tree)))
+
+
+def mapped(function: Callable[[Any], Any], tree: Any) -> Any:
+    """Return a tree of the same containers with `function(leaf)` for each leaf; the tree itself stays as it is."""
+    children = items(tree)
+    if children is None:
+        return function(tree)
+    new = {key: mapped(function, child) for key, child in children}
+    if isinstance(tree, Mapping):
+        return _mapping(tree, new)
+    if isinstance(tree, list | tuple | set | frozenset):
+        return _sequence(tree, list(new.values()))
+    result = copy.copy(tree)
+    for name, child in new.items():
+        object.__setattr__(result, name, child)  # a dataclass may be frozen
+    return result
+
+
+def _mapping(tree: Mapping[Any, Any], new: dict[Any, Any]) -> Any:
+    try:
+        result: Any = copy.copy(tree)  # with a default factory, or the fields of a dataclass
+        for key, child in new.items():
+            result[key] = child
+        return result
+    except TypeError:  # immutable
+        return type(tree)(new)  # type: ignore[call-arg]
+
+
+def _sequence(tree: Any, new: list[Any]) -> Any:
+    if hasattr(tree, "_make"):  # a named tuple's class takes its items one by one
+        return tree._make(new)
+    try:
+        return type(tree)(new)
+    except TypeError:  # such as torch.Size, which holds whole numbers alone
+        return tuple(new)

@@ -1,0 +1,40 @@
+"""Run the code of a network without a trace in what surrounds it."""
+
+import contextlib
+import io
+import logging
+import random
+import warnings
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import nn
+
+from prunus.modules.code import surroundings_kept
+
+
+@contextlib.contextmanager
+def undisturbed(model: nn.Module) -> Iterator[None]:
+    """Run code without gradients, without a word, and without a trace in random numbers and in the user's variables."""
+    level, nowhere = logging.root.manager.disable, io.StringIO()
+    fast, states = torch.backends.mha.get_fastpath_enabled(), (random.getstate(), np.random.get_state())
+    torch.backends.mha.set_fastpath_enabled(False)  # a path of its own, for evaluation without gradients
+    logging.disable(logging.ERROR)
+    try:
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(nowhere),
+            contextlib.redirect_stderr(nowhere),
+            torch.random.fork_rng(devices=[]),
+            torch.compiler.set_stance("force_eager"),
+            surroundings_kept(model),
+            torch.inference_mode(),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
+        torch.backends.mha.set_fastpath_enabled(fast)
+        random.setstate(states[0])
+        np.random.set_state(states[1])

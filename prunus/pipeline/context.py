@@ -1,0 +1,57 @@
+"""What all parts of a run share: the recipe, the folder, the recorder, the task, the example, the processes."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from prunus.budget.latency_search import Meter
+from prunus.pipeline.latency_meter import LatencyMeter
+from prunus.pipeline.recipe import Recipe
+from prunus.records import EpochRecord, Recorder
+from prunus.tasks.interface import BoundTask
+from prunus.train.distributed import ALONE, Processes
+from prunus.train.job import TrainingJob
+from prunus.train.settings import Train
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Watch:
+    """Callbacks that show the progress of a run; the default shows nothing."""
+
+    stage: Callable[[str], None] = lambda text: None
+    epoch: Callable[[EpochRecord], None] = lambda record: None
+    step: Callable[[str, int, int, float], None] = lambda name, step, steps, loss: None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunContext:
+    """What all parts of a run share."""
+
+    recipe: Recipe
+    folder: Path
+    recorder: Recorder
+    task: BoundTask
+    inputs: Tensor  # one training image, [1, 3, H, W], with which networks are traced, exported and timed
+    watch: Watch
+    processes: Processes = ALONE
+
+    def meter(self, model: nn.Module) -> Meter:
+        """Return the meter of the networks that `model` becomes."""
+        return LatencyMeter(model, self.inputs, self.recipe.deploy.benchmark)
+
+    def training(self, name: str, settings: Train, task: BoundTask) -> TrainingJob:
+        """Return the training `name` under `settings`."""
+        return TrainingJob(
+            name=name,
+            data=self.recipe.data,
+            task=task,
+            settings=settings,
+            seed=self.recipe.seed,
+            folder=self.folder,
+            recorder=self.recorder,
+            processes=self.processes,
+            shown=self.watch.epoch,
+            ticked=self.watch.step,
+        )

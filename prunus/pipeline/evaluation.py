@@ -1,0 +1,65 @@
+"""Evaluation of the trained networks: metrics on the test split, widths, and the law of removal."""
+
+from torch import nn
+
+from prunus.errors import TrainingError
+from prunus.graph import ChannelGroups, trace
+from prunus.pipeline.context import RunContext
+from prunus.pipeline.network import Network
+from prunus.records import EXACT, EvaluationRecord, WidthsRecord
+from prunus.train.evaluate import evaluate
+from prunus.verify import check_removal, is_rounding
+
+
+def evaluate_on_test(context: RunContext, network: Network) -> None:
+    """Record the metrics of a network over the whole test split."""
+    context.watch.stage(f"evaluating the {network.name} network")
+    split, device = context.recipe.data.test(), context.recipe.train.torch_device()
+    metrics, per_class = evaluate(network.model.to(device), context.task, split, context.recipe.train)
+    groups = trace(network.model, context.inputs.to(device))
+    context.recorder.write(
+        EvaluationRecord(
+            model=network.name,
+            split="test",
+            images=len(split),
+            metrics=metrics,
+            per_class=per_class,
+            macs=groups.macs(),
+            params=groups.params(),
+            training_seconds=network.seconds,
+        )
+    )
+
+
+def record_widths(context: RunContext, wide: ChannelGroups, narrow: ChannelGroups) -> None:
+    """Record the width of each layer as built and as learned."""
+    before, after = wide.widths(), narrow.widths()
+    context.recorder.write(
+        WidthsRecord(
+            layers=tuple(before),
+            initial=tuple(before.values()),
+            learned=tuple(_units(after, name) for name in before),
+        )
+    )
+
+
+def _units(widths: dict[str, int], name: str) -> int:
+    """Return a layer's width, or that of the last of the layers that replaced it; 0 where it was removed."""
+    return widths.get(name, next((widths[path] for path in reversed(widths) if path.startswith(f"{name}.")), 0))
+
+
+def check_removal_law(context: RunContext, model: nn.Module) -> None:
+    """Record the law of removal on the trained network: zero half of its groups, remove them, compare the outputs.
+
+    Raises:
+        TrainingError: the output changed by more than rounding.
+    """
+    context.watch.stage("checking the removal of zero channels")
+    record = check_removal(model, context.inputs, seed=context.recipe.seed)
+    context.recorder.write(record)
+    if not is_rounding(record.max_rel_diff):
+        raise TrainingError(
+            f"removing {record.removed} zero channel groups from the trained network changed its output by "
+            f"{record.max_rel_diff:.2e} relative, above {EXACT['float32']:.0e}: the groups of this network were read "
+            "wrongly; please report it with the model's code"
+        )

@@ -1,0 +1,70 @@
+"""The rehearsal: all stages without training, so that a recipe that cannot work is refused before hours of it."""
+
+import functools
+from collections.abc import Callable, Collection
+
+from torch import Tensor, nn
+
+from prunus.budget.latency_search import Meter
+from prunus.errors import RecipeError
+from prunus.graph import trace
+from prunus.pipeline.network import training_name
+from prunus.pipeline.recipe import Stage
+from prunus.pipeline.stage_edits import plan_edit
+from prunus.surgery import apply
+from prunus.train import penalty_binding
+from prunus.train.begin import target
+from prunus.train.contracted import expanded
+from prunus.train.distributed import ALONE, Processes
+from prunus.train.latency_target import check_latency_reachable
+
+
+def rehearse(
+    stages: tuple[Stage, ...],
+    model: nn.Module,
+    inputs: Tensor,
+    meter: Callable[[nn.Module], Meter] | None = None,
+    processes: Processes = ALONE,
+    begun: Collection[str] = (),
+) -> None:
+    """Go through all stages without training.
+
+    Args:
+        stages: of the recipe.
+        model: the network as built.
+        inputs: an example, [1, C, H, W].
+        meter: returns the meter of a stage, given the network that it begins with.
+        processes: process 0 measures.
+        begun: names of trainings with a checkpoint; their latency budgets have been checked before.
+
+    Raises:
+        EditError, RecipeError, BudgetError: a stage cannot work; names the stage, and what to do.
+    """
+    for stage in stages:
+        for number in range(len(stage.edits)):
+            model = apply(plan_edit(stage, number, model, inputs), model)
+        if stage.train is None:
+            continue
+        groups = trace(model, inputs)
+        if stage.shrink is not None:
+            if expanded(model):
+                raise RecipeError(
+                    f"stage {stage.name}: a budget counts the deployed network's multiply-adds, and the network is "
+                    "expanded here: contract it in an earlier stage (prunus.pipeline.Contract), or train it with "
+                    "`shrink: null` and a GroupLasso, whose zero channels are removed too"
+                )
+            budget = stage.shrink.budget
+            goal = target(model, groups, inputs, budget)
+            if budget.is_timed and training_name(stage) not in begun:
+                timed = functools.partial(meter, model) if meter is not None else None
+                processes.once(functools.partial(check_latency_reachable, model, groups, budget, goal, timed))
+        if stage.penalty is not None:
+            rate = stage.train.optimizer.learning_rate
+            penalty_binding.bind(
+                penalty_binding.calibrated(stage.penalty, model, inputs, rate, 1), model, groups, inputs
+            )
+    if expanded(model):
+        raise RecipeError(
+            "the network is still expanded at the end: a stage of `then` must contract it (class_path: "
+            "prunus.pipeline.Contract), or all its factors would be deployed"
+        )

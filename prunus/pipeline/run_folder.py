@@ -1,0 +1,90 @@
+"""The run folder: `recipe.yaml` names the run it belongs to; another recipe is refused once there are checkpoints."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import prunus.recipe
+from prunus import storage
+from prunus.errors import CheckpointError, RecipeError, RecordError
+from prunus.recipe.source import parse_yaml
+
+FILE_NAME = "recipe.yaml"
+
+
+def prepare_run_folder(folder: Path, resolved: Mapping[str, Any], *, accept_changes: bool = False) -> bool:
+    """Make `folder` the folder of the run `resolved`, and return whether it holds checkpoints to resume from.
+
+    Without a checkpoint nothing is lost, so the folder of an attempt that failed early may be used again. With
+    `accept_changes`, a run is resumed from its checkpoints although its recipe was changed.
+
+    Raises:
+        RecipeError: the folder holds the checkpoints of another recipe; names the differences.
+        RecordError: the folder is not writable.
+    """
+    path = folder / FILE_NAME
+    begun = any(folder.glob("checkpoints/*/[0-9]*"))
+    if begun and not accept_changes:
+        if different := recipe_differences(_read(path), resolved):
+            raise RecipeError(
+                f"{folder} holds a run of another recipe: {'; '.join(different[:5])}: choose another folder with "
+                "output=..., or remove this one; or, to go on from its checkpoints under this recipe, give "
+                "--accept-changes (in Python: accept_changes=True)"
+            )
+        return True
+    try:
+        _write(path, prunus.recipe.dump(resolved))
+    except OSError as error:
+        raise RecordError(f"{folder} is not writable ({error.strerror}): choose another with output=...") from error
+    return begun
+
+
+@contextlib.contextmanager
+def run_folder(
+    folder: Path, resolved: Mapping[str, Any], *, accept_changes: bool, going_on: Callable[[], bool]
+) -> Iterator[bool]:
+    """Prepare `folder` for the duration of a run. Where its checkpoints turn out not to fit a changed recipe before the
+    run is `going_on`, the former `recipe.yaml` is put back."""
+    path = folder / FILE_NAME
+    former = path.read_bytes() if path.is_file() else None
+    begun = prepare_run_folder(folder, resolved, accept_changes=accept_changes)
+    try:
+        yield begun
+    except CheckpointError:
+        if begun and former is not None and not going_on():
+            _write(path, former.decode("utf-8"))
+        raise
+
+
+def _read(path: Path) -> Any:
+    try:
+        return parse_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise RecipeError(f"{path} cannot be read ({error}): choose another folder with output=...") from error
+
+
+def _write(path: Path, text: str) -> None:
+    aside = path.with_name(f".{path.name}.writing")
+    try:
+        aside.write_text(text, encoding="utf-8")
+        storage.flush(aside)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def recipe_differences(there: Any, here: Any) -> list[str]:
+    """Return a line for each key whose value differs, `output` excepted, since the folder may have been moved."""
+    old, new = _leaves(there), _leaves(here)
+    keys = [key for key in dict.fromkeys([*old, *new]) if key != "output" and old.get(key) != new.get(key)]
+    return [f"`{key}` is {old.get(key, 'not set')} there, {new.get(key, 'not set')} here" for key in keys]
+
+
+def _leaves(value: Any, path: str = "") -> dict[str, Any]:
+    if not isinstance(value, Mapping) or not value:
+        return {path: list(value) if isinstance(value, tuple) else value}
+    dot = "." if path else ""
+    return {name: leaf for key, item in value.items() for name, leaf in _leaves(item, f"{path}{dot}{key}").items()}

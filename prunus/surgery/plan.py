@@ -1,0 +1,148 @@
+"""A plan: a sequence of edits, written as JSON, read back, and applied to a copy of a network."""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, Self
+
+from torch import nn
+
+from prunus.errors import EditError, PrunusError
+from prunus.modules.copying import copied, replaced
+from prunus.records.typed import typed
+from prunus.surgery.edit import Edit, ReplaceModules, edit_types
+
+FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A sequence of edits, each for the network that the one before leaves.
+
+    Attributes:
+        edits: in the order in which they are done.
+    """
+
+    edits: tuple[Edit, ...] = ()
+
+    def __len__(self) -> int:
+        """Count the edits."""
+        return len(self.edits)
+
+    def __iter__(self) -> Iterator[Edit]:
+        """Iterate over the edits."""
+        return iter(self.edits)
+
+    def __add__(self, other: "Plan") -> "Plan":
+        """Return the plan that does this one, then `other`."""
+        return Plan(self.edits + other.edits)
+
+    def summary(self) -> str:
+        """Return a line for each edit."""
+        return "\n".join(edit.summary() for edit in self.edits) or "nothing to change"
+
+    __str__ = summary
+
+    def to_json(self) -> str:
+        """Return the plan as JSON."""
+        edits = [{"edit": edit.edit_name, **dataclasses.asdict(edit)} for edit in self.edits]
+        return json.dumps({"format": FORMAT, "edits": edits})
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Return the plan written in `text`.
+
+        Raises:
+            EditError: not JSON, an unknown format or edit, a missing or unknown field, a value of the wrong type.
+        """
+        try:
+            data = json.loads(text)
+        except (ValueError, TypeError, RecursionError) as error:
+            raise EditError(f"a plan is JSON, and this is not: {error}") from error
+        known = isinstance(data, dict) and type(data.get("format")) is int and data["format"] == FORMAT
+        if not known or not isinstance(data.get("edits"), list):
+            raise EditError(f'a plan looks like {{"format": {FORMAT}, "edits": [...]}}; got {text[:80]!r}')
+        return cls(tuple(_edit(item, f"edit {number}") for number, item in enumerate(data["edits"])))
+
+    def fingerprint(self) -> str:
+        """Return a hash of the plan, the same for equal plans on any machine."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
+
+
+def _edit(item: Any, place: str) -> Edit:
+    if not isinstance(item, dict) or not isinstance(item.get("edit"), str):
+        raise EditError(f'{place}: an edit is an object with a field "edit"; got {item!r:.80}')
+    known, name = edit_types(), item["edit"]
+    if name not in known:
+        raise EditError(
+            f"{place}: unknown edit {name!r}; known are {', '.join(known)}; import the module that defines one of your "
+            "own first"
+        )
+    try:
+        edit: Edit = typed(known[name], {key: item[key] for key in item if key != "edit"}, f"{place} ({name})")
+    except ValueError as error:
+        raise EditError(str(error)) from error
+    return edit
+
+
+def apply(plan: Plan | Edit, model: nn.Module) -> nn.Module:
+    """Return a copy of `model` with the edits of `plan` done in order; `model` stays as it is.
+
+    In the copy every module keeps its mode and its hooks, every parameter its `requires_grad`, dtype, device and memory
+    format, and tied parameters stay tied. What takes a layer's place is given the layer's, an `nn.Identity` its mode
+    alone. What an optimizer holds follows by `carry_`.
+
+    Raises:
+        EditError: an edit does not fit; its number and kind are named.
+    """
+    if not isinstance(plan, Plan | Edit):
+        raise EditError(f"apply takes a plan or an edit, got {type(plan).__name__}; Plan.from_json reads JSON")
+    if not isinstance(model, nn.Module):
+        raise EditError(f"apply takes a torch.nn.Module, got {type(model).__name__}")
+    edits = (plan,) if isinstance(plan, Edit) else plan.edits
+    # Replacements wait in `pending`, so that one copy serves many of them, until an edit needs them in place.
+    result, pending = model, dict[str, nn.Module]()
+    for number, edit in enumerate(edits):
+        with _named(number, edit):
+            new = _independent(edit, result, pending)
+            if new is None and pending:
+                result, pending = replaced(result, pending), {}
+            if new is not None:
+                pending |= new
+            elif isinstance(edit, ReplaceModules):
+                pending = dict(edit.successors(result))
+            else:
+                result = edit.apply(result)
+    if pending:
+        return replaced(result, pending)
+    return result if edits else copied(model)
+
+
+@contextlib.contextmanager
+def _named(number: int, edit: Edit) -> Iterator[None]:
+    """Add to an error the number and the name of the edit that it comes from."""
+    try:
+        yield
+    except EditError as error:
+        raise EditError(f"edit {number} ({edit.edit_name}): {error}") from error
+    except (PrunusError, MemoryError):
+        raise
+    except Exception as error:
+        raise EditError(f"edit {number} ({edit.edit_name}) failed: {type(error).__name__}: {error}") from error
+
+
+def _independent(edit: Edit, model: nn.Module, pending: Mapping[str, nn.Module]) -> Mapping[str, nn.Module] | None:
+    """Return an edit's successors if it only replaces modules and does not need the `pending` ones in place first."""
+    if not isinstance(edit, ReplaceModules):
+        return None
+    try:
+        new = edit.successors(model)
+    except EditError:
+        if not pending:
+            raise
+        return None  # it may name a module that is still pending
+    paths = [f"{path}." for path in new]
+    touched = any(a.startswith(b) or b.startswith(a) for a in paths for b in (f"{path}." for path in pending))
+    return None if touched else new

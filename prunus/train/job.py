@@ -1,0 +1,39 @@
+"""A training job: the data, task, settings and folder of one training."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+from torch import nn
+
+from prunus.budget.latency_search import Meter
+from prunus.data.interface import Data
+from prunus.penalties import Penalty
+from prunus.records import EpochRecord, Recorder
+from prunus.tasks.interface import BoundTask
+from prunus.train.distributed import ALONE, Processes
+from prunus.train.settings import Train
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingJob:
+    """The data, the task, the settings and the folder of one training, the same in all its processes."""
+
+    name: str  # "wide", "narrow": names it in the records
+    data: Data
+    task: BoundTask
+    settings: Train
+    seed: int
+    penalty: Penalty | None = None  # channels that become zero are removed after each epoch
+    folder: Path  # of the run; checkpoints go to folder/checkpoints/name
+    recorder: Recorder
+    processes: Processes = ALONE
+    shown: Callable[[EpochRecord], None] = lambda record: None  # called with each epoch's record
+    meter: Meter | None = None  # of latencies, for a budget in milliseconds
+    reference: nn.Module | None = None  # the network whose latency such a budget takes a share of
+    ticked: Callable[[str, int, int, float], None] = lambda name, step, steps, loss: None  # after each step
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the checkpoints."""
+        return self.folder / "checkpoints" / self.name

@@ -1,0 +1,252 @@
+"""The training state: everything that changes during a training, saved to a checkpoint and restored."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from prunus.budget.controller import Target
+from prunus.errors import CheckpointError, EditError
+from prunus.graph import ChannelGroups, trace
+from prunus.penalties import BoundGroupLasso, BoundPenalty, GroupLasso, Penalty
+from prunus.surgery import Plan, apply
+from prunus.train import checkpoint, penalty_binding
+from prunus.train.background import Background
+from prunus.train.job import TrainingJob
+from prunus.train.settings import Train
+from prunus.train.tree import flatten, packed, random_state, set_random_state, unflatten, unpacked
+
+
+@dataclasses.dataclass(kw_only=True)
+class Progress:
+    """Numbers of the training; plain data."""
+
+    epoch: int = 0  # epochs done
+    step: int = 0  # steps done in the running epoch
+    cut: bool = False  # the running epoch's steps are all done, and what they brought to zero is cut away
+    loss: float = 0.0  # summed over the running epoch's steps, of this process's part of the batches
+    pressed: int = 0  # groups under pressure in the running epoch
+    learning_rate: float = 0.0  # of the last step
+    epoch_seconds: float = 0.0  # of training and shrinking in the running epoch
+    seconds: float = 0.0  # in the epochs done
+    widths: list[list[int]] = dataclasses.field(default_factory=list)  # that selection would have left, epoch by epoch
+    settled_at: int | None = None  # the epoch at which the pressure began, where it waits until the widths settle
+    activations: int = 0  # of the network as built, a sample; where the batch grows
+    best: float | None = None  # the best value of the main metric on the validation split so far
+    skipped: int = 0  # training samples that could not be read, as far as told
+    records: int = 0  # lines of the run's records
+
+
+@dataclasses.dataclass(kw_only=True)
+class TrainingState:
+    """The network as it is now, what trains it, and what is known of it.
+
+    Attributes:
+        model: the network.
+        network: what a step calls: `model`, wrapped where there are several processes.
+        plan: all edits so far, from the network as it was built.
+        groups: channel groups of `model` as it is now.
+        penalty: the group lasso on them; None where the network does not shrink.
+        regularizer: what the recipe trains with, at a strength that is known; None where it has no penalties.
+        shape: the regularizer on `model` as it is now.
+        target: the budget, fixed on the wide network; None where the network does not shrink.
+        importance: running mean of the groups' Taylor importance, [num_groups].
+        pressed: groups under pressure in the running segment, bool [num_groups].
+    """
+
+    model: nn.Module
+    network: nn.Module
+    optimizer: Optimizer
+    scheduler: LambdaLR
+    ema: AveragedModel | None
+    groups: ChannelGroups
+    penalty: BoundGroupLasso | None
+    regularizer: Penalty | None = None
+    shape: BoundPenalty | None = None
+    target: Target | None
+    importance: Tensor
+    pressed: Tensor
+    plan: Plan
+    progress: Progress
+
+    def set_target(self, target: Target) -> None:
+        """Set the budget to shrink to."""
+        self.target, self.penalty = target, GroupLasso().bind(self.model, self.groups)
+
+    def regularize(self, inputs: Tensor) -> None:
+        """Bind the regularizer to the present network."""
+        if self.regularizer is not None:
+            self.shape = penalty_binding.bind(self.regularizer, self.model, self.groups, inputs)
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The network that is evaluated and deployed: the average where one is kept."""
+        return self.model if self.ema is None else self.ema.module
+
+
+def start(model: nn.Module, inputs: Tensor, training: TrainingJob, steps_per_epoch: int, plan: Plan) -> TrainingState:
+    """Return the initial state of a training of `model`, which `plan` makes of the network as built."""
+    settings = training.settings
+    model.to(settings.torch_device(), memory_format=settings.memory_format)  # type: ignore[call-overload]
+    groups = trace(model, inputs.to(settings.torch_device()))
+    optimizer = settings.optimizer.build(model)
+    return TrainingState(
+        model=model,
+        network=training.processes.wrapped(model),
+        optimizer=optimizer,
+        scheduler=settings.scheduler(optimizer, steps_per_epoch),
+        ema=_averaged(model, settings.ema_decay),
+        groups=groups,
+        penalty=None,
+        target=None,
+        importance=torch.zeros(len(groups)),
+        pressed=torch.zeros(len(groups), dtype=torch.bool),
+        plan=plan,
+        progress=Progress(),
+    )
+
+
+def _averaged(model: nn.Module, decay: float | None) -> AveragedModel | None:
+    if decay is None:
+        return None
+    average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+    return AveragedModel(model, multi_avg_fn=average, use_buffers=True)
+
+
+def save(state: TrainingState, training: TrainingJob, background: Background, *, best: bool = False) -> None:
+    """Copy `state` and write the copy as a checkpoint in the background; `resume` restores it bit for bit.
+
+    All processes take part; process 0 writes.
+    """
+    state.progress.records = training.recorder.count()
+    own = training.processes.gather(packed({"random": random_state(), "loss": state.progress.loss}))
+    if not training.processes.first:
+        return
+    tree = {
+        "model": dict(state.model.state_dict()),
+        "optimizer": state.optimizer.state_dict(),
+        "ema": None if state.ema is None else dict(state.ema.state_dict()),
+        "importance": state.importance,
+        "pressed": state.pressed,
+        "processes": [unpacked(each) for each in own],
+    }
+    tensors, structure = flatten(tree)
+    content = {
+        "plan": state.plan.to_json(),
+        "progress": dataclasses.asdict(state.progress),
+        "target": None if state.target is None else dataclasses.asdict(state.target),
+        "tree": structure,
+    }
+    write = functools.partial(
+        checkpoint.write,
+        training.checkpoints,
+        step=state.progress.epoch,
+        tensors={name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()},
+        state=content,
+        keep=training.settings.keep_checkpoints,
+        best=best,
+    )
+    background.submit(write)
+
+
+def resume(
+    found: checkpoint.Checkpoint, model: nn.Module, inputs: Tensor, training: TrainingJob, steps_per_epoch: int
+) -> TrainingState:
+    """Return the state that `found` holds, for a training of `model`, the network as built.
+
+    Raises:
+        CheckpointError: the checkpoint is of another network or another optimizer.
+    """
+    tree: dict[str, Any] = unflatten(found.tensors, found.state["tree"])
+    plan = Plan.from_json(found.state["plan"])
+    held = found.state["target"]
+    try:
+        narrow = apply(plan, model)
+    except EditError as error:
+        text = f"{found.path} is of another network: {error}; choose another folder with output=..."
+        raise CheckpointError(text) from error
+    state = start(narrow, inputs, training, steps_per_epoch, plan)
+    if held is not None:
+        state.set_target(Target(**held))
+    _refuse_other_network(found, tree["model"], state.model.state_dict())
+    try:
+        state.model.load_state_dict(tree["model"])
+        state.optimizer.load_state_dict(_under_own_settings(tree["optimizer"], state.optimizer))
+        _lay_out_(state.optimizer)
+        if state.ema is not None:
+            state.ema.load_state_dict(tree["ema"])
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise CheckpointError(
+            f"{found.path} cannot be resumed: {error}; use the recipe that it was begun with, or choose another "
+            "folder with output=..."
+        ) from error
+    state.importance, state.pressed = tree["importance"], tree["pressed"]
+    state.progress = Progress(**found.state["progress"])
+    reschedule(state, training.settings, steps_per_epoch)
+    # Format 1 held the state of one process.
+    _take_own(state, training, tree.get("processes", [{"random": tree.get("random"), "loss": state.progress.loss}]))
+    return state
+
+
+def _refuse_other_network(found: checkpoint.Checkpoint, there: dict[str, Tensor], here: dict[str, Tensor]) -> None:
+    """Refuse tensors whose names or shapes differ from the network's."""
+    shapes = [{name: list(tensor.shape) for name, tensor in tensors.items()} for tensors in (there, here)]
+    names = dict.fromkeys((*there, *here))
+    unlike = [
+        f"{name} is {shapes[0].get(name, 'missing')} there, {shapes[1].get(name, 'missing')} here"
+        for name in names
+        if shapes[0].get(name) != shapes[1].get(name)
+    ]
+    if unlike:
+        raise CheckpointError(
+            f"{found.path} is of another network: {'; '.join(unlike[:3])}; {len(unlike)} of {len(names)} tensors "
+            "differ: choose another folder with output=..."
+        )
+
+
+def _take_own(state: TrainingState, training: TrainingJob, every: list[dict[str, Any]]) -> None:
+    """Restore the state of this process; where the number of processes has changed, seed the generators anew."""
+    processes, progress = training.processes, state.progress
+    if len(every) == processes.count:
+        own = every[processes.index]
+        progress.loss = own["loss"]
+        set_random_state(own["random"])
+    else:
+        progress.loss = sum(own["loss"] for own in every) / len(every)
+        torch.manual_seed(hash((training.seed, progress.epoch, progress.step, processes.index)) % 2**63)
+
+
+def _under_own_settings(saved: dict[str, Any], optimizer: Optimizer) -> dict[str, Any]:
+    """Return `saved` with the settings of `optimizer`, since the recipe may have been changed."""
+    groups = []
+    for own, old in zip(optimizer.state_dict()["param_groups"], saved["param_groups"], strict=True):
+        if own.keys() != old.keys():
+            raise ValueError("it is of another optimizer than the recipe's")
+        groups.append({**own, "params": old["params"]})
+    return {"state": saved["state"], "param_groups": groups}
+
+
+def _lay_out_(optimizer: Optimizer) -> None:
+    """Give the optimizer's state the memory layout of the weights: files are contiguous, fused steps assume it."""
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                laid_out = torch.empty_strided(value.shape, parameter.stride(), dtype=value.dtype, device=value.device)
+                state[name] = laid_out.copy_(value)
+
+
+def reschedule(state: TrainingState, settings: Train, steps_per_epoch: int) -> None:
+    """Give `state` the learning rate schedule of `settings`, at the present step."""
+    for group in state.optimizer.param_groups:
+        group["initial_lr"] = settings.optimizer.learning_rate
+    scheduler = settings.scheduler(state.optimizer, steps_per_epoch)
+    done = state.progress.epoch * steps_per_epoch + state.progress.step
+    scheduler.load_state_dict({**scheduler.state_dict(), "last_epoch": done})
+    for group, rate, factor in zip(state.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True):
+        group["lr"] = rate * factor(done)
+    state.scheduler = scheduler

@@ -1,0 +1,82 @@
+"""How far apart the outputs of two networks are: absolutely, relative to the largest output, and in float64."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prunus.modules.copying import copied
+from prunus.modules.modes import evaluating
+from prunus.modules.tensors import in_float64
+from prunus.modules.tree import leaves
+from prunus.records import EXACT
+
+
+@dataclasses.dataclass
+class Extremes:
+    """The largest difference of outputs from the expected ones and the largest expected value, over all compared."""
+
+    difference: float = 0.0
+    magnitude: float = 0.0
+
+    def add(self, expected: Tensor, actual: Tensor) -> None:
+        """Compare two outputs of one shape. NaN equals NaN, inf equals inf; anything else non-finite is inf apart."""
+        if not expected.numel():
+            return
+        same = (expected == actual) | (expected.isnan() & actual.isnan())
+        distance = torch.where(same, 0.0, (expected - actual).abs()).nan_to_num(nan=math.inf, posinf=math.inf)
+        self.difference = max(self.difference, float(distance.max()))
+        self.magnitude = max(self.magnitude, float(expected.abs().nan_to_num(posinf=0.0).max()))
+
+    @property
+    def relative(self) -> float:
+        """The largest difference over the largest expected value; inf where only zeros were expected."""
+        if self.difference == 0:
+            return 0.0
+        return self.difference / self.magnitude if self.magnitude > 0 else math.inf
+
+
+def difference(
+    first: nn.Module, second: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None
+) -> tuple[float, float]:
+    """Return max |a - b| and max |a - b| / max |a| of the outputs a and b of two networks in evaluation mode.
+
+    Each maximum is over all outputs together. Both are infinite where one output is NaN and the other is not.
+    """
+    return largest_difference(outputs(first, args, kwargs), outputs(second, args, kwargs))
+
+
+def difference_in_float64(
+    first: nn.Module, second: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None
+) -> tuple[float, float] | None:
+    """Return the `difference` of float64 copies; None where the code hard-codes a precision or the device has none."""
+    try:
+        expected, actual = (copied(model, isolated=True).double() for model in (first, second))
+        return difference(expected, actual, *in_float64((args, kwargs)))
+    except (RuntimeError, TypeError):
+        return None
+
+
+def largest_difference(first: list[Tensor], second: list[Tensor]) -> tuple[float, float]:
+    """Return the `difference` of two networks whose `outputs` are known."""
+    extremes = Extremes()
+    for expected, actual in zip(first, second, strict=True):
+        extremes.add(expected, actual)
+    return extremes.difference, extremes.relative
+
+
+def is_rounding(relative: float, relative_float64: float | None = None) -> bool:
+    """Whether relative differences, in float32 and where known in float64, can be explained by rounding alone."""
+    return relative <= EXACT["float32"] and (relative_float64 is None or relative_float64 <= EXACT["float64"])
+
+
+@torch.no_grad()
+def outputs(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None) -> list[Tensor]:
+    """Return all tensors that a network returns in evaluation mode, as float64; complex ones as pairs of numbers."""
+    with evaluating(model):
+        found = leaves(model(*args, **(kwargs or {})))
+    tensors = [leaf for leaf in found if isinstance(leaf, Tensor) and leaf.numel()]
+    return [(torch.view_as_real(each) if each.is_complex() else each).double() for each in tensors]

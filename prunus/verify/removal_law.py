@@ -1,0 +1,96 @@
+"""`prunus.check_removal`: the law of removal (cutting zero groups changes nothing), checked on any model."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prunus.errors import BudgetError, TraceError
+from prunus.graph import ChannelGroups, trace
+from prunus.graph.trace import Inputs, arguments
+from prunus.modules.copying import copied
+from prunus.penalties.zeros import zero_, zero_groups
+from prunus.records import RemovalRecord
+from prunus.surgery import apply
+from prunus.surgery.removal import removal, spare_layers
+from prunus.verify.difference import difference, difference_in_float64
+
+
+def check_removal(
+    model: nn.Module,
+    inputs: Inputs,
+    fraction: float = 0.5,
+    seed: int = 0,
+    *,
+    kwargs: Mapping[str, Any] | None = None,
+    whole_heads: bool = False,
+) -> RemovalRecord:
+    """Zero a random `fraction` of the exactly removable groups, remove them, and compare the outputs.
+
+    The model is not changed. Outputs are compared in evaluation mode, in the model's own precision and, where the
+    model runs in it, in float64; the record keeps the larger of the two differences. With a the zeroed network's
+    outputs and b the smaller one's, `max_abs_diff` is max |a - b| and `max_rel_diff` is max |a - b| / max |a|, each
+    maximum over all outputs together. The smaller network is traced anew: its parameters and MACs are counted on itself
+    and must be those predicted. A refused group raises nothing: it is counted. `whole_heads` is that of `prunus.trace`.
+
+    Raises:
+        TraceError: the model cannot be read, or the smaller network's cost differs from the prediction.
+        EditError: the model cannot be copied.
+        BudgetError: `fraction` lies outside [0, 1].
+    """
+    if not 0 <= fraction <= 1:
+        raise BudgetError(f"fraction is {fraction}: the share of groups to zero lies in [0, 1]")
+    args = arguments(inputs)
+    groups = trace(model, args, kwargs, whole_heads=whole_heads)
+    zeroed = copied(model, isolated=True)
+    zero_(zeroed, groups, spare_layers(groups, _random_groups(groups, fraction, seed)))
+    chosen = spare_layers(groups, zero_groups(zeroed, groups))  # the model may have had zeros of its own
+    small = apply(removal(groups, chosen), zeroed)
+    params, macs = _counted(groups, chosen, small, args, kwargs)
+    found = difference(zeroed, small, args, kwargs), difference_in_float64(zeroed, small, args, kwargs) or (0.0, 0.0)
+    absolute, relative = map(max, *found)
+    return RemovalRecord(
+        max_rel_diff=relative,
+        max_abs_diff=absolute,
+        removed=int(chosen.sum()),
+        refused=int(groups.refused.sum()),
+        params_before=groups.params(),
+        params_after=params,
+        macs_before=groups.macs(),
+        macs_after=macs,
+    )
+
+
+def _counted(
+    groups: ChannelGroups, chosen: Tensor, small: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None
+) -> tuple[int, int]:
+    """Return the parameters and MACs counted on the smaller network, which must be those predicted."""
+    params = sum(parameter.numel() for parameter in small.parameters())
+    try:
+        macs = trace(small, args, kwargs).macs()
+    except TraceError as error:
+        raise TraceError(
+            f"without {int(chosen.sum())} groups that were called exact the network fails, so it was read wrongly; "
+            f"please report it with the model's code: {error}"
+        ) from error
+    for kind, counted, predicted in (
+        ("parameters", params, groups.params(~chosen)),
+        ("MACs", macs, groups.macs(~chosen)),
+    ):
+        if counted != predicted:
+            raise TraceError(
+                f"{type(small).__name__} has {counted:,} {kind} after the removal of {int(chosen.sum())} groups, and "
+                f"{predicted:,} were predicted: a rule in prunus/graph/rules counts an operator of it wrongly"
+            )
+    return params, macs
+
+
+def _random_groups(groups: ChannelGroups, fraction: float, seed: int) -> Tensor:
+    """Return a random `fraction` of the exactly removable groups: bool [num_groups]."""
+    generator = torch.Generator().manual_seed(seed)
+    candidates = groups.exact.nonzero().flatten()
+    order = candidates[torch.randperm(candidates.numel(), generator=generator)]
+    chosen = torch.zeros(len(groups), dtype=torch.bool)
+    chosen[order[: round(fraction * candidates.numel())]] = True
+    return chosen
