@@ -7,14 +7,13 @@
 
 For each network: `trace`, zero half of the exactly removable groups, `select`, `apply`, compare the outputs in
 evaluation mode, float32. Each network has a process of its own with a time limit. Scales and shifts are shaken first,
-so that what is initialised at zero or one hides nothing. Times are the process's own seconds; "export" is that of
-torch.export inside `trace`: of one graph, or of two where training has another than evaluation. Memory is the most that
-the process holds beyond what it held with the model built, after the first export and in all.
+so that what is initialised at zero or one hides nothing. Times are the process's own seconds; "export" is
+torch.export of the same network in evaluation mode, alone, in a process of its own. Memory is the most that a process
+holds beyond what it held with the model built: of what Prunus does, and of the export.
 """
 
 import argparse
 import copy
-import dataclasses
 import functools
 import gc
 import importlib
@@ -24,10 +23,10 @@ import multiprocessing
 import os
 import resource
 import subprocess
-import sys
 import time
 import traceback
 import warnings
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -35,13 +34,14 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
-from prunus.graph.place import operator_name
 from result import header
 from torch import Tensor, nn
 from zoo_networks import Network, networks
 from zoo_table import line, totals, write
 
 import prunus
+from prunus.graph.read import read
+from prunus.graph.trace import arguments
 from prunus.penalties.zeros import zero_
 from prunus.surgery.removal import removal, spare_layers
 from prunus.verify import difference
@@ -71,7 +71,7 @@ def row(network: Network) -> dict[str, Any]:
     model.eval()
     shake_(model)
     base_mb = peak_mb()
-    clock, exports = Clock(), timed_exports()
+    clock = Clock()
     groups = prunus.trace(model, inputs)
     trace_s = clock.lap()
     chosen = spare_layers(groups, half_of(groups.exact))
@@ -83,6 +83,8 @@ def row(network: Network) -> dict[str, Any]:
     absolute, relative = difference(model, small, inputs)
     same = same_shapes(model, small, inputs)
     share, conv_params = conv_share(model, groups)
+    operations = read(model, arguments(inputs)).operations
+    exported = in_process(functools.partial(export, model, arguments(inputs)))
     params_after = sum(p.numel() for p in small.parameters())
     passed = relative <= TOLERANCE and same
     reason = "" if passed else f"outputs differ by {relative:.1e} relative"
@@ -105,13 +107,12 @@ def row(network: Network) -> dict[str, Any]:
         "params_after": params_after,
         "macs": groups.macs(),
         "macs_after": groups.macs(~chosen),
-        "cnn": not exports[0].operators & NO_CNN,
-        "nodes": exports[0].nodes,
-        "exports": len(exports),
-        "export_s": round(sum(each.seconds for each in exports if each.read), 3),
+        "cnn": not {operation.name for operation in operations} & NO_CNN,
+        "nodes": len(operations),
+        "export_s": round(exported["seconds"], 3),
         "trace_s": round(trace_s, 3),
         "cut_s": round(cut_s, 3),
-        "export_mb": exports[0].held_mb - base_mb,
+        "export_mb": exported["held_mb"] - base_mb,
         "peak_mb": held_mb,
         "model_mb": sum(t.nbytes for t in model.state_dict().values()) // 2**20,
         "notes": list(groups.notes),
@@ -123,42 +124,23 @@ def peak_mb() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
-@dataclasses.dataclass(frozen=True)
-class Export:
-    """One export that `trace` has made.
-
-    Attributes:
-        seconds: processor time.
-        nodes: of its graph.
-        operators: of its graph.
-        held_mb: the most memory that the process had held when it was made.
-        read: whether it is a graph of the network, or one at another width, for a comparison.
-    """
-
-    seconds: float
-    nodes: int
-    operators: frozenset[str]
-    held_mb: int
-    read: bool
+def export(model: nn.Module, inputs: tuple[Any, ...]) -> dict[str, float]:
+    """Return the seconds of torch.export alone, and the most memory that the process held."""
+    clock = Clock()
+    torch.export.export(model, inputs)
+    return {"seconds": clock.lap(), "held_mb": peak_mb()}
 
 
-def timed_exports() -> list[Export]:
-    """Return a list that takes each export that `trace` makes from now on."""
-    found: list[Export] = []
-    for name in ("prunus.graph.trace", "prunus.graph.trial"):
-        module = sys.modules[name]
-        original = module.export
-
-        def timed(*args: Any, name: str = name, original: Any = original, **settings: Any) -> Any:
-            clock = Clock()
-            program = original(*args, **settings)
-            seconds, nodes = clock.lap(), program.graph.nodes
-            operators = frozenset(operator_name(node.target) for node in nodes if node.op == "call_function")
-            found.append(Export(seconds, len(nodes), operators, peak_mb(), name == "prunus.graph.trace"))
-            return program
-
-        module.export = timed
-    return found
+def in_process(work: Callable[[], dict[str, float]]) -> dict[str, float]:
+    """Return what `work` gives in a forked process; the memory that it takes is its own."""
+    context = multiprocessing.get_context("fork")
+    receive, send = context.Pipe(duplex=False)
+    process = context.Process(target=lambda: send.send(work()))
+    process.start()
+    send.close()
+    result: dict[str, float] = receive.recv()
+    process.join()
+    return result
 
 
 class Clock:
@@ -281,9 +263,10 @@ def isolated(network: Network, limit: float, work: Any = measure) -> dict[str, A
 
 
 def warm_up() -> None:
-    """Let torch.export load what it loads once, before the clock runs and the processes fork."""
+    """Let torch load what it loads once, before the clock runs and the processes fork."""
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(1), nn.Linear(16, 4))
     prunus.check_removal(net.eval(), torch.randn(1, 3, 4, 4))
+    torch.export.export(net, (torch.randn(1, 3, 4, 4),))
     gc.freeze()  # what is loaded is not looked through again in every process
 
 

@@ -5,7 +5,6 @@ multiply-adds are built and timed. The next one to try is found by linear interp
 around the bound (regula falsi), or by bisection after two misses on the same side.
 """
 
-import copy
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from prunus.budget.greedy_selection import all_removable, greedy_selection
 from prunus.errors import BudgetError, PrunusError
 from prunus.graph import ChannelGroups
+from prunus.modules.copying import copied
 from prunus.surgery import Plan, apply
 from prunus.surgery.removal import removal
 
@@ -144,7 +144,7 @@ def checked_meter(meter: Meter | None) -> Meter:
 
     def ask(model: nn.Module) -> float:
         try:
-            measured = meter(copy.deepcopy(model))
+            measured = meter(copied(model, isolated=True))
             milliseconds = math.nan if isinstance(measured, bool | str) else float(measured)
         except PrunusError:
             raise

@@ -3,12 +3,15 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from prunus.graph.recorder import Recorder, ValueDependenceError
+from prunus.graph.meta import ValueDependenceError
+from prunus.graph.recorder import Recorder
 
+INDEXING = frozenset({"__getitem__", "__setitem__"})
 MAKERS = frozenset({"tensor", "as_tensor", "asarray"})
 ESCAPES = frozenset({"tolist", "numpy", "__array__", "__dlpack__", "data_ptr"})
 
@@ -32,6 +35,15 @@ class Functions(TorchFunctionMode):
             raise ValueDependenceError(f"Tensor.{name} asks for values that depend on the network's input")
         if name == "new_tensor":
             return torch.tensor(args[1], dtype=settings.get("dtype", args[0].dtype), device=device)
+        if name in INDEXING:
+            index = args[1] if isinstance(args[1], tuple) else (args[1],)
+            args = (args[0], tuple(self._constant(each) for each in index), *args[2:])
         if name in MAKERS and settings.get("device") is not None:
             settings = {**settings, "device": device}
         return func(*args, **settings)
+
+    def _constant(self, index: object) -> object:
+        """Return a list of positions as a constant: torch would make one without values, where data are."""
+        if not isinstance(index, list | range | np.ndarray):
+            return index
+        return torch.as_tensor(np.asarray(index), device=self.recorder.device)

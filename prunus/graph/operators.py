@@ -17,7 +17,7 @@ UNDECLARED = frozenset(
 TENSORS = ("Tensor", "Tensor[]", "Tensor?", "List[Tensor]", "Optional[Tensor]")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Operator:
     """An operator's schema.
 

@@ -11,8 +11,9 @@ from torch.utils import _pytree as pytree
 
 from prunus.errors import TraceError
 from prunus.graph.functions import Functions
+from prunus.graph.meta import ValueDependenceError
 from prunus.graph.program import Origin, Program, Value
-from prunus.graph.recorder import FOREIGN, Recorder, ValueDependenceError
+from prunus.graph.recorder import FOREIGN, Recorder
 from prunus.modules.cutting import Keep
 from prunus.modules.modes import set_mode_
 from prunus.modules.stand_in import Setting, fed, stand_in
@@ -80,7 +81,7 @@ def read(
     small, given = model, (tuple(args), dict(kwargs or {}))
     device = next((t.device for t in (*model.parameters(), *model.buffers(), *_tensors(args))), torch.device("cpu"))
     recorder = Recorder(device, with_values=with_values)
-    with undisturbed(model):
+    with undisturbed(model), torch.inference_mode():
         try:
             small = stand_in(model, keep or {}, settings, with_values=with_values)
             _let_know(small, recorder)

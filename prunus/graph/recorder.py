@@ -8,32 +8,23 @@ dispatch mode whole, as `torch.export` would show them.
 
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from prunus.graph import recurrent
 from prunus.graph.constants import ConstantMemory, View
 from prunus.graph.labels import compact
+from prunus.graph.meta import Args, OnMeta, Settings, ValueDependenceError, on, run_with_values
 from prunus.graph.operators import Operator, operator
 from prunus.graph.program import Operation, Origin, Value
 from prunus.graph.trees import flat, replaced
 
-META = torch.device("meta")
 LARGE = 1 << 22  # elements of a constant that are not worth being computed
 EMPTY = frozenset({"aten::empty", "aten::new_empty", "aten::empty_strided", "aten::new_empty_strided"})
 FOREIGN = tuple(f"{Path(file).parent}{os.sep}" for file in (torch.__file__, __file__))
-Args: TypeAlias = Sequence[Any]
-Settings: TypeAlias = Mapping[str, Any]
-T = TypeVar("T")
-
-
-class ValueDependenceError(RuntimeError):
-    """The code asks for the values of data."""
 
 
 class Recorder(TorchDispatchMode):
@@ -56,7 +47,7 @@ class Recorder(TorchDispatchMode):
         self._values: dict[int, Value] = {}  # by id of a tensor
         self._held: list[Tensor] = []  # whose ids must not be given away
         self._data: set[int] = set()  # ids of the storages of real tensors that are data
-        self._stand_ins: dict[int, Tensor] = {}  # meta tensors for real ones, by id
+        self._run = run_with_values if with_values else OnMeta().run
 
     def add(self, tensor: Tensor, origin: Origin, path: str = "") -> None:
         """Make a tensor known that goes into the network."""
@@ -108,7 +99,7 @@ class Recorder(TorchDispatchMode):
             for identity in self.memory.about_to_write(tensor):
                 self._values.pop(identity, None)
         with torch.inference_mode(False), torch.no_grad():
-            result = called.call(_on(self.device, args), _on(self.device, kwargs))
+            result = called.call(on(self.device, args), on(self.device, kwargs))
         made = [each for each in flat(result) if isinstance(each, Tensor)]
         if called.is_view:
             self.memory.viewed(View(called, args, kwargs, made))
@@ -131,41 +122,11 @@ class Recorder(TorchDispatchMode):
                 self.memory.remember(tensor)
         operands = list[Value]()
         arguments = self._bound(called, args, kwargs, operands)
-        result = (
-            self._with_values(called, args, kwargs)
-            if self.with_values
-            else self._on_meta(called, args, kwargs, tensors)
-        )
+        result = self._run(called, args, kwargs, tensors)
         made = [each for each in flat(result) if isinstance(each, Tensor)]
         self._data.update(id(each.untyped_storage()) for each in (*written, *made) if not each.is_meta)
         self._note(called, arguments, operands, made)
         return result
-
-    def _with_values(self, called: Operator, args: Args, kwargs: Settings) -> object:
-        with _FixedSizes():  # type: ignore[no-untyped-call]
-            return called.call(args, kwargs)
-
-    def _on_meta(self, called: Operator, args: Args, kwargs: Settings, tensors: list[Tensor]) -> object:
-        """Run an operator on the meta device; what is written into is returned as it was given."""
-        if called.target in recurrent.OPERATORS and len(args) == 9:
-            return recurrent.outputs(args)
-        real = {id(self._stand_in(each)): each for each in tensors if not each.is_meta}
-        settings = dict(kwargs)
-        if "device" in called.keywords and not tensors:
-            settings["device"] = META
-        given, named = (replaced(_on(META, part), Tensor, self._stand_in) for part in (args, settings))
-        result = called.call(given, named)
-        return replaced(result, Tensor, lambda tensor: real.get(id(tensor), tensor)) if real else result
-
-    def _stand_in(self, tensor: Tensor) -> Tensor:
-        if tensor.is_meta:
-            return tensor
-        found = self._stand_ins.get(id(tensor))
-        if found is None or found.shape != tensor.shape:
-            found = torch.empty_strided(tensor.size(), _strides(tensor), dtype=tensor.dtype, device=META)
-            self._stand_ins[id(tensor)] = found
-            self._held.append(tensor)
-        return found
 
     def _on_graphs(self, called: Operator, args: Args, tensors: list[Tensor]) -> object:
         """Note an operator that takes functions: what it does inside is not seen. Of a choice one branch is run."""
@@ -202,7 +163,7 @@ class Recorder(TorchDispatchMode):
             operands.append(found := self.value_of(tensor))
             return found
 
-        return {k: replaced(_on(self.device, v), Tensor, known) for k, v in called.bound(args, kwargs).items()}
+        return {k: replaced(on(self.device, v), Tensor, known) for k, v in called.bound(args, kwargs).items()}
 
     def _note(
         self, called: Operator, arguments: dict[str, object], operands: list[Value], made: Iterable[Tensor]
@@ -232,26 +193,8 @@ class Recorder(TorchDispatchMode):
         raise ValueDependenceError("a tensor was made behind torch's back (from numpy, or by an extension)")
 
 
-class _FixedSizes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Refuses operators inside an operator whose output is as large as values say."""
-
-    def __torch_dispatch__(
-        self, func: object, types: object, args: Args = (), kwargs: Settings | None = None
-    ) -> object:
-        called = operator(func)
-        if called.sized_by_values and "index" not in called.name:
-            raise ValueDependenceError(f"{called.name} gives as much as values say")
-        return called.call(args, kwargs or {})
-
-
 def _layout(tensor: Tensor) -> tuple[object, ...]:
     return id(tensor.untyped_storage()), tensor.shape, tensor.stride(), tensor.storage_offset(), tensor.dtype
-
-
-def _strides(tensor: Tensor) -> Sequence[int]:
-    """Return the strides of a tensor, those of a dense one where elements share memory."""
-    shared = any(size > 1 and not stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
-    return torch.empty(tensor.shape, device=META).stride() if shared else tensor.stride()
 
 
 def _is_large(called: Operator, args: Args) -> bool:
@@ -261,12 +204,6 @@ def _is_large(called: Operator, args: Args) -> bool:
     for size in sizes:
         count *= size if isinstance(size, int) else 1
     return count > LARGE and "device" in called.keywords
-
-
-def _on(device: torch.device, value: T) -> T:
-    """Return arguments with the meta device, or any where data go, replaced by `device`."""
-    placed: T = replaced(value, torch.device, lambda given: device if META in (device, given) else given)
-    return placed
 
 
 def _line() -> str:

@@ -18,6 +18,7 @@ from prunus.graph.network import Network
 from prunus.graph.program import Program
 from prunus.graph.read import ReadError, read
 from prunus.graph.walk import Reading, Slots, walk
+from prunus.modules.undisturbed import undisturbed
 
 Inputs = Tensor | tuple[Any, ...]
 OBJECTS = 100_000  # made between two looks for dead ones
@@ -68,8 +69,12 @@ def trace(
             its control flow depends on values.
     """
     _check(model)
-    args = arguments(inputs)
-    programs, notes = _programs(model, args, kwargs or {})
+    with undisturbed(model):  # once for all that is read of it
+        return _traced(model, arguments(inputs), kwargs or {}, whole_heads=whole_heads)
+
+
+def _traced(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, whole_heads: bool) -> ChannelGroups:
+    programs, notes = _programs(model, args, kwargs)
     findings, slots = Findings(), Slots()
     readings = _walked(programs, model, findings, slots)
     attended = findings.ids_of(Kind.HEAD_SIZE)
@@ -77,7 +82,7 @@ def trace(
         roots = torch.from_numpy(findings.ids.classes())
         findings = findings.afresh(torch.isin(roots, roots[attended]))
         readings = _walked(programs, model, findings, slots)
-    findings.marks, bindings = judge(Network(model, args, kwargs or {}, readings, slots), findings)
+    findings.marks, bindings = judge(Network(model, args, kwargs, readings, slots), findings)
     return build(model, findings, slots, readings[0].macs, notes, bindings)
 
 

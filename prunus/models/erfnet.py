@@ -112,7 +112,7 @@ class ERFNet(nn.Module):
     `dropout_late` are the rates of the blocks at 1/4 and at 1/8 resolution.
 
     With `encoder_only` a 1x1 convolution stands in the decoder's place and the scores come at 1/8 resolution:
-    the first stage of the published two-stage regime. The second stage takes the trained encoder over:
+    the first stage of the published two-stage training. The second stage takes the trained encoder over:
     `full.encoder.load_state_dict(first_stage.encoder.state_dict())`.
 
     Raises:

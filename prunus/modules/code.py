@@ -6,15 +6,17 @@ import functools
 import inspect
 import sys
 import types
-from collections import deque
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
+from prunus.modules.attributes import kept
+
 TORCH_LAYERS = "torch.nn.modules"
 KNOWN = sys.stdlib_module_names | {"torch"}
-CONTAINERS = (list, dict, set, deque)
+CONTAINERS = (list, deque, set, dict, OrderedDict, defaultdict)
 
 
 def names_read(kind: type) -> set[str]:
@@ -54,7 +56,7 @@ class _Held:
             value = waiting.pop()
             if id(value) in self._contents or isinstance(value, Tensor | nn.Module | type):
                 continue
-            if isinstance(value, CONTAINERS):
+            if type(value) in CONTAINERS:
                 self._contents[id(value)] = value, copy.copy(value)
                 waiting.extend(value.values() if isinstance(value, dict) else value)
             elif isinstance(value, tuple):
@@ -66,20 +68,23 @@ class _Held:
     def restore(self) -> None:
         """Put the contents back."""
         for container, content in self._contents.values():
-            if isinstance(container, list | deque):
-                if len(container) != len(content) or any(a is not b for a, b in zip(container, content, strict=True)):
-                    container.clear()
-                    container.extend(content)
-            elif isinstance(container, set):
-                container.intersection_update(content)
-                container.update(content)
-            else:
-                for key in container.keys() - content.keys():
-                    del container[key]
-                container.update({k: v for k, v in content.items() if container.get(k, content) is not v})
+            if _differs(container, content):
+                container.clear()
+                container.extend(content) if isinstance(container, list | deque) else container.update(content)
         for cell, content in self.cells:
             if not filled(cell) or cell.cell_contents is not content:
                 cell.cell_contents = content
+
+
+def _differs(container: Any, content: Any) -> bool:
+    """Whether a container holds other objects than its copy."""
+    if len(container) != len(content):
+        return True
+    if isinstance(container, dict):
+        return any(key not in container or container[key] is not value for key, value in content.items())
+    if isinstance(container, set):
+        return bool(container != content)
+    return any(a is not b for a, b in zip(container, content, strict=True))
 
 
 def _is_own(kind: type) -> bool:
@@ -89,9 +94,9 @@ def _is_own(kind: type) -> bool:
 def _functions(model: nn.Module) -> Iterator[types.FunctionType]:
     """Yield the functions that may run with `model`, torch's and Python's aside: the methods of its modules, what these
     keep (hooks, functions, objects), and the functions and classes that all of these name."""
-    kept = list(kept_objects(model))
-    kinds = {type(module) for module in model.modules()} | {type(value) for value in kept}
-    waiting, seen = [value for value in kept if isinstance(value, types.FunctionType)], set[types.FunctionType]()
+    objects = list(kept_objects(model))
+    kinds = {type(module) for module in model.modules()} | {type(value) for value in objects}
+    waiting, seen = [value for value in objects if isinstance(value, types.FunctionType)], set[types.FunctionType]()
     waiting += [each for kind in kinds if not kind.__module__.startswith(TORCH_LAYERS) for each in _methods(kind)]
     while waiting:
         function = waiting.pop()
@@ -104,7 +109,8 @@ def _functions(model: nn.Module) -> Iterator[types.FunctionType]:
 def kept_objects(model: nn.Module) -> Iterator[Any]:
     """Yield the functions and objects that modules keep, hooks among them; of methods the functions."""
     for module in model.modules():
-        yield from _kept(vars(module))
+        for _, value in kept(module):
+            yield from _kept(value)
 
 
 def _methods(kind: type) -> Iterator[types.FunctionType]:

@@ -7,8 +7,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from prunus.errors import EditError
+from prunus.modules.attributes import kept
 from prunus.modules.closures import Closures
-from prunus.modules.hooks import HOOK_TABLES, hooks_of, is_of, parameter_hooks
+from prunus.modules.hooks import HOOK_TABLES, hooks_of, is_hooked, is_of, parameter_hooks
 from prunus.modules.paths import paths_of
 from prunus.modules.tensors import parameter_like
 from prunus.modules.tree import leaves
@@ -58,9 +59,9 @@ def _carried(model: nn.Module, *, isolated: bool) -> dict[int, Any]:
         for parameter in parameters.values():
             if parameter is not None and (vars(parameter) or parameter_hooks(parameter)):
                 memo[id(parameter)] = parameter_like(parameter.detach().clone(), parameter)
-        if not isolated:
+        if not isolated and is_hooked(module):
             memo |= {id(hook): hook for hook in hooks_of(module) if not is_of(hook, modules)}
-        for name, value in vars(module).items():
+        for name, value in (*kept(module), ("_buffers", vars(module)["_buffers"])):
             if f"{name}_g" not in parameters and f"{name}_orig" not in parameters:  # else HOOK
                 tensors = (leaf for leaf in leaves(value) if isinstance(leaf, Tensor) and not leaf.is_leaf)
                 memo |= {id(tensor): tensor.detach().clone() for tensor in tensors}
@@ -68,12 +69,12 @@ def _carried(model: nn.Module, *, isolated: bool) -> dict[int, Any]:
 
 
 def _uncopyable(model: nn.Module, memo: Mapping[int, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield the attributes that cannot be copied, with their paths, from the inside out: outer ones may refer to
-    inner ones."""
-    for path, module in reversed(list(model.named_modules())):
-        for name, value in vars(module).items():
+    """Yield (path, value) of the attributes that cannot be copied; not of those that refer to a module with one."""
+    known = {**memo, **{id(module): module for module in model.modules()}}
+    for path, module in model.named_modules():
+        for name, value in kept(module):
             try:
-                copy.deepcopy(value if name != "_modules" else None, dict(memo))
+                copy.deepcopy(value, dict(known))
             except (RuntimeError, TypeError, ValueError):
                 yield f"{path}.{name}".removeprefix("."), value
 

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from prunus.modules.attributes import kept
 from prunus.modules.cutting import Keep, cut, with_tensors
 from prunus.modules.numbers import set_number_
 from prunus.modules.tensors import named_tensors, parameter_like
@@ -28,8 +29,8 @@ def stand_in(model: nn.Module, keep: Keep, settings: Iterable[Setting], *, with_
         path: _copy(tensor, keep.get(path, {}), with_values=with_values)
         for path, tensor in named_tensors(model).items()
     }
-    kept = {id(tensor): tensor.detach() for tensor in _kept(model)}
-    result = with_tensors(model, new, keep, kept, isolated=True)
+    attributes = {id(tensor): tensor.detach() for tensor in _kept(model)}
+    result = with_tensors(model, new, keep, attributes, isolated=True)
     for path, name, item, value in settings:
         set_number_(result, path, name, item, value)
     return result
@@ -49,9 +50,8 @@ def _copy(tensor: Tensor, dims: Mapping[int, Tensor], *, with_values: bool) -> T
 def _kept(model: nn.Module) -> Iterator[Tensor]:
     """Yield the tensors that modules keep as plain attributes, in containers too."""
     for module in model.modules():
-        for name, value in vars(module).items():
-            if name not in ("_parameters", "_buffers", "_modules"):
-                yield from (leaf for leaf in leaves(value) if isinstance(leaf, Tensor))
+        for _, value in kept(module):
+            yield from (leaf for leaf in leaves(value) if isinstance(leaf, Tensor))
 
 
 def fed(arguments: Any, *, with_values: bool) -> Any:

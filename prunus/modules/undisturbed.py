@@ -6,6 +6,7 @@ import logging
 import random
 import warnings
 from collections.abc import Iterator
+from contextvars import ContextVar
 
 import numpy as np
 import torch
@@ -13,10 +14,16 @@ from torch import nn
 
 from prunus.modules.code import surroundings_kept
 
+_RUNNING: ContextVar[frozenset[int]] = ContextVar("running", default=frozenset())  # ids of models
+
 
 @contextlib.contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Run code without gradients, without a word, and without a trace in random numbers and in the user's variables."""
+    """Run code that prints nothing and leaves no trace in random numbers and in the user's variables."""
+    if id(model) in _RUNNING.get():
+        yield
+        return
+    token = _RUNNING.set(_RUNNING.get() | {id(model)})
     level, nowhere = logging.root.manager.disable, io.StringIO()
     fast, states = torch.backends.mha.get_fastpath_enabled(), (random.getstate(), np.random.get_state())
     torch.backends.mha.set_fastpath_enabled(False)  # a path of its own, for evaluation without gradients
@@ -29,7 +36,6 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
             torch.random.fork_rng(devices=[]),
             torch.compiler.set_stance("force_eager"),
             surroundings_kept(model),
-            torch.inference_mode(),
         ):
             warnings.simplefilter("ignore")
             yield
@@ -37,4 +43,5 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
         logging.disable(level)
         torch.backends.mha.set_fastpath_enabled(fast)
         random.setstate(states[0])
+        _RUNNING.reset(token)
         np.random.set_state(states[1])

@@ -99,7 +99,7 @@ def _reaches_border(branch: set[Value], constant: set[Value]) -> bool:
 
 
 def _pads(operation: Operation) -> bool:
-    """Whether an operator puts zeros, or another number, around its first argument or between its values."""
+    """Whether an operator pads its first argument, or inserts zeros between its values."""
     name, arguments = operation.name, operation.arguments
     if name == "aten::pad":
         return bool(arguments["mode"] == "constant")

@@ -103,7 +103,7 @@ def bypass(model: nn.Module, inputs: Inputs) -> Plan:
     zero = {path for path, parameter in model.named_parameters() if parameter.dim() > 1 and not bool(parameter.any())}
     if not zero:
         return Plan()
-    precise = copied(model, isolated=True).double()  # in float64: the constant is rounded when it is applied
+    precise = copied(model).double()  # in float64: the constant is rounded when it is applied
     args = in_float64(arguments(inputs))
     branches = Branches(precise, args)
     program, edits = branches.program, dict[str, BypassBlock]()
@@ -115,10 +115,6 @@ def bypass(model: nn.Module, inputs: Inputs) -> Plan:
                 kind = type(model.get_submodule(path)).__name__
                 edits[path] = BypassBlock(path=path, kind=kind, shift=found.numbers, rectified=rectified, dim=found.dim)
     return Plan(tuple(edits.values()))
-
-
-def _doubled(tensor: Tensor) -> Tensor:
-    return tensor.double() if tensor.is_floating_point() else tensor
 
 
 @checked

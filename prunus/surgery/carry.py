@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor, nn
@@ -25,35 +26,28 @@ class Carried:
 def carry_(plan: Plan, optimizer: Optimizer, model: nn.Module, small: nn.Module) -> Carried:
     """Make `optimizer`, which trains `model`, train `small = apply(plan, model)` as if it always had.
 
-    Every parameter of `model` in the optimizer's groups is replaced by the one of `small` at the same path; state
-    tensors of a parameter's shape (momentum, moments) and its gradient are cut as the parameter was; scalars
-    (steps) stay. Parameters that an edit made anew join the group of what they replace, a bias that of a bias, with
-    fresh state; those of a layer that the optimizer did not train stay outside of it. The groups are then in the
-    order of `small.parameters()`, and so are the names of an optimizer that was made of named parameters.
+    Each parameter in the optimizer's groups is replaced by that of `small` at the same path; state tensors of its shape
+    (momentum, moments) and its gradient are cut as it was, scalars (steps) stay. Parameters that an edit made anew join
+    the group of those that they replace, a bias that of a bias, with fresh state; those of a layer that the optimizer
+    did not train stay outside. Groups, and names of named parameters, are then in the order of `small.parameters()`.
 
-    The rest of a loop of one's own: a learning-rate scheduler and a `GradScaler` hold the same optimizer and need
-    nothing; an average of the weights (`torch.optim.swa_utils.AveragedModel`) is cut by the same plan,
-    `ema.module = apply(plan, ema.module)`; DistributedDataParallel and `torch.compile` are wrapped anew around `small`,
-    `model` being what was inside.
+    In a loop of your own a learning-rate scheduler and a `GradScaler` need nothing, since they hold the same optimizer;
+    an average of the weights is cut by the same plan, `ema.module = apply(plan, ema.module)`; DistributedDataParallel
+    and `torch.compile` are wrapped anew around `small`.
 
     Raises:
-        EditError: the optimizer holds a parameter that is not `model`'s, `small` is not what the plan makes of
-            `model`, or the optimizer keeps state that has not its parameter's shape, or parameters elsewhere than in
-            `param_groups` and `state`. The optimizer is as it was then.
+        EditError: the optimizer holds a parameter that is not `model`'s, keeps state of another shape, or parameters
+            outside of `param_groups` and `state`; or `small` is not `apply(plan, model)`. It is then unchanged.
     """
     _check_held_in_groups(optimizer)
     old_paths = {id(parameter): path for path, parameter in model.named_parameters()}
     new = dict(small.named_parameters(remove_duplicate=False))
-    groups, states, fresh = [], {}, []
+    groups, states = [], {}
     placed, replaced = set[str](), set[str]()
     for group in optimizer.param_groups:
         parameters = []
         for parameter in group["params"]:
-            path = old_paths.get(id(parameter))
-            if path is None:
-                raise EditError(
-                    f"the optimizer holds a parameter of shape {tuple(parameter.shape)} that is not the model's"
-                )
+            path = _path_of(parameter, old_paths)
             if (target := _carried(plan, path, parameter, new)) is None:
                 replaced.add(path)
                 continue
@@ -65,12 +59,9 @@ def carry_(plan: Plan, optimizer: Optimizer, model: nn.Module, small: nn.Module)
             placed.add(path)
         groups.append(parameters)
     made = [path for path, _ in small.named_parameters() if path not in old_paths.values() or path in replaced]
-    untrained = _untrained(plan, model, placed | replaced) if made else []
-    for path in made:
-        outside = max((_common(path, other) for other in untrained), default=-1)
-        if new[path].requires_grad and max((_common(path, other) for other in replaced), default=-1) >= outside:
-            groups[_nearest(path, new[path], optimizer, old_paths)].append(new[path])
-            fresh.append(path)
+    fresh = _trained(plan, model, made, placed, replaced, new) if made else []
+    for path in fresh:
+        groups[_nearest(path, new[path], optimizer, old_paths)].append(new[path])
     if fresh:  # an optimizer that is made anew for `small` has them in this order, and so has a checkpoint's
         order = {id(parameter): number for number, parameter in enumerate(small.parameters())}
         groups = [sorted(parameters, key=lambda parameter: order[id(parameter)]) for parameters in groups]
@@ -82,6 +73,12 @@ def carry_(plan: Plan, optimizer: Optimizer, model: nn.Module, small: nn.Module)
     optimizer.state.clear()
     optimizer.state.update({parameter: state for parameter, state in states.items() if state})
     return Carried(kept=tuple(sorted(placed)), fresh=tuple(fresh))
+
+
+def _path_of(parameter: Tensor, old_paths: dict[int, str]) -> str:
+    if id(parameter) not in old_paths:
+        raise EditError(f"the optimizer holds a parameter of shape {tuple(parameter.shape)} that is not the model's")
+    return old_paths[id(parameter)]
 
 
 def _check_held_in_groups(optimizer: Optimizer) -> None:
@@ -151,10 +148,18 @@ def _state(plan: Plan, path: str, old: Tensor, new: Tensor, state: dict[str, obj
     return carried
 
 
-def _untrained(plan: Plan, model: nn.Module, trained: set[str]) -> list[str]:
-    """Return the parameters that an edit replaces and the optimizer does not hold."""
-    others = {path: each.detach() for path, each in model.named_parameters() if path not in trained}
-    return [path for path, tensor in others.items() if _through(plan, path, tensor) is None]
+def _trained(
+    plan: Plan, model: nn.Module, made: list[str], placed: set[str], replaced: set[str], new: dict[str, nn.Parameter]
+) -> list[str]:
+    """Return those of the parameters `made` anew that the optimizer trains: each is nearer to one that it held and an
+    edit `replaced` than to one that an edit replaces and it does not hold."""
+    others = {path: each.detach() for path, each in model.named_parameters() if path not in placed | replaced}
+    untrained = [path for path, tensor in others.items() if _through(plan, path, tensor) is None]
+
+    def nearness(path: str, among: Iterable[str]) -> int:
+        return max((_common(path, other) for other in among), default=-1)
+
+    return [p for p in made if new[p].requires_grad and nearness(p, replaced) >= nearness(p, untrained)]
 
 
 def _common(path: str, other: str) -> int:

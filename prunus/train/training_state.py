@@ -94,13 +94,14 @@ def start(model: nn.Module, inputs: Tensor, training: TrainingJob, steps_per_epo
     settings = training.settings
     model.to(settings.torch_device(), memory_format=settings.memory_format)  # type: ignore[call-overload]
     groups = trace(model, inputs.to(settings.torch_device()))
-    optimizer = settings.optimizer.build(model)
+    optimizer, decay = settings.optimizer.build(model), settings.ema_decay
+    average = None if decay is None else get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
     return TrainingState(
         model=model,
         network=training.processes.wrapped(model),
         optimizer=optimizer,
         scheduler=settings.scheduler(optimizer, steps_per_epoch),
-        ema=_averaged(model, settings.ema_decay),
+        ema=None if average is None else AveragedModel(model, multi_avg_fn=average, use_buffers=True),
         groups=groups,
         penalty=None,
         target=None,
@@ -109,13 +110,6 @@ def start(model: nn.Module, inputs: Tensor, training: TrainingJob, steps_per_epo
         plan=plan,
         progress=Progress(),
     )
-
-
-def _averaged(model: nn.Module, decay: float | None) -> AveragedModel | None:
-    if decay is None:
-        return None
-    average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-    return AveragedModel(model, multi_avg_fn=average, use_buffers=True)
 
 
 def save(state: TrainingState, training: TrainingJob, background: Background, *, best: bool = False) -> None:

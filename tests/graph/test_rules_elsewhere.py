@@ -1,5 +1,7 @@
 """Channels along a dimension that an operator does not take for channels, and weights that are values elsewhere."""
 
+import nets
+import numpy
 import pytest
 import torch
 from idioms import Call, check, images, reasons, tokens
@@ -157,3 +159,19 @@ class Demodulated(nn.Module):
 def test_a_layer_whose_bias_is_not_read_stays():
     groups = check(Demodulated(), images(), exact=8)
     assert "inner.bias is not read" in reasons(groups)
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        [2, 0, 1],
+        range(3),
+        numpy.array([2, 0, 1]),
+        [[0, 1], [2, 0]],
+        [True, False, True, False, False, False, True, True],
+    ],
+    ids=["list", "range", "numpy", "nested", "mask"],
+)
+def test_positions_are_given_in_any_form(index):
+    """Rows of an image picked by what torch would make a tensor of, where the data are."""
+    check(Call(lambda x: x[:, :, index].flatten(2).mean(2), nets.conv(3, 8), nn.Linear(8, 2)), images(), exact=8)

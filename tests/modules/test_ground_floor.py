@@ -219,3 +219,11 @@ def test_hooks_on_parameters_are_carried_or_refused(frozen):
     assert set(calls) == {*layers, *(f"{name} accumulated" for name in layers)}
     with pytest.raises(EditError, match=r"first.weight has hooks .*remove them"):
         prunus.apply(prunus.expand(model, "first", 2), model)
+
+
+def test_a_copy_that_prunus_runs_shares_what_cannot_be_copied_and_nothing_else():
+    model = Tied()
+    model.third.lock = threading.Lock()
+    own = copied(model, isolated=True)
+    assert own.third.lock is model.third.lock
+    assert own.kept[0] is own.third is not model.third

@@ -42,6 +42,7 @@ PAIRS = {
         (nn.ConvTranspose2d(6, 4, 2, stride=2, groups=2, bias=False), nn.BatchNorm2d(4)),
         (2, 6, 5, 4),
     ),
+    "synchronised": ((nn.Conv2d(3, 8, 3), nn.SyncBatchNorm(8)), (2, 3, 9, 7)),
     "1d": ((nn.Conv1d(3, 8, 3), nn.BatchNorm1d(8)), (2, 3, 9)),
     "3d": ((nn.Conv3d(3, 4, 2), nn.BatchNorm3d(4)), (2, 3, 4, 4, 4)),
 }

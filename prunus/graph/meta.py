@@ -1,0 +1,124 @@
+"""Run an operator on data: on the meta device, where they have shapes alone, or on numbers."""
+
+import functools
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias, TypeVar
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from prunus.graph import recurrent
+from prunus.graph.operators import Operator, operator
+from prunus.graph.trees import replaced
+
+META = torch.device("meta")
+Args: TypeAlias = Sequence[Any]
+Settings: TypeAlias = Mapping[str, Any]
+T = TypeVar("T")
+
+
+class ValueDependenceError(RuntimeError):
+    """The code asks for the values of data."""
+
+
+class OnMeta:
+    """Runs operators on the meta device; constants among their arguments have stand-ins there."""
+
+    def __init__(self) -> None:
+        self._stand_ins: dict[int, tuple[Tensor, Tensor]] = {}  # by id of a real tensor: itself, and the meta tensor
+
+    def run(self, called: Operator, args: Args, kwargs: Settings, tensors: list[Tensor]) -> object:
+        """Return what comes out of an operator; what is written into comes out as it was given."""
+        if called.target in recurrent.OPERATORS and len(args) == 9:
+            return recurrent.outputs(args)
+        real = {id(self._stand_in(each)): each for each in tensors if not each.is_meta}
+        settings = {**kwargs, "device": META} if "device" in called.keywords and not tensors else kwargs
+        given, named = (replaced(on(META, part), Tensor, self._stand_in) for part in (args, dict(settings)))
+        result = _like_before(called, given, named)
+        return replaced(result, Tensor, lambda tensor: real.get(id(tensor), tensor)) if real else result
+
+    def _stand_in(self, tensor: Tensor) -> Tensor:
+        if tensor.is_meta:
+            return tensor
+        _, found = self._stand_ins.get(id(tensor), (None, None))
+        if found is None or found.shape != tensor.shape:
+            shared = any(size > 1 and not stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+            stride = torch.empty(tensor.shape, device=META).stride() if shared else tensor.stride()
+            found = torch.empty_strided(tensor.size(), stride, dtype=tensor.dtype, device=META)
+            self._stand_ins[id(tensor)] = tensor, found
+        return found
+
+
+def _like_before(called: Operator, args: Args, kwargs: Settings) -> object:
+    """Run an operator, or make what it gave for arguments of the same shapes: networks repeat their layers, and so do
+    their modes and widths."""
+    if called.is_view or called.writes:
+        return called.call(args, kwargs)
+    try:
+        made = _made(called, _hashable(args), _hashable(kwargs))
+    except TypeError:  # an argument that cannot be compared
+        return called.call(args, kwargs)
+    return replaced(made, Spec, Spec.tensor)
+
+
+class Spec(NamedTuple):
+    """What there is to know of a tensor on the meta device."""
+
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+
+    def tensor(self) -> Tensor:
+        """Return a tensor of this kind."""
+        return torch.empty_strided(self.shape, self.stride, dtype=self.dtype, device=META)
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _made(called: Operator, args: Hashable, kwargs: Hashable) -> object:
+    result = called.call(_rebuilt(args), _rebuilt(kwargs))
+    return replaced(result, Tensor, lambda tensor: Spec(tuple(tensor.shape), tensor.stride(), tensor.dtype))
+
+
+def _hashable(value: object) -> Hashable:
+    """Return an argument as a key: numbers with their types, since 1, 1.0 and True are equal."""
+    if isinstance(value, Tensor):
+        return Spec(tuple(value.shape), value.stride(), value.dtype)
+    if isinstance(value, list | tuple):
+        return (list, *map(_hashable, value))
+    if isinstance(value, dict):
+        return (dict, *((name, _hashable(item)) for name, item in value.items()))
+    return type(value), value
+
+
+def _rebuilt(key: Any) -> Any:
+    if isinstance(key, Spec):
+        return key.tensor()
+    kind, *items = key
+    if kind is list:
+        return [_rebuilt(item) for item in items]
+    return {name: _rebuilt(item) for name, item in items} if kind is dict else items[0]
+
+
+def run_with_values(called: Operator, args: Args, kwargs: Settings, tensors: list[Tensor]) -> object:
+    """Return what comes out of an operator on numbers; it may not be as large as these say."""
+    with _FixedSizes():  # type: ignore[no-untyped-call]
+        return called.call(args, kwargs)
+
+
+class _FixedSizes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Refuses operators inside an operator whose output is as large as values say."""
+
+    def __torch_dispatch__(
+        self, func: object, types: object, args: Args = (), kwargs: Settings | None = None
+    ) -> object:
+        called = operator(func)
+        if called.sized_by_values and "index" not in called.name:
+            raise ValueDependenceError(f"{called.name} gives as much as values say")
+        return called.call(args, kwargs or {})
+
+
+def on(device: torch.device, value: T) -> T:
+    """Return arguments with the meta device, or any where data go, replaced by `device`."""
+    placed: T = replaced(value, torch.device, lambda given: device if META in (device, given) else given)
+    return placed
