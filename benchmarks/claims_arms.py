@@ -24,7 +24,9 @@ from prunus.graph import trace
 from prunus.models.decn import Dec3, SkippedPair
 from prunus.models.small_net import SmallNet
 from prunus.penalties import GroupLasso, NuclearNorm, Orthogonality
-from prunus.pipeline import Contract, Expand, Factorize, Recipe, Stage, Watch, stages, walk
+from prunus.pipeline import Contract, Expand, Factorize, Recipe, Stage, Watch, rehearsal, stages
+from prunus.pipeline.context import RunContext
+from prunus.pipeline.network import Network
 from prunus.pipeline.reinitialization import reinitialized
 from prunus.records import Recorder
 from prunus.tasks.classification import Classification
@@ -113,7 +115,7 @@ def arms(data: Path, chosen: Settings = CHOSEN) -> dict[str, Recipe]:
         baseline=False,
     )
     skipped = dataclasses.replace(characters, model=skipped_net, then=())
-    shrink = Controller(budget=Budget(params=0.4), end=chosen.shrink_end)
+    shrink = Controller(budget=Budget(params=0.4), begin=0.1, end=chosen.shrink_end)
     found = {
         "plain": characters,
         "groups": dataclasses.replace(characters, penalties=(groups,)),
@@ -158,7 +160,7 @@ def outcome(recipe: Recipe, arm: str, seed: int, folder: Path, *, split: SplitNa
     base, _, optimizer = arm.partition("/")
     recipe = dataclasses.replace(recipe, seed=seed)
     recorder = Recorder(folder.parent / f"{base}-{seed}")
-    run = stages.Run(
+    run = RunContext(
         recipe=recipe,
         folder=recorder.path.parent,
         recorder=recorder,
@@ -166,21 +168,21 @@ def outcome(recipe: Recipe, arm: str, seed: int, folder: Path, *, split: SplitNa
         inputs=recipe.data.train()[0][0][None],
         watch=Watch(),
     )
-    walk.rehearse(recipe.stages, stages.build_wide(run), run.inputs)
-    networks = stages.walk(run, None, None)  # of a base that is done: read from its checkpoint
+    rehearsal.rehearse(recipe.stages, stages.build_wide(run), run.inputs)
+    networks = stages.run_stages(run, None, None)  # of a base that is done: read from its checkpoint
     if optimizer:
         own = recipe.train
         settings = own if optimizer == "sgd" else dataclasses.replace(own, optimizer=ADAM)
         model = reinitialized(networks[0].model, stages.build_wide(run), seed)
         fitted = fit(run.training(f"scratch-{optimizer}", settings, run.task), model, run.inputs)
-        networks = [walk.Network(name="joint", model=fitted.model, seconds=fitted.seconds)]
+        networks = [Network(name="joint", model=fitted.model, seconds=fitted.seconds)]
     figures = {("joint" if each is networks[0] else each.name): _figures(run, each, split) for each in networks}
     folder.mkdir(parents=True, exist_ok=True)
     kept.write_text(json.dumps(figures), encoding="utf-8")
     return figures
 
 
-def _figures(run: stages.Run, network: walk.Network, split: SplitName) -> dict[str, Any]:
+def _figures(run: RunContext, network: Network, split: SplitName) -> dict[str, Any]:
     data = run.recipe.data
     groups = trace(network.model, run.inputs)
     metrics, _ = evaluate(

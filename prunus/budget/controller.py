@@ -34,8 +34,8 @@ class Controller:
     """
 
     budget: Budget = Budget(macs=0.4)  # noqa: RUF009 - frozen
-    begin: float = 0.1
-    end: float = 0.5
+    begin: float = 0.25
+    end: float = 0.6
     every: int = 1
     settled: float | None = None
 

@@ -1,0 +1,126 @@
+"""Where Prunus meets what a user would do instead: arms x budgets x seeds on real data, at equal epochs and batch.
+
+    python benchmarks/frontier.py train --data DATA [--tasks gtsrb] [--budgets macs=0.1] [--arms joint] [--seeds 0 1 2]
+    python benchmarks/frontier.py time --data DATA [--rounds 3]      alone on the machine, after `train`
+    python benchmarks/frontier.py table
+
+For each task, budget and arm the learning rate is chosen among the same three on the validation split (seed 0); the
+network of each seed at that rate is then tested, once. Rows are kept in results/frontier.jsonl as they come: what was
+stopped goes on, on another day or another machine too. `train` may run beside other work; a budget in milliseconds is
+measured while it trains, so name it only where the machine is quiet. `time` measures milliseconds and training seconds
+of the networks whose files lie in the folder of the runs. The table is results/frontier.md, its picture frontier.svg.
+"""
+
+import argparse
+import itertools
+from pathlib import Path
+from typing import Any
+
+import torch
+from frontier_arms import ARMS, WIDE, Attempt
+from frontier_rows import Row, Rows
+from frontier_table import write_table
+from frontier_tasks import BUDGETS, TASKS
+from frontier_time import time_networks, time_trainings
+from frontier_train import Trained
+from result import RESULTS
+
+from prunus import apply, export_onnx, fuse
+
+KEY = ("task", "budget", "arm", "learning_rate", "seed", "split")
+CHOICE_SEED = 0
+
+
+def rows() -> Rows:
+    """Return the rows of trained networks."""
+    return Rows(RESULTS / "frontier.jsonl", KEY)
+
+
+def measured(attempt: Attempt, split: str) -> Row:
+    """Train; return the figures on the validation split, and where `split` is "test" on that too."""
+    metric = TASKS[attempt.task].metric
+    trained = attempt.train()
+    figures: dict[str, Any] = {"validation": trained.metrics("validation")[metric]}
+    if split == "test":
+        figures["test"] = trained.metrics("test")[metric]
+        export(trained)
+    shrink = trained.run.recipe.shrink
+    if shrink is not None and attempt.arm in ("joint", "scratch"):
+        figures |= {"begin": shrink.begin, "end": shrink.end}
+    return {
+        **figures,
+        "macs": trained.macs(),
+        "mean_macs": trained.mean_macs(),
+        "params": sum(parameter.numel() for parameter in trained.model.parameters()),
+        "epochs": trained.run.recipe.train.epochs,
+    }
+
+
+def export(trained: Trained) -> None:
+    """Write the network as it is deployed into the folder of its run, for the timing."""
+    model = trained.model.cpu().eval()
+    deployed = apply(fuse(model, trained.run.inputs), model).eval()
+    export_onnx(deployed, trained.run.inputs, trained.run.folder / "network.onnx")
+
+
+def row(attempt: Attempt, split: str) -> Row:
+    """Return the row of an attempt, trained if it is not there yet."""
+    values = (attempt.task, attempt.budget, attempt.arm, attempt.rate, attempt.seed, split)
+    return rows().once(dict(zip(KEY, values, strict=True)), lambda: measured(attempt, split))
+
+
+def chosen(task: str, budget: str | None, arm: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Return the settings of the arm at the learning rate that is best on the validation split."""
+    about: dict[str, Any] = {
+        "task": task,
+        "budget": budget,
+        "arm": arm,
+        "data": options.data,
+        "runs": options.runs,
+        "joint_rate": chosen(task, budget, "joint", options)["rate"] if arm == "scratch" else None,
+    }
+    tried = {
+        rate: row(Attempt(**about, rate=rate, seed=CHOICE_SEED), "validation")["validation"]
+        for rate in TASKS[task].rates
+    }
+    return {**about, "rate": max(tried, key=lambda rate: tried[rate])}
+
+
+def train(options: argparse.Namespace) -> None:
+    """Make the rows that are missing, task by task."""
+    for task in options.tasks:
+        cells = [(None, WIDE), *itertools.product(options.budgets, options.arms)]
+        for budget, arm in cells:
+            settings = chosen(task, budget, arm, options)
+            for seed in options.seeds:
+                row(Attempt(**settings, seed=seed), "test")
+            write_table(rows().read(), str(options.data))
+
+
+def time(options: argparse.Namespace) -> None:
+    """Measure the milliseconds and the training seconds of all tested networks."""
+    tested = [row for row in rows().read() if row["split"] == "test" and row["task"] in options.tasks]
+    time_networks(tested, options)
+    time_trainings([row for row in tested if row["seed"] == CHOICE_SEED], options)
+    write_table(rows().read(), str(options.data))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = {"train": train, "time": time, "table": lambda options: write_table(rows().read(), str(options.data))}
+    parser.add_argument("command", choices=list(commands))
+    parser.add_argument("--data", type=Path, default=Path("data"), help="holds gtsrb_small, camvid and cifar10_jpg")
+    parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
+    parser.add_argument("--budgets", nargs="+", default=["macs=0.3", "macs=0.1"], choices=list(BUDGETS))
+    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--rounds", type=int, default=3, help="of the timed trainings")
+    parser.add_argument("--part", type=int, default=4, help="one of so many training images, in the timed trainings")
+    parser.add_argument("--runs", type=Path, default=Path("runs/frontier"))
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    commands[options.command](options)
+
+
+if __name__ == "__main__":
+    main()

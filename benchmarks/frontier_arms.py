@@ -1,0 +1,128 @@
+"""The arms of `frontier.py`: what a user can do for a network of a given cost, all with the same epochs and batch.
+
+- wide: the network as built, for comparison.
+- uniform: the same share of the channels of every layer, from scratch.
+- tp-...: torch-pruning after half of the epochs (`frontier_rivals.py`); "-steps" in five steps, "-global" with one
+  threshold for all layers.
+- select: `prunus.select` with its defaults after half of the epochs, tuned for the rest.
+- joint: what a recipe with that budget does.
+- scratch: the architecture that joint came to, from scratch.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from frontier_rivals import STEPS, TorchPruning
+from frontier_tasks import recipe_of
+from frontier_train import Trained, begun, costs, fitted, largest, walked
+from torch import nn
+
+from prunus import apply, select, trace
+from prunus.graph import ChannelGroups
+from prunus.pipeline import Recipe, stages
+from prunus.pipeline.reinitialization import reinitialized
+from prunus.surgery.removal import removal
+
+ARMS: tuple[str, ...] = (
+    "uniform",
+    "tp-l2",
+    "tp-l2-steps",
+    "tp-taylor",
+    "tp-taylor-steps",
+    "tp-taylor-global",
+    "select",
+    "joint",
+    "scratch",
+)
+WIDE = "wide"
+RIVALS = {
+    "tp-l2": TorchPruning(importance="l2"),
+    "tp-l2-steps": TorchPruning(importance="l2", steps=STEPS),
+    "tp-taylor": TorchPruning(importance="taylor"),
+    "tp-taylor-steps": TorchPruning(importance="taylor", steps=STEPS),
+    "tp-taylor-global": TorchPruning(importance="taylor", across_layers=True),
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """An arm at a learning rate with a seed; what it trains lies in a folder of its own, the half that arms share too.
+
+    Attributes:
+        budget: a name of `BUDGETS`; None for the wide network.
+        joint_rate: learning rate of the joint network whose architecture "scratch" takes.
+        change: made to each recipe before it is trained.
+    """
+
+    task: str
+    budget: str | None
+    arm: str
+    rate: float
+    seed: int
+    data: Path
+    runs: Path
+    joint_rate: float | None = None
+    change: Callable[[Recipe], Recipe] = lambda recipe: recipe
+
+    def recipe(self, *, arm: str, rate: float | None = None, budget: str | None = None) -> Recipe:
+        """Return the recipe of `arm`, in its folder."""
+        rate = rate or self.rate
+        folder = self.runs / self.task / (budget or "all") / arm / f"{rate}-{self.seed}"
+        return self.change(recipe_of(self.task, self.data, budget=budget, rate=rate, seed=self.seed, folder=folder))
+
+    def train(self) -> Trained:
+        """Train the arm, or go on with it."""
+        if self.arm == WIDE:
+            return walked(self.recipe(arm=WIDE))
+        if self.arm == "joint":
+            return walked(self.recipe(arm=self.arm, budget=self.budget))
+        recipe = self.recipe(arm=self.arm, budget=self.budget)
+        if self.arm == "uniform":
+            return uniform(recipe)
+        if self.arm == "scratch":
+            assert self.joint_rate is not None
+            narrow = walked(self.recipe(arm="joint", rate=self.joint_rate, budget=self.budget))
+            run = begun(recipe)
+            return fitted(run, reinitialized(narrow.model, stages.build_wide(run), self.seed))
+        return selected(recipe, self.half()) if self.arm == "select" else RIVALS[self.arm].tuned(recipe, self.half())
+
+    def half(self) -> Trained:
+        """Train the wide network for half of the epochs, its learning rate annealed: where all that prune begin."""
+        recipe = self.recipe(arm="half")
+        epochs = recipe.train.epochs // 2
+        train = dataclasses.replace(recipe.train, epochs=epochs, evaluate_every=epochs)
+        return walked(dataclasses.replace(recipe, train=train))
+
+
+def uniform(recipe: Recipe) -> Trained:
+    """Train the uniformly thinner network from scratch."""
+    assert recipe.shrink is not None
+    run = begun(recipe)
+    wide = stages.build_wide(run)
+    groups = trace(wide, run.inputs)
+    cost, bound = costs(run, wide, recipe.shrink.budget)
+    thin = largest(lambda share: thinned(wide, groups, share), cost, bound)
+    return fitted(run, reinitialized(thin, stages.build_wide(run), recipe.seed))
+
+
+def thinned(wide: nn.Module, groups: ChannelGroups, share: float) -> nn.Module:
+    """Return a copy with the first `share` of the channels of each layer, one at least."""
+    removed = torch.zeros(len(groups), dtype=torch.bool)
+    for layer in range(len(groups.layer_names)):
+        members = ((groups.layers == layer) & groups.exact).nonzero().flatten()
+        removed[members[max(1, round(share * members.numel())) :]] = True
+    return apply(removal(groups, removed), wide)
+
+
+def selected(recipe: Recipe, half: Trained) -> Trained:
+    """Remove what `prunus.select` chooses from the network that has trained for half of the epochs; tune the rest."""
+    assert recipe.shrink is not None
+    run, budget = begun(recipe), recipe.shrink.budget
+    meter = run.meter(half.model) if budget.is_timed else None
+    plan = select(half.model, trace(half.model, run.inputs), budget=budget, meter=meter)
+    epochs = recipe.train.epochs - half.run.recipe.train.epochs
+    settings = dataclasses.replace(recipe.train, epochs=epochs, warmup_epochs=0.0, evaluate_every=epochs)
+    tuned = fitted(run, apply(plan, half.model), settings=settings)
+    return dataclasses.replace(tuned, folders=(*half.folders, run.folder))

@@ -1,0 +1,128 @@
+"""The table and the picture of `frontier.py`, made of the rows that there are."""
+
+import importlib.metadata
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from frontier_arms import ARMS, WIDE
+from frontier_picture import picture
+from frontier_rows import Row, mean_and_error, told
+from frontier_tasks import BUDGETS, TASKS
+from frontier_time import time_rows
+from result import RESULTS, header, write_result
+
+NAME = "frontier"
+OURS = "joint"
+
+
+def write_table(rows: Sequence[Row], data: str) -> None:
+    """Write frontier.json, frontier.md and frontier.svg."""
+    cells = {
+        f"{task}, {budget}, {arm}": found
+        for task in TASKS
+        for budget, arm in ((None, WIDE), *((budget, arm) for budget in BUDGETS for arm in ARMS))
+        if (found := cell(rows, task, budget, arm))
+    }
+    write_result(NAME, {"cells": cells}, data=data)
+    about = header(data)
+    lines = [
+        "# Prunus and what a user would do instead",
+        "",
+        "Test top-1 (GTSRB, CIFAR-10) or mIoU (CamVid) in %, mean ± standard error over seeds; all arms of a task",
+        "with the same epochs and batch, the learning rate chosen on the validation split. The last column is joint",
+        "minus the best other arm of the row, seed by seed, ± its standard error. An empty place has not been run.",
+        "",
+        *accuracies(rows),
+        "",
+        "What they cost, in % of the wide network's: multiply-adds that were reached / milliseconds (ONNX Runtime, one",
+        "thread) / training seconds; an empty place was not timed.",
+        "",
+        *costs(rows),
+        "",
+        "![the same as a picture](frontier.svg)",
+        "",
+        f"{about['date']}, `{about['command']}`; {listed(about['versions'])}; {listed(about['hardware'])}; "
+        f"torch-pruning {importlib.metadata.version('torch-pruning')}. Rows: frontier.jsonl, frontier-times.jsonl.",
+    ]
+    (RESULTS / f"{NAME}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (RESULTS / f"{NAME}.svg").write_text(picture(rows), encoding="utf-8")
+
+
+def listed(about: dict[str, str]) -> str:
+    """Return names and values in a line."""
+    return ", ".join(f"{name} {value}" for name, value in about.items())
+
+
+def tested(rows: Sequence[Row], task: str, budget: str | None, arm: str) -> dict[int, Row]:
+    """Return the tested rows of a cell by seed."""
+    found = [row for row in rows if row["split"] == "test"]
+    which = (task, budget, arm)
+    return {row["seed"]: row for row in found if (row["task"], row["budget"], row["arm"]) == which}
+
+
+def cell(rows: Sequence[Row], task: str, budget: str | None, arm: str) -> dict[str, Any] | None:
+    """Return the figures of a cell, means over its seeds; None where it has not been run."""
+    own = tested(rows, task, budget, arm)
+    if not own:
+        return None
+    wide = tested(rows, task, None, WIDE)
+    mean, error = mean_and_error([row["test"] for row in own.values()])
+    times = [row for row in time_rows().read() if (row["task"], row["budget"], row["arm"]) == (task, budget, arm)]
+    shares = {what: [row["share"] for row in times if row["what"] == what] for what in ("ms", "seconds")}
+    whole = statistics.mean(row["macs"] for row in wide.values()) if wide else None
+    return {
+        "test": mean,
+        "standard_error": error,
+        "seeds": sorted(own),
+        "learning_rate": next(iter(own.values()))["learning_rate"],
+        "macs_share": statistics.mean(row["macs"] for row in own.values()) / whole if whole else None,
+        "ms_share": statistics.median(shares["ms"]) if shares["ms"] else None,
+        "seconds_share": statistics.median(shares["seconds"]) if shares["seconds"] else None,
+    }
+
+
+def accuracies(rows: Sequence[Row]) -> list[str]:
+    """Return the table of test metrics."""
+    lines = [f"| task, budget | wide | {' | '.join(ARMS)} | joint - best other |", "|---" * (len(ARMS) + 3) + "|"]
+    for task in TASKS:
+        wide = told([row["test"] for row in tested(rows, task, None, WIDE).values()])
+        for budget in BUDGETS:
+            texts = [told([row["test"] for row in tested(rows, task, budget, arm).values()]) for arm in ARMS]
+            if any(texts):
+                lines.append(f"| {task}, {budget} | {wide} | {' | '.join(texts)} | {lead(rows, task, budget)} |")
+    return lines
+
+
+def lead(rows: Sequence[Row], task: str, budget: str) -> str:
+    """Return by how much joint is above the best other arm, over the seeds that both have."""
+    ours = tested(rows, task, budget, OURS)
+    others = {arm: tested(rows, task, budget, arm) for arm in ARMS if arm != OURS}
+    means = {arm: statistics.mean(row["test"] for row in own.values()) for arm, own in others.items() if own}
+    if not ours or not means:
+        return ""
+    best = max(means, key=lambda arm: means[arm])
+    differences = [ours[seed]["test"] - others[best][seed]["test"] for seed in ours if seed in others[best]]
+    if not differences:
+        return ""
+    mean, error = mean_and_error(differences)
+    spread = "" if error is None else f" ± {100 * error:.1f}"
+    return f"{100 * mean:+.1f}{spread} ({best})"
+
+
+def costs(rows: Sequence[Row]) -> list[str]:
+    """Return the table of multiply-adds, milliseconds and training seconds."""
+    lines = [f"| task, budget | {' | '.join(ARMS)} |", "|---" * (len(ARMS) + 1) + "|"]
+    for task in TASKS:
+        for budget in BUDGETS:
+            found = [cell(rows, task, budget, arm) for arm in ARMS]
+            if any(found):
+                lines.append(f"| {task}, {budget} | {' | '.join(_shares(each) for each in found)} |")
+    return lines
+
+
+def _shares(found: dict[str, Any] | None) -> str:
+    if found is None:
+        return ""
+    values = [found[name] for name in ("macs_share", "ms_share", "seconds_share")]
+    return " / ".join("" if value is None else f"{100 * value:.0f}" for value in values)

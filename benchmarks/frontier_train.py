@@ -1,0 +1,105 @@
+"""Trainings of `frontier.py`: by the machinery of recipes, so each goes on where it stopped, and all are alike."""
+
+import dataclasses
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+
+from torch import nn
+
+from prunus import records
+from prunus.budget import Budget
+from prunus.graph import trace
+from prunus.pipeline import Recipe, Watch, stages
+from prunus.pipeline.context import RunContext
+from prunus.records import EpochRecord, Recorder, ShrinkRecord
+from prunus.train.evaluate import evaluate
+from prunus.train.fit import fit
+from prunus.train.settings import Train
+
+MARGIN = 0.02  # of a budget in milliseconds, that a measurement stays below it, as `select` does
+BISECTIONS = 12
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A network, the run that its last training belongs to, and the folders that hold the records of all."""
+
+    run: RunContext
+    model: nn.Module
+    folders: tuple[Path, ...]
+
+    def metrics(self, split: str) -> dict[str, float]:
+        """Return the metrics on "validation" or "test"."""
+        data = self.run.recipe.data
+        samples = data.test() if split == "test" else data.validation()
+        return evaluate(self.model, self.run.task, samples, self.run.recipe.train)[0]
+
+    def macs(self) -> int:
+        """Return the multiply-adds of the network."""
+        return trace(self.model, self.run.inputs).macs()
+
+    def mean_macs(self) -> float:
+        """Return the multiply-adds of the network that takes the steps, averaged over the epochs."""
+        found = [record for folder in self.folders for record in records.read(folder)]
+        cuts = {(r.model, r.epoch): r.macs_before for r in found if isinstance(r, ShrinkRecord)}
+        epochs = [r for r in found if isinstance(r, EpochRecord)]
+        return statistics.mean(cuts.get((r.model, r.epoch), r.macs) for r in epochs)
+
+    def seconds(self) -> tuple[float, float]:
+        """Return the seconds of all epochs without their cuts, and those of the cuts."""
+        found = [record for folder in self.folders for record in records.read(folder)]
+        cuts = sum(record.seconds for record in found if isinstance(record, ShrinkRecord))
+        return sum(record.seconds for record in found if isinstance(record, EpochRecord)) - cuts, cuts
+
+
+def begun(recipe: Recipe) -> RunContext:
+    """Return the run of a recipe, in its folder."""
+    assert recipe.output is not None
+    folder = Path(recipe.output)
+    return RunContext(
+        recipe=recipe,
+        folder=folder,
+        recorder=Recorder(folder),
+        task=recipe.task.bind(recipe.data),
+        inputs=recipe.data.train()[0][0][None],
+        watch=Watch(),
+    )
+
+
+def walked(recipe: Recipe) -> Trained:
+    """Train what `prunus.run` trains of a recipe without baseline: it shrinks if the recipe says so."""
+    run = begun(recipe)
+    return Trained(run=run, model=stages.run_stages(run, None, None)[-1].model, folders=(run.folder,))
+
+
+def fitted(run: RunContext, model: nn.Module, *, name: str = "narrow", settings: Train | None = None) -> Trained:
+    """Train `model` plainly, as long as the run's recipe says or `settings` do."""
+    training = run.training(name, settings or run.recipe.train, run.task)
+    return Trained(run=run, model=fit(training, model, run.inputs).model, folders=(run.folder,))
+
+
+def costs(run: RunContext, wide: nn.Module, budget: Budget) -> tuple[Callable[[nn.Module], float], float]:
+    """Return what gives a network's cost as a share of the wide one's, and the share that the budget allows."""
+    if budget.latency is not None:
+        meter = run.meter(wide)
+        whole = meter(wide)
+        return lambda model: meter(model) / whole, (1 - MARGIN) * budget.latency
+    assert budget.macs is not None
+    macs = trace(wide, run.inputs).macs()
+    return lambda model: trace(model, run.inputs).macs() / macs, budget.macs
+
+
+def largest(make: Callable[[float], nn.Module], cost: Callable[[nn.Module], float], bound: float) -> nn.Module:
+    """Return `make` of the largest share in (0, 1) whose cost is within the bound; the cost grows with the share."""
+    low, high, best = 0.0, 1.0, None
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        model = make(middle)
+        if cost(model) <= bound:
+            low, best = middle, model
+        else:
+            high = middle
+    if best is None:
+        raise ValueError(f"no network of this kind costs as little as {bound:.0%} of the wide one")
+    return best
