@@ -19,6 +19,8 @@ from prunus.deploy.signature import Inputs, as_tuple, named_outputs
 from prunus.errors import DeployError
 from prunus.interrupt import check
 from prunus.modules.modes import evaluating
+from prunus.modules.stand_in import fed, stand_in
+from prunus.modules.undisturbed import undisturbed
 
 _COLOURS = re.compile(r"\x1b?\[\d+m")
 
@@ -59,12 +61,13 @@ def export_onnx(
     tensors = as_tuple(inputs)
     if dynamic_batch:
         tensors = _at_least_two(tensors)
-    with evaluating(model), _quiet():
-        outputs = _run(model, tensors)
+    copy = stand_in(model, {}, (), with_values=True)  # the code may keep what it computes
+    with undisturbed(model), evaluating(copy), _quiet():
+        outputs = _run(copy, fed(tensors, with_values=True))
         names = list(output_names or outputs)
-        taken = list(input_names or _input_names(model, len(tensors)))
+        taken = list(input_names or _input_names(copy, len(tensors)))
         _check_names(taken, names, len(tensors), len(outputs))
-        program = _export(model, tensors, dynamic_batch, taken, names, opset)
+        program = _export(copy, tensors, dynamic_batch, taken, names, opset)
         if dynamic_batch:
             _check_batch(program, list(outputs.values()), tensors[0].shape[0])
         _write(program, path)

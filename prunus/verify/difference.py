@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from prunus.modules.modes import evaluating
+from prunus.modules.stand_in import fed
 from prunus.modules.tree import leaves
 
 
@@ -57,7 +58,8 @@ def largest_difference(first: list[Tensor], second: list[Tensor]) -> tuple[float
 @torch.no_grad()
 def outputs(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None) -> list[Tensor]:
     """Return all tensors that a network returns in evaluation mode, as float64; complex ones as pairs of numbers."""
+    given, settings = fed((args, dict(kwargs or {})), with_values=True)  # a network may write into its inputs
     with evaluating(model):
-        found = leaves(model(*args, **(kwargs or {})))
+        found = leaves(model(*given, **settings))
     tensors = [leaf for leaf in found if isinstance(leaf, Tensor) and leaf.numel()]
     return [(torch.view_as_real(each) if each.is_complex() else each).double() for each in tensors]

@@ -10,6 +10,7 @@ from prunus.errors import BudgetError, TraceError
 from prunus.graph import ChannelGroups, trace
 from prunus.graph.trace import Inputs, arguments
 from prunus.modules.copying import copied
+from prunus.modules.undisturbed import undisturbed
 from prunus.penalties.zeros import zero_, zero_groups
 from prunus.records import RemovalRecord
 from prunus.surgery import apply
@@ -41,7 +42,18 @@ def check_removal(
     """
     if not 0 <= fraction <= 1:
         raise BudgetError(f"fraction is {fraction}: the share of groups to zero lies in [0, 1]")
-    args = arguments(inputs)
+    with undisturbed(model):
+        return _checked(model, arguments(inputs), kwargs, whole_heads, fraction, seed)
+
+
+def _checked(
+    model: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any] | None,
+    whole_heads: bool,
+    fraction: float,
+    seed: int,
+) -> RemovalRecord:
     groups = trace(model, args, kwargs, whole_heads=whole_heads)
     zeroed = copied(model, isolated=True)
     zero_(zeroed, groups, spare_layers(groups, _random_groups(groups, fraction, seed)))
