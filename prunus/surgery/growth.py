@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from prunus.surgery.edit import Edit
 
 GROWTH = 128  # times the network's weights; an expansion at rate r makes r^2 times a layer's, and 4 is usual
-LEAST = 2**23  # weights that any network may grow to
+LEAST = 2**26  # weights that any network may grow to: a quarter of a gigabyte
 EDITS_PER_MODULE, LEAST_EDITS = 16, 1024  # a training of 1,000 epochs that cuts after each is within
 
 
@@ -34,6 +34,6 @@ def check_growth(edits: Sequence["Edit"], model: nn.Module) -> None:
         if total > most:
             raise EditError(
                 f"edit {number} ({edit.edit_name}) would make {more:,} weights, {total:,} with those "
-                f"before it, of a network that has {weights:,}: at most {most:,} are made, {GROWTH} times as many; "
-                "larger expansions are for prunus.surgery.growth.GROWTH to allow"
+                f"before it, of a network that has {weights:,}: at most {most:,} are made "
+                f"({GROWTH} times as many, or {LEAST:,}); prunus.surgery.growth.GROWTH allows larger expansions"
             )
