@@ -10,7 +10,7 @@ import torch
 from prunus.compat import torchvision, transforms
 from prunus.data.augmentation import Augmentation
 from prunus.data.interface import Data, Split, SplitName
-from prunus.data.source import CachedSource, Source, check_pair, check_pixels
+from prunus.data.source import CachedSource, Source, check_mask, check_pair, check_pixels
 from prunus.errors import DataError, RecipeError
 from prunus.interrupt import check
 
@@ -27,7 +27,7 @@ class SegmentationData(Data):
 
     targets: ClassVar[Literal["masks"]] = "masks"
     palette: ClassVar[tuple[tuple[int, int, int], ...]]  # one RGB colour a class, 0 to 255
-    ignore_index: ClassVar[int] = 255  # pixels that count for nothing
+    ignore_index: ClassVar[int] = 255  # pixels that count for nothing; the number of a class takes that class out
 
     size: tuple[int, int]  # (height, width) in pixels
     augmentation: Augmentation  # of the training split
@@ -50,9 +50,9 @@ class SegmentationData(Data):
             check()
             with contextlib.suppress(*tolerated):
                 mask = source.mask(index)
-                if mask.dtype != torch.uint8:
-                    raise DataError(f"the mask of sample {index} is {mask.dtype}: a source gives uint8 [H, W]")
+                check_mask(mask, index)
                 counts += torch.bincount(mask.flatten(), minlength=256)
+        counts[self.ignore_index] = 0
         counts = counts[: len(self.class_names)]
         return (counts.double() / counts.sum().clamp(min=1)).float()
 
@@ -109,9 +109,10 @@ class SegmentationDataset(Split):
     def _check_mask(self, mask: torch.Tensor, index: int) -> None:
         known = self.known[mask.long()]
         if not bool(known.all()):
+            allowed = ", ".join(map(str, self.known.nonzero().flatten().tolist()))
             raise DataError(
-                f"the mask of sample {index} holds the value {int(mask[~known][0])}: a pixel is one of the "
-                f"{int(self.known.sum()) - 1} classes, from 0, or void"
+                f"the mask of sample {index} holds the value {int(mask[~known][0])}: a pixel is a class or void, that "
+                f"is one of {allowed}"
             )
 
 

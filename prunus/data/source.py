@@ -34,10 +34,11 @@ def check_pixels(image: torch.Tensor) -> None:
     Raises:
         DataError: no uint8, or not [..., 3, H, W].
     """
-    if image.dtype != torch.uint8 or image.dim() < 3 or image.shape[-3] != 3:
+    fits = isinstance(image, torch.Tensor) and image.dtype == torch.uint8 and image.dim() >= 3
+    if not fits or image.shape[-3] != 3:
         raise DataError(
-            f"an image of the data set is {str(image.dtype).removeprefix('torch.')} {list(image.shape)}: a source "
-            "gives pixels as they lie in files, uint8 [3, H, W], RGB; they are scaled and normalised afterwards"
+            f"an image of the data set is {_kind(image)}: a source gives "
+            "pixels as they lie in files, uint8 [3, H, W], RGB; they are scaled and normalised afterwards"
         )
 
 
@@ -51,11 +52,27 @@ def check_pair(image: torch.Tensor, mask: torch.Tensor, size: tuple[int, int] | 
     wanted = list(size or image.shape[-2:])
     fits = isinstance(mask, torch.Tensor) and mask.dtype == torch.uint8 and list(mask.shape) == wanted
     if not fits or list(image.shape[-2:]) != wanted:
-        found = f"{mask.dtype} {list(mask.shape)}" if isinstance(mask, torch.Tensor) else type(mask).__name__
         raise DataError(
-            f"an image of the data set has size {list(image.shape[-2:])}, its mask is {found.removeprefix('torch.')}: "
+            f"an image of the data set has size {list(image.shape[-2:])}, its mask is {_kind(mask)}: "
             f"a source gives both at one size, here {wanted}, the mask as uint8 [H, W], a class or void for each pixel"
         )
+
+
+def check_mask(mask: torch.Tensor, index: int) -> None:
+    """Refuse what a source may not give as the mask of the sample `index`.
+
+    Raises:
+        DataError: no uint8 tensor [H, W].
+    """
+    if not isinstance(mask, torch.Tensor) or mask.dtype != torch.uint8 or mask.dim() != 2:
+        raise DataError(f"the mask of sample {index} is {_kind(mask)}: a source gives uint8 [H, W]")
+
+
+def _kind(value: Any) -> str:
+    """Return the type and shape of a tensor, the name of the type of anything else."""
+    if not isinstance(value, torch.Tensor):
+        return type(value).__name__
+    return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
 
 
 def shared_bytes(*shape: int) -> np.ndarray:

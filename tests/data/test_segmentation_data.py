@@ -223,7 +223,7 @@ IMAGE, MASK = torch.zeros(3, 8, 9, dtype=torch.uint8), torch.ones(8, 9, dtype=to
 @pytest.mark.parametrize(
     ("image", "mask", "count", "message"),
     [
-        (IMAGE, MASK * 7, 2, r"mask of sample 1 holds the value 7: .*2 classes"),
+        (IMAGE, MASK * 7, 2, r"mask of sample 1 holds the value 7: .* one of 0, 1, 255"),
         (IMAGE.float(), MASK, 2, r"float32 \[3, 8, 9\]: a source gives pixels.*uint8"),
         (IMAGE, MASK, 0, "train split of Own holds no sample"),
         (IMAGE, MASK.long() + 256, 2, r"mask is int64 \[8, 9\]: .*one size, here \[8, 9\], the mask as uint8"),
@@ -242,3 +242,33 @@ def test_what_a_source_may_not_give_is_named(image, mask, count, message, cache)
 def test_a_cache_that_no_memory_holds_is_refused():
     with pytest.raises(DataError, match=r"2 samples of 4 x 10000000 x 10000000 bytes .*data\.cache: false"):
         CachedSource(OwnSource(IMAGE, MASK, 2), (10**7, 10**7))
+
+
+class SameSource(OwnSource):
+    """One sample over and over."""
+
+    def __getitem__(self, index):
+        return self.sample
+
+
+class Background(Own):
+    """Scenes whose class 0 is background, which counts for nothing."""
+
+    class_names, palette, ignore_index = ("background", "room", "door"), ((0, 0, 0), (9, 9, 9), (5, 5, 5)), 0
+
+
+def test_a_class_that_is_ignored_has_no_share():
+    mask = torch.zeros(8, 9, dtype=torch.uint8)
+    mask[:2], mask[2, :6] = 1, 2
+    data = Background(SameSource(IMAGE, mask, 3), cache=False)
+    assert data.class_frequencies().tolist() == pytest.approx([0, 18 / 24, 6 / 24])
+    with pytest.raises(DataError, match=r"holds the value 7: .* one of 0, 1, 2$"):
+        Background(SameSource(IMAGE, MASK * 7, 1), cache=False).train()[0]
+
+
+@pytest.mark.parametrize(
+    "mask", [MASK.numpy(), object(), None, MASK.long(), MASK[0]], ids=lambda mask: type(mask).__name__
+)
+def test_a_mask_alone_that_is_none_is_named(mask):
+    with pytest.raises(DataError, match=r"the mask of sample 0 is .*: a source gives uint8 \[H, W\]"):
+        Background(SameSource(IMAGE, mask, 1), cache=False).class_frequencies()

@@ -196,3 +196,17 @@ def test_an_output_that_is_no_tensor_is_refused():
         task.loss({"out": torch.zeros(1), "aux": torch.zeros(1)}, torch.zeros(1, 8, 8, dtype=torch.long))
     with pytest.raises(TrainingError, match="returns a tuple, and"):
         task.metrics().update((torch.zeros(1),), torch.zeros(1, 8, 8, dtype=torch.long))
+
+
+@pytest.mark.parametrize("ignored", [0, 1, 2])
+def test_a_class_that_is_ignored_is_in_no_mean(ignored):
+    data = Street(ignore_index=ignored, frequencies=torch.tensor([0.5, 0.5, 0.5]))
+    metrics = Segmentation().bind(data).metrics()
+    first, second = (label for label in range(3) if label != ignored)
+    truth = torch.tensor([[[first, first], [second, ignored]]])
+    metrics.update(scores_for([[[first, ignored], [second, second]]]), truth)
+    values, per_class = metrics.compute()
+    # Of `first` one pixel of two is found; `second` is right where it counts; the ignored class is nowhere.
+    expected = {data.class_names[first]: 1 / 2, data.class_names[second]: 1.0, data.class_names[ignored]: None}
+    assert per_class == expected
+    assert values == {"miou": pytest.approx(0.75), "pixel_accuracy": pytest.approx(2 / 3)}
