@@ -30,10 +30,11 @@ from prunus.data.chars74k import Chars74KData
 from prunus.data.cifar10 import CIFAR10Data
 from prunus.data.cityscapes import CityscapesData
 from prunus.data.classification import ClassificationData, ClassificationSplit, CropAndFlip
-from prunus.data.files import FileSource, check_layout, value_table
+from prunus.data.files import FileSource, check_layout
 from prunus.data.image_folder import ImageFolderData
 from prunus.data.interface import Data, Split
 from prunus.data.labelled import LabelledArray, LabelledFiles
+from prunus.data.masks import value_table
 from prunus.data.segmentation import SegmentationData, SegmentationDataset, normalise, to_colours, to_picture
 from prunus.data.shards import ShardsData
 from prunus.data.source import CachedSource, Source

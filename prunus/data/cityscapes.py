@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import ClassVar, final
 
 from prunus.data.augmentation import DEFAULT_AUGMENTATION, Augmentation
-from prunus.data.files import FileSource, check_layout, value_table
+from prunus.data.files import FileSource, check_layout
 from prunus.data.interface import OnError, SplitName
+from prunus.data.masks import value_table
 from prunus.data.segmentation import SegmentationData, check_size
 from prunus.errors import DataError
 
