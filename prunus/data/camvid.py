@@ -7,6 +7,7 @@ from typing import ClassVar, final
 from prunus.data.augmentation import DEFAULT_AUGMENTATION, Augmentation
 from prunus.data.files import FileSource, check_layout
 from prunus.data.interface import OnError, SplitName
+from prunus.data.listing import read_lines
 from prunus.data.masks import value_table
 from prunus.data.segmentation import SegmentationData, check_size
 from prunus.errors import DataError
@@ -93,10 +94,8 @@ class CamVidData(SegmentationData):
 def _listed(root: Path, path: Path) -> list[tuple[Path, Path]]:
     """Return the (image, mask) pairs of a list; paths may carry SegNet's prefix /SegNet/CamVid/."""
     pairs = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in read_lines(path):
         names = line.split()
-        if not names:
-            continue
         if len(names) != 2:
             raise DataError(f'{path}, line {number}: expected "image mask", got {line!r}')
         image, mask = (root.joinpath(*Path(name).parts[-2:]) for name in names)

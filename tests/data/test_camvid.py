@@ -191,3 +191,12 @@ def test_real_counts_and_class_shares():
     stated |= {"fence": 1.1, "pole": 1.0, "pedestrian": 0.6, "bicyclist": 0.3}
     shares = dict(zip(data.class_names, (data.class_frequencies() * 96.0).tolist(), strict=True))
     assert shares == pytest.approx(stated, abs=0.11)
+
+
+def test_a_list_with_a_byte_order_mark(camvid_tree):
+    path = camvid_tree / "train.txt"
+    path.write_bytes(path.read_text().replace("/SegNet/CamVid/", "").replace("\n", "\r\n").encode("utf-8-sig"))
+    assert len(camvid(camvid_tree).train()) == 2
+    path.write_bytes(path.read_bytes().decode("utf-8-sig").encode("utf-16"))
+    with pytest.raises(DataError, match=r"train\.txt cannot be read as a list"):
+        camvid(camvid_tree).train()
