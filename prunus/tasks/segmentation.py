@@ -11,7 +11,16 @@ from torch.nn import functional
 
 from prunus import compat  # noqa: F401 - torchmetrics imports torchvision, which must be prepared first
 from prunus.errors import RecipeError, TrainingError
-from prunus.tasks.interface import BoundTask, Metrics, PerClass, Source, Task, check_targets, check_tensor
+from prunus.tasks.interface import (
+    BoundTask,
+    Metrics,
+    PerClass,
+    Source,
+    Task,
+    check_targets,
+    check_tensor,
+    checked_target,
+)
 
 from torchmetrics.classification import MulticlassConfusionMatrix  # isort: skip - after compat
 
@@ -137,6 +146,7 @@ class BoundSegmentation(BoundTask):
     def _matched(self, output: Tensor, target: Tensor) -> Tensor:
         """The target at the output's resolution."""
         check_tensor(output, "segmentation")
+        target = checked_target(target, "whole numbers [N, H, W]", 3)
         num_classes = len(self.class_names)
         if output.dim() != 4 or output.shape[1] != num_classes or output.shape[0] != target.shape[0]:
             raise TrainingError(

@@ -328,3 +328,27 @@ def test_what_macos_adds_to_archives_is_passed_over(tmp_path):
     archive(tmp_path / "cifar10_images.tar.xz", added | members)
     data = CIFAR10Data(root=tmp_path)
     assert len(data.test()) == 10 and len(data.train()) + len(data.validation()) == 20
+
+
+class Raising(ClassificationData):
+    """Images of one's own whose source fails at one of them."""
+
+    class_names, augmentation, grey, seed, size, labels = ("a", "b"), PLAIN, False, 0, (8, 8), (0, 1)
+
+    def __init__(self, cache):
+        self.cache = cache
+
+    def source(self, split):
+        return self
+
+    def __getitem__(self, index):
+        return [torch.zeros(3, 8, 8, dtype=torch.uint8)][index]
+
+
+@pytest.mark.parametrize("cache", [False, True])
+def test_what_a_source_of_images_raises_is_named(cache):
+    train = Raising(cache).train()
+    assert train[0][0].shape == (3, 8, 8)
+    for ask in (train.__getitem__, train.picture):
+        with pytest.raises(DataError, match=r"image 1 cannot be had: .*IndexError: .*test_labelled\.py, line \d+"):
+            ask(1)

@@ -210,3 +210,16 @@ def test_a_class_that_is_ignored_is_in_no_mean(ignored):
     expected = {data.class_names[first]: 1 / 2, data.class_names[second]: 1.0, data.class_names[ignored]: None}
     assert per_class == expected
     assert values == {"miou": pytest.approx(0.75), "pixel_accuracy": pytest.approx(2 / 3)}
+
+
+@pytest.mark.parametrize("target", [[[0]], {"mask": 1}, None, torch.zeros(1, 2, 2), torch.zeros(1, 1, 2, 2).long()])
+def test_a_target_that_is_no_mask_is_named(target):
+    task = Segmentation().bind(Street())
+    for call in (task.loss, task.metrics().update):
+        with pytest.raises(TrainingError, match=r"a batch's target is .*must be whole numbers \[N, H, W\]"):
+            call(torch.zeros(1, 3, 2, 2), target)
+
+
+def test_classes_of_one_name_are_refused():
+    with pytest.raises(RecipeError, match=r"Street gives several classes the name road, .* rename them"):
+        Segmentation().bind(Street(class_names=("road", "road", "sky")))
