@@ -252,3 +252,58 @@ def test_no_part_of_a_layer_is_left_with_nothing(rows):
     for share in (0.6, 0.3):
         small = prunus.apply(prunus.select(model, groups, budget=prunus.Budget(params=share)), model)
         assert min(small.sizes) >= 1 and small(image).shape == (1, 3, 8, 8)
+
+
+@pytest.mark.parametrize("default", [torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("own", [torch.float32, None], ids=["made before", "made under it"])
+def test_the_default_type_changes_no_choice(default, own):
+    def plans():
+        """Return the plan of exact zeros and that of a budget, for the same values."""
+        model, image = (
+            nets.sequence(nets.conv(3, 16), nn.ReLU(), nets.conv(16, 12), channels=12),
+            torch.ones(2, 3, 8, 8),
+        )
+        if own is not None:
+            model, image = model.to(own), image.to(own)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                values = torch.arange(parameter.numel(), dtype=torch.float64).reshape(parameter.shape)
+                parameter.copy_(values * 7 % 5 + torch.arange(len(parameter)).reshape(-1, *[1] * (parameter.dim() - 1)))
+        groups = prunus.trace(model, image)
+        chosen = torch.zeros(len(groups), dtype=torch.bool)
+        chosen[groups.exact.nonzero().flatten()[1:4]] = True
+        budgeted = prunus.select(model, groups, budget=prunus.Budget(macs=0.5))
+        zero_(model, groups, chosen)
+        return budgeted, prunus.select(model, groups), int(chosen.sum())
+
+    expected = plans()
+    try:
+        torch.set_default_dtype(default)
+        found = plans()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert found == expected and found[2] == 3 and found[1].edits
+
+
+@pytest.mark.parametrize("penalty", ["GroupLasso", "SparseGroupLasso", "NuclearNorm", "Orthogonality"])
+def test_the_default_type_changes_no_proximal_step(penalty):
+    def stepped():
+        torch.manual_seed(0)
+        model = nets.sequence(nets.conv(3, 8), nn.ReLU(), nets.conv(8, 6), channels=6).float()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.copy_(torch.arange(parameter.numel(), dtype=torch.float32).sin().reshape(parameter.shape))
+        groups = prunus.trace(model, torch.ones(2, 3, 8, 8, dtype=torch.float32))
+        bound = getattr(prunus, penalty)(strength=0.01).bind(model, groups)
+        value = bound.value()
+        bound.prox_(0.1, torch.optim.SGD(model.parameters(), lr=0.1))
+        return float(value.detach()), [parameter.detach().clone() for parameter in model.parameters()]
+
+    expected = stepped()
+    try:
+        torch.set_default_dtype(torch.float64)
+        found = stepped()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert found[0] == pytest.approx(expected[0], rel=1e-6)
+    torch.testing.assert_close(found[1], expected[1])
