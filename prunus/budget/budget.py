@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from prunus.budget.keep import patterns_of
 from prunus.errors import BudgetError
 from prunus.graph import ChannelGroups
+from prunus.penalties.keep import patterns_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

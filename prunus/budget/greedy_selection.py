@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from prunus.budget.budget import Budget, excess, layer_sizes
-from prunus.budget.keep import kept_groups
 from prunus.budget.running_cost import RunningCost
 from prunus.errors import BudgetError
 from prunus.graph import ChannelGroups, Role
+from prunus.penalties.keep import kept_groups
 from prunus.surgery.removal import whole_dimensions
 
 SLACK = 0.01  # share of a bound: where more is left unused, groups that still fit are restored
@@ -26,7 +26,7 @@ def floors(groups: ChannelGroups, budget: Budget, skippable: Collection[str] = (
     these would vanish with it. A layer that `budget.keep` names, or that makes channels for one, keeps them all.
 
     Raises:
-        BudgetError: a pattern of `budget.keep` that matches no layer.
+        RecipeError: a pattern of `budget.keep` that matches no layer.
     """
     whole = set(groups.layers[kept_groups(groups, budget.keep)].tolist())
     kept = {groups.layer_names[layer] for layer in whole if layer >= 0}

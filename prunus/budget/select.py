@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 from prunus.budget.budget import Budget
 from prunus.budget.greedy_selection import floors, greedy_selection
-from prunus.budget.keep import kept_groups, patterns_of
 from prunus.budget.latency_search import LatencySearch, Meter, checked_meter
 from prunus.errors import BudgetError
 from prunus.graph import ChannelGroups
 from prunus.penalties import GroupSlices
+from prunus.penalties.keep import kept_groups, patterns_of
 from prunus.penalties.zeros import zero_groups
 from prunus.surgery import Plan
 from prunus.surgery.removal import removal, spare_layers
@@ -46,8 +46,8 @@ def select(
             number of channels is a multiple of this.
 
     Raises:
-        BudgetError: nothing in this network can be removed, or the budget cannot be met; names the smallest cost. A
-            pattern of `keep` that matches no layer; near ones are named.
+        BudgetError: nothing in this network can be removed, or the budget cannot be met; names the smallest cost.
+        RecipeError: a pattern of `keep` that matches no layer; near ones are named.
     """
     _check_arguments(model, groups, budget)
     _check_multiple(budget, multiple_of)

@@ -7,7 +7,7 @@ import prunus
 from prunus.budget.budget import layer_sizes
 from prunus.budget.greedy_selection import floors, greedy_selection
 from prunus.budget.select import relative_norms
-from prunus.errors import BudgetError, EditError
+from prunus.errors import BudgetError, EditError, RecipeError
 from prunus.penalties.zeros import zero_, zero_groups
 from prunus.surgery.removal import removal, whole_dimensions
 from prunus.verify import difference
@@ -188,8 +188,6 @@ def test_every_network_of_the_zoo_comes_under_a_budget():
         ({"macs": 1.5}, "a share of the wide network's is at most 1"),
         ({"macs": 0.5, "min_share": 2}, "min_share"),
         ({"macs": 0.5, "multiple_of": 0}, "multiple_of"),
-        ({"macs": 0.5, "keep": (3,)}, r'keep takes patterns .*\["stem\.\*"\], not 3'),
-        ({"macs": 0.5, "keep": ""}, "keep takes patterns"),
     ],
 )
 def test_budgets_that_mean_nothing_are_refused(settings, message):
@@ -384,10 +382,15 @@ def test_a_budget_leaves_kept_layers_alone(stemmed, pattern, way):
 def test_a_pattern_that_matches_nothing_is_refused_and_near_ones_named(stemmed):
     model, groups, _ = stemmed
     for settings in ({}, {"budget": prunus.Budget(macs=0.5)}):
-        with pytest.raises(BudgetError, match=r"keep: 'blok\.\*' matches no layer .*near ones are block\."):
+        with pytest.raises(RecipeError, match=r"keep: 'blok\.\*' matches no layer .*near ones are block\."):
             prunus.select(model, groups, keep=["stem.*", "blok.*"], **settings)
-    with pytest.raises(BudgetError, match="keep takes patterns"):
-        prunus.select(model, groups, keep=[model.stem])
+    for keep in ([model.stem], model.stem, 3, "", ["stem", ""]):
+        for call in (
+            lambda keep: prunus.select(model, groups, keep=keep),
+            lambda keep: prunus.Budget(macs=1.0, keep=keep),
+        ):
+            with pytest.raises(RecipeError, match="keep takes patterns"):
+                call(keep)
     with pytest.raises(BudgetError, match=r"cannot be met: .*keep fewer layers"):
         prunus.select(model, groups, keep="*", budget=prunus.Budget(macs=0.5))
 
@@ -413,3 +416,17 @@ def test_a_multiple_that_is_none_is_refused(plain, multiple):
         prunus.select(plain[0], plain[1], multiple_of=multiple)
     with pytest.raises(BudgetError, match=r"belongs to it: prunus\.Budget\(\.\.\., multiple_of=8\)"):
         prunus.select(plain[0], plain[1], budget=prunus.Budget(macs=0.5), multiple_of=8)
+
+
+@pytest.mark.parametrize("kind", [prunus.GroupLasso, prunus.SparseGroupLasso])
+@pytest.mark.parametrize("pattern", KEPT)
+def test_a_penalty_leaves_kept_layers_alone(stemmed, kind, pattern):
+    model, groups, _ = stemmed
+    pressed = prunus.apply(prunus.Plan(), model)
+    kind(strength=1e6, keep=(pattern,)).bind(pressed, groups).prox_(1.0)
+    for path, module in model.named_modules():
+        if isinstance(module, nn.Conv2d) and path != "head.2":
+            after = pressed.get_submodule(path).weight
+            assert torch.equal(after, module.weight) if path in KEPT[pattern] else not after.any(), path
+    with pytest.raises(RecipeError, match=r"keep: 'stam' matches no layer .*near ones are stem"):
+        kind(strength=1.0, keep=("stam",)).bind(pressed, groups)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from prunus.errors import BudgetError
+from prunus.errors import RecipeError
 from prunus.graph import ChannelGroups, Role
 from prunus.graph.slots import PARAMETRISED
 from prunus.modules.paths import near_paths
@@ -16,11 +16,11 @@ def patterns_of(keep: str | Iterable[str]) -> tuple[str, ...]:
     """Return one pattern or several as a tuple.
 
     Raises:
-        BudgetError: something else than text, or an empty one.
+        RecipeError: something else than text, or an empty one.
     """
     patterns = (keep,) if isinstance(keep, str) else tuple(keep) if isinstance(keep, Iterable) else (keep,)
     if wrong := [pattern for pattern in patterns if not isinstance(pattern, str) or not pattern]:
-        raise BudgetError(f'keep takes patterns over the paths of layers, as in keep=["stem.*"], not {wrong[0]!r:.80}')
+        raise RecipeError(f'keep takes patterns over the paths of layers, as in keep=["stem.*"], not {wrong[0]!r:.80}')
     return patterns
 
 
@@ -36,7 +36,7 @@ def kept_groups(groups: ChannelGroups, keep: str | Iterable[str]) -> Tensor:
             that lies in it.
 
     Raises:
-        BudgetError: a pattern matches no layer; near ones are named.
+        RecipeError: a pattern matches no layer; near ones are named.
     """
     kept = torch.zeros(len(groups) + 1, dtype=torch.bool)
     paths = [PARAMETRISED.sub(r"\1\2", slot.path) for slot in groups.slots]
@@ -44,7 +44,7 @@ def kept_groups(groups: ChannelGroups, keep: str | Iterable[str]) -> Tensor:
         matching = [fnmatch.fnmatchcase(path, pattern) or fnmatch.fnmatchcase(path, f"{pattern}.*") for path in paths]
         if not any(matching):
             layers = dict.fromkeys(path.rpartition(".")[0] or path for path in paths)
-            raise BudgetError(
+            raise RecipeError(
                 f"keep: {pattern!r} matches no layer that makes or reads channels{near_paths(pattern, layers)}"
             )
         for slot, matches in zip(groups.slots, matching, strict=True):
