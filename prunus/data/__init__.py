@@ -17,7 +17,8 @@ Each training sample's augmentation depends on (seed, epoch, index) only, whatev
    `root`, `size`, `augmentation`, `seed`, `cache`, and whatever else the data needs;
 2. `class_names` and `palette` as class variables;
 3. `source(split)`: for pairs of files a `FileSource`, which reads, checks and resizes them; a table says which class
-   a value in a mask file stands for (`value_table`); `check_layout` refuses a folder that does not hold what
+   a value in a mask file stands for (`value_table`), and `colours` which a colour does, where masks are pictures of
+   colours or have a palette: {(128, 64, 128): 0, ...}; `check_layout` refuses a folder that does not hold what
    is expected, and says what is. Data of another kind returns any object with the three methods of `Source`.
 
 `camvid.py` and `cityscapes.py` are such readers. A reader of labelled images derives from `ClassificationData` and
