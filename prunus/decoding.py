@@ -70,13 +70,13 @@ def read_bytes(path: Path, most: int = DATA.size, *, follow: bool = True) -> byt
 
 
 def read_text(path: Path, most: int = DATA.size, *, follow: bool = True) -> str:
-    """Return the text of a regular file in UTF-8.
+    """Return the text of a regular file in UTF-8, without the byte-order mark that editors put before it.
 
     Raises:
         OSError, DecodingError: as `read_bytes`; or it is not UTF-8.
     """
     try:
-        return read_bytes(path, most, follow=follow).decode("utf-8")
+        return read_bytes(path, most, follow=follow).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DecodingError(f"it is not UTF-8 text: {error.reason} at byte {error.start}") from error
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 import torch
 from PIL import Image
 
@@ -222,3 +223,17 @@ def test_the_talk_walks_all_of_its_reshapings(tmp_path):
     stages_of = {kind: {r.model for r in records if isinstance(r, kind)} for kind in (EvaluationRecord, LatencyRecord)}
     names = {"wide", "joint", "contracted", "factorised", "narrow", "scratch-sgd", "scratch-adam"}
     assert stages_of == {EvaluationRecord: names, LatencyRecord: names}
+
+
+def test_layers_that_are_kept_are_written_as_a_list(tmp_path):
+    kept = """
+shrink: {budget: {macs: 0.5, keep: ["encoder.*", decoder]}}
+penalties:
+- class_path: prunus.GroupLasso
+  init_args: {strength: 0.1, keep: ["encoder.*"]}
+"""
+    path = tmp_path / "recipe.yaml"
+    path.write_text(tiny.RECIPE + kept)
+    loaded = recipe.load(pipeline.Recipe, path)
+    assert loaded.shrink.budget.keep == ("encoder.*", "decoder")
+    assert loaded.penalties[0].keep == ("encoder.*",)

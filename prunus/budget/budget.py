@@ -10,6 +10,7 @@ from torch import Tensor
 
 from prunus.errors import BudgetError
 from prunus.graph import ChannelGroups
+from prunus.penalties.keep import patterns_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,7 @@ class Budget:
         min_share: no layer falls below this share of its channels. At 0, training may empty the layers that have a skip
             connection around them (`prunus.surgery.skippable`), so that the depth is learned; all others keep two.
         multiple_of: a layer's number of channels stays a multiple of this, which suits the target's kernels; 1: any.
+        keep: layers that keep all their channels, by patterns over their paths: ("stem.*",); see `kept_groups`.
     """
 
     macs: float | None = None
@@ -32,6 +34,7 @@ class Budget:
     latency_ms: float | None = None
     min_share: float = 0.1
     multiple_of: int = 1
+    keep: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("macs", "params"):
@@ -53,6 +56,8 @@ class Budget:
         numbers = isinstance(self.min_share, int | float) and type(self.multiple_of) is int
         if not numbers or not 0 <= self.min_share <= 1 or not 1 <= self.multiple_of < 2**31:
             raise BudgetError(f"Budget.min_share must lie in [0, 1] and multiple_of be a whole number from 1: {self}")
+
+        object.__setattr__(self, "keep", patterns_of(self.keep))
 
     def _check_latency(self) -> None:
         for name, most in (("latency", 1.0), ("latency_ms", sys.float_info.max)):

@@ -10,6 +10,7 @@ from prunus.budget.budget import Budget, excess, layer_sizes
 from prunus.budget.running_cost import RunningCost
 from prunus.errors import BudgetError
 from prunus.graph import ChannelGroups, Role
+from prunus.penalties.keep import kept_groups
 from prunus.surgery.removal import whole_dimensions
 
 SLACK = 0.01  # share of a bound: where more is left unused, groups that still fit are restored
@@ -22,11 +23,16 @@ def floors(groups: ChannelGroups, budget: Budget, skippable: Collection[str] = (
 
     That is `min_share` of the layer and at least two, since a single channel leaves nothing to choose. Only a layer
     of `skippable` may go below two, unless another layer makes channels of its groups too, as on a skip connection:
-    these would vanish with it.
+    these would vanish with it. A layer that `budget.keep` names, or that makes channels for one, keeps them all.
+
+    Raises:
+        RecipeError: a pattern of `budget.keep` that matches no layer.
     """
+    whole = set(groups.layers[kept_groups(groups, budget.keep)].tolist())
+    kept = {groups.layer_names[layer] for layer in whole if layer >= 0}
     may_vanish = set(skippable) - _layers_with_shared_channels(groups)
     return {
-        name: max(0 if name in may_vanish else min(2, size), round(size * budget.min_share))
+        name: size if name in kept else max(0 if name in may_vanish else min(2, size), round(size * budget.min_share))
         for name, size in layer_sizes(groups).items()
     }
 
@@ -85,7 +91,8 @@ def greedy_selection(
         raise BudgetError(
             f"the budget ({asked}) cannot be met: the smallest reachable is "
             + ", ".join(f"{kind} {cost:,}" for kind, cost in reach.items())
-            + "; raise the budget, lower min_share or multiple_of, or see coverage() for what cannot be removed"
+            + "; raise the budget, lower min_share or multiple_of, keep fewer layers, or see coverage() for what "
+            "cannot be removed"
         )
     while low < high:
         middle = (low + high) // 2

@@ -1,5 +1,8 @@
 """`prunus.select`: determine which channel groups to remove, as a plan."""
 
+import dataclasses
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -9,6 +12,7 @@ from prunus.budget.latency_search import LatencySearch, Meter, checked_meter
 from prunus.errors import BudgetError
 from prunus.graph import ChannelGroups
 from prunus.penalties import GroupSlices
+from prunus.penalties.keep import kept_groups, patterns_of
 from prunus.penalties.zeros import zero_groups
 from prunus.surgery import Plan
 from prunus.surgery.removal import removal, spare_layers
@@ -21,6 +25,8 @@ def select(
     budget: Budget | None = None,
     importance: Tensor | None = None,
     meter: Meter | None = None,
+    keep: str | Sequence[str] = (),
+    multiple_of: int = 1,
 ) -> Plan:
     """Return the plan that removes channel groups of `model`.
 
@@ -34,14 +40,22 @@ def select(
         importance: [num_groups]; default `relative_norms`.
         meter: measures a network's latency in milliseconds, for a budget that bounds it: `prunus.deploy.latency_ms`
             with an example, or your own function that runs the network on the target.
+        keep: layers that keep all the channels that they make, by patterns over their paths, as in ["stem.*"]; besides
+            those of the budget.
+        multiple_of: without a budget, which has its own: of the groups that are zero, so many stay that a layer's
+            number of channels is a multiple of this.
 
     Raises:
         BudgetError: nothing in this network can be removed, or the budget cannot be met; names the smallest cost.
+        RecipeError: a pattern of `keep` that matches no layer; near ones are named.
     """
     _check_arguments(model, groups, budget)
+    _check_multiple(budget, multiple_of)
     refuse_if_rigid(groups)
     if budget is None:
-        return removal(groups, spare_layers(groups, zero_groups(model, groups)))
+        zeros = zero_groups(model, groups) & ~kept_groups(groups, keep)
+        return removal(groups, _to_multiples(groups, spare_layers(groups, zeros), multiple_of))
+    budget = dataclasses.replace(budget, keep=(*budget.keep, *patterns_of(keep)))
     bounds = budget.absolute(groups)
     values = relative_norms(model, groups) if importance is None else importance.detach().cpu().double()
     if values.shape != (len(groups),) or not bool(values.isfinite().all()):
@@ -64,6 +78,28 @@ def select(
         bounds=bounds,
     )
     return search.largest().plan
+
+
+def _to_multiples(groups: ChannelGroups, chosen: Tensor, multiple_of: int) -> Tensor:
+    """Return `chosen` without the last groups of each layer, so that the least multiple that holds the rest is left.
+
+    A layer that has no such multiple of channels to begin with stays as it is.
+    """
+    left = chosen.clone()
+    for layer in torch.unique(groups.layers[chosen]).tolist():
+        members = groups.layers == layer
+        going = (members & chosen).nonzero().flatten()
+        num = int(members.sum())
+        width = -(-(num - going.numel()) // multiple_of) * multiple_of
+        left[going[max(0, num - width) :]] = False
+    return left
+
+
+def _check_multiple(budget: Budget | None, multiple_of: int) -> None:
+    if type(multiple_of) is not int or not 1 <= multiple_of < 2**31:
+        raise BudgetError(f"multiple_of is a whole number from 1, not {multiple_of!r:.80}")
+    if budget is not None and multiple_of != 1:
+        raise BudgetError(f"with a budget, multiple_of belongs to it: prunus.Budget(..., multiple_of={multiple_of})")
 
 
 def _check_arguments(model: nn.Module, groups: ChannelGroups, budget: Budget | None) -> None:

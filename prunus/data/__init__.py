@@ -17,7 +17,8 @@ Each training sample's augmentation depends on (seed, epoch, index) only, whatev
    `root`, `size`, `augmentation`, `seed`, `cache`, and whatever else the data needs;
 2. `class_names` and `palette` as class variables;
 3. `source(split)`: for pairs of files a `FileSource`, which reads, checks and resizes them; a table says which class
-   a value in a mask file stands for (`value_table`); `check_layout` refuses a folder that does not hold what
+   a value in a mask file stands for (`value_table`), and `colours` which a colour does, where masks are pictures of
+   colours or have a palette: {(128, 64, 128): 0, ...}; `check_layout` refuses a folder that does not hold what
    is expected, and says what is. Data of another kind returns any object with the three methods of `Source`.
 
 `camvid.py` and `cityscapes.py` are such readers. A reader of labelled images derives from `ClassificationData` and
@@ -30,10 +31,11 @@ from prunus.data.chars74k import Chars74KData
 from prunus.data.cifar10 import CIFAR10Data
 from prunus.data.cityscapes import CityscapesData
 from prunus.data.classification import ClassificationData, ClassificationSplit, CropAndFlip
-from prunus.data.files import FileSource, check_layout, value_table
+from prunus.data.files import FileSource, check_layout
 from prunus.data.image_folder import ImageFolderData
 from prunus.data.interface import Data, Split
 from prunus.data.labelled import LabelledArray, LabelledFiles
+from prunus.data.masks import value_table
 from prunus.data.segmentation import SegmentationData, SegmentationDataset, normalise, to_colours, to_picture
 from prunus.data.shards import ShardsData
 from prunus.data.source import CachedSource, Source

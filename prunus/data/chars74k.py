@@ -9,6 +9,7 @@ from prunus.data.classification import CROP_ONLY, ClassificationData, CropAndFli
 from prunus.data.files import check_layout
 from prunus.data.interface import OnError, SplitName
 from prunus.data.labelled import LabelledFiles, class_names, held_out
+from prunus.data.listing import read_lines
 from prunus.data.segmentation import check_size
 from prunus.errors import DataError, RecipeError
 
@@ -64,11 +65,9 @@ class Chars74KData(ClassificationData):
 
     def _read(self, listed: Path) -> tuple[list[Path], list[int]]:
         paths, labels = list[Path](), list[int]()
-        for number, line in enumerate(listed.read_text(encoding="utf-8").splitlines(), 1):
-            name, _, label = line.rpartition(" ")
-            if not line.strip():
-                continue
-            if not name or not label.isdigit() or int(label) >= len(self.class_names):
+        for number, line in read_lines(listed):
+            name, _, label = line.rstrip().rpartition(" ")
+            if not name or not label.isdecimal() or int(label) >= len(self.class_names):
                 raise DataError(
                     f'{listed}, line {number}: expected "path class", the class from 0 to '
                     f"{len(self.class_names) - 1}, got {line!r}"

@@ -5,7 +5,7 @@ import functools
 import io
 import lzma
 import tarfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import ClassVar, final
 
 import numpy as np
@@ -15,6 +15,7 @@ from prunus.data.classification import CROP_AND_FLIP, ClassificationData, CropAn
 from prunus.data.files import check_layout, read_image
 from prunus.data.interface import SplitName
 from prunus.data.labelled import LabelledArray, held_out
+from prunus.data.listing import is_hidden
 from prunus.data.segmentation import check_size
 from prunus.errors import DataError
 from prunus.interrupt import check
@@ -77,7 +78,11 @@ def read_archive(path: Path) -> Images:
         with tarfile.open(path, "r|*") as archive:
             for member in archive:
                 check()
-                file = archive.extractfile(member) if member.isfile() else None
+                file = (
+                    archive.extractfile(member)
+                    if member.isfile() and not is_hidden(PurePosixPath(member.name))
+                    else None
+                )
                 if file is not None:
                     parts = member.name.removeprefix("./").split("/")
                     if len(parts) != 3 or parts[0] not in found or parts[1] not in CIFAR10Data.class_names:

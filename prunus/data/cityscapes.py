@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import ClassVar, final
 
 from prunus.data.augmentation import DEFAULT_AUGMENTATION, Augmentation
-from prunus.data.files import FileSource, check_layout, value_table
+from prunus.data.files import FileSource, check_layout
 from prunus.data.interface import OnError, SplitName
+from prunus.data.listing import is_hidden
+from prunus.data.masks import value_table
 from prunus.data.segmentation import SegmentationData, check_size
 from prunus.errors import DataError
 
@@ -61,9 +63,10 @@ class CityscapesData(SegmentationData):
         """Return every image of the split's cities with its fine mask."""
         root, folder = Path(self.root), FOLDERS[split]
         check_layout(root, LAYOUT, f"leftImg8bit/{folder}", f"gtFine/{folder}")
-        images = sorted((root / "leftImg8bit" / folder).glob(f"*/*{IMAGE}"))
+        inside = root / "leftImg8bit" / folder
+        images = sorted(path for path in inside.glob(f"*/*{IMAGE}") if not is_hidden(path.relative_to(inside)))
         if not images:
-            raise DataError(f"{root / 'leftImg8bit' / folder} holds no */*{IMAGE}. Expected in {root}:\n{LAYOUT}")
+            raise DataError(f"{inside} holds no */*{IMAGE}. Expected in {root}:\n{LAYOUT}")
         classes = {label_id: label for label, label_id in enumerate(LABEL_IDS)}
         return FileSource(
             [(image, _mask_of(image, root / "gtFine" / folder)) for image in images],

@@ -13,7 +13,7 @@ from prunus.compat import torchvision, transforms
 from prunus.data.interface import Data, Split, SplitName
 from prunus.data.labelled import CachedImages, LabelledSource
 from prunus.data.segmentation import MEAN, STD
-from prunus.data.source import check_pixels
+from prunus.data.source import asking, check_pixels
 from prunus.errors import DataError, RecipeError
 
 CENTRE = 0.875  # of the shorter side that the test crop takes: 224 of 256 (Krizhevsky et al. 2012)
@@ -93,10 +93,13 @@ class ClassificationData(Data):
         transform = self.augmentation.build(self.size) if name == "train" else self._centre()
         known = self._known_sources
         if name not in known:
-            source = self.source(name)
-            if not len(source.labels):
+            with asking(f"the {name} split of {type(self).__name__}"):
+                source = self.source(name)
+                labels = source.labels
+                empty = not len(labels)
+            if empty:
                 raise DataError(f"the {name} split of {type(self).__name__} holds no image")
-            _check_labels(source.labels, self.class_names, name)
+            _check_labels(labels, self.class_names, name)
             known[name] = CachedImages(source, self.size) if self.cache and not self.cropped else source
         return self.split_class(known[name], transform=transform, grey=self.grey, seed=self.seed)
 
@@ -138,8 +141,7 @@ class ClassificationSplit(Split):
 
     def sample(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the image, transformed and normalised, and its label."""
-        image = self.source[index]
-        check_pixels(image)
+        image = self.picture(index)
         if self.transform is not None:
             image = self.transform(torchvision.tv_tensors.Image(image)).as_subclass(torch.Tensor)
         scaled = transforms.functional.to_dtype(image, torch.float32, scale=True)
@@ -147,11 +149,14 @@ class ClassificationSplit(Split):
         if self.grey:
             scaled = transforms.functional.rgb_to_grayscale(scaled)
             mean, deviation = mean.mean(0, keepdim=True), deviation.mean(0, keepdim=True)
-        return (scaled - mean) / deviation, torch.tensor(self.source.labels[index])
+        return (scaled - mean) / deviation, torch.tensor(int(self.source.labels[index]))
 
     def picture(self, index: int) -> torch.Tensor:
         """Return the image as it was read: uint8 [3, H, W]."""
-        return self.source[index]
+        with asking(f"image {index}"):
+            image = self.source[index]
+        check_pixels(image)
+        return image
 
 
 ClassificationData.split_class = ClassificationSplit

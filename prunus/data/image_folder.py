@@ -2,21 +2,25 @@
 
 import dataclasses
 import functools
+import mimetypes
 from pathlib import Path
 from typing import final
 
 from prunus.data.classification import CROP_AND_FLIP, ClassificationData, CropAndFlip
+from prunus.data.decode import ENDINGS
 from prunus.data.files import check_layout
 from prunus.data.interface import OnError, SplitName
 from prunus.data.labelled import LabelledFiles, class_names, held_out
+from prunus.data.listing import is_hidden
 from prunus.data.segmentation import check_size
 from prunus.errors import DataError, RecipeError
 
 LAYOUT = """\
-  train/<class>/**/*.jpg        the images, one folder a class (also .jpeg .png .ppm .bmp .webp)
+  train/<class>/**/*.jpg        the images, one folder a class (also .png .webp .tif .bmp .gif .pgm ...)
   val/<class>/**/*.jpg          or test/, as `validation_folder` and `test_folder` say
   classes.json                  if there is one: a list of the classes' names, in the order of their folders"""
-ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".webp")
+
+KINDS = mimetypes.MimeTypes()  # Python's own table, whatever this machine's says
 
 
 @final
@@ -111,10 +115,22 @@ class ImageFolderData(ClassificationData):
 
 
 def _folders_in(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not is_hidden(Path(path.name)))
 
 
 def _images_in(folder: Path) -> list[Path]:
-    """The images of a class in sorted order; hidden files and folders are none."""
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file())
-    return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+    """The images of a class in sorted order; hidden files and folders are none, and neither are notes beside them.
+
+    Raises:
+        DataError: an image of a kind that is not read, which would be missed in silence.
+    """
+    found = (path for path in folder.rglob("*") if not is_hidden(path.relative_to(folder)) and path.is_file())
+    images = list[Path]()
+    for path in sorted(found):
+        if path.suffix.lower() in ENDINGS:
+            images.append(path)
+        elif (KINDS.guess_type(path.name)[0] or "").startswith("image/"):
+            raise DataError(
+                f"{path} is an image of a kind that is not read ({' '.join(ENDINGS)} are): convert it, or take it away"
+            )
+    return images

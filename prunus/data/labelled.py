@@ -10,7 +10,7 @@ import torch
 from prunus.compat import torchvision, transforms
 from prunus.data.files import read_image
 from prunus.data.listing import listing_of, relative
-from prunus.data.source import PixelCache, check_pixels
+from prunus.data.source import PixelCache, asking, check_pixels
 from prunus.decoding import DecodingError, from_json, read_text
 from prunus.errors import DataError
 
@@ -85,7 +85,8 @@ class CachedImages:
         return self._cache.get(index, self._read)
 
     def _read(self, index: int) -> torch.Tensor:
-        image = self._source[index]
+        with asking(f"image {index}"):
+            image = self._source[index]
         check_pixels(image)
         if tuple(image.shape[1:]) != tuple(self._size):
             raise DataError(f"image {index} has size {list(image.shape[1:])}, and data.size is {list(self._size)}")

@@ -2,8 +2,11 @@
 
 import itertools
 from collections.abc import Iterable, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Protocol, runtime_checkable
+
+from prunus.decoding import DecodingError, read_text
+from prunus.errors import DataError
 
 
 @runtime_checkable
@@ -18,6 +21,29 @@ class Listed(Protocol):
 def listing_of(source: Any) -> Iterable[str]:
     """Return the listing of a source; nothing of one that has none."""
     return source.listing() if isinstance(source, Listed) else ()
+
+
+def is_hidden(path: PurePath) -> bool:
+    """Whether a file of a data set, by its path there, is one that other programs leave: nothing of it is read.
+
+    These are macOS's "._name" beside files on foreign disks and in archives, its folder __MACOSX, .ipynb_checkpoints.
+    """
+    return any(part == "__MACOSX" or (part[:1] == "." and part not in (".", "..")) for part in path.parts)
+
+
+def read_lines(path: Path) -> list[tuple[int, str]]:
+    """Return the lines of a list that are not blank, each with its number from 1; a byte-order mark is passed over.
+
+    Raises:
+        DataError: the file cannot be read, or is no UTF-8.
+    """
+    try:
+        lines = read_text(path).splitlines()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror})") from error
+    except DecodingError as error:
+        raise DataError(f"{path} cannot be read as a list ({error}): save it as text in UTF-8") from error
+    return [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
 
 
 def relative(paths: Sequence[Path]) -> list[str]:

@@ -10,7 +10,7 @@ import torch
 from prunus.compat import torchvision, transforms
 from prunus.data.augmentation import Augmentation
 from prunus.data.interface import Data, Split, SplitName
-from prunus.data.source import CachedSource, Source, check_pair, check_pixels
+from prunus.data.source import CachedSource, Source, asking, check_mask, check_pair, check_pixels, pair_of
 from prunus.errors import DataError, RecipeError
 from prunus.interrupt import check
 
@@ -27,7 +27,7 @@ class SegmentationData(Data):
 
     targets: ClassVar[Literal["masks"]] = "masks"
     palette: ClassVar[tuple[tuple[int, int, int], ...]]  # one RGB colour a class, 0 to 255
-    ignore_index: ClassVar[int] = 255  # pixels that count for nothing
+    ignore_index: ClassVar[int] = 255  # pixels that count for nothing; the number of a class takes that class out
 
     size: tuple[int, int]  # (height, width) in pixels
     augmentation: Augmentation  # of the training split
@@ -49,10 +49,11 @@ class SegmentationData(Data):
         for index in range(len(source)):
             check()
             with contextlib.suppress(*tolerated):
-                mask = source.mask(index)
-                if mask.dtype != torch.uint8:
-                    raise DataError(f"the mask of sample {index} is {mask.dtype}: a source gives uint8 [H, W]")
+                with asking(f"the mask of sample {index}"):
+                    mask = source.mask(index)
+                check_mask(mask, index)
                 counts += torch.bincount(mask.flatten(), minlength=256)
+        counts[self.ignore_index] = 0
         counts = counts[: len(self.class_names)]
         return (counts.double() / counts.sum().clamp(min=1)).float()
 
@@ -71,8 +72,10 @@ class SegmentationData(Data):
         """One source a split and object: what was read for one purpose is there for the next."""
         known = self._known_sources
         if split not in known:
-            source = self.source(split)
-            if not len(source):
+            with asking(f"the {split} split of {type(self).__name__}"):
+                source = self.source(split)
+                empty = not len(source)
+            if empty:
                 raise DataError(f"the {split} split of {type(self).__name__} holds no sample")
             known[split] = CachedSource(source, self.size) if self.cache else source
         return known[split]
@@ -95,7 +98,7 @@ class SegmentationDataset(Split):
 
     def sample(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the image and its mask, augmented together."""
-        image, mask = self.source[index]
+        image, mask = pair_of(self.source, index)
         check_pair(image, mask)
         self._check_mask(mask, index)
         if self.augment is not None:
@@ -104,14 +107,17 @@ class SegmentationDataset(Split):
 
     def picture(self, index: int) -> torch.Tensor:
         """Return the image as it was read: uint8 [3, H, W]."""
-        return self.source[index][0]
+        image, _ = pair_of(self.source, index)
+        check_pixels(image)
+        return image
 
     def _check_mask(self, mask: torch.Tensor, index: int) -> None:
         known = self.known[mask.long()]
         if not bool(known.all()):
+            allowed = ", ".join(map(str, self.known.nonzero().flatten().tolist()))
             raise DataError(
-                f"the mask of sample {index} holds the value {int(mask[~known][0])}: a pixel is one of the "
-                f"{int(self.known.sum()) - 1} classes, from 0, or void"
+                f"the mask of sample {index} holds the value {int(mask[~known][0])}: a pixel is a class or void, that "
+                f"is one of {allowed}"
             )
 
 

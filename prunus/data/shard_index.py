@@ -10,11 +10,12 @@ from typing import Any, Self
 
 import numpy as np
 
+from prunus.data.decode import ENDINGS
+from prunus.data.listing import is_hidden
 from prunus.decoding import DecodingError, from_json, read_text
 from prunus.errors import DataError
 from prunus.interrupt import check
 
-IMAGES = (".jpg", ".jpeg", ".png", ".webp")
 MOST_DIGITS = 20  # of a class's number
 COLUMNS = ("offsets", "sizes", "labels")
 
@@ -108,10 +109,12 @@ def _columns(shard: Path) -> dict[str, Any]:
                 end = member.offset
                 ending = PurePosixPath(member.name).suffix
                 key = member.name.removesuffix(ending)
-                if ending.lower() in IMAGES:
+                if is_hidden(PurePosixPath(member.name)):
+                    continue
+                if ending.lower() in ENDINGS:
                     places[key] = (member.offset_data, member.size)
                 elif ending == ".cls" and (content := archive.extractfile(member)) is not None:
-                    labels[key] = int(content.read(MOST_DIGITS))
+                    labels[key] = int(content.read(MOST_DIGITS).decode("utf-8-sig"))
     except (tarfile.TarError, OSError, EOFError, ValueError, OverflowError, RecursionError) as error:
         raise DataError(f"{shard} cannot be read as a shard ({error}): fetch it again") from error
     if missing := places.keys() - labels.keys():

@@ -23,7 +23,7 @@ from prunus.errors import DataError, RecipeError
 from prunus.interrupt import output_of
 
 LAYOUT = """\
-  train-000000.tar ...          of pairs 000017.jpg (or .jpeg .png .webp) and 000017.cls, the number of its class
+  train-000000.tar ...          of pairs 000017.jpg (or .png .webp .tif ...) and 000017.cls, the number of its class
   val-000000.tar ...            or as `validation_prefix` and `test_prefix` say
   classes.json                  a list of the classes' names
   train-000000.json ...         their indices; made at the first use where the shards lie here"""

@@ -1,15 +1,17 @@
 """Sources of samples: raw uint8 images and masks by index, checked, and a cache of them in shared memory."""
 
+import contextlib
 import math
 import mmap
-from collections.abc import Callable, Iterable
+import traceback
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from prunus.data.listing import listing_of
-from prunus.errors import DataError
+from prunus.errors import DataError, PrunusError
 
 
 class Source(Protocol):
@@ -28,16 +30,36 @@ class Source(Protocol):
         ...
 
 
+@contextlib.contextmanager
+def asking(what: str) -> Iterator[None]:
+    """Name what a data set's own code raises in the body, and where: `what` is what it was asked for.
+
+    Raises:
+        DataError: the code raised something else than an error of Prunus.
+    """
+    try:
+        yield
+    except PrunusError:
+        raise
+    except Exception as error:  # whatever the user's own code raises
+        *_, last = traceback.extract_tb(error.__traceback__)
+        raise DataError(
+            f"{what} cannot be had: the data set's own code raises {type(error).__name__}: {error} "
+            f"({last.filename}, line {last.lineno}, in {last.name})"
+        ) from error
+
+
 def check_pixels(image: torch.Tensor) -> None:
     """Refuse what a source may not give as an image.
 
     Raises:
         DataError: no uint8, or not [..., 3, H, W].
     """
-    if image.dtype != torch.uint8 or image.dim() < 3 or image.shape[-3] != 3:
+    fits = isinstance(image, torch.Tensor) and image.dtype == torch.uint8 and image.dim() >= 3
+    if not fits or image.shape[-3] != 3:
         raise DataError(
-            f"an image of the data set is {str(image.dtype).removeprefix('torch.')} {list(image.shape)}: a source "
-            "gives pixels as they lie in files, uint8 [3, H, W], RGB; they are scaled and normalised afterwards"
+            f"an image of the data set is {_kind(image)}: a source gives "
+            "pixels as they lie in files, uint8 [3, H, W], RGB; they are scaled and normalised afterwards"
         )
 
 
@@ -51,11 +73,44 @@ def check_pair(image: torch.Tensor, mask: torch.Tensor, size: tuple[int, int] | 
     wanted = list(size or image.shape[-2:])
     fits = isinstance(mask, torch.Tensor) and mask.dtype == torch.uint8 and list(mask.shape) == wanted
     if not fits or list(image.shape[-2:]) != wanted:
-        found = f"{mask.dtype} {list(mask.shape)}" if isinstance(mask, torch.Tensor) else type(mask).__name__
         raise DataError(
-            f"an image of the data set has size {list(image.shape[-2:])}, its mask is {found.removeprefix('torch.')}: "
+            f"an image of the data set has size {list(image.shape[-2:])}, its mask is {_kind(mask)}: "
             f"a source gives both at one size, here {wanted}, the mask as uint8 [H, W], a class or void for each pixel"
         )
+
+
+def pair_of(source: Source, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the image and the mask of the sample `index`, two values; what they are is not checked.
+
+    Raises:
+        DataError: the source raises, or gives something else than a pair.
+    """
+    with asking(f"sample {index}"):
+        pair: Any = source[index]
+    if not isinstance(pair, tuple | list) or len(pair) != 2:
+        raise DataError(
+            f"sample {index} is {_kind(pair)}"
+            + (f" of {len(pair)}" if isinstance(pair, tuple | list) else "")
+            + ": a source gives a pair, the image as uint8 [3, H, W] and the mask as uint8 [H, W]"
+        )
+    return pair[0], pair[1]
+
+
+def check_mask(mask: torch.Tensor, index: int) -> None:
+    """Refuse what a source may not give as the mask of the sample `index`.
+
+    Raises:
+        DataError: no uint8 tensor [H, W].
+    """
+    if not isinstance(mask, torch.Tensor) or mask.dtype != torch.uint8 or mask.dim() != 2:
+        raise DataError(f"the mask of sample {index} is {_kind(mask)}: a source gives uint8 [H, W]")
+
+
+def _kind(value: Any) -> str:
+    """Return the type and shape of a tensor, the name of the type of anything else."""
+    if not isinstance(value, torch.Tensor):
+        return type(value).__name__
+    return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
 
 
 def shared_bytes(*shape: int) -> np.ndarray:
@@ -120,6 +175,6 @@ class CachedSource:
         return listing_of(self._source)
 
     def _read(self, index: int) -> torch.Tensor:
-        image, mask = self._source[index]
+        image, mask = pair_of(self._source, index)
         check_pair(image, mask, self._size)
         return torch.cat([image, mask[None]])

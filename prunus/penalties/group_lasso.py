@@ -1,6 +1,7 @@
 """Group lasso over channel groups (Yuan & Lin 2006; Alvarez & Salzmann, NIPS 2016)."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import final
 
 import torch
@@ -9,6 +10,7 @@ from torch.optim import Optimizer
 
 from prunus.graph import ChannelGroups
 from prunus.penalties.interface import BoundPenalty, Shrinkage, When, check_step, layer_factors
+from prunus.penalties.keep import kept_groups, patterns_of
 from prunus.penalties.metric_prox import metric_shrink_
 from prunus.penalties.optimizer_rule import OptimizerRule, momenta
 from prunus.penalties.prox import group_shrinkage
@@ -29,12 +31,21 @@ class GroupLasso(Shrinkage):
     Yuan & Lin 2006; on the units of a network: Alvarez & Salzmann, NIPS 2016.
 
     The settings are those of `prunus.penalties.Shrinkage`; a unit is a group.
+
+    Attributes:
+        keep: layers whose channels are not penalised, by patterns over their paths: ("stem.*",); see `kept_groups`.
     """
+
+    keep: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "keep", patterns_of(self.keep))
 
     def bind(self, model: nn.Module, groups: ChannelGroups) -> "BoundGroupLasso":
         """Attach the penalty to the parameters of `model`, as `Penalty.bind`."""
         slices = GroupSlices.of(model, groups)
-        weights = self.number * unit_weights(slices, groups)
+        weights = self.number * unit_weights(slices, groups, self.keep)
         return BoundGroupLasso(
             slices, weights * layer_factors(self, groups).to(weights.device), self.when, self.follows
         )
@@ -42,12 +53,13 @@ class GroupLasso(Shrinkage):
     def units(self, model: nn.Module, groups: ChannelGroups) -> Tensor:
         """Return ||theta_g|| / sqrt(P_g), [num_groups]."""
         slices = GroupSlices.of(model, groups)
-        return slices.norms() / unit_weights(slices, groups)
+        return slices.norms() / unit_weights(slices, groups, self.keep)
 
 
-def unit_weights(slices: GroupSlices, groups: ChannelGroups) -> Tensor:
-    """Return sqrt(P_g) for groups whose removal is exact, 0 for all others: [num_groups]."""
-    return torch.where(groups.exact.to(slices.sizes().device), slices.sizes().sqrt(), 0.0)
+def unit_weights(slices: GroupSlices, groups: ChannelGroups, keep: Sequence[str] = ()) -> Tensor:
+    """Return sqrt(P_g) for groups whose removal is exact and that no layer `keep` makes, 0 for others: [num_groups]."""
+    sizes, penalised = slices.sizes(), groups.exact & ~kept_groups(groups, keep)
+    return torch.where(penalised.to(sizes.device), sizes.sqrt(), 0.0)
 
 
 @final

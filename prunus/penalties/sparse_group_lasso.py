@@ -11,6 +11,7 @@ from prunus.errors import RecipeError
 from prunus.graph import ChannelGroups
 from prunus.penalties.group_lasso import BoundGroupLasso, unit_weights
 from prunus.penalties.interface import BoundPenalty, Shrinkage, When, check_step, layer_factors
+from prunus.penalties.keep import patterns_of
 from prunus.penalties.optimizer_rule import OptimizerRule
 from prunus.penalties.prox import soft_threshold
 from prunus.penalties.slices import GroupSlices
@@ -34,19 +35,22 @@ class SparseGroupLasso(Shrinkage):
 
     Attributes:
         alpha: share of the element by element part, in [0, 1]; the paper's is 0.5.
+        keep: layers whose channels are not penalised, by patterns over their paths: ("stem.*",); see `kept_groups`.
     """
 
     alpha: float = 0.5
+    keep: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.alpha <= 1:
             raise RecipeError(f"SparseGroupLasso.alpha is {self.alpha}: it must lie in [0, 1]")
+        object.__setattr__(self, "keep", patterns_of(self.keep))
 
     def bind(self, model: nn.Module, groups: ChannelGroups) -> "BoundSparseGroupLasso":
         """Attach the penalty to the parameters of `model`, as `Penalty.bind`."""
         slices = GroupSlices.of(model, groups)
-        weights = unit_weights(slices, groups)
+        weights = unit_weights(slices, groups, self.keep)
         strengths = self.number * layer_factors(self, groups).to(weights.device)
         whole = BoundGroupLasso(slices, (1 - self.alpha) * strengths * weights, self.when, self.follows)
         return BoundSparseGroupLasso(whole, torch.where(weights > 0, self.alpha * strengths, 0.0), self.when)
@@ -54,7 +58,7 @@ class SparseGroupLasso(Shrinkage):
     def units(self, model: nn.Module, groups: ChannelGroups) -> Tensor:
         """Return ||theta_g||^2 / r(theta_g), [num_groups]."""
         slices = GroupSlices.of(model, groups)
-        norms, weights = slices.norms(), unit_weights(slices, groups)
+        norms, weights = slices.norms(), unit_weights(slices, groups, self.keep)
         value = (1 - self.alpha) * weights * norms + self.alpha * slices.sums(torch.abs)
         return torch.where(weights > 0, norms.square() / value, torch.nan)
 

@@ -14,7 +14,7 @@ def zero_groups(model: nn.Module, groups: ChannelGroups) -> Tensor:
     Raises:
         EditError: the groups were traced on another model, or before an edit.
     """
-    alive = torch.zeros(len(groups) + 1)
+    alive = torch.zeros(len(groups) + 1, dtype=torch.int64)  # producers with another value than zero
     for slot, tensor in producers(model, groups):
         values = tensor.detach()
         others = [d for d in range(values.dim()) if d != slot.dim]
@@ -22,7 +22,7 @@ def zero_groups(model: nn.Module, groups: ChannelGroups) -> Tensor:
             rows = (values.amax(others) != 0) | (values.amin(others) != 0)
         else:
             rows = (values != 0).any(dim=others) if others else values != 0
-        alive.index_add_(0, slot.groups % alive.numel(), rows.float().cpu())
+        alive.index_add_(0, slot.groups % alive.numel(), rows.cpu().to(alive.dtype))
     return (alive[:-1] == 0) & groups.exact
 
 

@@ -12,7 +12,16 @@ from torch.nn import functional
 
 from prunus import compat  # noqa: F401 - torchmetrics imports torchvision, which must be prepared first
 from prunus.errors import RecipeError, TrainingError
-from prunus.tasks.interface import BoundTask, Metrics, PerClass, Source, Task, check_targets, check_tensor
+from prunus.tasks.interface import (
+    BoundTask,
+    Metrics,
+    PerClass,
+    Source,
+    Task,
+    check_targets,
+    check_tensor,
+    checked_target,
+)
 
 from torchmetrics.classification import MulticlassAccuracy, MulticlassStatScores  # isort: skip - after compat
 
@@ -57,7 +66,7 @@ class BoundClassification(BoundTask):
         Raises:
             TrainingError: an output that does not fit the classes or the target.
         """
-        self.check(output, target)
+        target = self.checked(output, target)
         return functional.cross_entropy(output.float(), target, label_smoothing=self.label_smoothing)
 
     def predict(self, output: Tensor) -> Tensor:
@@ -80,14 +89,16 @@ class BoundClassification(BoundTask):
         ImageDraw.Draw(picture).multiline_text((6, 6), "\n".join(lines), fill="black", font=font)
         return torch.from_numpy(np.array(picture)).movedim(-1, 0)
 
-    def check(self, output: Tensor, target: Tensor) -> None:
-        """Refuse an output that does not fit the classes or the target."""
+    def checked(self, output: Tensor, target: Tensor) -> Tensor:
+        """Return the target as int64 [N]; refuse it, or an output, that does not fit the classes or the other."""
         check_tensor(output, "classification")
+        target = checked_target(target, "whole numbers [N]", 1)
         if output.dim() != 2 or list(output.shape) != [target.shape[0], len(self.class_names)]:
             raise TrainingError(
                 f"the network's output has shape {list(output.shape)} for labels {list(target.shape)}; classification "
                 f"of {len(self.class_names)} classes needs [{target.shape[0]}, {len(self.class_names)}]"
             )
+        return target
 
 
 class ClassificationMetrics:
@@ -103,7 +114,7 @@ class ClassificationMetrics:
 
     def update(self, output: Tensor, target: Tensor) -> None:
         """Count a batch: scores [N, C] against labels [N]."""
-        self._task.check(output, target)
+        target = self._task.checked(output, target)
         for count in (self._classes, self._top5):
             count.to(output.device).update(output.float(), target)
 

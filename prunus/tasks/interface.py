@@ -4,6 +4,7 @@ import abc
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, Protocol
 
+import torch
 from torch import Tensor
 
 from prunus.errors import RecipeError, TrainingError
@@ -93,8 +94,27 @@ def check_tensor(output: object, task: str) -> None:
     )
 
 
+def checked_target(target: object, form: str, dim: int) -> Tensor:
+    """Return a batch's target of class numbers as int64; `form` says what is expected, of `dim` dimensions.
+
+    Raises:
+        TrainingError: no tensor, no whole numbers, or another shape; says what it is.
+    """
+    if not isinstance(target, Tensor):
+        found = type(target).__name__
+    else:
+        found = f"{str(target.dtype).removeprefix('torch.')} {list(target.shape)}"
+        whole = not (target.is_floating_point() or target.is_complex() or target.dtype == torch.bool)
+        if whole and target.dim() == dim:
+            return target.long()
+    raise TrainingError(
+        f"a batch's target is {found}, and must be {form} of the classes' numbers: let the data set give each image "
+        "with such a target, and the DataLoader put them together"
+    )
+
+
 def check_targets(task: Task, data: Source) -> None:
-    """Refuse data whose targets are of another kind.
+    """Refuse data whose targets are of another kind, or that names two classes alike.
 
     Raises:
         RecipeError: names the task and the data.
@@ -104,4 +124,10 @@ def check_targets(task: Task, data: Source) -> None:
         raise RecipeError(
             f"{type(task).__name__} needs {task.targets}, and {type(data).__name__} gives {data.targets}: set "
             f"task.class_path to prunus.tasks.{other.lower()}.{other}, or choose other data"
+        )
+    names = list(data.class_names)
+    if twice := sorted({str(name) for name in names if names.count(name) > 1}):
+        raise RecipeError(
+            f"{type(data).__name__} gives several classes the name {', '.join(twice[:5])}, so their results could not "
+            "be told apart: rename them"
         )

@@ -11,7 +11,16 @@ from torch.nn import functional
 
 from prunus import compat  # noqa: F401 - torchmetrics imports torchvision, which must be prepared first
 from prunus.errors import RecipeError, TrainingError
-from prunus.tasks.interface import BoundTask, Metrics, PerClass, Source, Task, check_targets, check_tensor
+from prunus.tasks.interface import (
+    BoundTask,
+    Metrics,
+    PerClass,
+    Source,
+    Task,
+    check_targets,
+    check_tensor,
+    checked_target,
+)
 
 from torchmetrics.classification import MulticlassConfusionMatrix  # isort: skip - after compat
 
@@ -137,6 +146,7 @@ class BoundSegmentation(BoundTask):
     def _matched(self, output: Tensor, target: Tensor) -> Tensor:
         """The target at the output's resolution."""
         check_tensor(output, "segmentation")
+        target = checked_target(target, "whole numbers [N, H, W]", 3)
         num_classes = len(self.class_names)
         if output.dim() != 4 or output.shape[1] != num_classes or output.shape[0] != target.shape[0]:
             raise TrainingError(
@@ -175,7 +185,9 @@ class SegmentationMetrics:
     def compute(self) -> tuple[Metrics, PerClass]:
         """Return ({"miou", "pixel_accuracy"}, IoU by class name), all in [0, 1].
 
-        A class that is in no truth and in no prediction has the IoU None and is left out of the mean.
+        A class that is in no truth and in no prediction has the IoU None and is left out of the mean, and so is a
+        class that is `ignore_index`: its pixels count for nothing, so what is predicted there is neither right nor
+        wrong; where it is predicted elsewhere, the class of the truth has missed a pixel.
 
         Raises:
             TrainingError: no pixel was counted, so that nothing is defined.
@@ -188,7 +200,9 @@ class SegmentationMetrics:
                 f"its masks hold classes, not only the void value {self._task.ignore_index}"
             )
         per_class = intersection_over_union(confusion)
-        defined = [value for value in per_class if value is not None]
+        if 0 <= self._task.ignore_index < len(per_class):
+            per_class[self._task.ignore_index] = None
+        defined = [value for value in per_class if value is not None]  # never empty: some pixel was counted
         metrics = {
             self._task.main_metric: math.fsum(defined) / len(defined),
             "pixel_accuracy": int(confusion.diagonal().sum()) / counted,

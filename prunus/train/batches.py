@@ -93,12 +93,41 @@ def _loader(split: object, settings: Train, batches: Iterable[list[int]]) -> Dat
 
 
 def _plainly(batches: DataLoader[Batch]) -> Iterator[Batch]:
-    """Yield the batches; an error from a worker has the message that it would have here, without a traceback."""
+    """Yield the batches; an error from a worker has the message that it would have here, without a traceback.
+
+    Raises:
+        DataError: a batch that cannot be put together, or is no pair of tensors.
+    """
     try:
         with death_named():
-            yield from started(batches)
+            for batch in started(batches):
+                yield _pair(batch)
     except PrunusError as error:
-        message = str(error)
-        if not message.startswith("Caught "):
+        message = _in_worker(error)
+        if message is None:
             raise
-        raise type(error)(message.rpartition(f"{type(error).__qualname__}: ")[2].strip()) from error
+        raise type(error)(message) from error
+    except Exception as error:  # whatever the user's own data set raises, or what cannot be put together
+        message = _in_worker(error)
+        raise DataError(
+            f"the samples of a batch cannot be had ({type(error).__name__}: {error if message is None else message}): "
+            "a data set gives each image and its target as tensors of one size and type"
+        ) from error
+
+
+def _in_worker(error: Exception) -> str | None:
+    """Return the message that an error had in the worker that it comes from; None where it comes from none."""
+    message = str(error)
+    if not message.startswith("Caught "):
+        return None
+    return message.rpartition(f"{type(error).__qualname__}: ")[2].strip()
+
+
+def _pair(batch: object) -> Batch:
+    if isinstance(batch, tuple | list) and len(batch) == 2 and all(isinstance(part, Tensor) for part in batch):
+        return batch[0], batch[1]
+    inside = ", ".join(type(part).__name__ for part in batch) if isinstance(batch, tuple | list) else ""
+    raise DataError(
+        f"a batch of the data set is a {type(batch).__name__}{f' of {inside}' if inside else ''}, and training takes "
+        "a pair of tensors: let the data set give each image with one tensor or number as its target"
+    )

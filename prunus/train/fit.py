@@ -171,7 +171,8 @@ def _end_segment(
     if ended:
         press_(state, 1)  # a proximal step after the epoch may have moved what was zero
     training.processes.sync_buffers_(state.model)
-    record = shrink(state, inputs, training.processes)
+    keep = () if controller is None else controller.budget.keep
+    record = shrink(state, inputs, training.processes, keep)
     if ended:
         state.pressed.zero_()
     if record is not None:

@@ -1,6 +1,7 @@
 """Shrinking between two segments: remove zero groups, carry all state over, choose the groups to press next."""
 
 import time
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from prunus.budget.width_stability import MEMORY, is_stable
 from prunus.errors import TrainingError
 from prunus.graph import trace
 from prunus.penalties import GroupLasso
+from prunus.penalties.keep import kept_groups
 from prunus.penalties.zeros import zero_groups
 from prunus.records import ShrinkRecord
 from prunus.surgery import Plan, apply, bypass, carry_
@@ -22,10 +24,11 @@ from prunus.train.training_state import TrainingState
 from prunus.verify import Change, change_of_outputs
 
 
-def shrink(state: TrainingState, inputs: Tensor, processes: Processes) -> ShrinkRecord | None:
+def shrink(state: TrainingState, inputs: Tensor, processes: Processes, keep: Sequence[str] = ()) -> ShrinkRecord | None:
     """Remove the zero groups from the network, its average and its optimizer; None where there are none.
 
-    Process 0 decides what goes; all must hold the same network afterwards.
+    Those of the layers `keep` stay (`kept_groups`). Process 0 decides what goes; all must hold the same network
+    afterwards.
 
     Raises:
         TrainingError: the output changed by more than rounding, which would be an error of Prunus; or the processes
@@ -33,7 +36,8 @@ def shrink(state: TrainingState, inputs: Tensor, processes: Processes) -> Shrink
     """
     began = time.perf_counter()
     before, model = state.groups, state.model
-    removed = processes.share(spare_layers(before, zero_groups(model, before)))
+    zeros = zero_groups(model, before) & ~kept_groups(before, keep)
+    removed = processes.share(spare_layers(before, zeros))
     plan = removal(before, removed)
     if not plan:
         return None

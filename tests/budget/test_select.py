@@ -7,7 +7,7 @@ import prunus
 from prunus.budget.budget import layer_sizes
 from prunus.budget.greedy_selection import floors, greedy_selection
 from prunus.budget.select import relative_norms
-from prunus.errors import BudgetError, EditError
+from prunus.errors import BudgetError, EditError, RecipeError
 from prunus.penalties.zeros import zero_, zero_groups
 from prunus.surgery.removal import removal, whole_dimensions
 from prunus.verify import difference
@@ -252,3 +252,181 @@ def test_no_part_of_a_layer_is_left_with_nothing(rows):
     for share in (0.6, 0.3):
         small = prunus.apply(prunus.select(model, groups, budget=prunus.Budget(params=share)), model)
         assert min(small.sizes) >= 1 and small(image).shape == (1, 3, 8, 8)
+
+
+@pytest.mark.parametrize("default", [torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("own", [torch.float32, None], ids=["made before", "made under it"])
+def test_the_default_type_changes_no_choice(default, own):
+    def plans():
+        """Return the plan of exact zeros and that of a budget, for the same values."""
+        model, image = (
+            nets.sequence(nets.conv(3, 16), nn.ReLU(), nets.conv(16, 12), channels=12),
+            torch.ones(2, 3, 8, 8),
+        )
+        if own is not None:
+            model, image = model.to(own), image.to(own)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                values = torch.arange(parameter.numel(), dtype=torch.float64).reshape(parameter.shape)
+                parameter.copy_(values * 7 % 5 + torch.arange(len(parameter)).reshape(-1, *[1] * (parameter.dim() - 1)))
+        groups = prunus.trace(model, image)
+        chosen = torch.zeros(len(groups), dtype=torch.bool)
+        chosen[groups.exact.nonzero().flatten()[1:4]] = True
+        budgeted = prunus.select(model, groups, budget=prunus.Budget(macs=0.5))
+        zero_(model, groups, chosen)
+        return budgeted, prunus.select(model, groups), int(chosen.sum())
+
+    expected = plans()
+    try:
+        torch.set_default_dtype(default)
+        found = plans()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert found == expected and found[2] == 3 and found[1].edits
+
+
+@pytest.mark.parametrize("penalty", ["GroupLasso", "SparseGroupLasso", "NuclearNorm", "Orthogonality"])
+def test_the_default_type_changes_no_proximal_step(penalty):
+    def stepped():
+        torch.manual_seed(0)
+        model = nets.sequence(nets.conv(3, 8), nn.ReLU(), nets.conv(8, 6), channels=6).float()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.copy_(torch.arange(parameter.numel(), dtype=torch.float32).sin().reshape(parameter.shape))
+        groups = prunus.trace(model, torch.ones(2, 3, 8, 8, dtype=torch.float32))
+        bound = getattr(prunus, penalty)(strength=0.01).bind(model, groups)
+        value = bound.value()
+        bound.prox_(0.1, torch.optim.SGD(model.parameters(), lr=0.1))
+        return float(value.detach()), [parameter.detach().clone() for parameter in model.parameters()]
+
+    expected = stepped()
+    try:
+        torch.set_default_dtype(torch.float64)
+        found = stepped()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert found[0] == pytest.approx(expected[0], rel=1e-6)
+    torch.testing.assert_close(found[1], expected[1])
+
+
+class Stem(nn.Module):
+    """A stem, a block around which a skip connection leads, and a head."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU())
+        self.up = nn.Conv2d(16, 24, 1)
+        self.block = nn.Sequential(nn.Conv2d(24, 20, 1), nn.ReLU(), nn.Conv2d(20, 24, 1))
+        self.head = nn.Sequential(nn.Conv2d(24, 12, 1), nn.ReLU(), nn.Conv2d(12, 2, 1))
+
+    def forward(self, x):
+        x = torch.relu(self.up(self.stem(x)))
+        return self.head(torch.relu(x + self.block(x)))
+
+
+KEPT = {  # what is kept, and the widths that only then stay: a skip connection's are those of both its ends
+    "stem.*": {"stem.0"},
+    "stem": {"stem.0"},
+    "stem.1": {"stem.0"},
+    "block.2": {"up", "block.2"},
+    "up": {"up", "block.2"},
+    "*.0": {"stem.0", "block.0", "head.0"},
+    "head": {"head.0"},
+    "head.2": set(),
+}
+
+
+@pytest.fixture(scope="module")
+def stemmed():
+    torch.manual_seed(0)
+    model, image = Stem().eval(), torch.randn(1, 3, 8, 8)
+    return model, prunus.trace(model, image), image
+
+
+def widths(model):
+    return {path: len(module.weight) for path, module in model.named_modules() if isinstance(module, nn.Conv2d)}
+
+
+@pytest.mark.parametrize("pattern", KEPT)
+def test_layers_that_are_kept_keep_their_zeros_and_others_go(stemmed, pattern):
+    model, groups, image = stemmed
+    zeroed = prunus.apply(prunus.Plan(), model)
+    chosen = torch.zeros(len(groups), dtype=torch.bool)
+    for layer in range(len(groups.layer_names)):
+        chosen[((groups.layers == layer) & groups.exact).nonzero().flatten()[:3]] = True
+    zero_(zeroed, groups, chosen)
+    small = prunus.apply(prunus.select(zeroed, groups, keep=[pattern]), zeroed)
+    expected = {p: w if p in KEPT[pattern] or p == "head.2" else w - 3 for p, w in widths(model).items()}
+    assert widths(small) == expected
+    assert difference(zeroed, small, (image,))[1] <= 1e-6
+
+
+@pytest.mark.parametrize("pattern", KEPT)
+@pytest.mark.parametrize("way", ["select", "budget"])
+def test_a_budget_leaves_kept_layers_alone(stemmed, pattern, way):
+    model, groups, _ = stemmed
+    eager = [groups.layer_names.index(path) for path in KEPT[pattern] if path in groups.layer_names]
+    importance = 1 - torch.isin(groups.layers, torch.tensor(eager, dtype=groups.layers.dtype)).double()  # they go first
+    free = prunus.Budget(params=0.7)
+    if way == "select":
+        plan = prunus.select(model, groups, budget=free, importance=importance, keep=pattern)
+    else:
+        plan = prunus.select(model, groups, budget=prunus.Budget(params=0.7, keep=(pattern,)), importance=importance)
+    small = prunus.apply(plan, model)
+    assert all(widths(small)[path] == widths(model)[path] for path in KEPT[pattern])
+    assert sum(parameter.numel() for parameter in small.parameters()) <= 0.7 * groups.params()
+    without = widths(prunus.apply(prunus.select(model, groups, budget=free, importance=importance), model))
+    assert not KEPT[pattern] or any(without[path] < widths(model)[path] for path in KEPT[pattern])
+
+
+def test_a_pattern_that_matches_nothing_is_refused_and_near_ones_named(stemmed):
+    model, groups, _ = stemmed
+    for settings in ({}, {"budget": prunus.Budget(macs=0.5)}):
+        with pytest.raises(RecipeError, match=r"keep: 'blok\.\*' matches no layer .*near ones are block\."):
+            prunus.select(model, groups, keep=["stem.*", "blok.*"], **settings)
+    for keep in ([model.stem], model.stem, 3, "", ["stem", ""]):
+        for call in (
+            lambda keep: prunus.select(model, groups, keep=keep),
+            lambda keep: prunus.Budget(macs=1.0, keep=keep),
+        ):
+            with pytest.raises(RecipeError, match="keep takes patterns"):
+                call(keep)
+    with pytest.raises(BudgetError, match=r"cannot be met: .*keep fewer layers"):
+        prunus.select(model, groups, keep="*", budget=prunus.Budget(macs=0.5))
+
+
+@pytest.mark.parametrize(
+    ("multiple", "zeros", "left"), [(8, 5, 16), (8, 8, 8), (8, 9, 8), (8, 16, 8), (4, 5, 12), (5, 3, 15), (6, 3, 16)]
+)
+def test_exact_zeros_leave_a_multiple(plain, multiple, zeros, left):
+    _, groups, inputs = plain
+    model = nets.randomised(nets.sequence(nets.conv(3, 16), nn.ReLU(), nets.conv(16, 12), nn.ReLU(), channels=12), 0)
+    chosen = torch.zeros(len(groups), dtype=torch.bool)
+    members = (groups.layers == groups.layer_names.index("0")).nonzero().flatten()
+    chosen[members[:zeros]] = True
+    zero_(model, groups, chosen)
+    small = prunus.apply(prunus.select(model, groups, multiple_of=multiple), model)
+    assert small[0].out_channels == left and small[2].out_channels == 12
+    torch.testing.assert_close(small(*inputs), model(*inputs))
+
+
+@pytest.mark.parametrize("multiple", [0, -1, 1.5, True, "8"])
+def test_a_multiple_that_is_none_is_refused(plain, multiple):
+    with pytest.raises(BudgetError, match="multiple_of is a whole number from 1"):
+        prunus.select(plain[0], plain[1], multiple_of=multiple)
+    with pytest.raises(BudgetError, match=r"belongs to it: prunus\.Budget\(\.\.\., multiple_of=8\)"):
+        prunus.select(plain[0], plain[1], budget=prunus.Budget(macs=0.5), multiple_of=8)
+
+
+@pytest.mark.parametrize("kind", [prunus.GroupLasso, prunus.SparseGroupLasso])
+@pytest.mark.parametrize("pattern", KEPT)
+def test_a_penalty_leaves_kept_layers_alone(stemmed, kind, pattern):
+    model, groups, _ = stemmed
+    pressed = prunus.apply(prunus.Plan(), model)
+    kind(strength=1e6, keep=(pattern,)).bind(pressed, groups).prox_(1.0)
+    for path, module in model.named_modules():
+        if isinstance(module, nn.Conv2d) and path != "head.2":
+            after = pressed.get_submodule(path).weight
+            assert torch.equal(after, module.weight) if path in KEPT[pattern] else not after.any(), path
+    with pytest.raises(RecipeError, match=r"keep: 'stam' matches no layer .*near ones are stem"):
+        kind(strength=1.0, keep=("stam",)).bind(pressed, groups)

@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from prunus.data import CamVidData
+from prunus.data import Augmentation, CamVidData
+from prunus.data.camvid import ORIGINAL_COLOURS
 from prunus.errors import DataError, RecipeError
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "camvid"
@@ -105,9 +106,72 @@ def test_value_outside_the_classes_is_named_with_its_place(camvid_tree):
         camvid(camvid_tree, cache=False).class_frequencies()
 
 
-def test_mask_of_colours_is_refused(camvid_tree):
-    Image.new("RGB", (32, 24)).save(camvid_tree / "trainannot/0.png")
-    with pytest.raises(DataError, match=r"trainannot/0\.png: a mask has one channel .* mode RGB"):
+ORIGINAL = {  # name of the original's 32: its colour, and the class of the 11 that it is counted as
+    "Sky": ((128, 128, 128), "sky"),
+    "Bridge": ((0, 128, 64), "building"),
+    "TrafficCone": ((0, 0, 64), "pole"),
+    "LaneMkgsDriv": ((128, 0, 192), "road"),
+    "Sidewalk": ((0, 0, 192), "pavement"),
+    "RoadShoulder": ((128, 128, 192), "pavement"),
+    "VegetationMisc": ((192, 192, 0), "tree"),
+    "TrafficLight": ((0, 64, 64), "sign"),
+    "Fence": ((64, 64, 128), "fence"),
+    "SUVPickupTruck": ((64, 128, 192), "car"),
+    "Child": ((192, 128, 64), "pedestrian"),
+    "MotorcycleScooter": ((192, 0, 192), "bicyclist"),
+    "Void": ((0, 0, 0), None),
+}
+
+
+@pytest.mark.parametrize("form", ["colours", "transparency", "palette"])
+def test_original_masks_of_colours_become_classes(camvid_tree, form):
+    numbers = np.arange(24 * 32).reshape(24, 32) % len(ORIGINAL)
+    colours = np.array([colour for colour, _ in ORIGINAL.values()], np.uint8)[numbers]
+    picture = Image.fromarray(colours)
+    if form == "transparency":
+        picture = picture.convert("RGBA")
+    elif form == "palette":
+        picture = picture.quantize(32)
+    picture.save(camvid_tree / "trainannot/0.png")
+    names = CamVidData.class_names
+    wanted = np.array([255 if name is None else names.index(name) for _, name in ORIGINAL.values()])[numbers]
+    data = camvid(camvid_tree, augmentation=Augmentation(flip=0.0, shift=0))
+    assert torch.equal(data.train()[0][1], torch.from_numpy(wanted))
+
+
+def test_every_original_colour_has_one_class():
+    listed = [colour for colours in ORIGINAL_COLOURS.values() for colour in colours]
+    assert len(set(listed)) == len(listed) == 31  # and Void
+    assert set(ORIGINAL_COLOURS) == set(CamVidData.class_names)
+
+
+def test_a_colour_that_is_no_class_is_named_with_its_place(camvid_tree):
+    picture = Image.new("RGB", (32, 24), (128, 64, 128))
+    picture.putpixel((9, 5), (128, 64, 127))
+    picture.save(camvid_tree / "trainannot/0.png")
+    with pytest.raises(DataError, match=r"0\.png: the mask has colour \(128, 64, 127\) at row 5, column 9; CamVid"):
+        camvid(camvid_tree).train()[0]
+
+
+@pytest.mark.parametrize("shown", ["greys", "others", "own"])
+def test_a_palette_for_looking_at_numbers_leaves_them_numbers(camvid_tree, shown):
+    values = (np.arange(24 * 32).reshape(24, 32) % 11).astype(np.uint8)
+    picture = Image.fromarray(values)
+    palettes = {
+        "greys": [(number, number, number) for number in range(11)],
+        "others": [(20 * number, 7, 3) for number in range(11)],
+        "own": CamVidData.palette,
+    }
+    picture.putpalette([side for colour in palettes[shown] for side in colour])
+    picture.save(camvid_tree / "trainannot/0.png")
+    assert picture.mode == "P"
+    data = camvid(camvid_tree, augmentation=Augmentation(flip=0.0, shift=0))
+    assert torch.equal(data.train()[0][1], torch.from_numpy(values).long())
+
+
+def test_mask_of_other_channels_is_refused(camvid_tree):
+    Image.new("LA", (32, 24)).save(camvid_tree / "trainannot/0.png")
+    with pytest.raises(DataError, match=r"trainannot/0\.png: a mask has one channel .* mode LA"):
         camvid(camvid_tree).train()[0]
 
 
@@ -127,3 +191,12 @@ def test_real_counts_and_class_shares():
     stated |= {"fence": 1.1, "pole": 1.0, "pedestrian": 0.6, "bicyclist": 0.3}
     shares = dict(zip(data.class_names, (data.class_frequencies() * 96.0).tolist(), strict=True))
     assert shares == pytest.approx(stated, abs=0.11)
+
+
+def test_a_list_with_a_byte_order_mark(camvid_tree):
+    path = camvid_tree / "train.txt"
+    path.write_bytes(path.read_text().replace("/SegNet/CamVid/", "").replace("\n", "\r\n").encode("utf-8-sig"))
+    assert len(camvid(camvid_tree).train()) == 2
+    path.write_bytes(path.read_bytes().decode("utf-8-sig").encode("utf-16"))
+    with pytest.raises(DataError, match=r"train\.txt cannot be read as a list"):
+        camvid(camvid_tree).train()

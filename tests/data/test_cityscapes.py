@@ -69,3 +69,9 @@ def test_id_that_does_not_exist_is_refused(cityscapes_tree):
     Image.fromarray(np.full((16, 34), 34, np.uint8)).save(mask)
     with pytest.raises(DataError, match=r"value 34 at row 0, column 0; Cityscapes' labelIds run from 0 to 33"):
         cityscapes(cityscapes_tree).validation()[0]
+
+
+def test_what_macos_adds_is_no_image(cityscapes_tree):
+    folder = cityscapes_tree / "leftImg8bit" / "train" / "ulm"
+    (folder / "._ulm_000000_000007_leftImg8bit.png").write_bytes(b"Mac OS X")
+    assert len(cityscapes(cityscapes_tree).train()) == 2

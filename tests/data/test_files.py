@@ -1,9 +1,14 @@
 """Images of every mode come out as what they show, in 8 bits, or are refused by name."""
 
+import errno
+import struct
+import zlib
+
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
+from prunus.data.decode import ENDINGS, FORMATS
 from prunus.data.files import read_image
 from prunus.errors import DataError
 
@@ -60,3 +65,96 @@ def test_a_palette_keeps_its_colours(tmp_path, transparency):
     palette = Image.fromarray(COLOURS).quantize(16)
     palette.save(path, **({} if transparency is None else {"transparency": transparency}))
     assert np.array_equal(read_image(path), np.array(palette.convert("RGB")))
+
+
+def test_every_ending_of_a_format_that_is_read_is_known():
+    known = {ending for ending, kind in Image.registered_extensions().items() if kind in FORMATS}
+    assert set(ENDINGS) == known
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png", "tif", "webp"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_rotation_in_the_tags_is_followed(tmp_path, ending, orientation):
+    path, exif = tmp_path / f"image.{ending}", Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    blocks = Image.fromarray(np.kron([[0, 80], [160, 240], [30, 110]], np.ones((16, 16))).astype(np.uint8)).convert(
+        "RGB"
+    )
+    blocks.save(path, exif=exif)
+    with Image.open(path) as file:
+        expected = np.array(ImageOps.exif_transpose(file))
+    found = read_image(path)
+    assert found.shape == ((48, 32, 3) if orientation < 5 else (32, 48, 3))
+    assert np.array_equal(found, expected)
+
+
+def test_tags_that_cannot_be_read_leave_the_image_as_stored(tmp_path):
+    path = tmp_path / "image.png"
+    Image.fromarray(COLOURS).save(path, exif=b"Exif\0\0no tags at all")
+    assert np.array_equal(read_image(path), COLOURS)
+
+
+@pytest.mark.parametrize("ending", ["png", "tif", "pgm"])
+@pytest.mark.parametrize("most", [1, 255, 1023, 4095])
+def test_sixteen_bits_that_hold_few_values_are_refused(tmp_path, ending, most):
+    path = tmp_path / f"image.{ending}"
+    Image.fromarray((GREY.astype(np.uint32) * most // 255).astype(np.uint16)).save(path)
+    with pytest.raises(
+        DataError, match=rf"image\.{ending}: its 16 bits hold no value from 4,096 on.*save it with 8 bits"
+    ):
+        read_image(path)
+
+
+def test_sixteen_bits_of_black_are_black(tmp_path):
+    path = tmp_path / "image.png"
+    Image.fromarray(np.zeros((4, 4), np.uint16)).save(path)
+    assert not read_image(path).any()
+
+
+@pytest.mark.parametrize("most", [1023, 4095, 65535])
+def test_a_portable_map_says_which_value_is_white(tmp_path, most):
+    path = tmp_path / "image.pgm"
+    values = np.round(GREY / 255 * most).astype(">u2")
+    path.write_bytes(b"P5 16 16 %d\n" % most + values.tobytes())
+    assert np.abs(read_image(path)[..., 0].astype(int) - GREY).max() <= 1
+
+
+def png_of_sixteen_bits(values):
+    """Return a PNG of colours in 16 bits, which pillow does not write."""
+
+    def chunk(kind, content):
+        checked = kind + content
+        return struct.pack(">I", len(content)) + checked + struct.pack(">I", zlib.crc32(checked))
+
+    height, width, _ = values.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def test_colours_in_sixteen_bits(tmp_path):
+    path = tmp_path / "image.png"
+    path.write_bytes(png_of_sixteen_bits(COLOURS.astype(np.int64) * 257))
+    assert np.array_equal(read_image(path), COLOURS)
+    path.write_bytes(png_of_sixteen_bits(COLOURS.astype(np.int64) * 16))
+    with pytest.raises(DataError, match=r"image\.png: its 16 bits hold no value from 4,096"):
+        read_image(path)
+
+
+def test_a_file_beyond_the_limit_is_not_called_damaged(tmp_path, monkeypatch):
+    path = tmp_path / "image.png"
+    Image.fromarray(COLOURS).save(path)
+    monkeypatch.setattr("prunus.data.decode.MOST_BYTES", 10)
+    with pytest.raises(DataError, match=r"image\.png is not read: it has \d+ bytes, and at most 10 ") as error:
+        read_image(path)
+    assert "damaged" not in str(error.value)
+
+
+def test_what_the_file_system_refuses_is_not_called_damaged(tmp_path, monkeypatch):
+    def refused(path, most):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr("prunus.data.decode.read_bytes", refused)
+    with pytest.raises(DataError, match=r"image\.png cannot be read \(Permission denied\)") as error:
+        read_image(tmp_path / "image.png")
+    assert "damaged" not in str(error.value)

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from prunus.data import Chars74KData, CIFAR10Data, ClassificationData, CropAndFlip, ImageFolderData, LabelledArray
+from prunus.data.decode import ENDINGS
 from prunus.data.labelled import held_out
 from prunus.errors import DataError, RecipeError
 
@@ -265,3 +266,89 @@ def test_real_characters():
     assert len(data.source("train").labels) + len(data.source("validation").labels) == 4637
     assert len(data.test()) == 1158 and len(data.class_names) == 36
     assert data.test()[0][0].shape == (1, 32, 32)
+
+
+@pytest.mark.parametrize("ending", sorted(set(ENDINGS) - {".pfm"}))
+def test_images_of_every_format_that_is_read_are_found(folder_tree, ending):
+    path = folder_tree / "test" / "00001" / f"zz{ending.upper()}"
+    kind = {".jfif": "JPEG", ".jpe": "JPEG", ".apng": "PNG"}.get(ending)
+    picture = Image.new("1" if ending == ".pbm" else "L" if ending == ".pgm" else "RGB", (12, 10))
+    picture.save(path, kind) if kind else picture.save(path)
+    test = folder(folder_tree).test()
+    assert len(test) == 5 and int(test[4][1]) == 1 and not test.picture(4).any()
+
+
+@pytest.mark.parametrize("name", ["a.heic", "a.HEIF", "a.avif", "a.svg", "a.ras"])
+def test_an_image_of_a_kind_that_is_not_read_is_named(folder_tree, name):
+    (folder_tree / "train" / "00001" / name).write_bytes(b"")
+    with pytest.raises(DataError, match=rf"{name} is an image of a kind that is not read .*: convert it"):
+        folder(folder_tree).train()
+
+
+def test_notes_beside_images_are_passed_over(folder_tree):
+    for name in ("Thumbs.db", "readme.txt", "labels.csv", "desktop.ini"):
+        (folder_tree / "test" / "00001" / name).write_text("")
+    assert len(folder(folder_tree).test()) == 4
+
+
+def test_a_folder_that_macos_adds_is_no_class(folder_tree):
+    write(folder_tree / "train" / "__MACOSX" / "._00000_0.png", 3)
+    write(folder_tree / "train" / "00000" / "__MACOSX" / "00000_0.png", 3)
+    data = folder(folder_tree)
+    assert data.class_names == ("00000", "00001") and len(data.train()) + len(data.validation()) == 12
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-8"])
+@pytest.mark.parametrize("ends", ["\n", "\r\n", " \r\n\r\n"])
+def test_lists_as_windows_writes_them(chars_tree, encoding, ends):
+    expected = Chars74KData(root=chars_tree, size=(10, 12)).source("train").paths
+    for name in ("train.txt", "classes.json"):
+        path = chars_tree / name
+        path.write_bytes(path.read_text().replace("\n", ends).encode(encoding))
+    data = Chars74KData(root=chars_tree, size=(10, 12))
+    assert data.source("train").paths == expected and data.class_names == ("A", "B")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+def test_lists_of_another_encoding_are_named(chars_tree, encoding):
+    (chars_tree / "train.txt").write_bytes("Bmp/ü.png 0\n".encode(encoding))
+    with pytest.raises(DataError, match=r"train\.txt cannot be read as a list .*save it as text in UTF-8"):
+        Chars74KData(root=chars_tree).train()
+
+
+def test_what_macos_adds_to_archives_is_passed_over(tmp_path):
+    members = {f"{split}/{name}/0.jpg": jpeg(9) for split in ("train", "test") for name in CIFAR10Data.class_names}
+    members |= {f"train/{name}/1.jpg": jpeg(7) for name in CIFAR10Data.class_names}
+    added = {
+        "train/airplane/._0.jpg": b"?",
+        "__MACOSX/train/._airplane": b"?",
+        "._train": b"?",
+        "train/.DS_Store": b"?",
+    }
+    archive(tmp_path / "cifar10_images.tar.xz", added | members)
+    data = CIFAR10Data(root=tmp_path)
+    assert len(data.test()) == 10 and len(data.train()) + len(data.validation()) == 20
+
+
+class Raising(ClassificationData):
+    """Images of one's own whose source fails at one of them."""
+
+    class_names, augmentation, grey, seed, size, labels = ("a", "b"), PLAIN, False, 0, (8, 8), (0, 1)
+
+    def __init__(self, cache):
+        self.cache = cache
+
+    def source(self, split):
+        return self
+
+    def __getitem__(self, index):
+        return [torch.zeros(3, 8, 8, dtype=torch.uint8)][index]
+
+
+@pytest.mark.parametrize("cache", [False, True])
+def test_what_a_source_of_images_raises_is_named(cache):
+    train = Raising(cache).train()
+    assert train[0][0].shape == (3, 8, 8)
+    for ask in (train.__getitem__, train.picture):
+        with pytest.raises(DataError, match=r"image 1 cannot be had: .*IndexError: .*test_labelled\.py, line \d+"):
+            ask(1)

@@ -223,13 +223,15 @@ IMAGE, MASK = torch.zeros(3, 8, 9, dtype=torch.uint8), torch.ones(8, 9, dtype=to
 @pytest.mark.parametrize(
     ("image", "mask", "count", "message"),
     [
-        (IMAGE, MASK * 7, 2, r"mask of sample 1 holds the value 7: .*2 classes"),
+        (IMAGE, MASK * 7, 2, r"mask of sample 1 holds the value 7: .* one of 0, 1, 255"),
         (IMAGE.float(), MASK, 2, r"float32 \[3, 8, 9\]: a source gives pixels.*uint8"),
         (IMAGE, MASK, 0, "train split of Own holds no sample"),
         (IMAGE, MASK.long() + 256, 2, r"mask is int64 \[8, 9\]: .*one size, here \[8, 9\], the mask as uint8"),
         (IMAGE, MASK.float(), 2, r"mask is float32 \[8, 9\]"),
         (IMAGE, MASK[0], 2, r"size \[8, 9\], its mask is uint8 \[9\]"),
         (IMAGE, MASK.numpy(), 2, "its mask is ndarray"),
+        (IMAGE.numpy(), MASK, 2, "an image of the data set is ndarray: a source gives pixels"),
+        (object(), MASK, 2, "an image of the data set is object: a source gives pixels"),
         (IMAGE[:, :4], MASK, 2, r"size \[4, 9\], its mask is uint8 \[8, 9\]"),
     ],
 )
@@ -242,3 +244,92 @@ def test_what_a_source_may_not_give_is_named(image, mask, count, message, cache)
 def test_a_cache_that_no_memory_holds_is_refused():
     with pytest.raises(DataError, match=r"2 samples of 4 x 10000000 x 10000000 bytes .*data\.cache: false"):
         CachedSource(OwnSource(IMAGE, MASK, 2), (10**7, 10**7))
+
+
+class SameSource(OwnSource):
+    """One sample over and over."""
+
+    def __getitem__(self, index):
+        return self.sample
+
+
+class Background(Own):
+    """Scenes whose class 0 is background, which counts for nothing."""
+
+    class_names, palette, ignore_index = ("background", "room", "door"), ((0, 0, 0), (9, 9, 9), (5, 5, 5)), 0
+
+
+def test_a_class_that_is_ignored_has_no_share():
+    mask = torch.zeros(8, 9, dtype=torch.uint8)
+    mask[:2], mask[2, :6] = 1, 2
+    data = Background(SameSource(IMAGE, mask, 3), cache=False)
+    assert data.class_frequencies().tolist() == pytest.approx([0, 18 / 24, 6 / 24])
+    with pytest.raises(DataError, match=r"holds the value 7: .* one of 0, 1, 2$"):
+        Background(SameSource(IMAGE, MASK * 7, 1), cache=False).train()[0]
+
+
+@pytest.mark.parametrize(
+    "mask", [MASK.numpy(), object(), None, MASK.long(), MASK[0]], ids=lambda mask: type(mask).__name__
+)
+def test_a_mask_alone_that_is_none_is_named(mask):
+    with pytest.raises(DataError, match=r"the mask of sample 0 is .*: a source gives uint8 \[H, W\]"):
+        Background(SameSource(IMAGE, mask, 1), cache=False).class_frequencies()
+
+
+class Raising(Own):
+    """Scenes of one's own whose code fails somewhere."""
+
+    def __init__(self, where, cache):
+        super().__init__(SameSource(IMAGE, MASK, 2), cache)
+        self.where = where
+
+    def source(self, split):
+        if self.where == "source":
+            raise KeyError("no such folder")
+        return RaisingSource(self.where)
+
+
+class RaisingSource(SameSource):
+    def __init__(self, where):
+        super().__init__(IMAGE, MASK, 2)
+        self.where = where
+
+    def __len__(self):
+        return self.fail("len") or 2
+
+    def __getitem__(self, index):
+        return self.fail("sample") or self.sample
+
+    def mask(self, index):
+        return self.fail("mask") or self.sample[1]
+
+    def fail(self, here):
+        if self.where == here:
+            raise ValueError("no such file")
+
+
+@pytest.mark.parametrize("cache", [False, True])
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ("source", r"the train split of Raising cannot be had: .* KeyError: 'no such folder' \(.*test_.*, in source\)"),
+        ("len", r"the train split of Raising cannot be had: .* ValueError: no such file \(.*, line \d+, in fail\)"),
+        ("sample", r"sample 1 cannot be had: .* ValueError: no such file"),
+    ],
+)
+def test_what_a_source_raises_is_named_with_its_place(where, message, cache):
+    with pytest.raises(DataError, match=message):
+        Raising(where, cache).train()[1]
+
+
+def test_what_a_source_raises_for_a_mask_is_named():
+    with pytest.raises(DataError, match=r"the mask of sample 0 cannot be had: .* ValueError: no such file"):
+        Raising("mask", False).class_frequencies()
+
+
+@pytest.mark.parametrize(("sample", "found"), [(IMAGE, "uint8"), ((IMAGE,), "tuple of 1"), (None, "NoneType")])
+def test_a_sample_that_is_no_pair_is_named(sample, found):
+    source = SameSource(IMAGE, MASK, 2)
+    source.sample = sample
+    with pytest.raises(DataError, match=rf"sample 0 is {found}.*: a source gives a pair"):
+        Own(source, cache=False).train()[0]

@@ -153,3 +153,16 @@ def test_settings_that_cannot_be(root):
         ShardsData(root=root, shuffle=9, keep=8)
     with pytest.raises(DataError, match=r"holds no shard train-\*\.tar"):
         ShardsData(root=root.parent).train()
+
+
+def test_what_macos_and_windows_add_to_shards_is_passed_over(tmp_path):
+    (tmp_path / "classes.json").write_bytes(b'\xef\xbb\xbf["a", "b", "c"]')
+    file = io.BytesIO()
+    Image.fromarray(pixels(0)).save(file, "TIFF")
+    with tarfile.open(tmp_path / "val-000000.tar", "w") as archive:
+        for name in ("._000000.tif", "._000000.cls", "__MACOSX/000000.cls"):
+            add(archive, name, b"Mac OS X")
+        add(archive, "000000.tif", file.getvalue())
+        add(archive, "000000.cls", b"\xef\xbb\xbf2\r\n")
+    test = ShardsData(root=tmp_path, size=(8, 8)).test()
+    assert len(test) == 1 and int(test[0][1]) == 2 and np.array_equal(test.picture(0).movedim(0, -1), pixels(0))

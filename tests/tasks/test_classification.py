@@ -81,3 +81,25 @@ def test_an_output_that_is_no_tensor_is_refused():
         task.loss({"out": torch.zeros(1), "aux": torch.zeros(1)}, torch.zeros(2, dtype=torch.long))
     with pytest.raises(TrainingError, match="returns a tuple, and"):
         task.metrics().update((torch.zeros(1),), torch.zeros(2, dtype=torch.long))
+
+
+@pytest.mark.parametrize("target", [[0, 2], {"labels": 1}, torch.zeros(2), torch.eye(3)[:2], torch.tensor([[0], [2]])])
+def test_a_target_that_is_no_class_numbers_is_named(target):
+    task = Classification().bind(Signs())
+    for call in (task.loss, task.metrics().update):
+        with pytest.raises(TrainingError, match=r"a batch's target is .*must be whole numbers \[N\] of the classes"):
+            call(torch.zeros(2, 3), target)
+
+
+@pytest.mark.parametrize("kind", [torch.uint8, torch.int16, torch.int32, torch.int64])
+def test_whole_numbers_of_any_size_are_targets(kind):
+    task, scores = Classification().bind(Signs()), torch.tensor([[2.0, 0, 0], [0, 0, 3.0]])
+    target, metric = torch.tensor([0, 1], dtype=kind), task.metrics()
+    assert torch.equal(task.loss(scores, target), task.loss(scores, target.long()))
+    metric.update(scores, target)
+    assert metric.compute()[0]["top1"] == 0.5
+
+
+def test_classes_of_one_name_are_refused():
+    with pytest.raises(RecipeError, match=r"Signs gives several classes the name stop, .* rename them"):
+        Classification().bind(Signs(class_names=("stop", "yield", "stop")))

@@ -196,3 +196,30 @@ def test_an_output_that_is_no_tensor_is_refused():
         task.loss({"out": torch.zeros(1), "aux": torch.zeros(1)}, torch.zeros(1, 8, 8, dtype=torch.long))
     with pytest.raises(TrainingError, match="returns a tuple, and"):
         task.metrics().update((torch.zeros(1),), torch.zeros(1, 8, 8, dtype=torch.long))
+
+
+@pytest.mark.parametrize("ignored", [0, 1, 2])
+def test_a_class_that_is_ignored_is_in_no_mean(ignored):
+    data = Street(ignore_index=ignored, frequencies=torch.tensor([0.5, 0.5, 0.5]))
+    metrics = Segmentation().bind(data).metrics()
+    first, second = (label for label in range(3) if label != ignored)
+    truth = torch.tensor([[[first, first], [second, ignored]]])
+    metrics.update(scores_for([[[first, ignored], [second, second]]]), truth)
+    values, per_class = metrics.compute()
+    # Of `first` one pixel of two is found; `second` is right where it counts; the ignored class is nowhere.
+    expected = {data.class_names[first]: 1 / 2, data.class_names[second]: 1.0, data.class_names[ignored]: None}
+    assert per_class == expected
+    assert values == {"miou": pytest.approx(0.75), "pixel_accuracy": pytest.approx(2 / 3)}
+
+
+@pytest.mark.parametrize("target", [[[0]], {"mask": 1}, None, torch.zeros(1, 2, 2), torch.zeros(1, 1, 2, 2).long()])
+def test_a_target_that_is_no_mask_is_named(target):
+    task = Segmentation().bind(Street())
+    for call in (task.loss, task.metrics().update):
+        with pytest.raises(TrainingError, match=r"a batch's target is .*must be whole numbers \[N, H, W\]"):
+            call(torch.zeros(1, 3, 2, 2), target)
+
+
+def test_classes_of_one_name_are_refused():
+    with pytest.raises(RecipeError, match=r"Street gives several classes the name road, .* rename them"):
+        Segmentation().bind(Street(class_names=("road", "road", "sky")))

@@ -91,3 +91,47 @@ def test_an_error_of_the_data_reads_the_same_from_a_worker(num_workers):
     with pytest.raises(DataError) as error:
         list(training_batches(Broken(), settings, seed=0, epoch=0, skip=0))
     assert str(error.value) == "train/1.png is damaged: fetch it again"
+
+
+class Odd(Broken):
+    """A user's own data set, of samples that are anything."""
+
+    def __init__(self, sample):
+        self.sample = sample
+
+    def __getitem__(self, index):
+        return self.sample(index)
+
+
+IMAGE = torch.zeros(3, 4, 4)
+
+
+def missing(index):
+    return {}["no such key"]
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.parametrize(
+    ("sample", "message"),
+    [
+        (missing, r"KeyError: 'no such key'"),
+        (lambda index: (IMAGE, object()), "TypeError: .*object"),
+        (lambda index: (torch.zeros(3, 4, 4 + index), 0), "RuntimeError: .*equal size"),
+        (lambda index: (IMAGE, {"boxes": IMAGE, "labels": 1}), "a list of Tensor, dict, and training takes"),
+        (lambda index: (IMAGE, "cat"), "a list of Tensor, (tuple|list), and training takes"),
+        (lambda index: (IMAGE, 1, 2), "a list of Tensor, Tensor, Tensor, and training takes"),
+        (lambda index: {"image": IMAGE, "label": 1}, "a dict, and training takes"),
+    ],
+)
+def test_samples_that_are_no_pair_of_tensors_are_named(num_workers, sample, message):
+    settings = type(tiny.TRAIN)(batch_size=2, num_workers=num_workers, device="cpu")
+    for batches in (training_batches(Odd(sample), settings, 0, 0, 0), evaluation_batches(Odd(sample), settings)):
+        with pytest.raises(DataError, match=message) as error:
+            list(batches)
+        assert "Traceback" not in str(error.value)
+
+
+def test_a_number_is_a_target():
+    settings = type(tiny.TRAIN)(batch_size=2, device="cpu")
+    batches = list(evaluation_batches(Odd(lambda index: (IMAGE, index)), settings))
+    assert [target.tolist() for _, target in batches] == [[0, 1], [2, 3]]

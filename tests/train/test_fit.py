@@ -12,9 +12,10 @@ import torch
 import prunus
 from prunus.budget import Budget
 from prunus.budget.controller import Controller, Target
-from prunus.errors import BudgetError, TrainingError
+from prunus.errors import BudgetError, RecipeError, TrainingError
 from prunus.models.decn import SkippedPair
 from prunus.penalties import BoundPenalty, Penalty
+from prunus.penalties.zeros import zero_
 from prunus.records import EpochRecord, ShrinkRecord, read
 from prunus.surgery import BypassBlock
 from prunus.train import checkpoint
@@ -114,6 +115,23 @@ def test_widths_stay_multiples(tmp_path):
     assert made
     assert all(width % 4 == 0 for width in made.values())
     assert sum(made.values()) < sum(prunus.trace(tiny.build(), tiny.example()).widths().values())
+
+
+@pytest.mark.parametrize("penalty", [None, prunus.GroupLasso(strength=0.1)], ids=["budget", "penalty too"])
+def test_layers_that_a_budget_keeps_stay_as_wide_as_they_are(tmp_path, penalty):
+    """Channels that are zero stay too: one begins so, and the penalty may make more."""
+    model = tiny.build()
+    groups = prunus.trace(model, tiny.example())
+    chosen = torch.zeros(len(groups), dtype=torch.bool)
+    chosen[(groups.layers == groups.layer_names.index("encoder.0")).nonzero().flatten()[0]] = True
+    zero_(model, groups, chosen)
+    controller = Controller(budget=Budget(macs=0.6, keep=("encoder.0",)), begin=0.25, end=0.75)
+    training = dataclasses.replace(tiny.training(tmp_path), penalty=penalty)
+    small = fit(training, model, tiny.example(), controller).model
+    widths = {path: len(module.weight) for path, module in small.named_modules() if hasattr(module, "weight")}
+    assert widths["encoder.0"] == widths["encoder.3.body.3"] == 16 and widths["encoder.3.body.0"] < 32
+    with pytest.raises(RecipeError, match=r"keep: 'encodr' matches no layer .*near ones are encoder"):
+        fitted(tmp_path / "other", Controller(budget=Budget(macs=0.6, keep=("encodr",))))
 
 
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])

@@ -1,0 +1,166 @@
+"""Decoding image files: which formats, how many pixels, the right way up, in 8 bits."""
+
+import contextlib
+import dataclasses
+import io
+import os
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import ExifTags, Image
+
+from prunus.decoding import MIB, DecodingError, read_bytes
+from prunus.errors import DataError, RecipeError
+
+# What pillow raises for a file that is cut short or is no image, beside OSError.
+UNREADABLE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+
+# The formats that are read, none of which runs a program, and the endings of their files.
+FORMATS = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "PNG": (".png", ".apng"),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
+    "BMP": (".bmp",),
+    "WEBP": (".webp",),
+    "TIFF": (".tif", ".tiff"),
+    "GIF": (".gif",),
+}
+ENDINGS = tuple(ending for endings in FORMATS.values() for ending in endings)
+MOST_PIXELS, MOST_BYTES = 2**28, 1024 * MIB
+FAINT = 4096  # an image of 16 bits with no value from this on has at most 16 of 256 shades, all of them black
+
+Turn = Image.Transpose
+TURNS = {
+    2: Turn.FLIP_LEFT_RIGHT,
+    3: Turn.ROTATE_180,
+    4: Turn.FLIP_TOP_BOTTOM,
+    5: Turn.TRANSPOSE,
+    6: Turn.ROTATE_270,
+    7: Turn.TRANSVERSE,
+    8: Turn.ROTATE_90,
+}  # of an EXIF orientation: what brings the stored pixels upright
+
+
+def most_pixels() -> int:
+    """Return the most pixels of an image that is read: PRUNUS_MAX_PIXELS, or what pillow thinks is no attack.
+
+    Raises:
+        RecipeError: the variable is no number.
+    """
+    told = os.environ.get("PRUNUS_MAX_PIXELS", "")
+    if not told:
+        return Image.MAX_IMAGE_PIXELS or MOST_PIXELS
+    if not told.isdecimal() or len(told) > len(str(MOST_PIXELS)) + 3:
+        raise RecipeError(f"PRUNUS_MAX_PIXELS is {told!r:.40}: it is the number of pixels an image may have")
+    return int(told)
+
+
+@contextlib.contextmanager
+def _opened(source: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
+    """Open an image of one of `FORMATS`, none of which runs a program, and of no more pixels than are read."""
+    if isinstance(source, Path):
+        source = io.BytesIO(read_bytes(source, MOST_BYTES))
+    before, most = Image.MAX_IMAGE_PIXELS, most_pixels()
+    Image.MAX_IMAGE_PIXELS = None  # the limit is this one
+    try:
+        with Image.open(source, formats=tuple(FORMATS)) as file:
+            if file.width * file.height > most:
+                raise DataError(
+                    f"{name} has {file.width:,} x {file.height:,} pixels, and at most {most:,} are read: make it "
+                    "smaller, or set the environment variable PRUNUS_MAX_PIXELS"
+                )
+            yield file
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """An image as pillow has decoded it, the right way up."""
+
+    pixels: Image.Image
+    name: str  # of its file
+    deep: bool  # whether the file has 16 bits a value, unsigned
+
+    def to_rgb(self) -> np.ndarray:
+        """Return the pixels as uint8 [H, W, 3]; 16 bits are scaled, transparency is left out.
+
+        Raises:
+            DataError: its values have no known range, or all of them are black in the range of 16 bits.
+        """
+        pixels = np.array(self._eight_bit().convert("RGB"))
+        # Pillow has made 8 bits of 16 where there are colours.
+        brightest = self.deep and int(np.array(self.pixels).max()) * (1 if self.pixels.mode[0] == "I" else 256)
+        if 0 < brightest < FAINT:
+            raise DataError(
+                f"{self.name}: its 16 bits hold no value from {FAINT:,} on, of 65,535, so it would come out black. "
+                "Nobody knows which value its sensor (of 8, 10 or 12 bits?) takes for white: save it with 8 bits, or "
+                "scaled to 16"
+            )
+        return pixels
+
+    def _eight_bit(self) -> Image.Image:
+        """Return the image in a mode that pillow converts to another by scale; it would clip others at 255."""
+        file = self.pixels
+        if self.deep and file.mode[0] == "I":
+            return Image.fromarray(((np.array(file).astype(np.uint32) + 128) // 257).astype(np.uint8))
+        if file.mode in ("I", "F"):
+            raise DataError(
+                f"{self.name}: its values are {'whole numbers' if file.mode == 'I' else 'floats'} of mode {file.mode} "
+                "and nobody knows which of them is white: save it with 8 bits, or as grey PNG or TIFF of 16"
+            )
+        # Pillow warns of a palette with transparency that loses it, though the colours are right.
+        return file.convert("RGBA") if file.mode == "P" and "transparency" in file.info else file
+
+
+def decode(source: Path | BinaryIO, convert: Callable[[Picture], np.ndarray], name: str | None = None) -> np.ndarray:
+    """Return what `convert` makes of an image; `name` says what an open file is.
+
+    Raises:
+        DataError: the file is missing, closed to this user, too large, cut short or no image.
+    """
+    path = source if name is None else name
+    try:
+        with _opened(source, str(path)) as file:
+            deep = _has_16_bits(file)  # gone once it is loaded
+            return convert(Picture(_upright(file), str(path), deep))
+    except FileNotFoundError as error:
+        raise DataError(f"{path} does not exist") from error
+    except DecodingError as error:
+        raise DataError(f"{path} is not read: {error}; put a smaller or an ordinary file there") from error
+    except UNREADABLE as error:
+        if isinstance(error, OSError) and error.strerror:  # of the file system; pillow's own have none
+            raise DataError(f"{path} cannot be read ({error.strerror}): allow it, or take the file away") from error
+        raise DataError(
+            f"{path} cannot be read as an image ({error}): the file is damaged, cut short or of another "
+            "kind. Fetch it again."
+        ) from error
+
+
+def _has_16_bits(file: Image.Image) -> bool:
+    """Whether an image that is not loaded yet has 16 bits a value, unsigned; portable pixmaps come scaled to them."""
+    stored = [str(tile[3]) for tile in getattr(file, "tile", ())]
+    wide = any(";16" in arguments and ";16S" not in arguments for arguments in stored)
+    return wide or (file.format == "PPM" and file.mode == "I")
+
+
+def _upright(file: Image.Image) -> Image.Image:
+    """Return the image as its EXIF tag says that it is looked at; one whose tags cannot be read stays as stored."""
+    file.load()
+    try:
+        turn = TURNS.get(file.getexif().get(ExifTags.Base.Orientation, 1))
+    except (*UNREADABLE, KeyError, TypeError):
+        return file
+    return file if turn is None else file.transpose(turn)

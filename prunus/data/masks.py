@@ -1,0 +1,87 @@
+"""Masks from files: class numbers in one channel, or colours that stand for classes."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from prunus.data.decode import decode
+from prunus.errors import DataError
+
+Colours = Mapping[tuple[int, int, int], int]  # (red, green, blue), 0 to 255, -> class or ignore_index
+
+
+def read_mask(path: Path, table: np.ndarray, meaning: str, colours: Colours | None = None) -> np.ndarray:
+    """Return the mask as uint8 [H, W], its values taken through `table` or `colours`.
+
+    A picture with a palette is taken by its colours where all of those that it uses are known, else by its numbers.
+
+    Args:
+        path: an 8-bit picture of one channel, or of colours where `colours` says what they mean.
+        table: int16 [256]; what a value in the file becomes, -1 where it may not occur.
+        meaning: which values may occur, for the message.
+        colours: what a colour becomes; None: masks of colours are refused.
+
+    Raises:
+        DataError: the file is missing, cut short, of other channels, or holds a value or colour that may not occur.
+    """
+    stored = decode(path, lambda picture: _stored(picture.pixels, path, colours))
+    labels = table[stored] if stored.ndim == 2 else _by_colour(stored, colours or {})
+    if labels.min() < 0:
+        row, column = np.argwhere(labels < 0)[0]
+        value = stored[row, column]
+        found = f"value {value}" if stored.ndim == 2 else f"colour {tuple(value.tolist())}"
+        raise DataError(
+            f"{path}: the mask has {found} at row {row}, column {column}; {meaning}. Was a mask of another data set, "
+            "of other colours, or one that was resized or saved as JPEG, put there?"
+        )
+    taken: np.ndarray = labels.astype(np.uint8)
+    return taken
+
+
+def value_table(classes: dict[int, int], ignored: Sequence[int], ignore_index: int) -> np.ndarray:
+    """Return the table of `read_mask`: file value -> class by `classes`, -> `ignore_index` for `ignored`."""
+    table = np.full(256, -1, np.int16)
+    table[list(ignored)] = ignore_index
+    for value, label in classes.items():
+        table[value] = label
+    return table
+
+
+def _stored(file: Image.Image, path: Path, colours: Colours | None) -> np.ndarray:
+    """Return the mask's numbers, uint8 [H, W], or its colours, uint8 [H, W, 3]."""
+    if file.mode == "L" or (file.mode == "P" and not _is_coloured(file, colours)):
+        return np.array(file)
+    if colours is not None and file.mode in ("P", "RGB", "RGBA"):
+        return np.array(file.convert("RGBA").convert("RGB"))
+    raise DataError(
+        f"{path}: a mask has one channel of 8 bits that holds class numbers; this one is of mode {file.mode}"
+        + (" and nothing says which colour is which class" if file.mode.startswith("RGB") else "")
+    )
+
+
+def _is_coloured(file: Image.Image, colours: Colours | None) -> bool:
+    """Whether a picture with a palette shows known colours alone, and not just shades of grey that number classes."""
+    palette = np.array(file.getpalette("RGB"), np.uint8).reshape(-1, 3)
+    used = np.unique(np.array(file))
+    if not colours or used.max(initial=0) >= len(palette):
+        return False
+    grey = bool((palette[used] == used[:, None]).all())
+    return not grey and all(tuple(colour) in colours for colour in palette[used].tolist())
+
+
+def _by_colour(pixels: np.ndarray, colours: Colours) -> np.ndarray:
+    """Return the class of each pixel's colour, int16 [H, W]; -1 where it is unknown."""
+    codes = _codes(np.array(list(colours), np.uint8).reshape(-1, 3))
+    order = codes.argsort()
+    wanted = _codes(pixels)
+    place = order[np.searchsorted(codes, wanted, sorter=order).clip(max=len(codes) - 1)]
+    labels: np.ndarray = np.where(codes[place] == wanted, np.array(list(colours.values()), np.int16)[place], -1)
+    return labels
+
+
+def _codes(colours: np.ndarray) -> np.ndarray:
+    """Return colours [..., 3] as one number each, [...]."""
+    codes: np.ndarray = colours.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
+    return codes
