@@ -1,7 +1,7 @@
 """`prunus.select`: determine which channel groups to remove, as a plan."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -66,15 +66,26 @@ def select(
     floor, multiple_of = floors(groups, budget), budget.multiple_of
     if not budget.is_timed:
         return removal(groups, greedy_selection(groups, values, bounds, floor, multiple_of))
-    timed = checked_meter(meter)
+    return _within_milliseconds(model, groups, budget, values, floor, bounds, checked_meter(meter))
+
+
+def _within_milliseconds(
+    model: nn.Module,
+    groups: ChannelGroups,
+    budget: Budget,
+    importance: Tensor,
+    floor: Mapping[str, int],
+    bounds: Mapping[str, float],
+    timed: Meter,
+) -> Plan:
     search = LatencySearch(
         model=model,
         groups=groups,
-        importance=values,
+        importance=importance,
         meter=timed,
         limit_ms=budget.limit_ms(lambda: timed(model)),
         floor=floor,
-        multiple_of=multiple_of,
+        multiple_of=budget.multiple_of,
         bounds=bounds,
     )
     return search.largest().plan
