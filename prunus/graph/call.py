@@ -9,9 +9,10 @@ from torch import Tensor
 
 from prunus.graph.findings import Factor, Findings, Kind, Mark
 from prunus.graph.ids import NONE
-from prunus.graph.labels import Axis, Label, Labels, num_distinct, varying_dims
+from prunus.graph.labels import Axis, Label, Labels, num_distinct
 from prunus.graph.program import Operation
-from prunus.graph.trees import flat, replaced
+from prunus.modules.strides import varying_dims
+from prunus.modules.tree import flat, replaced
 
 
 @dataclasses.dataclass(frozen=True)

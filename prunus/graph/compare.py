@@ -11,8 +11,8 @@ from prunus.graph.ids import NONE
 from prunus.graph.labels import Label
 from prunus.graph.program import Operation, Program, Value
 from prunus.graph.read import Place
-from prunus.graph.trees import flat
 from prunus.graph.walk import Reading
+from prunus.modules.tree import flat
 
 NOISE = ("empty", "rand", "bernoulli")  # in the names of operators that make it
 

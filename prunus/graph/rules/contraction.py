@@ -34,15 +34,19 @@ def matmul(call: Call) -> Label:
     return product(call, *call.labels[:2])
 
 
-@rule("dot", "vdot")
-def dot(call: Call) -> Label:
-    """s = sum over i of a[i] b[i]: it does not see what is zero on either side."""
-    first, second = (label.axes.get(0) for label in call.labels[:2])
-    call.join(first, second)
-    if first is not None and second is not None:
-        call.blame(first.ids, torch.where((first.source == 0) | (second.source == 0), 0, first.source))
-    call.cost(first or call.input.shape[0])
-    return Label(call.shapes[0])
+@rule("cdist")
+def distances(call: Call) -> Label:
+    """d[..., n, m] = ||a[..., n, :] - b[..., m, :]||: it does not see what is zero on both sides."""
+    first, second = call["x1"], call["x2"]
+    for axis in (first.behind(-1), second.behind(-1)):
+        call.produce(axis)
+        if axis is not None:
+            call.blame(axis.ids, axis.source)
+    swapped = {second.last: second.last - 1, second.last - 1: second.last}
+    turned = {swapped.get(dim, dim): axis for dim, axis in second.axes.items()}
+    shape = (*second.shape[:-2], second.shape[-1], second.shape[-2])
+    result = product(call, first, Label(shape, turned))
+    return Label(result.shape, {dim: call.changed(axis) for dim, axis in result.axes.items()})
 
 
 @rule("baddbmm", "addmm")

@@ -18,6 +18,29 @@ def einsum(call: Call) -> Labels:
     terms, output = _names(call["equation"], [len(label.shape) for label in operands])
     if any(len(set(term)) < len(term) for term in terms):  # a diagonal
         return unknown(call)
+    return _summed(call, operands, terms, output)
+
+
+@rule("dot", "vdot")
+def dot(call: Call) -> Labels:
+    """s = sum over i of a[i] b[i]."""
+    return _summed(call, call.labels, ["i", "i"], "")
+
+
+@rule("tensordot")
+def tensordot(call: Call) -> Labels:
+    """A sum of products over pairs of dimensions."""
+    operands = call.labels[:2]
+    ranks = [len(label.shape) for label in operands]
+    first, second = ([chr(0x3B1 + at + ranks[0] * number) for at in range(ranks[number])] for number in (0, 1))
+    for left, right in zip(call["dims_self"], call["dims_other"], strict=True):
+        second[right] = first[left]
+    output = [name for name in (*first, *second) if (name in first) != (name in second)]
+    return _summed(call, operands, ["".join(first), "".join(second)], "".join(output))
+
+
+def _summed(call: Call, operands: list[Label], terms: list[str], output: str) -> Labels:
+    """A sum of products over the named dimensions that the output lacks."""
     axes: dict[str, Axis | None] = {}
     for name in dict.fromkeys("".join(terms)):
         at = [(label, term.index(name)) for label, term in zip(operands, terms, strict=True) if name in term]

@@ -16,7 +16,7 @@ PROBES = (2.3, -3.7, 0.41, -1e4, 1e4)  # stand for "anything but zero": for clam
 @rule("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "native_dropout")
 @rule("relu", "relu6", "hardtanh", "hardswish", "hardsigmoid", "silu", "mish", "gelu", "selu", "celu", "elu")
 @rule("leaky_relu", "log_sigmoid", "softplus", "where", "masked_fill", "clamp", "clip", "clamp_min", "clamp_max")
-@rule("rsub", "type_as", "to", "_to_copy", "square", "float_power", "copy", "fill", POINTWISE)
+@rule("rsub", "type_as", "to", "_to_copy", "square", "float_power", "copy", "fill", "complex", "polar", POINTWISE)
 def elementwise(call: Call) -> Labels:
     """z = f(x, y, ...), shapes broadcast: unite the channels; whether zero stays zero is seen by running f on zero."""
     operands = call.labels

@@ -59,18 +59,11 @@ def triangle(call: Call) -> Labels:
     return Label(value.shape, value.axes)
 
 
-@rule("unfold")
-def unfold(call: Call) -> Labels:
-    """Windows that slide along a dimension."""
-    call.freeze(call.input.axes.get(call["dimension"] % len(call.input.shape)), "windows slide along it")
-    return move(call)
-
-
-@rule("diagonal")
-def diagonal(call: Call) -> Labels:
-    """Two dimensions become one: channels along both are met at fixed places."""
-    for name in ("dim1", "dim2"):
-        call.freeze(call.input.axes.get(call[name] % len(call.input.shape)), "the diagonal is taken")
+@rule("unfold", "diagonal")
+def slid(call: Call) -> Labels:
+    """Windows that slide along a dimension, or two that become one: channels there are met at fixed places."""
+    for name in {"dimension", "dim1", "dim2"} & call.arguments.keys():
+        call.freeze(call.input.axes.get(call[name] % len(call.input.shape)), f"{call.name} is taken along them")
     return move(call)
 
 
@@ -133,6 +126,19 @@ def im2col(call: Call) -> Label:
     if axis is None:
         return Label(call.shapes[0])
     return Label(call.shapes[0], {dim: Axis(axis.ids.repeat_interleave(window), axis.source.repeat_interleave(window))})
+
+
+@rule("col2im")
+def col2im(call: Call) -> Label:
+    """[N, C * k_h * k_w, L] -> [N, C, H, W]: the entries of its windows, which go together, are summed in a channel."""
+    value, window = call["input"], math.prod(call["kernel_size"])
+    dim = value.last - 1
+    call.freeze(value.axes.get(value.last), "channels lie along the windows")
+    axes = value.before(1)
+    if dim in axes:
+        call.couple(axes[dim].ids.reshape(-1, window).T)
+        axes[dim] = Axis(axes[dim].ids[::window], axes[dim].source.reshape(-1, window).amax(1))
+    return Label(call.shapes[0], axes)
 
 
 @rule("pixel_shuffle")
