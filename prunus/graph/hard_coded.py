@@ -30,7 +30,10 @@ def judge(network: Network, findings: Findings) -> tuple[list[Mark], list[Bindin
 
     Returns the marks without hard-coded sizes: each is proven right, or refused; and the attributes that must follow.
     """
+    roots = torch.from_numpy(findings.ids.classes())
+    held = roots[torch.cat([torch.tensor([NONE]), *network.slots.values()])]  # zeros that meet no parameter are data
     sizes = [mark for mark in findings.marks if mark.kind is Kind.HARD_CODED]
+    sizes = [mark for mark in sizes if bool(torch.isin(roots[mark.ids[mark.ids != NONE]], held).any())]
     marks = [mark for mark in findings.marks if mark.kind is not Kind.HARD_CODED]
     apart, bound = findings.ids, bindings(network.model, sizes)
     still = torch.zeros(findings.ids.count, dtype=torch.bool)  # ids that are left whole

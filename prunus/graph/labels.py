@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from prunus.graph.ids import NONE
-from prunus.modules.strides import held_once, varying_dims
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,16 +69,6 @@ class Label:
         if self.data is None or self.data.shape[dim] < 2 or self.data.stride(dim) == 0:
             return self.data is not None  # no two values that differ
         return torch.equal(self.data, self.data.narrow(dim, 0, 1).expand_as(self.data))
-
-    def has_values_of(self, other: "Label") -> bool:
-        """Whether two constants have the same values, as far as they are known; of other sizes, where each is alike
-        everywhere."""
-        if self.data is None or other.data is None:
-            return True
-        first, second = held_once(self.data), held_once(other.data)
-        if self.shape != other.shape:
-            first, second = varying_dims(first)[0], varying_dims(second)[0]
-        return first.shape != second.shape or not first.numel() or torch.equal(first, second)
 
     def expanded(self, dim: int, field: str, shape: Sequence[int] | None = None) -> Tensor:
         """Return `ids` or `source` of the axis at `dim` as a tensor of the full shape (a view, no memory).

@@ -36,7 +36,7 @@ class Network:
         keep = _keep(self.slots, alive)
         settings = {(*binding.key, count(binding.ids, alive)) for binding in bound}
         roots, changed = torch.from_numpy(findings.ids.classes()), list[Mismatch]()
-        slots, again = {key: ids[alive[ids]] for key, ids in self.slots.items()}, findings.afresh()
+        slots, again = {key: ids[alive[ids]] for key, ids in self.slots.items()}, findings.afresh(alive=alive)
         for reading in self.readings:
             wide = reading.program
             mode = {"training": wide.training, "with_values": wide.with_values}

@@ -35,3 +35,14 @@ def varying_dims(labels: Tensor) -> tuple[Tensor, list[int]]:
             else:
                 varying.append(dim)
     return labels, varying
+
+
+def same_values(first: Tensor | None, second: Tensor | None) -> bool:
+    """Whether two constants have the same values, as far as they are known; of other sizes, where each is alike
+    everywhere."""
+    if first is None or second is None:
+        return True
+    if first.shape != second.shape:
+        first, second = varying_dims(first)[0], varying_dims(second)[0]
+    first, second = held_once(first), held_once(second)
+    return first.shape != second.shape or not first.numel() or torch.equal(first, second)

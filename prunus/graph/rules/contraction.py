@@ -20,7 +20,7 @@ def linear(call: Call) -> Labels:
     call.produce(value.axes.get(last))
     call.consume(inner)
     call.produce(out)
-    call.contract(value.axes.get(last), inner)
+    call.contract(call.as_wide(value, last, inner), inner)
     out = shifted(call, out, bias)
     rest = {dim: axis if bias is None else call.changed(axis) for dim, axis in value.before(1).items()}
     free = [rest.get(dim, size) for dim, size in enumerate(value.shape[:-1])]
@@ -32,21 +32,6 @@ def linear(call: Call) -> Labels:
 def matmul(call: Call) -> Label:
     """c[..., n, m] = sum over k of a[..., n, k] b[..., k, m]; leading dimensions broadcast."""
     return product(call, *call.labels[:2])
-
-
-@rule("cdist")
-def distances(call: Call) -> Label:
-    """d[..., n, m] = ||a[..., n, :] - b[..., m, :]||: it does not see what is zero on both sides."""
-    first, second = call["x1"], call["x2"]
-    for axis in (first.behind(-1), second.behind(-1)):
-        call.produce(axis)
-        if axis is not None:
-            call.blame(axis.ids, axis.source)
-    swapped = {second.last: second.last - 1, second.last - 1: second.last}
-    turned = {swapped.get(dim, dim): axis for dim, axis in second.axes.items()}
-    shape = (*second.shape[:-2], second.shape[-1], second.shape[-2])
-    result = product(call, first, Label(shape, turned))
-    return Label(result.shape, {dim: call.changed(axis) for dim, axis in result.axes.items()})
 
 
 @rule("baddbmm", "addmm")

@@ -18,7 +18,7 @@ def conv(call: Call) -> Label:
     call.produce(channels)
     call.consume(inner)
     if groups == 1:
-        call.contract(channels, inner)
+        call.contract(call.as_wide(call["input"], call["input"].last + 2 - len(weight.shape), inner), inner)
     elif weight.shape[1] == 1:
         call.join(_each(channels, weight.shape[0] // groups), out)  # output j * m + i reads input j alone
         if channels is not None:

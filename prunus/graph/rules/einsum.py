@@ -21,6 +21,18 @@ def einsum(call: Call) -> Labels:
     return _summed(call, operands, terms, output)
 
 
+@rule("cdist")
+def distances(call: Call) -> Label:
+    """d[..., n, m] = ||a[..., n, :] - b[..., m, :]||: it does not see what is zero on both sides."""
+    terms, output = _names("...nk,...mk->...nm", [len(label.shape) for label in call.labels])
+    for axis in (label.behind(-1) for label in call.labels):
+        call.produce(axis)
+        if axis is not None:
+            call.blame(axis.ids, axis.source)
+    axes = _summed(call, call.labels, terms, output).axes
+    return Label(call.shapes[0], {dim: call.changed(axis) for dim, axis in axes.items()})
+
+
 @rule("dot", "vdot")
 def dot(call: Call) -> Labels:
     """s = sum over i of a[i] b[i]."""
@@ -39,7 +51,7 @@ def tensordot(call: Call) -> Labels:
     return _summed(call, operands, ["".join(first), "".join(second)], "".join(output))
 
 
-def _summed(call: Call, operands: list[Label], terms: list[str], output: str) -> Labels:
+def _summed(call: Call, operands: list[Label], terms: list[str], output: str) -> Label:
     """A sum of products over the named dimensions that the output lacks."""
     axes: dict[str, Axis | None] = {}
     for name in dict.fromkeys("".join(terms)):

@@ -41,11 +41,7 @@ def _joined(call: Call, operands: list[Label], dim: int, size: int) -> Axis | No
     for value in present if len(present) > 1 else []:  # a weight that others read is a value here
         call.produce(value)
     for other in sized:
-        axis = other.behind(dim)
-        if axis is None and other.uniform(dim):  # made as wide as the channels
-            call.hard_coded(present[0], follows=False)
-        elif axis is not present[0]:
-            call.join(present[0], axis)
+        call.join(present[0], call.as_wide(other, len(other.shape) + dim, present[0]))
     return Axis(present[0].ids, _sources(call, operands, dim, size))
 
 

@@ -98,9 +98,9 @@ def concatenate(call: Call) -> Labels:
     """Run on ids; dimensions that hold no channels and are not joined are left out."""
     shape = call.shapes[0]
     along = call["dim"] % len(shape)
-    held = {dim for label in call.labels for dim in label.axes}
     _values(call)
-    labels = [label for label in call.labels if len(label.shape) == len(shape)]
+    labels = _widened(call, [label for label in call.labels if len(label.shape) == len(shape)], along)
+    held = {dim for label in labels for dim in label.axes}
     axes: dict[int, Axis] = {}
     for dim in sorted(held):
         sizes = [[n if d in (dim, along) else 1 for d, n in enumerate(label.shape)] for label in labels]
@@ -112,6 +112,18 @@ def concatenate(call: Call) -> Labels:
         if placed is not None:
             put(call, axes, *placed)
     return Label(shape, axes)
+
+
+def _widened(call: Call, labels: list[Label], along: int) -> list[Label]:
+    """Give constants the channels of what they are put behind, and zeros that are put beside channels their own."""
+    like = {dim: axis for label in labels for dim, axis in label.axes.items() if dim != along}
+    found = list[Label]()
+    for number, label in enumerate(labels):
+        axes = {dim: call.as_wide(label, dim, axis) for dim, axis in like.items()} | label.axes
+        if along not in axes and label.data is not None and not bool(label.data.any()):
+            axes[along] = call.zeros(number, label.shape[along])
+        found.append(Label(label.shape, {dim: axis for dim, axis in axes.items() if axis is not None}))
+    return found
 
 
 @rule("im2col")

@@ -5,7 +5,6 @@ import re
 import torch
 
 from prunus.graph.call import Call
-from prunus.graph.ids import NONE
 from prunus.graph.labels import Axis, Label, Labels
 from prunus.graph.rules.table import rule
 
@@ -28,8 +27,11 @@ def pad(call: Call) -> Label:
         if before < 0 or after < 0:
             call.freeze(axis, f"{call.name} cuts channels off at fixed places")
         if before or after:
-            ids = torch.nn.functional.pad(ids, (before, after), value=NONE)
-            source = torch.nn.functional.pad(source, (before, after), value=0)
+            ids, source = (torch.nn.functional.pad(each, (min(before, 0), min(after, 0))) for each in (ids, source))
+            ends = [call.zeros(number, max(size, 0)) for number, size in enumerate((before, after))]
+            ends = [call.changed(end) if fill else end for end in ends]
+            ids = torch.cat([ends[0].ids, ids, ends[1].ids])
+            source = torch.cat([ends[0].source, source, ends[1].source])
         axes[dim] = Axis(ids, source)
     return Label(call.shapes[0], axes)
 
