@@ -127,7 +127,7 @@ class Call:
             return found
         at = self.operation  # what a torch layer reads is made by the code around it
         around = dataclasses.replace(at, scopes=at.scopes[:-1]) if self.follows else at
-        dataclasses.replace(self, operation=around).hard_coded(like, follows=False)
+        dataclasses.replace(self, operation=around).hard_coded(like, follows=False, unequal=True)
         return Axis(like.ids, torch.full_like(like.source, self.number if bool(label.data.any()) else 0))
 
     def zeros(self, nth: int, size: int) -> Axis:

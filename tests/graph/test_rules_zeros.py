@@ -126,3 +126,48 @@ def test_zeros_behind_positions_are_as_wide_as_the_channels():
 def test_zeros_that_a_layer_alone_reads_stay():
     groups = check(Call(lambda x: zeros(x, 4), conv(3, 8), conv(12, 2)), images(), exact=8)
     assert "no parameter makes it" in reasons(groups)
+
+
+class Chance(nn.Module):
+    """As many zeros as the other branch is wide, which is as wide as this one."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.left, self.right, self.last = conv(3, size), conv(3, size), conv(2 * size, 2)
+
+    def forward(self, x):
+        left, right = self.left(x), self.right(x)
+        none = torch.zeros(x.shape[0], left.shape[1], *x.shape[2:], dtype=x.dtype)
+        return self.last(torch.cat([left, none], 1) + torch.cat([none, right], 1))
+
+
+@pytest.mark.parametrize("size", [2, 3, 8, 12])
+def test_zeros_that_are_as_wide_by_chance_stay(size):
+    check(Chance(size), images(), exact=0)
+
+
+class Borrowed(nn.Module):
+    """A constant as wide as one branch meets another one, which is as wide by chance."""
+
+    def __init__(self, function, size):
+        super().__init__()
+        self.first, self.second, self.function = nn.Linear(12, size), nn.Linear(12, size), function
+        self.layer, self.last, self.beside = nn.Linear(size, 2), nn.Linear(size, 2), nn.Linear(size, 2)
+
+    def forward(self, x):
+        first, second = self.first(x), self.second(x)
+        none = x.new_zeros(second.shape[-1])
+        return self.function(self, first, none).sum(1) + self.beside(second).sum(1)
+
+
+BORROWED = {
+    "added": lambda own, x, none: own.last(x + none),
+    "read": lambda own, x, none: own.last(x) + own.last(none),
+    "behind": lambda own, x, none: own.last(torch.cat([x, none.expand(x.shape[0], 1, -1)], 1)),
+}
+
+
+@pytest.mark.parametrize("function", BORROWED.values(), ids=BORROWED)
+@pytest.mark.parametrize("size", [3, 8, 16])
+def test_a_constant_that_follows_another_layer_is_told_apart(function, size):
+    check(Borrowed(function, size), tokens(), exact=0)
