@@ -41,7 +41,7 @@ from zoo_table import line, totals, write
 
 import prunus
 from prunus.graph.read import read
-from prunus.graph.trace import arguments
+from prunus.modules.given import arguments
 from prunus.penalties.zeros import zero_
 from prunus.surgery.removal import removal, spare_layers
 from prunus.verify import difference

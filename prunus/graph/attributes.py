@@ -1,7 +1,6 @@
 """Sizes that a module's code reads from its attributes: `self.head_dim`, `self.num_heads`, `self.split_sizes`."""
 
 import dataclasses
-import linecache
 import re
 from collections.abc import Iterable
 
@@ -9,10 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from prunus.graph.findings import Kind, Mark
-from prunus.modules.code import names_read
+from prunus.modules.code import names_read, statement
 from prunus.modules.numbers import numbers
-
-MOST_LINES = 20  # of one statement
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,24 +50,13 @@ def bindings(model: nn.Module, marks: Iterable[Mark]) -> list[Binding]:
 def _candidates(module: nn.Module, mark: Mark) -> list[tuple[str, int]]:
     size, read = mark.ids.numel(), names_read(type(module))
     equal = [(name, item) for name, item, value in numbers(module) if value == size and name in read]
-    text = _statement(mark.line)
+    text = statement(mark.line)
     places = {name: found.start() for name, _ in equal if (found := re.search(rf"\bself\.{name}\b", text))}
     named = sorted(((name, item) for name, item in equal if name in places), key=lambda one: places[one[0]])
     nth, of_all = mark.nth
     if len(named) == of_all:  # alike, and each has its place
         return [named[nth]]
     return named or equal
-
-
-def _statement(place: str) -> str:
-    """Return the code at "file:line", up to where its brackets close."""
-    file, _, number = place.rpartition(":")
-    text = ""
-    for at in range(int(number), int(number) + MOST_LINES) if number.isdigit() else ():
-        text += linecache.getline(file, at)
-        if sum(text.count(opened) for opened in "([{") <= sum(text.count(closed) for closed in ")]}"):
-            break
-    return text
 
 
 def count(ids: Tensor, alive: Tensor) -> int:

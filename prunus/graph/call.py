@@ -9,9 +9,10 @@ from torch import Tensor
 
 from prunus.graph.findings import Factor, Findings, Kind, Mark
 from prunus.graph.ids import NONE
-from prunus.graph.labels import Axis, Label, Labels, num_distinct, varying_dims
+from prunus.graph.labels import Axis, Label, Labels, num_distinct
 from prunus.graph.program import Operation
-from prunus.graph.trees import flat, replaced
+from prunus.modules.strides import varying_dims
+from prunus.modules.tree import flat, replaced
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,6 +119,27 @@ class Call:
             return
         kind, at = Kind.REFUSED if self.rigid else Kind.HARD_CODED, self.operation
         self.findings.marks.append(Mark(axis.ids, kind, reason, self.number, at.module, at.line, nth, unequal))
+
+    def as_wide(self, label: Label, dim: int, like: Axis | None) -> Axis | None:
+        """Return the axis of `label` at `dim`; a constant that is alike along it may be as wide as the channels."""
+        found = label.axes.get(dim)
+        if found is not None or like is None or label.data is None or not label.uniform(dim):
+            return found
+        at = self.operation  # what a torch layer reads is made by the code around it
+        around = dataclasses.replace(at, scopes=at.scopes[:-1]) if self.follows else at
+        dataclasses.replace(self, operation=around).hard_coded(like, follows=False, unequal=True)
+        return Axis(like.ids, torch.full_like(like.source, self.number if bool(label.data.any()) else 0))
+
+    def zeros(self, nth: int, size: int) -> Axis:
+        """Return channels that the code makes of zeros: their number must follow the width, at every other one too."""
+        found, alive = self.findings.made, self.findings.alive
+        if alive is None:
+            found[self.number, nth] = self.findings.ids.new(size)
+        ids = found.get((self.number, nth), torch.zeros(size, dtype=torch.long))
+        ids = ids if alive is None else ids[alive[ids]]
+        axis = Axis.of(ids if ids.numel() == size else torch.zeros(size, dtype=torch.long))
+        self.hard_coded(axis, follows=False, unequal=True)
+        return axis
 
     def _mark(self, axis: Axis | Tensor | None, reason: str, kind: Kind) -> None:
         ids = axis.ids if isinstance(axis, Axis) else axis

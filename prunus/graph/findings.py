@@ -67,6 +67,8 @@ class Findings:
         places: the dimensions along which data movement puts channels (`Call.place`), decided once for all widths.
         finer: which of two dimensions of channels has more (`Call.is_finer`), decided once for all widths.
         whole: bool [num_ids], sizes of heads that stay since heads are removed as a whole; None where they shrink.
+        made: ids of the zeros that an operator puts beside channels (`Call.zeros`), the same for all widths.
+        alive: bool [num_ids], those that are left at the width that is walked; None where all are.
     """
 
     ids: ChannelIds = dataclasses.field(default_factory=ChannelIds)
@@ -76,6 +78,8 @@ class Findings:
     places: dict[tuple[int, int], dict[tuple[int, ...], int]] = dataclasses.field(default_factory=dict)
     finer: dict[tuple[int, int], bool] = dataclasses.field(default_factory=dict)
     whole: Tensor | None = None
+    made: dict[tuple[int, int], Tensor] = dataclasses.field(default_factory=dict)
+    alive: Tensor | None = None
 
     def mark(self, kind: Kind, axis: Axis | Tensor | None) -> None:
         """Say `kind` of the channels of an axis, for no reader."""
@@ -87,9 +91,9 @@ class Findings:
         found = [mark.ids.reshape(-1) for mark in self.marks if mark.kind in kinds]
         return torch.cat(found) if found else torch.tensor([NONE])
 
-    def afresh(self, whole: Tensor | None = None) -> "Findings":
+    def afresh(self, whole: Tensor | None = None, alive: Tensor | None = None) -> "Findings":
         """Return empty findings over the same ids: for the same network at another width, or to part heads anew."""
-        kept = {"places": self.places, "finer": self.finer, "whole": self.whole}
+        kept = {"places": self.places, "finer": self.finer, "whole": self.whole, "made": self.made, "alive": alive}
         result = Findings(**kept) if whole is None else Findings(whole=whole)  # type: ignore[arg-type]
         result.ids.new(self.ids.count - 1)
         return result

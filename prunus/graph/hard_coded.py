@@ -7,6 +7,7 @@ hard-coded at the place is refused, and the copy is made again without it.
 """
 
 import dataclasses
+import itertools
 
 import torch
 from torch import Tensor
@@ -15,12 +16,13 @@ from prunus.graph.attributes import Binding, bindings
 from prunus.graph.build import numbering
 from prunus.graph.compare import Mismatch
 from prunus.graph.findings import Findings, Kind, Mark
-from prunus.graph.ids import NONE
+from prunus.graph.ids import NONE, ChannelIds
 from prunus.graph.mismatch_cause import channels_near, hard_coded_at
 from prunus.graph.other_width import Network, unequal_parts, without_some
 
 MAX_COMPARISONS = 6  # after so many everything that is still open is refused
 MAX_ROUNDS = 30
+MAX_OTHERS = 4  # sets of attributes that are tried in place of one that is wrong
 
 
 def judge(network: Network, findings: Findings) -> tuple[list[Mark], list[Binding]]:
@@ -28,14 +30,19 @@ def judge(network: Network, findings: Findings) -> tuple[list[Mark], list[Bindin
 
     Returns the marks without hard-coded sizes: each is proven right, or refused; and the attributes that must follow.
     """
+    roots = torch.from_numpy(findings.ids.classes())
+    held = roots[torch.cat([torch.tensor([NONE]), *network.slots.values()])]  # zeros that meet no parameter are data
     sizes = [mark for mark in findings.marks if mark.kind is Kind.HARD_CODED]
+    sizes = [mark for mark in sizes if bool(torch.isin(roots[mark.ids[mark.ids != NONE]], held).any())]
     marks = [mark for mark in findings.marks if mark.kind is not Kind.HARD_CODED]
-    bound = _joined(bindings(network.model, sizes), findings)
+    apart, bound = findings.ids, bindings(network.model, sizes)
     still = torch.zeros(findings.ids.count, dtype=torch.bool)  # ids that are left whole
     proven = list[Mark]()
     for round_ in range(MAX_ROUNDS):
+        findings.ids = _joined(bound, apart)
         marks, sizes, bound = _without_refused(findings, marks, sizes, bound)
-        alive, wrong, changed = _tried(network, dataclasses.replace(findings, marks=marks), still, sizes, bound)
+        now = dataclasses.replace(findings, marks=marks)
+        alive, wrong, changed = _tried(network, now, still, sizes, bound)
         if wrong is None:
             proven += [mark for mark in sizes if not bool(alive[mark.ids].all())]
         if wrong is None and not changed:
@@ -43,6 +50,9 @@ def judge(network: Network, findings: Findings) -> tuple[list[Mark], list[Bindin
             return marks + _refused(untried, "nothing of it could be tried out"), bound
         if wrong is not None:
             blamed = hard_coded_at(sizes, wrong) if round_ < MAX_COMPARISONS else sizes
+            if (other := _rebound(network, now, apart, still, sizes, bound, blamed)) is not None:
+                bound, proven = other, []
+                continue
             marks = [*marks, *_refused(blamed, wrong.reason)]
             if not blamed:  # nothing hard-coded to blame: the channels that arrive there
                 near = channels_near(network, findings, wrong, alive)
@@ -72,13 +82,36 @@ def _tried(
     return alive, wrong, changed
 
 
-def _joined(found: list[Binding], findings: Findings) -> list[Binding]:
+def _joined(found: list[Binding], apart: ChannelIds) -> ChannelIds:
     """One attribute counts one thing: where it is bound twice, what it counts goes together."""
     first: dict[tuple[str, str, int], Binding] = {}
+    ids = apart.copy()
     for binding in found:
-        other = first.setdefault(binding.key, binding)
-        findings.ids.unite(other.ids, binding.ids)
-    return found
+        ids.unite(first.setdefault(binding.key, binding).ids, binding.ids)
+    return ids
+
+
+def _rebound(
+    network: Network,
+    findings: Findings,
+    apart: ChannelIds,
+    still: Tensor,
+    sizes: list[Mark],
+    bound: list[Binding],
+    blamed: list[Mark],
+) -> list[Binding] | None:
+    """Return fewer of the attributes that were taken for the sizes `blamed`, or none of them, where the code runs so:
+    an equal one may count something else."""
+    lines = {mark.line for mark in blamed}
+    doubtful = {binding.key for binding in bound if binding.line in lines}
+    names = sorted({key[1:] for key in doubtful})
+    fewer = itertools.chain.from_iterable(itertools.combinations(names, num) for num in range(len(names)))
+    for chosen in itertools.islice(fewer, MAX_OTHERS):
+        other = [binding for binding in bound if binding.key not in doubtful or binding.key[1:] in chosen]
+        wrong = _tried(network, dataclasses.replace(findings, ids=_joined(other, apart)), still, sizes, other)[1]
+        if wrong is None or not any(mark.line in lines for mark in hard_coded_at(sizes, wrong)):
+            return other
+    return None
 
 
 def _without_refused(

@@ -18,6 +18,12 @@ class ChannelIds:
         self._pairs: list[tuple[Tensor, Tensor]] = []
         self._root: np.ndarray | None = None  # of each id, until more are handed out or joined
 
+    def copy(self) -> "ChannelIds":
+        """Return the same ids, joined alike, which may be joined otherwise."""
+        other = ChannelIds()
+        other.count, other._pairs = self.count, [*self._pairs]
+        return other
+
     def new(self, num: int) -> Tensor:
         """Return `num` fresh ids, shape [num]."""
         ids = torch.arange(self.count, self.count + num)

@@ -9,8 +9,6 @@ from torch import Tensor
 
 from prunus.graph.ids import NONE
 
-MANY = 1 << 14  # values of a constant that are worth being held once, and forgotten
-
 
 @dataclasses.dataclass(frozen=True)
 class Axis:
@@ -72,16 +70,6 @@ class Label:
             return self.data is not None  # no two values that differ
         return torch.equal(self.data, self.data.narrow(dim, 0, 1).expand_as(self.data))
 
-    def has_values_of(self, other: "Label") -> bool:
-        """Whether two constants have the same values, as far as they are known; of other sizes, where each is alike
-        everywhere."""
-        if self.data is None or other.data is None:
-            return True
-        first, second = held_once(self.data), held_once(other.data)
-        if self.shape != other.shape:
-            first, second = varying_dims(first)[0], varying_dims(second)[0]
-        return first.shape != second.shape or not first.numel() or torch.equal(first, second)
-
     def expanded(self, dim: int, field: str, shape: Sequence[int] | None = None) -> Tensor:
         """Return `ids` or `source` of the axis at `dim` as a tensor of the full shape (a view, no memory).
 
@@ -97,37 +85,6 @@ class Label:
 
 
 Labels: TypeAlias = Label | list[Label]  # of an operator's outputs
-
-
-def compact(values: Tensor) -> Tensor:
-    """Return a constant with a stride of zero along each dimension in which it does not change, where it is large."""
-    values = values.detach().cpu()
-    if values.numel() >= MANY:
-        once, _ = varying_dims(values)
-        values = (once.clone() if once.numel() < values.numel() else once).expand(values.shape)  # no view of them all
-    return values
-
-
-def held_once(values: Tensor) -> Tensor:
-    """Squeeze `values` to size 1 along each dimension in which they lie in the same memory."""
-    for dim, (size, stride) in enumerate(zip(values.shape, values.stride(), strict=True)):
-        if size > 1 and stride == 0:
-            values = values.narrow(dim, 0, 1)
-    return values
-
-
-def varying_dims(labels: Tensor) -> tuple[Tensor, list[int]]:
-    """Squeeze `labels` to size 1 along each dimension in which they do not change; return the rest's numbers."""
-    labels = held_once(labels)
-    varying = []
-    for dim, size in enumerate(labels.shape):
-        if size > 1:
-            first = labels.narrow(dim, 0, 1)
-            if torch.equal(labels, first.expand_as(labels)):  # which stops where they differ
-                labels = first
-            else:
-                varying.append(dim)
-    return labels, varying
 
 
 def num_distinct(labels: Tensor, dim: int) -> int:

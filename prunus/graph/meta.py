@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from prunus.graph.operators import Operator, operator
-from prunus.graph.trees import replaced
+from prunus.modules.tree import replaced
 
 META = torch.device("meta")
 Args: TypeAlias = Sequence[Any]

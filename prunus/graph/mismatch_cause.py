@@ -21,10 +21,9 @@ def hard_coded_at(sizes: list[Mark], wrong: Mismatch) -> list[Mark]:
     The same line does the same in every module that runs it.
     """
     found = [mark for mark in sizes if wrong.place.line and mark.line == wrong.place.line]
-    path = wrong.place.module
-    while not found and path:
-        found = [mark for mark in sizes if mark.module == path]
-        path = path.rpartition(".")[0]
+    parts = wrong.place.module.split(".")
+    for num in range(len(parts), -1, -1) if wrong.place.line or parts[0] else ():
+        found = found or [mark for mark in sizes if mark.module == ".".join(parts[:num])]
     lines = {mark.line for mark in found}
     return [mark for mark in sizes if mark.line in lines]
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prunus.graph.trees import flat
+from prunus.modules.tree import flat
 
 # Operators that may return their input, or a view of it, and do not declare it: dropout in evaluation, sums of one.
 UNDECLARED = frozenset(

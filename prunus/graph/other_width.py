@@ -36,7 +36,7 @@ class Network:
         keep = _keep(self.slots, alive)
         settings = {(*binding.key, count(binding.ids, alive)) for binding in bound}
         roots, changed = torch.from_numpy(findings.ids.classes()), list[Mismatch]()
-        slots, again = {key: ids[alive[ids]] for key, ids in self.slots.items()}, findings.afresh()
+        slots, again = {key: ids[alive[ids]] for key, ids in self.slots.items()}, findings.afresh(alive=alive)
         for reading in self.readings:
             wide = reading.program
             mode = {"training": wide.training, "with_values": wide.with_values}
@@ -77,8 +77,8 @@ def without_some(
 ) -> Tensor:
     """Leave out one or two groups of every layer, and one of every hard-coded size; bool [num_ids].
 
-    Of unequal parts of one dimension all but the last lose one channel, or (`last`) all but the first as many as they
-    can: code that computes the parts from the whole cannot follow both. What is `still`, bool [num_ids], is left whole.
+    Of unequal parts of one dimension all but the last lose some channels, or (`last`) all but the first as many as they
+    can, and nothing else: code that computes a part from another size cannot follow both. `still` ids stay whole.
     """
     group_of = numbering(findings)
     groups = build(network.model, findings, network.slots, [], ())
@@ -90,18 +90,20 @@ def without_some(
     unequal = unequal_parts(sizes)
     for mark in itertools.chain.from_iterable(unequal):
         alone[group_of[mark.ids]] = True
-    for layer in range(len(groups.layer_names)):
+    for layer in range(0 if last else len(groups.layer_names)):
         # One channel in one layer, two in the next: layers that only happen to be equally wide come apart.
         inside = (candidates & (groups.layers == layer) & ~alone[:-1]).nonzero().flatten()
         num = 1 + layer % 2 if inside.numel() > 8 else 1
         alive[inside[-num:]] = False
-    for mark in (mark for marks in unequal for mark in ((marks[1:] if last else marks[:-1]) or marks)):
+    parts = (mark for marks in unequal for mark in ((marks[1:] if last else marks[:-1]) or marks))
+    for number, mark in enumerate(parts):
         counted = torch.unique(group_of[mark.ids])
         inside = counted[(counted >= 0) & candidates[counted]]
         others = inside.numel() < counted.numel()  # which stay
         most = inside if others else inside[2 if inside.numel() > 2 else 1 :]  # one alone would have no channel axis
-        alive[most if last else inside[-1:]] = False
-    for mark in sizes:
+        num = (1 + number) % max(inside.numel() - 1, 2)  # no two alike, as far as they can
+        alive[most if last else inside[inside.numel() - num :]] = False
+    for mark in [] if last else sizes:
         counted = group_of[mark.ids]
         inside = counted[(counted >= 0) & candidates[counted]]
         if inside.numel() and bool(alive[inside].all()) and not bool(alone[counted].any()):

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from prunus.errors import TraceError
 from prunus.graph.functions import Functions
@@ -15,13 +14,12 @@ from prunus.graph.meta import ValueDependenceError
 from prunus.graph.program import Origin, Program, Value
 from prunus.graph.recorder import FOREIGN, Recorder
 from prunus.modules.cutting import Keep
+from prunus.modules.given import tensors_in
 from prunus.modules.modes import set_mode_
 from prunus.modules.stand_in import Setting, fed, stand_in
-from prunus.modules.tree import leaves
 from prunus.modules.undisturbed import undisturbed
 
 MOST_SAID = 300  # characters of what torch says
-PLAIN = (int, float, complex, str, bytes, type(None), torch.dtype, torch.device, torch.Size)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +77,7 @@ def read(
                 raise
         with_values = True
     small, given = model, (tuple(args), dict(kwargs or {}))
-    device = next((t.device for t in (*model.parameters(), *model.buffers(), *_tensors(args))), torch.device("cpu"))
+    device = next((t.device for t in (*model.parameters(), *model.buffers(), *tensors_in(args))), torch.device("cpu"))
     recorder = Recorder(device, with_values=with_values)
     with undisturbed(model), torch.inference_mode():
         try:
@@ -98,12 +96,12 @@ def _run(model: nn.Module, given: Any, recorder: Recorder, *, training: bool) ->
     for origin, named in ((Origin.PARAMETER, model.named_parameters()), (Origin.BUFFER, model.named_buffers())):
         for path, tensor in named:
             recorder.add(tensor, origin, path)
-    for tensor in _tensors(given):
+    for tensor in tensors_in(given):
         recorder.add(tensor, Origin.INPUT)
     with recorder, Functions(recorder):
         set_mode_(model, training=training)
         outputs = model(*given[0], **given[1])
-        return [recorder.value_of(tensor) for tensor in _tensors(outputs, strict=True)]
+        return [recorder.value_of(tensor) for tensor in tensors_in(outputs, strict=True)]
 
 
 def _let_know(model: nn.Module, recorder: Recorder) -> None:
@@ -123,18 +121,6 @@ def _let_know(model: nn.Module, recorder: Recorder) -> None:
             enter, leave = hooks(path)
             module.register_forward_pre_hook(enter, prepend=True)
             module.register_forward_hook(leave, always_call=True)
-
-
-def _tensors(value: object, *, strict: bool = False) -> list[Tensor]:
-    """Return the tensors in what a network takes or returns; with `strict`, refuse objects that may hide some."""
-    found = list(leaves(pytree.tree_leaves(value)))
-    hidden = [leaf for leaf in found if strict and not isinstance(leaf, (Tensor, *PLAIN))]
-    if hidden:
-        raise TypeError(
-            f"the network returns a {type(hidden[0]).__name__}, in which nothing tells where the tensors are: let it "
-            "return tensors, tuples, lists, dictionaries or dataclasses of them"
-        )
-    return [leaf for leaf in found if isinstance(leaf, Tensor)]
 
 
 def _explained(model: nn.Module, given: Any, error: Exception) -> ReadError:

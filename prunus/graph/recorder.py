@@ -16,11 +16,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from prunus.graph.constant_memory import ConstantMemory, View
-from prunus.graph.labels import compact
 from prunus.graph.meta import Args, OnMeta, Settings, ValueDependenceError, on, run_with_values
 from prunus.graph.operators import Operator, operator
 from prunus.graph.program import Operation, Origin, Value
-from prunus.graph.trees import flat, replaced
+from prunus.modules.strides import compact
+from prunus.modules.tree import flat, replaced
 
 LARGE = 1 << 22  # elements of a constant that are not worth being computed
 EMPTY = frozenset({"aten::empty", "aten::new_empty", "aten::empty_strided", "aten::new_empty_strided"})

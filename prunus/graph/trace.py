@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from prunus.errors import TraceError
 from prunus.graph.build import build
 from prunus.graph.compare import same_code
 from prunus.graph.findings import Findings, Kind
@@ -16,20 +15,8 @@ from prunus.graph.other_width import Network
 from prunus.graph.program import Program
 from prunus.graph.read import ReadError, read
 from prunus.graph.walk import Reading, Slots, walk
+from prunus.modules.given import Inputs, arguments, check_readable
 from prunus.modules.undisturbed import undisturbed
-
-Inputs = Tensor | tuple[Any, ...]
-
-
-def arguments(inputs: Inputs) -> tuple[Any, ...]:
-    """Return example inputs as positional arguments: a tensor stands for a tuple of one.
-
-    Raises:
-        TraceError: neither a tensor nor a tuple.
-    """
-    if not isinstance(inputs, Tensor | tuple | list):
-        raise TraceError(f"example inputs are a tensor or a tuple of arguments, not {inputs!r:.80}")
-    return (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
 
 
 def trace(
@@ -52,7 +39,7 @@ def trace(
         TraceError: the model cannot be read: it is wrapped, on the meta device, does not run on the inputs, or
             its control flow depends on values.
     """
-    _check(model)
+    check_readable(model)
     with undisturbed(model):  # once for all that is read of it
         return _traced(model, arguments(inputs), kwargs or {}, whole_heads=whole_heads)
 
@@ -87,20 +74,3 @@ def _programs(
 
 def _walked(programs: list[Program], model: nn.Module, findings: Findings, slots: Slots) -> tuple[Reading, ...]:
     return tuple([walk(program, model, findings, slots) for program in programs])
-
-
-def _check(model: nn.Module) -> None:
-    wrapper = type(model).__name__
-    if not isinstance(model, nn.Module):
-        raise TraceError(f"trace takes a torch.nn.Module, not {model!r:.80}: pass the network, built")
-    if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
-        raise TraceError(f"the model is wrapped in {wrapper}: trace what is inside, `model.module`")
-    if wrapper == "OptimizedModule":
-        raise TraceError(
-            "the model is compiled (torch.compile): trace the module that was compiled, compile afterwards"
-        )
-    meta = [name for name, tensor in (*model.named_parameters(), *model.named_buffers()) if tensor.is_meta]
-    if meta:
-        raise TraceError(
-            f"{meta[0]} is on the meta device and has no values: `model.to_empty(device='cpu')` and load it first"
-        )

@@ -11,8 +11,8 @@ from prunus.graph.ids import NONE
 from prunus.graph.labels import Axis, Label
 from prunus.graph.program import Operation, Origin, Program, Value
 from prunus.graph.rules import find
-from prunus.graph.trees import flat, replaced
 from prunus.modules.kinds import SizedLayer
+from prunus.modules.tree import flat, replaced
 
 Slots = dict[tuple[str, int], Tensor]  # (path, dimension) of a parameter or buffer -> ids
 HOOKED = (

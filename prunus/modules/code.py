@@ -4,6 +4,7 @@ import contextlib
 import copy
 import functools
 import inspect
+import linecache
 import sys
 import types
 from collections import OrderedDict, defaultdict, deque
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from prunus.modules.attributes import kept
 
+MOST_LINES = 20  # of one statement
 TORCH_LAYERS = "torch.nn.modules"
 KNOWN = sys.stdlib_module_names | {"torch"}
 CONTAINERS = (list, deque, set, dict, OrderedDict, defaultdict)
@@ -22,6 +24,17 @@ CONTAINERS = (list, deque, set, dict, OrderedDict, defaultdict)
 def names_read(kind: type) -> set[str]:
     """Return every name that the methods of a module's own classes mention."""
     return set[str]().union(*(_names(function.__code__) for function in _methods(kind)))
+
+
+def statement(place: str) -> str:
+    """Return the code at "file:line", up to where its brackets close."""
+    file, _, number = place.rpartition(":")
+    text = ""
+    for at in range(int(number), int(number) + MOST_LINES) if number.isdigit() else ():
+        text += linecache.getline(file, at)
+        if sum(text.count(opened) for opened in "([{") <= sum(text.count(closed) for closed in ")]}"):
+            break
+    return text
 
 
 @contextlib.contextmanager

@@ -7,9 +7,11 @@ of transformers comes back as one.
 import copy
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import nn
+
+T = TypeVar("T")
 
 
 def items(tree: Any) -> list[tuple[Any, Any]] | None:
@@ -71,3 +73,23 @@ def _sequence(tree: Any, new: list[Any]) -> Any:
         return type(tree)(new)
     except TypeError:  # such as torch.Size, which holds whole numbers alone
         return tuple(new)
+
+
+def replaced(value: Any, kind: type[T], function: Callable[[T], object]) -> Any:
+    """Return an operator's argument with every `kind` in it replaced by `function` of it."""
+    if isinstance(value, kind):
+        return function(value)
+    if type(value) in (list, tuple):
+        return type(value)([replaced(item, kind, function) for item in value])
+    if type(value) is dict:
+        return {key: replaced(item, kind, function) for key, item in value.items()}
+    return value
+
+
+def flat(value: object) -> Iterator[object]:
+    """Yield the items of nested lists."""
+    if isinstance(value, list | tuple):
+        for item in value:
+            yield from flat(item)
+    else:
+        yield value

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from prunus.errors import EditError
 from prunus.graph.program import Operation, Origin, Program, Value
 from prunus.graph.read import read
-from prunus.graph.trace import Inputs, arguments
 from prunus.modules.copying import copied
+from prunus.modules.given import Inputs, arguments
 from prunus.modules.paths import module_at
 from prunus.modules.tensors import in_float64
 from prunus.surgery.argument_types import checked

@@ -15,8 +15,8 @@ from torch import nn
 from prunus.errors import EditError
 from prunus.graph.program import Value
 from prunus.graph.read import read as read_operations
-from prunus.graph.trace import Inputs, arguments
 from prunus.modules.copying import replaced
+from prunus.modules.given import Inputs, arguments
 from prunus.modules.kinds import BatchNorm, Conv, TransposedConv, is_plain, members
 from prunus.modules.paths import module_at
 from prunus.surgery.argument_types import checked

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from prunus.errors import BudgetError, TraceError
 from prunus.graph import ChannelGroups, trace
-from prunus.graph.trace import Inputs, arguments
 from prunus.modules.copying import copied
+from prunus.modules.given import Inputs, arguments
 from prunus.modules.undisturbed import undisturbed
 from prunus.penalties.zeros import zero_, zero_groups
 from prunus.records import RemovalRecord

@@ -5,8 +5,9 @@ import torch
 from torch import nn
 
 import prunus
-from prunus.graph.labels import Label, compact
+from prunus.graph.labels import Label
 from prunus.graph.read import read
+from prunus.modules.strides import compact
 
 
 def test_an_empty_table_of_positions_is_even():

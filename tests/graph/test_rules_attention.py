@@ -98,3 +98,36 @@ class Alike(nn.Module):
 def test_attributes_of_one_value_are_told_apart_by_their_order(whole_heads, name):
     groups = check(Alike(), tokens(), exact=4, whole_heads=whole_heads)
     assert [one.name for one in groups.attributes] == [name]
+
+
+class Computed(nn.Module):
+    """Attention whose heads are as many as each is wide: their number is an attribute, or two attributes are read
+    before the line, and the size of a head is computed, or kept."""
+
+    def __init__(self, form, heads=4):
+        super().__init__()
+        self.heads, self.size, self.form = heads, heads, form
+        self.query, self.key, self.value = (nn.Linear(12, heads * heads) for _ in range(3))
+        self.last = nn.Linear(heads * heads, 2)
+
+    def parts(self, x):
+        b, n, c = x.shape
+        if self.form == "computed":
+            return x.reshape(b, n, self.heads, c // self.heads).transpose(1, 2)
+        if self.form == "inferred":
+            return x.reshape(b, n, self.heads, -1).transpose(1, 2)
+        heads, size = self.heads, self.size
+        return x.reshape(b, n, heads, size).transpose(1, 2)
+
+    def forward(self, x):
+        query, key, value = (self.parts(layer(x)) for layer in (self.query, self.key, self.value))
+        y = ((query @ key.mT * 0.1).softmax(-1) @ value).transpose(1, 2)
+        return self.last(y.reshape(*x.shape[:2], y.shape[2] * y.shape[3]))
+
+
+@pytest.mark.parametrize("form", ["computed", "inferred", "kept"])
+@pytest.mark.parametrize("whole_heads", [False, True])
+def test_as_many_heads_as_a_head_is_wide(form, whole_heads):
+    groups = check(Computed(form), tokens(), exact=4 if whole_heads or form == "kept" else 8, whole_heads=whole_heads)
+    names = {one.name for one in groups.attributes}
+    assert names == ({"heads"} if whole_heads else {"size"} if form == "kept" else set())

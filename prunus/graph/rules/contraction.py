@@ -20,7 +20,7 @@ def linear(call: Call) -> Labels:
     call.produce(value.axes.get(last))
     call.consume(inner)
     call.produce(out)
-    call.contract(value.axes.get(last), inner)
+    call.contract(call.as_wide(value, last, inner), inner)
     out = shifted(call, out, bias)
     rest = {dim: axis if bias is None else call.changed(axis) for dim, axis in value.before(1).items()}
     free = [rest.get(dim, size) for dim, size in enumerate(value.shape[:-1])]
@@ -32,17 +32,6 @@ def linear(call: Call) -> Labels:
 def matmul(call: Call) -> Label:
     """c[..., n, m] = sum over k of a[..., n, k] b[..., k, m]; leading dimensions broadcast."""
     return product(call, *call.labels[:2])
-
-
-@rule("dot", "vdot")
-def dot(call: Call) -> Label:
-    """s = sum over i of a[i] b[i]: it does not see what is zero on either side."""
-    first, second = (label.axes.get(0) for label in call.labels[:2])
-    call.join(first, second)
-    if first is not None and second is not None:
-        call.blame(first.ids, torch.where((first.source == 0) | (second.source == 0), 0, first.source))
-    call.cost(first or call.input.shape[0])
-    return Label(call.shapes[0])
 
 
 @rule("baddbmm", "addmm")

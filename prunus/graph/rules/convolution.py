@@ -18,9 +18,9 @@ def conv(call: Call) -> Label:
     call.produce(channels)
     call.consume(inner)
     if groups == 1:
-        call.contract(channels, inner)
+        call.contract(call.as_wide(call["input"], call["input"].last + 2 - len(weight.shape), inner), inner)
     elif weight.shape[1] == 1:
-        _join_depthwise(call, channels, out, groups)
+        call.join(_each(channels, weight.shape[0] // groups), out)  # output j * m + i reads input j alone
         if channels is not None:
             call.hard_coded(channels)
         out = _product(out, channels, groups)
@@ -91,6 +91,10 @@ def _repeated(axis: Axis | None, groups: int) -> Axis | None:
     return axis and Axis(axis.ids.repeat(groups), axis.source.repeat(groups))
 
 
+def _each(axis: Axis | None, times: int) -> Axis | None:
+    return axis and Axis(axis.ids.repeat_interleave(times), axis.source.repeat_interleave(times))
+
+
 def _channels(call: Call) -> Axis | None:
     """Return the channels of [N, C, *positions] or [C, *positions]; refuse channels at any other dimension."""
     image, weight = call["input"], call["weight"]
@@ -100,13 +104,3 @@ def _channels(call: Call) -> Axis | None:
             call.freeze(axis, "channels lie along a dimension that the kernel slides over")
     found: Axis | None = image.axes.get(dim)
     return found
-
-
-def _join_depthwise(call: Call, channels: Axis | None, out: Axis | None, groups: int) -> None:
-    """Output j * m + i reads input j alone: they are one channel."""
-    if out is None or channels is None:
-        call.join(channels, out)
-        return
-    multiplier = out.ids.numel() // groups
-    repeated = Axis(channels.ids.repeat_interleave(multiplier), channels.source.repeat_interleave(multiplier))
-    call.join(repeated, out)

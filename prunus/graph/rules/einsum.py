@@ -18,6 +18,41 @@ def einsum(call: Call) -> Labels:
     terms, output = _names(call["equation"], [len(label.shape) for label in operands])
     if any(len(set(term)) < len(term) for term in terms):  # a diagonal
         return unknown(call)
+    return _summed(call, operands, terms, output)
+
+
+@rule("cdist")
+def distances(call: Call) -> Label:
+    """d[..., n, m] = ||a[..., n, :] - b[..., m, :]||: it does not see what is zero on both sides."""
+    terms, output = _names("...nk,...mk->...nm", [len(label.shape) for label in call.labels])
+    for axis in (label.behind(-1) for label in call.labels):
+        call.produce(axis)
+        if axis is not None:
+            call.blame(axis.ids, axis.source)
+    axes = _summed(call, call.labels, terms, output).axes
+    return Label(call.shapes[0], {dim: call.changed(axis) for dim, axis in axes.items()})
+
+
+@rule("dot", "vdot")
+def dot(call: Call) -> Labels:
+    """s = sum over i of a[i] b[i]."""
+    return _summed(call, call.labels, ["i", "i"], "")
+
+
+@rule("tensordot")
+def tensordot(call: Call) -> Labels:
+    """A sum of products over pairs of dimensions."""
+    operands = call.labels[:2]
+    ranks = [len(label.shape) for label in operands]
+    first, second = ([chr(0x3B1 + at + ranks[0] * number) for at in range(ranks[number])] for number in (0, 1))
+    for left, right in zip(call["dims_self"], call["dims_other"], strict=True):
+        second[right] = first[left]
+    output = [name for name in (*first, *second) if (name in first) != (name in second)]
+    return _summed(call, operands, ["".join(first), "".join(second)], "".join(output))
+
+
+def _summed(call: Call, operands: list[Label], terms: list[str], output: str) -> Label:
+    """A sum of products over the named dimensions that the output lacks."""
     axes: dict[str, Axis | None] = {}
     for name in dict.fromkeys("".join(terms)):
         at = [(label, term.index(name)) for label, term in zip(operands, terms, strict=True) if name in term]

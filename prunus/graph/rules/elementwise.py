@@ -16,7 +16,7 @@ PROBES = (2.3, -3.7, 0.41, -1e4, 1e4)  # stand for "anything but zero": for clam
 @rule("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "native_dropout")
 @rule("relu", "relu6", "hardtanh", "hardswish", "hardsigmoid", "silu", "mish", "gelu", "selu", "celu", "elu")
 @rule("leaky_relu", "log_sigmoid", "softplus", "where", "masked_fill", "clamp", "clip", "clamp_min", "clamp_max")
-@rule("rsub", "type_as", "to", "_to_copy", "square", "float_power", "copy", "fill", POINTWISE)
+@rule("rsub", "type_as", "to", "_to_copy", "square", "float_power", "copy", "fill", "complex", "polar", POINTWISE)
 def elementwise(call: Call) -> Labels:
     """z = f(x, y, ...), shapes broadcast: unite the channels; whether zero stays zero is seen by running f on zero."""
     operands = call.labels
@@ -41,11 +41,7 @@ def _joined(call: Call, operands: list[Label], dim: int, size: int) -> Axis | No
     for value in present if len(present) > 1 else []:  # a weight that others read is a value here
         call.produce(value)
     for other in sized:
-        axis = other.behind(dim)
-        if axis is None and other.uniform(dim):  # made as wide as the channels
-            call.hard_coded(present[0], follows=False)
-        elif axis is not present[0]:
-            call.join(present[0], axis)
+        call.join(present[0], call.as_wide(other, len(other.shape) + dim, present[0]))
     return Axis(present[0].ids, _sources(call, operands, dim, size))
 
 

@@ -59,18 +59,11 @@ def triangle(call: Call) -> Labels:
     return Label(value.shape, value.axes)
 
 
-@rule("unfold")
-def unfold(call: Call) -> Labels:
-    """Windows that slide along a dimension."""
-    call.freeze(call.input.axes.get(call["dimension"] % len(call.input.shape)), "windows slide along it")
-    return move(call)
-
-
-@rule("diagonal")
-def diagonal(call: Call) -> Labels:
-    """Two dimensions become one: channels along both are met at fixed places."""
-    for name in ("dim1", "dim2"):
-        call.freeze(call.input.axes.get(call[name] % len(call.input.shape)), "the diagonal is taken")
+@rule("unfold", "diagonal")
+def slid(call: Call) -> Labels:
+    """Windows that slide along a dimension, or two that become one: channels there are met at fixed places."""
+    for name in {"dimension", "dim1", "dim2"} & call.arguments.keys():
+        call.freeze(call.input.axes.get(call[name] % len(call.input.shape)), f"{call.name} is taken along them")
     return move(call)
 
 
@@ -105,9 +98,9 @@ def concatenate(call: Call) -> Labels:
     """Run on ids; dimensions that hold no channels and are not joined are left out."""
     shape = call.shapes[0]
     along = call["dim"] % len(shape)
-    held = {dim for label in call.labels for dim in label.axes}
     _values(call)
-    labels = [label for label in call.labels if len(label.shape) == len(shape)]
+    labels = _widened(call, [label for label in call.labels if len(label.shape) == len(shape)], along)
+    held = {dim for label in labels for dim in label.axes}
     axes: dict[int, Axis] = {}
     for dim in sorted(held):
         sizes = [[n if d in (dim, along) else 1 for d, n in enumerate(label.shape)] for label in labels]
@@ -119,6 +112,18 @@ def concatenate(call: Call) -> Labels:
         if placed is not None:
             put(call, axes, *placed)
     return Label(shape, axes)
+
+
+def _widened(call: Call, labels: list[Label], along: int) -> list[Label]:
+    """Give constants the channels of what they are put behind, and zeros that are put beside channels their own."""
+    like = {dim: axis for label in labels for dim, axis in label.axes.items() if dim != along}
+    found = list[Label]()
+    for number, label in enumerate(labels):
+        axes = {dim: call.as_wide(label, dim, axis) for dim, axis in like.items()} | label.axes
+        if along not in axes and label.data is not None and not bool(label.data.any()):
+            axes[along] = call.zeros(number, label.shape[along])
+        found.append(Label(label.shape, {dim: axis for dim, axis in axes.items() if axis is not None}))
+    return found
 
 
 @rule("im2col")
@@ -133,6 +138,19 @@ def im2col(call: Call) -> Label:
     if axis is None:
         return Label(call.shapes[0])
     return Label(call.shapes[0], {dim: Axis(axis.ids.repeat_interleave(window), axis.source.repeat_interleave(window))})
+
+
+@rule("col2im")
+def col2im(call: Call) -> Label:
+    """[N, C * k_h * k_w, L] -> [N, C, H, W]: the entries of its windows, which go together, are summed in a channel."""
+    value, window = call["input"], math.prod(call["kernel_size"])
+    dim = value.last - 1
+    call.freeze(value.axes.get(value.last), "channels lie along the windows")
+    axes = value.before(1)
+    if dim in axes:
+        call.couple(axes[dim].ids.reshape(-1, window).T)
+        axes[dim] = Axis(axes[dim].ids[::window], axes[dim].source.reshape(-1, window).amax(1))
+    return Label(call.shapes[0], axes)
 
 
 @rule("pixel_shuffle")

@@ -3,6 +3,7 @@
 from typing import Any
 
 from prunus.graph.call import Call
+from prunus.graph.findings import Kind
 from prunus.graph.labels import Label, Labels
 from prunus.graph.rules.table import POINTWISE, find, rule
 
@@ -58,6 +59,9 @@ def _reduced(call: Call, *, sees_zeros: bool = True, first: Any = None, second: 
             call.approximate(axis, f"{call.name} over the channels")
         else:
             call.blame(axis.ids, axis.source)
+            maker = call.operation.operands[0].maker
+            if maker is not None and maker.name == "aten::mul" and len(maker.operands) > 1:  # an Einstein sum
+                call.findings.mark(Kind.CONTRACTED, axis)
     left = rank if keep else rank - len(reduced)
     labels = []
     for number, shape in enumerate(call.shapes):

@@ -1,7 +1,6 @@
 """Operators that put rows of one tensor into another: points pooled into cells, pillars laid onto a canvas."""
 
 import torch
-from torch import Tensor
 
 from prunus.graph.call import Call
 from prunus.graph.labels import Axis, Label, Labels
@@ -38,22 +37,9 @@ def _put(call: Call, dim: int, index: Label, rows: Label) -> Label:
             call.freeze(axis, f"{call.name} puts rows at positions along it")
     axes = {}
     for other in sorted((into.axes.keys() | rows.axes.keys()) - {dim}):
-        first, second = into.axes.get(other), rows.axes.get(other)
-        present = first or second
-        assert present is not None
-        lacking = next((label for label in (into, rows) if other not in label.axes), None)
-        if lacking is not None and lacking.uniform(other):  # made as wide as the channels
-            call.hard_coded(present, follows=False)
-        else:
-            call.join(first, second)
-        sources = [_source(call, label, other, present.ids) for label in (into, rows)]
-        axes[other] = Axis(present.ids, torch.maximum(*sources))
+        like = into.axes.get(other) or rows.axes.get(other)
+        sides = [call.as_wide(label, other, like) for label in (into, rows)]
+        call.join(*sides)
+        present = [axis for axis in sides if axis is not None]
+        axes[other] = Axis(present[0].ids, torch.stack([axis.source for axis in present]).amax(0))
     return Label(into.shape, axes)
-
-
-def _source(call: Call, label: Label, dim: int, ids: Tensor) -> Tensor:
-    """Return 0 where a tensor is zero once the channels are, else the node that says that it is not."""
-    if dim in label.axes:
-        return label.axes[dim].source
-    zero = label.data is not None and not bool(label.data.any())
-    return torch.full_like(ids, 0 if zero else call.number)

@@ -1,0 +1,58 @@
+"""What a reader of networks is given: a network that can be read, an example of what it takes."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from prunus.errors import TraceError
+from prunus.modules.tree import leaves
+
+PLAIN = (int, float, complex, str, bytes, type(None), torch.dtype, torch.device, torch.Size)
+Inputs = Tensor | tuple[Any, ...]
+
+
+def arguments(inputs: Inputs) -> tuple[Any, ...]:
+    """Return example inputs as positional arguments: a tensor stands for a tuple of one.
+
+    Raises:
+        TraceError: neither a tensor nor a tuple.
+    """
+    if not isinstance(inputs, Tensor | tuple | list):
+        raise TraceError(f"example inputs are a tensor or a tuple of arguments, not {inputs!r:.80}")
+    return (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
+
+
+def tensors_in(value: object, *, strict: bool = False) -> list[Tensor]:
+    """Return the tensors in what a network takes or returns; with `strict`, refuse objects that may hide some."""
+    found = list(leaves(pytree.tree_leaves(value)))
+    hidden = [leaf for leaf in found if strict and not isinstance(leaf, (Tensor, *PLAIN))]
+    if hidden:
+        raise TypeError(
+            f"the network returns a {type(hidden[0]).__name__}, in which nothing tells where the tensors are: let it "
+            "return tensors, tuples, lists, dictionaries or dataclasses of them"
+        )
+    return [leaf for leaf in found if isinstance(leaf, Tensor)]
+
+
+def check_readable(model: nn.Module) -> None:
+    """Refuse what is no network, or one that is wrapped, compiled or without values.
+
+    Raises:
+        TraceError: with what to pass in its place.
+    """
+    wrapper = type(model).__name__
+    if not isinstance(model, nn.Module):
+        raise TraceError(f"trace takes a torch.nn.Module, not {model!r:.80}: pass the network, built")
+    if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
+        raise TraceError(f"the model is wrapped in {wrapper}: trace what is inside, `model.module`")
+    if wrapper == "OptimizedModule":
+        raise TraceError(
+            "the model is compiled (torch.compile): trace the module that was compiled, compile afterwards"
+        )
+    meta = [name for name, tensor in (*model.named_parameters(), *model.named_buffers()) if tensor.is_meta]
+    if meta:
+        raise TraceError(
+            f"{meta[0]} is on the meta device and has no values: `model.to_empty(device='cpu')` and load it first"
+        )
