@@ -45,7 +45,7 @@ class Recorder(TorchDispatchMode):
         self.scopes: list[str] = []  # paths of the modules that are running
         self.memory = ConstantMemory()
         self._values: dict[int, Value] = {}  # by id of a tensor
-        self._held: list[Tensor] = []  # whose ids must not be given away
+        self._held, self._large = list[Tensor](), list[Tensor]()  # whose ids must not be given away; large constants
         self._data: set[int] = set()  # ids of the storages of real tensors that are data
         self._run = run_with_values if with_values else OnMeta().run
 
@@ -67,7 +67,7 @@ class Recorder(TorchDispatchMode):
         if found is None and self.is_data(tensor):
             return self._alias(tensor)
         if found is None:
-            kept = compact(tensor.clone() if self.with_values else tensor)
+            kept = compact(tensor.clone() if self.with_values else tensor, self._large)
             found = Value(tuple(tensor.shape), tensor.dtype, Origin.CONSTANT, constant=kept)
             self.given.append(found)
             self._know(tensor, found)
@@ -173,7 +173,7 @@ class Recorder(TorchDispatchMode):
         for operand in dict.fromkeys(operands):
             operand.readers.append(operation)
         for tensor in made:
-            constant = None if self.is_data(tensor) else compact(tensor)
+            constant = None if self.is_data(tensor) else compact(tensor, self._large)
             value = Value(tuple(tensor.shape), tensor.dtype, constant=constant, maker=operation)
             operation.results.append(value)
             self._know(tensor, value)

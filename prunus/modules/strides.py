@@ -6,13 +6,20 @@ from torch import Tensor
 MANY = 1 << 14  # values of a constant that are worth being held once, and forgotten
 
 
-def compact(values: Tensor) -> Tensor:
-    """Return a constant with a stride of zero along each dimension in which it does not change, where it is large."""
+def compact(values: Tensor, known: list[Tensor]) -> Tensor:
+    """Return a constant with a stride of zero along each dimension in which it does not change, where it is large.
+
+    Large ones are kept in `known`, and one that equals another is that one: the blocks of a network mask alike.
+    """
     values = values.detach().cpu()
-    if values.numel() >= MANY:
-        once, _ = varying_dims(values)
-        values = (once.clone() if once.numel() < values.numel() else once).expand(values.shape)  # no view of them all
-    return values
+    if values.numel() < MANY:
+        return values
+    once, _ = varying_dims(values)
+    alike = (each for each in known if each.shape == once.shape and each.dtype == once.dtype)
+    found = next((each for each in alike if torch.equal(each, once)), None)
+    if found is None:
+        known.append(found := once.clone())
+    return found.expand(values.shape)
 
 
 def held_once(values: Tensor) -> Tensor:
