@@ -99,21 +99,24 @@ def without_some(
     for number, mark in enumerate(parts):
         counted = torch.unique(group_of[mark.ids])
         inside = counted[(counted >= 0) & candidates[counted]]
-        others = inside.numel() < counted.numel()  # which stay
-        most = inside if others else inside[2 if inside.numel() > 2 else 1 :]  # one alone would have no channel axis
+        # Parts of a larger dimension lose all but one: one of `size // 4` stays as it is until few channels are left.
+        part = any(
+            s.groups.numel() > counted.numel() and bool(torch.isin(counted, s.groups).all()) for s in groups.slots
+        )
+        least = 0 if inside.numel() < counted.numel() else 1 if part or inside.numel() < 3 else 2
         num = (1 + number) % max(inside.numel() - 1, 2)  # no two alike, as far as they can
-        alive[most if last else inside[inside.numel() - num :]] = False
+        alive[inside[least:] if last else inside[inside.numel() - num :]] = False
     for mark in [] if last else sizes:
         counted = group_of[mark.ids]
         inside = counted[(counted >= 0) & candidates[counted]]
         if inside.numel() and bool(alive[inside].all()) and not bool(alone[counted].any()):
             alive[inside[-1]] = False
-    _spare_narrow(groups, alive)
+    _spare_narrow(groups, alive, whole=not last)
     return alive[group_of]
 
 
-def _spare_narrow(groups: ChannelGroups, alive: Tensor) -> None:
-    """Leave tensors whole that would be left with nothing."""
+def _spare_narrow(groups: ChannelGroups, alive: Tensor, *, whole: bool) -> None:
+    """Leave tensors that would be left with nothing whole, or with their first channel."""
     for slot in groups.slots:
         if not bool(alive[slot.groups].any()):
-            alive[slot.groups] = True
+            alive[slot.groups if whole else slot.groups[:1]] = True

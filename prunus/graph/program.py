@@ -20,7 +20,7 @@ class Origin(enum.Enum):
     COMPUTED = "computed"
 
 
-@dataclasses.dataclass(eq=False, slots=True)
+@dataclasses.dataclass(eq=False, slots=True, repr=False)
 class Value:
     """A tensor of the network.
 
@@ -45,7 +45,7 @@ class Value:
     readers: list["Operation"] = dataclasses.field(default_factory=list)
 
 
-@dataclasses.dataclass(eq=False, slots=True)
+@dataclasses.dataclass(eq=False, slots=True, repr=False)
 class Operation:
     """One call of an operator.
 

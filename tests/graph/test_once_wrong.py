@@ -213,3 +213,22 @@ def test_other_numbers_in_training_are_read_too(kind):
     model = OtherInTraining(kind).eval()
     groups = prunus.trace(model, IMAGE)
     assert not groups.exact.any()
+
+
+class Quartered(nn.Module):
+    """A quarter of the channels, rounded down, is put behind the rest: with few left it is none."""
+
+    def __init__(self, first, second):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, first, 1), nn.Conv2d(3, second, 1)
+        self.last = nn.Conv2d(first + second, 2, 1)
+
+    def forward(self, x):
+        x = torch.cat([self.first(x), self.second(x)], 1)
+        quarter = x.shape[1] // 4
+        return self.last(torch.cat(x.split([quarter, x.shape[1] - quarter], 1)[::-1], 1))
+
+
+@pytest.mark.parametrize("widths", [(3, 3), (2, 3), (4, 1), (5, 4), (8, 8)], ids=str)
+def test_a_part_that_is_computed_is_seen_to_be_so_however_it_is_made(widths):
+    assert not bool(law(Quartered(*widths).eval(), IMAGE).exact[: sum(widths)].all())
