@@ -65,11 +65,8 @@ def _keep(slots: Slots, alive: Tensor) -> Keep:
 
 def unequal_parts(sizes: Iterable[Mark]) -> list[list[Mark]]:
     """Return the hard-coded sizes of each operation that takes unequal parts."""
-    by_operation: dict[int, list[Mark]] = {}
-    for mark in sizes:
-        if mark.unequal:
-            by_operation.setdefault(mark.number, []).append(mark)
-    return list(by_operation.values())
+    parts = sorted((mark for mark in sizes if mark.unequal), key=lambda mark: mark.number)
+    return [list(marks) for _, marks in itertools.groupby(parts, key=lambda mark: mark.number)]
 
 
 def without_some(
@@ -100,9 +97,8 @@ def without_some(
         counted = torch.unique(group_of[mark.ids])
         inside = counted[(counted >= 0) & candidates[counted]]
         # Parts of a larger dimension lose all but one: one of `size // 4` stays as it is until few channels are left.
-        part = any(
-            s.groups.numel() > counted.numel() and bool(torch.isin(counted, s.groups).all()) for s in groups.slots
-        )
+        larger = [slot.groups for slot in groups.slots if slot.groups.numel() > counted.numel()]
+        part = any(bool(torch.isin(counted, whole).all()) for whole in larger)
         least = 0 if inside.numel() < counted.numel() else 1 if part or inside.numel() < 3 else 2
         num = (1 + number) % max(inside.numel() - 1, 2)  # no two alike, as far as they can
         alive[inside[least:] if last else inside[inside.numel() - num :]] = False
