@@ -92,13 +92,13 @@ def without_some(
         inside = (candidates & (groups.layers == layer) & ~alone[:-1]).nonzero().flatten()
         num = 1 + layer % 2 if inside.numel() > 8 else 1
         alive[inside[-num:]] = False
-    parts = (mark for marks in unequal for mark in ((marks[1:] if last else marks[:-1]) or marks))
-    for number, mark in enumerate(parts):
+    parts = [(mark, marks) for marks in unequal for mark in ((marks[1:] if last else marks[:-1]) or marks)]
+    for number, (mark, marks) in enumerate(parts):
         counted = torch.unique(group_of[mark.ids])
         inside = counted[(counted >= 0) & candidates[counted]]
-        # Parts of a larger dimension lose all but one: one of `size // 4` stays as it is until few channels are left.
+        # A part beside others that stay loses all but one: `size // 4` is as it was until few channels are left.
         larger = [slot.groups for slot in groups.slots if slot.groups.numel() > counted.numel()]
-        part = any(bool(torch.isin(counted, whole).all()) for whole in larger)
+        part = len(marks) == 1 and any(bool(torch.isin(counted, whole).all()) for whole in larger)
         least = 0 if inside.numel() < counted.numel() else 1 if part or inside.numel() < 3 else 2
         num = (1 + number) % max(inside.numel() - 1, 2)  # no two alike, as far as they can
         alive[inside[least:] if last else inside[inside.numel() - num :]] = False
