@@ -6,6 +6,7 @@ what the reader needs, the reader says.
 """
 
 import dataclasses
+import errno
 import json
 import os
 import re
@@ -60,13 +61,24 @@ def read_bytes(path: Path, most: int = DATA.size, *, follow: bool = True) -> byt
         DecodingError: another kind of file, or a larger one.
     """
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY | (0 if follow else os.O_NOFOLLOW)
-    with os.fdopen(os.open(path, flags), "rb") as file:
-        status = os.fstat(file.fileno())
+    try:
+        descriptor = os.open(path, flags)
+    except OSError as error:
+        if error.errno == errno.ELOOP and not follow:
+            raise DecodingError("it is a symbolic link, which is not followed") from error
+        raise
+    try:
+        status = os.fstat(descriptor)
+        if stat.S_ISDIR(status.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         if not stat.S_ISREG(status.st_mode):
             raise DecodingError("it is no regular file")
         if status.st_size > most:
             raise DecodingError(f"it has {status.st_size:,} bytes, and at most {most:,} are read")
-        return file.read(most)
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            return file.read(most)
+    finally:
+        os.close(descriptor)
 
 
 def read_text(path: Path, most: int = DATA.size, *, follow: bool = True) -> str:
