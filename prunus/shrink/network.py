@@ -146,7 +146,7 @@ class NetworkInTraining:
         record = dataclasses.replace(record, seconds=time.perf_counter() - began)
         return CutResult(record=record, regrouped=regrouped)
 
-    def replay(self, plan: Plan, check: Callable[[ChannelGroups], None]) -> None:
+    def replay(self, plan: Plan, check: Callable[[ChannelGroups], None] = lambda groups: None) -> None:
         """Do the edits of `plan`, which leads from the network as built; those that are done already stay.
 
         Args:

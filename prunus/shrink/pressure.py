@@ -1,5 +1,7 @@
 """The pressure on channel groups: what their importance is, which are pressed to zero, and the press itself."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -27,6 +29,7 @@ class Pressure:
         measured: the target of a budget in milliseconds has been measured.
         meter: measures a network's latency.
         reference: the network whose latency a budget takes a share of; None: the network as first measured.
+        told: receives a sentence for a reader.
     """
 
     def __init__(
@@ -36,9 +39,10 @@ class Pressure:
         target: Target,
         meter: Meter | None,
         reference: nn.Module | None,
+        told: Callable[[str], None],
     ) -> None:
         self.network, self.budget, self.target = network, budget, target
-        self.meter, self.reference = meter, reference
+        self.meter, self.reference, self.told = meter, reference, told
         self.importance = torch.zeros(len(network.groups))
         self.pressed = torch.zeros(len(network.groups), dtype=torch.bool)
         self.observed = self.measured = False
@@ -81,8 +85,8 @@ class Pressure:
             norms = self.lasso.slices.norms()
             self.lasso.shrink_(thresholds(norms, self.pressed, steps_left), norms)
 
-    def measure(self) -> str:
-        """Convert a budget in milliseconds into a bound on multiply-adds; return a sentence about it.
+    def measure(self) -> None:
+        """Convert a budget in milliseconds into a bound on multiply-adds, and tell it.
 
         Raises:
             BudgetError: no network is fast enough, or the meter fails.
@@ -91,7 +95,7 @@ class Pressure:
             self.network, self.ranking(), self.target, self.budget, self.meter, self.reference
         )
         self.measured = True
-        return said
+        self.told(said)
 
     def follow(self, result: CutResult) -> None:
         """Follow the network, which has been cut."""

@@ -1,7 +1,7 @@
 """`prunus.Shrinker`: a network shrinks to its budget while it trains, in anybody's loop."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self, final
 
 import torch
@@ -66,6 +66,7 @@ class Shrinker:
         keep: str | Sequence[str] = (),
         kwargs: Mapping[str, Any] | None = None,
         meter: Meter | None = None,
+        told: Callable[[str], None] = lambda text: None,
     ) -> None:
         """Read the network.
 
@@ -85,6 +86,7 @@ class Shrinker:
             keep: layers that keep all the channels that they make, by patterns over their paths, besides the budget's.
             kwargs: the example's keyword arguments.
             meter: measures a network's latency in milliseconds, for a budget that bounds it.
+            told: receives a sentence about each measurement.
 
         Raises:
             BudgetError: the budget is met already or out of reach, or has milliseconds and there is no meter.
@@ -98,7 +100,7 @@ class Shrinker:
         periods, length = periods_of(steps, epochs, every)
         network = NetworkInTraining(model, optimizer, arguments(example), kwargs)
         checks.check_not_met(settings.budget, network.groups, settings.budget.absolute(network.groups))
-        self._set(network, settings, Schedule(controller=settings, periods=periods), meter)
+        self._set(network, settings, Schedule(controller=settings, periods=periods), meter, told)
         self.clock.steps_per_period = length
         self._by_steps = epochs is None
 
@@ -110,6 +112,7 @@ class Shrinker:
         epochs: int,
         meter: Meter | None = None,
         reference: nn.Module | None = None,
+        told: Callable[[str], None] = lambda text: None,
     ) -> Self:
         """Return the shrinker of a network that a recipe trains: `end_period()` ends each epoch.
 
@@ -119,9 +122,10 @@ class Shrinker:
             epochs: of the training.
             meter: measures a network's latency.
             reference: the network whose latency a budget takes a share of.
+            told: receives a sentence about each measurement.
         """
         result = cls.__new__(cls)
-        result._set(network, settings, Schedule(controller=settings, periods=epochs), meter, reference)
+        result._set(network, settings, Schedule(controller=settings, periods=epochs), meter, told, reference)
         result._by_steps = False
         return result
 
@@ -131,13 +135,14 @@ class Shrinker:
         settings: Controller,
         schedule: Schedule,
         meter: Meter | None,
+        told: Callable[[str], None],
         reference: nn.Module | None = None,
     ) -> None:
         if settings.budget.is_timed and network.processes.first:
             checked_meter(meter)
-        target = target_of(network.model, network.groups, network.example, network.kwargs, settings.budget)
+        target = target_of(network.model, network.groups, network.example, settings.budget, network.kwargs)
         self.network, self.settings, self.schedule, self.clock = network, settings, schedule, Clock()
-        self.pressure = Pressure(network, settings.budget, target, meter, reference)
+        self.pressure = Pressure(network, settings.budget, target, meter, reference, told)
         self._watch = OptimizerWatch(network.optimizer, self._before_step)
 
     @property

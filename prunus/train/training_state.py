@@ -10,11 +10,17 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from prunus.budget.controller import Target
+from prunus.budget.controller import Controller, Target
+from prunus.budget.schedule import Clock
 from prunus.errors import CheckpointError, EditError, TraceError
-from prunus.graph import ChannelGroups, trace
-from prunus.penalties import BoundGroupLasso, BoundPenalty, GroupLasso, Penalty
-from prunus.surgery import Plan, apply
+from prunus.graph import ChannelGroups
+from prunus.penalties import BoundPenalty, Penalty
+from prunus.records import NoteRecord
+from prunus.shrink import Shrinker
+from prunus.shrink.network import NetworkInTraining
+from prunus.shrink.state import FORMAT, restore_
+from prunus.shrink.state import Progress as ShrinkingProgress
+from prunus.surgery import Plan
 from prunus.train import checkpoint, penalty_binding
 from prunus.train.background import Background
 from prunus.train.job import TrainingJob
@@ -48,36 +54,46 @@ class TrainingState:
     """The network as it is now, what trains it, and what is known of it.
 
     Attributes:
-        model: the network.
-        network: what a step calls: `model`, wrapped where there are several processes.
-        plan: all edits so far, from the network as it was built.
-        groups: channel groups of `model` as it is now.
-        penalty: the group lasso on them; None where the network does not shrink.
+        live: the network, its optimizer, the average of its weights and its channel groups, which are cut together.
+        network: what a step calls: the network, wrapped where there are several processes.
         regularizer: what the recipe trains with, at a strength that is known; None where it has no penalties.
-        shape: the regularizer on `model` as it is now.
-        target: the budget, fixed on the wide network; None where the network does not shrink.
-        importance: running mean of the groups' Taylor importance, [num_groups].
-        pressed: groups under pressure in the running segment, bool [num_groups].
+        shape: the regularizer on the network as it is now.
+        shrinker: reaches the budget; None where the network does not shrink.
     """
 
-    model: nn.Module
+    live: NetworkInTraining
     network: nn.Module
-    optimizer: Optimizer
     scheduler: LambdaLR
     ema: AveragedModel | None
-    groups: ChannelGroups
-    penalty: BoundGroupLasso | None
     regularizer: Penalty | None = None
     shape: BoundPenalty | None = None
-    target: Target | None
-    importance: Tensor
-    pressed: Tensor
-    plan: Plan
+    shrinker: Shrinker | None = None
     progress: Progress
 
-    def set_target(self, target: Target) -> None:
-        """Set the budget to shrink to."""
-        self.target, self.penalty = target, GroupLasso().bind(self.model, self.groups)
+    @property
+    def model(self) -> nn.Module:
+        """The network."""
+        return self.live.model
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """Its optimizer."""
+        return self.live.optimizer
+
+    @property
+    def groups(self) -> ChannelGroups:
+        """Its channel groups."""
+        return self.live.groups
+
+    @property
+    def plan(self) -> Plan:
+        """All edits so far, from the network as it was built."""
+        return self.live.plan
+
+    @property
+    def num_pressed(self) -> int:
+        """The number of groups under pressure."""
+        return 0 if self.shrinker is None else int(self.shrinker.pressure.pressed.sum())
 
     def regularize(self, inputs: Tensor) -> None:
         """Bind the regularizer to the present network."""
@@ -90,27 +106,41 @@ class TrainingState:
         return self.model if self.ema is None else self.ema.module
 
 
-def start(model: nn.Module, inputs: Tensor, training: TrainingJob, steps_per_epoch: int, plan: Plan) -> TrainingState:
-    """Return the initial state of a training of `model`, which `plan` makes of the network as built."""
+def start(
+    model: nn.Module,
+    inputs: Tensor,
+    training: TrainingJob,
+    steps_per_epoch: int,
+    controller: Controller | None = None,
+) -> TrainingState:
+    """Return the initial state of a training of `model`, the network as built; `controller` shrinks it.
+
+    Raises:
+        BudgetError: the budget cannot be met.
+    """
     settings = training.settings
     model.to(settings.torch_device(), memory_format=settings.memory_format)  # type: ignore[call-overload]
-    groups = trace(model, inputs.to(settings.torch_device()))
     optimizer, decay = settings.optimizer.build(model), settings.ema_decay
+    live = NetworkInTraining(model, optimizer, (inputs.to(settings.torch_device()),), processes=training.processes)
     average = None if decay is None else get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-    return TrainingState(
-        model=model,
+    ema = None if average is None else AveragedModel(model, multi_avg_fn=average, use_buffers=True)
+    if ema is not None:
+        live.copies.append(ema.module)
+    state = TrainingState(
+        live=live,
         network=training.processes.wrapped(model),
-        optimizer=optimizer,
         scheduler=settings.scheduler(optimizer, steps_per_epoch),
-        ema=None if average is None else AveragedModel(model, multi_avg_fn=average, use_buffers=True),
-        groups=groups,
-        penalty=None,
-        target=None,
-        importance=torch.zeros(len(groups)),
-        pressed=torch.zeros(len(groups), dtype=torch.bool),
-        plan=plan,
+        ema=ema,
         progress=Progress(),
     )
+    if controller is not None:
+
+        def told(text: str) -> None:
+            text = f"{training.name}, after epoch {state.progress.epoch}: {text}"
+            training.recorder.write(NoteRecord(text=text))
+
+        state.shrinker = Shrinker.of(live, controller, settings.epochs, training.meter, training.reference, told)
+    return state
 
 
 def save(state: TrainingState, training: TrainingJob, background: Background, *, best: bool = False) -> None:
@@ -119,6 +149,10 @@ def save(state: TrainingState, training: TrainingJob, background: Background, *,
     All processes take part; process 0 writes.
     """
     state.progress.records = training.recorder.count()
+    pressure = None if state.shrinker is None else state.shrinker.pressure
+    if state.shrinker is not None:
+        clock = state.shrinker.clock
+        state.progress.widths, state.progress.settled_at = clock.widths, clock.settled_at
     own = training.processes.gather(packed({"random": random_state(), "loss": state.progress.loss}))
     if not training.processes.first:
         return
@@ -126,15 +160,15 @@ def save(state: TrainingState, training: TrainingJob, background: Background, *,
         "model": dict(state.model.state_dict()),
         "optimizer": state.optimizer.state_dict(),
         "ema": None if state.ema is None else dict(state.ema.state_dict()),
-        "importance": state.importance,
-        "pressed": state.pressed,
+        "importance": torch.zeros(len(state.groups)) if pressure is None else pressure.importance,
+        "pressed": torch.zeros(len(state.groups), dtype=torch.bool) if pressure is None else pressure.pressed,
         "processes": [unpacked(each) for each in own],
     }
     tensors, structure = flatten(tree)
     content = {
         "plan": state.plan.to_json(),
         "progress": dataclasses.asdict(state.progress),
-        "target": None if state.target is None else dataclasses.asdict(state.target),
+        "target": None if pressure is None else dataclasses.asdict(pressure.target),
         "tree": structure,
     }
     write = functools.partial(
@@ -150,7 +184,12 @@ def save(state: TrainingState, training: TrainingJob, background: Background, *,
 
 
 def resume(
-    found: checkpoint.Checkpoint, model: nn.Module, inputs: Tensor, training: TrainingJob, steps_per_epoch: int
+    found: checkpoint.Checkpoint,
+    model: nn.Module,
+    inputs: Tensor,
+    training: TrainingJob,
+    steps_per_epoch: int,
+    controller: Controller | None = None,
 ) -> TrainingState:
     """Return the state that `found` holds, for a training of `model`, the network as built.
 
@@ -158,17 +197,18 @@ def resume(
         CheckpointError: the checkpoint is of another network or another optimizer.
     """
     tree, plan, progress = tree_of(found), plan_of(found), typed_part(found, Progress, "progress")
-    held = typed_part(found, Target | None, "target")
+    target = typed_part(found, Target | None, "target")
+    state = start(model, inputs, training, steps_per_epoch, controller)
     try:
-        state = start(apply(plan, model), inputs, training, steps_per_epoch, plan)
-    except (EditError, TraceError) as error:
+        if state.shrinker is not None and target is not None:
+            restore_(state.shrinker, plan, tree["importance"], tree["pressed"], _shrinking(progress, target, tree))
+        else:
+            state.live.replay(plan)
+    except (EditError, TraceError, CheckpointError) as error:
         text = f"{found.path} is of another network: {error}; choose another folder with output=..."
         raise CheckpointError(text) from error
-    if held is not None:
-        state.set_target(held)
     _refuse_other_network(found, tree["model"], state.model.state_dict())
-    if len(tree["importance"]) != len(state.groups) or len(tree["pressed"]) != len(state.groups):
-        raise CheckpointError(f"{found.path}: tree.importance and tree.pressed are not of {len(state.groups)} groups")
+    state.network = training.processes.wrapped(state.model)
     try:
         state.model.load_state_dict(tree["model"])
         state.optimizer.load_state_dict(_under_own_settings(tree["optimizer"], state.optimizer))
@@ -176,7 +216,7 @@ def resume(
         _lay_out_(state.optimizer)
         if state.ema is not None:
             state.ema.load_state_dict(tree["ema"])
-        state.importance, state.pressed, state.progress = tree["importance"], tree["pressed"].bool(), progress
+        state.progress = progress
         reschedule(state, training.settings, steps_per_epoch)
         _take_own(state, training, tree["processes"])
     except (RuntimeError, ValueError, TypeError, KeyError, IndexError, OverflowError, AttributeError) as error:
@@ -185,6 +225,21 @@ def resume(
             "folder with output=..."
         ) from error
     return state
+
+
+def _shrinking(progress: Progress, target: Target, tree: dict[str, Any]) -> ShrinkingProgress:
+    """Return where the shrinking is, which is where the training is."""
+    steps = 0 if progress.cut else progress.step
+    clock = Clock(
+        period=progress.epoch + progress.cut,
+        step=steps,
+        chosen=steps > 0,
+        widths=progress.widths,
+        settled_at=progress.settled_at,
+    )
+    return ShrinkingProgress(
+        clock=clock, target=target, observed=bool(tree["importance"].any()), measured=True, format=FORMAT, periods=None
+    )
 
 
 def _refuse_other_network(found: checkpoint.Checkpoint, there: dict[str, Tensor], here: dict[str, Tensor]) -> None:
