@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from prunus.budget import Budget
 from prunus.budget.controller import Controller
+from prunus.budget.schedule import Schedule
 from prunus.errors import BudgetError, RecipeError
 from prunus.penalties.keep import patterns_of
 
@@ -45,9 +46,9 @@ def controller_of(
     return Controller(budget=budget, begin=begin, end=end, every=every, settled=settled)
 
 
-def periods_of(steps: int | None, epochs: int | None, every: int | None) -> tuple[int | None, int | None]:
-    """Return the periods of the training and the steps of one; None where they are not known."""
+def schedule_of(controller: Controller, steps: int | None, epochs: int | None, every: int | None) -> Schedule:
+    """Return the schedule of a training of so many steps or epochs; without segments where neither is known."""
     if steps is None:
-        return epochs, None
+        return Schedule(controller=controller, periods=epochs)
     length = every or max(1, steps // SEGMENTS)
-    return steps // length, length
+    return Schedule(controller=controller, periods=steps // length, length=length)

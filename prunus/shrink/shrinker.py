@@ -1,6 +1,5 @@
 """`prunus.Shrinker`: a network shrinks to its budget while it trains, in anybody's loop."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self, final
 
@@ -11,15 +10,14 @@ from prunus.budget import Budget
 from prunus.budget.controller import Controller
 from prunus.budget.latency_search import Meter, checked_meter
 from prunus.budget.schedule import Clock, Schedule
-from prunus.budget.width_stability import MEMORY, is_stable
 from prunus.errors import TrainingError
 from prunus.graph import ChannelGroups
 from prunus.modules.given import Inputs, arguments
 from prunus.records import ShrinkRecord
 from prunus.shrink import checks, state
-from prunus.shrink.network import CutResult, NetworkInTraining
+from prunus.shrink.network import NetworkInTraining
 from prunus.shrink.pressure import Pressure
-from prunus.shrink.settings import controller_of, periods_of
+from prunus.shrink.settings import controller_of, schedule_of
 from prunus.shrink.target import target_of
 from prunus.shrink.watch import OptimizerWatch, unwrapped
 from prunus.surgery import Plan
@@ -97,12 +95,9 @@ class Shrinker:
         optimizer = unwrapped(optimizer)
         checks.check_network(model, optimizer)
         settings = controller_of(budget, keep, begin, end, every, settled, steps=steps, epochs=epochs)
-        periods, length = periods_of(steps, epochs, every)
         network = NetworkInTraining(model, optimizer, arguments(example), kwargs)
         checks.check_not_met(settings.budget, network.groups, settings.budget.absolute(network.groups))
-        self._set(network, settings, Schedule(controller=settings, periods=periods), meter, told)
-        self.clock.steps_per_period = length
-        self._by_steps = epochs is None
+        self._set(network, schedule_of(settings, steps, epochs, every), meter, told)
 
     @classmethod
     def of(
@@ -125,24 +120,23 @@ class Shrinker:
             told: receives a sentence about each measurement.
         """
         result = cls.__new__(cls)
-        result._set(network, settings, Schedule(controller=settings, periods=epochs), meter, told, reference)
-        result._by_steps = False
+        result._set(network, Schedule(controller=settings, periods=epochs), meter, told, reference)
         return result
 
     def _set(
         self,
         network: NetworkInTraining,
-        settings: Controller,
         schedule: Schedule,
         meter: Meter | None,
         told: Callable[[str], None],
         reference: nn.Module | None = None,
     ) -> None:
-        if settings.budget.is_timed and network.processes.first:
+        budget = schedule.controller.budget
+        if budget.is_timed and network.processes.first:
             checked_meter(meter)
-        target = target_of(network.model, network.groups, network.example, settings.budget, network.kwargs)
-        self.network, self.settings, self.schedule, self.clock = network, settings, schedule, Clock()
-        self.pressure = Pressure(network, settings.budget, target, meter, reference, told)
+        target = target_of(network.model, network.groups, network.example, budget, network.kwargs)
+        self.network, self.settings, self.schedule, self.clock = network, schedule.controller, schedule, Clock()
+        self.pressure = Pressure(network, budget, target, meter, reference, told)
         self._watch = OptimizerWatch(network.optimizer, self._before_step)
 
     @property
@@ -182,8 +176,7 @@ class Shrinker:
         self.clock.step += 1
         if left:
             self.pressure.press_(left)
-        ended = self._by_steps and self.clock.step >= (self.clock.steps_per_period or math.inf)
-        return self.end_period() if ended else None
+        return self.end_period() if self.schedule.has_ended(self.clock) else None
 
     def end_epoch(self) -> ShrinkRecord | None:
         """End an epoch, where the length of the training is given in `epochs`; return the record of a cut.
@@ -191,7 +184,7 @@ class Shrinker:
         Raises:
             TrainingError: the training's length is in steps.
         """
-        if self._by_steps:
+        if self.schedule.length is not None:
             raise TrainingError("end_epoch() is for Shrinker(..., epochs=N); with steps=N, step() counts by itself")
         return self.end_period()
 
@@ -203,18 +196,12 @@ class Shrinker:
         record = None
         if ended or zeros:
             epoch = self.clock.period + 1
-            when = f"after the cut at the end of {'period' if self._by_steps else 'epoch'} {epoch}"
-            record = self._followed(self.network.cut_zeros(self.settings.budget.keep, when, epoch=epoch))
+            when = f"after the cut at the end of {'epoch' if self.schedule.length is None else 'period'} {epoch}"
+            record = self.pressure.followed(self.network.cut_zeros(self.settings.budget.keep, when, epoch=epoch))
         if ended:
             self.pressure.pressed.zero_()
         self.clock.next_period()
         return record
-
-    def _followed(self, result: CutResult | None) -> ShrinkRecord | None:
-        if result is None:
-            return None
-        self.pressure.follow(result)
-        return result.record
 
     def finish(self) -> ShrinkRecord | None:
         """Reach the budget now, whatever the schedule: remove the least important channels that are above it.
@@ -226,7 +213,7 @@ class Shrinker:
             self.pressure.measure()
         epoch = self.clock.period + 1
         chosen = self.pressure.selected(1.0)
-        record = self._followed(self.network.cut(chosen, "after finish()", epoch=epoch, exact=False))
+        record = self.pressure.followed(self.network.cut(chosen, "after finish()", epoch=epoch, exact=False))
         self.pressure.pressed.zero_()
         self._watch.close()
         return record
@@ -237,34 +224,10 @@ class Shrinker:
         Args:
             steps: that the period will have, where that is known.
         """
-        clock, timed = self.clock, self.settings.budget.is_timed
-        clock.steps_per_period = steps or clock.steps_per_period
-        if clock.chosen:
-            return
-        clock.chosen = True
-        if timed and not self.pressure.measured:
-            self.pressure.measure()
-        self._begin_when_stable()
-        progress = self.schedule.beginning(clock)
-        if progress is None:
-            return
-        if progress == 1 and timed and clock.period:  # else it has just been measured
-            self.pressure.measure()
-        self.pressure.choose(progress)
-
-    def _begin_when_stable(self) -> None:
-        """Note the widths that selection would leave now; start the pressure if they are stable, or at the latest."""
-        clock, settings, periods = self.clock, self.settings, self.schedule.periods
-        if settings.settled is None or clock.settled_at is not None or periods is None:
-            return
-        earliest, latest = settings.window(periods)
-        stable = False
-        if self.pressure.observed:
-            widths = self.groups.widths(~self.pressure.selected(1.0))
-            clock.widths = [*clock.widths[-MEMORY:], list(widths.values())]
-            stable = clock.period >= earliest and is_stable(clock.widths, settings.settled)
-        if self.network.processes.share(stable) or clock.period >= latest:
-            clock.settled_at = clock.period
+        self.clock.steps_per_period = steps or self.clock.steps_per_period
+        if not self.clock.chosen:
+            self.clock.chosen = True
+            self.pressure.begin(self.schedule, self.clock)
 
     @torch.no_grad()
     def _before_step(self, scale: float) -> None:

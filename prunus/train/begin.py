@@ -10,8 +10,9 @@ from prunus.errors import CheckpointError
 from prunus.records import EpochRecord, NoteRecord, ShrinkRecord, lines
 from prunus.train import checkpoint, penalty_binding
 from prunus.train.job import TrainingJob
+from prunus.train.resume import resume
 from prunus.train.state_check import typed_part
-from prunus.train.training_state import Progress, TrainingState, resume, start
+from prunus.train.training_state import Progress, TrainingState, start
 from prunus.train.tree import packed, unpacked
 
 

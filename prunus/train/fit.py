@@ -23,8 +23,9 @@ from prunus.train.distributed import Question
 from prunus.train.evaluate import evaluate
 from prunus.train.interrupt import Interrupt, InterruptedTrainingError, interruptible
 from prunus.train.job import TrainingJob
+from prunus.train.resume import reschedule
 from prunus.train.step import step
-from prunus.train.training_state import TrainingState, reschedule, save
+from prunus.train.training_state import TrainingState, save
 from prunus.train.workers import death_named
 
 __all__ = ["Fitted", "TrainingJob", "fit"]
