@@ -72,17 +72,17 @@ def _places(shape: tuple[int, ...], dim: int, chain: list[Value]) -> tuple[Tenso
     """Return which indices of a dimension the last of a chain of views sees, and along which of its own dimensions."""
     ones = [1] * len(shape)
     ones[dim] = shape[dim]
-    index = torch.arange(shape[dim]).view(ones).expand(shape)
-    for before, view in zip(chain[:-1], chain[1:], strict=True):
+    index, known = torch.arange(shape[dim]).view(ones).expand(shape), dict[Value, Tensor]()
+    for view in chain[1:]:
         maker = view.maker
         assert maker is not None  # it is a view of what stands before
         if not is_plain_view(maker):
             raise TypeError(maker.name)
-        if maker.operator.writes:
-            continue
-        known = {before: index}
-        seen = maker.operator.named(replaced(maker.arguments, Value, lambda value: known.get(value, value.constant)))
-        index = [each for each in flat(seen) if isinstance(each, Tensor)][maker.results.index(view)]
+        if not maker.operator.writes:
+            known[maker.operands[0]] = index
+            arguments = replaced(maker.arguments, Value, lambda value: known.get(value, value.constant))
+            seen = [each for each in flat(maker.operator.named(arguments)) if isinstance(each, Tensor)]
+            index = seen[maker.results.index(view)]
     once, varying = varying_dims(index)
     return once.reshape(-1), varying
 
