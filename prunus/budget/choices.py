@@ -23,13 +23,13 @@ class Layer:
     """The decision on one layer, or on a part of it.
 
     Attributes:
-        name: as in `ChannelGroups.layer_names`.
+        size: its number of groups.
         order: the groups that may go, the least important first.
         counts: how many of them go, one per choice, ascending: int [num_choices]; the first is 0.
         lost: importance lost by each choice: float64 [num_choices].
     """
 
-    name: str
+    size: int
     order: Tensor
     counts: np.ndarray
     lost: np.ndarray
@@ -52,7 +52,7 @@ def layer_choices(
             counts = np.array([0, *steps(part.numel(), order.numel(), multiple_of)])
             if counts.size > 1:
                 lost = np.concatenate([[0.0], importance[order].double().cumsum(0).numpy()])[counts]
-                found.append(Layer(name, order, counts, lost))
+                found.append(Layer(part.numel(), order, counts, lost))
     return found
 
 
@@ -71,10 +71,16 @@ def steps(size: int, spare: int, multiple_of: int) -> range:
     return range(size % multiple_of or multiple_of, spare + 1, multiple_of)
 
 
-def sampled(layer: Layer, most: int) -> np.ndarray:
-    """Return the places of at most `most` of a layer's choices, at equal distances, the two ends among them."""
-    num = layer.counts.size
-    return np.unique(np.linspace(0, num - 1, min(most, num)).round().astype(np.int64))
+def sampled(layer: Layer, most: int, step: int = 1) -> np.ndarray:
+    """Return the places of at most `most` of a layer's choices, at equal distances, the two ends among them.
+
+    Where there are such, all others leave a multiple of `step`.
+    """
+    multiples = (layer.size - layer.counts) % step == 0
+    multiples[[0, -1]] = True
+    places = multiples.nonzero()[0]
+    chosen = np.linspace(0, places.size - 1, min(most, places.size)).round().astype(np.int64)
+    return np.unique(places[chosen])
 
 
 def below(layer: Layer, places: np.ndarray) -> np.ndarray:

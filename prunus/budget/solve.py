@@ -61,6 +61,7 @@ def solve(
     multiple_of: int = 1,
     *,
     further: Costs | None = None,
+    step: int = 1,
 ) -> Solution:
     """Return the groups to remove so that the cost fits `bounds` and the least importance is lost.
 
@@ -71,6 +72,7 @@ def solve(
         floor: groups that each layer keeps, by its name; see `floors`.
         multiple_of: the number of channels that a layer keeps is a multiple of it.
         further: other costs that bound the network, such as a measured latency.
+        step: widths at which these costs jump are multiples of it.
 
     Raises:
         BudgetError: the bounds cannot be met; names the smallest cost that can be reached.
@@ -81,35 +83,39 @@ def solve(
         exact = cost_tables(groups, chosen, bounds)
         return {**{kind: exact[kind].over(bounds[kind]) for kind in bounds}, **(further(chosen) if further else {})}
 
-    places, bound = _solved(layers, costs, bounds)
+    places, bound = _solved(layers, costs, bounds, step)
     lost = _lost(layers, places)
     kept = float(importance[groups.exact].double().sum()) - lost
     return Solution(removed=removed(groups, layers, places), lost=lost, kept=kept, bound=bound)
 
 
-def _solved(layers: Sequence[Layer], costs: Costs, bounds: Mapping[str, float]) -> tuple[Places, float]:
+def _solved(layers: Sequence[Layer], costs: Costs, bounds: Mapping[str, float], step: int) -> tuple[Places, float]:
     """Return the best choices found, and a lower bound of what any lose."""
     whole, least = [0] * len(layers), [layer.counts.size - 1 for layer in layers]
     if _excess(layers, whole, costs) <= ROUNDING:
         return whole, 0.0
     _refuse_where_out_of_reach(layers, least, costs, bounds)
-    found, sampled_places = _sampled_dual(layers, costs)
+    found, sampled_places = _sampled_dual(layers, costs, step)
     near = [
         [int(place[one]) for place, one in zip(sampled_places, point.chosen, strict=True)] for point in found.points
     ]
-    best = _better(layers, [_between(column) for column in zip(*near, strict=True)], costs, near[0])
-    distances = [layer.counts.size // SAMPLES[0] for layer in layers]
-    for _ in range(max(distances).bit_length() + 1):
-        distances = [max(1, distance) for distance in distances]
-        best = _better(layers, [_around(*one) for one in zip(layers, best, distances, strict=True)], costs, best)
-        distances = [distance // 2 for distance in distances]
+    between = [_between(place, column) for place, column in zip(sampled_places, zip(*near, strict=True), strict=True)]
+    best = _better(layers, between, costs, near[0])
+    distances = [max(1, layer.counts.size // SAMPLES[0], min(step, layer.counts.size // 2)) for layer in layers]
+    while True:
+        around = [_around(*one) for one in zip(layers, best, distances, strict=True)]
+        before, best = best, _better(layers, around, costs, best)
+        if best == before and max(distances) == 1:
+            break
+        if best == before or max(distances) > 1:
+            distances = [max(1, distance // 2) for distance in distances]
     return best, found.bound
 
 
-def _sampled_dual(layers: Sequence[Layer], costs: Costs) -> tuple[Dual, list[np.ndarray]]:
+def _sampled_dual(layers: Sequence[Layer], costs: Costs, step: int) -> tuple[Dual, list[np.ndarray]]:
     """Return the dual over widths at equal distances, and the places of these among each layer's choices."""
     for most in SAMPLES:
-        places = [sampled(layer, most) for layer in layers]
+        places = [sampled(layer, most, step) for layer in layers]
         few = [layer.at(place) for layer, place in zip(layers, places, strict=True)]
         tables, sizes = costs(few), [layer.counts.size for layer in few]
         if largest_table([scope for cost in tables.values() for scope in cost.tables], sizes) <= MOST_ENTRIES:
@@ -146,9 +152,10 @@ def _nearest(places: np.ndarray, best: int, most: int) -> np.ndarray:
     return np.sort(both[np.abs(both - best).argsort(kind="stable")[:most]])
 
 
-def _between(near: Sequence[int]) -> np.ndarray:
-    """Return five choices from the least to the largest of `near`."""
-    return np.unique(np.linspace(min(near), max(near), OPEN).round().astype(np.int64))
+def _between(places: np.ndarray, near: Sequence[int]) -> np.ndarray:
+    """Return five of `places`, from the least to the largest of `near`."""
+    inside = places[(places >= min(near)) & (places <= max(near))]
+    return np.unique(inside[np.linspace(0, inside.size - 1, OPEN).round().astype(np.int64)])
 
 
 def _around(layer: Layer, place: int, distance: int) -> np.ndarray:

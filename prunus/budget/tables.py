@@ -66,7 +66,7 @@ def cost_tables(groups: ChannelGroups, layers: Sequence[Layer], kinds: Iterable[
     for kind in kinds:
         found[kind] = Tables(0.0, {})
         for term in terms[kind]:
-            _add_product(found[kind], float(term.fixed), [sizes.of(factor) for factor in term.factors])
+            product_tables(found[kind], float(term.fixed), [sizes.of(factor) for factor in term.factors])
     return found
 
 
@@ -103,16 +103,17 @@ class Sizes:
         return size
 
 
-def _add_product(tables: Tables, fixed: float, factors: Sequence[Size]) -> None:
+def product_tables(tables: Tables, fixed: float, factors: Sequence[Size]) -> None:
     """Add fixed * the product of `factors`, each a sum over layers."""
     for parts in itertools.product(*(factor.items() for factor in factors)):
         scope = tuple(sorted({position for position, _ in parts if position is not None}))
         table = np.array(fixed)
         for position, sizes in parts:
-            table = table * (sizes if position is None else _along(sizes, scope.index(position), len(scope)))
+            table = table * (sizes if position is None else along(sizes, scope.index(position), len(scope)))
         if np.any(table):
             tables.add(scope, table)
 
 
-def _along(vector: np.ndarray, dim: int, dims: int) -> np.ndarray:
+def along(vector: np.ndarray, dim: int, dims: int) -> np.ndarray:
+    """Return `vector` as a tensor of `dims` dimensions, all but `dim` of size 1."""
     return vector.reshape([-1 if one == dim else 1 for one in range(dims)])
