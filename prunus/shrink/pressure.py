@@ -125,7 +125,7 @@ class Pressure:
         self.told(said)
 
     def followed(self, result: CutResult | None) -> ShrinkRecord | None:
-        """Follow the network, which a cut has made narrower, and return the cut's record; None where nothing was cut."""
+        """Follow the network after a cut and return the cut's record; None where nothing was cut."""
         if result is None:
             return None
         self.importance, self.pressed = result.regrouped(self.importance), result.regrouped(self.pressed)

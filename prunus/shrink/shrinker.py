@@ -70,13 +70,12 @@ class Shrinker:
 
         Args:
             model: any network that `prunus.trace` reads, or the part of a larger one that is to shrink.
-            optimizer: any of torch's that keeps state of its parameters' shapes; wrappers of Lightning and accelerate
-                are looked through.
+            optimizer: any of torch's that keeps state of its parameters' shapes, wrapped by a trainer or not.
             example: the network's positional arguments; a tensor stands for a tuple of one.
             budget: what the network may cost in the end.
-            steps: optimizer steps of the whole training. Without `steps` and `epochs` nothing shrinks before
-                `finish()`.
-            epochs: of the whole training, where the number of steps is not known; call `end_epoch()` after each.
+            steps: of the optimizer in the whole training; without `steps` and `epochs` only `finish()` cuts.
+            epochs: of the whole training, as long as they may be: call `end_epoch()` after each. `steps` is then what
+                is expected of all of them; without it, an epoch is expected to be as long as the one before.
             begin: share of the training before the first pressure.
             end: share of the training at which the budget is met.
             every: steps per segment, or epochs where `epochs` is given; None: a twentieth of the steps, or one epoch.
@@ -98,6 +97,7 @@ class Shrinker:
         network = NetworkInTraining(model, optimizer, arguments(example), kwargs)
         checks.check_not_met(settings.budget, network.groups, settings.budget.absolute(network.groups))
         self._set(network, schedule_of(settings, steps, epochs, every), meter, told)
+        self.clock.steps_per_period = steps // epochs if steps and epochs else None
 
     @classmethod
     def of(
@@ -146,7 +146,7 @@ class Shrinker:
 
     @property
     def plan(self) -> Plan:
-        """All cuts so far, as edits of the network as it was built."""
+        """All cuts so far, as edits of the wide network."""
         return self.network.plan
 
     def follow(self, copy: nn.Module) -> None:
