@@ -12,6 +12,7 @@ from prunus.budget.schedule import Clock, Schedule
 from prunus.budget.select import relative_norms
 from prunus.penalties import BoundGroupLasso, GroupLasso, taylor
 from prunus.records import ShrinkRecord
+from prunus.shrink import checks
 from prunus.shrink.latency_target import measured_target
 from prunus.shrink.network import CutResult, NetworkInTraining
 
@@ -82,6 +83,9 @@ class Pressure:
 
         A budget in milliseconds is measured when the training begins, and before the last segment.
         """
+        if schedule.is_over(clock):
+            return
+        checks.check_unchanged(self.network.model, self.network.optimizer, self.lasso.slices.parameters)
         if self.budget.is_timed and not self.measured:
             self.measure()
         self._begin_when_stable(schedule, clock)

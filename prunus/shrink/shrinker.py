@@ -137,7 +137,7 @@ class Shrinker:
         target = target_of(network.model, network.groups, network.example, budget, network.kwargs)
         self.network, self.settings, self.schedule, self.clock = network, schedule.controller, schedule, Clock()
         self.pressure = Pressure(network, budget, target, meter, reference, told)
-        self._watch = OptimizerWatch(network.optimizer, self._before_step)
+        self._watch = OptimizerWatch(network.optimizer, self._before_step, network.check_state)
 
     @property
     def groups(self) -> ChannelGroups:
@@ -169,9 +169,8 @@ class Shrinker:
         Raises:
             TrainingError: a cut changed the outputs by more than rounding; nothing is changed then.
         """
-        if not self._watch.stepped:
+        if not self._watch.take():
             return None
-        self._watch.stepped = False
         left = self.schedule.steps_left(self.clock)
         self.clock.step += 1
         if left:
@@ -226,12 +225,13 @@ class Shrinker:
         """
         self.clock.steps_per_period = steps or self.clock.steps_per_period
         if not self.clock.chosen:
-            self.clock.chosen = True
             self.pressure.begin(self.schedule, self.clock)
+            self.clock.chosen = True
 
     @torch.no_grad()
     def _before_step(self, scale: float) -> None:
         """Look at the gradients of a step that is about to be taken."""
+        self.network.check_gradients()
         self.begin_period()
         if not self.schedule.is_over(self.clock):
             self.pressure.observe(scale)
