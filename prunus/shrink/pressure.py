@@ -133,9 +133,9 @@ class Pressure:
         if result is None:
             return None
         self.importance, self.pressed = result.regrouped(self.importance), result.regrouped(self.pressed)
-        self.unbind()
+        self._lasso = GroupLasso().bind(self.network.model, self.network.groups)
         return result.record
 
     def unbind(self) -> None:
-        """Forget the tensors of the network, which has changed."""
+        """Forget the tensors of the network, which has changed; the next step finds them."""
         self._lasso = None

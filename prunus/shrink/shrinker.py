@@ -25,7 +25,7 @@ from prunus.surgery import Plan
 
 @final
 class Shrinker:
-    """Shrinks a network to a budget while it trains.
+    """Shrinks a network to a budget while it trains:
 
         shrinker = prunus.Shrinker(model, optimizer, example, budget=prunus.Budget(macs=0.4), steps=1000)
         for images, labels in loader:
@@ -79,7 +79,7 @@ class Shrinker:
             begin: share of the training before the first pressure.
             end: share of the training at which the budget is met.
             every: steps per segment, or epochs where `epochs` is given; None: a twentieth of the steps, or one epoch.
-            settled: similarity of widths to wait for; see `prunus.budget.controller.Controller`.
+            settled: similarity of widths to wait for; see `prunus.budget.controller`.
             keep: layers that keep all the channels that they make, by patterns over their paths, besides the budget's.
             kwargs: the example's keyword arguments.
             meter: measures a network's latency in milliseconds, for a budget that bounds it.
