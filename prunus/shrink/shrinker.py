@@ -82,7 +82,8 @@ class Shrinker:
             settled: similarity of widths to wait for; see `prunus.budget.controller`.
             keep: layers that keep all the channels that they make, by patterns over their paths, besides the budget's.
             kwargs: the example's keyword arguments.
-            meter: measures a network's latency in milliseconds, for a budget that bounds it.
+            meter: measures a network's latency in milliseconds, for a budget that bounds it; None: ONNX Runtime on one
+                thread, where the example is one tensor.
             told: receives a sentence about each measurement.
 
         Raises:
@@ -96,6 +97,8 @@ class Shrinker:
         settings = controller_of(budget, keep, begin, end, every, settled, steps=steps, epochs=epochs)
         network = NetworkInTraining(model, optimizer, arguments(example), kwargs)
         checks.check_not_met(settings.budget, network.groups, settings.budget.absolute(network.groups))
+        if settings.budget.is_timed and meter is None and network.processes.first and not kwargs:
+            meter = self.usual_meter(model, example)
         self._set(network, schedule_of(settings, steps, epochs, every), meter, told)
         self.clock.steps_per_period = steps // epochs if steps and epochs else None
 
@@ -111,17 +114,16 @@ class Shrinker:
     ) -> Self:
         """Return the shrinker of a network that a recipe trains: `end_period()` ends each epoch.
 
-        Args:
-            network: the network.
-            settings: the budget and when to reach it.
-            epochs: of the training.
-            meter: measures a network's latency.
-            reference: the network whose latency a budget takes a share of.
-            told: receives a sentence about each measurement.
+        Of a budget in milliseconds a share is taken of what `reference` takes, measured anew each time.
         """
         result = cls.__new__(cls)
         result._set(network, Schedule(controller=settings, periods=epochs), meter, told, reference)
         return result
+
+    @staticmethod
+    def usual_meter(model: nn.Module, example: Inputs) -> Meter | None:
+        """Return the meter where nobody names one; `prunus/__init__.py`, which knows deploy, sets ONNX Runtime's."""
+        return None
 
     def _set(
         self,
@@ -178,11 +180,7 @@ class Shrinker:
         return self.end_period() if self.schedule.has_ended(self.clock) else None
 
     def end_epoch(self) -> ShrinkRecord | None:
-        """End an epoch, where the length of the training is given in `epochs`; return the record of a cut.
-
-        Raises:
-            TrainingError: the training's length is in steps.
-        """
+        """End an epoch, where the length of the training is given in `epochs`; return the record of a cut."""
         if self.schedule.length is not None:
             raise TrainingError("end_epoch() is for Shrinker(..., epochs=N); with steps=N, step() counts by itself")
         return self.end_period()
