@@ -1,15 +1,14 @@
 """`prunus.Shrinker`: a network shrinks to its budget while it trains, in anybody's loop."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self, final
+from typing import Any, final
 
 import torch
 from torch import nn
 
 from prunus.budget import Budget
-from prunus.budget.controller import Controller
 from prunus.budget.latency_search import Meter, checked_meter
-from prunus.budget.schedule import Clock, Schedule
+from prunus.budget.schedule import Clock
 from prunus.errors import TrainingError
 from prunus.graph import ChannelGroups
 from prunus.modules.given import Inputs, arguments
@@ -64,6 +63,7 @@ class Shrinker:
         keep: str | Sequence[str] = (),
         kwargs: Mapping[str, Any] | None = None,
         meter: Meter | None = None,
+        reference: nn.Module | None = None,
         told: Callable[[str], None] = lambda text: None,
     ) -> None:
         """Read the network.
@@ -84,6 +84,7 @@ class Shrinker:
             kwargs: the example's keyword arguments.
             meter: measures a network's latency in milliseconds, for a budget that bounds it; None: ONNX Runtime on one
                 thread, where the example is one tensor.
+            reference: the network that a share of the latency refers to, measured anew each time; None: this one, once.
             told: receives a sentence about each measurement.
 
         Raises:
@@ -96,50 +97,22 @@ class Shrinker:
         checks.check_network(model, optimizer)
         settings = controller_of(budget, keep, begin, end, every, settled, steps=steps, epochs=epochs)
         network = NetworkInTraining(model, optimizer, arguments(example), kwargs)
-        checks.check_not_met(settings.budget, network.groups, settings.budget.absolute(network.groups))
-        if settings.budget.is_timed and meter is None and network.processes.first and not kwargs:
-            meter = self.usual_meter(model, example)
-        self._set(network, schedule_of(settings, steps, epochs, every), meter, told)
-        self.clock.steps_per_period = steps // epochs if steps and epochs else None
-
-    @classmethod
-    def of(
-        cls,
-        network: NetworkInTraining,
-        settings: Controller,
-        epochs: int,
-        meter: Meter | None = None,
-        reference: nn.Module | None = None,
-        told: Callable[[str], None] = lambda text: None,
-    ) -> Self:
-        """Return the shrinker of a network that a recipe trains: `end_period()` ends each epoch.
-
-        Of a budget in milliseconds a share is taken of what `reference` takes, measured anew each time.
-        """
-        result = cls.__new__(cls)
-        result._set(network, Schedule(controller=settings, periods=epochs), meter, told, reference)
-        return result
+        budget = settings.budget
+        checks.check_not_met(budget, network.groups, budget.absolute(network.groups))
+        if budget.is_timed and network.processes.first:  # which measures for all
+            meter = self.usual_meter(model, example) if meter is None and not kwargs else meter
+            checked_meter(meter)
+        self.network, self.settings = network, settings
+        self.schedule = schedule_of(settings, steps, epochs, every)
+        self.clock = Clock(steps_per_period=steps // epochs if steps and epochs else None)
+        target = target_of(model, network.groups, network.example, budget, network.kwargs)
+        self.pressure = Pressure(network, budget, target, meter, reference, told)
+        self._watch = OptimizerWatch(optimizer, self._before_step, network.check_state)
 
     @staticmethod
     def usual_meter(model: nn.Module, example: Inputs) -> Meter | None:
         """Return the meter where nobody names one; `prunus/__init__.py`, which knows deploy, sets ONNX Runtime's."""
         return None
-
-    def _set(
-        self,
-        network: NetworkInTraining,
-        schedule: Schedule,
-        meter: Meter | None,
-        told: Callable[[str], None],
-        reference: nn.Module | None = None,
-    ) -> None:
-        budget = schedule.controller.budget
-        if budget.is_timed and network.processes.first:
-            checked_meter(meter)
-        target = target_of(network.model, network.groups, network.example, budget, network.kwargs)
-        self.network, self.settings, self.schedule, self.clock = network, schedule.controller, schedule, Clock()
-        self.pressure = Pressure(network, budget, target, meter, reference, told)
-        self._watch = OptimizerWatch(network.optimizer, self._before_step, network.check_state)
 
     @property
     def groups(self) -> ChannelGroups:
