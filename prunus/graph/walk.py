@@ -46,6 +46,9 @@ def walk(
     walker = _Walker(model, findings)
     for value in program.given:
         walker.labels[value] = _given(value, model, findings, slots, zero)
+    for path, module in model.named_modules():
+        if isinstance(module, nn.MultiheadAttention):
+            _as_wide_as_its_input(path, findings, slots)
     for operation in program.operations:
         walker.call(operation)
     for number, value in enumerate(program.outputs):
@@ -146,6 +149,16 @@ def _given(
             if _is_of_a_hook(model.get_submodule(path), name):
                 findings.marks.append(Mark(ids, Kind.REFUSED, f"{value.path}: {HOOKED}"))
     return Label(value.shape, axes, dtype=value.dtype)
+
+
+def _as_wide_as_its_input(path: str, findings: Findings, slots: Slots) -> None:
+    """In torch's attention queries, keys and values are as wide as what the queries are made of, whose channels they
+    thus go with; the code computes the size of a head."""
+    weights = [f"{path}.{kind}_proj_weight".lstrip(".") for kind in ("in", "q", "k", "v")]
+    read = next((slots[weight, 1] for weight in weights[:2] if (weight, 1) in slots), None)
+    for made in (slots[weight, 0] for weight in weights if (weight, 0) in slots):
+        if read is not None:
+            findings.ids.unite(made, read.repeat(made.numel() // read.numel()))
 
 
 def _is_of_a_hook(module: nn.Module, name: str) -> bool:
