@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         fuse,
         linearize,
         load,
+        recalibrate,
         save,
     )
     from prunus.verify import check_removal
@@ -57,6 +58,7 @@ _HOME = {
     "fuse": "surgery",
     "linearize": "surgery",
     "load": "surgery",
+    "recalibrate": "surgery",
     "run": "pipeline",
     "save": "surgery",
     "select": "budget",
@@ -89,6 +91,7 @@ __all__ = [
     "fuse",
     "linearize",
     "load",
+    "recalibrate",
     "run",
     "save",
     "select",

@@ -12,6 +12,7 @@ from prunus.surgery.fuse import FuseBatchNorm, fuse
 from prunus.surgery.layers import Layer
 from prunus.surgery.linearize import LinearizeLayer, linearize
 from prunus.surgery.plan import Plan, apply
+from prunus.surgery.recalibrate import recalibrate
 from prunus.surgery.remove import Cut, RemoveChannels, SetAttribute
 from prunus.surgery.save import load, save
 
@@ -42,6 +43,7 @@ __all__ = [
     "fuse",
     "linearize",
     "load",
+    "recalibrate",
     "save",
     "skippable",
 ]
