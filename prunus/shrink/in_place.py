@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from prunus.errors import EditError
+from prunus.modules.attributes import kept
 from prunus.modules.hooks import HOOK_TABLES
 from prunus.modules.paths import paths_of
 from prunus.modules.tree import leaves
@@ -72,6 +74,14 @@ def _restore_(tensor: Tensor, values: Tensor, gradient: Tensor | None) -> None:
 
 def _replace_(model: nn.Module, path: str, new: nn.Module, undo: ExitStack) -> None:
     old = model.get_submodule(path)
+    inside = set(map(id, old.modules()))
+    for place, module in model.named_modules():
+        for name, value in kept(module):
+            if id(module) not in inside and any(id(leaf) in inside for leaf in leaves(value)):
+                raise EditError(
+                    f"{place}.{name}".removeprefix(".") + f" refers to {path}, which is replaced, besides the modules "
+                    "that torch knows: keep it in an nn.ModuleList or nn.ModuleDict. Nothing is changed"
+                )
     for place in paths_of(model, old):
         undo.callback(model.set_submodule, place, old)
         model.set_submodule(place, new)

@@ -128,9 +128,6 @@ class NetworkInTraining:
             groups = self.read(smaller)
             narrower = before.without(removed)
             regrouped = lambda values: _moved(values[~removed], narrower, groups)  # noqa: E731
-        self._become(plan + vanished, smaller)
-        self.groups, self.plan = groups, self.plan + plan + vanished
-        self.processes.require_same(when, self.model, self.plan.to_json())
         record = ShrinkRecord(
             epoch=epoch,
             removed_groups=int(removed.sum()),
@@ -141,12 +138,20 @@ class NetworkInTraining:
             max_rel_diff=found.relative,
             max_rel_diff_float64=found.relative_float64,
             tolerance=found.tolerance,
-            seconds=time.perf_counter() - began,
+            seconds=0.0,
         )
+        self._become(plan + vanished, smaller)
+        self.groups, self.plan = groups, self.plan + plan + vanished
+        self.processes.require_same(when, self.model, self.plan.to_json())
+        record = dataclasses.replace(record, seconds=time.perf_counter() - began)
         return CutResult(record=record, regrouped=regrouped)
 
-    def replay(self, plan: Plan) -> None:
+    def replay(self, plan: Plan, check: Callable[[ChannelGroups], None]) -> None:
         """Do the edits of `plan`, which leads from the network as built; those that are done already stay.
+
+        Args:
+            plan: from the network as built.
+            check: gets the groups of the narrow network before anything is changed, and raises where they do not fit.
 
         Raises:
             EditError: it does not fit the network, or other edits have been done.
@@ -155,9 +160,10 @@ class NetworkInTraining:
         if plan.edits[: len(done)] != done:
             raise EditError("the network has been cut in another way already: build it anew, wide")
         rest = Plan(plan.edits[len(done) :])
+        small = apply(rest, self.model) if rest else self.model
+        groups = self.read(small) if rest else self.groups
+        check(groups)
         if rest:
-            small = apply(rest, self.model)
-            groups = self.read(small)
             self._become(rest, small)
             self.groups, self.plan = groups, plan
 

@@ -1,5 +1,6 @@
 """`prunus.Shrinker`: a network shrinks to its budget while it trains, in anybody's loop."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Self, final
 
@@ -176,7 +177,7 @@ class Shrinker:
         self.clock.step += 1
         if left:
             self.pressure.press_(left)
-        ended = self._by_steps and self.clock.step == self.clock.steps_per_period
+        ended = self._by_steps and self.clock.step >= (self.clock.steps_per_period or math.inf)
         return self.end_period() if ended else None
 
     def end_epoch(self) -> ShrinkRecord | None:

@@ -11,6 +11,7 @@ from prunus.budget.controller import Target
 from prunus.budget.schedule import Clock
 from prunus.decoding import from_json
 from prunus.errors import CheckpointError, EditError
+from prunus.graph import ChannelGroups
 from prunus.records.typed import typed
 from prunus.surgery import Plan
 
@@ -73,17 +74,19 @@ def load_(shrinker: "Shrinker", state: Mapping[str, Any]) -> None:
             f"the training has {periods} periods (epochs, or stretches of steps), and the state to go on from has done "
             f"{progress.clock.period}: give at least as many steps or epochs as it had"
         )
+    importance, pressed = state["importance"], state["pressed"]
+
+    def check(groups: ChannelGroups) -> None:
+        if importance.shape != (len(groups),) or pressed.shape != (len(groups),):
+            raise CheckpointError(
+                f"importance and pressed have shapes {list(importance.shape)} and {list(pressed.shape)}, and the "
+                f"network {len(groups)} channel groups: the state is of another network"
+            )
+
     try:
-        shrinker.network.replay(plan)
+        shrinker.network.replay(plan, check)
     except EditError as error:
         raise CheckpointError(f"the state is of another network: {error}") from error
-    num = len(shrinker.groups)
-    importance, pressed = state["importance"], state["pressed"]
-    if importance.shape != (num,) or pressed.shape != (num,):
-        raise CheckpointError(
-            f"importance and pressed have shapes {list(importance.shape)} and {list(pressed.shape)}, and the network "
-            f"{num} channel groups: the state is of another network"
-        )
     pressure = shrinker.pressure
     pressure.importance, pressure.pressed = importance.detach().clone(), pressed.bool().clone()
     pressure.target, pressure.observed, pressure.measured = progress.target, progress.observed, progress.measured
