@@ -105,7 +105,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         return importlib.import_module("importlib.metadata").version("prunus")
-    if name in _HOME.values():  # prunus.surgery, ... without an import of its own
+    if name in (*_HOME.values(), "integrations"):  # prunus.surgery, ... without an import of its own
         return importlib.import_module(f"prunus.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'prunus' has no attribute {name!r}")

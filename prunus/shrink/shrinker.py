@@ -161,6 +161,21 @@ class Shrinker:
         """
         self.network.copies.append(checks.average_of(copy, self.network.model))
 
+    def use(self, optimizer: Any) -> None:
+        """Go on with another optimizer of the same network, as a trainer makes one of its own.
+
+        Layers that have been frozen since keep their channels.
+
+        Raises:
+            TrainingError: it trains another network.
+        """
+        optimizer = unwrapped(optimizer)
+        checks.check_network(self.network.model, optimizer)
+        self._watch.close()
+        self.network.optimizer = optimizer
+        self.network.groups = self.network.trained(self.network.groups)
+        self._watch = OptimizerWatch(optimizer, self._before_step)
+
     def step(self) -> ShrinkRecord | None:
         """Press the chosen channels; call it after `optimizer.step()`. Where a segment ends, return the cut's record.
 
