@@ -35,6 +35,7 @@ class Running:
         self.shrinker: Shrinker | None = None
         self._copies = list[nn.Module]()
         self._waits = False  # for the trainer's optimizer
+        self._before = Plan()  # of earlier trainings with the same network
 
     def network(self, module: nn.Module) -> nn.Module:
         """Return the network in the trainer's module."""
@@ -57,8 +58,14 @@ class Running:
         network = self.network(module)
         nothing = torch.optim.SGD(network.parameters(), lr=0.0)  # until the trainer has its own
         self.shrinker = Shrinker(network, nothing, self.example, **length, **self.settings)
+        self._follow_copies(self.shrinker)
         self.shrinker.load_state_dict(state)
         self._waits = True
+
+    def _follow_copies(self, shrinker: Shrinker) -> None:
+        for copy in self._copies:
+            shrinker.follow(copy)
+        self._copies.clear()
 
     def begin(self, module: nn.Module, optimizer: Any, **length: Any) -> Shrinker:
         """Return the Shrinker of a training that begins, or goes on, with `optimizer`.
@@ -71,11 +78,10 @@ class Running:
         if self.shrinker is not None and self._waits:
             self.shrinker.use(optimizer)
         else:
+            self._before += Plan() if self.shrinker is None else self.shrinker.plan
             self.shrinker = Shrinker(self.network(module), optimizer, self.example, **length, **self.settings)
         self._waits = False
-        for copy in self._copies:
-            self.shrinker.follow(copy)
-        self._copies.clear()
+        self._follow_copies(self.shrinker)
         return self.shrinker
 
     @property
@@ -85,7 +91,7 @@ class Running:
         Raises:
             TrainingError: no training has begun.
         """
-        return self.now().plan
+        return self._before + self.now().plan
 
     def now(self) -> Shrinker:
         """Return the Shrinker.

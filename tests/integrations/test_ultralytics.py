@@ -1,17 +1,12 @@
 """`Shrink` in Ultralytics' own trainer, on road signs: average, optimizer, checkpoints, `val`, `export`, resume."""
 
 import importlib.util
-import os
 from pathlib import Path
 
 import pytest
 import torch
 
 import prunus
-
-os.environ.setdefault("YOLO_OFFLINE", "true")
-os.environ.setdefault("YOLO_AUTOINSTALL", "false")
-from prunus import compat  # noqa: F401 - torchvision beside a CPU-only torch
 
 ultralytics = pytest.importorskip("ultralytics")
 from prunus.errors import TrainingError

@@ -1,0 +1,9 @@
+"""torchvision beside a CPU-only torch, before a trainer imports it; nothing is looked for on the network."""
+
+import os
+
+from prunus import compat  # noqa: F401
+
+os.environ.setdefault("YOLO_OFFLINE", "true")
+os.environ.setdefault("YOLO_AUTOINSTALL", "false")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
