@@ -1,12 +1,12 @@
 """`Shrink` in a loop with Hugging Face's accelerate.
 
-    model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
-    shrink = Shrink(accelerator, model, optimizer, example, budget=prunus.Budget(macs=0.4), steps=steps)
-    for batch in loader:
-        with accelerator.accumulate(model):
-            ...
-            optimizer.step()
-            shrink.step()
+model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
+shrink = Shrink(accelerator, model, optimizer, example, budget=prunus.Budget(macs=0.4), steps=steps)
+for batch in loader:
+    with accelerator.accumulate(model):
+        ...
+        optimizer.step()
+        shrink.step()
 """
 
 from pathlib import Path
@@ -117,7 +117,7 @@ def _refuse(accelerator: Any) -> None:
         )
     if accelerator.num_processes > 1:
         raise TrainingError(
-            f"Shrink cannot shrink with {accelerator.num_processes} processes ({kind}): your loop holds the wrapper that "
-            "accelerator.prepare made, which would have to be made anew after each cut, or the processes drift apart. "
+            f"Shrink cannot shrink with {accelerator.num_processes} processes ({kind}): your loop holds the wrapper "
+            "that accelerator.prepare made, which would have to be made anew after each cut, or the processes drift apart. "
             "Train with one process, in a recipe, or with Lightning"
         )

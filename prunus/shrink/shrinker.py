@@ -15,13 +15,14 @@ from prunus.budget.width_stability import MEMORY, is_stable
 from prunus.errors import TrainingError
 from prunus.graph import ChannelGroups
 from prunus.modules.given import Inputs, arguments
+from prunus.modules.optimizers import unwrapped
 from prunus.records import ShrinkRecord
 from prunus.shrink import checks, state
 from prunus.shrink.network import CutResult, NetworkInTraining
 from prunus.shrink.pressure import Pressure
 from prunus.shrink.settings import controller_of, periods_of
 from prunus.shrink.target import target_of
-from prunus.shrink.watch import OptimizerWatch, unwrapped
+from prunus.shrink.watch import OptimizerWatch
 from prunus.surgery import Plan
 
 

@@ -66,8 +66,8 @@ def loader(**settings):
 def fit(folder, shrink, *callbacks, module=None, ckpt_path=None, data=None, **changes):
     settings = {
         "max_epochs": EPOCHS, "accelerator": "cpu", "devices": 1, "logger": False, "enable_progress_bar": False,
-        "enable_model_summary": False, "default_root_dir": folder, "num_sanity_val_steps": 0, "enable_checkpointing": any(
-            isinstance(each, ModelCheckpoint) for each in callbacks),
+        "enable_model_summary": False, "default_root_dir": folder, "num_sanity_val_steps": 0,
+        "enable_checkpointing": any(isinstance(each, ModelCheckpoint) for each in callbacks),
     }  # fmt: skip
     trainer = lightning.Trainer(callbacks=[shrink, *callbacks], **settings | changes)
     module = Classifier() if module is None else module
