@@ -42,10 +42,12 @@ class Schedule:
     Attributes:
         controller: the settings.
         periods: of the whole training; None: not known, there are no segments.
+        length: steps of a period; None: somebody says when one ends.
     """
 
     controller: Controller
     periods: int | None
+    length: int | None = None
 
     def is_over(self, clock: Clock) -> bool:
         """Whether the last segment has ended."""
@@ -72,8 +74,12 @@ class Schedule:
     def steps_left(self, clock: Clock) -> int:
         """Return the steps left in the running segment, the next one included; 0 outside all segments, and where the
         number of steps in a period is not known."""
-        left = self.periods_left(clock)
-        return max(1, left * clock.steps_per_period - clock.step) if left and clock.steps_per_period else 0
+        left, length = self.periods_left(clock), self.length or clock.steps_per_period
+        return max(1, left * length - clock.step) if left and length else 0
+
+    def has_ended(self, clock: Clock) -> bool:
+        """Whether the running period has as many steps as it should, where that is known by the schedule."""
+        return self.length is not None and clock.step >= self.length
 
     def _segments(self, clock: Clock) -> tuple[int, int, int]:
         return (0, 1, 0) if self.periods is None else self.controller.segments(self.periods, clock.settled_at)

@@ -118,6 +118,6 @@ def _refuse(accelerator: Any) -> None:
     if accelerator.num_processes > 1:
         raise TrainingError(
             f"Shrink cannot shrink with {accelerator.num_processes} processes ({kind}): your loop holds the wrapper "
-            "that accelerator.prepare made, which would have to be made anew after each cut, or the processes drift apart. "
-            "Train with one process, in a recipe, or with Lightning"
+            "that accelerator.prepare made, which would have to be made anew after each cut, or the processes drift "
+            "apart. Train with one process, in a recipe, or with Lightning"
         )

@@ -1,7 +1,6 @@
 """`prunus.Shrinker`: a network shrinks to its budget while it trains, in anybody's loop."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self, final
 
 import torch
@@ -11,16 +10,15 @@ from prunus.budget import Budget
 from prunus.budget.controller import Controller
 from prunus.budget.latency_search import Meter, checked_meter
 from prunus.budget.schedule import Clock, Schedule
-from prunus.budget.width_stability import MEMORY, is_stable
 from prunus.errors import TrainingError
 from prunus.graph import ChannelGroups
 from prunus.modules.given import Inputs, arguments
 from prunus.modules.optimizers import unwrapped
 from prunus.records import ShrinkRecord
 from prunus.shrink import checks, state
-from prunus.shrink.network import CutResult, NetworkInTraining
+from prunus.shrink.network import NetworkInTraining
 from prunus.shrink.pressure import Pressure
-from prunus.shrink.settings import controller_of, periods_of
+from prunus.shrink.settings import controller_of, schedule_of
 from prunus.shrink.target import target_of
 from prunus.shrink.watch import OptimizerWatch
 from prunus.surgery import Plan
@@ -28,7 +26,7 @@ from prunus.surgery import Plan
 
 @final
 class Shrinker:
-    """Shrinks a network to a budget while it trains.
+    """Shrinks a network to a budget while it trains:
 
         shrinker = prunus.Shrinker(model, optimizer, example, budget=prunus.Budget(macs=0.4), steps=1000)
         for images, labels in loader:
@@ -67,25 +65,26 @@ class Shrinker:
         keep: str | Sequence[str] = (),
         kwargs: Mapping[str, Any] | None = None,
         meter: Meter | None = None,
+        told: Callable[[str], None] = lambda text: None,
     ) -> None:
         """Read the network.
 
         Args:
             model: any network that `prunus.trace` reads, or the part of a larger one that is to shrink.
-            optimizer: any of torch's that keeps state of its parameters' shapes; wrappers of Lightning and accelerate
-                are looked through.
+            optimizer: any of torch's that keeps state of its parameters' shapes, wrapped by a trainer or not.
             example: the network's positional arguments; a tensor stands for a tuple of one.
             budget: what the network may cost in the end.
-            steps: optimizer steps of the whole training. Without `steps` and `epochs` nothing shrinks before
-                `finish()`.
-            epochs: of the whole training, where the number of steps is not known; call `end_epoch()` after each.
+            steps: of the optimizer in the whole training; without `steps` and `epochs` only `finish()` cuts.
+            epochs: of the whole training, as long as they may be: call `end_epoch()` after each. `steps` is then what
+                is expected of all of them; without it, an epoch is expected to be as long as the one before.
             begin: share of the training before the first pressure.
             end: share of the training at which the budget is met.
             every: steps per segment, or epochs where `epochs` is given; None: a twentieth of the steps, or one epoch.
-            settled: similarity of widths to wait for; see `prunus.budget.controller.Controller`.
+            settled: similarity of widths to wait for; see `prunus.budget.controller`.
             keep: layers that keep all the channels that they make, by patterns over their paths, besides the budget's.
             kwargs: the example's keyword arguments.
             meter: measures a network's latency in milliseconds, for a budget that bounds it.
+            told: receives a sentence about each measurement.
 
         Raises:
             BudgetError: the budget is met already or out of reach, or has milliseconds and there is no meter.
@@ -96,12 +95,10 @@ class Shrinker:
         optimizer = unwrapped(optimizer)
         checks.check_network(model, optimizer)
         settings = controller_of(budget, keep, begin, end, every, settled, steps=steps, epochs=epochs)
-        periods, length = periods_of(steps, epochs, every)
         network = NetworkInTraining(model, optimizer, arguments(example), kwargs)
         checks.check_not_met(settings.budget, network.groups, settings.budget.absolute(network.groups))
-        self._set(network, settings, Schedule(controller=settings, periods=periods), meter)
-        self.clock.steps_per_period = length
-        self._by_steps = epochs is None
+        self._set(network, schedule_of(settings, steps, epochs, every), meter, told)
+        self.clock.steps_per_period = steps // epochs if steps and epochs else None
 
     @classmethod
     def of(
@@ -111,6 +108,7 @@ class Shrinker:
         epochs: int,
         meter: Meter | None = None,
         reference: nn.Module | None = None,
+        told: Callable[[str], None] = lambda text: None,
     ) -> Self:
         """Return the shrinker of a network that a recipe trains: `end_period()` ends each epoch.
 
@@ -120,26 +118,27 @@ class Shrinker:
             epochs: of the training.
             meter: measures a network's latency.
             reference: the network whose latency a budget takes a share of.
+            told: receives a sentence about each measurement.
         """
         result = cls.__new__(cls)
-        result._set(network, settings, Schedule(controller=settings, periods=epochs), meter, reference)
-        result._by_steps = False
+        result._set(network, Schedule(controller=settings, periods=epochs), meter, told, reference)
         return result
 
     def _set(
         self,
         network: NetworkInTraining,
-        settings: Controller,
         schedule: Schedule,
         meter: Meter | None,
+        told: Callable[[str], None],
         reference: nn.Module | None = None,
     ) -> None:
-        if settings.budget.is_timed and network.processes.first:
+        budget = schedule.controller.budget
+        if budget.is_timed and network.processes.first:
             checked_meter(meter)
-        target = target_of(network.model, network.groups, network.example, network.kwargs, settings.budget)
-        self.network, self.settings, self.schedule, self.clock = network, settings, schedule, Clock()
-        self.pressure = Pressure(network, settings.budget, target, meter, reference)
-        self._watch = OptimizerWatch(network.optimizer, self._before_step)
+        target = target_of(network.model, network.groups, network.example, budget, network.kwargs)
+        self.network, self.settings, self.schedule, self.clock = network, schedule.controller, schedule, Clock()
+        self.pressure = Pressure(network, budget, target, meter, reference, told)
+        self._watch = OptimizerWatch(network.optimizer, self._before_step, network.check_state)
 
     @property
     def groups(self) -> ChannelGroups:
@@ -148,7 +147,7 @@ class Shrinker:
 
     @property
     def plan(self) -> Plan:
-        """All cuts so far, as edits of the network as it was built."""
+        """All cuts so far, as edits of the wide network."""
         return self.network.plan
 
     def follow(self, copy: nn.Module) -> None:
@@ -175,7 +174,7 @@ class Shrinker:
         self._watch.close()
         self.network.optimizer = optimizer
         self.network.groups = self.network.trained(self.network.groups)
-        self._watch = OptimizerWatch(optimizer, self._before_step)
+        self._watch = OptimizerWatch(optimizer, self._before_step, self.network.check_state)
 
     def step(self) -> ShrinkRecord | None:
         """Press the chosen channels; call it after `optimizer.step()`. Where a segment ends, return the cut's record.
@@ -186,15 +185,13 @@ class Shrinker:
         Raises:
             TrainingError: a cut changed the outputs by more than rounding; nothing is changed then.
         """
-        if not self._watch.stepped:
+        if not self._watch.take():
             return None
-        self._watch.stepped = False
         left = self.schedule.steps_left(self.clock)
         self.clock.step += 1
         if left:
             self.pressure.press_(left)
-        ended = self._by_steps and self.clock.step >= (self.clock.steps_per_period or math.inf)
-        return self.end_period() if ended else None
+        return self.end_period() if self.schedule.has_ended(self.clock) else None
 
     def end_epoch(self) -> ShrinkRecord | None:
         """End an epoch, where the length of the training is given in `epochs`; return the record of a cut.
@@ -202,7 +199,7 @@ class Shrinker:
         Raises:
             TrainingError: the training's length is in steps.
         """
-        if self._by_steps:
+        if self.schedule.length is not None:
             raise TrainingError("end_epoch() is for Shrinker(..., epochs=N); with steps=N, step() counts by itself")
         return self.end_period()
 
@@ -214,18 +211,12 @@ class Shrinker:
         record = None
         if ended or zeros:
             epoch = self.clock.period + 1
-            when = f"after the cut at the end of {'period' if self._by_steps else 'epoch'} {epoch}"
-            record = self._followed(self.network.cut_zeros(self.settings.budget.keep, when, epoch=epoch))
+            when = f"after the cut at the end of {'epoch' if self.schedule.length is None else 'period'} {epoch}"
+            record = self.pressure.followed(self.network.cut_zeros(self.settings.budget.keep, when, epoch=epoch))
         if ended:
             self.pressure.pressed.zero_()
         self.clock.next_period()
         return record
-
-    def _followed(self, result: CutResult | None) -> ShrinkRecord | None:
-        if result is None:
-            return None
-        self.pressure.follow(result)
-        return result.record
 
     def finish(self) -> ShrinkRecord | None:
         """Reach the budget now, whatever the schedule: remove the least important channels that are above it.
@@ -237,7 +228,7 @@ class Shrinker:
             self.pressure.measure()
         epoch = self.clock.period + 1
         chosen = self.pressure.selected(1.0)
-        record = self._followed(self.network.cut(chosen, "after finish()", epoch=epoch, exact=False))
+        record = self.pressure.followed(self.network.cut(chosen, "after finish()", epoch=epoch, exact=False))
         self.pressure.pressed.zero_()
         self._watch.close()
         return record
@@ -248,38 +239,15 @@ class Shrinker:
         Args:
             steps: that the period will have, where that is known.
         """
-        clock, timed = self.clock, self.settings.budget.is_timed
-        clock.steps_per_period = steps or clock.steps_per_period
-        if clock.chosen:
-            return
-        clock.chosen = True
-        if timed and not self.pressure.measured:
-            self.pressure.measure()
-        self._begin_when_stable()
-        progress = self.schedule.beginning(clock)
-        if progress is None:
-            return
-        if progress == 1 and timed and clock.period:  # else it has just been measured
-            self.pressure.measure()
-        self.pressure.choose(progress)
-
-    def _begin_when_stable(self) -> None:
-        """Note the widths that selection would leave now; start the pressure if they are stable, or at the latest."""
-        clock, settings, periods = self.clock, self.settings, self.schedule.periods
-        if settings.settled is None or clock.settled_at is not None or periods is None:
-            return
-        earliest, latest = settings.window(periods)
-        stable = False
-        if self.pressure.observed:
-            widths = self.groups.widths(~self.pressure.selected(1.0))
-            clock.widths = [*clock.widths[-MEMORY:], list(widths.values())]
-            stable = clock.period >= earliest and is_stable(clock.widths, settings.settled)
-        if self.network.processes.share(stable) or clock.period >= latest:
-            clock.settled_at = clock.period
+        self.clock.steps_per_period = steps or self.clock.steps_per_period
+        if not self.clock.chosen:
+            self.pressure.begin(self.schedule, self.clock)
+            self.clock.chosen = True
 
     @torch.no_grad()
     def _before_step(self, scale: float) -> None:
         """Look at the gradients of a step that is about to be taken."""
+        self.network.check_gradients()
         self.begin_period()
         if not self.schedule.is_over(self.clock):
             self.pressure.observe(scale)

@@ -10,7 +10,7 @@ from torch import Tensor
 from prunus.budget.controller import Target
 from prunus.budget.schedule import Clock
 from prunus.decoding import from_json
-from prunus.errors import CheckpointError, EditError
+from prunus.errors import CheckpointError, EditError, TraceError
 from prunus.graph import ChannelGroups
 from prunus.records.typed import typed
 from prunus.surgery import Plan
@@ -74,7 +74,15 @@ def load_(shrinker: "Shrinker", state: Mapping[str, Any]) -> None:
             f"the training has {periods} periods (epochs, or stretches of steps), and the state to go on from has done "
             f"{progress.clock.period}: give at least as many steps or epochs as it had"
         )
-    importance, pressed = state["importance"], state["pressed"]
+    restore_(shrinker, plan, state["importance"], state["pressed"], progress)
+
+
+def restore_(shrinker: "Shrinker", plan: Plan, importance: Tensor, pressed: Tensor, progress: Progress) -> None:
+    """Set `shrinker` to a state that has been read; its network becomes as narrow as `plan` makes it.
+
+    Raises:
+        CheckpointError: it is of another network.
+    """
 
     def check(groups: ChannelGroups) -> None:
         if importance.shape != (len(groups),) or pressed.shape != (len(groups),):
@@ -85,7 +93,7 @@ def load_(shrinker: "Shrinker", state: Mapping[str, Any]) -> None:
 
     try:
         shrinker.network.replay(plan, check)
-    except EditError as error:
+    except (EditError, TraceError) as error:
         raise CheckpointError(f"the state is of another network: {error}") from error
     pressure = shrinker.pressure
     pressure.importance, pressure.pressed = importance.detach().clone(), pressed.bool().clone()

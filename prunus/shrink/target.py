@@ -14,7 +14,7 @@ from prunus.surgery import Plan, apply, bypass, skippable
 
 
 def target_of(
-    model: nn.Module, groups: ChannelGroups, inputs: Inputs, kwargs: Mapping[str, Any], budget: Budget
+    model: nn.Module, groups: ChannelGroups, inputs: Inputs, budget: Budget, kwargs: Mapping[str, Any] | None = None
 ) -> Target:
     """Return what a training of `model` shrinks to; with `min_share` 0, layers with a skip around them may vanish.
 

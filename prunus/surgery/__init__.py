@@ -13,8 +13,9 @@ from prunus.surgery.layers import Layer
 from prunus.surgery.linearize import LinearizeLayer, linearize
 from prunus.surgery.plan import Plan, apply
 from prunus.surgery.recalibrate import recalibrate
-from prunus.surgery.remove import Cut, RemoveChannels, SetAttribute
+from prunus.surgery.remove import RemoveChannels
 from prunus.surgery.save import load, save
+from prunus.surgery.set_attribute import Cut, SetAttribute
 
 __all__ = [
     "BypassBlock",
