@@ -102,6 +102,8 @@ def _run(
         _refuse_other_data(recorder, run_record)
     if not recorder.count():
         recorder.write(run_record)
+        for text in recipe.data.notes():
+            recorder.write(NoteRecord(text=text))
     train = recipe.train
     with joined(train.torch_device(), train.timeout_s) as processes, ScalarWriter(folder / "tensorboard") as scalars:
 
