@@ -93,10 +93,9 @@ def write_samples(context: RunContext, networks: dict[str, nn.Module]) -> None:
             split
         )  # spread over the split, at different phases of a periodic series
         picture, (image, target) = split.picture(index), split[index]
-        size = (picture.shape[1], picture.shape[2])
-        files = {"image": picture, "truth": context.task.draw(target, size)}
+        files = {"image": picture, "truth": context.task.draw_on(picture, target)}
         for name, model in networks.items():
-            files[name] = context.task.draw(context.task.predict(model(image[None]))[0], size)
+            files[name] = context.task.draw_on(picture, context.task.predict(model(image[None]))[0])
         paths: dict[str, str] = {}
         for name, pixels in files.items():
             paths[name] = f"images/{index:05d}-{name}.png"

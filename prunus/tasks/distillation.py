@@ -103,3 +103,7 @@ class Distilled(BoundTask):
     def draw(self, answer: Tensor, size: tuple[int, int]) -> Tensor:
         """Return the task's picture of an answer."""
         return self.task.draw(answer, size)
+
+    def draw_on(self, picture: Tensor, answer: Tensor) -> Tensor:
+        """Return the task's picture of an answer."""
+        return self.task.draw_on(picture, answer)

@@ -11,7 +11,7 @@ from prunus.errors import RecipeError, TrainingError
 
 Metrics = dict[str, float]
 PerClass = dict[str, float | None]
-Targets = Literal["masks", "labels"]
+Targets = Literal["masks", "labels", "boxes"]
 
 
 class Source(Protocol):
@@ -19,7 +19,7 @@ class Source(Protocol):
 
     @property
     def targets(self) -> Targets:
-        """What a target is: a class for each pixel, or one for the image."""
+        """What a target is: a class for each pixel, one for the image, or the objects in it."""
         ...
 
     @property
@@ -64,6 +64,10 @@ class BoundTask(abc.ABC):
     @abc.abstractmethod
     def draw(self, answer: Tensor, size: tuple[int, int]) -> Tensor:
         """Return one target or prediction as a picture to show beside the image of `size`: uint8 RGB [3, h, w]."""
+
+    def draw_on(self, picture: Tensor, answer: Tensor) -> Tensor:
+        """Return one target or prediction as it is shown for the image `picture`, uint8 RGB [3, H, W]."""
+        return self.draw(answer, (picture.shape[1], picture.shape[2]))
 
 
 class Task(abc.ABC):
@@ -120,7 +124,7 @@ def check_targets(task: Task, data: Source) -> None:
         RecipeError: names the task and the data.
     """
     if data.targets != task.targets:
-        other = "Classification" if data.targets == "labels" else "Segmentation"
+        other = {"labels": "Classification", "masks": "Segmentation", "boxes": "Detection"}[data.targets]
         raise RecipeError(
             f"{type(task).__name__} needs {task.targets}, and {type(data).__name__} gives {data.targets}: set "
             f"task.class_path to prunus.tasks.{other.lower()}.{other}, or choose other data"

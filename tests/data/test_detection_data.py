@@ -17,7 +17,7 @@ from prunus.data.detection import augmented
 from prunus.errors import DataError, RecipeError
 
 STILL = Augmentation(flip=0.0, shift=0)
-SHARED = Path(__file__).parents[2] / ".." / "shared" / "data"
+SHARED = Path(__file__).parents[3] / "shared" / "data"
 
 
 def write_image(path, width=40, height=20, value=0):
