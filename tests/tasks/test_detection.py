@@ -134,7 +134,7 @@ def test_drawing_shows_truth_and_detections_on_the_picture():
     for drawn in (truth, found):
         assert drawn.shape == (3, 32, 64) and drawn.dtype == torch.uint8
         assert drawn[:, 20, 4].tolist() == [255, 0, 0] and drawn[:, 28, 59].tolist() == [0, 0, 255]
-        assert drawn[:, 16, 30].tolist() == [90, 90, 90]
+        assert drawn[:, 30, 30].tolist() == [90, 90, 90]
     assert torch.equal(task.draw_on(picture, torch.zeros(3, 6)), picture)
     assert task.draw(rows(TRUTH)[0], (32, 64))[:, 31, 0].tolist() == [255, 255, 255]
 
