@@ -60,15 +60,22 @@ def deploy(context: RunContext, networks: dict[str, nn.Module]) -> None:
     reasons = absent_backends(settings)
     samples = torch.stack([split[i][0] for i in range(min(settings.parity_samples, len(split)))])
     files = {}
-    for name, model in networks.items():
+    for name, network in networks.items():
         context.watch.stage(f"exporting the {name} network")
+        model = context.task.deployed(network).eval() if settings.decode else network
         files[name] = export_onnx(model, context.inputs.cpu(), context.folder / f"{name}.onnx")
         for backend in settings.benchmark.backends:
             if reason := reasons[backend]:
                 context.recorder.write(NoteRecord(text=f"parity was not checked on {backend}: {reason}"))
                 continue
             record = check_parity(
-                model, files[name], samples, backend=backend, tolerance=settings.parity_tolerance, name=name
+                model,
+                files[name],
+                samples,
+                backend=backend,
+                tolerance=settings.parity_tolerance,
+                name=name,
+                decisions=context.task,
             )
             context.recorder.write(record)
             require(record)

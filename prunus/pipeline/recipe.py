@@ -79,6 +79,7 @@ class Deploy:
     benchmark: BenchmarkSettings = BenchmarkSettings()
     parity_samples: int = 8  # test images
     parity_tolerance: float = 1e-4  # relative
+    decode: bool = False  # whether the files decode, too: a detector's then give boxes instead of raw heads
 
     def __post_init__(self) -> None:
         if self.parity_samples < 1 or not self.parity_tolerance > 0:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import prunus.recipe
 from prunus import report
 from prunus.data.inventory import inventory, inventory_differences
@@ -96,6 +98,8 @@ def _run(
         if len(split):
             split[0]
     deployment.absent_backends(recipe.deploy)
+    if recipe.deploy.decode:
+        task.deployed(torch.nn.Identity())  # what cannot be exported is refused now
     check_room([(recipe.deploy.benchmark.batch_size, *inputs.shape[1:])])
     run_record = _run_record(recipe, resolved, tuple(inputs.shape))
     if not accept_changes:

@@ -73,6 +73,20 @@ class BoundCentre(BoundHeads):
         box_loss: Tensor = (apart * weights[use]).sum()
         return (_focal(heat, peaks, counted) + self.box_weight * box_loss) / number
 
+    def imitation(self, output: Any, answer: Any) -> Tensor:
+        """Return the cross-entropy of the heatmaps, and |ln side - ln side'| where the teacher sees an object.
+
+        Both are weighted by the teacher's score, and divided by the sum of its scores.
+        """
+        (heat, sides), (taught, wanted) = (self._checked(each, None) for each in (output, answer))
+        scores, wanted = taught.detach().sigmoid(), wanted.detach()
+        weights = scores.amax(dim=1, keepdim=True)
+        apart = functional.binary_cross_entropy_with_logits(heat, scores, reduction="none") * (
+            scores + (1 - scores) * (heat.sigmoid() - scores).detach().abs() ** 2
+        )
+        total: Tensor = apart.sum() + ((sides - wanted).abs() * weights).sum()
+        return total / weights.sum().clamp(min=1)
+
     def decode(self, output: Any, most: int) -> Tensor:
         """Return the highest peaks; a peak is no lower than the eight cells around it."""
         heat, sides = self._checked(output, None)

@@ -7,15 +7,16 @@ from typing import Any, ClassVar, Literal, Protocol, final
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
-from torch import Tensor
+from torch import Tensor, nn
 
-from prunus.boxes import COLUMNS, Objects
+from prunus.boxes import COLUMNS, DETECTION_COLUMNS, Objects
 from prunus.errors import RecipeError, TrainingError
 from prunus.tasks.box_metric import BoxCounts, BoxMetric
 from prunus.tasks.centre import CENTRE
 from prunus.tasks.coco_metric import COCO
+from prunus.tasks.decoding import Decoding, agreement, aligned
 from prunus.tasks.heads import BoundHeads, Heads
-from prunus.tasks.interface import BoundTask, Metrics, PerClass, Source, Task, check_targets
+from prunus.tasks.interface import BoundTask, Metrics, Outputs, PerClass, Source, Task, check_targets
 
 
 class DetectionSource(Source, Protocol):
@@ -92,6 +93,10 @@ class BoundDetection(BoundTask):
         """
         return self.heads.loss(output, objects_of(target))
 
+    def imitation(self, output: Any, answer: Any, temperature: float) -> Tensor:
+        """Return the heads' own distance of two outputs; `temperature` does not matter to it."""
+        return self.heads.imitation(output, answer)
+
     def predict(self, output: Any) -> Tensor:
         """Return the best detections of each image: float32 [N, most, 6], see `prunus.boxes`."""
         return self.heads.decode(output, self.settings.most)
@@ -99,6 +104,31 @@ class BoundDetection(BoundTask):
     def metrics(self) -> "DetectionMetrics":
         """Return an empty metric to be fed a whole set."""
         return DetectionMetrics(self, self.settings.metric.bind(self.class_names))
+
+    def deployed(self, model: nn.Module) -> nn.Module:
+        """Return the network with the decoding, its output the rows [N, most, 6].
+
+        Raises:
+            RecipeError: the decoding needs suppression, which no file holds.
+        """
+        if self.heads.suppresses:
+            raise RecipeError(
+                f"deploy.decode: {type(self.heads).__name__} needs non-maximum suppression, which a file does not "
+                "hold: set deploy.decode: false and decode outside, with task.predict"
+            )
+        return Decoding(model, self.predict)
+
+    def comparable(self, first: Outputs, second: Outputs) -> tuple[Outputs, Outputs]:
+        """Return decoded outputs in one order; raw ones as they are."""
+        if not _is_decoded(first):
+            return first, second
+        own, others = aligned(first["output"], second["output"])
+        return {"output": own}, {"output": others}
+
+    def agreement(self, first: Outputs, second: Outputs) -> tuple[int, int]:
+        """Return how many of the detections that are shown agree, of how many."""
+        rows = [each["output"] if _is_decoded(each) else self.predict(each) for each in (first, second)]
+        return agreement(rows[0], rows[1], self.settings.shown)
 
     def draw(self, answer: Tensor, size: tuple[int, int]) -> Tensor:
         """Return the boxes on white, uint8 [3, h, w]."""
@@ -131,6 +161,10 @@ class BoundDetection(BoundTask):
             return list(zip(objects.boxes.tolist(), labels, texts, strict=True))
         rows = answer[answer[:, 5] >= self.settings.shown].tolist()
         return [(row[1:5], int(row[0]), f"{self.class_names[int(row[0])]} {row[5]:.2f}") for row in rows]
+
+
+def _is_decoded(outputs: Outputs) -> bool:
+    return set(outputs) == {"output"} and outputs["output"].shape[-1] == len(DETECTION_COLUMNS)
 
 
 class DetectionMetrics:

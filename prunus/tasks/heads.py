@@ -27,6 +27,10 @@ class BoundHeads(abc.ABC):
         """
 
     @abc.abstractmethod
+    def imitation(self, output: Any, answer: Any) -> Tensor:
+        """Return how far a raw output is from a teacher's `answer`, a scalar; nothing flows back into the teacher."""
+
+    @abc.abstractmethod
     def decode(self, output: Any, most: int) -> Tensor:
         """Return the `most` best detections of each image, float32 [N, most, 6], best first: see `prunus.boxes`."""
 

@@ -1,15 +1,17 @@
 """What every task is: settings that bind to data, and what the loop and the report ask of the result."""
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from prunus.errors import RecipeError, TrainingError
+from prunus.tasks.imitation import distillation_loss
 from prunus.tasks.outputs import Reading
 
+Outputs = Mapping[str, Tensor]
 Metrics = dict[str, float]
 PerClass = dict[str, float | None]
 Targets = Literal["masks", "labels", "boxes"]
@@ -69,6 +71,10 @@ class BoundTask(abc.ABC):
         """
         return self.reading.scores(output)
 
+    def imitation(self, output: Any, answer: Any, temperature: float) -> Tensor:
+        """Return how far an output is from a teacher's `answer`, a scalar that distillation adds to the loss."""
+        return distillation_loss(self.scores(output), self.scores(answer), temperature)
+
     @abc.abstractmethod
     def predict(self, output: Any) -> Tensor:
         """Return what the network says, in the form of the targets."""
@@ -80,6 +86,24 @@ class BoundTask(abc.ABC):
     @abc.abstractmethod
     def draw(self, answer: Tensor, size: tuple[int, int]) -> Tensor:
         """Return one target or prediction as a picture to show beside the image of `size`: uint8 RGB [3, h, w]."""
+
+    def deployed(self, model: nn.Module) -> nn.Module:
+        """Return the module that is exported where the file shall decode, too.
+
+        Raises:
+            RecipeError: the task's decoding cannot be exported.
+        """
+        raise RecipeError(
+            f"deploy.decode: {type(self).__name__} decodes nothing that a file could hold; leave it out (null)"
+        )
+
+    def comparable(self, first: Outputs, second: Outputs) -> tuple[Outputs, Outputs]:
+        """Return the named outputs of the network and of its file so that they may be compared number by number."""
+        return first, second
+
+    def agreement(self, first: Outputs, second: Outputs) -> tuple[int, int] | None:
+        """Return how many decisions of the network and its file agree, of how many; None: by the largest score."""
+        return None
 
     def draw_on(self, picture: Tensor, answer: Tensor) -> Tensor:
         """Return one target or prediction as it is shown for the image `picture`, uint8 RGB [3, H, W]."""
