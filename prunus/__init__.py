@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from prunus.budget import Budget, select  # type: ignore[no-redef]  # also a module's name
     from prunus.deploy import BenchmarkSettings, benchmark, check_parity, export_onnx
     from prunus.errors import PrunusError
+    from prunus.gate import Gate, compare
     from prunus.graph import ChannelGroups, trace
     from prunus.penalties import Combined, GroupLasso, NuclearNorm, Orthogonality, SparseGroupLasso
     from prunus.pipeline import Recipe, run  # type: ignore[no-redef]
@@ -36,6 +37,7 @@ _HOME = {
     "Budget": "budget",
     "ChannelGroups": "graph",
     "Combined": "penalties",
+    "Gate": "gate",
     "GroupLasso": "penalties",
     "NuclearNorm": "penalties",
     "Orthogonality": "penalties",
@@ -49,6 +51,7 @@ _HOME = {
     "carry_": "surgery",
     "check_parity": "deploy",
     "check_removal": "verify",
+    "compare": "gate",
     "contract": "surgery",
     "decompose": "surgery",
     "expand": "surgery",
@@ -68,6 +71,7 @@ __all__ = [
     "Budget",
     "ChannelGroups",
     "Combined",
+    "Gate",
     "GroupLasso",
     "NuclearNorm",
     "Orthogonality",
@@ -81,6 +85,7 @@ __all__ = [
     "carry_",
     "check_parity",
     "check_removal",
+    "compare",
     "contract",
     "decompose",
     "expand",

@@ -140,10 +140,6 @@ class DetectionSplit(Split):
         """Return the scaled image: uint8 [3, H, W]."""
         return self.source.image(index)
 
-    def conditions(self, index: int) -> tuple[str, ...]:
-        """Return the conditions of the image."""
-        return self.source.conditions(index)
-
 
 def augmented(image: torch.Tensor, objects: Objects, augment: torch.nn.Module) -> tuple[torch.Tensor, Objects]:
     """Return the image and its objects through a transform of transforms.v2; boxes are cut at the border.

@@ -8,6 +8,7 @@ import torch
 from torch.utils.data import Dataset
 
 from prunus.data.augmentation import seeded
+from prunus.data.listing import conditions_at
 from prunus.errors import DataError, RecipeError
 from prunus.interrupt import check
 
@@ -77,7 +78,7 @@ class Split(Dataset[tuple[torch.Tensor, torch.Tensor]], abc.ABC):
 
     def conditions(self, index: int) -> tuple[str, ...]:
         """Return the conditions under which the image was taken ("night"); () where nothing is known."""
-        return ()
+        return conditions_at(getattr(self, "source", None), index)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         if not -len(self) <= index < len(self):

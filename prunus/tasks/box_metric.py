@@ -26,6 +26,10 @@ class BoxMetric(abc.ABC):
 
     main: str  # the name of the main metric; higher is better
 
+    def overlap(self, name: str) -> float:
+        """Return the IoU above which a detection of the class `name` is right where slices are compared."""
+        return 0.5
+
     @abc.abstractmethod
     def bind(self, class_names: Sequence[str]) -> BoxCounts:
         """Return an empty metric."""

@@ -40,6 +40,16 @@ def agreement(first: Tensor, second: Tensor, shown: float) -> tuple[int, int]:
     return same, number
 
 
+def unlike(rows: Tensor, others: Tensor, shown: float) -> float:
+    """Return the share of two networks' detections [K, 6] of an image that the other has not, with an IoU of 0.5."""
+    alone = number = 0
+    for own, rest in ((rows, others), (others, rows)):
+        own, rest = (each[each[:, 5] >= shown] for each in (own, rest))
+        near = (overlaps(own[:, 1:5], rest[:, 1:5]) >= 0.5) & (own[:, None, 0] == rest[None, :, 0])
+        alone, number = alone + int((~near.any(dim=1)).sum()), number + len(own)
+    return alone / number if number else 0.0
+
+
 def aligned(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     """Return both runs' detections [N, K, 6], the second in the order of the first.
 

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from prunus.boxes import COLUMNS, DETECTION_COLUMNS, Objects
 from prunus.errors import RecipeError, TrainingError
 from prunus.tasks.box_metric import BoxCounts, BoxMetric
+from prunus.tasks.box_statistics import BoxStatistics
 from prunus.tasks.centre import CENTRE
 from prunus.tasks.coco_metric import COCO
-from prunus.tasks.decoding import Decoding, agreement, aligned
+from prunus.tasks.decoding import Decoding, agreement, aligned, unlike
 from prunus.tasks.heads import BoundHeads, Heads
 from prunus.tasks.interface import BoundTask, Metrics, Outputs, PerClass, Source, Task, check_targets
 
@@ -104,6 +105,16 @@ class BoundDetection(BoundTask):
     def metrics(self) -> "DetectionMetrics":
         """Return an empty metric to be fed a whole set."""
         return DetectionMetrics(self, self.settings.metric.bind(self.class_names))
+
+    def statistics(self) -> BoxStatistics:
+        """Return empty counts by image."""
+        thresholds = [self.settings.metric.overlap(name) for name in self.class_names]
+        return BoxStatistics(self.class_names, self.predict, objects_of, thresholds)
+
+    def disagreement(self, first: Any, second: Any) -> Tensor:
+        """Return the share of the detections that are shown and have no like in the other network's answer."""
+        pairs = zip(self.predict(first).cpu(), self.predict(second).cpu(), strict=True)
+        return torch.tensor([unlike(rows, others, self.settings.shown) for rows, others in pairs])
 
     def deployed(self, model: nn.Module) -> nn.Module:
         """Return the network with the decoding, its output the rows [N, most, 6].

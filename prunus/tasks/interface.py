@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from prunus.errors import RecipeError, TrainingError
 from prunus.tasks.imitation import distillation_loss
 from prunus.tasks.outputs import Reading
+from prunus.tasks.statistics import Statistics
 
 Outputs = Mapping[str, Tensor]
 Metrics = dict[str, float]
@@ -86,6 +87,22 @@ class BoundTask(abc.ABC):
     @abc.abstractmethod
     def draw(self, answer: Tensor, size: tuple[int, int]) -> Tensor:
         """Return one target or prediction as a picture to show beside the image of `size`: uint8 RGB [3, h, w]."""
+
+    def statistics(self) -> Statistics:
+        """Return empty counts by image, from which slices, intervals and calibration follow.
+
+        Raises:
+            TrainingError: the task has none.
+        """
+        raise TrainingError(
+            f"{type(self).__name__} counts nothing image by image, so networks cannot be compared slice by slice: give "
+            "the task `statistics` (prunus.tasks.statistics)"
+        )
+
+    def disagreement(self, first: Any, second: Any) -> Tensor:
+        """Return how much two networks disagree on each image, from their raw outputs: [N], in [0, 1]."""
+        apart = (self.predict(first) != self.predict(second)).float()
+        return apart.flatten(1).mean(1) if apart.dim() > 1 else apart
 
     def deployed(self, model: nn.Module) -> nn.Module:
         """Return the module that is exported where the file shall decode, too.

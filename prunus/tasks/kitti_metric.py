@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import ClassVar, final
 
 import numpy as np
@@ -59,15 +59,19 @@ class KITTIMetric(BoxMetric):
 
     main: ClassVar[str] = "ap40_moderate"  # type: ignore[misc]
 
+    def overlap(self, name: str) -> float:
+        """Return KITTI's IoU of the class."""
+        return OVERLAPS.get(name, 0.5)
+
     def bind(self, class_names: Sequence[str]) -> "KITTICounts":
         """Return an empty metric."""
-        return KITTICounts(class_names, OVERLAPS)
+        return KITTICounts(class_names, [self.overlap(name) for name in class_names])
 
 
 class KITTICounts(BoxCounts):
     """The outcome of each detection so far, and the number of objects, by class and difficulty."""
 
-    def __init__(self, class_names: Sequence[str], overlaps: Mapping[str, float]) -> None:
+    def __init__(self, class_names: Sequence[str], overlaps: Sequence[float]) -> None:
         self.class_names, self.overlaps = tuple(class_names), overlaps
         self._state = _State(len(self.class_names))
 
@@ -78,9 +82,9 @@ class KITTICounts(BoxCounts):
             for level, difficulty in enumerate(DIFFICULTIES.values()):
                 counting = difficulty.apply(each)
                 low = (rows[:, 4] - rows[:, 2]) / each.scale < difficulty.height
-                for label, name in enumerate(self.class_names):
+                for label in range(len(self.class_names)):
                     counts[label, level] += int(((counting.labels == label) & ~counting.ignored).sum())
-                    matches = match(rows, counting, label, self.overlaps.get(name, 0.5), low)
+                    matches = match(rows, counting, label, self.overlaps[label], low)
                     place = np.full((len(matches.scores), 2), (label, level))
                     found.append(torch.tensor(np.c_[place, matches.outcomes, matches.scores], dtype=torch.float64))
         self._state.update(torch.cat(found), counts)
