@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prunus.boxes import Objects, areas
+from prunus.boxes import Objects
 from prunus.tasks.matching import NOBODY, RIGHT, WRONG, match
 from prunus.tasks.statistics import Confidences, Counts, Statistics, Unit, matrix
 
@@ -44,22 +44,20 @@ class BoxStatistics(Statistics):
 
     def _add(self, rows: Tensor, objects: Objects) -> None:
         """Note each detection (image, class, score, outcome, side, height, distance) and each object alike."""
-        sides = (areas(objects.boxes).sqrt() / objects.scale).numpy()
-        heights = ((objects.boxes[:, 3] - objects.boxes[:, 1]) / objects.scale).numpy()
+        scale, boxes = objects.scale, objects.boxes.numpy()
+        sides, heights = _sides(boxes) / scale, (boxes[:, 3] - boxes[:, 1]) / scale
         labels, distances = objects.labels.numpy(), objects.distance.numpy()
         real = np.flatnonzero(~objects.ignored.numpy())
         image = np.full(len(real), self._images)
-        self._truth.append(np.c_[image, labels[real], sides[real], heights[real], distances[real]])
-        for label in sorted(set(rows[:, 0].long().tolist())):
-            own = rows[rows[:, 0] == label]
-            matches = match(own, objects, label, self.thresholds[label])
-            boxes = own[own[:, 5].argsort(descending=True, stable=True), 1:5]
-            side = (areas(boxes).sqrt() / objects.scale).numpy()
-            height = ((boxes[:, 3] - boxes[:, 1]) / objects.scale).numpy()
-            distance, owned = np.full(len(own), np.nan), matches.owners != NOBODY
-            side[owned], distance[owned] = sides[matches.owners[owned]], distances[matches.owners[owned]]
-            place = np.full((len(own), 2), (self._images, label))
-            self._found.append(np.c_[place, matches.scores, matches.outcomes, side, height, distance])
+        self._truth.append(np.stack([image, labels[real], sides[real], heights[real], distances[real]], axis=1))
+        found = match(rows, objects, self.thresholds)
+        boxes, owned = found.rows[:, 1:5], found.owners != NOBODY
+        side, height = _sides(boxes) / scale, (boxes[:, 3] - boxes[:, 1]) / scale
+        distance = np.full(len(boxes), np.nan)
+        side[owned], distance[owned] = sides[found.owners[owned]], distances[found.owners[owned]]
+        image = np.full(len(boxes), self._images)
+        columns = (image, found.rows[:, 0], found.rows[:, 5], found.outcomes, side, height, distance)
+        self._found.append(np.stack(columns, axis=1))
         self._images += 1
 
     def counts(self) -> Counts:
@@ -128,6 +126,12 @@ class BoxStatistics(Statistics):
                 used = right + wrong > 0
                 curves[unit.label] = torch.stack([right / numbers[-1], right / (right + wrong)], dim=1)[used]
         return curves
+
+
+def _sides(boxes: np.ndarray) -> np.ndarray:
+    """Return the side of the square of each box's area."""
+    sides: np.ndarray = np.sqrt((boxes[:, 2] - boxes[:, 0]).clip(0) * (boxes[:, 3] - boxes[:, 1]).clip(0))
+    return sides
 
 
 def _inside(

@@ -82,11 +82,11 @@ class KITTICounts(BoxCounts):
             for level, difficulty in enumerate(DIFFICULTIES.values()):
                 counting = difficulty.apply(each)
                 low = (rows[:, 4] - rows[:, 2]) / each.scale < difficulty.height
-                for label in range(len(self.class_names)):
-                    counts[label, level] += int(((counting.labels == label) & ~counting.ignored).sum())
-                    matches = match(rows, counting, label, self.overlaps[label], low)
-                    place = np.full((len(matches.scores), 2), (label, level))
-                    found.append(torch.tensor(np.c_[place, matches.outcomes, matches.scores], dtype=torch.float64))
+                real = counting.labels[~counting.ignored]
+                counts[:, level] += torch.bincount(real, minlength=len(self.class_names))
+                matches = match(rows, counting, self.overlaps, low)
+                columns = (matches.rows[:, 0], np.full(len(matches.rows), level), matches.outcomes, matches.rows[:, 5])
+                found.append(torch.from_numpy(np.stack(columns, axis=1).astype(np.float64)))
         self._state.update(torch.cat(found), counts)
 
     def compute(self) -> tuple[Metrics, PerClass]:

@@ -1,6 +1,7 @@
 """Which detection is which object: greedy matching by score, with objects and regions that count for nothing."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -14,63 +15,66 @@ NOBODY = -1
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Matches:
-    """How the K detections of one class in one image turned out.
+    """How the K detections in one image turned out.
 
     Attributes:
-        scores: float [K], descending.
+        rows: float [K, 6] (`prunus.boxes`), by descending score.
         outcomes: int [K]; RIGHT, WRONG, IGNORED, or EXCUSED: it counts for nothing, nor does its object as missed.
         owners: int [K], the object that a detection is; NOBODY where it is none.
     """
 
-    scores: np.ndarray
+    rows: np.ndarray
     outcomes: np.ndarray
     owners: np.ndarray
 
 
-def match(detections: Tensor, objects: Objects, label: int, threshold: float, unseen: Tensor | None = None) -> Matches:
-    """Match the detections of one class in one image to its objects.
+def match(detections: Tensor, objects: Objects, thresholds: Sequence[float], unseen: Tensor | None = None) -> Matches:
+    """Match the detections in one image to its objects, each class for itself.
 
-    The best detection comes first; each takes, of the objects left that it overlaps with an IoU above `threshold`, the
-    one that it overlaps most. What takes none is IGNORED where it overlaps an ignored object of the class so far, or
-    where more than `threshold` of it lies in a region without classes; otherwise it is WRONG.
+    The best detection comes first; each takes, of the objects left that it overlaps with an IoU above its class's
+    threshold, the one that it overlaps most. What takes none is IGNORED where it overlaps an ignored object of its
+    class so far, or where more than that share of it lies in a region without classes; otherwise it is WRONG.
 
     Args:
-        detections: rows [K, 6] (`prunus.boxes`); those of other classes and of score 0 are passed over.
+        detections: rows [K, 6] (`prunus.boxes`); those of score 0 are passed over.
         objects: of the image.
-        label: the class.
-        threshold: in [0, 1).
+        thresholds: of each class, in [0, 1).
         unseen: bool [K], detections that count for nothing (KITTI: too low); they come last. None: no such ones.
     """
-    own = (detections[:, 0] == label) & (detections[:, 5] > 0)
-    unseen = torch.zeros(int(own.sum()), dtype=torch.bool) if unseen is None else unseen[own]
-    detections = detections[own]
+    found = detections[:, 5] > 0
+    hidden = (torch.zeros(len(detections), dtype=torch.bool) if unseen is None else unseen)[found].numpy()
+    detections = detections[found]
     order = detections[:, 5].argsort(descending=True, stable=True)
-    detections, unseen = detections[order], unseen[order]
-    real = objects.chosen((objects.labels == label) & ~objects.ignored)
-    numbers = torch.nonzero((objects.labels == label) & ~objects.ignored).flatten().numpy()
-    shared = overlaps(detections[:, 1:5], real.boxes).numpy()
-    outcomes = np.full(len(detections), WRONG)
-    owners = np.full(len(detections), NOBODY)
-    hidden = unseen.numpy()
-    near = np.flatnonzero((shared > threshold).any(axis=1)) if shared.size else np.zeros(0, int)
-    for index in sorted(near.tolist(), key=lambda each: bool(hidden[each])):
-        best = int(shared[index].argmax())
-        if shared[index, best] > threshold:
-            outcomes[index], owners[index] = (EXCUSED if hidden[index] else RIGHT), numbers[best]
-            shared[:, best] = 0
+    detections, hidden = detections[order], hidden[order.numpy()]
+    labels = detections[:, 0].long().numpy()
+    least = np.asarray(thresholds)[labels]
+    known, ignored = objects.labels.numpy(), objects.ignored.numpy()
+    outcomes, owners = np.full(len(detections), WRONG), np.full(len(detections), NOBODY)
+    real = (labels[:, None] == known[None]) & ~ignored
+    if real.any():
+        shared = np.where(real, overlaps(detections[:, 1:5], objects.boxes).numpy(), 0.0)
+        near = np.flatnonzero((shared > least[:, None]).any(axis=1))
+        for index in near[np.argsort(hidden[near], kind="stable")].tolist():
+            best = int(shared[index].argmax())
+            if shared[index, best] > least[index]:
+                outcomes[index], owners[index] = (EXCUSED if hidden[index] else RIGHT), best
+                shared[:, best] = 0
     free = outcomes == WRONG
-    outcomes[free & (hidden | _in_ignored(detections, objects, label, threshold))] = IGNORED
-    return Matches(scores=detections[:, 5].numpy(), outcomes=outcomes, owners=owners)
+    if ignored.any():
+        hidden = hidden | _in_ignored(detections, objects, labels, least)
+    outcomes[free & hidden] = IGNORED
+    return Matches(rows=detections.numpy(), outcomes=outcomes, owners=owners)
 
 
-def _in_ignored(detections: Tensor, objects: Objects, label: int, threshold: float) -> np.ndarray:
+def _in_ignored(detections: Tensor, objects: Objects, labels: np.ndarray, least: np.ndarray) -> np.ndarray:
     """Whether each detection is one of an ignored object, or lies in a region without classes: bool [K]."""
-    similar = objects.boxes[objects.ignored & (objects.labels == label)]
-    regions = objects.boxes[objects.labels == EVERY]
-    inside = (overlaps(detections[:, 1:5], similar) > threshold).any(dim=1)
-    inside |= (covered(detections[:, 1:5], regions) > threshold).any(dim=1)
-    found: np.ndarray = inside.numpy()
-    return found
+    ignored = objects.chosen(objects.ignored)
+    alike = labels[:, None] == ignored.labels.numpy()[None]
+    shared = overlaps(detections[:, 1:5], ignored.boxes).numpy()
+    inside = covered(detections[:, 1:5], ignored.boxes).numpy()
+    region = (ignored.labels == EVERY).numpy()[None]
+    excused: np.ndarray = ((alike & (shared > least[:, None])) | (region & (inside > least[:, None]))).any(axis=1)
+    return excused
 
 
 def average_precision(scores: np.ndarray, outcomes: np.ndarray, number: int, recalls: np.ndarray) -> float:

@@ -29,31 +29,31 @@ def objects(*boxes, labels=None, ignored=None, **more):
 def test_the_best_score_takes_the_object_and_a_second_one_is_wrong():
     truth = objects([0, 0, 10, 10], [20, 0, 30, 10])
     rows = found((0, 0, 0, 10, 8, 0.6), (0, 0, 0, 10, 10, 0.5), (0, 20, 0, 30, 9, 0.9), (1, 0, 0, 10, 10, 0.99))
-    matches = match(rows, truth, 0, 0.5)
-    assert matches.scores.tolist() == pytest.approx([0.9, 0.6, 0.5])
-    assert matches.outcomes.tolist() == [RIGHT, RIGHT, WRONG]
-    assert matches.owners.tolist() == [1, 0, NOBODY]
+    matches = match(rows, truth, [0.5, 0.5])
+    assert matches.rows[:, 5].tolist() == pytest.approx([0.99, 0.9, 0.6, 0.5])
+    assert matches.outcomes.tolist() == [WRONG, RIGHT, RIGHT, WRONG]  # the first one is of another class
+    assert matches.owners.tolist() == [NOBODY, 1, 0, NOBODY]
 
 
 def test_each_takes_what_it_overlaps_most_of_what_is_left():
     truth = objects([0, 0, 10, 10], [2, 0, 12, 10])
     rows = found((0, 1, 0, 11, 10, 0.9), (0, 2, 0, 12, 10, 0.8), (0, 0, 0, 10, 10, 0.7))
     # the first one overlaps both by 9 / 11 and takes the first object; then the second object, then nothing is left
-    assert match(rows, truth, 0, 0.5).owners.tolist() == [0, 1, NOBODY]
+    assert match(rows, truth, [0.5]).owners.tolist() == [0, 1, NOBODY]
 
 
 def test_ignored_objects_and_regions_excuse_what_lies_there():
     truth = objects([0, 0, 10, 10], [20, 0, 40, 20], labels=[0, EVERY], ignored=[True, True])
     rows = found((0, 0, 0, 10, 9, 0.9), (0, 0, 0, 9, 10, 0.8), (0, 22, 2, 26, 6, 0.7), (0, 35, 0, 51, 20, 0.6))
     # two on the ignored object; a small one inside the region; 5 of 16 columns of the last one inside it
-    assert match(rows, truth, 0, 0.5).outcomes.tolist() == [IGNORED, IGNORED, IGNORED, WRONG]
+    assert match(rows, truth, [0.5]).outcomes.tolist() == [IGNORED, IGNORED, IGNORED, WRONG]
 
 
 def test_what_is_too_low_to_count_takes_an_object_that_nobody_else_takes():
     truth, unseen = objects([0, 0, 10, 10]), torch.tensor([True, False])
     rows = found((0, 0, 0, 10, 9, 0.9), (0, 0, 0, 10, 10, 0.2))
-    assert match(rows, truth, 0, 0.5, unseen).outcomes.tolist() == [IGNORED, RIGHT]
-    assert match(rows[:1], truth, 0, 0.5, unseen[:1]).outcomes.tolist() == [EXCUSED]
+    assert match(rows, truth, [0.5], unseen).outcomes.tolist() == [IGNORED, RIGHT]
+    assert match(rows[:1], truth, [0.5], unseen[:1]).outcomes.tolist() == [EXCUSED]
 
 
 def test_average_precision_by_hand():
