@@ -33,6 +33,7 @@ class Compared:
     """What a comparison found; both pairs are (wide, narrow).
 
     Attributes:
+        metric: of every slice.
         slices: the worst first.
         disagreement: how much the two disagree on each image, in [0, 1].
         calibration: expected calibration errors; None where nothing was predicted.
@@ -40,6 +41,7 @@ class Compared:
         robustness: the main metric on changed images.
     """
 
+    metric: str
     slices: tuple[Judged, ...]
     disagreement: tuple[float, ...]
     calibration: tuple[float | None, float | None]
@@ -112,6 +114,7 @@ def compare(
     counts = [each.counts() for each in statistics]
     errors = [expected_calibration_error(each.calibration()) for each in statistics]
     return Compared(
+        metric=counts[0].metric,
         slices=tuple(judge(counts[0], counts[1], slices_of(counts[0], conditions, gate.per), gate)),
         disagreement=tuple(disagreement),
         calibration=(errors[0], errors[1]),

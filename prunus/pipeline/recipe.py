@@ -8,6 +8,7 @@ from prunus.budget.controller import Controller
 from prunus.data.interface import Data
 from prunus.deploy import BenchmarkSettings
 from prunus.errors import RecipeError
+from prunus.gate.settings import Gate
 from prunus.models.factory import ModelFactory
 from prunus.penalties import Combined, Penalty
 from prunus.pipeline.reshape import Reshaping
@@ -113,6 +114,7 @@ class Recipe:
             network of all comparisons, and the teacher of every distillation.
         from_scratch: also train the narrow architecture with fresh weights for as many epochs, with SGD and with Adam.
         from_scratch_rates: their learning rates, where the recipe's own optimizer is of another kind.
+        gate: compares the wide with the narrow network, slice by slice, before it is exported; null: no comparison.
         report_samples: number of test images shown with ground truth and predictions.
         output: folder of the run; null: runs/<name>.
     """
@@ -132,6 +134,7 @@ class Recipe:
     from_scratch: bool = False
     from_scratch_rates: LearningRates = LearningRates()
     deploy: Deploy = Deploy()
+    gate: Gate | None = None
     report_samples: int = 4
     seed: int = 0
     output: str | None = None
@@ -145,6 +148,8 @@ class Recipe:
         names = [stage.name for stage in self.stages]
         if twice := [name for name in names if names.count(name) > 1]:
             raise RecipeError(f"then: two stages are called {twice[0]} (the first is called {JOINT}): rename one")
+        if self.gate is not None and not self.baseline:
+            raise RecipeError("gate compares with the wide network, so it must be trained: baseline: true")
         taught = [stage.name for stage in self.stages if stage.distillation is not None]
         if taught and not self.baseline:
             raise RecipeError(f"stage {taught[0]} learns from the wide network, so it must be trained: baseline: true")

@@ -19,6 +19,7 @@ from prunus.interrupt import check
 from prunus.pipeline import deployment, evaluation, stages
 from prunus.pipeline.context import RunContext, Watch
 from prunus.pipeline.environment import hardware, versions
+from prunus.pipeline.gating import pass_gate
 from prunus.pipeline.network import Network
 from prunus.pipeline.recipe import NARROW, WIDE, Recipe
 from prunus.pipeline.rehearsal import rehearse
@@ -138,7 +139,7 @@ def _deliver(
     run_record: RunRecord,
 ) -> None:
     """Evaluate the trained networks on the test split, deploy them, and write the report."""
-    recorder, inputs, folder = context.recorder, context.inputs, context.folder
+    recipe, recorder, inputs, folder = context.recipe, context.recorder, context.inputs, context.folder
     networks = [*([] if wide is None else [wide]), *reached, *scratch]
     narrow = reached[-1]
     recorder.truncate(max(1, *(each.records for each in networks)))  # drop what an earlier attempt wrote after that
@@ -149,6 +150,8 @@ def _deliver(
     evaluation.record_widths(context, trace(stages.build_wide(context), inputs), trace(model, inputs))
     evaluation.check_removal_law(context, model)
     save(folder / "narrow", model, narrow.plan)
+    if recipe.gate is not None and wide is not None:
+        pass_gate(context, recipe.gate, wide.model, model)
     deployed = {network.name: deployment.deployed_form(context, network) for network in networks}
     deployment.deploy(context, deployed)
     deployment.write_samples(context, {name: deployed[name] for name in (WIDE, NARROW) if name in deployed})

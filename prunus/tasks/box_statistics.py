@@ -79,6 +79,7 @@ class BoxStatistics(Statistics):
         indices = torch.cat(numbers, dim=1)
         size = (len(units) * (2 * STEPS + 1), self._images)
         return Counts(
+            metric="map50" if set(self.thresholds) == {0.5} else "average_precision",
             units=tuple(units),
             numbers=matrix(indices[0], indices[1], torch.ones(indices.shape[1]), size),
             samples=torch.stack(samples),

@@ -27,6 +27,7 @@ class Counts:
     """The counts of N images: U units of K numbers each.
 
     Attributes:
+        metric: what a slice's number is called, as the task's metrics are.
         units: U of them.
         numbers: sparse [U * K, N]; column n holds what image n adds.
         samples: float32 [U, N], objects, labels or images that the truth has of a unit in each image.
@@ -34,6 +35,7 @@ class Counts:
         pooled: whether a slice of several units sums their numbers; else it is the mean of their scores.
     """
 
+    metric: str
     units: tuple[Unit, ...]
     numbers: Tensor
     samples: Tensor
@@ -132,6 +134,7 @@ class LabelStatistics(Statistics):
         samples = torch.zeros(num, len(labels))
         samples[labels, images] = 1
         return Counts(
+            metric="top1",
             units=tuple(Unit(label=name) for name in self.class_names),
             numbers=matrix(rows, images.repeat(2), values, (2 * num, len(labels))),
             samples=samples,
@@ -168,6 +171,7 @@ class MaskStatistics(Statistics):
     def counts(self) -> Counts:
         """Return the intersections and unions of each class; a sample is an image that has the class."""
         return Counts(
+            metric="miou",
             units=tuple(Unit(label=name) for name in self.class_names),
             numbers=sparse(self._rows, 2 * len(self.class_names)),
             samples=torch.stack(self._samples, dim=1),
