@@ -10,7 +10,7 @@ from typing import Literal, Protocol, TypeVar
 import torch
 
 from prunus.boxes import EVERY, Objects
-from prunus.data.decode import dimensions
+from prunus.data.decode import MAX_PIXELS, dimensions
 from prunus.data.files import read_image
 from prunus.data.listing import relative
 from prunus.errors import DataError
@@ -78,10 +78,11 @@ class Checker:
         labels: the number of each class's name.
         on_bad_box: "raise" refuses a box outside its image, of no area, or of an unknown class; "clip" cuts boxes at
             the border, leaves out those of which nothing is left, and refuses unknown classes; "skip" leaves out all.
+        max_pixels: an image of more is refused before it is decoded.
     """
 
-    def __init__(self, labels: Mapping[str, int], on_bad_box: OnBadBox) -> None:
-        self.labels, self.on_bad_box = labels, on_bad_box
+    def __init__(self, labels: Mapping[str, int], on_bad_box: OnBadBox, max_pixels: int = MAX_PIXELS) -> None:
+        self.labels, self.on_bad_box, self.max_pixels = labels, on_bad_box, max_pixels
         self.counts = Counter[str]()
 
     def checked(self, annotations: Sequence[Annotation], size: tuple[int, int]) -> Objects:
@@ -155,11 +156,11 @@ class AnnotatedFiles:
     def __init__(self, samples: Sequence[tuple[Path, Sequence[Annotation]]], checker: Checker, origin: str) -> None:
         if not samples:
             raise DataError(f"{origin} names no image")
-        self.paths = tuple(path for path, _ in samples)
+        self.paths, self.max_pixels = tuple(path for path, _ in samples), checker.max_pixels
         self.sizes, self._objects = list[tuple[int, int]](), list[Objects]()
         for path, annotations in samples:
             check()
-            self.sizes.append(dimensions(path))
+            self.sizes.append(dimensions(path, self.max_pixels))
             self._objects.append(checker.checked(annotations, self.sizes[-1]))
         self.most = max(1, *map(len, self._objects))
         if not any(bool((~objects.ignored).any()) for objects in self._objects):
@@ -170,7 +171,7 @@ class AnnotatedFiles:
 
     def image(self, index: int) -> torch.Tensor:
         """Return the image."""
-        pixels = torch.from_numpy(read_image(self.paths[index])).movedim(-1, 0)
+        pixels = torch.from_numpy(read_image(self.paths[index], max_pixels=self.max_pixels)).movedim(-1, 0)
         if (pixels.shape[2], pixels.shape[1]) != self.sizes[index]:
             raise DataError(f"{self.paths[index]} was changed while it was in use: it has another size than before")
         return pixels

@@ -8,6 +8,7 @@ from typing import Any, final
 
 from prunus.data.annotations import AnnotatedFiles, Annotation, Checker, OnBadBox, held_back
 from prunus.data.augmentation import DEFAULT_AUGMENTATION, Augmentation
+from prunus.data.decode import MAX_PIXELS
 from prunus.data.detection import DetectionData
 from prunus.data.files import check_layout
 from prunus.data.interface import OnError, SplitName
@@ -48,6 +49,7 @@ class COCOData(DetectionData):
     on_bad_box: OnBadBox = "raise"
     on_error: OnError = "raise"  # at a training image that cannot be read; "skip" takes the next one
     max_skipped: float = 0.01
+    max_pixels: int = MAX_PIXELS  # of an image; a larger one is refused before it is decoded
 
     def __post_init__(self) -> None:
         check_size(self.size)

@@ -12,6 +12,7 @@ from prunus.boxes import Objects
 from prunus.compat import torchvision, transforms
 from prunus.data.annotations import BoxSource, Checker, OnBadBox
 from prunus.data.augmentation import Augmentation
+from prunus.data.decode import MAX_PIXELS
 from prunus.data.interface import Data, Split, SplitName
 from prunus.data.listing import listing_of
 from prunus.data.segmentation import normalise
@@ -39,6 +40,7 @@ class DetectionData(Data):
     augmentation: Augmentation  # of the training split
     seed: int
     cache: bool  # keep scaled images in memory: 3 bytes a pixel
+    max_pixels: int = MAX_PIXELS  # of an image; a larger one is refused before it is decoded
     on_bad_box: OnBadBox = "raise"  # at a box outside its image, of no area or of an unknown class
 
     @abc.abstractmethod
@@ -63,7 +65,8 @@ class DetectionData(Data):
     def _sources(self, name: SplitName) -> tuple["ScaledImages", Checker]:
         """One source a split and object: what was read for one purpose is there for the next."""
         if name not in self._known_sources:
-            checker = Checker({label: number for number, label in enumerate(self.class_names)}, self.on_bad_box)
+            labels = {label: number for number, label in enumerate(self.class_names)}
+            checker = Checker(labels, self.on_bad_box, self.max_pixels)
             with asking(f"the {name} split of {type(self).__name__}"):
                 source = self.source(name, checker)
                 empty = not len(source)

@@ -6,6 +6,7 @@ from typing import ClassVar, final
 
 from prunus.data.annotations import AnnotatedFiles, Annotation, Checker, OnBadBox
 from prunus.data.augmentation import DEFAULT_AUGMENTATION, Augmentation
+from prunus.data.decode import MAX_PIXELS
 from prunus.data.detection import DetectionData
 from prunus.data.files import check_layout
 from prunus.data.interface import OnError, SplitName
@@ -47,6 +48,7 @@ class KITTIData(DetectionData):
     on_bad_box: OnBadBox = "clip"  # frames that were cropped have boxes beyond their border
     on_error: OnError = "raise"  # at a training image that cannot be read; "skip" takes the next one
     max_skipped: float = 0.01
+    max_pixels: int = MAX_PIXELS  # of an image; a larger one is refused before it is decoded
 
     class_names: ClassVar[tuple[str, ...]] = ("Car", "Pedestrian", "Cyclist")
 
