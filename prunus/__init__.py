@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         fuse,
         linearize,
         load,
+        recalibrate,
         save,
     )
     from prunus.verify import check_removal
@@ -59,6 +60,7 @@ _HOME = {
     "fuse": "surgery",
     "linearize": "surgery",
     "load": "surgery",
+    "recalibrate": "surgery",
     "run": "pipeline",
     "save": "surgery",
     "select": "budget",
@@ -92,6 +94,7 @@ __all__ = [
     "fuse",
     "linearize",
     "load",
+    "recalibrate",
     "run",
     "save",
     "select",
@@ -102,7 +105,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         return importlib.import_module("importlib.metadata").version("prunus")
-    if name in _HOME.values():  # prunus.surgery, ... without an import of its own
+    if name in (*_HOME.values(), "integrations"):  # prunus.surgery, ... without an import of its own
         return importlib.import_module(f"prunus.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'prunus' has no attribute {name!r}")

@@ -87,9 +87,12 @@ class NetworkInTraining:
 
     def read(self, model: nn.Module) -> ChannelGroups:
         """Return the channel groups of `model`, this network or a narrower copy."""
-        groups = trace(model, self.example, self.kwargs)
+        return self.trained(trace(model, self.example, self.kwargs), model)
+
+    def trained(self, groups: ChannelGroups, model: nn.Module | None = None) -> ChannelGroups:
+        """Return `groups` with none removable of which nothing is trained."""
         trained = torch.zeros(len(groups) + 1, dtype=torch.bool)
-        for one in GroupSlices.of(model, groups).slices:
+        for one in GroupSlices.of(self.model if model is None else model, groups).slices:
             if one.parameter.requires_grad:
                 trained[one.groups] = True  # index -1, no group, is the last
         return dataclasses.replace(groups, exact=groups.exact & trained[:-1])

@@ -12,13 +12,14 @@ from prunus.budget.schedule import Clock
 from prunus.errors import TrainingError
 from prunus.graph import ChannelGroups
 from prunus.modules.given import Inputs, arguments
+from prunus.modules.optimizers import unwrapped
 from prunus.records import ShrinkRecord
 from prunus.shrink import checks, state
 from prunus.shrink.network import NetworkInTraining
 from prunus.shrink.pressure import Pressure
 from prunus.shrink.settings import controller_of, schedule_of
 from prunus.shrink.target import target_of
-from prunus.shrink.watch import OptimizerWatch, unwrapped
+from prunus.shrink.watch import OptimizerWatch
 from prunus.surgery import Plan
 
 
@@ -134,6 +135,21 @@ class Shrinker:
             TrainingError: it has others.
         """
         self.network.copies.append(checks.average_of(copy, self.network.model))
+
+    def use(self, optimizer: Any) -> None:
+        """Go on with another optimizer of the same network, as a trainer makes one of its own.
+
+        Layers that have been frozen since keep their channels.
+
+        Raises:
+            TrainingError: it trains another network.
+        """
+        optimizer = unwrapped(optimizer)
+        checks.check_network(self.network.model, optimizer)
+        self._watch.close()
+        self.network.optimizer = optimizer
+        self.network.groups = self.network.trained(self.network.groups)
+        self._watch = OptimizerWatch(optimizer, self._before_step, self.network.check_state)
 
     def step(self) -> ShrinkRecord | None:
         """Press the chosen channels; call it after `optimizer.step()`. Where a segment ends, return the cut's record.

@@ -84,9 +84,3 @@ def _is_skipped(optimizer: Optimizer) -> bool:
     """Whether a GradScaler has told a fused optimizer, which steps by itself, that a gradient is not finite."""
     found = getattr(optimizer, "found_inf", None)
     return isinstance(found, torch.Tensor) and bool(found.item())
-
-
-def unwrapped(optimizer: Any) -> Any:
-    """Return the optimizer of torch inside what trainers wrap around it (accelerate, Lightning)."""
-    inner = getattr(optimizer, "optimizer", None)
-    return unwrapped(inner) if isinstance(inner, Optimizer) else optimizer
