@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from prunus.budget import Budget, select  # type: ignore[no-redef]  # also a module's name
     from prunus.deploy import BenchmarkSettings, benchmark, check_parity, export_onnx
     from prunus.errors import PrunusError
+    from prunus.gate import Gate, compare
     from prunus.graph import ChannelGroups, trace
     from prunus.penalties import Combined, GroupLasso, NuclearNorm, Orthogonality, SparseGroupLasso
     from prunus.pipeline import Recipe, run  # type: ignore[no-redef]
@@ -38,6 +39,7 @@ _HOME = {
     "Budget": "budget",
     "ChannelGroups": "graph",
     "Combined": "penalties",
+    "Gate": "gate",
     "GroupLasso": "penalties",
     "NuclearNorm": "penalties",
     "Orthogonality": "penalties",
@@ -52,6 +54,7 @@ _HOME = {
     "carry_": "surgery",
     "check_parity": "deploy",
     "check_removal": "verify",
+    "compare": "gate",
     "contract": "surgery",
     "decompose": "surgery",
     "expand": "surgery",
@@ -72,6 +75,7 @@ __all__ = [
     "Budget",
     "ChannelGroups",
     "Combined",
+    "Gate",
     "GroupLasso",
     "NuclearNorm",
     "Orthogonality",
@@ -86,6 +90,7 @@ __all__ = [
     "carry_",
     "check_parity",
     "check_removal",
+    "compare",
     "contract",
     "decompose",
     "expand",
@@ -109,7 +114,14 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module(f"prunus.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'prunus' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"prunus.{_HOME[name]}"), name)
+    found = getattr(importlib.import_module(f"prunus.{_HOME[name]}"), name)
+    if name == "Shrinker":  # which lies below what measures
+        found.usual_meter = staticmethod(_usual_meter)
+    return found
+
+
+def _usual_meter(model: Any, inputs: Any) -> Any:
+    return importlib.import_module("prunus.pipeline.latency_meter").usual_meter(model, inputs)
 
 
 def __dir__() -> list[str]:

@@ -41,6 +41,11 @@ train.epochs=N is given. The folder of the run (runs/NAME-shrunk) is that of `pr
   prunus export runs/street_erfnet --output narrow.onnx""",
     "bench": """  prunus bench wide=runs/street/wide.onnx narrow=runs/street/narrow.onnx --shape 3,128,256
   prunus bench torchvision.models:resnet18 torchvision.models:resnet34 --backends onnxruntime,openvino""",
+    "compare": """  prunus compare runs/signs/wide.onnx runs/signs/narrow.onnx --data runs/signs
+  prunus compare runs/first runs/second --data my.yaml --max-drop 1 --per class,condition --tags weather.csv
+
+A network is an ONNX file, module:callable, or the folder of a run, whose narrow network is meant. The data and the task
+are those of a recipe or a run. Kinds of slices: class, condition, size, distance, "class in condition".""",
     "report": "  prunus report runs/street_erfnet",
     "recipes": "  prunus recipes",
 }
@@ -83,6 +88,7 @@ def parser() -> argparse.ArgumentParser:
     export.add_argument("--backend", default="onnxruntime", help="the backend that checks the file")
 
     _add_bench(add(commands.bench))
+    _add_compare(add(commands.compare))
     report = add(commands.report)
     report.add_argument("folder", type=Path, help="the folder of a run")
 
@@ -116,6 +122,19 @@ def _add_bench(bench: argparse.ArgumentParser) -> None:
     bench.add_argument("--threads", type=int, default=1)
     bench.add_argument("--repeats", type=int, default=50)
     bench.add_argument("--batch-size", type=int, default=1)
+
+
+def _add_compare(compare: argparse.ArgumentParser) -> None:
+    compare.add_argument("wide", help="an ONNX file, module:callable or a run's folder")
+    compare.add_argument("narrow", help="the network that is compared with it")
+    compare.add_argument("--data", type=Path, required=True, help="a recipe or a run's folder: its data and its task")
+    compare.add_argument("--max-drop", type=float, default=0.5, help="percentage points that a slice may fall")
+    compare.add_argument("--per", default="class,condition,size,distance,class in condition", help="kinds of slices")
+    compare.add_argument("--min-samples", type=int, default=30, help="of a slice that is judged")
+    compare.add_argument("--tags", type=Path, help="a CSV file of the images' conditions: file,tag,tag,...")
+    compare.add_argument("--split", default="test", choices=("train", "validation", "test"))
+    compare.add_argument("overrides", nargs="*", metavar="key=value", help="of the recipe")
+    _add_trust(compare)
 
 
 def _add_network(parser: argparse.ArgumentParser) -> None:

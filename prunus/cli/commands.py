@@ -8,7 +8,7 @@ from typing import Any
 from prunus import trust
 from prunus.cli.process import import_from_current_folder
 from prunus.decoding import SETTINGS, DecodingError, read_text
-from prunus.errors import RecipeError
+from prunus.errors import GateError, RecipeError
 from prunus.interrupt import check
 from prunus.terminal import Terminal
 
@@ -118,6 +118,36 @@ def bench(options: argparse.Namespace) -> None:
         peak = "n/a" if record.peak_memory_mb is None else f"{record.peak_memory_mb:.0f}"
         table.add_row(record.model, record.backend, f"{record.median_ms:.2f}", f"{record.p95_ms:.2f}", peak)
     Terminal().print(table)
+
+
+def compare(options: argparse.Namespace) -> None:
+    """Compare two networks slice by slice; exit status 1 where a slice falls by more than allowed, beyond doubt."""
+    from prunus import pipeline, recipe
+    from prunus.gate import Gate, compare
+    from prunus.gate.told import table, told
+
+    settings = Gate(
+        max_drop=options.max_drop,
+        per=tuple(kind.strip() for kind in options.per.split(",")),
+        min_samples=options.min_samples,
+        tags=options.tags,
+    )
+    import_from_current_folder()
+    path = options.data / "recipe.yaml" if options.data.is_dir() else find_recipe(str(options.data))
+    if options.data.is_dir():
+        trust.require(options.data, trusted=options.trust)
+    chosen = recipe.load(pipeline.Recipe, path, options.overrides)
+    wide, narrow = (
+        name if name.endswith(".onnx") else _named(options, name).model.eval()
+        for name in (options.wide, options.narrow)
+    )
+    found = compare(
+        wide, narrow, chosen.data, task=chosen.task, settings=settings, split=options.split, train=chosen.train
+    )
+    Terminal().print(table(found, settings))
+    if not found.passed:
+        raise GateError(told(found, settings))
+    Terminal().print(told(found, settings), soft_wrap=True)
 
 
 def report(options: argparse.Namespace) -> None:

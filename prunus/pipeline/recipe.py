@@ -9,6 +9,7 @@ from prunus.budget.controller import Controller
 from prunus.data.interface import Data
 from prunus.deploy import BenchmarkSettings
 from prunus.errors import RecipeError
+from prunus.gate.settings import Gate
 from prunus.models.factory import ModelFactory
 from prunus.models.weights import Weights
 from prunus.penalties import Combined, Penalty
@@ -81,6 +82,7 @@ class Deploy:
     benchmark: BenchmarkSettings = BenchmarkSettings()
     parity_samples: int = 8  # test images
     parity_tolerance: float = 1e-4  # relative
+    decode: bool = False  # whether the files decode, too: a detector's then give boxes instead of raw heads
 
     def __post_init__(self) -> None:
         if self.parity_samples < 1 or not self.parity_tolerance > 0:
@@ -116,6 +118,7 @@ class Recipe:
             that the weights give, as it is.
         from_scratch: also train the narrow architecture with fresh weights for as many epochs, with SGD and with Adam.
         from_scratch_rates: their learning rates, where the recipe's own optimizer is of another kind.
+        gate: compares the wide with the narrow network, slice by slice, before it is exported; null: no comparison.
         report_samples: number of test images shown with ground truth and predictions.
         output: folder of the run; null: runs/<name>.
     """
@@ -136,6 +139,7 @@ class Recipe:
     from_scratch: bool = False
     from_scratch_rates: LearningRates = LearningRates()
     deploy: Deploy = Deploy()
+    gate: Gate | None = None
     report_samples: int = 4
     seed: int = 0
     output: str | None = None
@@ -158,6 +162,8 @@ class Recipe:
         names = [stage.name for stage in self.stages]
         if twice := [name for name in names if names.count(name) > 1]:
             raise RecipeError(f"then: two stages are called {twice[0]} (the first is called {JOINT}): rename one")
+        if self.gate is not None and not self.baseline:
+            raise RecipeError("gate compares with the wide network, so it must be trained: baseline: true")
         taught = [stage.name for stage in self.stages if stage.distillation is not None]
         if taught and not self.baseline:
             raise RecipeError(f"stage {taught[0]} learns from the wide network, so it must be trained: baseline: true")

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import prunus.recipe
 from prunus import report
 from prunus.data.inventory import inventory, inventory_differences
@@ -19,6 +21,7 @@ from prunus.models.weights import load_
 from prunus.pipeline import deployment, evaluation, stages
 from prunus.pipeline.context import RunContext, Watch
 from prunus.pipeline.environment import hardware, versions
+from prunus.pipeline.gating import pass_gate
 from prunus.pipeline.network import Network
 from prunus.pipeline.recipe import NARROW, WIDE, Recipe
 from prunus.pipeline.rehearsal import rehearse
@@ -98,6 +101,8 @@ def _run(
         if len(split):
             split[0]
     deployment.absent_backends(recipe.deploy)
+    if recipe.deploy.decode:
+        task.deployed(torch.nn.Identity())  # what cannot be exported is refused now
     check_room([(recipe.deploy.benchmark.batch_size, *inputs.shape[1:])])
     run_record = _run_record(recipe, resolved, tuple(inputs.shape))
     if not accept_changes:
@@ -105,6 +110,8 @@ def _run(
     if not recorder.count():
         recorder.write(run_record)
         _record_weights(recorder, recipe)
+        for text in recipe.data.notes():
+            recorder.write(NoteRecord(text=text))
     train = recipe.train
     with joined(train.torch_device(), train.timeout_s) as processes, ScalarWriter(folder / "tensorboard") as scalars:
 
@@ -135,7 +142,7 @@ def _deliver(
     run_record: RunRecord,
 ) -> None:
     """Evaluate the trained networks on the test split, deploy them, and write the report."""
-    recorder, inputs, folder = context.recorder, context.inputs, context.folder
+    recipe, recorder, inputs, folder = context.recipe, context.recorder, context.inputs, context.folder
     networks = [*([] if wide is None else [wide]), *reached, *scratch]
     narrow = reached[-1]
     recorder.truncate(max(1, *(each.records for each in networks)))  # drop what an earlier attempt wrote after that
@@ -146,6 +153,8 @@ def _deliver(
     evaluation.record_widths(context, trace(stages.build_wide(context), inputs), trace(model, inputs))
     evaluation.check_removal_law(context, model)
     save(folder / "narrow", model, narrow.plan)
+    if recipe.gate is not None and wide is not None:
+        pass_gate(context, recipe.gate, wide.model, model)
     deployed = {network.name: deployment.deployed_form(context, network) for network in networks}
     deployment.deploy(context, deployed)
     deployment.write_samples(context, {name: deployed[name] for name in (WIDE, NARROW) if name in deployed})

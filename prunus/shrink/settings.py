@@ -36,11 +36,8 @@ def controller_of(
             raise RecipeError(f"Shrinker: {name} is {value!r}: it must be a whole number from 1")
     if steps is not None and epochs is not None and steps < epochs:
         raise RecipeError(f"Shrinker: steps={steps} in epochs={epochs}: there is at least one in each")
-    if every is not None and every > (epochs or steps or every):
-        raise RecipeError(
-            f"Shrinker: every is {every}, and the whole training has {epochs or steps} "
-            f"{'epochs' if epochs else 'steps'}: a segment must be shorter"
-        )
+    if epochs is None and steps is not None and (every or 1) > steps:
+        raise RecipeError(f"Shrinker: every is {every}, and the whole training has {steps} steps: it must be shorter")
     budget = replace(budget, keep=(*budget.keep, *patterns_of(keep)))
     every = every or 1 if steps is None or epochs else 1  # of a schedule in steps, a segment is one period
     return Controller(budget=budget, begin=begin, end=end, every=every, settled=settled)

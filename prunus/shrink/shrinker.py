@@ -1,15 +1,14 @@
 """`prunus.Shrinker`: a network shrinks to its budget while it trains, in anybody's loop."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self, final
+from typing import Any, final
 
 import torch
 from torch import nn
 
 from prunus.budget import Budget
-from prunus.budget.controller import Controller
 from prunus.budget.latency_search import Meter, checked_meter
-from prunus.budget.schedule import Clock, Schedule
+from prunus.budget.schedule import Clock
 from prunus.errors import TrainingError
 from prunus.graph import ChannelGroups
 from prunus.modules.given import Inputs, arguments
@@ -65,6 +64,7 @@ class Shrinker:
         keep: str | Sequence[str] = (),
         kwargs: Mapping[str, Any] | None = None,
         meter: Meter | None = None,
+        reference: nn.Module | None = None,
         told: Callable[[str], None] = lambda text: None,
     ) -> None:
         """Read the network.
@@ -83,7 +83,9 @@ class Shrinker:
             settled: similarity of widths to wait for; see `prunus.budget.controller`.
             keep: layers that keep all the channels that they make, by patterns over their paths, besides the budget's.
             kwargs: the example's keyword arguments.
-            meter: measures a network's latency in milliseconds, for a budget that bounds it.
+            meter: measures a network's latency in milliseconds, for a budget that bounds it; None: ONNX Runtime on one
+                thread, where the example is one tensor.
+            reference: the network that a share of the latency refers to, measured anew each time; None: this one, once.
             told: receives a sentence about each measurement.
 
         Raises:
@@ -96,49 +98,22 @@ class Shrinker:
         checks.check_network(model, optimizer)
         settings = controller_of(budget, keep, begin, end, every, settled, steps=steps, epochs=epochs)
         network = NetworkInTraining(model, optimizer, arguments(example), kwargs)
-        checks.check_not_met(settings.budget, network.groups, settings.budget.absolute(network.groups))
-        self._set(network, schedule_of(settings, steps, epochs, every), meter, told)
-        self.clock.steps_per_period = steps // epochs if steps and epochs else None
-
-    @classmethod
-    def of(
-        cls,
-        network: NetworkInTraining,
-        settings: Controller,
-        epochs: int,
-        meter: Meter | None = None,
-        reference: nn.Module | None = None,
-        told: Callable[[str], None] = lambda text: None,
-    ) -> Self:
-        """Return the shrinker of a network that a recipe trains: `end_period()` ends each epoch.
-
-        Args:
-            network: the network.
-            settings: the budget and when to reach it.
-            epochs: of the training.
-            meter: measures a network's latency.
-            reference: the network whose latency a budget takes a share of.
-            told: receives a sentence about each measurement.
-        """
-        result = cls.__new__(cls)
-        result._set(network, Schedule(controller=settings, periods=epochs), meter, told, reference)
-        return result
-
-    def _set(
-        self,
-        network: NetworkInTraining,
-        schedule: Schedule,
-        meter: Meter | None,
-        told: Callable[[str], None],
-        reference: nn.Module | None = None,
-    ) -> None:
-        budget = schedule.controller.budget
-        if budget.is_timed and network.processes.first:
+        budget = settings.budget
+        checks.check_not_met(budget, network.groups, budget.absolute(network.groups))
+        if budget.is_timed and network.processes.first:  # which measures for all
+            meter = self.usual_meter(model, example) if meter is None and not kwargs else meter
             checked_meter(meter)
-        target = target_of(network.model, network.groups, network.example, budget, network.kwargs)
-        self.network, self.settings, self.schedule, self.clock = network, schedule.controller, schedule, Clock()
+        self.network, self.settings = network, settings
+        self.schedule = schedule_of(settings, steps, epochs, every)
+        self.clock = Clock(steps_per_period=steps // epochs if steps and epochs else None)
+        target = target_of(model, network.groups, network.example, budget, network.kwargs)
         self.pressure = Pressure(network, budget, target, meter, reference, told)
-        self._watch = OptimizerWatch(network.optimizer, self._before_step, network.check_state)
+        self._watch = OptimizerWatch(optimizer, self._before_step, network.check_state)
+
+    @staticmethod
+    def usual_meter(model: nn.Module, example: Inputs) -> Meter | None:
+        """Return the meter where nobody names one; `prunus/__init__.py`, which knows deploy, sets ONNX Runtime's."""
+        return None
 
     @property
     def groups(self) -> ChannelGroups:
@@ -194,11 +169,7 @@ class Shrinker:
         return self.end_period() if self.schedule.has_ended(self.clock) else None
 
     def end_epoch(self) -> ShrinkRecord | None:
-        """End an epoch, where the length of the training is given in `epochs`; return the record of a cut.
-
-        Raises:
-            TrainingError: the training's length is in steps.
-        """
+        """End an epoch, where the length of the training is given in `epochs`; return the record of a cut."""
         if self.schedule.length is not None:
             raise TrainingError("end_epoch() is for Shrinker(..., epochs=N); with steps=N, step() counts by itself")
         return self.end_period()

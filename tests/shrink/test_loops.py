@@ -301,6 +301,14 @@ def test_a_budget_in_milliseconds_is_met_and_told():
     assert len(said) == 2 and all("ms are allowed" in text for text in said)
 
 
+def test_without_a_meter_milliseconds_are_those_of_onnx_runtime():
+    model, said = loops.build(lambda: loops.Net(width=48)), []
+    optimizer = loops.OPTIMIZERS["sgd"](model.parameters())
+    shrinker = loops.shrinker_of(model, optimizer, budget=prunus.Budget(latency=0.7), told=said.append)
+    loops.train(model, optimizer, shrinker)
+    assert len(shrinker.plan) > 0 and "ms are allowed" in said[0]
+
+
 def test_wrappers_of_trainers_are_looked_through():
     accelerate = pytest.importorskip("accelerate")
     model = loops.build()
