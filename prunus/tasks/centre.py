@@ -74,17 +74,18 @@ class BoundCentre(BoundHeads):
         return (_focal(heat, peaks, counted) + self.box_weight * box_loss) / number
 
     def imitation(self, output: Any, answer: Any) -> Tensor:
-        """Return the cross-entropy of the heatmaps, and |ln side - ln side'| where the teacher sees an object.
+        """Return the divergence KL(teacher || student) of each cell's scores, and |ln side - ln side'|.
 
-        Both are weighted by the teacher's score, and divided by the sum of its scores.
+        The latter is weighted by the teacher's score; the sum is divided by the sum of these scores.
         """
         (heat, sides), (taught, wanted) = (self._checked(each, None) for each in (output, answer))
-        scores, wanted = taught.detach().sigmoid(), wanted.detach()
-        weights = scores.amax(dim=1, keepdim=True)
-        apart = functional.binary_cross_entropy_with_logits(heat, scores, reduction="none") * (
-            scores + (1 - scores) * (heat.sigmoid() - scores).detach().abs() ** 2
+        taught, wanted = taught.detach(), wanted.detach()
+        weights = taught.sigmoid().amax(dim=1, keepdim=True)
+        cross, own = (
+            functional.binary_cross_entropy_with_logits(each, taught.sigmoid(), reduction="sum")
+            for each in (heat, taught)
         )
-        total: Tensor = apart.sum() + ((sides - wanted).abs() * weights).sum()
+        total: Tensor = cross - own + ((sides - wanted).abs() * weights).sum()
         return total / weights.sum().clamp(min=1)
 
     def decode(self, output: Any, most: int) -> Tensor:
