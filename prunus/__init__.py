@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         fuse,
         linearize,
         load,
+        recalibrate,
         save,
     )
     from prunus.verify import check_removal
@@ -62,6 +63,7 @@ _HOME = {
     "fuse": "surgery",
     "linearize": "surgery",
     "load": "surgery",
+    "recalibrate": "surgery",
     "run": "pipeline",
     "save": "surgery",
     "select": "budget",
@@ -97,6 +99,7 @@ __all__ = [
     "fuse",
     "linearize",
     "load",
+    "recalibrate",
     "run",
     "save",
     "select",
@@ -107,11 +110,18 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         return importlib.import_module("importlib.metadata").version("prunus")
-    if name in _HOME.values():  # prunus.surgery, ... without an import of its own
+    if name in (*_HOME.values(), "integrations"):  # prunus.surgery, ... without an import of its own
         return importlib.import_module(f"prunus.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'prunus' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"prunus.{_HOME[name]}"), name)
+    found = getattr(importlib.import_module(f"prunus.{_HOME[name]}"), name)
+    if name == "Shrinker":  # which lies below what measures
+        found.usual_meter = staticmethod(_usual_meter)
+    return found
+
+
+def _usual_meter(model: Any, inputs: Any) -> Any:
+    return importlib.import_module("prunus.pipeline.latency_meter").usual_meter(model, inputs)
 
 
 def __dir__() -> list[str]:

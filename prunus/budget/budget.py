@@ -26,6 +26,9 @@ class Budget:
             connection around them (`prunus.surgery.skippable`), so that the depth is learned; all others keep two.
         multiple_of: a layer's number of channels stays a multiple of this, which suits the target's kernels; 1: any.
         keep: layers that keep all their channels, by patterns over their paths: ("stem.*",); see `kept_groups`.
+        approximate: take groups whose removal is approximate as well (behind a layer norm, a frozen batch norm), which
+            `coverage()` names with the reasons. `select` alone does: the function changes with the cut, so train the
+            network that comes out. Training with a budget compares outputs at each cut, and refuses it.
     """
 
     macs: float | None = None
@@ -35,6 +38,7 @@ class Budget:
     min_share: float = 0.1
     multiple_of: int = 1
     keep: tuple[str, ...] = ()
+    approximate: bool = False
 
     def __post_init__(self) -> None:
         for name in ("macs", "params"):
@@ -75,6 +79,10 @@ class Budget:
     def is_timed(self) -> bool:
         """Whether it bounds the latency, which must be measured."""
         return self.latency is not None or self.latency_ms is not None
+
+    def candidates(self, groups: ChannelGroups) -> ChannelGroups:
+        """Return `groups` with those that this budget may take as the exact ones."""
+        return dataclasses.replace(groups, exact=groups.removable) if self.approximate else groups
 
     def limit_ms(self, wide: Callable[[], float]) -> float:
         """Return the bound on the latency in milliseconds; `wide` measures the traced network's."""

@@ -30,8 +30,9 @@ def select(
 ) -> Plan:
     """Return the plan that removes channel groups of `model`.
 
-    Without a budget: the groups that are zero; their removal is exact. With a budget: the least important groups per
-    cost saved (`greedy_selection`) until the budget holds; this changes the function unless they are zero.
+    Without a budget: the groups that are zero, or zero wherever they are read (behind a batch norm whose scale and
+    shift are zero, behind a mask of torch.nn.utils.prune); their removal is exact. With a budget: the least important
+    groups per cost saved (`greedy_selection`) until the budget holds; this changes the function unless they are zero.
 
     Args:
         model: the network, as traced.
@@ -51,10 +52,11 @@ def select(
     """
     _check_arguments(model, groups, budget)
     _check_multiple(budget, multiple_of)
-    refuse_if_rigid(groups)
     if budget is None:
-        zeros = zero_groups(model, groups) & ~kept_groups(groups, keep)
+        zeros = _zeros(model, groups) & ~kept_groups(groups, keep)
         return removal(groups, _to_multiples(groups, spare_layers(groups, zeros), multiple_of))
+    groups = budget.candidates(groups)
+    refuse_if_rigid(groups)
     budget = dataclasses.replace(budget, keep=(*budget.keep, *patterns_of(keep)))
     bounds = budget.absolute(groups)
     values = relative_norms(model, groups) if importance is None else importance.detach().cpu().double()
@@ -89,6 +91,16 @@ def _within_milliseconds(
         bounds=bounds,
     )
     return search.largest().plan
+
+
+def _zeros(model: nn.Module, groups: ChannelGroups) -> Tensor:
+    """Return the groups that are zero, or off: bool [num_groups]."""
+    zero = zero_groups(model, groups)  # which checks that the groups are the model's
+    if groups.off is not None:
+        zero |= groups.off(model)
+    if not bool(zero.any()):
+        refuse_if_rigid(groups)
+    return zero
 
 
 def _to_multiples(groups: ChannelGroups, chosen: Tensor, multiple_of: int) -> Tensor:

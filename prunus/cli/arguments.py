@@ -12,6 +12,7 @@ DESCRIPTION = """Grow wide, ship narrow: train a wide network, get back the smal
   prunus recipes                                   what can be run
   prunus run street_erfnet train.epochs=3          train, shrink, export, measure, report
   prunus run camvid_erfnet data.root=/data/camvid  on your data
+  prunus shrink my.nets:Net --weights w.pt ...     make a trained network narrow
   prunus trace torchvision.models:resnet18         what could be removed from a network
 """
 EPILOG = """exit codes: 0 done; 1 refused or failed, the reason is on stderr; 2 the command line is wrong;
@@ -25,6 +26,14 @@ EXAMPLES = {
 
 The folder of the run (runs/NAME) holds report.html, narrow.onnx, checkpoints and records. A run that was
 interrupted goes on by the same command; with --accept-changes also under a recipe that was changed.""",
+    "shrink": """The recipe says which data, which task and how to train; network, weights and budget stand here:
+
+  prunus shrink my.networks:Net --weights net.safetensors --budget latency=0.5 --recipe signs.yaml
+  prunus shrink torchvision.models:resnet18 --set weights=null --weights resnet18.pth --budget macs=0.4 \\
+      --recipe gtsrb_small weights.leave_out=[fc] train.optimizer.learning_rate=0.01
+
+The network as its weights give it is the one to compare with. It trains for a third of the recipe's epochs unless
+train.epochs=N is given. The folder of the run (runs/NAME-shrunk) is that of `prunus run`.""",
     "trace": """  prunus trace torchvision.models:resnet18
   prunus trace my.networks:Net --set num_classes=19 --shape 1,3,512,1024""",
     "export": """  prunus export torchvision.models:resnet18 --output resnet18.onnx
@@ -68,6 +77,7 @@ def parser() -> argparse.ArgumentParser:
     )
     run.add_argument("overrides", nargs="*", metavar="key=value", help="dotted path into the recipe, and a value")
 
+    _add_shrink(add(commands.shrink))
     trace = add(commands.trace)
     _add_network(trace)
     trace.add_argument("--whole-heads", action="store_true", help="let attention lose whole heads, not parts of all")
@@ -84,6 +94,18 @@ def parser() -> argparse.ArgumentParser:
 
     add(commands.recipes)
     return whole
+
+
+def _add_shrink(shrink: argparse.ArgumentParser) -> None:
+    shrink.add_argument("network", metavar="module:callable", help="builds the network; it is given num_classes=")
+    shrink.add_argument("--weights", required=True, help="safetensors, or a state dict of torch.save")
+    text = "what it may cost: macs=0.4, params=1000000, latency=0.5, latency_ms=8; a number up to 1 is a share"
+    shrink.add_argument("--budget", required=True, action="append", metavar="key=value", help=text)
+    shrink.add_argument("--recipe", required=True, help="a YAML file, or a name that `prunus recipes` lists")
+    text = "a keyword argument of the callable; give it once for each"
+    shrink.add_argument("--set", action="append", default=[], metavar="key=value", help=text)
+    shrink.add_argument("--accept-changes", action="store_true", help="as of `prunus run`")
+    shrink.add_argument("overrides", nargs="*", metavar="key=value", help="dotted path into the recipe, and a value")
 
 
 def _add_bench(bench: argparse.ArgumentParser) -> None:

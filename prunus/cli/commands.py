@@ -1,6 +1,7 @@
 """The subcommands: each takes the options that the parser has read."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,18 @@ SHIPPED = Path(__file__).parents[1] / "recipes"
 
 def run(options: argparse.Namespace) -> None:
     """Run a recipe: train, shrink to the budget, export, measure, report."""
+    _run(find_recipe(options.recipe), options.overrides, accept_changes=options.accept_changes)
+
+
+def shrink(options: argparse.Namespace) -> None:
+    """Shrink a network that is already trained to a budget, in a short training on the data of a recipe."""
+    from prunus.cli.shrink_recipe import overrides_of
+
+    path = find_recipe(options.recipe)
+    _run(path, overrides_of(options, path), accept_changes=options.accept_changes)
+
+
+def _run(path: Path, overrides: Sequence[str], *, accept_changes: bool) -> None:
     from prunus import pipeline, recipe, records, report
     from prunus.display import Display
     from prunus.train.distributed import is_first
@@ -23,10 +36,10 @@ def run(options: argparse.Namespace) -> None:
     import_from_current_folder()
     console = Terminal(quiet=not is_first())
     display = Display(console)
-    chosen = recipe.load(pipeline.Recipe, find_recipe(options.recipe), options.overrides)
+    chosen = recipe.load(pipeline.Recipe, path, overrides)
     watch = pipeline.Watch(stage=display.stage, epoch=display.epoch, step=display.step)
     with display.live():
-        folder = pipeline.run(chosen, watch=watch, accept_changes=options.accept_changes)
+        folder = pipeline.run(chosen, watch=watch, accept_changes=accept_changes)
     check()
     if not is_first():
         return

@@ -2,9 +2,10 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from prunus.graph.cost import CostModel
 from prunus.graph.coverage import coverage
@@ -26,6 +27,7 @@ class ChannelGroups:
         cost: MACs and parameters as functions of the groups alive.
         attributes: numbers kept by modules that count channels.
         notes: what the reader of a report should know about the trace itself.
+        off: finds the groups that are zero wherever they are read (`graph.off`); None where `without` made the groups.
     """
 
     slots: tuple[Slot, ...]
@@ -37,6 +39,7 @@ class ChannelGroups:
     cost: CostModel
     attributes: tuple[Attribute, ...] = ()
     notes: tuple[str, ...] = ()
+    off: Callable[[nn.Module], Tensor] | None = None
 
     def __len__(self) -> int:
         """Count the groups."""
@@ -117,6 +120,7 @@ class ChannelGroups:
             told.append(Reason(text, group, True))
         return dataclasses.replace(
             self,
+            off=None,
             slots=slots,
             exact=self.exact[alive] & ~refused,
             refused=refused,

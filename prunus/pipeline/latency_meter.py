@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from prunus.deploy import BenchmarkSettings, backends, benchmark, export_onnx
 from prunus.modules.copying import copied
+from prunus.modules.given import Inputs, arguments
 from prunus.surgery import apply, fuse
 
 
@@ -41,3 +42,11 @@ class LatencyMeter:
     def _deployed(self, model: nn.Module) -> nn.Module:
         own = copied(model, isolated=True).cpu().eval()
         return apply(fuse(own, self.inputs), own).eval()
+
+
+def usual_meter(model: nn.Module, inputs: Inputs) -> LatencyMeter | None:
+    """Return the meter where nobody names one: ONNX Runtime on one thread; None where `inputs` are not one tensor."""
+    args = arguments(inputs)
+    if len(args) != 1 or not isinstance(args[0], Tensor):
+        return None
+    return LatencyMeter(model, args[0], BenchmarkSettings(backends=("onnxruntime",)))

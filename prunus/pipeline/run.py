@@ -16,6 +16,8 @@ from prunus.deploy.room import check_room
 from prunus.errors import DataError, RecipeError
 from prunus.graph import trace
 from prunus.interrupt import check
+from prunus.models.factory import build
+from prunus.models.weights import load_
 from prunus.pipeline import deployment, evaluation, stages
 from prunus.pipeline.context import RunContext, Watch
 from prunus.pipeline.environment import hardware, versions
@@ -110,6 +112,7 @@ def _run(
         _refuse_other_data(recorder, run_record)
     if not recorder.count():
         recorder.write(run_record)
+        _record_weights(recorder, recipe)
         for text in recipe.data.notes():
             recorder.write(NoteRecord(text=text))
     train = recipe.train
@@ -167,12 +170,24 @@ def _train(context: RunContext) -> tuple[Network | None, list[Network], list[Net
     recipe = context.recipe
     begun = context.processes.share({path.parent.name for path in context.folder.glob("checkpoints/*/[0-9]*")})
     rehearse(
-        recipe.stages, stages.build_wide(context), context.inputs, context.meter, context.processes, begun
+        recipe.stages, stages.build_start(context, None), context.inputs, context.meter, context.processes, begun
     )  # before hours
     encoder = None if recipe.encoder_stage is None else stages.train_encoder(context, recipe.encoder_stage)
     wide = stages.train_wide(context, encoder) if recipe.baseline else None
     reached = stages.run_stages(context, encoder, wide)
     return wide, reached, stages.train_from_scratch(context, reached[-1]) if recipe.from_scratch else []
+
+
+def _record_weights(recorder: Recorder, recipe: Recipe) -> None:
+    """Record which tensors of the network come from the recipe's weights.
+
+    Raises:
+        DataError, RecipeError: they cannot be read, or do not fit.
+    """
+    weights = recipe.starting_weights
+    if weights is not None:
+        found = load_(build(recipe.model, len(recipe.data.class_names)), weights)
+        recorder.write(NoteRecord(text=f"The trainings begin with {weights.path}: {found.summary()}."))
 
 
 def _record_changes(recorder: Recorder, now: RunRecord) -> None:
@@ -185,6 +200,8 @@ def _record_changes(recorder: Recorder, now: RunRecord) -> None:
         recorder.write(NoteRecord(text=f"The recipe was changed while the run was under way: {'; '.join(different)}."))
     if different := inventory_differences(begun.data, now.data):
         recorder.write(NoteRecord(text=f"The data changed while the run was under way: {'; '.join(different)}."))
+    if begun.weights != now.weights:
+        recorder.write(NoteRecord(text="The file of weights changed while the run was under way."))
 
 
 def _begun(recorder: Recorder) -> RunRecord | None:
@@ -195,12 +212,18 @@ def _begun(recorder: Recorder) -> RunRecord | None:
 
 
 def _refuse_other_data(recorder: Recorder, now: RunRecord) -> None:
-    """Refuse to go on, or to evaluate, on other data than those that the run began with.
+    """Refuse to go on, or to evaluate, on other data or weights than those that the run began with.
 
     Raises:
         DataError: names what differs.
     """
     begun = _begun(recorder)
+    if begun is not None and begun.weights != now.weights:
+        raise DataError(
+            f"the file of weights is not the one that the run in {recorder.path.parent} began with (SHA-256 "
+            f"{begun.weights[:12]} then, {now.weights[:12]} now). Bring it back, choose another folder with "
+            "output=..., or, to go on, give --accept-changes (in Python: accept_changes=True)"
+        )
     if begun is not None and (different := inventory_differences(begun.data, now.data)):
         raise DataError(
             f"the data are not those that the run in {recorder.path.parent} began with: {'; '.join(different)}. Bring "
@@ -221,5 +244,6 @@ def _run_record(recipe: Recipe, resolved: dict[str, Any], input_shape: tuple[int
         class_names=tuple(recipe.data.class_names),
         palette=tuple(recipe.data.palette),
         data=inventory(recipe.data),
+        weights="" if recipe.starting_weights is None else recipe.starting_weights.sha256(),
         input_shape=input_shape,
     )
