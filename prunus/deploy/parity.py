@@ -3,15 +3,15 @@
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
 from torch import nn
 
 from prunus.deploy import backends
+from prunus.deploy.decisions import Decisions
 from prunus.deploy.signature import Inputs, as_tuple
 from prunus.errors import DeployError, ParityError
 from prunus.interrupt import check
@@ -22,22 +22,6 @@ from prunus.verify import Extremes, outputs
 from prunus.verify.rounding import ROUNDINGS
 
 TOLERANCE = 1e-4  # relative
-
-
-class Decisions(Protocol):
-    """What a task makes of the outputs of a network and of its file, by name."""
-
-    def comparable(
-        self, first: Mapping[str, torch.Tensor], second: Mapping[str, torch.Tensor]
-    ) -> tuple[Mapping[str, torch.Tensor], Mapping[str, torch.Tensor]]:
-        """Return both so that they may be compared number by number."""
-        ...
-
-    def agreement(
-        self, first: Mapping[str, torch.Tensor], second: Mapping[str, torch.Tensor]
-    ) -> tuple[int, int] | None:
-        """Return how many decisions agree, of how many; None: nothing is known of them."""
-        ...
 
 
 def check_parity(

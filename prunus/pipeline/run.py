@@ -102,6 +102,9 @@ def _run(
         if len(split):
             split[0]
     deployment.absent_backends(recipe.deploy)
+    if recipe.protect is not None:  # what cannot be protected is said before hours of training
+        recipe.protect.task(task, recipe.data.class_names)
+        recipe.protect.data(recipe.data).train()
     if recipe.deploy.decode:
         task.deployed(torch.nn.Identity())  # what cannot be exported is refused now
     check_room([(recipe.deploy.benchmark.batch_size, *inputs.shape[1:])])
