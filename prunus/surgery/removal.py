@@ -9,6 +9,8 @@ from prunus.graph import ChannelGroups
 from prunus.surgery.plan import Plan
 from prunus.surgery.remove import Cut, RemoveChannels, SetAttribute
 
+MOST_NAMED = 8
+
 
 def spare_layers(groups: ChannelGroups, chosen: Tensor) -> Tensor:
     """Return `chosen` without one group of each dimension that would otherwise become empty."""
@@ -27,12 +29,31 @@ def removal(groups: ChannelGroups, chosen: Tensor) -> Plan:
         gone = padded[slot.groups].nonzero().flatten()
         if gone.numel():
             cuts.append(Cut(path=slot.path, dim=slot.dim, size=slot.groups.numel(), remove=tuple(gone.tolist())))
-    attributes = tuple(
+    attributes = [
         SetAttribute(path=one.path, name=one.name, item=one.item, before=one.groups.numel(), after=int(left))
         for one in groups.attributes
         if (left := (~padded[one.groups]).sum()) < one.groups.numel()
+    ]
+    notes = list[str]()
+    for one in groups.noted:
+        before, after = one.groups[0].numel(), {int((~padded[inside]).sum()) for inside in one.groups}
+        if one.is_width and len(after) == 1 and after != {before}:
+            attributes.append(SetAttribute(path=one.path, name=one.name, before=before, after=after.pop()))
+        elif after != {before}:
+            notes.append(f"{one} {before} (now {' or '.join(map(str, sorted(after)))})")
+    edits = (RemoveChannels(cuts=tuple(cuts), attributes=tuple(attributes)),) if cuts else ()
+    return Plan(edits, notes=_not_followed(notes))
+
+
+def _not_followed(noted: list[str]) -> tuple[str, ...]:
+    if not noted:
+        return ()
+    more = f" and {len(noted) - MOST_NAMED} more" if len(noted) > MOST_NAMED else ""
+    return (
+        f"not followed, since no code reads them and they may count one or another: {', '.join(noted[:MOST_NAMED])}"
+        f"{more}. What is built from these numbers (a new head, a configuration that save_pretrained writes) may not "
+        "fit: set them by hand; prunus.save writes what prunus.load builds",
     )
-    return Plan((RemoveChannels(cuts=tuple(cuts), attributes=attributes),)) if cuts else Plan()
 
 
 def whole_dimensions(groups: ChannelGroups) -> Iterator[Tensor]:

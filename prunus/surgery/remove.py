@@ -16,6 +16,7 @@ from prunus.modules.code import names_read
 from prunus.modules.cutting import cut, narrowed
 from prunus.modules.kinds import SizedLayer, TransposedConv
 from prunus.modules.modes import evaluating
+from prunus.modules.noted import Meaning, number_at, numbers_of
 from prunus.modules.numbers import numbers, set_number_
 from prunus.modules.tensors import named_tensors
 from prunus.surgery.edit import Edit
@@ -41,10 +42,10 @@ class Cut:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SetAttribute:
-    """An attribute that counts channels (`head_dim`, `num_heads`) and changes with them."""
+    """A number that counts channels (`head_dim`, `num_heads`, `num_features`) and changes with them."""
 
     path: str  # of the module
-    name: str
+    name: str  # an attribute's, or keys joined with dots, as "config.hidden_size"
     item: int = -1  # the index where the attribute is a list or a tuple
     before: int  # so that a plan for another network is refused
     after: int
@@ -53,9 +54,9 @@ class SetAttribute:
         """Raise `EditError` where the attribute is not `before`."""
         place = f"{self.path}.{self.name}" + (f"[{self.item}]" if self.item >= 0 else "")
         try:
-            found = getattr(model.get_submodule(self.path), self.name)
+            found = number_at(model.get_submodule(self.path), self.name)
             found = found[self.item] if self.item >= 0 else found
-        except (AttributeError, IndexError, TypeError) as error:
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
             raise EditError(f"{place}: {type(model).__name__} has no such attribute") from error
         if type(found) is not int or found != self.before:
             raise EditError(f"{place} is {found!r}, the plan is for {self.before}: it was made for another network")
@@ -64,7 +65,7 @@ class SetAttribute:
         if not _may_count(model.get_submodule(self.path), self.name):
             raise EditError(
                 f"{place} is no number of channels that the code of {type(model.get_submodule(self.path)).__name__} "
-                "reads: no trace binds it, so no plan sets it"
+                "reads, nor called as one: no trace binds it, so no plan sets it"
             )
 
     def __str__(self) -> str:
@@ -143,8 +144,12 @@ class RemoveChannels(Edit):
 
 
 def _may_count(module: nn.Module, name: str) -> bool:
-    """Whether a trace may find that an attribute counts channels: the module's code reads it, and it is no setting of
-    a torch layer, whose sizes follow their tensors by themselves."""
+    """Whether a trace may find that a number counts channels: its name says so, or the module's code reads it.
+
+    It is no setting of a torch layer, whose sizes follow their tensors by themselves.
+    """
+    if any(name == one.name and one.meaning is not Meaning.UNKNOWN for one in numbers_of(module)):
+        return True
     settled = isinstance(module, SizedLayer) and not isinstance(module, nn.GroupNorm)  # which may keep its groups
     if name.startswith("_") or settled or name in SETTINGS:
         return False
