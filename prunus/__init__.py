@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from prunus.graph import ChannelGroups, trace
     from prunus.penalties import Combined, GroupLasso, NuclearNorm, Orthogonality, SparseGroupLasso
     from prunus.pipeline import Recipe, run  # type: ignore[no-redef]
+    from prunus.shrink import Shrinker
     from prunus.surgery import (  # type: ignore[no-redef]
         Plan,
         apply,
@@ -42,6 +43,7 @@ _HOME = {
     "Plan": "surgery",
     "PrunusError": "errors",
     "Recipe": "pipeline",
+    "Shrinker": "shrink",
     "SparseGroupLasso": "penalties",
     "apply": "surgery",
     "benchmark": "deploy",
@@ -74,6 +76,7 @@ __all__ = [
     "Plan",
     "PrunusError",
     "Recipe",
+    "Shrinker",
     "SparseGroupLasso",
     "apply",
     "benchmark",

@@ -14,7 +14,7 @@ Each training sample's augmentation depends on (seed, epoch, index) only, whatev
 (`data.class_path: my_package.my_file.MyData`):
 
 1. a frozen, keyword-only dataclass that derives from `SegmentationData`; its fields are the recipe's keys:
-   `root`, `size`, `augmentation`, `seed`, `cache`, and whatever else the data needs;
+   `root`, `size`, `augmentation`, `seed`, `cache`, `max_pixels`, and whatever else the data needs;
 2. `class_names` and `palette` as class variables;
 3. `source(split)`: for pairs of files a `FileSource`, which reads, checks and resizes them; a table says which class
    a value in a mask file stands for (`value_table`), and `colours` which a colour does, where masks are pictures of

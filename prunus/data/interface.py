@@ -106,7 +106,8 @@ class Data(abc.ABC):
 
     A reader of files declares `on_error` and `max_skipped` as fields too. With "skip", a training sample that cannot be
     read is replaced by the next that can, and the run's records name it; more than the share `max_skipped` of them
-    stop the training. Validation and test samples must be readable: their metrics are those of the whole set.
+    stop the training. Validation and test samples must be readable: their metrics are those of the whole set. It also
+    declares `max_pixels`, which its source hands to `read_image`.
     """
 
     on_error: OnError = "raise"

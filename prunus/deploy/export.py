@@ -6,7 +6,6 @@ import io
 import logging
 import os
 import re
-import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from prunus.interrupt import check
 from prunus.modules.modes import evaluating
 from prunus.modules.stand_in import fed, stand_in
 from prunus.modules.undisturbed import undisturbed
+from prunus.writing import folder_aside
 
 _COLOURS = re.compile(r"\x1b?\[\d+m")
 
@@ -199,10 +199,10 @@ def _write(program: torch.onnx.ONNXProgram, path: Path) -> None:
     """Write to a folder beside `path`, check, and rename: `path` is the old file or the whole new one."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
+        with folder_aside(path) as folder:
             # Under its own name already, because the graph names the weights' file where there are two.
-            program.save(Path(folder) / path.name, external_data=False)
-            publish(Path(folder), path)
+            program.save(folder / path.name, external_data=False)
+            publish(folder, path)
     except OSError as error:
         raise DeployError(
             f"{path} cannot be written: {error.strerror or error}. Give a path in a folder that is writable and has "

@@ -67,8 +67,7 @@ class Recorder(TorchDispatchMode):
         if found is None and self.is_data(tensor):
             return self._alias(tensor)
         if found is None:
-            kept = compact(tensor.clone() if self.with_values else tensor, self._large)
-            found = Value(tuple(tensor.shape), tensor.dtype, Origin.CONSTANT, constant=kept)
+            found = Value(tuple(tensor.shape), tensor.dtype, Origin.CONSTANT, constant=self._snapshot(tensor))
             self.given.append(found)
             self._know(tensor, found)
             self.memory.read(tensor, found)
@@ -173,11 +172,15 @@ class Recorder(TorchDispatchMode):
         for operand in dict.fromkeys(operands):
             operand.readers.append(operation)
         for tensor in made:
-            constant = None if self.is_data(tensor) else compact(tensor, self._large)
+            constant = None if self.is_data(tensor) else self._snapshot(tensor)
             value = Value(tuple(tensor.shape), tensor.dtype, constant=constant, maker=operation)
             operation.results.append(value)
             self._know(tensor, value)
         self.operations.append(operation)
+
+    def _snapshot(self, tensor: Tensor) -> Tensor:
+        """Return the numbers of a constant, into whose memory data may be written."""
+        return compact(tensor.clone() if self.with_values else tensor, self._large)
 
     def _know(self, tensor: Tensor, value: Value) -> None:
         self._values[id(tensor)] = value

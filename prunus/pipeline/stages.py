@@ -80,7 +80,9 @@ def train_stage(context: RunContext, stage: Stage, settings: Train, network: Net
     if stage.distillation is not None:
         assert wide is not None  # else the recipe is refused
         task = stage.distillation.wrap(task, wide.model)
-    model = apply(Plan(), network.model)  # a copy: the network before the training is deployed too
+    model = network.model  # it is deployed too, and stays as it is
+    if stage.shrink is None and stage.penalty is None:
+        model = apply(Plan(), model)
     timed = stage.shrink is not None and stage.shrink.budget.is_timed
     meter = context.meter(network.model) if timed and context.processes.first else None  # only process 0 measures
     training = context.training(training_name(stage), settings, task)

@@ -9,7 +9,8 @@ from torch.nn import functional
 
 from prunus.errors import RecipeError, TrainingError
 from prunus.modules.modes import modes_kept
-from prunus.tasks.interface import BoundTask, Metric, check_tensor
+from prunus.tasks.interface import BoundTask, Metric
+from prunus.tasks.outputs import Reading
 
 
 def distillation_loss(student: Tensor, teacher: Tensor, temperature: float = 4.0) -> Tensor:
@@ -23,10 +24,9 @@ def distillation_loss(student: Tensor, teacher: Tensor, temperature: float = 4.0
         temperature: T > 0; above 1 it shows the student how the teacher ranks the wrong classes.
 
     Raises:
-        TrainingError: shapes that differ.
+        TrainingError: shapes that differ, or what is no tensor.
     """
-    check_tensor(student, "distillation")
-    check_tensor(teacher, "distillation")
+    student, teacher = Reading().scores(student), Reading().scores(teacher)
     if student.shape != teacher.shape:
         raise TrainingError(
             f"distillation: the student's output has shape {list(student.shape)}, the teacher's {list(teacher.shape)}; "
@@ -70,7 +70,7 @@ class Distilled(BoundTask):
 
     def __init__(self, task: BoundTask, teacher: nn.Module, settings: Distillation) -> None:
         self.task, self.teacher, self.settings = task, teacher, settings
-        self.main_metric = task.main_metric
+        self.main_metric, self.reading = task.main_metric, task.reading
 
     def loss(self, output: Any, target: Tensor) -> Tensor:
         """Return the task's own loss, as in evaluation, where nobody teaches."""
@@ -81,7 +81,7 @@ class Distilled(BoundTask):
 
         Args:
             inputs: the batch that `output` came from; the teacher is asked about it.
-            output: the student's scores [N, C, ...].
+            output: what the student returns; its scores are [N, C, ...].
             target: of the task.
 
         Raises:
@@ -89,8 +89,13 @@ class Distilled(BoundTask):
         """
         with torch.no_grad(), modes_kept(self.teacher):
             answer = self.teacher.eval()(inputs)
-        taught = distillation_loss(output, answer, self.settings.temperature)
-        return torch.lerp(self.task.loss(output, target).float(), taught, self.settings.weight)
+        taught = distillation_loss(self.scores(output), self.scores(answer), self.settings.temperature)
+        own = self.task.training_loss(inputs, output, target)
+        return torch.lerp(own.float(), taught, self.settings.weight)
+
+    def scores(self, output: Any) -> Tensor:
+        """Return the scores that the task reads from an output."""
+        return self.task.scores(output)
 
     def predict(self, output: Any) -> Tensor:
         """Return what the task reads from an output."""

@@ -1,13 +1,14 @@
 """What every task is: settings that bind to data, and what the loop and the report ask of the result."""
 
 import abc
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from prunus.errors import RecipeError, TrainingError
+from prunus.tasks.outputs import Reading
 
 Metrics = dict[str, float]
 PerClass = dict[str, float | None]
@@ -44,14 +45,29 @@ class BoundTask(abc.ABC):
     """A task for the classes of one data set."""
 
     main_metric: str  # higher is better
+    reading: Reading = Reading()  # which tensors of an output count
 
     @abc.abstractmethod
     def loss(self, output: Any, target: Tensor) -> Tensor:
         """Return the loss of a batch, a scalar."""
 
     def training_loss(self, inputs: Tensor, output: Any, target: Tensor) -> Tensor:
-        """Return the loss that trains; `inputs` is the batch that `output` came from."""
-        return self.loss(output, target)
+        """Return the loss that trains: `loss`, and those of auxiliary heads times their weights.
+
+        `inputs` is the batch that `output` came from.
+        """
+        total = self.loss(output, target)
+        for weight, scores in self.reading.auxiliary_scores(output):
+            total = total + weight * self.loss(scores, target)
+        return total
+
+    def scores(self, output: Any) -> Tensor:
+        """Return the tensor of scores in what the network returns, which distillation compares.
+
+        Raises:
+            TrainingError: it is not clear which one that is.
+        """
+        return self.reading.scores(output)
 
     @abc.abstractmethod
     def predict(self, output: Any) -> Tensor:
@@ -77,21 +93,6 @@ class Task(abc.ABC):
     @abc.abstractmethod
     def bind(self, data: Any) -> BoundTask:
         """Return the task for the classes of `data`."""
-
-
-def check_tensor(output: object, task: str) -> None:
-    """Refuse an output that is no tensor of scores.
-
-    Raises:
-        TrainingError: says what it is, and what to do.
-    """
-    if isinstance(output, Tensor):
-        return
-    keys = f" with the keys {', '.join(map(str, output))}" if isinstance(output, Mapping) else ""
-    raise TrainingError(
-        f"the network returns a {type(output).__name__}{keys}, and {task} needs one tensor of scores: give a network "
-        "whose forward picks it out, or a task of your own that reads it (docs/extending.md)"
-    )
 
 
 def checked_target(target: object, form: str, dim: int) -> Tensor:

@@ -1,0 +1,69 @@
+"""Watch an optimizer: what its gradients say before each step, and whether it has stepped."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+
+
+class OptimizerWatch:
+    """Calls `before(scale)` when the gradients of a step are there and the weights have not moved yet.
+
+    A step that `torch.amp.GradScaler` skips is none. Where a closure computes the gradients, as Lightning's does,
+    `before` is called after its first call in a step.
+
+    Attributes:
+        stepped: the optimizer has stepped since somebody set this to False.
+    """
+
+    def __init__(self, optimizer: Optimizer, before: Callable[[float], None]) -> None:
+        self.stepped = False
+        self._before, self._seen = before, False
+        self._handles = (
+            optimizer.register_step_pre_hook(self._on_step),
+            optimizer.register_step_post_hook(self._on_stepped),
+        )
+
+    def close(self) -> None:
+        """Watch no longer."""
+        for handle in self._handles:
+            handle.remove()
+
+    def _on_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        self._seen = False
+        closure = kwargs.get("closure", args[1] if len(args) > 1 else None)  # args[0] is the optimizer
+        if not callable(closure):
+            self._look(optimizer)
+            return None
+        observed = functools.partial(self._call, optimizer, closure)
+        if "closure" in kwargs:
+            return args, {**kwargs, "closure": observed}
+        return (args[0], observed, *args[2:]), kwargs
+
+    def _call(self, optimizer: Optimizer, closure: Callable[[], Any]) -> Any:
+        result = closure()
+        self._look(optimizer)
+        return result
+
+    def _look(self, optimizer: Optimizer) -> None:
+        if not self._seen and not _is_skipped(optimizer):
+            self._seen = True
+            scale = getattr(optimizer, "grad_scale", None)
+            self._before(1.0 if scale is None else float(scale))
+
+    def _on_stepped(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.stepped = self.stepped or self._seen
+
+
+def _is_skipped(optimizer: Optimizer) -> bool:
+    """Whether a GradScaler has told a fused optimizer, which steps by itself, that a gradient is not finite."""
+    found = getattr(optimizer, "found_inf", None)
+    return isinstance(found, torch.Tensor) and bool(found.item())
+
+
+def unwrapped(optimizer: Any) -> Any:
+    """Return the optimizer of torch inside what trainers wrap around it (accelerate, Lightning)."""
+    inner = getattr(optimizer, "optimizer", None)
+    return unwrapped(inner) if isinstance(inner, Optimizer) else optimizer
