@@ -27,7 +27,7 @@ _MOVES = """
 MOVES = frozenset(_MOVES.split())
 
 SPREAD = frozenset(
-    "expand repeat tile gather cat where clone contiguous to _to_copy type_as copy".split()
+    ["expand", "repeat", "tile", "gather", "cat", "where", "clone", "contiguous", "to", "_to_copy", "type_as", "copy"]
 )  # do not see it
 
 
