@@ -1,6 +1,5 @@
 """A budget in milliseconds with a meter that models the latency."""
 
-import dataclasses
 import functools
 from collections.abc import Mapping
 from typing import Protocol, runtime_checkable
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from prunus.budget.budget import Budget
 from prunus.budget.latency_model import LatencyModel
 from prunus.budget.latency_search import checked_meter
-from prunus.budget.milliseconds import Measure, solve_milliseconds
+from prunus.budget.milliseconds import Measure, Reached, solve_milliseconds
 from prunus.graph import ChannelGroups
 from prunus.surgery import Plan, apply
 from prunus.surgery.removal import removal
@@ -27,6 +26,9 @@ class ModellingMeter(Protocol):
     def latency_model(self, model: nn.Module, groups: ChannelGroups, measure: Measure, /) -> LatencyModel:
         """Return the latency model of `model`; `measure` times it without groups."""
 
+    def tell(self, reached: Reached, /) -> None:
+        """Take note of what was reached, and of what was predicted."""
+
 
 def reached(
     model: nn.Module,
@@ -36,7 +38,9 @@ def reached(
     floor: Mapping[str, int],
     meter: ModellingMeter,
 ) -> Plan:
-    """Return the plan of the network within the milliseconds of `budget` that loses the least importance, with a note.
+    """Return the plan of the network within the milliseconds of `budget` that loses the least importance.
+
+    The meter is told how it was reached.
 
     Raises:
         BudgetError: the smallest network is too slow; names its latency and the layers that take it.
@@ -60,5 +64,5 @@ def reached(
         bounds=budget.absolute(groups),
         multiple_of=budget.multiple_of,
     )
-    plan = removal(groups, found.best.solution.removed)
-    return dataclasses.replace(plan, notes=(*plan.notes, str(found)))
+    meter.tell(found)
+    return removal(groups, found.best.solution.removed)

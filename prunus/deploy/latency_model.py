@@ -86,6 +86,7 @@ def _meter(shape: UnitShape, target: Target, table: LatencyTable) -> Callable[[t
     backend = target.require()
 
     def milliseconds(sizes: tuple[int, ...]) -> float:
+        sizes = shape.possible(sizes)
         taken = table.find(shape.key, sizes)
         if taken is None:
             check()

@@ -58,6 +58,10 @@ class UnitShape:
         """Return the number of its sizes: outputs and inputs per group; channels alone where it is depthwise."""
         return 2 if self.groups else 1
 
+    def possible(self, sizes: tuple[int, ...]) -> tuple[int, ...]:
+        """Return `sizes` with so many outputs that they can be divided among the groups."""
+        return sizes if self.groups < 2 else (-(-sizes[0] // self.groups) * self.groups, *sizes[1:])
+
     def input_shape(self, sizes: Sequence[int]) -> tuple[int, ...]:
         """Return the shape of the input at `sizes`."""
         if self.kind == "MatMul":
