@@ -23,6 +23,7 @@ from prunus.interrupt import check
 RUNS = (3, 12)  # of a unit: at least, at most
 ENOUGH_MS = 40.0  # of all runs of a unit at one size
 SHARES = (0.0, 0.3, 0.55, 0.75)  # removed of each layer: the whole networks that are measured first
+OFF = (0.2, 0.6)  # the same, and one channel more than leaves a multiple of the target's step
 
 Progress = Callable[[str, int, int], None]  # what, how many of them are done, how many there are
 Measure = Callable[[Tensor], float]  # milliseconds of the network without the groups, bool [num_groups]
@@ -68,12 +69,14 @@ def latency_model(
     )
     covered = {unit.name for unit in units}
     others = tuple(term for term in groups.cost.macs if term.module not in covered)
-    fresh = LatencyModel(units=own, others=others, weights=PRIOR, step=_step(own, groups))
+    step, block = _step(own, groups, 0), _step([unit for unit in own if len(unit.sizes) > 1], groups, 1)
+    fresh = LatencyModel(units=own, others=others, weights=PRIOR, step=step, block=block)
     measured: list[tuple[Tensor, float]] = []
-    for number, alive in enumerate(_spread(groups, fresh.step)):
+    networks = _spread(groups, step)
+    for number, alive in enumerate(networks):
         measured.insert(0, (alive, measure(~alive)))
         if progress is not None:
-            progress("networks", number + 1, len(SHARES))
+            progress("networks", number + 1, len(networks))
     return fresh.fitted(measured)
 
 
@@ -112,23 +115,23 @@ def _measured(shape: UnitShape, sizes: tuple[int, ...], target: Target, backend:
         return min(first, backend.unit_milliseconds(network, [given], target.threads, more)) if more > 0 else first
 
 
-def _step(units: Sequence[Unit], groups: ChannelGroups) -> int:
-    """Return the step of most of the time that channels made take."""
+def _step(units: Sequence[Unit], groups: ChannelGroups, axis: int) -> int:
+    """Return the step along `axis` of most of the units' time."""
     times: dict[int, float] = {}
     for unit in units:
-        times[unit.curve.steps[0]] = times.get(unit.curve.steps[0], 0.0) + unit.milliseconds(groups.all_alive())
+        times[unit.curve.steps[axis]] = times.get(unit.curve.steps[axis], 0.0) + unit.milliseconds(groups.all_alive())
     return max(times, key=lambda step: times[step]) if times else 1
 
 
 def _spread(groups: ChannelGroups, step: int) -> list[Tensor]:
-    """Return networks from the whole one to a narrow one, bool [num_groups] each, all layers alike."""
+    """Return networks from the whole one to narrow ones, bool [num_groups] each, all layers alike."""
     layers = layer_choices(groups, torch.ones(len(groups), dtype=torch.float64), {}, 1)
     found = []
-    for share in SHARES:
+    for share, less in (*((share, 0) for share in SHARES), *((share, 1) for share in OFF)):
         chosen = []
         for layer in layers:
-            left = layer.size - share * layer.counts[-1]
-            left = min(layer.size, math.ceil(left / step) * step)
-            chosen.append(int(np.searchsorted(layer.counts, layer.size - left)))
+            left = math.ceil((layer.size - share * layer.counts[-1]) / step) * step - less
+            place = int(np.searchsorted(layer.counts, layer.size - min(layer.size, left)))
+            chosen.append(min(place, layer.counts.size - 1))
         found.append(~removed(groups, layers, chosen))
     return found
