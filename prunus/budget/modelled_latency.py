@@ -7,18 +7,26 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from prunus.budget.blocks import plan_without, possible_blocks
 from prunus.budget.budget import Budget
+from prunus.budget.greedy_selection import floors
 from prunus.budget.latency_model import LatencyModel
 from prunus.budget.latency_search import checked_meter
 from prunus.budget.milliseconds import Measure, Reached, solve_milliseconds
 from prunus.graph import ChannelGroups
 from prunus.surgery import Plan, apply
-from prunus.surgery.removal import removal
+from prunus.surgery.bypass import skippable_blocks
 
 
 @runtime_checkable
 class ModellingMeter(Protocol):
-    """A meter that also knows how a network's latency depends on its widths."""
+    """A meter that also knows how a network's latency depends on its widths.
+
+    Attributes:
+        inputs: the example that it times.
+    """
+
+    inputs: tuple[Tensor, ...]
 
     def __call__(self, model: nn.Module, /) -> float:
         """Return the milliseconds of a network."""
@@ -40,19 +48,26 @@ def reached(
 ) -> Plan:
     """Return the plan of the network within the milliseconds of `budget` that loses the least importance.
 
-    The meter is told how it was reached.
+    With a `min_share` of 0, residual blocks may go as a whole. The meter is told how the network was reached.
 
     Raises:
         BudgetError: the smallest network is too slow; names its latency and the layers that take it.
     """
-    timed = checked_meter(meter)
+    timed, blocks = checked_meter(meter), dict[str, frozenset[str]]()
+    if budget.min_share == 0:
+        found_blocks = skippable_blocks(model, meter.inputs)
+        floor = floors(groups, budget, frozenset().union(*found_blocks.values()))
+        blocks = possible_blocks(groups, floor, found_blocks)
+
+    def plan(gone: Tensor) -> Plan:
+        return plan_without(model, groups, gone, meter.inputs if blocks else None)
 
     @functools.cache
     def of_plan(plan: Plan) -> float:
         return timed(apply(plan, model))
 
     def measure(gone: Tensor) -> float:
-        return of_plan(removal(groups, gone))
+        return of_plan(plan(gone))
 
     found = solve_milliseconds(
         groups,
@@ -63,6 +78,7 @@ def reached(
         floor,
         bounds=budget.absolute(groups),
         multiple_of=budget.multiple_of,
+        blocks=blocks,
     )
     meter.tell(found)
-    return removal(groups, found.best.solution.removed)
+    return plan(found.best.solution.removed)
