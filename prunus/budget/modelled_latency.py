@@ -1,5 +1,6 @@
 """A budget in milliseconds with a meter that models the latency."""
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 from typing import Protocol, runtime_checkable
@@ -81,4 +82,5 @@ def reached(
         blocks=blocks,
     )
     meter.tell(found)
-    return plan(found.best.solution.removed)
+    chosen = plan(found.best.solution.removed)
+    return dataclasses.replace(chosen, notes=(*chosen.notes, str(found)))

@@ -11,6 +11,7 @@ from prunus.graph.compare import same_code
 from prunus.graph.findings import Findings, Kind
 from prunus.graph.groups import ChannelGroups
 from prunus.graph.hard_coded import judge
+from prunus.graph.noted import passed_channels
 from prunus.graph.other_width import Network
 from prunus.graph.program import Program
 from prunus.graph.read import ReadError, read
@@ -54,7 +55,7 @@ def _traced(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], 
         findings = findings.afresh(torch.isin(roots, roots[attended]))
         readings = _walked(programs, model, findings, slots)
     findings.marks, bindings = judge(Network(model, args, kwargs, readings, slots), findings)
-    return build(model, findings, slots, readings[0].macs, notes, bindings)
+    return build(model, findings, slots, readings[0].macs, notes, bindings, map(passed_channels, readings))
 
 
 def _programs(
