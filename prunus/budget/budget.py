@@ -30,6 +30,9 @@ class Budget:
         keep: layers that keep all their channels, by patterns over their paths: ("stem.*",); see `kept_groups`.
         solver: "greedy" removes the least important groups per cost saved first; "exact" loses the least importance in
             all, with a proven gap (`prunus.budget.solve`).
+        approximate: take groups whose removal is approximate as well (behind a layer norm, a frozen batch norm), which
+            `coverage()` names with the reasons. `select` alone does: the function changes with the cut, so train the
+            network that comes out. Training with a budget compares outputs at each cut, and refuses it.
     """
 
     macs: float | None = None
@@ -40,6 +43,7 @@ class Budget:
     multiple_of: int = 1
     keep: tuple[str, ...] = ()
     solver: str = "greedy"
+    approximate: bool = False
 
     def __post_init__(self) -> None:
         for name in ("macs", "params"):
@@ -82,6 +86,10 @@ class Budget:
     def is_timed(self) -> bool:
         """Whether it bounds the latency, which must be measured."""
         return self.latency is not None or self.latency_ms is not None
+
+    def candidates(self, groups: ChannelGroups) -> ChannelGroups:
+        """Return `groups` with those that this budget may take as the exact ones."""
+        return dataclasses.replace(groups, exact=groups.removable) if self.approximate else groups
 
     def limit_ms(self, wide: Callable[[], float]) -> float:
         """Return the bound on the latency in milliseconds; `wide` measures the traced network's."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from prunus.budget.budget import Budget
 from prunus.budget.greedy_selection import floors
 from prunus.budget.selection import selection
-from prunus.errors import RecipeError
+from prunus.errors import BudgetError, RecipeError
 from prunus.graph import ChannelGroups
 
 
@@ -87,6 +87,11 @@ class Target:
         Raises:
             BudgetError: it cannot be met.
         """
+        if budget.approximate:
+            raise BudgetError(
+                "Budget.approximate is for prunus.select: a cut in training must leave the outputs as they are. Select "
+                "with it before, apply the plan, and train the network that comes out"
+            )
         bounds = budget.absolute(groups)
         if budget.is_timed:  # no bound is known before a measurement
             bounds.setdefault("macs", float(groups.macs()))

@@ -35,10 +35,11 @@ def select(
 ) -> Plan:
     """Return the plan that removes channel groups of `model`.
 
-    Without a budget: the groups that are zero; their removal is exact. With a budget: the least important groups per
-    cost saved until the budget holds, or those that `budget.solver` finds; this changes the function unless they are
-    zero. With a meter that models the latency (`prunus.Target.meter`), a budget in milliseconds is solved under that
-    model, measured, and solved again with the model corrected (`prunus.budget.milliseconds`).
+    Without a budget: the groups that are zero, or zero wherever they are read (behind a batch norm whose scale and
+    shift are zero, behind a mask of torch.nn.utils.prune); their removal is exact. With a budget: the least important
+    groups per cost saved until the budget holds, or those that `budget.solver` finds; this changes the function unless
+    they are zero. With a meter that models the latency (`prunus.TargetMeter`), a budget in milliseconds is solved under
+    that model, measured, and solved again with the model corrected (`prunus.budget.milliseconds`).
 
     Args:
         model: the network, as traced.
@@ -59,10 +60,11 @@ def select(
     """
     _check_arguments(model, groups, budget)
     _check_multiple(budget, multiple_of)
-    refuse_if_rigid(groups)
     if budget is None:
-        zeros = zero_groups(model, groups) & ~kept_groups(groups, keep)
+        zeros = _zeros(model, groups) & ~kept_groups(groups, keep)
         return removal(groups, _to_multiples(groups, spare_layers(groups, zeros), multiple_of))
+    groups = budget.candidates(groups)
+    refuse_if_rigid(groups)
     budget = dataclasses.replace(budget, keep=(*budget.keep, *patterns_of(keep)))
     bounds = budget.absolute(groups)
     values = relative_norms(model, groups) if importance is None else importance.detach().cpu().double()
@@ -133,6 +135,16 @@ def _reached(budget: Budget, reached_ms: float, limit_ms: float) -> str:
             "quiet machine, or with prunus.deploy.LatencyMeter, which times networks in turn"
         )
     return text
+
+
+def _zeros(model: nn.Module, groups: ChannelGroups) -> Tensor:
+    """Return the groups that are zero, or off: bool [num_groups]."""
+    zero = zero_groups(model, groups)  # which checks that the groups are the model's
+    if groups.off is not None:
+        zero |= groups.off(model)
+    if not bool(zero.any()):
+        refuse_if_rigid(groups)
+    return zero
 
 
 def _to_multiples(groups: ChannelGroups, chosen: Tensor, multiple_of: int) -> Tensor:

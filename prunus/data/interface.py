@@ -8,11 +8,12 @@ import torch
 from torch.utils.data import Dataset
 
 from prunus.data.augmentation import seeded
+from prunus.data.listing import conditions_at
 from prunus.errors import DataError, RecipeError
 from prunus.interrupt import check
 
 SplitName = Literal["train", "validation", "test"]
-Targets = Literal["masks", "labels"]
+Targets = Literal["masks", "labels", "boxes"]
 OnError = Literal["raise", "skip"]
 
 
@@ -75,6 +76,10 @@ class Split(Dataset[tuple[torch.Tensor, torch.Tensor]], abc.ABC):
     def picture(self, index: int) -> torch.Tensor:
         """Return the image `index` as people look at it, before any augmentation: uint8 RGB [3, H, W]."""
 
+    def conditions(self, index: int) -> tuple[str, ...]:
+        """Return the conditions under which the image was taken ("night"); () where nothing is known."""
+        return conditions_at(getattr(self, "source", None), index)
+
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         if not -len(self) <= index < len(self):
             raise IndexError(f"index {index} in a split of {len(self)} samples")
@@ -113,7 +118,7 @@ class Data(abc.ABC):
     on_error: OnError = "raise"
     max_skipped: float = 0.01
 
-    targets: ClassVar[Targets]  # "masks": a class for each pixel; "labels": one for the image
+    targets: ClassVar[Targets]  # "masks": a class for each pixel; "labels": one for the image; "boxes"
     palette: ClassVar[tuple[tuple[int, int, int], ...]] = ()  # one RGB colour a class where there are masks
 
     @property
@@ -124,6 +129,10 @@ class Data(abc.ABC):
     @abc.abstractmethod
     def split(self, name: SplitName) -> Split:
         """Return the split `name`; that for training with augmentation."""
+
+    def notes(self) -> tuple[str, ...]:
+        """Return what a reader of the run's report must know of the data."""
+        return ()
 
     def train(self) -> Split:
         """Return the training split, with augmentation."""

@@ -22,6 +22,8 @@ def update_sizes(module: nn.Module) -> None:
             module.normalized_shape = tuple(module.weight.shape)
         case nn.GroupNorm() if module.affine:
             _update_group_norm(module)
+        case nn.MultiheadAttention():
+            _update_attention(module)
         case _ if isinstance(module, BatchNorm | InstanceNorm):
             _update_norm(module)
 
@@ -51,3 +53,11 @@ def _update_group_norm(module: nn.GroupNorm) -> None:
     if module.num_groups == module.num_channels:  # a group of its own for each channel
         module.num_groups = channels
     module.num_channels = channels
+
+
+def _update_attention(module: nn.MultiheadAttention) -> None:
+    packed = module.in_proj_weight is not None
+    module.embed_dim = (module.in_proj_weight if packed else module.q_proj_weight).shape[1]
+    module.kdim = module.embed_dim if packed else module.k_proj_weight.shape[1]
+    module.vdim = module.embed_dim if packed else module.v_proj_weight.shape[1]
+    module.head_dim = module.embed_dim // module.num_heads

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from prunus.errors import RecipeError
 from prunus.models.factory import build
+from prunus.models.weights import load_
 from prunus.pipeline.context import RunContext
 from prunus.pipeline.network import Network, network_name, training_name
 from prunus.pipeline.recipe import SCRATCH, WIDE, EncoderStage, Stage
@@ -45,13 +46,17 @@ def train_encoder(context: RunContext, stage: EncoderStage) -> dict[str, Tensor]
 def build_start(context: RunContext, encoder: dict[str, Tensor] | None) -> nn.Module:
     """Build the network that every training except the encoder's starts with."""
     model = build_wide(context)
+    if context.recipe.starting_weights is not None:
+        load_(model, context.recipe.starting_weights)
     if encoder is not None:
         model.get_submodule("encoder").load_state_dict(encoder)
     return model
 
 
 def train_wide(context: RunContext, encoder: dict[str, Tensor] | None) -> Network:
-    """Train the network as built, without penalties or shrinking."""
+    """Train the network as built, without penalties or shrinking, unless it is to be compared with as it is."""
+    if context.recipe.baseline == "untrained":
+        return Network(name=WIDE, model=build_start(context, encoder).to(context.recipe.train.torch_device()))
     context.watch.stage("training the wide network")
     fitted = fit(
         context.training(WIDE, context.recipe.train, context.task), build_start(context, encoder), context.inputs

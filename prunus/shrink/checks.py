@@ -1,6 +1,6 @@
 """What a Shrinker refuses before anything is trained, by name and with what to do."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -41,6 +41,38 @@ def check_network(model: Any, optimizer: Any) -> None:
             "narrower layers and recompiles by itself"
         )
     _check_optimizer(model, optimizer)
+
+
+def check_unchanged(model: nn.Module, optimizer: Optimizer, bound: Sequence[Tensor]) -> None:
+    """Refuse a network whose parameters are no longer those, `bound`, that its channel groups were read from.
+
+    Raises:
+        TrainingError: names what has been replaced.
+    """
+    there = {id(parameter) for parameter in model.parameters()}
+    if gone := sum(1 for parameter in bound if id(parameter) not in there):
+        raise TrainingError(
+            f"{gone} parameters of {type(model).__name__} have been replaced by others since the Shrinker read it: "
+            "nobody but the Shrinker may change its layers in a training. Make the Shrinker after such changes, or, "
+            "to go on from a checkpoint, use its load_state_dict"
+        )
+    _check_optimizer(model, optimizer)
+
+
+def check_state(model: nn.Module, optimizer: Optimizer) -> None:
+    """Refuse an optimizer whose state, after its first step, is not of its parameters' shapes: it cannot be cut.
+
+    Raises:
+        TrainingError: names the state and the parameter.
+    """
+    for path, parameter in model.named_parameters():
+        for name, value in optimizer.state.get(parameter, {}).items():
+            if isinstance(value, Tensor) and value.numel() > 1 and value.shape != parameter.shape:
+                raise TrainingError(
+                    f"{type(optimizer).__name__} keeps {name!r} of shape {list(value.shape)} for {path}, of shape "
+                    f"{list(parameter.shape)}: nobody knows how to cut it. Train with an optimizer whose state has its "
+                    "parameters' shapes, such as SGD, AdamW or RMSprop"
+                )
 
 
 def _check_optimizer(model: nn.Module, optimizer: Any) -> None:

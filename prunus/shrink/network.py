@@ -19,6 +19,7 @@ from prunus.penalties import GroupSlices
 from prunus.penalties.keep import kept_groups
 from prunus.penalties.zeros import zero_groups
 from prunus.records import ShrinkRecord
+from prunus.shrink import checks
 from prunus.shrink.in_place import become_, refill_
 from prunus.shrink.processes import Processes
 from prunus.surgery import Plan, apply, bypass
@@ -49,6 +50,7 @@ class NetworkInTraining:
         copies: networks of the same shapes that become narrower with it, such as an average of its weights.
         plan: all edits so far.
         groups: the channel groups as they are now; those of layers that nobody trains keep their channels.
+        just_cut: there was no step since the last cut.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class NetworkInTraining:
         self._example, self._kwargs = example, dict(kwargs or {})
         self.processes = Processes.present() if processes is None else processes
         self.copies = list[nn.Module]()
+        self.just_cut = False
         self.plan = Plan()
         self.groups = self.read(model)
 
@@ -84,9 +87,12 @@ class NetworkInTraining:
 
     def read(self, model: nn.Module) -> ChannelGroups:
         """Return the channel groups of `model`, this network or a narrower copy."""
-        groups = trace(model, self.example, self.kwargs)
+        return self.trained(trace(model, self.example, self.kwargs), model)
+
+    def trained(self, groups: ChannelGroups, model: nn.Module | None = None) -> ChannelGroups:
+        """Return `groups` with none removable of which nothing is trained."""
         trained = torch.zeros(len(groups) + 1, dtype=torch.bool)
-        for one in GroupSlices.of(model, groups).slices:
+        for one in GroupSlices.of(self.model if model is None else model, groups).slices:
             if one.parameter.requires_grad:
                 trained[one.groups] = True  # index -1, no group, is the last
         return dataclasses.replace(groups, exact=groups.exact & trained[:-1])
@@ -141,10 +147,28 @@ class NetworkInTraining:
             seconds=0.0,
         )
         self._become(plan + vanished, smaller)
-        self.groups, self.plan = groups, self.plan + plan + vanished
+        self.groups, self.plan, self.just_cut = groups, self.plan + plan + vanished, True
         self.processes.require_same(when, self.model, self.plan.to_json())
         record = dataclasses.replace(record, seconds=time.perf_counter() - began)
         return CutResult(record=record, regrouped=regrouped)
+
+    def check_state(self) -> None:
+        """Refuse an optimizer whose state cannot be cut; after its first step.
+
+        Raises:
+            TrainingError: names the state.
+        """
+        checks.check_state(self.model, self.optimizer)
+
+    def check_gradients(self) -> None:
+        """Refuse gradients that differ between processes in the first step after a cut.
+
+        Raises:
+            TrainingError: they do, since a wrapper has not been made anew.
+        """
+        if self.just_cut:
+            self.processes.require_same_gradients(self.model)
+            self.just_cut = False
 
     def replay(self, plan: Plan, check: Callable[[ChannelGroups], None] = lambda groups: None) -> None:
         """Do the edits of `plan`, which leads from the network as built; those that are done already stay.

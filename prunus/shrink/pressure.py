@@ -12,6 +12,7 @@ from prunus.budget.schedule import Clock, Schedule
 from prunus.budget.select import relative_norms
 from prunus.penalties import BoundGroupLasso, GroupLasso, taylor
 from prunus.records import ShrinkRecord
+from prunus.shrink import checks
 from prunus.shrink.latency_target import measured_target
 from prunus.shrink.network import CutResult, NetworkInTraining
 
@@ -82,6 +83,9 @@ class Pressure:
 
         A budget in milliseconds is measured when the training begins, and before the last segment.
         """
+        if schedule.is_over(clock):
+            return
+        checks.check_unchanged(self.network.model, self.network.optimizer, self.lasso.slices.parameters)
         if self.budget.is_timed and not self.measured:
             self.measure()
         self._begin_when_stable(schedule, clock)
@@ -125,13 +129,13 @@ class Pressure:
         self.told(said)
 
     def followed(self, result: CutResult | None) -> ShrinkRecord | None:
-        """Follow the network, which a cut has made narrower, and return the cut's record; None where nothing was cut."""
+        """Follow the network after a cut and return the cut's record; None where nothing was cut."""
         if result is None:
             return None
         self.importance, self.pressed = result.regrouped(self.importance), result.regrouped(self.pressed)
-        self.unbind()
+        self._lasso = GroupLasso().bind(self.network.model, self.network.groups)
         return result.record
 
     def unbind(self) -> None:
-        """Forget the tensors of the network, which has changed."""
+        """Forget the tensors of the network, which has changed; the next step finds them."""
         self._lasso = None

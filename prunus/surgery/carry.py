@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from prunus.errors import EditError
+from prunus.modules.optimizers import unwrapped
 from prunus.modules.tree import items
 from prunus.surgery.argument_types import checked
 from prunus.surgery.plan import Plan
@@ -39,6 +40,7 @@ def carry_(plan: Plan, optimizer: Optimizer, model: nn.Module, small: nn.Module)
         EditError: the optimizer holds a parameter that is not `model`'s, keeps state of another shape, or parameters
             outside of `param_groups` and `state`; or `small` is not `apply(plan, model)`. It is then unchanged.
     """
+    optimizer = unwrapped(optimizer)
     contents = carried(plan, optimizer, model, small)
     for target, gradient in contents.gradients:
         target.grad = gradient

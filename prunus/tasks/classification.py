@@ -22,6 +22,7 @@ from prunus.tasks.interface import (
     checked_target,
 )
 from prunus.tasks.outputs import Reading
+from prunus.tasks.statistics import LabelStatistics
 
 from torchmetrics.classification import MulticlassAccuracy, MulticlassStatScores  # isort: skip - after compat
 
@@ -92,6 +93,10 @@ class BoundClassification(BoundTask):
     def metrics(self) -> "ClassificationMetrics":
         """Return an empty metric to be fed a whole set."""
         return ClassificationMetrics(self)
+
+    def statistics(self) -> LabelStatistics:
+        """Return empty counts by image."""
+        return LabelStatistics(self.class_names, self.scores)
 
     def draw(self, answer: Tensor, size: tuple[int, int]) -> Tensor:
         """Return the class's name, black on white, [3, 96, 192]: it must be legible beside a small image."""

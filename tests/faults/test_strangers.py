@@ -241,6 +241,12 @@ def test_files_that_never_end_are_not_read(tmp_path, capsys):
     for path in (tmp_path / "pipe.yaml", Path("/dev/zero")):
         assert cli.main(["run", str(path)]) == 1
         assert "no regular file" in capsys.readouterr().err
+    os.mkfifo(tmp_path / "pipe.onnx")
+    assert cli.main(["bench", f"a={tmp_path / 'pipe.onnx'}"]) == 1
+    assert "no regular file" in capsys.readouterr().err
+    os.mkfifo(tmp_path / ".lock")
+    with pytest.raises(CheckpointError, match="no regular file"), lock(tmp_path):
+        pass
     (tmp_path / "large.yaml").write_text(json.dumps({"a": "x" * 2**19}))
     assert cli.main(["run", str(tmp_path / "large.yaml")]) == 1
     assert "at most" in capsys.readouterr().err
