@@ -121,14 +121,15 @@ class Call:
         self.findings.marks.append(Mark(axis.ids, kind, reason, self.number, at.module, at.line, nth, unequal))
 
     def as_wide(self, label: Label, dim: int, like: Axis | None) -> Axis | None:
-        """Return the axis of `label` at `dim`; a constant that is alike along it may be as wide as the channels."""
+        """Return the axis of `label` at `dim`; what is alike along it may be as wide as the channels."""
         found = label.axes.get(dim)
-        if found is not None or like is None or label.data is None or not label.uniform(dim):
+        if found is not None or like is None or not label.uniform(dim):
             return found
         at = self.operation  # what a torch layer reads is made by the code around it
         around = dataclasses.replace(at, scopes=at.scopes[:-1]) if self.follows else at
         dataclasses.replace(self, operation=around).hard_coded(like, follows=False, unequal=True)
-        return Axis(like.ids, torch.full_like(like.source, self.number if bool(label.data.any()) else 0))
+        zero = label.data is not None and not bool(label.data.any())
+        return Axis(like.ids, torch.full_like(like.source, 0 if zero else self.number))
 
     def zeros(self, nth: int, size: int) -> Axis:
         """Return channels that the code makes of zeros: their number must follow the width, at every other one too."""

@@ -19,12 +19,16 @@ NOISE = ("empty", "rand", "bernoulli")  # in the names of operators that make it
 
 # Operators whose numbers say where data go: the labels of their outputs tell whether it went right.
 _MOVES = """
-    view reshape _unsafe_view flatten unflatten expand expand_as broadcast_to affine_grid_generator repeat slice narrow
-    select split split_with_sizes chunk unsafe_split unsafe_chunk layer_norm group_norm channel_shuffle
+    view reshape _unsafe_view flatten unflatten expand expand_as broadcast_to affine_grid_generator repeat tile slice
+    narrow select split split_with_sizes chunk unsafe_split unsafe_chunk layer_norm group_norm channel_shuffle
     conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d
     zeros ones full empty new_zeros new_ones new_full new_empty
 """
 MOVES = frozenset(_MOVES.split())
+
+SPREAD = frozenset(
+    ["expand", "repeat", "tile", "gather", "cat", "where", "clone", "contiguous", "to", "_to_copy", "type_as", "copy"]
+)  # do not see it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +80,8 @@ def compare(
         place = Place(a.module, a.line)
         if a.operator is not b.operator:
             return Mismatch(f"{a.name} becomes {b.name} at another width", place, a), tuple(changed)
+        if text := _loose(a, b, wide):
+            return Mismatch(text, place, a), tuple(changed)
         computed = a.name.partition("::")[2] not in MOVES and list(_numbers(a)) != list(_numbers(b))
         for first, second in _pairs(a, b):
             x, y = wide.labels[first], narrow.labels[second]
@@ -87,6 +93,17 @@ def compare(
     if len(wide.program.operations) != len(narrow.program.operations):
         return Mismatch("the code runs otherwise at another width", Place()), tuple(changed)
     return None, tuple(changed)
+
+
+def _loose(a: Operation, b: Operation, wide: Reading) -> str:
+    """Say what is wrong where an operator sees how often a value was spread over the width, and so computes with it."""
+    if a.operator.pointwise or a.name.partition("::")[2] in SPREAD:
+        return ""
+    for first, second in zip(a.operands, b.operands, strict=False):
+        for dim, (size, other) in enumerate(zip(first.shape, second.shape, strict=False)):
+            if size != other and first.constant is None and dim not in wide.labels[first].axes:
+                return f"{a.name} works on {size} equal values, which become {other} at another width"
+    return ""
 
 
 def _pairs(a: Operation, b: Operation) -> Iterator[tuple[Value, Value]]:

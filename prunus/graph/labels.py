@@ -39,12 +39,14 @@ class Label:
         data: the values, where they are constants that steer data movement (an index table). Large ones have a
             stride of zero along each dimension in which they do not change.
         dtype: the tensor's type; the walk fills it in.
+        alike: dimensions along which the values, though they are not known, do not change: one was spread over them.
     """
 
     shape: tuple[int, ...]
     axes: dict[int, Axis] = dataclasses.field(default_factory=dict)
     data: Tensor | None = None
     dtype: torch.dtype = torch.float32
+    alike: frozenset[int] = frozenset()
 
     @classmethod
     def constant(cls, values: Tensor) -> "Label":
@@ -65,7 +67,9 @@ class Label:
         return self.axes.get(len(self.shape) + dim)
 
     def uniform(self, dim: int) -> bool:
-        """Whether the values are known and the same along `dim`, so that any part of them does for all."""
+        """Whether the values are the same along `dim`, so that any part of them does for all."""
+        if dim in self.alike:
+            return True
         if self.data is None or self.data.shape[dim] < 2 or self.data.stride(dim) == 0:
             return self.data is not None  # no two values that differ
         return torch.equal(self.data, self.data.narrow(dim, 0, 1).expand_as(self.data))
@@ -85,6 +89,16 @@ class Label:
 
 
 Labels: TypeAlias = Label | list[Label]  # of an operator's outputs
+
+
+def spread(operands: Sequence[Label], shape: tuple[int, ...]) -> frozenset[int]:
+    """Return the dimensions of `shape` along which operands that are spread over it do not change."""
+
+    def changes(each: Label, dim: int) -> bool:  # counted from the end
+        return len(each.shape) >= -dim and each.shape[dim] > 1 and not each.uniform(len(each.shape) + dim)
+
+    rank = len(shape)
+    return frozenset(d for d in range(rank) if shape[d] > 1 and not any(changes(x, d - rank) for x in operands))
 
 
 def num_distinct(labels: Tensor, dim: int) -> int:

@@ -32,10 +32,12 @@ class OnMeta:
         """Return what comes out of an operator; what is written into comes out as it was given."""
         if called.target in RECURRENT and len(args) == 9:
             return _recurrent(args)
-        real = {id(self._stand_in(each)): each for each in tensors if not each.is_meta}
         settings = {**kwargs, "device": META} if "device" in called.keywords and not tensors else kwargs
-        given, named = (replaced(on(META, part), Tensor, self._stand_in) for part in (args, dict(settings)))
-        result = _like_before(called, given, named)
+        inference = all(each.is_meta for each in tensors)  # a constant is no inference tensor, so that no view of it is
+        with torch.inference_mode(mode=inference):
+            real = {id(self._stand_in(each)): each for each in tensors if not each.is_meta}
+            given, named = (replaced(on(META, part), Tensor, self._stand_in) for part in (args, dict(settings)))
+            result = _like_before(called, given, named)
         return replaced(result, Tensor, lambda tensor: real.get(id(tensor), tensor)) if real else result
 
     def _stand_in(self, tensor: Tensor) -> Tensor:

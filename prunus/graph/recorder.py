@@ -18,9 +18,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from prunus.graph.constant_memory import ConstantMemory, View
 from prunus.graph.meta import Args, OnMeta, Settings, ValueDependenceError, on, run_with_values
 from prunus.graph.operators import Operator, operator
-from prunus.graph.program import Operation, Origin, Value
+from prunus.graph.program import Operation, Origin, Passed, Value
 from prunus.modules.strides import compact
-from prunus.modules.tree import flat, replaced
+from prunus.modules.tree import flat, leaves, replaced
 
 LARGE = 1 << 22  # elements of a constant that are not worth being computed
 EMPTY = frozenset({"aten::empty", "aten::new_empty", "aten::empty_strided", "aten::new_empty_strided"})
@@ -43,6 +43,7 @@ class Recorder(TorchDispatchMode):
         self.given: list[Value] = []
         self.operations: list[Operation] = []
         self.scopes: list[str] = []  # paths of the modules that are running
+        self.passed: dict[str, Passed] = {}  # what each took and returned last
         self.memory = ConstantMemory()
         self._values: dict[int, Value] = {}  # by id of a tensor
         self._held, self._large = list[Tensor](), list[Tensor]()  # whose ids must not be given away; large constants
@@ -61,14 +62,25 @@ class Recorder(TorchDispatchMode):
         elif not tensor.is_meta:
             self._data.add(id(tensor.untyped_storage()))
 
+    def enter(self, path: str, arguments: object) -> None:
+        """Note that the module at `path` is called."""
+        self.scopes.append(path)
+        self.passed[path] = Passed(self._known(arguments))
+
+    def leave(self, output: object) -> None:
+        """Note what the module that was called last comes back with."""
+        self.passed[self.scopes.pop()].returned = self._known(output)
+
+    def _known(self, tree: object) -> list[Value]:
+        return [self._values[id(leaf)] for leaf in leaves(tree) if id(leaf) in self._values]
+
     def value_of(self, tensor: Tensor) -> Value:
         """Return the value that a tensor is; a constant that is met becomes one that is given."""
         found = self._values.get(id(tensor))
         if found is None and self.is_data(tensor):
             return self._alias(tensor)
         if found is None:
-            kept = compact(tensor.clone() if self.with_values else tensor, self._large)
-            found = Value(tuple(tensor.shape), tensor.dtype, Origin.CONSTANT, constant=kept)
+            found = Value(tuple(tensor.shape), tensor.dtype, Origin.CONSTANT, constant=self._snapshot(tensor))
             self.given.append(found)
             self._know(tensor, found)
             self.memory.read(tensor, found)
@@ -173,11 +185,15 @@ class Recorder(TorchDispatchMode):
         for operand in dict.fromkeys(operands):
             operand.readers.append(operation)
         for tensor in made:
-            constant = None if self.is_data(tensor) else compact(tensor, self._large)
+            constant = None if self.is_data(tensor) else self._snapshot(tensor)
             value = Value(tuple(tensor.shape), tensor.dtype, constant=constant, maker=operation)
             operation.results.append(value)
             self._know(tensor, value)
         self.operations.append(operation)
+
+    def _snapshot(self, tensor: Tensor) -> Tensor:
+        """Return the numbers of a constant, into whose memory data may be written."""
+        return compact(tensor.clone() if self.with_values else tensor, self._large)
 
     def _know(self, tensor: Tensor, value: Value) -> None:
         self._values[id(tensor)] = value

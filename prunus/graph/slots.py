@@ -43,8 +43,9 @@ class Slot:
 
     @property
     def layer(self) -> str:
-        """What a reader calls it: the path of the module whose `weight` it is, parametrised or not, else its own."""
-        path = PARAMETRISED.sub(r"\1\2", self.path)
+        """What a reader calls it: the path of the module whose `weight` it is, parametrised, masked or not, else its
+        own."""
+        path = PARAMETRISED.sub(r"\1\2", self.path).removesuffix("_orig")
         return path[: -len("weight")].rstrip(".") if path.rpartition(".")[2] == "weight" else path
 
 
@@ -73,6 +74,29 @@ class Attribute:
     name: str
     item: int
     groups: Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class NotedWidth:
+    """A number that no code reads while the network runs, as large as a dimension of channels: `num_features`, what a
+    configuration says.
+
+    Attributes:
+        path: dotted path of the module.
+        name: where in the module, in keys joined with dots, as "config.hidden_sizes.1".
+        groups: the groups of each dimension that it may count, -1 where an index belongs to none.
+        is_width: whether its name says that it counts channels: then it follows, where all those dimensions agree.
+    """
+
+    path: str
+    name: str
+    groups: tuple[Tensor, ...]
+    is_width: bool
+
+    def __str__(self) -> str:
+        """Return where it lies, as code would say it."""
+        keys = [f"[{key}]" if key.isdigit() else f".{key}" for key in self.name.split(".")]
+        return f"{self.path}{''.join(keys)}".removeprefix(".")
 
 
 @dataclasses.dataclass(frozen=True)

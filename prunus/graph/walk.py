@@ -1,22 +1,26 @@
 """Labels every tensor of a network's operations, one rule an operator."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Mapping
+from types import MappingProxyType
 
+import torch
 from torch import Tensor, nn
 
 from prunus.graph.call import Call
 from prunus.graph.findings import Factor, Findings, Kind, Mark
 from prunus.graph.ids import NONE
+from prunus.graph.in_place import is_plain_view, sharing, viewed, written
 from prunus.graph.labels import Axis, Label
 from prunus.graph.program import Operation, Origin, Program, Value
 from prunus.graph.rules import find
 from prunus.modules.kinds import SizedLayer
 from prunus.modules.tree import flat, replaced
 
+EMPTY = MappingProxyType[tuple[str, int], Tensor]({})
 Slots = dict[tuple[str, int], Tensor]  # (path, dimension) of a parameter or buffer -> ids
 HOOKED = (
-    "a hook keeps a weight that it makes of it (torch.nn.utils.weight_norm, .spectral_norm, .prune), which a cut "
+    "a hook keeps a weight that it makes of it (torch.nn.utils.weight_norm, .spectral_norm), which a cut "
     "cannot follow; torch.nn.utils.parametrizations are followed"
 )
 
@@ -30,15 +34,21 @@ class Reading:
     macs: list[tuple[str, tuple[Factor, ...]]]  # as in `Findings`
 
 
-def walk(program: Program, model: nn.Module, findings: Findings, slots: Slots) -> Reading:
+def walk(
+    program: Program, model: nn.Module, findings: Findings, slots: Slots, zero: Mapping[tuple[str, int], Tensor] = EMPTY
+) -> Reading:
     """Label every tensor of `program`.
 
-    What the rules find is added to `findings`, parameters' ids to `slots`.
+    What the rules find is added to `findings`, parameters' ids to `slots`. `zero` says where parameters and buffers
+    are zero, bool for each index of a dimension; by default parameters are taken to be.
     """
     first = len(findings.macs)
     walker = _Walker(model, findings)
     for value in program.given:
-        walker.labels[value] = _given(value, model, findings, slots)
+        walker.labels[value] = _given(value, model, findings, slots, zero)
+    for path, module in model.named_modules():
+        if isinstance(module, nn.MultiheadAttention):
+            _as_wide_as_its_input(path, findings, slots)
     for operation in program.operations:
         walker.call(operation)
     for number, value in enumerate(program.outputs):
@@ -57,6 +67,13 @@ class _Walker:
         self.kinds = dict(model.named_modules(remove_duplicate=False))
 
     def call(self, operation: Operation) -> None:
+        """Label the results of an operation, and what shares memory with what it writes into."""
+        call = self._labelled(operation)
+        for target in flat([operation.arguments[name] for name in operation.operator.writes]):
+            if isinstance(target, Value):
+                self._written(call, target, [self.labels[value] for value in operation.results])
+
+    def _labelled(self, operation: Operation) -> Call:
         """Label the results of an operation."""
         module = self.kinds.get(operation.module)
         follows = isinstance(module, SizedLayer)
@@ -66,49 +83,50 @@ class _Walker:
         call = Call(operation, arguments, number, follows, rigid, self.findings)
         if rigid and module is not None and next(module.parameters(recurse=False), None) is not None:
             call.freeze_all(f"torch's {type(module).__name__} keeps its sizes")
-        if operation.results and all(value.constant is not None for value in operation.results):
-            labels = [Label.constant(value.constant) for value in operation.results if value.constant is not None]
+        known = operation.results and all(label.data is not None for label in call.labels)
+        constants = [value.constant for value in operation.results if value.constant is not None]
+        if known and len(constants) == len(operation.results):
+            labels = [Label.constant(constant) for constant in constants]
+        elif known and operation.operands and operation.operator.is_view and is_plain_view(operation):
+            labels = [Label.constant(seen) for seen in call.run(lambda label: label.data)]  # a large one
         else:
             found = find(call.name, operation.operator)(call)
             labels = found if isinstance(found, list) else [found]
         for value, label in zip(operation.results, labels, strict=True):
             self.labels[value] = dataclasses.replace(label, dtype=value.dtype)
-        for target in flat([operation.arguments[name] for name in operation.operator.writes]):
-            if isinstance(target, Value):
-                self._written(call, target, [self.labels[value] for value in operation.results])
+        return call
 
     def _written(self, call: Call, target: Value, results: list[Label]) -> None:
-        """An operator wrote into `target`; what shares its memory and is read later cannot be followed."""
-        if len(results) == 1:
-            self.labels[target] = results[0]
-        base = target
-        while base.maker is not None and _shares_memory(base.maker):
-            base = base.maker.operands[0]
-        if not any(label.axes for label in (self.labels[base], *results, *call.labels)):
-            return  # a mask that is filled part by part: nothing here is a channel
-        for shared in _sharing(base):
-            now = call.operation.number
+        """An operator wrote into `target`, perhaps a view of a tensor: what is read of that later is seen anew."""
+        now, (base, *views) = call.operation.number, viewed(target)
+        into, part = self.labels[base], results[0] if len(results) == 1 else self.labels[target]
+        alike = len(results) == 1 and part.shape == target.shape
+        label = None if not alike else written(call, into, [base, *views], part) if views else part
+        if label is None and not any(each.axes for each in (into, *results, *call.labels)):
+            label = Label(into.shape)  # a mask that is filled part by part: nothing here is a channel
+        self.labels |= {base: dataclasses.replace(label or into, dtype=base.dtype), target: part}
+        current = {target} if label is None else {base, target}
+        for shared in sharing(base):
             older = shared.maker is None or shared.maker.number < now
-            if older and shared is not target and any(reader.number > now for reader in shared.readers):
-                for label in (self.labels.get(shared), *results, *call.labels):
-                    for axis in label.axes.values() if label is not None else ():
+            if not older or shared in current or not any(reader.number > now for reader in shared.readers):
+                continue
+            stale = [(view, maker) for view in viewed(shared) if view not in current and (maker := view.maker)]
+            if label is None or not all(is_plain_view(maker) for _, maker in stale):
+                for each in (self.labels[shared], *results, *call.labels):
+                    for axis in each.axes.values():
                         call.freeze(axis, "a part of a tensor is written in place")
+                continue
+            for view, maker in stale:
+                current.add(view)
+                if maker.operator.writes:
+                    self.labels[view] = self.labels[maker.operands[0]]
+                else:
+                    self._labelled(maker)
 
 
-def _sharing(base: Value) -> Iterator[Value]:
-    """Yield a value and all that is seen of its memory, before and after it is written into."""
-    yield base
-    for reader in base.readers:
-        if _shares_memory(reader) and reader.operands[0] is base:
-            for result in reader.results:
-                yield from _sharing(result)
-
-
-def _shares_memory(operation: Operation) -> bool:
-    return operation.operator.is_view or bool(operation.operator.writes)
-
-
-def _given(value: Value, model: nn.Module, findings: Findings, slots: Slots) -> Label:
+def _given(
+    value: Value, model: nn.Module, findings: Findings, slots: Slots, zero: Mapping[tuple[str, int], Tensor]
+) -> Label:
     """Return the label of what goes into the network.
 
     Every dimension of a parameter or a floating-point buffer holds channels; a buffer, which nobody trains, is not
@@ -118,7 +136,7 @@ def _given(value: Value, model: nn.Module, findings: Findings, slots: Slots) -> 
         return Label.constant(value.constant)
     if value.origin not in (Origin.PARAMETER, Origin.BUFFER):
         return Label(value.shape, dtype=value.dtype)
-    source = 0 if value.origin is Origin.PARAMETER else findings.number_of(f"the buffer {value.path}")
+    number = findings.number_of(f"the {value.origin.value} {value.path}")
     path, _, name = value.path.rpartition(".")
     axes = {}
     for dim, size in enumerate(value.shape):
@@ -126,13 +144,28 @@ def _given(value: Value, model: nn.Module, findings: Findings, slots: Slots) -> 
             if (value.path, dim) not in slots:
                 slots[value.path, dim] = findings.ids.new(size)
             ids = slots[value.path, dim]
-            axes[dim] = Axis(ids, ids.new_full(ids.shape, source))
+            known = zero.get((value.path, dim), torch.tensor(value.origin is Origin.PARAMETER))
+            axes[dim] = Axis(ids, torch.where(known, 0, number).expand(ids.shape))
             if _is_of_a_hook(model.get_submodule(path), name):
                 findings.marks.append(Mark(ids, Kind.REFUSED, f"{value.path}: {HOOKED}"))
     return Label(value.shape, axes, dtype=value.dtype)
 
 
+def _as_wide_as_its_input(path: str, findings: Findings, slots: Slots) -> None:
+    """In torch's attention queries, keys and values are as wide as what the queries are made of, whose channels they
+    thus go with; the code computes the size of a head."""
+    weights = [f"{path}.{kind}_proj_weight".lstrip(".") for kind in ("in", "q", "k", "v")]
+    read = next((slots[weight, 1] for weight in weights[:2] if (weight, 1) in slots), None)
+    for made in (slots[weight, 0] for weight in weights if (weight, 0) in slots):
+        if read is not None:
+            findings.ids.unite(made, read.repeat(made.numel() // read.numel()))
+
+
 def _is_of_a_hook(module: nn.Module, name: str) -> bool:
-    """Whether a hook makes another tensor of the parameter before each run, and keeps it in the module."""
+    """Whether a hook makes another tensor of the parameter before each run, and keeps it in the module; not a mask."""
     made, _, kind = name.rpartition("_")
-    return kind in ("g", "v", "orig") and isinstance(vars(module).get(made), Tensor)
+    return (
+        kind in ("g", "v", "orig")
+        and isinstance(vars(module).get(made), Tensor)
+        and not hasattr(module, f"{made}_mask")
+    )

@@ -15,8 +15,8 @@ from prunus.modules.tensors import parameter_like
 from prunus.modules.tree import leaves
 
 HOOK = (
-    "; a hook of torch.nn.utils.weight_norm or .prune keeps a weight that it computes: take it away "
-    "(remove_weight_norm, prune.remove), or use torch.nn.utils.parametrizations, which are followed"
+    "; a hook of torch.nn.utils.weight_norm or .spectral_norm keeps a weight that it computes: take it away "
+    "(remove_weight_norm), or use torch.nn.utils.parametrizations, which are followed"
 )
 
 
@@ -62,7 +62,8 @@ def _carried(model: nn.Module, *, isolated: bool) -> dict[int, Any]:
         if not isolated and is_hooked(module):
             memo |= {id(hook): hook for hook in hooks_of(module) if not is_of(hook, modules)}
         for name, value in (*kept(module), ("_buffers", vars(module)["_buffers"])):
-            if f"{name}_g" not in parameters and f"{name}_orig" not in parameters:  # else HOOK
+            masked = f"{name}_mask" in vars(module)["_buffers"]
+            if masked or (f"{name}_g" not in parameters and f"{name}_orig" not in parameters):  # else HOOK
                 tensors = (leaf for leaf in leaves(value) if isinstance(leaf, Tensor) and not leaf.is_leaf)
                 memo |= {id(tensor): tensor.detach().clone() for tensor in tensors}
     return memo

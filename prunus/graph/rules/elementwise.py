@@ -7,7 +7,7 @@ from torch import Tensor
 
 from prunus.graph.call import Call
 from prunus.graph.findings import Kind
-from prunus.graph.labels import Axis, Label, Labels
+from prunus.graph.labels import Axis, Label, Labels, spread
 from prunus.graph.rules.table import POINTWISE, rule
 
 PROBES = (2.3, -3.7, 0.41, -1e4, 1e4)  # stand for "anything but zero": for clamp, remainder and their like
@@ -26,7 +26,9 @@ def elementwise(call: Call) -> Labels:
         axis = _joined(call, operands, dim - len(shape), shape[dim])
         if axis is not None:
             axes[dim] = axis
-    labels = [Label(out, axes if out == shape else {}) for out in call.shapes]
+    alike = spread(operands, shape) - axes.keys() if any(each.alike for each in operands) else frozenset[int]()
+    same = [out == shape for out in call.shapes]
+    labels = [Label(o, axes, alike=alike) if full else Label(o) for o, full in zip(call.shapes, same, strict=True)]
     return call.outputs(labels)
 
 

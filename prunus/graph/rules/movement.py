@@ -14,7 +14,7 @@ INDEXED = ("aten::index", "aten::index_select", "aten::gather", "aten::take_alon
 
 
 @rule("permute", "transpose", "t", "numpy_T", "mT", "mH", "matrix_H", "adjoint", "movedim", "swapaxes", "swapdims")
-@rule("unsqueeze", "repeat", "tile", "repeat_interleave", "flip", "rot90", "stack", "hstack", "vstack", "column_stack")
+@rule("unsqueeze", "repeat_interleave", "flip", "rot90", "stack", "hstack", "vstack", "column_stack")
 @rule("pixel_unshuffle", "meshgrid", "view_as", "reshape_as")
 def move(call: Call) -> Labels:
     """Run the operator on the ids of each dimension that holds channels, and see where they come to lie."""

@@ -86,9 +86,15 @@ def gather(call: Call) -> Labels:
     value, index = call.labels[:2]
     rank = len(value.shape)
     touched = set(range(rank)) if call["dim"] is None else {call["dim"] % rank}
-    for dim in value.axes.keys() - touched:
+    others = value.axes.keys() - touched
+    for dim in others:
         as_wide(call, value.axes[dim], index, dim)
-    return _picked(call, touched, lambda other: other if call.shapes[0][other] == value.shape[other] else None)
+    by_rows = all(index.uniform(dim) for dim in others)
+
+    def carried(dim: int) -> int | None:
+        return dim if call.shapes[0][dim] == value.shape[dim] else None
+
+    return _picked(call, touched, carried, by_rows=by_rows)
 
 
 @rule("index")

@@ -2,10 +2,8 @@
 
 from collections.abc import Sequence
 
-import torch
-
 from prunus.graph.call import Call
-from prunus.graph.labels import Axis, Label, Labels
+from prunus.graph.labels import Axis, Label, Labels, spread
 from prunus.graph.rules.movement import ZERO, move, put
 from prunus.graph.rules.table import rule, unknown
 
@@ -56,18 +54,18 @@ def _block(shape: Sequence[int], new: Sequence[int], dim: int) -> tuple[tuple[in
             return (start, i), (first, j)
 
 
-@rule("expand", "expand_as", "broadcast_to")
+@rule("expand", "expand_as", "broadcast_to", "repeat", "tile")
 def expand(call: Call) -> Labels:
-    """Data movement; a size that is hard-coded rather than kept (-1) must still be right."""
-    result = move(call)
+    """Data movement; a size that is hard-coded rather than kept (-1) must still be right. One value that is spread over
+    a dimension may be as wide as the channels that it meets."""
+    result, sizes = move(call), call.get("size")
     assert isinstance(result, Label)  # one output
     if call.name == "aten::expand_as":
         _spread(call, result)
-    sizes = call.get("size")
     for dim, axis in result.axes.items() if sizes is not None else ():
         if sizes[dim] != -1:
             call.hard_coded(axis)
-    return result
+    return Label(result.shape, result.axes, alike=spread([call.input], result.shape) - result.axes.keys())
 
 
 def _spread(call: Call, result: Label) -> None:
@@ -76,4 +74,4 @@ def _spread(call: Call, result: Label) -> None:
     for dim, axis in model.axes.items():
         behind = dim - len(model.shape)
         if len(value.shape) < -behind or value.shape[behind] == 1 < model.shape[dim]:
-            result.axes[dim] = Axis(axis.ids, torch.full_like(axis.source, call.number))
+            result.axes[dim] = call.changed(Axis.of(axis.ids))

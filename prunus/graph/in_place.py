@@ -1,0 +1,95 @@
+"""What is written into a part of a tensor, through views of it: its channels become those of the whole."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from prunus.graph.call import Call
+from prunus.graph.labels import Axis, Label
+from prunus.graph.operators import UNDECLARED
+from prunus.graph.program import Operation, Value
+from prunus.modules.strides import varying_dims
+from prunus.modules.tree import flat, replaced
+
+COPIES = UNDECLARED | {"aten::reshape", "aten::flatten", "aten::contiguous", "aten::to", "aten::type_as"}  # perhaps
+
+
+def viewed(value: Value) -> list[Value]:
+    """Return the tensor whose memory a value lies in, then the views of it that lead to the value, itself the last."""
+    chain = [value]
+    while chain[0].maker is not None and _shares_memory(chain[0].maker):
+        chain.insert(0, chain[0].maker.operands[0])
+    return chain
+
+
+def sharing(base: Value) -> Iterator[Value]:
+    """Yield a value and all that is seen of its memory, before and after it is written into."""
+    yield base
+    for reader in base.readers:
+        if _shares_memory(reader) and reader.operands[0] is base:
+            for result in reader.results:
+                yield from sharing(result)
+
+
+def is_plain_view(maker: Operation) -> bool:
+    """Whether the result of an operation that shares memory lies in it for sure, at places that do not depend on data;
+    what writes must leave the shape as it was."""
+    return maker.results[0].shape == maker.operands[0].shape if maker.operator.writes else maker.name not in COPIES
+
+
+def _shares_memory(operation: Operation) -> bool:
+    return operation.operator.is_view or bool(operation.operator.writes)
+
+
+def written(call: Call, into: Label, chain: list[Value], part: Label) -> Label | None:
+    """Return the label of a tensor once the last of a chain of views has become `part`; None where none can be given.
+
+    Each dimension of channels of the part must lie along one of the tensor. There its channels are those of the tensor,
+    or of what it was filled with, whose number must follow. Where the part holds other data, they stay.
+    """
+    try:
+        places = [_places(into.shape, dim, chain) for dim in range(len(into.shape))]
+    except (RuntimeError, TypeError):  # a view that depends on data, or on how the tensor lies in memory
+        return None
+    axes = dict(into.axes)
+    for dim, axis in part.axes.items():
+        along = [at for at, (_, varying) in enumerate(places) if varying == [dim]]
+        whole = (axes.get(along[0]) or _filled(call, into, along[0])) if len(along) == 1 else None
+        if whole is None or places[along[0]][0].numel() != axis.ids.numel():
+            return None
+        at = places[along[0]][0]
+        call.join(Axis(whole.ids[at], whole.source[at]), axis)
+        source = whole.source.scatter_reduce(0, at, axis.source, "amax")
+        axes[along[0]] = Axis(whole.ids, source)
+    for dim, axis in into.axes.items():
+        if [places[dim][1]] not in [[[other]] for other in part.axes]:
+            call.freeze(axis.ids[places[dim][0]], "a part of them is overwritten")
+    return Label(into.shape, axes)
+
+
+def _places(shape: tuple[int, ...], dim: int, chain: list[Value]) -> tuple[Tensor, list[int]]:
+    """Return which indices of a dimension the last of a chain of views sees, and along which of its own dimensions."""
+    ones = [1] * len(shape)
+    ones[dim] = shape[dim]
+    index, known = torch.arange(shape[dim]).view(ones).expand(shape), dict[Value, Tensor]()
+    for view in chain[1:]:
+        maker = view.maker
+        assert maker is not None  # it is a view of what stands before
+        if not is_plain_view(maker):
+            raise TypeError(maker.name)
+        if not maker.operator.writes:
+            known[maker.operands[0]] = index
+            arguments = replaced(maker.arguments, Value, lambda value: known.get(value, value.constant))
+            seen = [each for each in flat(maker.operator.named(arguments)) if isinstance(each, Tensor)]
+            index = seen[maker.results.index(view)]
+    once, varying = varying_dims(index)
+    return once.reshape(-1), varying
+
+
+def _filled(call: Call, into: Label, dim: int) -> Axis | None:
+    """Return the channels along a dimension of a tensor that was filled with one value: as many as are put there."""
+    if into.data is None or not into.uniform(dim):
+        return None
+    axis = call.zeros(dim, into.shape[dim])
+    return call.changed(axis) if bool(into.data.any()) else axis
