@@ -16,7 +16,7 @@ from prunus.modules.optimizers import unwrapped
 from prunus.records import ShrinkRecord
 from prunus.shrink import checks, state
 from prunus.shrink.network import NetworkInTraining
-from prunus.shrink.pressure import Pressure
+from prunus.shrink.pressure import Importance, Pressure
 from prunus.shrink.settings import controller_of, schedule_of
 from prunus.shrink.target import target_of
 from prunus.shrink.watch import OptimizerWatch
@@ -65,6 +65,7 @@ class Shrinker:
         kwargs: Mapping[str, Any] | None = None,
         meter: Meter | None = None,
         reference: nn.Module | None = None,
+        importance: Importance | None = None,
         told: Callable[[str], None] = lambda text: None,
     ) -> None:
         """Read the network.
@@ -86,6 +87,7 @@ class Shrinker:
             meter: measures a network's latency in milliseconds, for a budget that bounds it; None: ONNX Runtime on one
                 thread, where the example is one tensor.
             reference: the network that a share of the latency refers to, measured anew each time; None: this one, once.
+            importance: a function from the network and its groups to a number per group, [num_groups]; None: Taylor's.
             told: receives a sentence about each measurement.
 
         Raises:
@@ -107,7 +109,7 @@ class Shrinker:
         self.schedule = schedule_of(settings, steps, epochs, every)
         self.clock = Clock(steps_per_period=steps // epochs if steps and epochs else None)
         target = target_of(model, network.groups, network.example, budget, network.kwargs)
-        self.pressure = Pressure(network, budget, target, meter, reference, told)
+        self.pressure = Pressure(network, budget, target, meter, reference, importance, told)
         self._watch = OptimizerWatch(optimizer, self._before_step, network.check_state)
 
     @staticmethod
