@@ -121,7 +121,7 @@ def __getattr__(name: str) -> Any:
 
 
 def _usual_meter(model: Any, inputs: Any) -> Any:
-    return importlib.import_module("prunus.pipeline.latency_meter").usual_meter(model, inputs)
+    return importlib.import_module("prunus.deploy.latency_meter").usual_meter(model, inputs)
 
 
 def __dir__() -> list[str]:

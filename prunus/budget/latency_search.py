@@ -137,9 +137,8 @@ def checked_meter(meter: Meter | None) -> Meter:
     """
     if not callable(meter):
         raise BudgetError(
-            f"a budget in milliseconds needs a meter, not {meter!r}: meter=lambda network: "
-            "prunus.deploy.latency_ms(network, example), or your own function that takes a network and returns its "
-            "milliseconds on your target"
+            f"a budget in milliseconds needs a meter, not {meter!r}: meter=prunus.deploy.LatencyMeter(model, example), "
+            "or your own function that takes a network and returns its milliseconds on your target"
         )
 
     def ask(model: nn.Module) -> float:
