@@ -19,7 +19,7 @@ class InjectedError(Exception):
 
 
 PLACES = [
-    *((network, name) for name in ("apply", "bypass", "carried", "become_", "refill_", "change_of_outputs")),
+    *((network, name) for name in ("apply", "bypass", "carried", "become_", "refill_", "outputs_in_both")),
     *((network, name) for name in ("removal", "ShrinkRecord", "_require_rounding")),
     *((in_place, name) for name in ("set_values_", "_reset_", "_set_sizes_", "paths_of")),
 ]
