@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from prunus.budget.budget import Budget
-from prunus.budget.greedy_selection import floors, greedy_selection
+from prunus.budget.greedy_selection import floors
 from prunus.budget.latency_search import LatencySearch, Meter, checked_meter
+from prunus.budget.modelled_latency import ModellingMeter, reached
+from prunus.budget.selection import selection
 from prunus.errors import BudgetError
 from prunus.graph import ChannelGroups
 from prunus.penalties import GroupSlices
@@ -35,7 +37,9 @@ def select(
 
     Without a budget: the groups that are zero, or zero wherever they are read (behind a batch norm whose scale and
     shift are zero, behind a mask of torch.nn.utils.prune); their removal is exact. With a budget: the least important
-    groups per cost saved (`greedy_selection`) until the budget holds; this changes the function unless they are zero.
+    groups per cost saved until the budget holds, or those that `budget.solver` finds; this changes the function unless
+    they are zero. With a meter that models the latency (`prunus.TargetMeter`), a budget in milliseconds is solved under
+    that model, measured, and solved again with the model corrected (`prunus.budget.milliseconds`).
 
     Args:
         model: the network, as traced.
@@ -65,8 +69,10 @@ def select(
     bounds = budget.absolute(groups)
     values = checked_importance(relative_norms(model, groups) if importance is None else importance, len(groups))
     floor, multiple_of = floors(groups, budget), budget.multiple_of
+    if budget.is_timed and isinstance(meter, ModellingMeter):
+        return reached(model, groups, budget, values, floor, meter)
     if not budget.is_timed:
-        return removal(groups, greedy_selection(groups, values, bounds, floor, multiple_of))
+        return removal(groups, selection(budget.solver)(groups, values, bounds, floor, multiple_of))
     return _within_milliseconds(model, groups, budget, values, floor, bounds, checked_meter(meter))
 
 
@@ -96,6 +102,7 @@ def _within_milliseconds(
             floor=floor,
             multiple_of=budget.multiple_of,
             bounds=bounds,
+            solver=budget.solver,
         )
         try:
             plan = search.largest().plan

@@ -89,7 +89,7 @@ class LatencyMeter:
 def usual_meter(model: nn.Module, inputs: Any) -> LatencyMeter | None:
     """Return the meter where nobody names one: ONNX Runtime on one thread; None where `inputs` are not tensors."""
     args = arguments(inputs)
-    if not all(isinstance(each, Tensor) for each in args):
+    if not args or not all(isinstance(one, Tensor) for one in args):
         return None
     return LatencyMeter(model, args, BenchmarkSettings(backends=("onnxruntime",)))
 

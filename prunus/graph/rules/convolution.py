@@ -21,8 +21,8 @@ def conv(call: Call) -> Label:
     if groups == 1:
         call.contract(call.as_wide(call["input"], call["input"].last + 2 - len(weight.shape), inner), inner)
     elif weight.shape[1] == 1 or _go_together(call, channels, groups):
-        rows = channels and channels.source.reshape(groups, -1).amax(1)
-        read = channels and Axis(channels.ids[:: weight.shape[1]], rows)
+        size = weight.shape[1]
+        read = channels and Axis(channels.ids[::size], channels.source.reshape(groups, size).amax(1))
         call.join(_each(read, weight.shape[0] // groups), out)  # output j * m + i reads group j alone
         if channels is not None:
             call.hard_coded(channels)
