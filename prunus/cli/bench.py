@@ -1,7 +1,7 @@
 """`prunus bench`: networks at several resolutions on several backends, and where their time goes."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from prunus.deploy.bench_table import bench_table, frames_per_second, layer_time
 from prunus.deploy.export import input_shape
 from prunus.errors import RecipeError
 from prunus.interrupt import check
+from prunus.records import LatencyRecord
 from prunus.terminal import Terminal
 
 MOST_LAYERS = 25  # shown
@@ -32,20 +33,26 @@ def bench(options: argparse.Namespace, named: Callable[[str], Any]) -> None:
     networks, own = _networks(options, named)
     shape = _shape(options, own)
     shapes = [(*shape[:-2], *size) for size in options.resolutions] or [shape]
-    title = f"{settings.threads} thread(s)"
-    table = Table("network", "input", "backend", "median ms", "p95 ms", "fps", "peak MB", title=title)
     records = bench_table(networks, shapes, settings)
-    for record in records:
-        peak = "n/a" if record.peak_memory_mb is None else f"{record.peak_memory_mb:.0f}"
-        times = f"{record.median_ms:.2f}", f"{record.p95_ms:.2f}", f"{frames_per_second(record):.1f}"
-        table.add_row(record.model, " x ".join(map(str, record.input_shape)), record.backend, *times, peak)
-    Terminal().print(table)
+    _print_table(records, shapes, settings)
     for path in options.output:
         write_rows(path, rows(records))
     if options.layers:
         for name, network in networks.items():
             for one in shapes:
                 _print_layers(name, network, one, settings)
+
+
+def _print_table(records: Sequence[LatencyRecord], shapes: Sequence[Shape], settings: BenchmarkSettings) -> None:
+    """Print a table per shape, so that it stays narrow."""
+    for shape in shapes:
+        title = f"{settings.batch_size} x {' x '.join(map(str, shape))}, {settings.threads} thread(s)"
+        table = Table("network", "backend", "median ms", "p95 ms", "fps", "peak MB", title=title)
+        for record in (one for one in records if one.input_shape[1:] == shape):
+            peak = "n/a" if record.peak_memory_mb is None else f"{record.peak_memory_mb:.0f}"
+            times = f"{record.median_ms:.2f}", f"{record.p95_ms:.2f}", f"{frames_per_second(record):.1f}"
+            table.add_row(record.model, record.backend, *times, peak)
+        Terminal().print(table)
 
 
 def _print_layers(name: str, network: Any, shape: Shape, settings: BenchmarkSettings) -> None:
