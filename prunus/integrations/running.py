@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+import prunus
 from prunus.errors import CheckpointError, TrainingError
 from prunus.modules.paths import module_at
 from prunus.shrink import Shrinker
@@ -57,7 +58,7 @@ class Running:
         """
         network = self.network(module)
         nothing = torch.optim.SGD(network.parameters(), lr=0.0)  # until the trainer has its own
-        self.shrinker = Shrinker(network, nothing, self.example, **length, **self.settings)
+        self.shrinker = prunus.Shrinker(network, nothing, self.example, **length, **self.settings)
         self._follow_copies(self.shrinker)
         self.shrinker.load_state_dict(state)
         self._waits = True
@@ -79,7 +80,7 @@ class Running:
             self.shrinker.use(optimizer)
         else:
             self._before += Plan() if self.shrinker is None else self.shrinker.plan
-            self.shrinker = Shrinker(self.network(module), optimizer, self.example, **length, **self.settings)
+            self.shrinker = prunus.Shrinker(self.network(module), optimizer, self.example, **length, **self.settings)
         self._waits = False
         self._follow_copies(self.shrinker)
         return self.shrinker

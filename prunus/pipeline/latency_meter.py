@@ -30,7 +30,8 @@ class LatencyMeter:
         if not backends.find(name).reads_modules:
             folder = Path(tempfile.mkdtemp(prefix="prunus-"))
             weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-            self.reference = export_onnx(self.reference, self.inputs, folder / "reference.onnx")
+            batch = self.inputs[:1].expand(settings.batch_size, *self.inputs.shape[1:]).contiguous()
+            self.reference = export_onnx(self.reference, batch, folder / "reference.onnx", dynamic_batch=False)
 
     def __call__(self, model: nn.Module) -> float:
         """Return the median latency of `model` in milliseconds."""
