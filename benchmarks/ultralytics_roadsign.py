@@ -29,8 +29,8 @@ from torch import nn
 from ultralytics import YOLO
 
 import prunus
+from prunus.deploy.latency_meter import LatencyMeter
 from prunus.integrations.ultralytics import Shrink
-from prunus.pipeline.latency_meter import LatencyMeter
 
 WIDE, NARROW, PRUNED = "wide", "narrow", "torch-pruning, once"
 LATENCY = 0.5  # of the wide network's

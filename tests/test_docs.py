@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from prunus import cli, pipeline, recipe
-from prunus.gate import Gate
+from prunus.gate import Gate, Protect
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("detection", "gate")
@@ -49,6 +49,7 @@ def test_the_yaml_of_detection_is_a_recipe(tmp_path):
 
 
 def test_the_yaml_of_the_gate_is_a_gate():
-    (block,) = blocks("gate", "yaml")
-    settings = yaml.safe_load(block)["gate"]
+    gate, protect = (yaml.safe_load(block) for block in blocks("gate", "yaml"))
+    settings = gate["gate"]
+    assert Protect(**{key: tuple(value) if key != "weight" else value for key, value in protect["protect"].items()})
     assert Gate(**{**settings, "per": tuple(settings["per"])}).min_samples == 30
