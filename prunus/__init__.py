@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from prunus.budget import Budget, select  # type: ignore[no-redef]  # also a module's name
-    from prunus.deploy import BenchmarkSettings, benchmark, check_parity, export_onnx
+    from prunus.deploy import BenchmarkSettings, Target, TargetMeter, benchmark, check_parity, export_onnx
     from prunus.errors import PrunusError
     from prunus.gate import Gate, compare
     from prunus.graph import ChannelGroups, trace
@@ -48,6 +48,8 @@ _HOME = {
     "Recipe": "pipeline",
     "Shrinker": "shrink",
     "SparseGroupLasso": "penalties",
+    "Target": "deploy",
+    "TargetMeter": "deploy",
     "apply": "surgery",
     "benchmark": "deploy",
     "bypass": "surgery",
@@ -84,6 +86,8 @@ __all__ = [
     "Recipe",
     "Shrinker",
     "SparseGroupLasso",
+    "Target",
+    "TargetMeter",
     "apply",
     "benchmark",
     "bypass",
@@ -121,7 +125,7 @@ def __getattr__(name: str) -> Any:
 
 
 def _usual_meter(model: Any, inputs: Any) -> Any:
-    return importlib.import_module("prunus.pipeline.latency_meter").usual_meter(model, inputs)
+    return importlib.import_module("prunus.deploy.latency_meter").usual_meter(model, inputs)
 
 
 def __dir__() -> list[str]:

@@ -110,8 +110,19 @@ class Split(Dataset[tuple[torch.Tensor, torch.Tensor]], abc.ABC):
 
 
 def _share(tensor: torch.Tensor) -> None:
+    """Let the processes that load data see a tensor's values.
+
+    Raises:
+        DataError: the system has no shared memory left, or no file for it.
+    """
     share: Callable[[], torch.Tensor] = tensor.share_memory_
-    share()
+    try:
+        share()
+    except RuntimeError as error:
+        raise DataError(
+            f"there is no shared memory for the processes that load data ({error}): make room in /dev/shm, or allow "
+            "more open files (ulimit -n)"
+        ) from error
 
 
 class Data(abc.ABC):

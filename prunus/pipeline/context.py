@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from prunus.budget.latency_search import Meter
-from prunus.pipeline.latency_meter import LatencyMeter
+from prunus.deploy import LatencyMeter
 from prunus.pipeline.recipe import Recipe
 from prunus.records import EpochRecord, Recorder
 from prunus.shrink.processes import ALONE, Processes

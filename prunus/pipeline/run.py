@@ -25,7 +25,7 @@ from prunus.pipeline.gating import pass_gate
 from prunus.pipeline.network import Network
 from prunus.pipeline.recipe import NARROW, WIDE, Recipe
 from prunus.pipeline.rehearsal import rehearse
-from prunus.pipeline.run_folder import recipe_differences, run_folder
+from prunus.pipeline.run_folder import recipe_differences, refuse_linked_folders, run_folder
 from prunus.records import EpochRecord, NoteRecord, Recorder, RunRecord, Silent, lines
 from prunus.surgery import save
 from prunus.terminal import visible
@@ -69,6 +69,7 @@ def run(
         _run(recipe, Silent(folder), folder, resolved, Watch(), accept_changes=accept_changes)
         return folder
     with lock(folder):
+        refuse_linked_folders(folder)
         remove_abandoned(folder)
         recorder = Recorder(folder)
         before = recorder.count()

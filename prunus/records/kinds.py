@@ -150,6 +150,7 @@ class ParityRecord(Record):
     argmax_agreement: float  # share of pixels or samples, in [0, 1]
     tolerance: float  # on max_rel_diff
     passed: bool
+    remarks: str = ""  # what may explain a difference, where it failed
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -2,16 +2,18 @@
 
 import collections
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from prunus.graph import ChannelGroups
-from prunus.graph.slots import Slot
+from prunus.graph.slots import Attribute, Slot
 from prunus.surgery.plan import Plan
 from prunus.surgery.remove import RemoveChannels
 from prunus.surgery.set_attribute import Cut, SetAttribute
+
+MOST_NAMED = 8  # numbers that did not follow
 
 
 def spare_layers(groups: ChannelGroups, chosen: Tensor) -> Tensor:
@@ -31,15 +33,34 @@ def removal(groups: ChannelGroups, chosen: Tensor) -> Plan:
         gone = padded[slot.groups].nonzero().flatten()
         if gone.numel():
             cuts.append(Cut(path=slot.path, dim=slot.dim, size=slot.groups.numel(), remove=tuple(gone.tolist())))
-    attributes = []
-    for one in groups.attributes:
-        gone = one.groups[padded[one.groups]]
-        if gone.numel():
-            before = one.groups.numel()
-            new = SetAttribute(path=one.path, name=one.name, item=one.item, before=before, after=before - gone.numel())
-            followed = new.follows(cuts)
-            attributes.append(new if followed else dataclasses.replace(new, taken=_taken(groups, gone)))
-    return Plan((RemoveChannels(cuts=tuple(cuts), attributes=tuple(attributes)),)) if cuts else Plan()
+    followed, notes = list(groups.attributes), list[str]()
+    for width in groups.noted:
+        before, after = width.groups[0].numel(), {int((~padded[inside]).sum()) for inside in width.groups}
+        if width.is_width and len(after) == 1:
+            followed.append(Attribute(width.path, width.name, -1, width.groups[0]))
+        elif after != {before}:
+            notes.append(f"{width} {before} (now {' or '.join(map(str, sorted(after)))})")
+    attributes = [_set(one, groups, cuts, padded) for one in followed if bool(padded[one.groups].any())]
+    edits = (RemoveChannels(cuts=tuple(cuts), attributes=tuple(attributes)),) if cuts else ()
+    return Plan(edits, notes=_not_followed(notes))
+
+
+def _set(one: Attribute, groups: ChannelGroups, cuts: Sequence[Cut], gone: Tensor) -> SetAttribute:
+    """Return what an attribute becomes without the groups `gone`, bool [num_groups + 1]."""
+    before, lost = one.groups.numel(), one.groups[gone[one.groups]]
+    new = SetAttribute(path=one.path, name=one.name, item=one.item, before=before, after=before - lost.numel())
+    return new if new.follows(cuts) else dataclasses.replace(new, taken=_taken(groups, lost))
+
+
+def _not_followed(noted: Sequence[str]) -> tuple[str, ...]:
+    if not noted:
+        return ()
+    more = f" and {len(noted) - MOST_NAMED} more" if len(noted) > MOST_NAMED else ""
+    return (
+        f"not followed, since no code reads them and they may count one or another: {', '.join(noted[:MOST_NAMED])}"
+        f"{more}. What is built from these numbers (a new head, a configuration that save_pretrained writes) may not "
+        "fit: set them by hand; prunus.save writes what prunus.load builds",
+    )
 
 
 def _taken(groups: ChannelGroups, gone: Tensor) -> tuple[Cut, ...]:

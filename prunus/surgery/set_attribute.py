@@ -1,7 +1,8 @@
 """SetAttribute: a number of channels that a module keeps (`head_dim`, `num_heads`) follows the plan's cuts.
 
 Plans are read from files, and whoever wrote one is not trusted: no number is set but one that the module's code reads,
-that torch does not use for something else, and that the cuts of the same edit change from `before` to `after`.
+or that is called as widths are (`prunus.modules.noted`), that torch does not use for something else, and that the cuts
+of the same edit change from `before` to `after`.
 """
 
 import dataclasses
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from prunus.errors import EditError
 from prunus.modules.code import names_read
 from prunus.modules.kinds import SizedLayer
+from prunus.modules.noted import Meaning, number_at, numbers_of
 from prunus.modules.numbers import numbers
 
 SETTINGS = {"stride", "padding", "output_padding", "dilation", "kernel_size", "version"}  # numbers of no channels
@@ -40,10 +42,10 @@ class Cut:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SetAttribute:
-    """An attribute that counts channels and changes with them."""
+    """A number that counts channels (`head_dim`, `num_features`) and changes with them."""
 
     path: str  # of the module
-    name: str
+    name: str  # an attribute's, or keys joined with dots, as "config.hidden_size"
     item: int = -1  # the index where the attribute is a list or a tuple
     before: int  # so that a plan for another network is refused
     after: int
@@ -54,9 +56,9 @@ class SetAttribute:
         place = f"{self.path}.{self.name}" + (f"[{self.item}]" if self.item >= 0 else "")
         try:
             module = model.get_submodule(self.path)
-            found = getattr(module, self.name)
+            found = number_at(module, self.name)
             found = found[self.item] if self.item >= 0 else found
-        except (AttributeError, IndexError, TypeError) as error:
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
             raise EditError(f"{place}: {type(model).__name__} has no such attribute") from error
         if type(found) is not int or found != self.before:
             raise EditError(f"{place} is {found!r}, the plan is for {self.before}: it was made for another network")
@@ -64,8 +66,8 @@ class SetAttribute:
             raise EditError(f"{place} would become {self.after}, and counts {self.before} channels of which some go")
         if not _may_count(module, self.name):
             raise EditError(
-                f"{place} is no number of channels that the code of {type(module).__name__} reads: no trace binds it, "
-                "so no plan sets it"
+                f"{place} is no number of channels that the code of {type(module).__name__} reads, nor called as one: "
+                "no trace binds it, so no plan sets it"
             )
         if not self.follows(cuts):
             raise EditError(
@@ -115,8 +117,12 @@ def _leaves_in_a_range(mask: Tensor, before: int, after: int) -> bool:
 
 
 def _may_count(module: nn.Module, name: str) -> bool:
-    """Whether a trace may find that an attribute counts channels: the module's code reads it, and it is no setting of
-    a torch layer, whose sizes follow their tensors by themselves."""
+    """Whether a trace may find that a number counts channels: its name says so, or the module's code reads it.
+
+    It is no setting of a torch layer, whose sizes follow their tensors by themselves.
+    """
+    if any(name == one.name and one.meaning is not Meaning.UNKNOWN for one in numbers_of(module)):
+        return True
     settled = isinstance(module, SizedLayer) and not isinstance(module, nn.GroupNorm)  # which may keep its groups
     if name.startswith("_") or settled or name in SETTINGS:
         return False

@@ -7,28 +7,18 @@ named by its keys, fields and indices, joined with dots: "out", "logits", "heads
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
 from prunus.errors import RecipeError, TrainingError
-from prunus.modules.tree import items
+from prunus.modules.tree import named_leaves
 
 
 def named_tensors_of(output: Any) -> dict[str, Tensor]:
     """Return the tensors of a network's output by name, in its order; a tensor alone is called ""."""
-    return dict(_named("", output))
-
-
-def _named(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:
-    if isinstance(value, Tensor):
-        yield name, value
-        return
-    fields = getattr(value, "_fields", None)  # of a named tuple
-    for key, child in items(value) or ():
-        key = fields[key] if fields and isinstance(key, int) else key
-        yield from _named(f"{name}.{key}".removeprefix("."), child)
+    return {name: leaf for name, leaf in named_leaves(output) if isinstance(leaf, Tensor)}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
