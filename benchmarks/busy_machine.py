@@ -4,36 +4,41 @@ torch's OpenMP threads spin at a barrier while they wait for each other. Beside 
 core, and the others spin until it gets one. `prunus.cli.process.wait_politely` bounds the spinning; this measures it.
 
 Each setting runs in processes of its own, since OpenMP reads its settings when torch is loaded. Settings and conditions
-take turns, round after round, so that other work on the machine hits all alike. Run it on a machine with nothing else
-to do; it takes some ten minutes:
+take turns, round after round, so that other work on the machine hits all alike. It takes at most six minutes, on a
+machine with nothing else to do:
 
     python benchmarks/busy_machine.py                # writes benchmarks/results/busy_machine.json
 """
 
 import argparse
-import importlib.metadata
-import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from prunus.cli.process import SET_BY_USER, WAITING
+from prunus.cli.process import SET_BY_USER, prepare
 
-RESULT = Path(__file__).parent / "results" / "busy_machine.json"
 BUSY = "while True: pass"
+COMMAND_LINE, UNSET, ONE_THREAD = "the command line's", "as OpenMP has it", "one thread"
 SETTINGS: dict[str, dict[str, str]] = {
-    "as OpenMP has it": {"OMP_WAIT_POLICY": ""},  # empty: set, so that the command line leaves it alone
+    UNSET: {},
+    COMMAND_LINE: {},  # set by `prepare`, in the process itself, as the command line does
     "GOMP_SPINCOUNT=1000": {"GOMP_SPINCOUNT": "1000"},
-    "GOMP_SPINCOUNT=20000": {"GOMP_SPINCOUNT": "20000"},
-    "GOMP_SPINCOUNT=100000": {"GOMP_SPINCOUNT": "100000"},
+    "GOMP_SPINCOUNT=5000": {"GOMP_SPINCOUNT": "5000"},
     "OMP_WAIT_POLICY=PASSIVE": {"OMP_WAIT_POLICY": "PASSIVE"},
-    "the command line's": dict(WAITING),
-    "one thread": {"OMP_WAIT_POLICY": "", "OMP_NUM_THREADS": "1"},
+    ONE_THREAD: {},
 }
+CONDITIONS = {"alone": 0, "beside one busy process": 1}
+# ONNX Runtime and OpenVINO bring thread pools of their own, which OpenMP's settings do not reach.
+KINDS = {
+    "step": tuple(SETTINGS),
+    "torch": (UNSET, COMMAND_LINE, ONE_THREAD),
+    "onnxruntime": (COMMAND_LINE,),
+    "openvino": (COMMAND_LINE,),
+}
+STEPS, STEPS_S = 6, 5.0  # at most so many steps after the first, or seconds
 
 
 def measured(kind: str, threads: int) -> float:
@@ -50,7 +55,7 @@ def measured(kind: str, threads: int) -> float:
         return latency_ms(model.eval(), images[:1], backend=kind, threads=threads, repeats=15) / 1000
     model.train()
     optimizer, seconds = torch.optim.Adam(model.parameters()), []
-    for _ in range(6):
+    while len(seconds) < 2 or (len(seconds) <= STEPS and sum(seconds) < STEPS_S):
         began = time.perf_counter()
         optimizer.zero_grad()
         model(images).square().mean().backward()
@@ -59,19 +64,19 @@ def measured(kind: str, threads: int) -> float:
     return statistics.median(seconds[1:])
 
 
-def in_a_process(kind: str, threads: int, setting: dict[str, str]) -> float:
-    environment = {name: value for name, value in os.environ.items() if name not in (*SET_BY_USER, "OMP_NUM_THREADS")}
-    command = [sys.executable, __file__, "--measure", kind, "--threads", setting.get("OMP_NUM_THREADS", str(threads))]
-    own = {name: value for name, value in setting.items() if value}
-    done = subprocess.run(command, env=environment | own, capture_output=True, text=True, check=True)
+def in_a_process(kind: str, threads: int, name: str) -> float:
+    environment = {key: value for key, value in os.environ.items() if key not in (*SET_BY_USER, "OMP_NUM_THREADS")}
+    command = [sys.executable, __file__, "--measure", kind, "--threads", str(1 if name == ONE_THREAD else threads)]
+    command += ["--prepare"] if name == COMMAND_LINE else []
+    done = subprocess.run(command, env=environment | SETTINGS[name], capture_output=True, text=True, check=True)
     return float(done.stdout.splitlines()[-1])
 
 
-def beside(kind: str, threads: int, setting: dict[str, str], *, busy: int) -> float:
+def beside(kind: str, threads: int, name: str, *, busy: int) -> float:
     """Measure beside `busy` processes that do nothing but take time."""
     others = [subprocess.Popen([sys.executable, "-S", "-c", BUSY]) for _ in range(busy)]
     try:
-        return in_a_process(kind, threads, setting)
+        return in_a_process(kind, threads, name)
     finally:
         for other in others:
             other.kill()
@@ -80,42 +85,45 @@ def beside(kind: str, threads: int, setting: dict[str, str], *, busy: int) -> fl
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--minutes", type=float, default=6.0, help="no round begins that would end later")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--kinds", default="step,torch,onnxruntime,openvino", help="what is timed")
-    parser.add_argument("--output", type=Path, default=RESULT)
-    parser.add_argument("--measure", help=argparse.SUPPRESS)
+    parser.add_argument("--output", type=Path, help="folder of the result")
+    parser.add_argument("--measure", choices=KINDS, help=argparse.SUPPRESS)
+    parser.add_argument("--prepare", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.prepare:
+        prepare()
     if options.measure:
         print(measured(options.measure, options.threads))
         return
+    load, began, rounds = os.getloadavg(), time.monotonic(), 0
     seconds: dict[str, dict[str, dict[str, list[float]]]] = {}
-    for turn in range(options.rounds):
-        for kind in options.kinds.split(","):
-            for name, setting in SETTINGS.items():
-                for condition, busy in (("alone", 0), ("beside one busy process", 1)):
-                    took = beside(kind, options.threads, setting, busy=busy)
+    while not rounds or (time.monotonic() - began) * (rounds + 1) / rounds < 60 * options.minutes:
+        rounds += 1
+        for kind, names in KINDS.items():
+            for name in names:
+                for condition, busy in CONDITIONS.items():
+                    took = beside(kind, options.threads, name, busy=busy)
                     found = seconds.setdefault(kind, {}).setdefault(name, {}).setdefault(condition, [])
                     found.append(round(took, 5))
-                    print(f"{turn + 1}/{options.rounds} {kind}, {name}, {condition}: {took:.4f} s", flush=True)
-    packages = ("prunus", "torch", "onnxruntime", "openvino", "numpy")
-    result = {
+                    print(f"round {rounds}, {kind}, {name}, {condition}: {took:.4f} s", flush=True)
+    from result import RESULTS, write_result  # it loads torch
+
+    medians = {
+        kind: {
+            name: {condition: statistics.median(all_) for condition, all_ in by.items()} for name, by in names.items()
+        }
+        for kind, names in seconds.items()
+    }
+    figures = {
         "what": "median seconds of a step of the demo's ERFNet (batch 4, 128 x 256), and of one inference, by round",
-        "date": time.strftime("%Y-%m-%d"),
-        "command": " ".join(["python", "benchmarks/busy_machine.py", *sys.argv[1:]]),
-        "cores": os.cpu_count(),
         "threads": options.threads,
-        "load_before": os.getloadavg(),
-        "processor": platform.processor() or platform.machine(),
-        "versions": {"python": platform.python_version(), **{p: importlib.metadata.version(p) for p in packages}},
-        "medians": {
-            kind: {n: {c: statistics.median(values) for c, values in by.items()} for n, by in settings.items()}
-            for kind, settings in seconds.items()
-        },
+        "load_before": load,
+        "rounds": rounds,
+        "medians": medians,
         "seconds": seconds,
     }
-    options.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(f"written: {options.output}")
+    print(f"written: {write_result('busy_machine', figures, folder=options.output or RESULTS)}")
 
 
 if __name__ == "__main__":

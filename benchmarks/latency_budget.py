@@ -18,9 +18,8 @@ from torch import nn
 
 import prunus
 from prunus.compat import torchvision
-from prunus.deploy import BenchmarkSettings, benchmark
+from prunus.deploy import BenchmarkSettings, LatencyMeter, benchmark
 from prunus.models.erfnet import ERFNet
-from prunus.pipeline.latency_meter import LatencyMeter
 
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "ERFNet": (lambda: ERFNet(num_classes=11), (1, 3, 120, 160)),

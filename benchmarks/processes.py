@@ -30,9 +30,9 @@ from prunus.budget.controller import Controller
 from prunus.data import StreetData
 from prunus.models.erfnet import ERFNet
 from prunus.records import EpochRecord, Recorder, Silent, read
+from prunus.shrink.processes import ALONE, Processes
 from prunus.tasks.segmentation import Segmentation
-from prunus.train import distributed
-from prunus.train.distributed import ALONE, Processes, Question, joined
+from prunus.train.distributed import Question, joined
 from prunus.train.evaluate import evaluate
 from prunus.train.fit import fit
 from prunus.train.job import TrainingJob
@@ -43,9 +43,9 @@ SETTINGS = Train(epochs=4, batch_size=8, threads=1, device="cpu")
 CONTROLLER = Controller(budget=Budget(macs=0.4), begin=0.25, end=0.75)
 
 
-def counted(spent: dict[str, float], method: Callable[..., Any]) -> None:
-    """Let a method of what processes share add its seconds to `spent`."""
-    owner, _, name = method.__qualname__.partition(".")
+def counted(spent: dict[str, float], owner: type, name: str) -> None:
+    """Let the method `name` of what processes share add its seconds to `spent`."""
+    method: Callable[..., Any] = getattr(owner, name)
 
     @functools.wraps(method)
     def timed(*arguments: Any, **keywords: Any) -> Any:
@@ -55,14 +55,19 @@ def counted(spent: dict[str, float], method: Callable[..., Any]) -> None:
         finally:
             spent[name] = spent.get(name, 0.0) + time.perf_counter() - began
 
-    setattr(getattr(distributed, owner), name, timed)
+    setattr(owner, name, timed)
 
 
 def one_process(folder: Path) -> None:
     """Train as one of torchrun's processes."""
     spent: dict[str, float] = {}
-    for method in (Processes.share, Processes.sync_buffers_, Processes.require_same, Question.ask):
-        counted(spent, method)
+    for owner, name in (
+        (Processes, "share"),
+        (Processes, "sync_buffers_"),
+        (Processes, "require_same"),
+        (Question, "ask"),
+    ):
+        counted(spent, owner, name)
     with joined(torch.device("cpu"), 600) as processes:
         recorder = (Recorder if processes.first else Silent)(folder)
         task = Segmentation().bind(DATA)

@@ -25,17 +25,13 @@ import psutil
 import torch
 from result import write_result
 
-import prunus
 from prunus.compat import torchvision
 from prunus.penalties.zeros import zero_
 from prunus.records import Recorder
-from prunus.surgery import Plan
 from prunus.train import checkpoint
 from prunus.train.background import Background
-from prunus.train.distributed import ALONE
 from prunus.train.job import TrainingJob
 from prunus.train.settings import OptimizerSettings, Train
-from prunus.train.shrink import shrink
 from prunus.train.training_state import TrainingState, save, start
 
 HERE = Path(__file__).parent
@@ -76,7 +72,7 @@ def begun(folder: Path) -> tuple[TrainingState, TrainingJob]:
     training = TrainingJob(name="wide", settings=settings, seed=0, folder=folder, **about)
     torch.manual_seed(0)
     model = torchvision.models.resnet50()
-    state = start(model, torch.randn(1, 3, 224, 224), training, 100, Plan())
+    state = start(model, torch.randn(1, 3, 224, 224), training, 100)
     step(state, torch.randn(8, 3, 64, 64))
     return state, training
 
@@ -88,14 +84,13 @@ def cut(folder: Path) -> dict[str, float]:
     chosen = torch.zeros(len(state.groups), dtype=torch.bool)
     chosen[exact[torch.randperm(len(exact))[: len(exact) // 2]]] = True
     zero_(state.model, state.groups, chosen)
-    state.penalty = prunus.GroupLasso().bind(state.model, state.groups)
     held = sum(p.numel() * p.element_size() for p in state.model.parameters()) * 4  # and gradients, two moments
-    example = torch.randn(1, 3, 224, 224)
     with Peak() as peak:
         began = time.perf_counter()
-        record = shrink(state, example, ALONE)
+        result = state.live.cut_zeros((), "here", epoch=1)
         seconds = time.perf_counter() - began
-    assert record is not None
+    assert result is not None
+    record = result.record
     return {
         "seconds": seconds,
         "removed_groups": record.removed_groups,

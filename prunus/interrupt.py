@@ -9,7 +9,8 @@ and lost. So none is raised there:
 
 In a whole process a thread reads the signals too, from the file descriptor that Python's C code writes them to. It acts
 even while the main thread is inside a long call: the second signal ends the process at once, and the first one after
-`GRACE_S` seconds in which nobody asked. What is written aside and renamed stays whole then, as after a kill -9.
+`GRACE_S` seconds in which nobody asked; after `STEP_S` seconds in a training, whose step would be lost, or twice the
+longest step so far if that is more. What is written aside and renamed stays whole then, as after a kill -9.
 """
 
 import contextlib
@@ -25,6 +26,7 @@ from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 GRACE_S = 5.0
+STEP_S = 9.0
 SAME_S = 0.5  # torchrun forwards a Ctrl-C that the terminal has sent to every process already
 ASK_S = 0.2  # between two questions while a child runs
 DONE = b"\0"  # no signal has this number
@@ -43,24 +45,43 @@ class Interrupt:
     """Whether a signal to stop has come.
 
     Attributes:
-        number: of the signal; None before one has come.
+        signal: its number; None before one has come.
         came: when, by the monotonic clock.
         since: `came`, or when the last of those that ask `number` themselves was done.
         holds: how many of them are at work; `check` raises nothing meanwhile.
+        asked: when `number` was last asked, or the first of them began.
+        longest: seconds between two such questions so far.
+        answered: whether one of them knows of the signal.
         before: the handlers that this one stands in for.
     """
 
     def __init__(self, holds: int = 0) -> None:
-        self.number: int | None = None
-        self.came = self.since = 0.0
-        self.holds = holds
+        self.signal: int | None = None
+        self.came = self.since = self.longest = 0.0
+        self.asked = time.monotonic()
+        self.holds, self.answered = holds, False
         self.before: Mapping[int, Any] = {number: signal.getsignal(number) for number in SIGNALS}
+
+    @property
+    def number(self) -> int | None:
+        """The signal's number, None before one has come: for those that save before they stop."""
+        now = time.monotonic()
+        self.longest, self.asked = max(self.longest, now - self.asked), now
+        self.answered = self.signal is not None
+        return self.signal
+
+    def is_overdue(self) -> bool:
+        """Whether a signal has come, and nobody has asked for longer than the process may take to end."""
+        if self.signal is None or (self.holds and self.answered):
+            return False
+        most = max(STEP_S, 2 * self.longest) if self.holds else GRACE_S
+        return time.monotonic() - self.since > most
 
     def note(self, number: int, frame: FrameType | None = None) -> None:
         """Note a signal; the first one counts."""
-        if self.number is None:
+        if self.signal is None:
             self.came = self.since = time.monotonic()
-            self.number = number
+            self.signal = number
 
     def restore(self) -> None:
         """Give the signals back to the handlers they had."""
@@ -77,8 +98,8 @@ def check() -> None:
     Raises:
         Interrupted: with the signal's number.
     """
-    if _current is not None and _current.number is not None and not _current.holds:
-        raise Interrupted(_current.number)
+    if _current is not None and _current.signal is not None and not _current.holds:
+        raise Interrupted(_current.signal)
 
 
 @contextlib.contextmanager
@@ -91,6 +112,8 @@ def interruptible() -> Iterator[Interrupt]:
     global _current
     outer = _current
     if outer is not None:
+        if not outer.holds:
+            outer.asked, outer.longest = time.monotonic(), 0.0
         outer.holds += 1
         try:
             yield outer
@@ -152,17 +175,17 @@ def whole_process() -> Iterator[None]:
 
 def _watch(flag: Interrupt, reading: int) -> None:
     while True:
-        ready, _, _ = select.select([reading], [], [], None if flag.number is None else ASK_S)
+        ready, _, _ = select.select([reading], [], [], None if flag.signal is None else ASK_S)
         content = os.read(reading, 64) if ready else b""
         if DONE in content:
             return
         for number in content:
-            if number == flag.number and time.monotonic() - flag.came > SAME_S:
+            if number == flag.signal and time.monotonic() - flag.came > SAME_S:
                 _end(number)
             if number in SIGNALS:
                 flag.note(number)
-        if flag.number is not None and not flag.holds and time.monotonic() - flag.since > GRACE_S:
-            _end(flag.number)
+        if flag.signal is not None and flag.is_overdue():
+            _end(flag.signal)
 
 
 def _end(number: int) -> None:

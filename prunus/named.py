@@ -1,7 +1,6 @@
 """Networks as they are named on the command line: `module:callable`, or the folder of a run for its narrow one."""
 
 import dataclasses
-import importlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from prunus.decoding import DecodingError, from_yaml
 from prunus.deploy.room import check_room
 from prunus.errors import DeployError, RecipeError
 from prunus.models.factory import build
+from prunus.recipe import modules
 from prunus.surgery import load
 
 IMAGE = (1, 3, 224, 224)
@@ -69,7 +69,12 @@ def _narrow(folder: Path) -> Named:
             "the command that began the run goes on with it"
         )
     recipe = prunus.recipe.load(pipeline.Recipe, folder / "recipe.yaml")
-    about = [record for record in records.read(folder) if isinstance(record, records.RunRecord)][-1]
+    found = [record for record in records.read(folder) if isinstance(record, records.RunRecord)]
+    if not found:
+        raise RecipeError(
+            f"{folder / records.FILE_NAME} holds no record of the run itself: it was damaged or cut short"
+        )
+    about = found[-1]
     model = load(folder / "narrow", lambda: build(recipe.model, len(about.class_names)))
     return Named(model, about.input_shape)
 
@@ -82,13 +87,11 @@ def _called(network: str, settings: Sequence[str]) -> nn.Module:
             "or the folder of a run"
         )
     try:
-        function = getattr(importlib.import_module(module_name), name)
+        function = modules.named(f"{module_name}.{name}")
     except ImportError as error:
         raise RecipeError(f"{network}: the module {module_name} cannot be imported: {error}") from error
     except AttributeError as error:
-        raise RecipeError(f"{network}: {module_name} has no {name}") from error
-    except Exception as error:  # whatever the user's own module raises
-        raise RecipeError(f"{network}: importing {module_name} fails: {type(error).__name__}: {error}") from error
+        raise RecipeError(f"{network}: {error}") from error
     keywords = _keywords(settings)
     try:
         model = function(**keywords)

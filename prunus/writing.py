@@ -4,8 +4,16 @@ A run's folder may have come from somebody else: a link that lies there under a 
 writer to any file of the user's.
 """
 
+import contextlib
+import fcntl
 import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
+
+NEW_S = 60.0  # a folder may be so young that its process has not locked it yet
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -36,6 +44,41 @@ def append(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def folder_aside(path: Path) -> Iterator[Path]:
+    """Hand out an empty folder beside `path` that is gone at the end; those that killed processes left go first.
+
+    A folder in use is locked, and the system frees the lock when its process ends, however that is.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    prefix, suffix = f".{path.name}.", ".writing"
+    for old in path.parent.iterdir():
+        if old.name.startswith(prefix) and old.name.endswith(suffix):
+            with contextlib.suppress(OSError), _locked(old):
+                if time.time() - old.lstat().st_mtime > NEW_S:
+                    shutil.rmtree(old)
+    with (
+        tempfile.TemporaryDirectory(prefix=prefix, suffix=suffix, dir=path.parent) as folder,
+        contextlib.ExitStack() as stack,
+    ):
+        with contextlib.suppress(OSError):  # a file system without locks
+            stack.enter_context(_locked(Path(folder)))
+        yield Path(folder)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder; raise `OSError` where another process does, or it is no folder."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def remove_abandoned(folder: Path) -> None:

@@ -5,7 +5,10 @@ import os
 import signal
 import tempfile
 
+from prunus.cli import process
+
 
 def pytest_configure() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    process.wait_politely()  # beside other work threads that spin would make some tests a hundred times as long
     os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="prunus-state-")

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from prunus.budget.budget import Budget, excess, layer_sizes
+from prunus.budget.choices import exact_members, most_important, removal_order, steps
 from prunus.budget.running_cost import RunningCost
 from prunus.errors import BudgetError
 from prunus.graph import ChannelGroups, Role
 from prunus.penalties.keep import kept_groups
-from prunus.surgery.removal import whole_dimensions
 
 SLACK = 0.01  # share of a bound: where more is left unused, groups that still fit are restored
 
@@ -146,29 +146,15 @@ def _bundles(
     saving = torch.zeros(len(groups), dtype=torch.float64)
     for kind, bound in bounds.items():
         saving += groups.cost.saving(kind, groups.all_alive()) / bound
-    kept = torch.zeros(len(groups), dtype=torch.bool)  # the most important group of each dimension: none becomes empty
-    for inside in whole_dimensions(groups):
-        kept[inside[importance[inside].argmax()]] = True
+    kept = most_important(groups, importance)
     scored: list[tuple[float, int, Bundle]] = []
-    for layer, members in enumerate(_exact_members(groups)):
-        least = floor.get(groups.layer_names[layer], 1)
-        candidates = members[~kept[members]] if least else members
-        order = candidates[importance[candidates].argsort(stable=True)]
-        num = members.numel()
-        spare = min(order.numel(), num - least)
+    for layer, members in enumerate(exact_members(groups)):
+        order = removal_order(members, importance, kept, floor.get(groups.layer_names[layer], 1))
         # The first bundle brings the width to a multiple, each later one takes `multiple_of` channels.
         best, start = 0.0, 0
-        for end in range(num % multiple_of or multiple_of, spare + 1, multiple_of):
+        for end in steps(members.numel(), order.numel(), multiple_of):
             bundle = order[start:end]
             score = float(importance[bundle].sum() / saving[bundle].sum().clamp(min=1e-30))
             best, start = max(best, score), end  # never before a less important one of its layer
             scored.append((best, len(scored), (layer, bundle)))
     return [bundle for _, _, bundle in sorted(scored, key=lambda item: item[:2])]
-
-
-def _exact_members(groups: ChannelGroups) -> Sequence[Tensor]:
-    """Return the exactly removable groups of each layer, ascending."""
-    exact = (groups.exact & (groups.layers >= 0)).nonzero().flatten()
-    layers = groups.layers[exact]
-    counts = torch.bincount(layers, minlength=len(groups.layer_names)).tolist()
-    return torch.split(exact[layers.argsort(stable=True)], counts)

@@ -1,21 +1,26 @@
 """`prunus.select`: determine which channel groups to remove, as a plan."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from prunus.budget.budget import Budget
-from prunus.budget.greedy_selection import floors, greedy_selection
+from prunus.budget.greedy_selection import floors
 from prunus.budget.latency_search import LatencySearch, Meter, checked_meter
+from prunus.budget.modelled_latency import ModellingMeter, reached
+from prunus.budget.selection import selection
 from prunus.errors import BudgetError
 from prunus.graph import ChannelGroups
 from prunus.penalties import GroupSlices
 from prunus.penalties.keep import kept_groups, patterns_of
 from prunus.penalties.zeros import zero_groups
-from prunus.surgery import Plan
+from prunus.surgery import Plan, apply
 from prunus.surgery.removal import removal, spare_layers
+
+SEARCHES = 2  # at most, where the network that was found turns out too slow
 
 
 def select(
@@ -32,15 +37,18 @@ def select(
 
     Without a budget: the groups that are zero, or zero wherever they are read (behind a batch norm whose scale and
     shift are zero, behind a mask of torch.nn.utils.prune); their removal is exact. With a budget: the least important
-    groups per cost saved (`greedy_selection`) until the budget holds; this changes the function unless they are zero.
+    groups per cost saved until the budget holds, or those that `budget.solver` finds; this changes the function unless
+    they are zero. With a meter that models the latency (`prunus.TargetMeter`), a budget in milliseconds is solved under
+    that model, measured, and solved again with the model corrected (`prunus.budget.milliseconds`).
 
     Args:
         model: the network, as traced.
         groups: `prunus.trace` of it.
         budget: what the network may cost.
         importance: [num_groups]; default `relative_norms`.
-        meter: measures a network's latency in milliseconds, for a budget that bounds it: `prunus.deploy.latency_ms`
-            with an example, or your own function that runs the network on the target.
+        meter: measures a network's latency in milliseconds, for a budget that bounds it:
+            `prunus.deploy.LatencyMeter(model, example)`, or your own function that runs the network on the target. The
+            plan's notes tell what the network took when it was measured once more.
         keep: layers that keep all the channels that they make, by patterns over their paths, as in ["stem.*"]; besides
             those of the budget.
         multiple_of: without a budget, which has its own: of the groups that are zero, so many stay that a layer's
@@ -66,8 +74,10 @@ def select(
             + ("" if importance is not None else ": the network's own norms are not finite")
         )
     floor, multiple_of = floors(groups, budget), budget.multiple_of
+    if budget.is_timed and isinstance(meter, ModellingMeter):
+        return reached(model, groups, budget, values, floor, meter)
     if not budget.is_timed:
-        return removal(groups, greedy_selection(groups, values, bounds, floor, multiple_of))
+        return removal(groups, selection(budget.solver)(groups, values, bounds, floor, multiple_of))
     return _within_milliseconds(model, groups, budget, values, floor, bounds, checked_meter(meter))
 
 
@@ -80,17 +90,51 @@ def _within_milliseconds(
     bounds: Mapping[str, float],
     timed: Meter,
 ) -> Plan:
-    search = LatencySearch(
-        model=model,
-        groups=groups,
-        importance=importance,
-        meter=timed,
-        limit_ms=budget.limit_ms(lambda: timed(model)),
-        floor=floor,
-        multiple_of=budget.multiple_of,
-        bounds=bounds,
-    )
-    return search.largest().plan
+    """Return the plan of the largest network within the latency, with a note of what it took when measured once more.
+
+    A meter that does not time in turn may have measured the networks under different loads of the machine: where the
+    network is too slow then, the search is done once more, against what is measured now.
+    """
+    limit_ms, notes = budget.limit_ms(lambda: timed(model)), list[str]()
+    plan = Plan()
+    for number in range(SEARCHES):
+        search = LatencySearch(
+            model=model,
+            groups=groups,
+            importance=importance,
+            meter=timed,
+            limit_ms=limit_ms,
+            floor=floor,
+            multiple_of=budget.multiple_of,
+            bounds=bounds,
+            solver=budget.solver,
+        )
+        try:
+            plan = search.largest().plan
+        except BudgetError:
+            if not number:
+                raise
+            break  # the machine is so busy by now that nothing is fast enough
+        reached, limit_ms = timed(apply(plan, model)), budget.limit_ms(lambda: timed(model))
+        notes = [_reached(budget, reached, limit_ms)]
+        if reached <= limit_ms:
+            break
+    return dataclasses.replace(plan, notes=(*plan.notes, *notes))
+
+
+def _reached(budget: Budget, reached_ms: float, limit_ms: float) -> str:
+    """Tell what a network took when it was measured once more."""
+    text = f"measured once more, it takes {reached_ms:.4g} ms"
+    if budget.latency is not None and budget.latency < 1:
+        text += f", {reached_ms * budget.latency / limit_ms:.1%} of the network's {limit_ms / budget.latency:.4g} ms"
+    if limit_ms < math.inf:
+        text += f"; {limit_ms:.4g} ms are allowed"
+    if reached_ms > limit_ms:
+        text += (
+            ". That is too much: measurements of this meter differ by more than the budget's margin, so measure on a "
+            "quiet machine, or with prunus.deploy.LatencyMeter, which times networks in turn"
+        )
+    return text
 
 
 def _zeros(model: nn.Module, groups: ChannelGroups) -> Tensor:

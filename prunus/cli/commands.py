@@ -1,13 +1,14 @@
 """The subcommands: each takes the options that the parser has read."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from prunus import trust
 from prunus.cli.process import import_from_current_folder
 from prunus.decoding import SETTINGS, DecodingError, read_text
-from prunus.errors import RecipeError
+from prunus.errors import GateError, RecipeError
 from prunus.interrupt import check
 from prunus.terminal import Terminal
 
@@ -16,6 +17,18 @@ SHIPPED = Path(__file__).parents[1] / "recipes"
 
 def run(options: argparse.Namespace) -> None:
     """Run a recipe: train, shrink to the budget, export, measure, report."""
+    _run(find_recipe(options.recipe), options.overrides, accept_changes=options.accept_changes)
+
+
+def shrink(options: argparse.Namespace) -> None:
+    """Shrink a network that is already trained to a budget, in a short training on the data of a recipe."""
+    from prunus.cli.shrink_recipe import overrides_of
+
+    path = find_recipe(options.recipe)
+    _run(path, overrides_of(options, path), accept_changes=options.accept_changes)
+
+
+def _run(path: Path, overrides: Sequence[str], *, accept_changes: bool) -> None:
     from prunus import pipeline, recipe, records, report
     from prunus.display import Display
     from prunus.train.distributed import is_first
@@ -23,10 +36,10 @@ def run(options: argparse.Namespace) -> None:
     import_from_current_folder()
     console = Terminal(quiet=not is_first())
     display = Display(console)
-    chosen = recipe.load(pipeline.Recipe, find_recipe(options.recipe), options.overrides)
+    chosen = recipe.load(pipeline.Recipe, path, overrides)
     watch = pipeline.Watch(stage=display.stage, epoch=display.epoch, step=display.step)
     with display.live():
-        folder = pipeline.run(chosen, watch=watch, accept_changes=options.accept_changes)
+        folder = pipeline.run(chosen, watch=watch, accept_changes=accept_changes)
     check()
     if not is_first():
         return
@@ -105,6 +118,36 @@ def bench(options: argparse.Namespace) -> None:
         peak = "n/a" if record.peak_memory_mb is None else f"{record.peak_memory_mb:.0f}"
         table.add_row(record.model, record.backend, f"{record.median_ms:.2f}", f"{record.p95_ms:.2f}", peak)
     Terminal().print(table)
+
+
+def compare(options: argparse.Namespace) -> None:
+    """Compare two networks slice by slice; exit status 1 where a slice falls by more than allowed, beyond doubt."""
+    from prunus import pipeline, recipe
+    from prunus.gate import Gate, compare
+    from prunus.gate.told import table, told
+
+    settings = Gate(
+        max_drop=options.max_drop,
+        per=tuple(kind.strip() for kind in options.per.split(",")),
+        min_samples=options.min_samples,
+        tags=options.tags,
+    )
+    import_from_current_folder()
+    path = options.data / "recipe.yaml" if options.data.is_dir() else find_recipe(str(options.data))
+    if options.data.is_dir():
+        trust.require(options.data, trusted=options.trust)
+    chosen = recipe.load(pipeline.Recipe, path, options.overrides)
+    wide, narrow = (
+        name if name.endswith(".onnx") else _named(options, name).model.eval()
+        for name in (options.wide, options.narrow)
+    )
+    found = compare(
+        wide, narrow, chosen.data, task=chosen.task, settings=settings, split=options.split, train=chosen.train
+    )
+    Terminal().print(table(found, settings))
+    if not found.passed:
+        raise GateError(told(found, settings))
+    Terminal().print(told(found, settings), soft_wrap=True)
 
 
 def report(options: argparse.Namespace) -> None:

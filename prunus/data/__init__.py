@@ -14,7 +14,7 @@ Each training sample's augmentation depends on (seed, epoch, index) only, whatev
 (`data.class_path: my_package.my_file.MyData`):
 
 1. a frozen, keyword-only dataclass that derives from `SegmentationData`; its fields are the recipe's keys:
-   `root`, `size`, `augmentation`, `seed`, `cache`, and whatever else the data needs;
+   `root`, `size`, `augmentation`, `seed`, `cache`, `max_pixels`, and whatever else the data needs;
 2. `class_names` and `palette` as class variables;
 3. `source(split)`: for pairs of files a `FileSource`, which reads, checks and resizes them; a table says which class
    a value in a mask file stands for (`value_table`), and `colours` which a colour does, where masks are pictures of
@@ -23,6 +23,8 @@ Each training sample's augmentation depends on (seed, epoch, index) only, whatev
 
 `camvid.py` and `cityscapes.py` are such readers. A reader of labelled images derives from `ClassificationData` and
 returns from `source(split)` the images and the label of each: `image_folder.py`, `cifar10.py`, `chars74k.py`.
+A reader of images with boxes derives from `DetectionData` and returns from `source(split, checker)` the images and the
+objects in each, usually `AnnotatedFiles`: `voc.py`, `kitti.py`, `coco.py`, `street/boxes.py`.
 """
 
 from prunus.data.augmentation import Augmentation
@@ -31,19 +33,25 @@ from prunus.data.chars74k import Chars74KData
 from prunus.data.cifar10 import CIFAR10Data
 from prunus.data.cityscapes import CityscapesData
 from prunus.data.classification import ClassificationData, ClassificationSplit, CropAndFlip
+from prunus.data.coco import COCOData
+from prunus.data.detection import DetectionData, DetectionSplit
 from prunus.data.files import FileSource, check_layout
 from prunus.data.image_folder import ImageFolderData
 from prunus.data.interface import Data, Split
+from prunus.data.kitti import KITTIData
 from prunus.data.labelled import LabelledArray, LabelledFiles
 from prunus.data.masks import value_table
 from prunus.data.segmentation import SegmentationData, SegmentationDataset, normalise, to_colours, to_picture
 from prunus.data.shards import ShardsData
 from prunus.data.source import CachedSource, Source
 from prunus.data.street import Scene, StreetData, render
+from prunus.data.street.boxes import StreetBoxesData
+from prunus.data.voc import VOCData
 
 __all__ = [
     "Augmentation",
     "CIFAR10Data",
+    "COCOData",
     "CachedSource",
     "CamVidData",
     "Chars74KData",
@@ -52,8 +60,11 @@ __all__ = [
     "ClassificationSplit",
     "CropAndFlip",
     "Data",
+    "DetectionData",
+    "DetectionSplit",
     "FileSource",
     "ImageFolderData",
+    "KITTIData",
     "LabelledArray",
     "LabelledFiles",
     "Scene",
@@ -62,7 +73,9 @@ __all__ = [
     "ShardsData",
     "Source",
     "Split",
+    "StreetBoxesData",
     "StreetData",
+    "VOCData",
     "check_layout",
     "normalise",
     "render",

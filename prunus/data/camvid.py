@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import ClassVar, final
 
 from prunus.data.augmentation import DEFAULT_AUGMENTATION, Augmentation
+from prunus.data.decode import MAX_PIXELS
 from prunus.data.files import FileSource, check_layout
 from prunus.data.interface import OnError, SplitName
 from prunus.data.listing import read_lines
@@ -56,6 +57,7 @@ class CamVidData(SegmentationData):
     cache: bool = True  # decoded images stay in memory: 254 MB for training at full size
     on_error: OnError = "raise"  # at a training image that cannot be read; "skip" takes the next one
     max_skipped: float = 0.01  # share of the training images that may be skipped
+    max_pixels: int = MAX_PIXELS  # of an image; a larger one is refused before it is decoded
 
     class_names: ClassVar[tuple[str, ...]] = (
         "sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian",
@@ -77,6 +79,7 @@ class CamVidData(SegmentationData):
         return FileSource(
             _listed(root, root / FILES[split]),
             size=self.size,
+            max_pixels=self.max_pixels,
             table=value_table(classes, (VOID,), self.ignore_index),
             meaning="CamVid has classes 0 to 10, and 11 for void, or the 32 colours of the original masks",
             colours=self._colours(),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import final
 
 from prunus.data.classification import CROP_ONLY, ClassificationData, CropAndFlip
+from prunus.data.decode import MAX_PIXELS
 from prunus.data.files import check_layout
 from prunus.data.interface import OnError, SplitName
 from prunus.data.labelled import LabelledFiles, class_names, held_out
@@ -39,6 +40,7 @@ class Chars74KData(ClassificationData):
     cache: bool = True
     on_error: OnError = "raise"  # at a training image that cannot be read; "skip" takes the next one
     max_skipped: float = 0.01  # share of the training images that may be skipped
+    max_pixels: int = MAX_PIXELS  # of an image; a larger one is refused before it is decoded
     validation_share: float = 0.1
 
     def __post_init__(self) -> None:
@@ -61,7 +63,8 @@ class Chars74KData(ClassificationData):
         if split != "test":
             chosen = held_out(labels, self.validation_share)[split == "validation"]
             paths, labels = [paths[index] for index in chosen], [labels[index] for index in chosen]
-        return LabelledFiles(paths, labels, size=None if self.cropped else self.size, origin=str(listed))
+        size = None if self.cropped else self.size
+        return LabelledFiles(paths, labels, size=size, origin=str(listed), max_pixels=self.max_pixels)
 
     def _read(self, listed: Path) -> tuple[list[Path], list[int]]:
         paths, labels = list[Path](), list[int]()

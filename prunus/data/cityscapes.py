@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import ClassVar, final
 
 from prunus.data.augmentation import DEFAULT_AUGMENTATION, Augmentation
+from prunus.data.decode import MAX_PIXELS
 from prunus.data.files import FileSource, check_layout
 from prunus.data.interface import OnError, SplitName
 from prunus.data.listing import is_hidden
@@ -44,6 +45,7 @@ class CityscapesData(SegmentationData):
     cache: bool = False  # True: decoded images stay in memory, 6.2 GB for training at 1024 x 512
     on_error: OnError = "raise"  # at a training image that cannot be read; "skip" takes the next one
     max_skipped: float = 0.01  # share of the training images that may be skipped
+    max_pixels: int = MAX_PIXELS  # of an image; a larger one is refused before it is decoded
 
     class_names: ClassVar[tuple[str, ...]] = (
         "road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign",
@@ -71,6 +73,7 @@ class CityscapesData(SegmentationData):
         return FileSource(
             [(image, _mask_of(image, root / "gtFine" / folder)) for image in images],
             size=self.size,
+            max_pixels=self.max_pixels,
             table=value_table(classes, range(NUM_LABEL_IDS), self.ignore_index),
             meaning="Cityscapes' labelIds run from 0 to 33",
         )

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import io
-import os
 import struct
 import zlib
 from collections.abc import Callable, Iterator
@@ -13,8 +12,8 @@ from typing import BinaryIO
 import numpy as np
 from PIL import ExifTags, Image
 
-from prunus.decoding import MIB, DecodingError, read_bytes
-from prunus.errors import DataError, RecipeError
+from prunus.decoding import MIB, DecodingError, read_bytes, regular_file
+from prunus.errors import DataError
 
 # What pillow raises for a file that is cut short or is no image, beside OSError.
 UNREADABLE = (
@@ -38,7 +37,8 @@ FORMATS = {
     "GIF": (".gif",),
 }
 ENDINGS = tuple(ending for endings in FORMATS.values() for ending in endings)
-MOST_PIXELS, MOST_BYTES = 2**28, 1024 * MIB
+MAX_BYTES = 1024 * MIB  # of a file
+MAX_PIXELS = 2**30 // 12  # by default: a quarter of a gigabyte as RGB, where pillow itself begins to warn
 FAINT = 4096  # an image of 16 bits with no value from this on has at most 16 of 256 shades, all of them black
 
 Turn = Image.Transpose
@@ -53,33 +53,18 @@ TURNS = {
 }  # of an EXIF orientation: what brings the stored pixels upright
 
 
-def most_pixels() -> int:
-    """Return the most pixels of an image that is read: PRUNUS_MAX_PIXELS, or what pillow thinks is no attack.
-
-    Raises:
-        RecipeError: the variable is no number.
-    """
-    told = os.environ.get("PRUNUS_MAX_PIXELS", "")
-    if not told:
-        return Image.MAX_IMAGE_PIXELS or MOST_PIXELS
-    if not told.isdecimal() or len(told) > len(str(MOST_PIXELS)) + 3:
-        raise RecipeError(f"PRUNUS_MAX_PIXELS is {told!r:.40}: it is the number of pixels an image may have")
-    return int(told)
-
-
 @contextlib.contextmanager
-def _opened(source: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
-    """Open an image of one of `FORMATS`, none of which runs a program, and of no more pixels than are read."""
+def _opened(source: Path | BinaryIO, name: str, max_pixels: int) -> Iterator[Image.Image]:
+    """Open an image of one of `FORMATS`, none of which runs a program, and of at most `max_pixels` pixels."""
     if isinstance(source, Path):
-        source = io.BytesIO(read_bytes(source, MOST_BYTES))
-    before, most = Image.MAX_IMAGE_PIXELS, most_pixels()
-    Image.MAX_IMAGE_PIXELS = None  # the limit is this one
+        source = io.BytesIO(read_bytes(source, MAX_BYTES))
+    before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # the limit is this one
     try:
         with Image.open(source, formats=tuple(FORMATS)) as file:
-            if file.width * file.height > most:
+            if file.width * file.height > max_pixels:
                 raise DataError(
-                    f"{name} has {file.width:,} x {file.height:,} pixels, and at most {most:,} are read: make it "
-                    "smaller, or set the environment variable PRUNUS_MAX_PIXELS"
+                    f"{name} has {file.width:,} x {file.height:,} pixels, and at most {max_pixels:,} are read: make it "
+                    "smaller, or set data.max_pixels"
                 )
             yield file
     finally:
@@ -125,17 +110,34 @@ class Picture:
         return file.convert("RGBA") if file.mode == "P" and "transparency" in file.info else file
 
 
-def decode(source: Path | BinaryIO, convert: Callable[[Picture], np.ndarray], name: str | None = None) -> np.ndarray:
-    """Return what `convert` makes of an image; `name` says what an open file is.
+def decode(
+    source: Path | BinaryIO,
+    convert: Callable[[Picture], np.ndarray],
+    name: str | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> np.ndarray:
+    """Return what `convert` makes of an image.
+
+    Args:
+        source: the file, or an open one.
+        convert: from the decoded picture to the result.
+        name: of an open file, for errors.
+        max_pixels: a larger image is refused before it is decoded.
 
     Raises:
         DataError: the file is missing, closed to this user, too large, cut short or no image.
     """
-    path = source if name is None else name
+    path = str(source if name is None else name)
+    with _named(path), _opened(source, path, max_pixels) as file:
+        deep = _has_16_bits(file)  # gone once it is loaded
+        return convert(Picture(_upright(file), path, deep))
+
+
+@contextlib.contextmanager
+def _named(path: str) -> Iterator[None]:
+    """Turn what reading the image `path` raises into a `DataError` that names it."""
     try:
-        with _opened(source, str(path)) as file:
-            deep = _has_16_bits(file)  # gone once it is loaded
-            return convert(Picture(_upright(file), str(path), deep))
+        yield
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist") from error
     except DecodingError as error:
@@ -147,6 +149,17 @@ def decode(source: Path | BinaryIO, convert: Callable[[Picture], np.ndarray], na
             f"{path} cannot be read as an image ({error}): the file is damaged, cut short or of another "
             "kind. Fetch it again."
         ) from error
+
+
+def dimensions(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """Return the (width, height) of an image as it is looked at, from its header: nothing else is read.
+
+    Raises:
+        DataError: as `decode`.
+    """
+    with _named(str(path)), regular_file(path) as file, _opened(file, str(path), max_pixels) as image:
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+        return (image.height, image.width) if turned else image.size
 
 
 def _has_16_bits(file: Image.Image) -> bool:

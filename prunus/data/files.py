@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from prunus.compat import torchvision, transforms
-from prunus.data.decode import Picture, decode
+from prunus.data.decode import MAX_PIXELS, Picture, decode
 from prunus.data.listing import relative
 from prunus.data.masks import Colours, read_mask
 from prunus.errors import DataError
@@ -28,7 +28,7 @@ def check_layout(root: Path, expected: str, *needed: str) -> None:
         )
 
 
-def read_image(file: Path | BinaryIO, name: str | None = None) -> np.ndarray:
+def read_image(file: Path | BinaryIO, name: str | None = None, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Return the image as uint8 [H, W, 3], RGB; `name` says what an open file is.
 
     Grey in 16 bits is scaled to 8; transparency is left out; an EXIF tag of its rotation is followed.
@@ -36,7 +36,7 @@ def read_image(file: Path | BinaryIO, name: str | None = None) -> np.ndarray:
     Raises:
         DataError: the file is missing, cut short or no image, or its values have no known range.
     """
-    return decode(file, Picture.to_rgb, name)
+    return decode(file, Picture.to_rgb, name, max_pixels)
 
 
 class FileSource:
@@ -49,6 +49,7 @@ class FileSource:
         meaning: as of `read_mask`.
         colours: what a colour of a mask means, (red, green, blue) -> class or ignore_index, where masks may be of
             colours; None: they hold class numbers alone.
+        max_pixels: larger images and masks are refused before they are decoded.
 
     Raises:
         DataError: no pairs, or a file is missing; when reading, whatever `read_image` and `read_mask` refuse,
@@ -63,6 +64,7 @@ class FileSource:
         table: np.ndarray,
         meaning: str,
         colours: Colours | None = None,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         for image, mask in pairs:
             if not image.is_file():
@@ -71,6 +73,7 @@ class FileSource:
                 raise DataError(f"{image} has no mask: {mask} does not exist. Add it, or take the image out.")
         self.pairs, self.size = tuple(pairs), tuple(size)
         self.table, self.meaning, self.colours = table, meaning, colours
+        self.max_pixels = max_pixels
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -82,7 +85,7 @@ class FileSource:
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         image_path, mask_path = self.pairs[index]
-        image, mask = read_image(image_path), self._read_mask(mask_path)
+        image, mask = read_image(image_path, max_pixels=self.max_pixels), self._read_mask(mask_path)
         if image.shape[:2] != mask.shape:
             raise DataError(
                 f"{image_path} is {_shape(image)} pixels (width x height), its mask {mask_path} "
@@ -96,7 +99,7 @@ class FileSource:
         return self._resize(torchvision.tv_tensors.Mask(torch.from_numpy(self._read_mask(self.pairs[index][1]))))
 
     def _read_mask(self, path: Path) -> np.ndarray:
-        return read_mask(path, self.table, self.meaning, self.colours)
+        return read_mask(path, self.table, self.meaning, self.colours, self.max_pixels)
 
     def _resize(self, picture: torch.Tensor) -> torch.Tensor:
         if tuple(picture.shape[-2:]) != self.size:

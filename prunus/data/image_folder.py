@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import final
 
 from prunus.data.classification import CROP_AND_FLIP, ClassificationData, CropAndFlip
-from prunus.data.decode import ENDINGS
+from prunus.data.decode import ENDINGS, MAX_PIXELS
 from prunus.data.files import check_layout
 from prunus.data.interface import OnError, SplitName
 from prunus.data.labelled import LabelledFiles, class_names, held_out
@@ -46,6 +46,7 @@ class ImageFolderData(ClassificationData):
     cache: bool = True
     on_error: OnError = "raise"  # at a training image that cannot be read; "skip" takes the next one
     max_skipped: float = 0.01  # share of the training images that may be skipped
+    max_pixels: int = MAX_PIXELS  # of an image; a larger one is refused before it is decoded
     train_folder: str = "train"
     validation_folder: str | None = "val"
     test_folder: str = "val"
@@ -87,7 +88,8 @@ class ImageFolderData(ClassificationData):
                 )
             paths, labels = [paths[index] for index in chosen], [labels[index] for index in chosen]
         origin = str(Path(self.root) / (folder or self.train_folder))
-        return LabelledFiles(paths, labels, size=None if self.cropped else self.size, origin=origin)
+        size = None if self.cropped else self.size
+        return LabelledFiles(paths, labels, size=size, origin=origin, max_pixels=self.max_pixels)
 
     @functools.cached_property
     def _folders(self) -> tuple[str, ...]:

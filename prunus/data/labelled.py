@@ -8,8 +8,9 @@ from typing import Protocol
 import torch
 
 from prunus.compat import torchvision, transforms
+from prunus.data.decode import MAX_PIXELS
 from prunus.data.files import read_image
-from prunus.data.listing import listing_of, relative
+from prunus.data.listing import conditions_at, listing_of, relative
 from prunus.data.source import PixelCache, asking, check_pixels
 from prunus.decoding import DecodingError, from_json, read_text
 from prunus.errors import DataError
@@ -31,24 +32,33 @@ class LabelledSource(Protocol):
 class LabelledFiles:
     """Images from files, each stretched to `size` (height, width); None leaves them as they are.
 
+    An image of more than `max_pixels` is refused before it is decoded.
+
     Raises:
         DataError: no files at all; when reading, a file that is missing, cut short or no image.
     """
 
     def __init__(
-        self, paths: Sequence[Path], labels: Sequence[int], *, size: tuple[int, int] | None, origin: str
+        self,
+        paths: Sequence[Path],
+        labels: Sequence[int],
+        *,
+        size: tuple[int, int] | None,
+        origin: str,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         if not paths:
             raise DataError(f"{origin} holds no image")
         self.paths, self.labels, self.size = tuple(paths), tuple(labels), size
+        self.max_pixels = max_pixels
 
     def listing(self) -> Iterable[str]:
         """Yield each file and its label."""
         return (f"{path} {label}" for path, label in zip(relative(self.paths), self.labels, strict=True))
 
     def __getitem__(self, index: int) -> torch.Tensor:
-        pixels = torchvision.tv_tensors.Image(torch.from_numpy(read_image(self.paths[index])).movedim(-1, 0))
-        return stretched(pixels, self.size)
+        pixels = read_image(self.paths[index], max_pixels=self.max_pixels)
+        return stretched(torchvision.tv_tensors.Image(torch.from_numpy(pixels).movedim(-1, 0)), self.size)
 
 
 class LabelledArray:
@@ -80,6 +90,10 @@ class CachedImages:
     def listing(self) -> Iterable[str]:
         """Return what the source reads."""
         return listing_of(self._source)
+
+    def conditions(self, index: int) -> tuple[str, ...]:
+        """Return the conditions of an image."""
+        return conditions_at(self._source, index)
 
     def __getitem__(self, index: int) -> torch.Tensor:
         return self._cache.get(index, self._read)

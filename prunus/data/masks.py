@@ -6,13 +6,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from prunus.data.decode import decode
+from prunus.data.decode import MAX_PIXELS, decode
 from prunus.errors import DataError
 
 Colours = Mapping[tuple[int, int, int], int]  # (red, green, blue), 0 to 255, -> class or ignore_index
 
 
-def read_mask(path: Path, table: np.ndarray, meaning: str, colours: Colours | None = None) -> np.ndarray:
+def read_mask(
+    path: Path, table: np.ndarray, meaning: str, colours: Colours | None = None, max_pixels: int = MAX_PIXELS
+) -> np.ndarray:
     """Return the mask as uint8 [H, W], its values taken through `table` or `colours`.
 
     A picture with a palette is taken by its colours where all of those that it uses are known, else by its numbers.
@@ -22,11 +24,12 @@ def read_mask(path: Path, table: np.ndarray, meaning: str, colours: Colours | No
         table: int16 [256]; what a value in the file becomes, -1 where it may not occur.
         meaning: which values may occur, for the message.
         colours: what a colour becomes; None: masks of colours are refused.
+        max_pixels: a larger mask is refused before it is decoded.
 
     Raises:
         DataError: the file is missing, cut short, of other channels, or holds a value or colour that may not occur.
     """
-    stored = decode(path, lambda picture: _stored(picture.pixels, path, colours))
+    stored = decode(path, lambda picture: _stored(picture.pixels, path, colours), max_pixels=max_pixels)
     labels = table[stored] if stored.ndim == 2 else _by_colour(stored, colours or {})
     if labels.min() < 0:
         row, column = np.argwhere(labels < 0)[0]

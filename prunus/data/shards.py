@@ -7,13 +7,14 @@ import os
 import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import ClassVar, final
+from typing import ClassVar, Self, final
 
 import numpy as np
 import torch
 
 from prunus.compat import torchvision
 from prunus.data.classification import CROP_AND_FLIP, ClassificationData, ClassificationSplit, CropAndFlip
+from prunus.data.decode import MAX_PIXELS
 from prunus.data.files import check_layout, read_image
 from prunus.data.interface import OnError, SplitName
 from prunus.data.labelled import class_names, stretched
@@ -39,15 +40,25 @@ class ShardSource:
         fetch: a command with {name} and {path} that brings a shard; None where all are there.
         keep: shards that stay; of those that were fetched the oldest go first.
         shuffle: shards that are mixed with each other.
+        max_pixels: a larger image is refused before it is decoded.
 
     Raises:
         DataError: no shards; when reading, a shard that cannot be fetched, an image that is cut short or none.
     """
 
     def __init__(
-        self, root: Path, prefix: str, *, size: tuple[int, int] | None, fetch: str | None, keep: int, shuffle: int
+        self,
+        root: Path,
+        prefix: str,
+        *,
+        size: tuple[int, int] | None,
+        fetch: str | None,
+        keep: int,
+        shuffle: int,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         self.root, self.size, self.fetch, self.keep, self.shuffle = root, size, fetch, keep, shuffle
+        self.max_pixels = max_pixels
         names = {path.stem for pattern in (".tar", ".json") for path in root.glob(f"{prefix}-*{pattern}")}
         if not names:
             raise DataError(f"{root} holds no shard {prefix}-*.tar and no index. Expected there:\n{LAYOUT}")
@@ -77,7 +88,7 @@ class ShardSource:
                 raise DataError(f"{shard}.tar is cut short: sample {index} lies behind its end; fetch it again")
             file.seek(start)
             content = file.read(size)
-        pixels = read_image(io.BytesIO(content), name=f"{shard}.tar, sample {index}")
+        pixels = read_image(io.BytesIO(content), f"{shard}.tar, sample {index}", self.max_pixels)
         return stretched(torchvision.tv_tensors.Image(torch.from_numpy(pixels).movedim(-1, 0)), self.size)
 
     def order(self, generator: torch.Generator) -> torch.Tensor:
@@ -133,6 +144,14 @@ class ShardedSplit(ClassificationSplit):
         """Return the indices of an epoch, in the order of the shards."""
         return self.source.order(generator)
 
+    def weigh(self, weights: torch.Tensor) -> Self:
+        """Refuse weights: shards are read one after the other.
+
+        Raises:
+            RecipeError: always.
+        """
+        raise RecipeError("protect.conditions: images in shards are read in their order and cannot be drawn by weight")
+
 
 @final
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -158,6 +177,7 @@ class ShardsData(ClassificationData):
     cache: bool = False  # keep decoded images in memory
     on_error: OnError = "raise"  # at a training image that cannot be read; "skip" takes the next one
     max_skipped: float = 0.01  # share of the training images that may be skipped
+    max_pixels: int = MAX_PIXELS  # of an image; a larger one is refused before it is decoded
     validation_prefix: str = "val"  # of the shards' names
     test_prefix: str = "val"
     shuffle: int = 16  # shards that are mixed with each other
@@ -180,4 +200,12 @@ class ShardsData(ClassificationData):
         """Return the images of the split's shards."""
         prefix = {"train": "train", "validation": self.validation_prefix, "test": self.test_prefix}[split]
         size = None if self.cropped else self.size
-        return ShardSource(Path(self.root), prefix, size=size, fetch=self.fetch, keep=self.keep, shuffle=self.shuffle)
+        return ShardSource(
+            Path(self.root),
+            prefix,
+            size=size,
+            fetch=self.fetch,
+            keep=self.keep,
+            shuffle=self.shuffle,
+            max_pixels=self.max_pixels,
+        )

@@ -1,11 +1,25 @@
 """MEASURE: from an `nn.Module` to a file that is proved equal to it and timed where it will run.
 
 `export_onnx` writes the file, `check_parity` compares it with PyTorch on real samples, `benchmark` times
-several networks against each other on the backends of `prunus.deploy.backends`.
+several networks against each other on the backends of `prunus.deploy.backends`, `LatencyMeter` is what a budget in
+milliseconds asks.
 """
 
 from prunus.deploy.export import export_onnx
-from prunus.deploy.latency import BenchmarkSettings, benchmark, latency_ms
+from prunus.deploy.latency import BenchmarkSettings, benchmark
+from prunus.deploy.latency_meter import LatencyMeter, latency_ms
 from prunus.deploy.parity import check_parity, require
+from prunus.deploy.target import Target
+from prunus.deploy.target_meter import TargetMeter
 
-__all__ = ["BenchmarkSettings", "benchmark", "check_parity", "export_onnx", "latency_ms", "require"]
+__all__ = [
+    "BenchmarkSettings",
+    "LatencyMeter",
+    "Target",
+    "TargetMeter",
+    "benchmark",
+    "check_parity",
+    "export_onnx",
+    "latency_ms",
+    "require",
+]

@@ -6,7 +6,6 @@ import io
 import logging
 import os
 import re
-import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,13 +14,16 @@ import onnx
 import torch
 from torch import nn
 
+from prunus.decoding import MIB, read_bytes
 from prunus.deploy.signature import Inputs, as_tuple, named_outputs
 from prunus.errors import DeployError
 from prunus.interrupt import check
 from prunus.modules.modes import evaluating
 from prunus.modules.stand_in import fed, stand_in
 from prunus.modules.undisturbed import undisturbed
+from prunus.writing import folder_aside
 
+MOST_BYTES = 2048 * MIB  # that a file in ONNX may have
 _COLOURS = re.compile(r"\x1b?\[\d+m")
 
 
@@ -81,8 +83,8 @@ def input_shape(path: Path) -> tuple[int, ...] | None:
         DeployError: no ONNX file.
     """
     try:
-        inputs = onnx.load(str(path), load_external_data=False).graph.input
-    except Exception as error:  # protobuf's own errors, and the system's
+        inputs = onnx.load_model_from_string(read_bytes(path, MOST_BYTES)).graph.input
+    except Exception as error:  # protobuf's own errors, the system's, and another kind of file
         raise DeployError(f"{path} cannot be read as an ONNX file: {error}") from error
     sizes = [dim.dim_value for dim in inputs[0].type.tensor_type.shape.dim][1:] if inputs else []
     return tuple(sizes) if sizes and all(sizes) else None
@@ -199,10 +201,10 @@ def _write(program: torch.onnx.ONNXProgram, path: Path) -> None:
     """Write to a folder beside `path`, check, and rename: `path` is the old file or the whole new one."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
+        with folder_aside(path) as folder:
             # Under its own name already, because the graph names the weights' file where there are two.
-            program.save(Path(folder) / path.name, external_data=False)
-            publish(Path(folder), path)
+            program.save(folder / path.name, external_data=False)
+            publish(folder, path)
     except OSError as error:
         raise DeployError(
             f"{path} cannot be written: {error.strerror or error}. Give a path in a folder that is writable and has "

@@ -19,7 +19,6 @@ from prunus.deploy.device import device_of
 from prunus.deploy.export import export_onnx
 from prunus.deploy.peak_memory import peak_memory_mb
 from prunus.deploy.room import MOST_THREADS, check_room
-from prunus.deploy.signature import Inputs, as_tuple
 from prunus.errors import DeployError, RecipeError
 from prunus.interrupt import check
 from prunus.records import LatencyRecord
@@ -102,38 +101,6 @@ def benchmark(
     return records
 
 
-def latency_ms(
-    model: nn.Module,
-    inputs: Inputs,
-    *,
-    backend: str = "onnxruntime",
-    threads: int = 1,
-    warmup: int = 5,
-    repeats: int = 20,
-) -> float:
-    """Return the median latency of `model` on `inputs` in milliseconds.
-
-    `functools.partial(latency_ms, backend="openvino", threads=4)` is a callable (model, inputs) -> ms.
-    Backends that read files are given an export of the model for exactly the inputs' shapes.
-
-    Raises:
-        DeployError: the backend is absent, or the model cannot be exported or run there.
-    """
-    BenchmarkSettings(backends=(backend,), threads=threads, warmup=warmup, repeats=repeats)  # refuses what is none
-    chosen = backends.find(backend)
-    if (reason := chosen.absence()) is not None:
-        raise DeployError(f"latency cannot be measured on {backend}: {reason}")
-    arrays = [tensor.detach().cpu().numpy() for tensor in as_tuple(inputs)]
-    shapes = [array.shape for array in arrays]
-    with tempfile.TemporaryDirectory(prefix="prunus-") as folder:
-        network: Network = model
-        if not chosen.reads_modules:
-            network = export_onnx(model, inputs, Path(folder) / "model.onnx", dynamic_batch=False)
-        with chosen.load(network, shapes, threads) as session:
-            seconds = _time_in_turn({"model": session.bind(arrays)}, warmup, repeats)["model"]
-    return 1000 * float(np.median(seconds))
-
-
 def _batched(input_shape: Shape | Sequence[Shape], batch_size: int) -> tuple[Shape, ...]:
     """Return one shape [N, ...] for each input."""
     several = [shape for shape in input_shape if not isinstance(shape, int)]
@@ -194,7 +161,7 @@ def _benchmark_on(
             for name, network in networks.items()
         }
         calls = {name: session.bind(inputs) for name, session in sessions.items()}
-        seconds = _time_in_turn(calls, settings.warmup, settings.repeats)
+        seconds = time_in_turn(calls, settings.warmup, settings.repeats)
         places = {name: (session.device, session.precision) for name, session in sessions.items()}
     on_cpu = all(device == "cpu" for device, _ in places.values())
     if settings.measure_memory and not on_cpu and note is not None:
@@ -219,7 +186,7 @@ def _benchmark_on(
     ]
 
 
-def _time_in_turn(calls: Mapping[str, Callable[[], None]], warmup: int, repeats: int) -> dict[str, list[float]]:
+def time_in_turn(calls: Mapping[str, Callable[[], None]], warmup: int, repeats: int) -> dict[str, list[float]]:
     """Return `repeats` durations in seconds for each call; a round makes every call once, in the same order.
 
     The order stays the same so that each call always has the same predecessor in the caches.

@@ -11,16 +11,19 @@ import torch
 from torch import nn
 
 from prunus.deploy import backends
+from prunus.deploy.decisions import Decisions
 from prunus.deploy.signature import Inputs, as_tuple
 from prunus.errors import DeployError, ParityError
 from prunus.interrupt import check
+from prunus.modules.code import place_of_name
 from prunus.modules.copying import copied
 from prunus.modules.tensors import in_float64
 from prunus.records import ParityRecord
-from prunus.verify import Extremes, outputs
+from prunus.verify import Extremes, outputs, relatives
 from prunus.verify.rounding import ROUNDINGS
 
 TOLERANCE = 1e-4  # relative
+EXPORTING = ("is_in_onnx_export", "is_exporting", "is_dynamo_compiling", "is_compiling", "is_scripting", "is_tracing")
 
 
 def check_parity(
@@ -32,16 +35,19 @@ def check_parity(
     tolerance: float = TOLERANCE,
     threads: int = 1,
     name: str | None = None,
+    decisions: Decisions | None = None,
 ) -> ParityRecord:
     """Run `samples` through `model` (PyTorch, evaluation mode) and through the file at `path`, and compare.
 
     With y the network's output and z the file's, over all samples together:
-    max_abs_diff = max |y - z| over all outputs; max_rel_diff = max |y - z| / max |y|, per output, the worst of them;
+    max_abs_diff = max |y - z| over all outputs; max_rel_diff = max |y - z| / max |y|, per output, of the one that is
+    furthest beyond what may be;
     argmax_agreement = share of positions at which y and z have the same argmax over dimension 1, the classes (the same
     sign where there is a single channel). A NaN or an infinity in either is an infinite difference. `passed` is
-    max_rel_diff <= tolerance or, unless a stricter tolerance than the default is asked for, ten times the network's own
+    max_rel_diff <= tolerance or, unless a stricter tolerance than the default is asked for, ten times the output's own
     rounding where that is more: of the batches that are further apart than `tolerance`, y is compared with the outputs
-    in float64, as `prunus.verify.rounding` does. `require` turns a record that failed into an error.
+    in float64, as `prunus.verify.rounding` does. `require` turns a record that failed into an error; its remarks say
+    what may explain the difference.
 
     Args:
         model: the network that was exported.
@@ -52,6 +58,7 @@ def check_parity(
         tolerance: on max_rel_diff.
         threads: CPU threads of both.
         name: of the network, in the record; the file's name without its suffix if None.
+        decisions: how outputs are brought into one order and compared as decisions; None: as above.
 
     Raises:
         ParityError: the outputs' number or shapes differ: it is another network's file.
@@ -59,7 +66,7 @@ def check_parity(
     """
     path = Path(path)
     chosen = checker(backend)
-    comparison, precise = _Comparison(), _InFloat64(model)
+    comparison, precise = _Comparison(decisions), _InFloat64(model)
     for _, batches in itertools.groupby(_arrays(samples), key=_shapes):  # a session is for one set of shapes
         first = next(batches)
         with (
@@ -72,7 +79,8 @@ def check_parity(
                 comparison.add(found, session.run(batch), path, len(batch[0]))
                 if comparison.relative > tolerance and not math.isinf(comparison.relative):
                     comparison.note_rounding(found, precise(batch))
-    return comparison.record(name or path.stem, backend, tolerance)
+    record = comparison.record(name or path.stem, backend, tolerance)
+    return record if record.passed else dataclasses.replace(record, remarks=_remarks(model, precise))
 
 
 def checker(name: str) -> backends.Backend:
@@ -105,9 +113,26 @@ def require(record: ParityRecord) -> None:
     raise ParityError(
         f"{record.model} on {record.backend} does not equal its PyTorch source: over {record.samples} samples the "
         f"largest relative difference is {record.max_rel_diff:.2e} (tolerance {record.tolerance:.0e}), the largest "
-        f"absolute one {record.max_abs_diff:.2e}, argmax agreement {record.argmax_agreement:.2%}. Export this very "
-        "network again; if the difference stays, raise the tolerance only where the agreement is good enough"
+        f"absolute one {record.max_abs_diff:.2e}, argmax agreement {record.argmax_agreement:.2%}. {record.remarks}"
+        "Export this very network again; if the difference stays, raise the tolerance only where the agreement is good "
+        "enough"
     )
+
+
+def _remarks(model: nn.Module, precise: "_InFloat64") -> str:
+    """Return what may explain that a network and its file differ, in sentences that end with a space."""
+    text = ""
+    if (found := place_of_name(model, EXPORTING)) is not None:
+        text += (
+            f"Its code asks whether it is being exported ({found[0]}, in {found[1]}), so that what it computes in a "
+            "file may be meant to be something else: compare the file with that branch. "
+        )
+    if precise.reason:
+        text += (
+            f"There is no float64 reference, since the network does not run in float64 ({precise.reason}): its own "
+            "rounding is not known, and the tolerance is the fixed one. "
+        )
+    return text
 
 
 def _arrays(samples: Inputs | Iterable[Inputs]) -> Iterable[tuple[np.ndarray, ...]]:
@@ -131,7 +156,9 @@ def _shapes(batch: tuple[np.ndarray, ...]) -> tuple[tuple[int, ...], ...]:
 class _Comparison:
     """Running extremes, so that samples need not fit into memory together."""
 
+    decisions: Decisions | None = None
     samples: int = 0
+    decided: bool = False  # whether `decisions` count what agrees
     agreeing: int = 0
     positions: int = 0
     extremes: dict[str, Extremes] = dataclasses.field(default_factory=dict)
@@ -145,26 +172,44 @@ class _Comparison:
                 f"({', '.join(source)}): it is another network's file; export this one"
             )
         self.samples += samples
-        for (name, expected), actual in zip(source.items(), exported.values(), strict=True):
+        renamed = dict(zip(source, exported.values(), strict=True))
+        for name, expected in source.items():
+            actual = renamed[name]
             if expected.shape != actual.shape:
                 raise ParityError(
                     f"output {name!r} is {list(expected.shape)} in PyTorch and {list(actual.shape)} from {path}: it is "
                     "another network's file, or the file fixes the batch size; export this network"
                 )
-            self._add_output(self.extremes.setdefault(name, Extremes()), expected, actual)
+        if self.decisions is not None:
+            source, renamed = self._decided(self.decisions, source, renamed)
+        for name, expected in source.items():
+            self._add_output(self.extremes.setdefault(name, Extremes()), expected, renamed[name])
+
+    def _decided(
+        self, decisions: Decisions, source: dict[str, np.ndarray], exported: dict[str, np.ndarray]
+    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Count the decisions that agree; return the outputs in one order."""
+        tensors = [{name: torch.from_numpy(array) for name, array in each.items()} for each in (source, exported)]
+        if (found := decisions.agreement(*tensors)) is not None:
+            self.decided, self.agreeing, self.positions = True, self.agreeing + found[0], self.positions + found[1]
+        first, second = decisions.comparable(*tensors)
+        return {name: each.numpy() for name, each in first.items()}, {
+            name: each.numpy() for name, each in second.items()
+        }
 
     def _add_output(self, extremes: Extremes, expected: np.ndarray, actual: np.ndarray) -> None:
         extremes.add(torch.tensor(expected, dtype=torch.float64), torch.tensor(actual, dtype=torch.float64))
         if not (np.isfinite(expected).all() and np.isfinite(actual).all()):  # also where both are: nothing is proved
             extremes.difference = math.inf
-        same = _decision(expected) == _decision(actual)
-        self.agreeing += int(same.sum())
-        self.positions += same.size
+        if not self.decided:
+            same = _decision(expected) == _decision(actual)
+            self.agreeing += int(same.sum())
+            self.positions += same.size
 
     @property
     def relative(self) -> float:
         """The largest relative difference so far."""
-        return max(extremes.relative for extremes in self.extremes.values())
+        return max(relatives(list(self.extremes.values())))
 
     def note_rounding(self, source: dict[str, np.ndarray], double: list[np.ndarray] | None) -> None:
         """Note by how much the network's own outputs of a batch are off those in float64, where those are known."""
@@ -175,11 +220,16 @@ class _Comparison:
             noted.add(torch.tensor(precise), torch.tensor(own, dtype=torch.float64))
 
     def record(self, model: str, backend: str, tolerance: float) -> ParityRecord:
-        """Return what was found, held against `tolerance` or the network's own rounding where that is more."""
-        relative = self.relative
-        rounding = max((found.relative for found in self.own.values()), default=0.0)
-        if math.isfinite(rounding) and tolerance >= TOLERANCE:
-            tolerance = max(tolerance, ROUNDINGS * rounding)
+        """Return what was found, held against `tolerance` or each output's own rounding where that is more."""
+        names, found = list(self.extremes), relatives(list(self.extremes.values()))
+        scales = [self.extremes[name].magnitude for name in self.own]
+        rounding = dict(zip(self.own, relatives(list(self.own.values()), scales), strict=True))
+        allowed = dict.fromkeys(names, tolerance)
+        if tolerance >= TOLERANCE:
+            allowed |= {name: max(tolerance, ROUNDINGS * u) for name, u in rounding.items() if math.isfinite(u)}
+        relative, bound = max(
+            ((each, allowed[name]) for name, each in zip(names, found, strict=True)), key=lambda one: one[0] / one[1]
+        )
         return ParityRecord(
             model=model,
             backend=backend,
@@ -187,8 +237,8 @@ class _Comparison:
             max_abs_diff=max(extremes.difference for extremes in self.extremes.values()),
             max_rel_diff=relative,
             argmax_agreement=self.agreeing / self.positions if self.positions else 1.0,
-            tolerance=tolerance,
-            passed=relative <= tolerance,
+            tolerance=bound,
+            passed=relative <= bound,
         )
 
 
@@ -198,6 +248,7 @@ class _InFloat64:
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self.copy: nn.Module | None = None
+        self.reason = ""  # why there was none
 
     def __call__(self, batch: tuple[np.ndarray, ...]) -> list[np.ndarray] | None:
         """Return the outputs for a batch, in their order; None where the network does not run in float64."""
@@ -205,7 +256,8 @@ class _InFloat64:
             if self.copy is None:
                 self.copy = copied(self.model, isolated=True).cpu().double()
             return [each.numpy() for each in outputs(self.copy, in_float64(tuple(map(torch.tensor, batch))))]
-        except (RuntimeError, TypeError):
+        except (RuntimeError, TypeError) as error:
+            self.reason = str(error).strip().partition("\n")[0][:160] or type(error).__name__
             return None
 
 

@@ -11,6 +11,7 @@ from prunus.graph.cost import CostModel, Term
 from prunus.graph.findings import REASONED, Factor, Findings, Kind
 from prunus.graph.groups import ChannelGroups
 from prunus.graph.ids import NONE
+from prunus.graph.noted import Mode, noted_widths
 from prunus.graph.slots import Attribute, Reason, Role, Slot, whole
 from prunus.graph.walk import Slots
 from prunus.modules.kinds import Conv, TransposedConv
@@ -34,8 +35,12 @@ def build(
     macs: list[tuple[str, tuple[Factor, ...]]],
     notes: tuple[str, ...],
     bound: Iterable[Binding] = (),
+    passed: Iterable[Mode] = (),
 ) -> ChannelGroups:
-    """Return the groups of `findings`: the classes of ids that are channels."""
+    """Return the groups of `findings`: the classes of ids that are channels.
+
+    `passed` are the channels that each module takes and returns, in evaluation, then in training.
+    """
     group_of = numbering(findings)
     count = int(group_of.max()) + 1
     found = _slots(model, slots, findings, group_of)
@@ -58,8 +63,20 @@ def build(
         told.append(Reason(text, groups, True))
     cost = CostModel(_terms(macs, group_of), _params(model, found))
     attributes = tuple({b.key: Attribute(*b.key, group_of[b.ids]) for b in bound}.values())
-    notes = (*notes, *_unread(model, slots, group_of))
-    return ChannelGroups(found, ~refused & ~approximate, refused, layers, names, tuple(told), cost, attributes, notes)
+    modes = [{path: each.grouped(group_of) for path, each in mode.items()} for mode in passed]
+    noted = noted_widths(model, found, modes, attributes) if modes else ()
+    return ChannelGroups(
+        found,
+        ~refused & ~approximate,
+        refused,
+        layers,
+        names,
+        tuple(told),
+        cost,
+        attributes,
+        noted,
+        notes=(*notes, *_unread(model, slots, group_of)),
+    )
 
 
 def _by_reason(findings: Findings) -> Iterator[tuple[str, bool, Tensor]]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from prunus.graph.cost import CostModel
 from prunus.graph.coverage import coverage
-from prunus.graph.slots import Attribute, Member, Reason, Role, Slot, Status, whole
+from prunus.graph.slots import Attribute, Member, NotedWidth, Reason, Role, Slot, Status, whole
 from prunus.records.coverage import Coverage
 
 
@@ -26,6 +26,7 @@ class ChannelGroups:
         told: why groups are refused or approximate.
         cost: MACs and parameters as functions of the groups alive.
         attributes: numbers kept by modules that count channels.
+        noted: numbers that no code reads while the network runs, and that may count channels.
         notes: what the reader of a report should know about the trace itself.
         off: finds the groups that are zero wherever they are read (`graph.off`); None where `without` made the groups.
     """
@@ -38,6 +39,7 @@ class ChannelGroups:
     told: tuple[Reason, ...]
     cost: CostModel
     attributes: tuple[Attribute, ...] = ()
+    noted: tuple[NotedWidth, ...] = ()
     notes: tuple[str, ...] = ()
     off: Callable[[nn.Module], Tensor] | None = None
 
@@ -128,6 +130,7 @@ class ChannelGroups:
             told=tuple(told),
             cost=self.cost.mapped(left),
             attributes=tuple(dataclasses.replace(one, groups=left(one.groups)) for one in self.attributes),
+            noted=tuple(dataclasses.replace(one, groups=tuple(map(left, one.groups))) for one in self.noted),
         )
 
     def unit_slots(self) -> list[Slot]:

@@ -84,6 +84,14 @@ class Operation:
         return f"{self.name}{f' in {self.module}' if self.module else ''}{f', {place}' if place else ''}"
 
 
+@dataclasses.dataclass(eq=False, slots=True)
+class Passed:
+    """The tensors that a module takes and returns."""
+
+    taken: list[Value]
+    returned: list[Value] = dataclasses.field(default_factory=list)
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Program:
     """What a network's code did with an example.
@@ -92,6 +100,7 @@ class Program:
         given: parameters, buffers and inputs, then constants as they were met.
         operations: what was called, in order.
         outputs: the tensors that the network returned.
+        passed: the tensors that each module took and returned when it was called last, by path.
         training: the mode that it was in.
         with_values: whether it ran on numbers, since it does not run on the meta device.
     """
@@ -101,6 +110,7 @@ class Program:
     outputs: list[Value]
     training: bool
     with_values: bool
+    passed: dict[str, Passed] = dataclasses.field(default_factory=dict)
 
     def unread(self) -> Iterator[str]:
         """Yield the paths of the parameters that no operator takes."""

@@ -88,7 +88,7 @@ def read(
             raise _explained(small, given, error) from error
         finally:
             recorder.memory.restore()
-    return Program(recorder.given, recorder.operations, outputs, training, with_values)
+    return Program(recorder.given, recorder.operations, outputs, training, with_values, recorder.passed)
 
 
 def _run(model: nn.Module, given: Any, recorder: Recorder, *, training: bool) -> list[Value]:
@@ -108,18 +108,18 @@ def _let_know(model: nn.Module, recorder: Recorder) -> None:
     """Let the recorder know which module is running."""
 
     def hooks(path: str) -> tuple[Any, Any]:
-        def enter(module: nn.Module, args: Any) -> None:
-            recorder.scopes.append(path)
+        def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
+            recorder.enter(path, (args, kwargs))
 
         def leave(module: nn.Module, args: Any, output: Any) -> None:
-            recorder.scopes.pop()
+            recorder.leave(output)
 
         return enter, leave
 
     for path, module in model.named_modules():
         if not isinstance(module, torch.jit.ScriptModule):
             enter, leave = hooks(path)
-            module.register_forward_pre_hook(enter, prepend=True)
+            module.register_forward_pre_hook(enter, prepend=True, with_kwargs=True)
             module.register_forward_hook(leave, always_call=True)
 
 

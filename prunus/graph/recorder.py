@@ -18,9 +18,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from prunus.graph.constant_memory import ConstantMemory, View
 from prunus.graph.meta import Args, OnMeta, Settings, ValueDependenceError, on, run_with_values
 from prunus.graph.operators import Operator, operator
-from prunus.graph.program import Operation, Origin, Value
+from prunus.graph.program import Operation, Origin, Passed, Value
 from prunus.modules.strides import compact
-from prunus.modules.tree import flat, replaced
+from prunus.modules.tree import flat, leaves, replaced
 
 LARGE = 1 << 22  # elements of a constant that are not worth being computed
 EMPTY = frozenset({"aten::empty", "aten::new_empty", "aten::empty_strided", "aten::new_empty_strided"})
@@ -43,6 +43,7 @@ class Recorder(TorchDispatchMode):
         self.given: list[Value] = []
         self.operations: list[Operation] = []
         self.scopes: list[str] = []  # paths of the modules that are running
+        self.passed: dict[str, Passed] = {}  # what each took and returned last
         self.memory = ConstantMemory()
         self._values: dict[int, Value] = {}  # by id of a tensor
         self._held, self._large = list[Tensor](), list[Tensor]()  # whose ids must not be given away; large constants
@@ -60,6 +61,18 @@ class Recorder(TorchDispatchMode):
             self.memory.read(tensor, value)
         elif not tensor.is_meta:
             self._data.add(id(tensor.untyped_storage()))
+
+    def enter(self, path: str, arguments: object) -> None:
+        """Note that the module at `path` is called."""
+        self.scopes.append(path)
+        self.passed[path] = Passed(self._known(arguments))
+
+    def leave(self, output: object) -> None:
+        """Note what the module that was called last comes back with."""
+        self.passed[self.scopes.pop()].returned = self._known(output)
+
+    def _known(self, tree: object) -> list[Value]:
+        return [self._values[id(leaf)] for leaf in leaves(tree) if id(leaf) in self._values]
 
     def value_of(self, tensor: Tensor) -> Value:
         """Return the value that a tensor is; a constant that is met becomes one that is given."""

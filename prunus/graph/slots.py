@@ -77,6 +77,29 @@ class Attribute:
 
 
 @dataclasses.dataclass(frozen=True)
+class NotedWidth:
+    """A number that no code reads while the network runs, as large as a dimension of channels: `num_features`, what a
+    configuration says.
+
+    Attributes:
+        path: dotted path of the module.
+        name: where in the module, in keys joined with dots, as "config.hidden_sizes.1".
+        groups: the groups of each dimension that it may count, -1 where an index belongs to none.
+        is_width: whether its name says that it counts channels: then it follows, where all those dimensions agree.
+    """
+
+    path: str
+    name: str
+    groups: tuple[Tensor, ...]
+    is_width: bool
+
+    def __str__(self) -> str:
+        """Return where it lies, as code would say it."""
+        keys = [f"[{key}]" if key.isdigit() else f".{key}" for key in self.name.split(".")]
+        return f"{self.path}{''.join(keys)}".removeprefix(".")
+
+
+@dataclasses.dataclass(frozen=True)
 class Reason:
     """Why groups are refused or approximate.
 

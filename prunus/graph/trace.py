@@ -12,6 +12,7 @@ from prunus.graph.compare import same_code
 from prunus.graph.findings import Findings, Kind
 from prunus.graph.groups import ChannelGroups
 from prunus.graph.hard_coded import judge
+from prunus.graph.noted import passed_channels
 from prunus.graph.off import Off
 from prunus.graph.other_width import Network
 from prunus.graph.program import Program
@@ -57,7 +58,7 @@ def _traced(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], 
         readings = _walked(programs, model, findings, slots)
     walked = set(map(id, findings.marks))
     findings.marks, bindings = judge(Network(model, args, kwargs, readings, slots), findings)
-    groups = build(model, findings, slots, readings[0].macs, notes, bindings)
+    groups = build(model, findings, slots, readings[0].macs, notes, bindings, map(passed_channels, readings))
     excluded, group_of = torch.cat([groups.refused, torch.tensor([True])]), numbering(findings)  # -1 is the last
     for mark in findings.marks:
         if mark.kind is Kind.APPROXIMATE and id(mark) not in walked:

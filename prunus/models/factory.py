@@ -1,6 +1,5 @@
 """How a recipe names a network: a callable that builds the wide one, as often as it is asked."""
 
-import importlib
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -8,6 +7,7 @@ from torch import nn
 
 from prunus import compat  # noqa: F401  # torchvision's and timm's networks need it
 from prunus.errors import RecipeError
+from prunus.recipe import modules
 
 
 class ModelFactory(Protocol):
@@ -35,12 +35,9 @@ class Function(nn.Module):
 
     def __new__(cls, *, function: str, num_classes: int, arguments: dict[str, Any] | None = None) -> nn.Module:  # type: ignore[misc]
         """Call the function."""
-        module, dot, name = function.rpartition(".")
-        if not dot:
-            raise RecipeError(f"model: {function} is no dotted path of a function, as in torchvision.models.resnet18")
         try:
-            found: Callable[..., nn.Module] = getattr(importlib.import_module(module), name)
-        except (ImportError, AttributeError, ValueError) as error:
+            found: Callable[..., nn.Module] = modules.named(function)
+        except (ImportError, AttributeError) as error:
             raise RecipeError(f"model: {function} is no dotted path of a function: {error}") from error
         if not callable(found):
             raise RecipeError(f"model: {function} is a {type(found).__name__}, not a function")

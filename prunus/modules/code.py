@@ -37,6 +37,16 @@ def statement(place: str) -> str:
     return text
 
 
+def place_of_name(model: nn.Module, names: Iterable[str]) -> tuple[str, str] | None:
+    """Return (name, "file:line" of the function) of the first of `names` that code of `model` mentions."""
+    for function in _functions(model):
+        mentioned = _names(function.__code__)
+        for name in names:
+            if name in mentioned:
+                return name, f"{function.__code__.co_filename}:{function.__code__.co_firstlineno}"
+    return None
+
+
 @contextlib.contextmanager
 def surroundings_kept(model: nn.Module) -> Iterator[None]:
     """Put back what the code of `model` keeps in containers that are not the network's own, in global variables and in

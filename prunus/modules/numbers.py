@@ -1,9 +1,10 @@
 """Whole numbers that modules keep as attributes, alone or in lists."""
 
 from collections.abc import Iterator
-from typing import Any
 
 from torch import nn
+
+from prunus.modules.noted import set_number_at_
 
 
 def numbers(module: nn.Module) -> Iterator[tuple[str, int, int]]:
@@ -18,11 +19,8 @@ def numbers(module: nn.Module) -> Iterator[tuple[str, int, int]]:
 
 
 def set_number_(model: nn.Module, path: str, name: str, item: int, value: int) -> None:
-    """Set an attribute of the module at `path`, or the item of it at an index that is not -1."""
-    module = model.get_submodule(path)
-    if item < 0:
-        setattr(module, name, value)
-        return
-    old: Any = getattr(module, name)
-    items = [*old[:item], value, *old[item + 1 :]]
-    setattr(module, name, items if isinstance(old, list) else tuple(items))
+    """Set a number that the module at `path` keeps, or the item of it at an index that is not -1.
+
+    `name` is an attribute's, or keys joined with dots (`prunus.modules.noted`).
+    """
+    set_number_at_(model.get_submodule(path), name if item < 0 else f"{name}.{item}", value)

@@ -40,6 +40,16 @@ def _leaves(tree: Any, above: tuple[int, ...]) -> Iterator[Any]:
             yield from _leaves(child, (*above, id(tree)))
 
 
+def named_leaves(tree: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (name, leaf): keys, fields and indices joined with dots, as "heads.0"; a leaf alone is called ""."""
+    children, fields = items(tree), getattr(tree, "_fields", None)  # those of a named tuple
+    if children is None:
+        yield name, tree
+    for key, child in children or ():
+        key = fields[key] if fields and isinstance(key, int) else key
+        yield from named_leaves(child, f"{name}.{key}".removeprefix("."))
+
+
 def mapped(function: Callable[[Any], Any], tree: Any) -> Any:
     """Return a tree of the same containers with `function(leaf)` for each leaf; the tree itself stays as it is."""
     children = items(tree)

@@ -7,11 +7,11 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from prunus.budget.latency_search import Meter
-from prunus.pipeline.latency_meter import LatencyMeter
+from prunus.deploy import LatencyMeter
 from prunus.pipeline.recipe import Recipe
 from prunus.records import EpochRecord, Recorder
+from prunus.shrink.processes import ALONE, Processes
 from prunus.tasks.interface import BoundTask
-from prunus.train.distributed import ALONE, Processes
 from prunus.train.job import TrainingJob
 from prunus.train.settings import Train
 

@@ -49,7 +49,7 @@ def check(hint: Any, value: Any, path: KeyPath, source: Source) -> None:
     if value is None and type(None) in options:
         return
     structured = [option for option in options if dataclasses.is_dataclass(option) or _is_component(option)]
-    if len(structured) == 1:
+    if len(structured) == 1 and not (isinstance(value, str) and str in options):
         _check_structured(structured[0], value, path, source)
     elif isinstance(value, list) and (inner := _item_hint(hint)) is not None:
         for index, item in enumerate(value):
@@ -91,16 +91,17 @@ def _check_component(hint: Any, value: dict[str, Any], path: KeyPath, source: So
         example = f"class_path: package.module.{hint.__name__}"
         raise source.error(path, f"must name a class by its dotted path, as in `{example}`")
     _check_keys(value, COMPONENT_KEYS, path, source)
-    cls = _import(value["class_path"], (*path, "class_path"), source)
-    protocol = getattr(hint, "_is_protocol", False)
-    named = (*path, "class_path")
+    named, protocol = (*path, "class_path"), getattr(hint, "_is_protocol", False)
+    filled = tuple(inspect.signature(hint.__call__).parameters)[1:] if protocol and callable(hint) else ()
+    base = hint if not protocol else object if filled else None
+    try:
+        cls = _import(value["class_path"], base, named, source)
+    except modules.MisfitError as error:
+        wanted = f"{hint.__name__}: {inspect.cleandoc(hint.__doc__ or '')}"
+        none = f"must name a {hint.__name__}, and {value['class_path']} is none"
+        raise source.error(named, f"names no class. {wanted}" if filled else none) from error
     if inspect.isabstract(cls):
         raise source.error(named, f"names {cls.__name__}, which is abstract: name a class made from it")
-    if not protocol and not (isinstance(cls, type) and issubclass(cls, hint)):
-        raise source.error(named, f"must name a {hint.__name__}, and {value['class_path']} is none")
-    filled = tuple(inspect.signature(hint.__call__).parameters)[1:] if protocol and callable(hint) else ()
-    if filled and not isinstance(cls, type):
-        raise source.error(named, f"names no class. {hint.__name__}: {inspect.cleandoc(hint.__doc__ or '')}")
     parameters = inspect.signature(cls).parameters
     for name in filled:
         if name not in parameters and not any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
@@ -112,12 +113,12 @@ def _check_component(hint: Any, value: dict[str, Any], path: KeyPath, source: So
         _check_built(cls, init_args, (*path, "init_args"), source)
 
 
-def _import(class_path: Any, path: KeyPath, source: Source) -> Any:
+def _import(class_path: Any, base: type | None, path: KeyPath, source: Source) -> Any:
     module, dot, name = str(class_path).rpartition(".")
     if not dot or not isinstance(class_path, str):
         raise source.error(path, f"must be a dotted path, as in package.module.Class, not {class_path!r}")
     try:
-        return modules.named(class_path)
+        return modules.named(class_path, base)
     except ImportError as error:
         raise source.error(path, f"names the module {module}, which cannot be imported: {error}") from error
     except AttributeError as error:

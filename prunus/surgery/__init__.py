@@ -12,8 +12,10 @@ from prunus.surgery.fuse import FuseBatchNorm, fuse
 from prunus.surgery.layers import Layer
 from prunus.surgery.linearize import LinearizeLayer, linearize
 from prunus.surgery.plan import Plan, apply
-from prunus.surgery.remove import Cut, RemoveChannels, SetAttribute
+from prunus.surgery.recalibrate import recalibrate
+from prunus.surgery.remove import RemoveChannels
 from prunus.surgery.save import load, save
+from prunus.surgery.set_attribute import Cut, SetAttribute
 
 __all__ = [
     "BypassBlock",
@@ -42,6 +44,7 @@ __all__ = [
     "fuse",
     "linearize",
     "load",
+    "recalibrate",
     "save",
     "skippable",
 ]

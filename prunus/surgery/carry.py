@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from prunus.errors import EditError
+from prunus.modules.optimizers import unwrapped
 from prunus.modules.tree import items
 from prunus.surgery.argument_types import checked
 from prunus.surgery.plan import Plan
@@ -39,21 +40,80 @@ def carry_(plan: Plan, optimizer: Optimizer, model: nn.Module, small: nn.Module)
         EditError: the optimizer holds a parameter that is not `model`'s, keeps state of another shape, or parameters
             outside of `param_groups` and `state`; or `small` is not `apply(plan, model)`. It is then unchanged.
     """
+    optimizer = unwrapped(optimizer)
+    contents = carried(plan, optimizer, model, small)
+    for target, gradient in contents.gradients:
+        target.grad = gradient
+    contents.fill_(optimizer)
+    return Carried(kept=contents.kept, fresh=contents.fresh)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimizerContents:
+    """What an optimizer holds after an edit, not yet put into it.
+
+    Attributes:
+        groups: the parameters of each group.
+        names: their names, where the group has names.
+        states: by parameter.
+        gradients: (parameter, gradient).
+        kept: paths of the parameters whose state was kept.
+        fresh: paths of those that start with fresh state.
+    """
+
+    groups: list[list[Tensor]]
+    names: list[list[str] | None]
+    states: dict[Tensor, dict[str, object]]
+    gradients: list[tuple[Tensor, Tensor]]
+    kept: tuple[str, ...]
+    fresh: tuple[str, ...]
+
+    def fill_(self, optimizer: Optimizer) -> None:
+        """Put it into `optimizer`."""
+        for group, parameters, names in zip(optimizer.param_groups, self.groups, self.names, strict=True):
+            group["params"] = parameters
+            if names is not None:
+                group["param_names"] = names
+        optimizer.state.clear()
+        optimizer.state.update({parameter: state for parameter, state in self.states.items() if state})
+
+
+def carried(
+    plan: Plan, optimizer: Optimizer, model: nn.Module, small: nn.Module, *, part: bool = False
+) -> OptimizerContents:
+    """Return what `optimizer` holds for `small = apply(plan, model)`; see `carry_`.
+
+    Args:
+        plan: leads from `model` to `small`.
+        optimizer: trains `model`; it is not changed.
+        model: the network before.
+        small: the network after.
+        part: `model` is part of what the optimizer trains: parameters that are not its own stay as they are.
+
+    Raises:
+        EditError: as `carry_`.
+    """
     _check_held_in_groups(optimizer)
     old_paths = {id(parameter): path for path, parameter in model.named_parameters()}
     new = dict(small.named_parameters(remove_duplicate=False))
-    groups, states = [], {}
+    groups, states, gradients = list[list[Tensor]](), dict[Tensor, dict[str, object]](), list[tuple[Tensor, Tensor]]()
     placed, replaced = set[str](), set[str]()
     for group in optimizer.param_groups:
-        parameters = []
+        parameters = list[Tensor]()
         for parameter in group["params"]:
+            if part and id(parameter) not in old_paths:
+                states[parameter] = dict(optimizer.state.get(parameter, {}))
+                parameters.append(parameter)
+                continue
             path = _path_of(parameter, old_paths)
             if (target := _carried(plan, path, parameter, new)) is None:
                 replaced.add(path)
                 continue
             if parameter.grad is not None:
                 gradient = _through(plan, path, parameter.grad)
-                target.grad = gradient.clone() if gradient is parameter.grad else gradient  # the models share nothing
+                assert gradient is not None
+                gradient = gradient.clone() if gradient is parameter.grad else gradient  # the models share nothing
+                gradients.append((target, gradient))
             states[target] = _state(plan, path, parameter, target, optimizer.state.get(parameter, {}))
             parameters.append(target)
             placed.add(path)
@@ -64,15 +124,15 @@ def carry_(plan: Plan, optimizer: Optimizer, model: nn.Module, small: nn.Module)
         groups[_nearest(path, new[path], optimizer, old_paths)].append(new[path])
     if fresh:  # an optimizer that is made anew for `small` has them in this order, and so has a checkpoint's
         order = {id(parameter): number for number, parameter in enumerate(small.parameters())}
-        groups = [sorted(parameters, key=lambda parameter: order[id(parameter)]) for parameters in groups]
-    names = _names(optimizer, old_paths, small)
-    for group, parameters in zip(optimizer.param_groups, groups, strict=True):
-        group["params"] = parameters
-        if "param_names" in group:
-            group["param_names"] = [names[id(parameter)] for parameter in parameters]
-    optimizer.state.clear()
-    optimizer.state.update({parameter: state for parameter, state in states.items() if state})
-    return Carried(kept=tuple(sorted(placed)), fresh=tuple(fresh))
+        groups = [sorted(parameters, key=lambda p: order.get(id(p), len(order))) for parameters in groups]
+    return OptimizerContents(
+        groups=groups,
+        names=_names(optimizer, old_paths, small, groups),
+        states=states,
+        gradients=gradients,
+        kept=tuple(sorted(placed)),
+        fresh=tuple(fresh),
+    )
 
 
 def _path_of(parameter: Tensor, old_paths: dict[int, str]) -> str:
@@ -104,13 +164,20 @@ def _holds(value: Any, held: set[int], seen: set[int]) -> bool:
     return any(_holds(part, held, seen) for pair in inside for part in pair)  # a parameter may be a dictionary's key
 
 
-def _names(optimizer: Optimizer, old_paths: dict[int, str], small: nn.Module) -> dict[int, str]:
-    """Return the name of each parameter of `small` in an optimizer of named parameters: its old one if it has one."""
-    groups = [group for group in optimizer.param_groups if "param_names" in group]
-    pairs = (pair for group in groups for pair in zip(group["params"], group["param_names"], strict=True))
-    known = {old_paths[id(parameter)]: str(name) for parameter, name in pairs}
+def _names(
+    optimizer: Optimizer, old_paths: dict[int, str], small: nn.Module, groups: list[list[Tensor]]
+) -> list[list[str] | None]:
+    """Return the names of `groups` in an optimizer of named parameters: a parameter's old name if it had one."""
+    named = [group for group in optimizer.param_groups if "param_names" in group]
+    pairs = [pair for group in named for pair in zip(group["params"], group["param_names"], strict=True)]
+    known = {old_paths[id(parameter)]: str(name) for parameter, name in pairs if id(parameter) in old_paths}
     prefix = next((name.removesuffix(path) for path, name in known.items() if name.endswith(path)), "")
-    return {id(parameter): known.get(path, prefix + path) for path, parameter in small.named_parameters()}
+    names = {id(parameter): str(name) for parameter, name in pairs}
+    names |= {id(parameter): known.get(path, prefix + path) for path, parameter in small.named_parameters()}
+    return [
+        [names[id(parameter)] for parameter in parameters] if "param_names" in group else None
+        for group, parameters in zip(optimizer.param_groups, groups, strict=True)
+    ]
 
 
 def _carried(plan: Plan, path: str, parameter: Tensor, new: dict[str, nn.Parameter]) -> nn.Parameter | None:
@@ -177,5 +244,6 @@ def _nearest(path: str, new: Tensor, optimizer: Optimizer, old_paths: dict[int, 
         same_name = path.rpartition(".")[2] == other.rpartition(".")[2]
         return _common(path.rpartition(".")[0], other), same_name, (new.dim() > 1) == (old.dim() > 1)
 
-    scores = [max(map(likeness, group["params"]), default=(-1, False, False)) for group in optimizer.param_groups]
+    own = [[p for p in group["params"] if id(p) in old_paths] for group in optimizer.param_groups]
+    scores = [max(map(likeness, parameters), default=(-1, False, False)) for parameters in own]
     return scores.index(max(scores))

@@ -25,9 +25,11 @@ class Plan:
 
     Attributes:
         edits: in the order in which they are done.
+        notes: what a reader of the plan should know; they are shown by `summary`, and are no part of its JSON.
     """
 
     edits: tuple[Edit, ...] = ()
+    notes: tuple[str, ...] = dataclasses.field(default=(), compare=False)
 
     def __len__(self) -> int:
         """Count the edits."""
@@ -39,11 +41,12 @@ class Plan:
 
     def __add__(self, other: "Plan") -> "Plan":
         """Return the plan that does this one, then `other`."""
-        return Plan(self.edits + other.edits)
+        return Plan(self.edits + other.edits, (*self.notes, *other.notes))
 
     def summary(self) -> str:
-        """Return a line for each edit."""
-        return "\n".join(edit.summary() for edit in self.edits) or "nothing to change"
+        """Return a line for each edit and each note."""
+        edits = [edit.summary() for edit in self.edits] or ["nothing to change"]
+        return "\n".join((*edits, *self.notes))
 
     __str__ = summary
 

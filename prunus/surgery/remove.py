@@ -8,69 +8,16 @@ import dataclasses
 from collections.abc import Mapping
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from prunus.errors import EditError
-from prunus.modules.code import names_read
 from prunus.modules.cutting import cut, narrowed
-from prunus.modules.kinds import SizedLayer, TransposedConv
+from prunus.modules.kinds import TransposedConv
 from prunus.modules.modes import evaluating
-from prunus.modules.numbers import numbers, set_number_
+from prunus.modules.numbers import set_number_
 from prunus.modules.tensors import named_tensors
 from prunus.surgery.edit import Edit
-
-SETTINGS = {"stride", "padding", "output_padding", "dilation", "kernel_size", "version"}  # numbers of no channels
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Cut:
-    """Indices to remove from one dimension of one tensor."""
-
-    path: str
-    dim: int
-    size: int  # of the dimension before, so that a plan for another network is refused
-    remove: tuple[int, ...]  # ascending
-
-    def keep(self) -> Tensor:
-        """Return the indices that are kept, ascending."""
-        mask = torch.ones(self.size, dtype=torch.bool)
-        mask[list(self.remove)] = False
-        return mask.nonzero().flatten()
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SetAttribute:
-    """An attribute that counts channels (`head_dim`, `num_heads`) and changes with them."""
-
-    path: str  # of the module
-    name: str
-    item: int = -1  # the index where the attribute is a list or a tuple
-    before: int  # so that a plan for another network is refused
-    after: int
-
-    def check(self, model: nn.Module) -> None:
-        """Raise `EditError` where the attribute is not `before`."""
-        place = f"{self.path}.{self.name}" + (f"[{self.item}]" if self.item >= 0 else "")
-        try:
-            found = getattr(model.get_submodule(self.path), self.name)
-            found = found[self.item] if self.item >= 0 else found
-        except (AttributeError, IndexError, TypeError) as error:
-            raise EditError(f"{place}: {type(model).__name__} has no such attribute") from error
-        if type(found) is not int or found != self.before:
-            raise EditError(f"{place} is {found!r}, the plan is for {self.before}: it was made for another network")
-        if not 1 <= self.after < self.before:
-            raise EditError(f"{place} would become {self.after}, and counts {self.before} channels of which some go")
-        if not _may_count(model.get_submodule(self.path), self.name):
-            raise EditError(
-                f"{place} is no number of channels that the code of {type(model.get_submodule(self.path)).__name__} "
-                "reads: no trace binds it, so no plan sets it"
-            )
-
-    def __str__(self) -> str:
-        """Return what is set, for summaries."""
-        item = f"[{self.item}]" if self.item >= 0 else ""
-        return f"{self.path or 'the network'}.{self.name}{item} {self.before} -> {self.after}"
+from prunus.surgery.set_attribute import Cut, SetAttribute
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -112,11 +59,6 @@ class RemoveChannels(Edit):
     def _check(self, model: nn.Module) -> None:
         if not self.cuts:
             raise EditError("there is no cut, so nothing would be removed")
-        most = max(len(one.remove) for one in self.cuts)
-        for attribute in self.attributes:
-            attribute.check(model)
-            if attribute.before - attribute.after > most:
-                raise EditError(f"{attribute}: more channels would be gone than the plan removes from any tensor")
         tensors = named_tensors(model)
         seen = set()
         for one in self.cuts:
@@ -140,15 +82,10 @@ class RemoveChannels(Edit):
                 raise EditError(f"{place}: indices must lie in 0..{one.size - 1}, at least one")
             if len(one.remove) >= one.size:
                 raise EditError(f"{place}: all {one.size} channels would go")
-
-
-def _may_count(module: nn.Module, name: str) -> bool:
-    """Whether a trace may find that an attribute counts channels: the module's code reads it, and it is no setting of
-    a torch layer, whose sizes follow their tensors by themselves."""
-    settled = isinstance(module, SizedLayer) and not isinstance(module, nn.GroupNorm)  # which may keep its groups
-    if name.startswith("_") or settled or name in SETTINGS:
-        return False
-    return name in names_read(type(module)) and any(name == other for other, _, _ in numbers(module))
+        if len({(one.path, one.name, one.item) for one in self.attributes}) < len(self.attributes):
+            raise EditError("an attribute is set twice")
+        for attribute in self.attributes:
+            attribute.check(model, self.cuts)
 
 
 def _check_modules(model: nn.Module, paths: set[str]) -> None:

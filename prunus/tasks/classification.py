@@ -1,8 +1,9 @@
 """Classification: cross-entropy with label smoothing, top-1 and top-5 accuracy over a whole set."""
 
+import copy
 import dataclasses
 from collections.abc import Sequence
-from typing import ClassVar, Literal, final
+from typing import Any, ClassVar, Literal, final
 
 import numpy as np
 import torch
@@ -19,9 +20,10 @@ from prunus.tasks.interface import (
     Source,
     Task,
     check_targets,
-    check_tensor,
     checked_target,
 )
+from prunus.tasks.outputs import Reading
+from prunus.tasks.statistics import LabelStatistics
 
 from torchmetrics.classification import MulticlassAccuracy, MulticlassStatScores  # isort: skip - after compat
 
@@ -31,13 +33,22 @@ CARD = (96, 192)  # (height, width) of a class name drawn as a picture
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Classification(Task):
-    """Settings of the task. `label_smoothing` e trains on (1 - e) one-hot + e / C (Szegedy et al. 2016)."""
+    """Settings of the task.
+
+    Attributes:
+        label_smoothing: e; it trains on (1 - e) one-hot + e / C (Szegedy et al. 2016).
+        output: which of several tensors that the network returns are the scores; see `Reading`.
+        auxiliary: weights of the losses of auxiliary heads, by the names of their scores, as {aux_logits1: 0.3}.
+    """
 
     targets: ClassVar[Literal["labels"]] = "labels"
 
     label_smoothing: float = 0.0
+    output: str | None = None
+    auxiliary: dict[str, float] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        Reading(output=self.output, auxiliary=self.auxiliary)
         if not 0 <= self.label_smoothing < 1:
             raise RecipeError(f"task.label_smoothing lies in [0, 1), it is not {self.label_smoothing}")
 
@@ -48,34 +59,53 @@ class Classification(Task):
             RecipeError: data whose targets are masks.
         """
         check_targets(self, data)
-        return BoundClassification(class_names=data.class_names, label_smoothing=self.label_smoothing)
+        return BoundClassification(
+            class_names=data.class_names,
+            label_smoothing=self.label_smoothing,
+            reading=Reading(output=self.output, auxiliary=self.auxiliary),
+        )
 
 
 @final
 class BoundClassification(BoundTask):
-    """The task for C known classes: outputs are scores [N, C], targets int64 [N]."""
+    """The task for C known classes: scores are [N, C], targets int64 [N]."""
 
     main_metric = "top1"
 
-    def __init__(self, *, class_names: Sequence[str], label_smoothing: float = 0.0) -> None:
+    def __init__(
+        self, *, class_names: Sequence[str], label_smoothing: float = 0.0, reading: Reading | None = None
+    ) -> None:
         self.class_names, self.label_smoothing = tuple(class_names), label_smoothing
+        self.class_weights: Tensor | None = None
+        self.reading = reading or Reading()
 
-    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+    def loss(self, output: Any, target: Tensor) -> Tensor:
         """Return the mean cross-entropy of the batch.
 
         Raises:
             TrainingError: an output that does not fit the classes or the target.
         """
-        target = self.checked(output, target)
-        return functional.cross_entropy(output.float(), target, label_smoothing=self.label_smoothing)
+        scores, target = self.checked(output, target)
+        weights = None if self.class_weights is None else self.class_weights.to(scores.device)
+        return functional.cross_entropy(scores.float(), target, weights, label_smoothing=self.label_smoothing)
 
-    def predict(self, output: Tensor) -> Tensor:
+    def predict(self, output: Any) -> Tensor:
         """Return the class of each image: scores [N, C] to int64 [N]."""
-        return output.argmax(dim=1)
+        return self.scores(output).argmax(dim=1)
 
     def metrics(self) -> "ClassificationMetrics":
         """Return an empty metric to be fed a whole set."""
         return ClassificationMetrics(self)
+
+    def weighted(self, weights: Tensor) -> "BoundClassification":
+        """Return this task with the cross-entropy of each class times its weight, float [C]."""
+        task = copy.copy(self)
+        task.class_weights = weights
+        return task
+
+    def statistics(self) -> LabelStatistics:
+        """Return empty counts by image."""
+        return LabelStatistics(self.class_names, self.scores)
 
     def draw(self, answer: Tensor, size: tuple[int, int]) -> Tensor:
         """Return the class's name, black on white, [3, 96, 192]: it must be legible beside a small image."""
@@ -89,16 +119,15 @@ class BoundClassification(BoundTask):
         ImageDraw.Draw(picture).multiline_text((6, 6), "\n".join(lines), fill="black", font=font)
         return torch.from_numpy(np.array(picture)).movedim(-1, 0)
 
-    def checked(self, output: Tensor, target: Tensor) -> Tensor:
-        """Return the target as int64 [N]; refuse it, or an output, that does not fit the classes or the other."""
-        check_tensor(output, "classification")
-        target = checked_target(target, "whole numbers [N]", 1)
-        if output.dim() != 2 or list(output.shape) != [target.shape[0], len(self.class_names)]:
+    def checked(self, output: Any, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Return scores [N, C] and the target as int64 [N]; refuse what does not fit the classes or the other."""
+        scores, target = self.scores(output), checked_target(target, "whole numbers [N]", 1)
+        if scores.dim() != 2 or list(scores.shape) != [target.shape[0], len(self.class_names)]:
             raise TrainingError(
-                f"the network's output has shape {list(output.shape)} for labels {list(target.shape)}; classification "
+                f"the network's output has shape {list(scores.shape)} for labels {list(target.shape)}; classification "
                 f"of {len(self.class_names)} classes needs [{target.shape[0]}, {len(self.class_names)}]"
             )
-        return target
+        return scores, target
 
 
 class ClassificationMetrics:
@@ -112,11 +141,11 @@ class ClassificationMetrics:
         self._classes = MulticlassStatScores(num_classes=num, average="none", validate_args=False)
         self._top5 = MulticlassAccuracy(num_classes=num, top_k=min(TOP, num), average="micro", validate_args=False)
 
-    def update(self, output: Tensor, target: Tensor) -> None:
+    def update(self, output: Any, target: Tensor) -> None:
         """Count a batch: scores [N, C] against labels [N]."""
-        target = self._task.checked(output, target)
+        scores, target = self._task.checked(output, target)
         for count in (self._classes, self._top5):
-            count.to(output.device).update(output.float(), target)
+            count.to(scores.device).update(scores.float(), target)
 
     def compute(self) -> tuple[Metrics, PerClass]:
         """Return ({"top1", "top5"}, accuracy by class name), all in [0, 1]; None for a class without images.

@@ -5,13 +5,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from prunus.errors import RecipeError, TrainingError
+from prunus.tasks.imitation import distillation_loss
+from prunus.tasks.outputs import Reading
+from prunus.tasks.statistics import Statistics
 
+Outputs = Mapping[str, Tensor]
 Metrics = dict[str, float]
 PerClass = dict[str, float | None]
-Targets = Literal["masks", "labels"]
+Targets = Literal["masks", "labels", "boxes"]
 
 
 class Source(Protocol):
@@ -19,7 +23,7 @@ class Source(Protocol):
 
     @property
     def targets(self) -> Targets:
-        """What a target is: a class for each pixel, or one for the image."""
+        """What a target is: a class for each pixel, one for the image, or the objects in it."""
         ...
 
     @property
@@ -44,14 +48,33 @@ class BoundTask(abc.ABC):
     """A task for the classes of one data set."""
 
     main_metric: str  # higher is better
+    reading: Reading = Reading()  # which tensors of an output count
 
     @abc.abstractmethod
     def loss(self, output: Any, target: Tensor) -> Tensor:
         """Return the loss of a batch, a scalar."""
 
     def training_loss(self, inputs: Tensor, output: Any, target: Tensor) -> Tensor:
-        """Return the loss that trains; `inputs` is the batch that `output` came from."""
-        return self.loss(output, target)
+        """Return the loss that trains: `loss`, and those of auxiliary heads times their weights.
+
+        `inputs` is the batch that `output` came from.
+        """
+        total = self.loss(output, target)
+        for weight, scores in self.reading.auxiliary_scores(output):
+            total = total + weight * self.loss(scores, target)
+        return total
+
+    def scores(self, output: Any) -> Tensor:
+        """Return the tensor of scores in what the network returns, which distillation compares.
+
+        Raises:
+            TrainingError: it is not clear which one that is.
+        """
+        return self.reading.scores(output)
+
+    def imitation(self, output: Any, answer: Any, temperature: float) -> Tensor:
+        """Return how far an output is from a teacher's `answer`, a scalar that distillation adds to the loss."""
+        return distillation_loss(self.scores(output), self.scores(answer), temperature)
 
     @abc.abstractmethod
     def predict(self, output: Any) -> Tensor:
@@ -65,6 +88,52 @@ class BoundTask(abc.ABC):
     def draw(self, answer: Tensor, size: tuple[int, int]) -> Tensor:
         """Return one target or prediction as a picture to show beside the image of `size`: uint8 RGB [3, h, w]."""
 
+    def weighted(self, weights: Tensor) -> "BoundTask":
+        """Return this task with the loss of each class times its weight, float [C].
+
+        Raises:
+            RecipeError: the task cannot weigh classes.
+        """
+        raise RecipeError(f"{type(self).__name__} cannot weigh its classes, so protect.classes is not for it")
+
+    def statistics(self) -> Statistics:
+        """Return empty counts by image, from which slices, intervals and calibration follow.
+
+        Raises:
+            TrainingError: the task has none.
+        """
+        raise TrainingError(
+            f"{type(self).__name__} counts nothing image by image, so networks cannot be compared slice by slice: give "
+            "the task `statistics` (prunus.tasks.statistics)"
+        )
+
+    def disagreement(self, first: Any, second: Any) -> Tensor:
+        """Return how much two networks disagree on each image, from their raw outputs: [N], in [0, 1]."""
+        apart = (self.predict(first) != self.predict(second)).float()
+        return apart.flatten(1).mean(1) if apart.dim() > 1 else apart
+
+    def deployed(self, model: nn.Module) -> nn.Module:
+        """Return the module that is exported where the file shall decode, too.
+
+        Raises:
+            RecipeError: the task's decoding cannot be exported.
+        """
+        raise RecipeError(
+            f"deploy.decode: {type(self).__name__} decodes nothing that a file could hold; leave it out (null)"
+        )
+
+    def comparable(self, first: Outputs, second: Outputs) -> tuple[Outputs, Outputs]:
+        """Return the named outputs of the network and of its file so that they may be compared number by number."""
+        return first, second
+
+    def agreement(self, first: Outputs, second: Outputs) -> tuple[int, int] | None:
+        """Return how many decisions of the network and its file agree, of how many; None: by the largest score."""
+        return None
+
+    def draw_on(self, picture: Tensor, answer: Tensor) -> Tensor:
+        """Return one target or prediction as it is shown for the image `picture`, uint8 RGB [3, H, W]."""
+        return self.draw(answer, (picture.shape[1], picture.shape[2]))
+
 
 class Task(abc.ABC):
     """Settings of a task; a final subclass is a frozen dataclass.
@@ -77,21 +146,6 @@ class Task(abc.ABC):
     @abc.abstractmethod
     def bind(self, data: Any) -> BoundTask:
         """Return the task for the classes of `data`."""
-
-
-def check_tensor(output: object, task: str) -> None:
-    """Refuse an output that is no tensor of scores.
-
-    Raises:
-        TrainingError: says what it is, and what to do.
-    """
-    if isinstance(output, Tensor):
-        return
-    keys = f" with the keys {', '.join(map(str, output))}" if isinstance(output, Mapping) else ""
-    raise TrainingError(
-        f"the network returns a {type(output).__name__}{keys}, and {task} needs one tensor of scores: give a network "
-        "whose forward picks it out, or a task of your own that reads it (docs/extending.md)"
-    )
 
 
 def checked_target(target: object, form: str, dim: int) -> Tensor:
@@ -120,7 +174,7 @@ def check_targets(task: Task, data: Source) -> None:
         RecipeError: names the task and the data.
     """
     if data.targets != task.targets:
-        other = "Classification" if data.targets == "labels" else "Segmentation"
+        other = {"labels": "Classification", "masks": "Segmentation", "boxes": "Detection"}[data.targets]
         raise RecipeError(
             f"{type(task).__name__} needs {task.targets}, and {type(data).__name__} gives {data.targets}: set "
             f"task.class_path to prunus.tasks.{other.lower()}.{other}, or choose other data"

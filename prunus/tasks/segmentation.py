@@ -1,9 +1,10 @@
 """Semantic segmentation: class-weighted cross-entropy, intersection over union over a whole set."""
 
+import copy
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import ClassVar, Literal, Protocol, final
+from typing import Any, ClassVar, Literal, Protocol, final
 
 import torch
 from torch import Tensor
@@ -18,9 +19,10 @@ from prunus.tasks.interface import (
     Source,
     Task,
     check_targets,
-    check_tensor,
     checked_target,
 )
+from prunus.tasks.outputs import Reading
+from prunus.tasks.statistics import MaskStatistics
 
 from torchmetrics.classification import MulticlassConfusionMatrix  # isort: skip - after compat
 
@@ -69,11 +71,22 @@ def intersection_over_union(confusion: Tensor) -> list[float | None]:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Segmentation(Task):
-    """Settings of the task. `class_weight_offset` k gives the weights 1 / ln(k + p_c); None gives none."""
+    """Settings of the task.
+
+    Attributes:
+        class_weight_offset: k gives the weights 1 / ln(k + p_c); None gives none.
+        output: which of several tensors that the network returns are the scores, as "out"; see `Reading`.
+        auxiliary: weights of the losses of auxiliary heads, by the names of their scores, as {aux: 0.4}.
+    """
 
     targets: ClassVar[Literal["masks"]] = "masks"
 
     class_weight_offset: float | None = 1.10
+    output: str | None = None
+    auxiliary: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        Reading(output=self.output, auxiliary=self.auxiliary)
 
     def bind(self, data: SegmentationSource) -> "BoundSegmentation":
         """Return the task for the classes of `data`.
@@ -90,6 +103,7 @@ class Segmentation(Task):
             ignore_index=data.ignore_index,
             class_weights=weights,
             palette=data.palette,
+            reading=Reading(output=self.output, auxiliary=self.auxiliary),
         )
 
 
@@ -110,28 +124,39 @@ class BoundSegmentation(BoundTask):
         ignore_index: int = 255,
         class_weights: Tensor | None = None,
         palette: Sequence[tuple[int, int, int]] = (),
+        reading: Reading | None = None,
     ) -> None:
         self.class_names, self.palette = tuple(class_names), tuple(palette)
-        self.ignore_index = ignore_index
+        self.ignore_index, self.reading = ignore_index, reading or Reading()
         self.class_weights = torch.ones(len(self.class_names)) if class_weights is None else class_weights
 
-    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+    def loss(self, output: Any, target: Tensor) -> Tensor:
         """Return sum_i w[y_i] ce_i / sum_i w[y_i] over the pixels i that are not void; 0 if all are.
 
         Raises:
             TrainingError: an output that does not fit the classes or the target.
         """
-        target = self._matched(output, target)
-        weights = self.class_weights.to(output.device)
-        scores = output.float()  # half precision would lose the small terms of a long sum
+        scores, target = self._matched(output, target)
+        weights = self.class_weights.to(scores.device)
+        scores = scores.float()  # half precision would lose the small terms of a long sum
         total = functional.cross_entropy(scores, target, weights, ignore_index=self.ignore_index, reduction="sum")
         valid = target != self.ignore_index
         normaliser = (weights[target.where(valid, 0)] * valid).sum()
         return total / normaliser.clamp(min=torch.finfo(normaliser.dtype).tiny)
 
-    def predict(self, output: Tensor) -> Tensor:
+    def predict(self, output: Any) -> Tensor:
         """Return the class of each pixel: scores [N, C, h, w] to int64 [N, h, w]."""
-        return output.argmax(dim=1)
+        return self.scores(output).argmax(dim=1)
+
+    def weighted(self, weights: Tensor) -> "BoundSegmentation":
+        """Return this task with the weight of each class times another one, float [C]."""
+        task = copy.copy(self)
+        task.class_weights = self.class_weights * weights
+        return task
+
+    def statistics(self) -> MaskStatistics:
+        """Return empty counts by image."""
+        return MaskStatistics(self.class_names, self.ignore_index, self._matched)
 
     def draw(self, answer: Tensor, size: tuple[int, int]) -> Tensor:
         """Return a mask [h, w] in the classes' colours, uint8 [3, h, w]; void is black."""
@@ -143,26 +168,25 @@ class BoundSegmentation(BoundTask):
         """Return an empty metric to be fed a whole set."""
         return SegmentationMetrics(self)
 
-    def _matched(self, output: Tensor, target: Tensor) -> Tensor:
-        """The target at the output's resolution."""
-        check_tensor(output, "segmentation")
-        target = checked_target(target, "whole numbers [N, H, W]", 3)
+    def _matched(self, output: Any, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the scores, and the target at their resolution."""
+        scores, target = self.scores(output), checked_target(target, "whole numbers [N, H, W]", 3)
         num_classes = len(self.class_names)
-        if output.dim() != 4 or output.shape[1] != num_classes or output.shape[0] != target.shape[0]:
+        if scores.dim() != 4 or scores.shape[1] != num_classes or scores.shape[0] != target.shape[0]:
             raise TrainingError(
-                f"the network's output has shape {list(output.shape)} for masks {list(target.shape)}; "
+                f"the network's output has shape {list(scores.shape)} for masks {list(target.shape)}; "
                 f"segmentation of {num_classes} classes needs [{target.shape[0]}, {num_classes}, h, w]"
             )
-        if output.shape[2:] == target.shape[1:]:
-            return target
-        factor = target.shape[1] // max(1, output.shape[2])
-        if [side * factor for side in output.shape[2:]] != list(target.shape[1:]):
+        if scores.shape[2:] == target.shape[1:]:
+            return scores, target
+        factor = target.shape[1] // max(1, scores.shape[2])
+        if [side * factor for side in scores.shape[2:]] != list(target.shape[1:]):
             raise TrainingError(
-                f"the network's output is {output.shape[2]} x {output.shape[3]} and the mask "
+                f"the network's output is {scores.shape[2]} x {scores.shape[3]} and the mask "
                 f"{target.shape[1]} x {target.shape[2]}: they must be equal, or the mask a whole "
                 "multiple of the output"
             )
-        return target[:, factor // 2 :: factor, factor // 2 :: factor].contiguous()
+        return scores, target[:, factor // 2 :: factor, factor // 2 :: factor].contiguous()
 
 
 class SegmentationMetrics:
@@ -177,10 +201,10 @@ class SegmentationMetrics:
             num_classes=len(task.class_names), ignore_index=task.ignore_index, validate_args=False
         )
 
-    def update(self, output: Tensor, target: Tensor) -> None:
+    def update(self, output: Any, target: Tensor) -> None:
         """Count a batch: scores [N, C, h, w] against masks [N, H, W]."""
-        target = self._task._matched(output, target)
-        self._confusion.to(output.device).update(self._task.predict(output), target)
+        scores, target = self._task._matched(output, target)
+        self._confusion.to(scores.device).update(self._task.predict(scores), target)
 
     def compute(self) -> tuple[Metrics, PerClass]:
         """Return ({"miou", "pixel_accuracy"}, IoU by class name), all in [0, 1].

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from prunus.data.interface import Split
 from prunus.errors import DataError, PrunusError
-from prunus.train.distributed import ALONE, Processes
+from prunus.shrink.processes import ALONE, Processes
 from prunus.train.settings import Train
 from prunus.train.workers import death_named, started, take_signals
 

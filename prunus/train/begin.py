@@ -5,18 +5,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from prunus.budget import Budget
-from prunus.budget.controller import Controller, Target
+from prunus.budget.controller import Controller
 from prunus.errors import CheckpointError
-from prunus.graph import ChannelGroups
-from prunus.penalties.zeros import zero_
 from prunus.records import EpochRecord, NoteRecord, ShrinkRecord, lines
-from prunus.surgery import Plan, apply, bypass, skippable
 from prunus.train import checkpoint, penalty_binding
 from prunus.train.job import TrainingJob
-from prunus.train.latency_target import set_latency_target
+from prunus.train.resume import resume
 from prunus.train.state_check import typed_part
-from prunus.train.training_state import Progress, TrainingState, resume, start
+from prunus.train.training_state import Progress, TrainingState, start
 from prunus.train.tree import packed, unpacked
 
 
@@ -44,7 +40,7 @@ def begin(
         penalty = penalty_binding.calibrated(penalty, model, inputs, rate, steps)
     if found is not None:
         _refuse_other_length(training, found)
-        state = resume(found, model, inputs, training, steps)
+        state = resume(found, model, inputs, training, steps, controller)
         if state.progress.epoch < training.settings.epochs:  # else later stages have written on
             training.recorder.truncate(state.progress.records)
         for note in found.notes:
@@ -52,36 +48,13 @@ def begin(
     else:
         _forget(training)
         torch.manual_seed(training.seed + 1_000_003 * processes.index)
-        state = start(model, inputs, training, steps, Plan())
-        if controller is not None:
-            state.set_target(target(model, state.groups, inputs, controller.budget))
-            if controller.budget.is_timed:
-                set_latency_target(state, controller.budget, training)
+        state = start(model, inputs, training, steps, controller)
+        if state.shrinker is not None and state.shrinker.settings.budget.is_timed:
+            state.shrinker.pressure.measure()
     state.regularizer = penalty
     state.regularize(inputs)
     processes.require_same("at the start", state.model, state.plan.to_json())
     return state
-
-
-def target(model: nn.Module, groups: ChannelGroups, inputs: Tensor, budget: Budget) -> Target:
-    """Return what a training of `model` shrinks to; with `min_share` 0, layers with a skip around them may vanish.
-
-    Raises:
-        BudgetError: the budget cannot be met.
-    """
-    return Target.of(groups, budget, _may_vanish(model, groups, inputs) if budget.min_share == 0 else ())
-
-
-def _may_vanish(model: nn.Module, groups: ChannelGroups, inputs: Tensor) -> list[str]:
-    """Return the layers whose block `bypass` removes once they are empty. Each is tried: behind a bias a padded kernel
-    gives another constant at the border, and a block that stays would cost more than the budget counts."""
-    found = list[str]()
-    for name in sorted(skippable(model, inputs) & set(groups.layer_names)):
-        emptied = apply(Plan(), model)
-        zero_(emptied, groups, groups.exact & (groups.layers == groups.layer_names.index(name)))
-        if bypass(emptied, inputs):
-            found.append(name)
-    return found
 
 
 def _found(training: TrainingJob) -> checkpoint.Checkpoint | None:

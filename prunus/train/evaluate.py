@@ -9,10 +9,10 @@ from torch.utils.data import Dataset
 
 from prunus.interrupt import check
 from prunus.modules.modes import modes_kept
+from prunus.shrink.processes import ALONE, Processes
 from prunus.tasks.interface import BoundTask
 from prunus.train.batches import evaluation_batches
 from prunus.train.contracted import through_kernels
-from prunus.train.distributed import ALONE, Processes
 from prunus.train.settings import Train
 from prunus.train.workers import death_named
 

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from prunus.budget.controller import Controller
 from prunus.data.interface import Split
 from prunus.records import EpochRecord, NoteRecord
-from prunus.surgery import Plan
+from prunus.surgery import Plan, apply
 from prunus.train.background import Background
 from prunus.train.batch_growth import activations, with_grown_batch
 from prunus.train.batches import steps_per_epoch, training_batches
@@ -23,9 +23,9 @@ from prunus.train.distributed import Question
 from prunus.train.evaluate import evaluate
 from prunus.train.interrupt import Interrupt, InterruptedTrainingError, interruptible
 from prunus.train.job import TrainingJob
-from prunus.train.shrink import choose_pressed, segment_steps_left, shrink
-from prunus.train.step import press_, step
-from prunus.train.training_state import TrainingState, reschedule, save
+from prunus.train.resume import reschedule
+from prunus.train.step import step
+from prunus.train.training_state import TrainingState, save
 from prunus.train.workers import death_named
 
 __all__ = ["Fitted", "TrainingJob", "fit"]
@@ -48,7 +48,7 @@ def fit(training: TrainingJob, model: nn.Module, inputs: Tensor, controller: Con
 
     Args:
         training: the data, the task, the settings, the folder.
-        model: trained in place until it first shrinks.
+        model: trained in place where it cannot shrink; else it stays as it is.
         inputs: an example [N, C, H, W], for the trace and the exactness checks.
         controller: shrinks the network to its budget; None: it does not shrink.
 
@@ -62,6 +62,8 @@ def fit(training: TrainingJob, model: nn.Module, inputs: Tensor, controller: Con
     split, validation = training.data.train(), training.data.validation()
     steps = steps_per_epoch(len(split), settings.batch_size)
     inputs = inputs.to(settings.torch_device())
+    if controller is not None or training.penalty is not None:
+        model = apply(Plan(), model)  # a copy, which becomes narrower
     state = begin(training, model, inputs, steps, controller)
     asked = training
     with Background() as background, interruptible() as interrupt:
@@ -70,12 +72,11 @@ def fit(training: TrainingJob, model: nn.Module, inputs: Tensor, controller: Con
             try:
                 training = _with_current_batch(asked, training, state, inputs, len(split))
                 steps = steps_per_epoch(len(split), training.settings.batch_size)
-                if state.progress.step == 0:
-                    _begin_epoch(state, training, controller)
+                _begin_epoch(state, steps)
                 if not state.progress.cut:  # else stopped while it was evaluated
                     with death_named():
-                        _train_epoch(state, training, split, steps, controller, stop_if_asked)
-                    _end_segment(state, training, inputs, controller, steps)
+                        _train_epoch(state, training, split, steps, stop_if_asked)
+                    _cut(state, training, inputs)
                     _record_skipped(state, training, split)
                 best = _end_epoch(state, training, validation, steps, stop_if_asked)
             except _Stop:
@@ -123,12 +124,14 @@ def _with_current_batch(
     return training
 
 
-def _begin_epoch(state: TrainingState, training: TrainingJob, controller: Controller | None) -> None:
-    began = time.perf_counter()
-    if controller is not None:
-        choose_pressed(state, controller, training)
-    state.progress.pressed = int(state.pressed.sum())
-    state.progress.epoch_seconds += time.perf_counter() - began
+def _begin_epoch(state: TrainingState, steps: int) -> None:
+    """Choose what is pressed in an epoch of so many steps, unless it has begun."""
+    began, progress = time.perf_counter(), state.progress
+    if state.shrinker is not None and not progress.cut:
+        state.shrinker.begin_period(steps)
+    if progress.step == 0:
+        progress.pressed = state.num_pressed
+        progress.epoch_seconds += time.perf_counter() - began
 
 
 def _train_epoch(
@@ -136,7 +139,6 @@ def _train_epoch(
     training: TrainingJob,
     split: Split,
     steps: int,
-    controller: Controller | None,
     stop_if_asked: Callable[[], None],
 ) -> None:
     """Take the remaining steps of the running epoch."""
@@ -144,8 +146,7 @@ def _train_epoch(
     state.network.train()
     loader = training_batches(split, settings, training.seed, progress.epoch, progress.step, training.processes)
     for inputs, target in loader:
-        left = 0 if controller is None else segment_steps_left(state, controller, settings, steps)
-        loss = step(state, training, inputs, target, left)
+        loss = step(state, training, inputs, target)
         progress.step += 1
         progress.loss += loss
         now = time.perf_counter()
@@ -154,29 +155,22 @@ def _train_epoch(
         stop_if_asked()
 
 
-def _end_segment(
-    state: TrainingState, training: TrainingJob, inputs: Tensor, controller: Controller | None, steps: int
-) -> None:
+def _cut(state: TrainingState, training: TrainingJob, inputs: Tensor) -> None:
     """Shrink where a segment ends with the epoch, and after every epoch where there are penalties."""
-    state.progress.cut = True
-    if state.shape is not None:
-        state.shape.after_epoch_(state.progress.learning_rate, state.optimizer)
-    ended = (
-        controller is not None
-        and bool(state.pressed.any())
-        and segment_steps_left(state, controller, training.settings, steps) == 0
-    )
-    if not ended and state.shape is None:
-        return
-    if ended:
-        press_(state, 1)  # a proximal step after the epoch may have moved what was zero
-    training.processes.sync_buffers_(state.model)
-    keep = () if controller is None else controller.budget.keep
-    record = shrink(state, inputs, training.processes, keep)
-    if ended:
-        state.pressed.zero_()
+    progress, shape = state.progress, state.shape
+    progress.cut, epoch = True, progress.epoch + 1
+    if shape is not None:
+        shape.after_epoch_(progress.learning_rate, state.optimizer)
+    record = None
+    if state.shrinker is not None:
+        record = state.shrinker.end_period(zeros=shape is not None)
+    elif shape is not None:
+        result = state.live.cut_zeros((), f"after the cut at the end of epoch {epoch}", epoch=epoch)
+        record = None if result is None else result.record
     if record is not None:
-        state.progress.epoch_seconds += record.seconds
+        state.network = training.processes.wrapped(state.model)
+        state.regularize(inputs)
+        progress.epoch_seconds += record.seconds
         training.recorder.write(dataclasses.replace(record, model=training.name))
 
 

@@ -10,8 +10,8 @@ from prunus.budget.latency_search import Meter
 from prunus.data.interface import Data
 from prunus.penalties import Penalty
 from prunus.records import EpochRecord, Recorder
+from prunus.shrink.processes import ALONE, Processes
 from prunus.tasks.interface import BoundTask
-from prunus.train.distributed import ALONE, Processes
 from prunus.train.settings import Train
 
 

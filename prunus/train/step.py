@@ -2,21 +2,16 @@
 
 import math
 
-import torch
 from torch import Tensor, nn
 
-from prunus.budget.controller import thresholds
 from prunus.errors import TrainingError
-from prunus.penalties import taylor
 from prunus.train.contracted import through_kernels
 from prunus.train.evaluate import autocast
 from prunus.train.job import TrainingJob
 from prunus.train.training_state import TrainingState
 
-IMPORTANCE_MEMORY = 0.98  # decay of the running mean over batches: about the last fifty count
 
-
-def step(state: TrainingState, training: TrainingJob, inputs: Tensor, target: Tensor, steps_left: int) -> float:
+def step(state: TrainingState, training: TrainingJob, inputs: Tensor, target: Tensor) -> float:
     """Train on one batch and return its loss.
 
     Args:
@@ -24,7 +19,6 @@ def step(state: TrainingState, training: TrainingJob, inputs: Tensor, target: Te
         training: gives the task and the settings.
         inputs: [N, C, H, W].
         target: of the task.
-        steps_left: in the running segment, this one included; 0 outside all segments.
 
     Raises:
         TrainingError: the loss or a gradient is not finite; the weights are unchanged.
@@ -40,25 +34,16 @@ def step(state: TrainingState, training: TrainingJob, inputs: Tensor, target: Te
     value = loss.item()
     if trouble := _non_finite(value, state.model):
         raise TrainingError(_non_finite_message(trouble, state, training))
-    if state.penalty is not None:
-        _update_importance(state)
     state.optimizer.step()
     state.scheduler.step()
     state.progress.learning_rate = rate
     if state.shape is not None:
         state.shape.after_step_(rate, state.optimizer)
-    if steps_left:
-        press_(state, steps_left)
+    if state.shrinker is not None:
+        state.shrinker.step()
     if state.ema is not None:
         state.ema.update_parameters(state.model)
     return value
-
-
-def press_(state: TrainingState, steps_left: int) -> None:
-    """Shrink the groups under pressure by one step; the last step of a segment makes them exactly zero."""
-    if state.penalty is not None and bool(state.pressed.any()):
-        norms = state.penalty.slices.norms()
-        state.penalty.shrink_(thresholds(norms, state.pressed, steps_left), norms)
 
 
 def _non_finite(loss: float, model: nn.Module) -> str | None:
@@ -83,11 +68,3 @@ def _non_finite_message(trouble: str, state: TrainingState, training: TrainingJo
         f"are kept. A lower learning rate (now {state.optimizer.param_groups[0]['lr']:.1e}), warmup_epochs or "
         "precision: float32 are the usual cures"
     )
-
-
-def _update_importance(state: TrainingState) -> None:
-    """Update the running mean of the Taylor importance with this batch's."""
-    assert state.penalty is not None
-    seen = taylor(state.penalty.slices).cpu()
-    fresh = not bool(state.importance.any())
-    state.importance = seen if fresh else torch.lerp(seen, state.importance, IMPORTANCE_MEMORY)

@@ -1,6 +1,6 @@
 """VERIFY: whether two networks compute the same: the difference of outputs, measured edits, the law of removal."""
 
-from prunus.verify.difference import Extremes, difference, largest_difference, outputs
+from prunus.verify.difference import Extremes, difference, largest_difference, outputs, relatives
 from prunus.verify.edits import apply_measured, record_of
 from prunus.verify.removal_law import check_removal
 from prunus.verify.rounding import Change, change, change_of_outputs, outputs_in_both
@@ -17,4 +17,5 @@ __all__ = [
     "outputs",
     "outputs_in_both",
     "record_of",
+    "relatives",
 ]

@@ -1,8 +1,8 @@
-"""How far apart the outputs of two networks are: absolutely, and relative to the largest output."""
+"""How far apart the outputs of two networks are: absolutely, and each relative to its own largest value."""
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from prunus.modules.modes import evaluating
 from prunus.modules.stand_in import fed
-from prunus.modules.tree import leaves
+from prunus.modules.tree import named_leaves
 
 
 @dataclasses.dataclass
@@ -37,29 +37,56 @@ class Extremes:
         return self.difference / self.magnitude if self.magnitude > 0 else math.inf
 
 
+def relatives(found: Sequence[Extremes], scales: Sequence[float] | None = None) -> list[float]:
+    """Return the relative difference of each output: over its own largest expected value, or those that are given.
+
+    So boxes in pixels do not hide scores that are wrong. Of an output where only zeros were expected it is over the
+    largest value of all outputs; inf where nothing but zeros was expected anywhere.
+    """
+    given = [each.magnitude for each in found] if scales is None else scales
+    largest = max(given, default=0.0)
+    pairs = zip(found, given, strict=True)
+    return [dataclasses.replace(each, magnitude=scale or largest).relative for each, scale in pairs]
+
+
 def difference(
     first: nn.Module, second: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None
 ) -> tuple[float, float]:
     """Return max |a - b| and max |a - b| / max |a| of the outputs a and b of two networks in evaluation mode.
 
-    Each maximum is over all outputs together. Both are infinite where one output is NaN and the other is not.
+    Each output is held against its own largest value; the largest of all is returned. Both are infinite where one
+    output is NaN and the other is not.
     """
     return largest_difference(outputs(first, args, kwargs), outputs(second, args, kwargs))
 
 
-def largest_difference(first: list[Tensor], second: list[Tensor]) -> tuple[float, float]:
+def largest_difference(first: Iterable[Tensor], second: Iterable[Tensor]) -> tuple[float, float]:
     """Return the `difference` of two networks whose `outputs` are known."""
-    extremes = Extremes()
+    found = extremes_of(first, second)
+    return max((each.difference for each in found), default=0.0), max(relatives(found), default=0.0)
+
+
+def extremes_of(first: Iterable[Tensor], second: Iterable[Tensor]) -> list[Extremes]:
+    """Return what is found of each output: of the expected ones and those of a second network."""
+    found = list[Extremes]()
     for expected, actual in zip(first, second, strict=True):
-        extremes.add(expected, actual)
-    return extremes.difference, extremes.relative
+        found.append(Extremes())
+        found[-1].add(expected, actual)
+    return found
+
+
+def outputs(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None) -> list[Tensor]:
+    """Return all tensors that a network returns in evaluation mode, as float64; complex ones as pairs of numbers."""
+    return [tensor for _, tensor in named_outputs(model, args, kwargs)]
 
 
 @torch.no_grad()
-def outputs(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None) -> list[Tensor]:
-    """Return all tensors that a network returns in evaluation mode, as float64; complex ones as pairs of numbers."""
+def named_outputs(
+    model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None
+) -> list[tuple[str, Tensor]]:
+    """Return (name, tensor) of the `outputs`."""
     given, settings = fed((args, dict(kwargs or {})), with_values=True)  # a network may write into its inputs
     with evaluating(model):
-        found = leaves(model(*given, **settings))
-    tensors = [leaf for leaf in found if isinstance(leaf, Tensor) and leaf.numel()]
-    return [(torch.view_as_real(each) if each.is_complex() else each).double() for each in tensors]
+        found = named_leaves(model(*given, **settings))
+    tensors = [(name, leaf) for name, leaf in found if isinstance(leaf, Tensor) and leaf.numel()]
+    return [(name, (torch.view_as_real(each) if each.is_complex() else each).double()) for name, each in tensors]

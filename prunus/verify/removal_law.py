@@ -31,9 +31,10 @@ def check_removal(
 
     The model is not changed. Outputs are compared in evaluation mode, in the model's own precision and, where the
     model runs in it, in float64; the record keeps the larger of the two differences. With a the zeroed network's
-    outputs and b the smaller one's, `max_abs_diff` is max |a - b| and `max_rel_diff` is max |a - b| / max |a|, each
-    maximum over all outputs together. The smaller network is traced anew: its parameters and MACs are counted on itself
-    and must be those predicted. A refused group raises nothing: it is counted. `whole_heads` is that of `prunus.trace`.
+    outputs and b the smaller one's, `max_abs_diff` is max |a - b| over all outputs, and `max_rel_diff` is
+    max |a - b| / max |a| of the output that is furthest beyond rounding. The smaller network is traced anew: its
+    parameters and MACs are counted on itself and must be those predicted. A refused group raises nothing: it is
+    counted. `whole_heads` is that of `prunus.trace`.
 
     Raises:
         TraceError: the model cannot be read, or the smaller network's cost differs from the prediction.

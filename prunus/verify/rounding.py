@@ -1,14 +1,14 @@
 """Is a change of the outputs rounding? float64 is the proof; float32 is held against the network's own rounding.
 
 A bound in float32 that holds for every network does not exist: a deep or badly scaled one rounds by more than any
-number chosen beforehand. So the outputs y of a network in its own precision are compared with those y* in float64: the
-network's own rounding is u = max |y - y*| / max |y*|. A change is rounding where
+number chosen beforehand. So each output y of a network in its own precision is compared with that y* in float64: the
+output's own rounding is u = max |y - y*| / max |y|. A change is rounding where it is so in every output:
 
     in float64 it is at most max(1e-12, 10 u eps64 / eps)      the proof; eps: the unit roundoff of each precision
     in the network's own precision at most max(1e-5, 10 u)
 
 Where a network does not run in float64 (its code names a precision, or its device has none), u is not known, the fixed
-bound holds for its own precision, and whoever tells the change says so.
+bound holds for its own precision (ten times the unit roundoff of half precision), and whoever tells the change says so.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from prunus.modules.copying import copied
 from prunus.modules.tensors import in_float64
 from prunus.records import EXACT
-from prunus.verify.difference import largest_difference, outputs
+from prunus.verify.difference import Extremes, extremes_of, named_outputs, outputs, relatives
 
 ROUNDINGS = 10  # of its own by which a change of order may move a network's outputs
 
@@ -32,22 +32,28 @@ class Outputs:
     """What a network returns for an example.
 
     Attributes:
+        names: of each output.
         own: in its own precision.
         double: in float64; None where it does not run in it.
         eps: the unit roundoff of its own precision.
     """
 
+    names: list[str]
     own: list[Tensor]
     double: list[Tensor] | None
     eps: float
 
     @property
-    def rounding(self) -> float | None:
-        """The network's own rounding, relative; None where it is not known, or not finite."""
+    def scales(self) -> list[float]:
+        """The largest value of each output, finite ones alone: what all changes of it are relative to."""
+        return [each.magnitude for each in extremes_of(self.own, self.own)]
+
+    def rounding(self) -> list[float]:
+        """Return each output's own rounding, relative; 0 where it is not known, or not finite."""
         if self.double is None:
-            return None
-        _, relative = largest_difference(self.double, self.own)
-        return relative if math.isfinite(relative) else None
+            return [0.0] * len(self.own)
+        found = relatives(extremes_of(self.double, self.own), self.scales)
+        return [each if math.isfinite(each) else 0.0 for each in found]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,11 +61,12 @@ class Change:
     """By how much two networks' outputs differ, and how much of that is rounding.
 
     Attributes:
-        absolute: max |a - b| in the networks' own precision.
-        relative: the same over max |a|.
+        absolute: max |a - b| in the networks' own precision, over all outputs.
+        relative: the same over max |a|, of the output that is furthest beyond what may be.
         double: (absolute, relative) in float64; None where the networks do not run in it.
         tolerance: what `relative` may be.
         tolerance_float64: what the relative change in float64 may be.
+        output: the name of that output, "" where there is but one.
     """
 
     absolute: float
@@ -67,6 +74,7 @@ class Change:
     double: tuple[float, float] | None
     tolerance: float
     tolerance_float64: float
+    output: str = ""
 
     @property
     def relative_float64(self) -> float | None:
@@ -81,7 +89,8 @@ class Change:
 
     def __str__(self) -> str:
         """Return both changes with their bounds."""
-        own = f"{self.relative:.1e} relative in its own precision (at most {self.tolerance:.1e} is rounding)"
+        place = f" in the output {self.output}" if self.output else ""
+        own = f"{self.relative:.1e} relative{place} in its own precision (at most {self.tolerance:.1e} is rounding)"
         if self.double is None:
             return f"{own}; it does not run in float64, so that its own rounding is not known"
         return f"{own}, {self.double[1]:.1e} in float64 (at most {self.tolerance_float64:.1e})"
@@ -91,30 +100,58 @@ def outputs_in_both(
     model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None, double: nn.Module | None = None
 ) -> Outputs:
     """Return the outputs of `model` in its own precision and in float64; `double` is a float64 copy."""
-    own = outputs(model, args, kwargs)
+    own = named_outputs(model, args, kwargs)
     try:
         precise = outputs(
             copied(model, isolated=True).double() if double is None else double, *in_float64((args, kwargs))
         )
     except (RuntimeError, TypeError):
         precise = None
-    return Outputs(own=own, double=precise, eps=_eps(model))
+    if precise is not None and [each.shape for each in precise] != [each.shape for _, each in own]:
+        precise = None  # its code does otherwise in another precision
+    return Outputs(names=[name for name, _ in own], own=[each for _, each in own], double=precise, eps=_eps(model))
 
 
 def change(before: Outputs, after: Outputs) -> Change:
-    """Return by how much the outputs `after` differ from those `before`, held against the rounding of those before."""
-    absolute, relative = largest_difference(before.own, after.own)
+    """Return by how much the outputs `after` differ from those `before`, held against the rounding of those before.
+
+    Of several outputs the one is told that is furthest beyond what may be.
+    """
+    eps64 = torch.finfo(torch.float64).eps
+    fixed = EXACT["float64"] if before.eps <= eps64 else max(EXACT["float32"], ROUNDINGS * before.eps)
+    own = extremes_of(before.own, after.own)
     known = before.double is not None and after.double is not None
-    double = largest_difference(before.double, after.double) if before.double and after.double else (0.0, 0.0)
-    rounding, eps64 = before.rounding or 0.0, torch.finfo(torch.float64).eps
-    fixed = EXACT["float64"] if before.eps <= eps64 else EXACT["float32"]
-    return Change(
-        absolute=absolute,
-        relative=relative,
-        double=double if known else None,
-        tolerance=max(fixed, ROUNDINGS * rounding),
-        tolerance_float64=max(EXACT["float64"], ROUNDINGS * rounding * eps64 / before.eps),
+    double = extremes_of(before.double or (), after.double or ()) if known else [Extremes()] * len(own)
+    changes = [
+        Change(
+            absolute=max(each.difference for each in own),
+            relative=relative,
+            double=(max(each.difference for each in double), relative64) if known else None,
+            tolerance=max(fixed, ROUNDINGS * rounding),
+            tolerance_float64=max(EXACT["float64"], ROUNDINGS * rounding * eps64 / before.eps),
+            output=name if len(own) > 1 else "",
+        )
+        for name, relative, relative64, rounding in zip(
+            before.names,
+            relatives(own, before.scales),
+            relatives(double, before.scales),
+            before.rounding(),
+            strict=True,
+        )
+    ]
+    none = Change(
+        absolute=0.0,
+        relative=0.0,
+        double=(0.0, 0.0) if known else None,
+        tolerance=fixed,
+        tolerance_float64=EXACT["float64"],
     )
+    return max(changes, key=_share_of_tolerance, default=none)
+
+
+def _share_of_tolerance(found: Change) -> float:
+    share = max(found.relative / found.tolerance, (found.relative_float64 or 0.0) / found.tolerance_float64)
+    return math.inf if math.isnan(share) else share
 
 
 def change_of_outputs(

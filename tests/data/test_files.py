@@ -144,7 +144,7 @@ def test_colours_in_sixteen_bits(tmp_path):
 def test_a_file_beyond_the_limit_is_not_called_damaged(tmp_path, monkeypatch):
     path = tmp_path / "image.png"
     Image.fromarray(COLOURS).save(path)
-    monkeypatch.setattr("prunus.data.decode.MOST_BYTES", 10)
+    monkeypatch.setattr("prunus.data.decode.MAX_BYTES", 10)
     with pytest.raises(DataError, match=r"image\.png is not read: it has \d+ bytes, and at most 10 ") as error:
         read_image(path)
     assert "damaged" not in str(error.value)

@@ -1,4 +1,8 @@
+import contextlib
 import logging
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -185,6 +189,35 @@ def test_a_full_disk_leaves_the_old_file_alone(tmp_path, monkeypatch):
     with pytest.raises(DeployError, match="No space left on device"):
         export_onnx(nn.ReLU(), IMAGE, path)
     assert path.read_bytes() == b"of an earlier run" and _listing(tmp_path) == [path.name]
+
+
+HELD = """
+import pathlib, sys, time
+from prunus.writing import folder_aside
+with folder_aside(pathlib.Path(sys.argv[1])) as folder:
+    (folder / "half").write_text("half")
+    print(folder, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_what_a_killed_export_left_is_removed_by_the_next_and_what_another_writes_is_not(tmp_path):
+    path = tmp_path / "net.onnx"
+    (tmp_path / ".net.onnx.mine.writing").write_text("no folder of an export")
+    with contextlib.ExitStack() as stack:
+        processes = [
+            stack.enter_context(subprocess.Popen([sys.executable, "-c", HELD, path], stdout=subprocess.PIPE, text=True))
+            for _ in range(2)
+        ]
+        folders = [Path(process.stdout.readline().strip()) for process in processes]
+        for folder in folders:
+            os.utime(folder, (0, 0))
+        processes[0].kill()
+        processes[0].wait()
+        export_onnx(nn.ReLU(), IMAGE, path)
+        left = {each.name for each in tmp_path.iterdir()}
+        processes[1].kill()
+    assert left == {"net.onnx", ".net.onnx.mine.writing", folders[1].name}
 
 
 def test_weights_beside_the_graph_are_moved_along(segmenter_file, segmenter, tmp_path):

@@ -6,9 +6,11 @@ import torch
 from deployed_networks import FrozenBatch, Segmenter, seeded
 from torch import nn
 
-from prunus.deploy import BenchmarkSettings, backends, benchmark, latency_ms
+import prunus
+from prunus.deploy import BenchmarkSettings, LatencyMeter, backends, benchmark, latency, latency_ms
 from prunus.deploy.backends.openvino import OpenVINO
-from prunus.deploy.latency import _time_in_turn
+from prunus.deploy.backends.torch import TorchSession
+from prunus.deploy.latency import time_in_turn
 from prunus.deploy.peak_memory import peak_memory_mb
 from prunus.errors import DeployError, RecipeError
 
@@ -23,7 +25,7 @@ def test_networks_run_in_turn_without_garbage_collection_and_warm_up_is_not_coun
         calls.append(name)
         collecting.append(gc.isenabled())
 
-    seconds = _time_in_turn({name: functools.partial(call, name) for name in ("wide", "narrow")}, 2, 3)
+    seconds = time_in_turn({name: functools.partial(call, name) for name in ("wide", "narrow")}, 2, 3)
     assert calls == ["wide", "narrow"] * 5
     assert {name: len(durations) for name, durations in seconds.items()} == {"wide": 3, "narrow": 3}
     assert not any(collecting) and gc.isenabled()
@@ -34,7 +36,7 @@ def test_garbage_collection_comes_back_after_a_failure():
         raise ValueError
 
     with pytest.raises(ValueError):
-        _time_in_turn({"model": fail}, 0, 1)
+        time_in_turn({"model": fail}, 0, 1)
     assert gc.isenabled()
 
 
@@ -144,3 +146,59 @@ def test_settings_that_mean_nothing_are_refused(values, message):
 
 def test_settings_name_known_backends_by_default():
     assert set(BenchmarkSettings().backends) <= set(backends.BACKENDS)
+
+
+class Clock:
+    """A machine whose load changes at every network that is loaded; a call takes a microsecond per parameter."""
+
+    def __init__(self) -> None:
+        self.now, self.load = 0.0, 1.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def bind(self, session, inputs):
+        size = sum(parameter.numel() for parameter in session._model.parameters()) / 1e6
+
+        def call() -> None:
+            self.now += size * self.load
+
+        return call
+
+
+def test_a_meter_compares_networks_of_different_moments(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(latency, "time", clock)
+    monkeypatch.setattr(TorchSession, "bind", lambda session, inputs: clock.bind(session, inputs))
+    wide, narrow = (seeded(Segmenter, width=width) for width in (64, 16))
+    size = {net: sum(parameter.numel() for parameter in net.parameters()) for net in (wide, narrow)}
+    settings = BenchmarkSettings(backends=("torch",), warmup=0, repeats=3)
+    meter, taken = LatencyMeter(wide, torch.rand(1, 3, 16, 32), settings), []
+    for clock.load, network in ((3.0, wide), (1.0, narrow), (7.0, wide), (0.5, narrow)):
+        taken.append(meter(network))
+    assert taken[0] == pytest.approx(taken[2]) and taken[1] == pytest.approx(taken[3])
+    folded = prunus.apply(prunus.fuse(wide, torch.rand(1, 3, 16, 32)), wide)
+    assert sum(parameter.numel() for parameter in folded.parameters()) < size[wide]  # BatchNorm costs nothing
+    assert taken[1] / taken[0] == pytest.approx(size[narrow] / size[wide], rel=0.05)
+    alone = [latency_ms(wide, torch.rand(1, 3, 16, 32), backend="torch") for clock.load in (3.0, 1.0)]
+    assert alone[0] == pytest.approx(3 * alone[1])  # which a measurement of one moment cannot know
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "torch"])
+def test_a_meter_takes_several_inputs_of_any_kind(backend):
+    class Pair(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.mix = nn.Embedding(5, 4), nn.Linear(4, 4)
+
+        def forward(self, tokens, image):
+            return {"sum": self.mix(self.table(tokens)) + image}
+
+    settings, example = BenchmarkSettings(backends=(backend,), repeats=2), (torch.tensor([[1, 2]]), torch.rand(1, 2, 4))
+    assert 0 < LatencyMeter(Pair(), example, settings)(Pair()) < 1000
+
+
+def test_a_meter_without_a_backend_is_refused(monkeypatch):
+    monkeypatch.setattr(OpenVINO, "absence", lambda _self: "openvino cannot be imported")
+    with pytest.raises(DeployError, match="latency cannot be measured on openvino: openvino cannot be imported"):
+        LatencyMeter(nn.ReLU(), torch.rand(1, 3), BenchmarkSettings(backends=("openvino",)))

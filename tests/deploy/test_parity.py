@@ -134,3 +134,52 @@ def test_what_cannot_be_compared_is_refused(segmenter, segmenter_file):
         check_parity(segmenter, segmenter_file, torch.rand(0, 3, 16, 32))
     with pytest.raises(RecipeError, match="did you mean 'openvino'"):
         check_parity(segmenter, segmenter_file, torch.rand(1, 3, 16, 32), backend="openvno")
+
+
+def test_small_outputs_are_held_against_themselves(tmp_path):
+    class Detects(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.scores = nn.Linear(3, 2)
+
+        def forward(self, image):
+            return {"boxes": image * 1000, "scores": self.scores(image) / 100}
+
+    image, model = torch.randn(4, 3), Detects()
+    path = export_onnx(model, image, tmp_path / "net.onnx")
+    assert check_parity(model, path, image).passed
+    with torch.no_grad():
+        model.scores.weight *= 1.01
+    record = check_parity(model, path, image)
+    assert not record.passed and record.max_rel_diff > 1e-3 and record.max_abs_diff < 1e-3
+
+
+def test_a_failure_says_that_the_code_asks_whether_it_is_exported(tmp_path):
+    class Asks(nn.Module):
+        def forward(self, image):
+            return image * 2 if torch.onnx.is_in_onnx_export() else image * 3
+
+    image = torch.rand(2, 3)
+    record = check_parity(Asks(), export_onnx(Asks(), image, tmp_path / "net.onnx"), image)
+    with pytest.raises(
+        ParityError, match=r"asks whether it is being exported \(is_in_onnx_export, in .*test_parity\.py"
+    ):
+        require(record)
+
+
+def test_a_failure_says_that_there_is_no_float64_reference(tmp_path):
+    class Names(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = nn.Linear(3, 2)
+
+        def forward(self, image):
+            return self.net(image.float())
+
+    image, model = torch.rand(2, 3), Names()
+    path = export_onnx(model, image, tmp_path / "net.onnx")
+    with torch.no_grad():
+        model.net.weight *= 2
+    with pytest.raises(ParityError, match=r"no float64 reference, since the network does not run in float64 \(.*dtype"):
+        require(check_parity(model, path, image))

@@ -23,8 +23,9 @@ from torch import nn
 import prunus
 from prunus import pipeline, recipe, storage
 from prunus.data import ShardsData
-from prunus.errors import BudgetError, CheckpointError, DataError, EditError, PrunusError
+from prunus.errors import BudgetError, CheckpointError, DataError, EditError, PrunusError, RecipeError
 from prunus.penalties.zeros import zero_
+from prunus.surgery.save import MANIFEST, PLAN, WEIGHTS
 from prunus.train import checkpoint
 from prunus.train.begin import begin
 from prunus.train.fit import fit
@@ -209,21 +210,56 @@ def test_more_edits_than_any_network_needs_are_refused():
         ("dilation", 2, 1, ""),
         ("calls", 9, 8, ""),  # which no code of the network reads
         ("width", 8, 2, ""),  # more than the plan removes
+        ("width", 8, 7, ""),  # fewer
         ("width", 8, 9, ""),
+        ("repeats", 6, 3, ""),  # read by the code, but no dimension that is cut leaves 3 of 6
+        ("repeats", 16, 14, ""),  # wider than any tensor that is cut
     ],
 )
 def test_a_plan_sets_nothing_but_numbers_of_channels(name, before, after, path):
     class Reads(Network):
         def forward(self, images):
-            return super().forward(images).reshape(-1, self.width, self.dilation)
+            return super().forward(images).reshape(-1, self.width, self.dilation, self.repeats)
 
     model = Reads()
-    model.dilation, model.width, model.calls = 2, 8, 9
+    model.dilation, model.width, model.calls, model.repeats = 2, 8, 9, 16 if before == 16 else 6
     cut = {"path": "first.0.weight", "dim": 0, "size": 8, "remove": [0, 1]}
     attribute = {"path": path, "name": name, "item": -1, "before": before, "after": after}
     text = json.dumps({"format": 1, "edits": [{"edit": "RemoveChannels", "cuts": [cut], "attributes": [attribute]}]})
     with pytest.raises(EditError, match=name):
         prunus.apply(prunus.Plan.from_json(text), model)
+
+
+class TwoInOne(nn.Module):
+    """A size that counts the channels of two layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 1), nn.Conv2d(3, 6, 1)
+        self.third, self.fourth = nn.Conv2d(8, 4, 1), nn.Conv2d(6, 4, 1)
+        self.both, self.parts = 14, [8, 6]
+
+    def forward(self, images):
+        both = torch.cat([self.first(images), self.second(images)], 1).view(-1, self.both, 5, 5)
+        first, second = both.split(self.parts, 1)
+        return self.third(first) + self.fourth(second)
+
+
+def test_a_number_that_counts_the_channels_of_two_layers_follows_both_and_no_other_cut():
+    model, images = TwoInOne().eval(), torch.randn(2, 3, 5, 5)
+    groups = prunus.trace(model, images)
+    zero_(model, groups, groups.exact & (torch.arange(len(groups)) % 2 == 0))
+    plan = prunus.Plan.from_json(prunus.select(model, groups).to_json())
+    small = prunus.apply(plan, model)
+    assert 2 <= small.both == sum(small.parts) < 14
+    torch.testing.assert_close(small(images), model(images))
+    edit = plan.edits[0]
+    number = next(one for one in edit.attributes if one.name == "both")
+    taken = (dataclasses.replace(number.taken[0], remove=(1, *number.taken[0].remove[1:])), *number.taken[1:])
+    for wrong in ((), number.taken[:1], taken):
+        changed = tuple(dataclasses.replace(one, taken=wrong) if one == number else one for one in edit.attributes)
+        with pytest.raises(EditError, match="both would become"):
+            prunus.apply(dataclasses.replace(edit, attributes=changed), model)
 
 
 def test_what_a_plan_sets_is_in_its_summary():
@@ -292,7 +328,7 @@ def test_a_crafted_budget_is_refused_or_taken(cases):
 
     def check(data):
         given_ = data.draw(st.dictionaries(st.sampled_from(names), VALUES, max_size=4))
-        with contextlib.suppress(BudgetError):
+        with contextlib.suppress(BudgetError, RecipeError):  # `keep` is a recipe's key as well
             prunus.select(model, groups, budget=prunus.Budget(**given_))
 
     law(cases, check)
@@ -340,6 +376,69 @@ def seal(path, state):
     described = {"bytes": (path / checkpoint.STATE).stat().st_size, "sha256": storage.sha256(path / checkpoint.STATE)}
     manifest["files"][checkpoint.STATE] = described
     (path / checkpoint.MANIFEST).write_text(storage.sealed(manifest))
+
+
+def tampered(data, content):
+    """Return bytes with a few of the first thousand changed, or cut short: of safetensors its header, which is JSON."""
+    changed = bytearray(content)
+    for _ in range(data.draw(st.integers(1, 4))):
+        changed[data.draw(st.integers(0, min(1000, len(changed) - 1)))] = data.draw(st.integers(0, 255))
+    return bytes(changed[: data.draw(st.integers(0, len(changed)) | st.just(len(changed)))])
+
+
+@pytest.mark.parametrize("cases", CASES)
+def test_a_crafted_folder_of_a_network_is_refused_or_loaded(cases, tmp_path):
+    saved = []
+    for number, (model, written) in enumerate(planned()):
+        plan = prunus.Plan.from_json(json.dumps(written))
+        prunus.save(tmp_path / str(number), prunus.apply(plan, model), plan)
+        files = {file.name: file.read_bytes() for file in (tmp_path / str(number)).iterdir()}
+        saved.append((functools.partial(copy.deepcopy, model), tmp_path / str(number), files))
+
+    def check(data):
+        build, folder, files = data.draw(st.sampled_from(saved))
+        manifest = storage.unsealed(files[MANIFEST].decode())
+        kind = data.draw(st.sampled_from(["manifest", "plan", "weights"]))
+        now = dict(files)
+        if kind == "plan":
+            now[PLAN] = json.dumps(crafted(data, json.loads(files[PLAN]))).encode()
+        elif kind == "weights":
+            now[WEIGHTS] = tampered(data, files[WEIGHTS])
+        for name in (PLAN, WEIGHTS):
+            (folder / name).write_bytes(now[name])
+            manifest["files"][name] = storage.sha256(folder / name)
+        manifest = crafted(data, manifest) if kind == "manifest" else manifest
+        (folder / MANIFEST).write_text(storage.sealed(manifest) if isinstance(manifest, dict) else json.dumps(manifest))
+        with contextlib.suppress(EditError):
+            prunus.load(folder, build)
+
+    law(cases, check)
+
+
+@pytest.mark.parametrize("cases", CASES)
+def test_a_crafted_manifest_or_tensor_file_of_a_checkpoint_is_refused(cases, trained):
+    newest = checkpoint.latest(trained.checkpoints)
+    tensors, written = newest.path / checkpoint.TENSORS, (newest.path / checkpoint.MANIFEST).read_text()
+    content, state = tensors.read_bytes(), (newest.path / checkpoint.STATE).read_bytes()
+
+    def check(data):
+        (newest.path / checkpoint.STATE).write_bytes(state)
+        manifest = storage.unsealed(written)
+        if data.draw(st.booleans()):
+            tensors.write_bytes(tampered(data, content))
+            manifest["files"][checkpoint.TENSORS] = {
+                "bytes": tensors.stat().st_size,
+                "sha256": storage.sha256(tensors),
+            }
+        else:
+            tensors.write_bytes(content)
+            manifest = crafted(data, manifest)
+        sealed = storage.sealed(manifest) if isinstance(manifest, dict) else json.dumps(manifest)
+        (newest.path / checkpoint.MANIFEST).write_text(sealed)
+        with contextlib.suppress(CheckpointError):
+            begin(trained, tiny.build(), tiny.example(), 4, tiny.SHRINK)
+
+    law(cases, check)
 
 
 # ---------------------------------------------------------------- shards

@@ -36,6 +36,16 @@ with interrupt.whole_process():
         with interrupt.interruptible():
             print("now", flush=True)
             ctypes.CDLL(None).sleep(60)
+    if sys.argv[1] == "slow steps":
+        interrupt.STEP_S = 1.0
+        with interrupt.interruptible() as asked:
+            for step in range(3):
+                if step == int(sys.argv[2]):
+                    print("now", flush=True)
+                time.sleep(60 if step == 2 else 1.5)  # longer than STEP_S; the last one hangs
+                if asked.number:
+                    time.sleep(2)  # writes a checkpoint
+                    sys.exit(3)
     print("now", flush=True)
     while time.time() < {until}:  # a call into C that is taken up again after a signal: Python's handlers do not run
         ctypes.PyDLL(None).poll(None, 0, 100)
@@ -53,7 +63,7 @@ def test_what_never_asks_is_ended_by_the_deadline_or_a_second_signal(place, numb
         assert process.stdout.readline() == "now\n"
         began = time.monotonic()
         process.send_signal(number)
-        if place == "training":  # which has no deadline: its step may take longer
+        if place == "training":  # whose deadline is later
             time.sleep(0.7)
             assert process.poll() is None
             process.send_signal(number)
@@ -61,3 +71,19 @@ def test_what_never_asks_is_ended_by_the_deadline_or_a_second_signal(place, numb
     assert process.returncode == code
     assert time.monotonic() - began < 10
     assert "stopped at once" in errors
+
+
+@pytest.mark.parametrize(("step", "code"), [(1, 3), (2, 143)])
+def test_a_training_has_the_time_of_its_steps_and_a_checkpoint_and_no_more(step, code):
+    program = STUCK.replace("{until}", "0")
+    with subprocess.Popen(
+        [sys.executable, "-c", program, "slow steps", str(step)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout.readline() == "now\n"
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert ("stopped at once" in errors) == (code == 143)

@@ -12,12 +12,14 @@ import pytest
 import tiny
 from PIL import Image
 
-from prunus import cli, report, trust
+from prunus import cli, pipeline, report, trust
+from prunus.data import Data
 from prunus.data.files import read_image
 from prunus.deploy import export_onnx
 from prunus.errors import CheckpointError, DataError, DeployError, RecipeError, RecordError
 from prunus.pipeline.run_folder import prepare_run_folder
-from prunus.recipe import modules
+from prunus.recipe import build, modules
+from prunus.recipe.definitions import is_made_from
 from prunus.records import NoteRecord, Recorder, SampleRecord
 from prunus.train.lock import lock
 
@@ -73,6 +75,66 @@ def test_a_module_that_has_no_such_name_is_not_imported(tmp_path, monkeypatch):
     assert (tmp_path / "ran").exists()
 
 
+SOURCES = {
+    "unfit": """
+import pathlib, typing
+import kin.base as base, os.path
+from kin import Near
+from prunus.data import SegmentationData as Scenes
+pathlib.Path("ran").touch()
+T = typing.TypeVar("T")
+class Other: ...
+class Plain(Other, typing.Generic[T]): ...
+class Own(Scenes): ...
+class Deep(base.Middle[int]): ...
+class Close(Near): ...
+class Loop(Loop): ...
+class Path(os.path.Nothing): ...
+class Made(type("X", (), {})): ...
+def function(): ...
+Number, Alias, Made2 = 3, Own, Own()
+Again = Own
+Text = "Own"
+try:
+    class Tried: ...
+except ImportError:
+    Tried = None
+""",
+    "kin/__init__": "from .base import Middle as Near\nopen('ran', 'w')\n",
+    "kin/base": "from prunus.data import Data\nimport typing\nclass Middle(Data, typing.Generic[typing.T]): ...\n",
+    "star": "from unfit import *\nopen('ran', 'w')\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "fits"),
+    [
+        *(("unfit." + name, False) for name in ("Other", "Plain", "function", "Text")),
+        *(("unfit." + name, True) for name in ("Own", "Deep", "Close", "Again")),
+        *(("unfit." + name, None) for name in ("Loop", "Path", "Made", "Number", "Alias", "Tried")),
+        ("star.Own", None),
+        ("os.system", False),
+        ("no_such_module.Net", None),
+    ],
+)
+def test_a_module_whose_class_does_not_fit_is_not_imported(tmp_path, monkeypatch, name, fits):
+    (tmp_path / "kin").mkdir()
+    for module, source in SOURCES.items():
+        (tmp_path / f"{module}.py").write_text(source)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert is_made_from(name, Data) is fits
+    if fits is False:
+        with pytest.raises(modules.MisfitError):
+            modules.named(name, Data)
+        for key in ("data", "model") if name == "unfit.function" else ("data",):
+            with pytest.raises(RecipeError, match=r"must name a Data|names no class"):
+                written = {"name": "a", "data": "prunus.data.StreetData", "model": "tiny.TinySegmenter", key: name}
+                build(pipeline.Recipe, written)
+    assert not (tmp_path / "ran").exists()
+    assert "unfit" not in sys.modules and "kin" not in sys.modules
+
+
 @pytest.fixture
 def run_of_mine(tmp_path, monkeypatch):
     """The folder of a run as `run` begins it, and nothing else in it."""
@@ -118,18 +180,14 @@ def test_at_a_terminal_it_is_asked(run_of_mine, monkeypatch, capsys, answer, acc
     assert "Go on?" in capsys.readouterr().err
 
 
-def test_a_picture_that_is_a_program_or_too_large_is_refused(tmp_path, monkeypatch):
+def test_a_picture_that_is_a_program_or_too_large_is_refused(tmp_path):
     (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
     with pytest.raises(DataError, match="cannot be read as an image"):
         read_image(tmp_path / "a.png")
     Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(tmp_path / "b.png")
     assert read_image(tmp_path / "b.png").shape == (20, 30, 3)
-    monkeypatch.setenv("PRUNUS_MAX_PIXELS", "599")
-    with pytest.raises(DataError, match=r"30 x 20 pixels, and at most 599 .* PRUNUS_MAX_PIXELS"):
-        read_image(tmp_path / "b.png")
-    monkeypatch.setenv("PRUNUS_MAX_PIXELS", "many")
-    with pytest.raises(RecipeError, match="PRUNUS_MAX_PIXELS"):
-        read_image(tmp_path / "b.png")
+    with pytest.raises(DataError, match=r"30 x 20 pixels, and at most 599 .* data.max_pixels"):
+        read_image(tmp_path / "b.png", max_pixels=599)
 
 
 def test_links_in_a_runs_folder_are_not_written_through(tmp_path):
@@ -158,6 +216,19 @@ def test_links_in_a_runs_folder_are_not_written_through(tmp_path):
     assert victim.read_text() == "mine"
 
 
+@pytest.mark.parametrize("name", ["checkpoints", "checkpoints/narrow", "images", "narrow", "tensorboard", "other"])
+def test_a_run_does_not_write_into_linked_folders(tmp_path, monkeypatch, capsys, name):
+    monkeypatch.chdir(tmp_path)
+    tiny.write_recipe(tmp_path)
+    (tmp_path / "mine").mkdir()
+    place = tmp_path / "run" / name
+    place.parent.mkdir(parents=True)
+    place.symlink_to(tmp_path / "mine")
+    assert cli.main(["run", "tiny.yaml", "output=run"]) == 1
+    assert f"run/{name} is a symbolic link" in capsys.readouterr().err
+    assert not list((tmp_path / "mine").iterdir())
+
+
 def test_links_in_a_runs_folder_are_not_shown(tmp_path):
     secret = tmp_path / "secret"
     secret.write_bytes(b"\x89PNG\r\n\x1a\nsecret")
@@ -183,6 +254,12 @@ def test_files_that_never_end_are_not_read(tmp_path, capsys):
     for path in (tmp_path / "pipe.yaml", Path("/dev/zero")):
         assert cli.main(["run", str(path)]) == 1
         assert "no regular file" in capsys.readouterr().err
+    os.mkfifo(tmp_path / "pipe.onnx")
+    assert cli.main(["bench", f"a={tmp_path / 'pipe.onnx'}"]) == 1
+    assert "no regular file" in capsys.readouterr().err
+    os.mkfifo(tmp_path / ".lock")
+    with pytest.raises(CheckpointError, match="no regular file"), lock(tmp_path):
+        pass
     (tmp_path / "large.yaml").write_text(json.dumps({"a": "x" * 2**19}))
     assert cli.main(["run", str(tmp_path / "large.yaml")]) == 1
     assert "at most" in capsys.readouterr().err

@@ -5,9 +5,8 @@ import tiny
 import torch
 
 import prunus
-from prunus.deploy import BenchmarkSettings
+from prunus.deploy import BenchmarkSettings, LatencyMeter
 from prunus.errors import BudgetError
-from prunus.pipeline.latency_meter import LatencyMeter
 from prunus.records import EpochRecord, NoteRecord, ShrinkRecord, read
 from prunus.report import headline
 from prunus.report.facts import gather

@@ -81,5 +81,5 @@ def test_what_does_not_fit_is_refused():
 
 
 def test_scores_that_are_no_tensors_are_refused():
-    with pytest.raises(TrainingError, match="returns a tuple, and distillation needs one tensor"):
-        distillation_loss(torch.zeros(1, 3), (torch.zeros(1, 3),))
+    with pytest.raises(TrainingError, match="returns a tuple with the tensors 0, 1"):
+        distillation_loss(torch.zeros(1, 3), (torch.zeros(1, 3), torch.zeros(1, 3)))

@@ -125,12 +125,13 @@ def begun(processes, folder):
 
 def different(processes, folder):
     """One weight of the second process goes astray under pressure."""
-    model = tiny.build()
+    model, trained = tiny.build(), []
+    model.register_forward_hook(lambda module, *given: trained.append(module))
 
     def tick(name, step, steps, loss):
         if step == STEPS + 1 and not processes.first:
             with torch.no_grad():
-                model.decoder.bias[0] += 1e-6
+                trained[-1].decoder.bias[0] += 1e-6
 
     try:
         fit(begin(processes, folder, tick), model, tiny.example(), tiny.SHRINK)

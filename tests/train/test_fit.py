@@ -17,9 +17,9 @@ from prunus.models.decn import SkippedPair
 from prunus.penalties import BoundPenalty, Penalty
 from prunus.penalties.zeros import zero_
 from prunus.records import EpochRecord, ShrinkRecord, read
+from prunus.shrink.target import target_of
 from prunus.surgery import BypassBlock
 from prunus.train import checkpoint
-from prunus.train.begin import target
 from prunus.train.fit import fit
 from prunus.train.interrupt import InterruptedTrainingError
 from prunus.train.settings import OptimizerSettings
@@ -343,5 +343,5 @@ def test_a_layer_whose_block_would_stay_keeps_its_share():
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), Three(), torch.nn.Conv2d(8, 2, 1))
     image = torch.randn(1, 3, 9, 9)
-    kept = target(model, prunus.trace(model, image), image, Budget(macs=0.5, min_share=0)).floors
+    kept = target_of(model, prunus.trace(model, image), image, Budget(macs=0.5, min_share=0)).floors
     assert (kept["1.first"], kept["1.second"], kept["0"]) == (2, 0, 2)

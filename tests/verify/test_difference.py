@@ -91,3 +91,58 @@ def test_what_is_rounding(single, double, expected):
         tolerance_float64=EXACT["float64"],
     )
     assert change.is_rounding == expected
+
+
+class Detects(nn.Module):
+    """Boxes in pixels and scores of a last layer, whose first weight may be a little off."""
+
+    def __init__(self, off=0.0):
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = nn.Linear(3, 2)
+        with torch.no_grad():
+            self.net.weight[0, 0] += off
+
+    def forward(self, x):
+        return {"boxes": torch.full((4,), 1280.0, dtype=x.dtype), "scores": [self.net(x).softmax(-1)]}
+
+
+def test_boxes_in_pixels_do_not_hide_scores_that_are_wrong():
+    x = torch.randn(5, 3, generator=torch.Generator().manual_seed(1))
+    found = change_of_outputs(Detects(), Detects(1e-4), (x,))
+    assert not found.is_rounding and found.output == "scores.0" and "in the output scores.0" in str(found)
+    assert found.relative > 1e-5 and found.absolute / 1280 < 1e-7
+    assert difference(Detects(), Detects(1e-4), (x,))[1] == pytest.approx(found.relative)
+
+
+def test_an_output_that_is_all_noise_is_held_against_its_own_rounding():
+    class Noise(nn.Module):
+        def __init__(self, order):
+            super().__init__()
+            self.order = order
+            self.register_buffer("values", torch.rand(1000, generator=torch.Generator().manual_seed(0)))
+
+        def forward(self, x):
+            return x, self.values[self.order].sum() - self.values.sum()  # zero, but for rounding
+
+    first, second = (Noise(torch.randperm(1000, generator=torch.Generator().manual_seed(seed))) for seed in (1, 4))
+    found = change_of_outputs(first, second, (torch.ones(2),))
+    assert found.is_rounding and found.output == "1" and found.relative > 1e-2
+
+
+def test_half_precision_is_held_against_its_own_unit_roundoff():
+    class Half(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = nn.Linear(3, 2).half()
+
+        def forward(self, x):
+            return self.net(x.half())
+
+    model = Half()
+    other = Half()
+    other.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        other.net.bias.mul_(1 + 2 * torch.finfo(torch.float16).eps)
+    found = change_of_outputs(model, other, (torch.ones(4, 3),))
+    assert found.double is None and found.is_rounding and found.tolerance == 10 * torch.finfo(torch.float16).eps

@@ -41,9 +41,11 @@ def find(name: str) -> Backend:
 
 def _import(path: str) -> Backend:
     try:
-        cls = modules.named(path)
+        backend: Backend = modules.named(path, Backend)()
     except (ImportError, AttributeError) as error:
         raise RecipeError(f"the backend {path!r} cannot be imported: {error}") from error
-    if not (isinstance(cls, type) and issubclass(cls, Backend)):
-        raise RecipeError(f"{path!r} is no backend: it must be a class derived from prunus.deploy.backends.Backend")
-    return cls()
+    except modules.MisfitError as error:
+        raise RecipeError(
+            f"{path!r} is no backend: it must be a class derived from prunus.deploy.backends.Backend"
+        ) from error
+    return backend

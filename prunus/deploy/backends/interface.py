@@ -3,6 +3,9 @@
 import abc
 import contextlib
 import importlib
+import importlib.metadata
+import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -59,10 +62,36 @@ class Backend(abc.ABC):
     Attributes:
         name: as in settings and records.
         reads_modules: whether it loads an `nn.Module`; the others read an ONNX file.
+        precisions: in which it can be measured here.
+        device: where it runs, "cpu" or "cuda".
+        package: that it is installed by.
     """
 
     name: ClassVar[str]
     reads_modules: ClassVar[bool]
+    precisions: ClassVar[tuple[str, ...]] = ("fp32",)
+    device: ClassVar[str] = "cpu"
+    package: ClassVar[str] = ""
+
+    def version(self) -> str:
+        """Return the version of the runtime, "unknown" where it says none."""
+        try:
+            return importlib.metadata.version(self.package) if self.package else "unknown"
+        except importlib.metadata.PackageNotFoundError:
+            return "unknown"
+
+    def unit_milliseconds(self, network: Network, inputs: Sequence[np.ndarray], threads: int, repeats: int) -> float:
+        """Return the least milliseconds of `repeats` runs of a network of one operator, without what surrounds it.
+
+        By default the whole run; a backend that profiles itself leaves out what it does to the inputs' layout.
+        """
+        with self.load(network, [array.shape for array in inputs], threads) as session:
+            call, least = session.bind(inputs), math.inf
+            for _ in range(repeats):
+                began = time.perf_counter()
+                call()
+                least = min(least, time.perf_counter() - began)
+        return 1000 * least
 
     @abc.abstractmethod
     def absence(self) -> str | None:

@@ -15,51 +15,57 @@ from prunus.budget.controller import Target
 from prunus.budget.latency_search import LatencySearch, MeasuredNetwork, Meter, checked_meter
 from prunus.budget.select import relative_norms
 from prunus.graph import ChannelGroups
-from prunus.records import NoteRecord
-from prunus.train.job import TrainingJob
-from prunus.train.training_state import TrainingState
+from prunus.shrink.network import NetworkInTraining
 
 
-def group_importance(state: TrainingState) -> Tensor:
-    """Return the groups' importance in this training, or their relative norms before its first step: [num_groups]."""
-    found = state.importance.double()
-    return found if bool(found.any()) else relative_norms(state.model, state.groups)
+def measured_target(
+    network: NetworkInTraining,
+    importance: Tensor,
+    target: Target,
+    budget: Budget,
+    meter: Meter | None,
+    reference: nn.Module | None,
+) -> tuple[Target, str]:
+    """Return the target with the multiply-adds of the largest network found that meets the budget's latency, and a
+    sentence for the reader.
 
-
-def set_latency_target(state: TrainingState, budget: Budget, training: TrainingJob) -> None:
-    """Bound the multiply-adds by those of the largest network found that meets the budget's latency.
+    Args:
+        network: as it is now.
+        importance: of its groups, [num_groups].
+        target: the present one.
+        budget: the bounds.
+        meter: measures a network's latency; in process 0 alone.
+        reference: the network whose latency such a budget takes a share of, measured anew; None: as measured first.
 
     Raises:
         BudgetError: in every process; no network is fast enough.
     """
-    target = state.target
-    assert target is not None
 
     def measure() -> MeasuredNetwork:
-        meter = checked_meter(training.meter)
-        wide, limit = training.reference, target.limit_ms
-        if limit is None or wide is not None:  # a share refers to the present latency on this machine
-            limit = budget.limit_ms(lambda: meter(wide or state.model))
+        timed, limit = checked_meter(meter), target.limit_ms
+        if limit is None or reference is not None:  # a share refers to the present latency on this machine
+            limit = budget.limit_ms(lambda: timed(network.model if reference is None else reference))
         search = LatencySearch(
-            model=state.model,
-            groups=state.groups,
-            importance=group_importance(state),
-            meter=meter,
+            model=network.model,
+            groups=network.groups,
+            importance=importance,
+            meter=timed,
             limit_ms=limit,
             floor=target.floors,
             multiple_of=budget.multiple_of,
             bounds=budget.bounds(target.start),
+            solver=budget.solver,
         )
         return search.largest()
 
-    found = training.processes.once(measure)
+    found = network.processes.once(measure)
     limit = found.limit_ms if math.isfinite(found.limit_ms) else None  # a share of 1; JSON has no infinity
-    state.target = dataclasses.replace(target, bounds={**target.bounds, "macs": float(found.macs)}, limit_ms=limit)
     text = (
-        f"{training.name}, after epoch {state.progress.epoch}: {found.macs:,} MACs are aimed at; a network of so many "
-        f"took {found.measured_ms:,.3f} ms, where {found.limit_ms:,.3f} ms are allowed."
+        f"{found.macs:,} MACs are aimed at; a network of so many took {found.measured_ms:,.3f} ms, where "
+        f"{found.limit_ms:,.3f} ms are allowed."
     )
-    training.recorder.write(NoteRecord(text=text))
+    bounds = {**target.bounds, "macs": float(found.macs)}
+    return dataclasses.replace(target, bounds=bounds, limit_ms=limit), text
 
 
 def check_latency_reachable(

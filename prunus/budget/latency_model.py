@@ -1,0 +1,192 @@
+"""A network's latency as a function of its widths: measured units, and a rest that whole networks determine.
+
+latency = s * sum of the units' milliseconds + m * multiply-adds outside of units + a * numbers that units write
++ b * those of widths that the target must lay out anew + c, all weights at or above zero. A unit is what a backend runs
+at once (a convolution with its BatchNorm, activation and addition); its milliseconds are a function of all sizes that
+reach it. The weights are fitted to whole networks that were measured, and fitted again with each further one.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+from torch import Tensor
+
+from prunus.budget.choices import Layer
+from prunus.budget.tables import Sizes, Tables, along, combined, product_tables
+from prunus.graph import ChannelGroups
+from prunus.graph.cost import Term, num_alive
+
+MOST_LAYERS = 3  # in one table of a unit; with more, its milliseconds are taken as linear in each of its sizes
+PRIOR = np.array([1.0, 0.0, 0.0, 0.0, 0.0])  # weights before anything was measured
+NEWER = 0.5  # weight of a measured network over that of the next one
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """Milliseconds over one or two sizes: multilinear between `levels`, in steps, dearer off the steps.
+
+    Attributes:
+        levels: the sizes measured along each axis, ascending.
+        values: milliseconds there.
+        steps: along each axis a size costs as much as the next multiple of this.
+        penalties: factor on sizes that are no multiple.
+    """
+
+    levels: tuple[np.ndarray, ...]
+    values: np.ndarray
+    steps: tuple[int, ...]
+    penalties: tuple[float, ...]
+
+    def at(self, *sizes: np.ndarray) -> np.ndarray:
+        """Return milliseconds at `sizes`, arrays that broadcast; 0 where one is 0."""
+        shape = np.broadcast_shapes(*(np.shape(size) for size in sizes))
+        factor, corners = np.ones(shape), []
+        for size, levels, step, penalty in zip(sizes, self.levels, self.steps, self.penalties, strict=True):
+            rounded = np.ceil(size / step) * step
+            factor = factor * np.where(np.asarray(size) == 0, 0.0, np.where(rounded == size, 1.0, penalty))
+            corners.append(_neighbours(np.minimum(rounded, max(levels[-1], 1)), levels))
+        total = np.zeros(shape)
+        for corner in itertools.product((0, 1), repeat=len(sizes)):
+            weight, index = np.ones(shape), list[np.ndarray]()
+            for side, (low, share) in zip(corner, corners, strict=True):
+                weight = weight * (share if side else 1 - share)
+                index.append(np.minimum(low + side, self.values.shape[len(index)] - 1))
+            total = total + weight * self.values[tuple(np.broadcast_arrays(*index))]
+        result: np.ndarray = total * factor
+        return result
+
+
+def _neighbours(size: np.ndarray, levels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the level at or below `size`, and how far it lies towards the next one, in [0, 1]."""
+    place = np.interp(size, levels, np.arange(levels.size))
+    low = np.floor(place).astype(np.int64)
+    return low, place - low
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Unit:
+    """What a backend runs at once.
+
+    Attributes:
+        name: dotted path of the module.
+        curve: its milliseconds over `sizes`.
+        sizes: the groups of the channels along each axis of the curve, as the factors of a `Term`.
+        written: numbers that it writes per channel of its first size.
+    """
+
+    name: str
+    curve: Curve
+    sizes: tuple[Tensor, ...]
+    written: float
+
+    def milliseconds(self, alive: Tensor) -> float:
+        """Return its milliseconds with the groups `alive`, bool [num_groups]."""
+        return float(self.curve.at(*(np.array(num_alive(size, alive)) for size in self.sizes)))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LatencyModel:
+    """The latency of a network on one target.
+
+    Attributes:
+        units: what was measured apart.
+        others: multiply-adds outside of all units.
+        weights: of units, multiply-adds of `others`, numbers written, those of widths off `block`, and 1: float64 [5].
+        step: the costs of units jump at its multiples.
+        block: channels are laid out in blocks of so many; other widths are laid out anew, there and back.
+    """
+
+    units: tuple[Unit, ...]
+    others: tuple[Term, ...]
+    weights: np.ndarray
+    step: int = 1
+    block: int = 1
+
+    def features(self, alive: Tensor) -> np.ndarray:
+        """Return what the weights belong to: float64 [5]."""
+        units = sum(unit.milliseconds(alive) for unit in self.units)
+        made = [(unit.written, num_alive(unit.sizes[0], alive)) for unit in self.units]
+        written = sum(each * width for each, width in made)
+        misfit = sum(each * width for each, width in made if width % self.block)
+        return np.array([units, float(sum(term.at(alive) for term in self.others)), written, misfit, 1.0])
+
+    def predicted(self, alive: Tensor) -> float:
+        """Return the milliseconds of the network with the groups `alive`, bool [num_groups]."""
+        return float(self.weights @ self.features(alive))
+
+    def parts(self, alive: Tensor) -> dict[str, float]:
+        """Return the milliseconds of each unit, by name; "" for the rest."""
+        found: dict[str, float] = {}
+        for unit in self.units:
+            found[unit.name] = found.get(unit.name, 0.0) + float(self.weights[0]) * unit.milliseconds(alive)
+        return {**found, "": float(self.weights[1:] @ self.features(alive)[1:])}
+
+    def fitted(self, measured: Sequence[tuple[Tensor, float]]) -> "LatencyModel":
+        """Return the model with the weights that fit networks (groups alive, milliseconds) best, the last one exactly.
+
+        Least squares of relative errors; of two networks the later one has twice the weight of the earlier one, and the
+        weights are drawn to those that they have.
+        """
+        from scipy.optimize import nnls
+
+        rows = np.array([self.features(alive) for alive, _ in measured])
+        taken = np.array([milliseconds for _, milliseconds in measured])
+        scale = np.maximum(rows.max(axis=0), 1e-30) / taken.mean()  # weights of about one
+        trust = np.sqrt(NEWER ** np.arange(len(measured))[::-1]) / taken
+        prior = 0.05 * np.eye(rows.shape[1])
+        left = np.vstack([rows / scale * trust[:, None], prior])
+        right = np.concatenate([taken * trust, prior @ (self.weights * scale)])
+        weights = nnls(left, right)[0] / scale
+        return dataclasses.replace(self, weights=weights * taken[-1] / float(rows[-1] @ weights))
+
+    def tables(self, groups: ChannelGroups, layers: Sequence[Layer]) -> Tables:
+        """Return the milliseconds as a function of the choices of `layers`."""
+        counted = Sizes(groups, layers)
+        units, others, written, misfit = (Tables(0.0, {}) for _ in range(4))
+        for unit in self.units:
+            sizes = [counted.of(size) for size in unit.sizes]
+            _add_unit(units, unit.curve, sizes)
+            product_tables(written, unit.written, sizes[:1])
+            _add_misfit(misfit, unit.written, sizes[0], self.block)
+        for term in self.others:
+            product_tables(others, float(term.fixed), [counted.of(factor) for factor in term.factors])
+        parts = (units, others, written, misfit, Tables(1.0, {}))
+        return combined(zip(map(float, self.weights), parts, strict=True))
+
+
+def _add_unit(tables: Tables, curve: Curve, sizes: Sequence[dict[int | None, np.ndarray]]) -> None:
+    """Add a unit's milliseconds, whose sizes are sums over layers."""
+    scope = tuple(sorted({position for size in sizes for position in size if position is not None}))
+    if len(scope) <= MOST_LAYERS:
+        tables.add(scope, curve.at(*(_total(size, scope) for size in sizes)))
+        return
+    # a size that sums over many layers (DenseNet): the plane through the largest sizes, least squares on the levels
+    grid = np.meshgrid(*curve.levels, indexing="ij")
+    terms = [np.ones_like(grid[0]), *grid, *([grid[0] * grid[1]] if len(grid) == 2 else [])]
+    matrix = np.stack([term.ravel() for term in terms], axis=1).astype(np.float64)
+    weight = 1 / np.maximum(curve.values.ravel(), 1e-9)
+    found = np.linalg.lstsq(matrix * weight[:, None], curve.values.ravel() * weight, rcond=None)[0]
+    tables.constant += float(found[0])
+    for coefficient, size in zip(found[1:], sizes, strict=False):
+        product_tables(tables, float(coefficient), [size])
+    if len(sizes) == 2:
+        product_tables(tables, float(found[3]), sizes)
+
+
+def _add_misfit(tables: Tables, written: float, size: dict[int | None, np.ndarray], block: int) -> None:
+    """Add the numbers written where a width is no multiple of `block`."""
+    scope = tuple(sorted(position for position in size if position is not None))
+    if len(scope) <= MOST_LAYERS and block > 1:
+        width = _total(size, scope)
+        tables.add(scope, written * width * (width % block != 0))
+
+
+def _total(size: dict[int | None, np.ndarray], scope: tuple[int, ...]) -> np.ndarray:
+    """Return a size over the choices of the layers at `scope`."""
+    total: np.ndarray = np.zeros([1] * len(scope)) + size[None]
+    for position, counts in size.items():
+        if position is not None:
+            total = total + along(counts, scope.index(position), len(scope))
+    return total

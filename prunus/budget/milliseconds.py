@@ -1,0 +1,164 @@
+"""A budget in milliseconds: solve under a latency model, measure, correct the model, solve again."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+from torch import Tensor
+
+from prunus.budget.blocks import Blocks, add_blocks
+from prunus.budget.choices import Layer, layer_choices, removed
+from prunus.budget.latency_model import LatencyModel
+from prunus.budget.solve import Solution, solve
+from prunus.budget.tables import Tables
+from prunus.errors import BudgetError
+from prunus.graph import ChannelGroups
+
+ROUNDS = 5  # networks measured at most
+NEAR = 0.03  # share of the bound below it: a network measured there meets it
+AIM = 0.985  # share of the bound that is solved for at first, in the middle of what meets it
+HIGHEST_AIM = 0.998
+
+Measure = Callable[[Tensor], float]  # milliseconds of the network without the groups, bool [num_groups]
+
+
+@dataclasses.dataclass(frozen=True)
+class Round:
+    """One network: what the model said of it, and what was measured."""
+
+    solution: Solution
+    predicted_ms: float
+    measured_ms: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reached:
+    """The best network within the bound, and how it was found.
+
+    Attributes:
+        best: of `rounds`: the one within the bound that keeps the most.
+        rounds: all networks measured, in their order.
+        limit_ms: the bound.
+        model: the latency model, corrected with each of them.
+    """
+
+    best: Round
+    rounds: tuple[Round, ...]
+    limit_ms: float
+    model: LatencyModel
+
+    @property
+    def met(self) -> bool:
+        """Whether the network was measured within the bound, and at most 3 % below it."""
+        return (1 - NEAR) * self.limit_ms <= self.best.measured_ms <= self.limit_ms
+
+    def __str__(self) -> str:
+        best, told = self.best, ", ".join(f"{r.predicted_ms:.3g} -> {r.measured_ms:.3g}" for r in self.rounds)
+        text = (
+            f"{best.measured_ms:.4g} ms measured where {self.limit_ms:.4g} are allowed, {best.predicted_ms:.4g} "
+            f"predicted; no widths keep more than {best.solution.gap:.2%} more importance by the model "
+            f"(predicted -> measured: {told})"
+        )
+        if self.met:
+            return text
+        nothing_to_remove = not bool(best.solution.removed.any())
+        why = "nothing has to be removed" if nothing_to_remove else f"{len(self.rounds)} measurements came no closer"
+        return f"{text}; {best.measured_ms / self.limit_ms:.1%} of the bound is used: {why}"
+
+
+def solve_milliseconds(
+    groups: ChannelGroups,
+    importance: Tensor,
+    model: LatencyModel,
+    measure: Measure,
+    limit_ms: float,
+    floor: Mapping[str, int],
+    *,
+    bounds: Mapping[str, float] | None = None,
+    multiple_of: int = 1,
+    blocks: Blocks | None = None,
+) -> Reached:
+    """Return the network within `limit_ms` milliseconds, as measured, that loses the least importance.
+
+    Args:
+        groups: `prunus.trace` of the network.
+        importance: [num_groups].
+        model: of the latency on the target.
+        measure: measures a network there.
+        limit_ms: the bound.
+        floor: groups that each layer keeps, by its name.
+        bounds: further bounds, on "macs" and "params".
+        multiple_of: a layer keeps a multiple of it.
+        blocks: layers that vanish together, by their block.
+
+    Raises:
+        BudgetError: the smallest network is too slow; names its latency and the layers that take it.
+    """
+    rounds: list[Round] = []
+    aim = AIM
+    while len(rounds) < ROUNDS:
+        found = _solution(groups, importance, model, aim * limit_ms, floor, bounds or {}, multiple_of, blocks or {})
+        if found is None and any(r.measured_ms <= limit_ms for r in rounds):
+            break
+        solution = found or _smallest(groups, importance, floor, multiple_of)
+        if any(bool((r.solution.removed == solution.removed).all()) for r in rounds):
+            if found is None or aim > HIGHEST_AIM:
+                break
+            aim = (1 + aim) / 2  # the model knows it well by now
+            continue
+        predicted = model.predicted(~solution.removed)
+        rounds.append(Round(solution, predicted, measure(solution.removed)))
+        model = model.fitted([(~r.solution.removed, r.measured_ms) for r in rounds])
+        if found is None and rounds[-1].measured_ms > limit_ms:
+            raise _out_of_reach(rounds[-1], model, limit_ms)
+        idle = not bool(solution.removed.any()) and rounds[-1].measured_ms <= limit_ms
+        if idle or (1 - NEAR) * limit_ms <= rounds[-1].measured_ms <= limit_ms:
+            break
+    within = [r for r in rounds if r.measured_ms <= limit_ms]
+    if not within:
+        smallest = _smallest(groups, importance, floor, multiple_of)
+        within = [Round(smallest, model.predicted(~smallest.removed), measure(smallest.removed))]
+        rounds += within
+        if within[0].measured_ms > limit_ms:
+            raise _out_of_reach(within[0], model, limit_ms)
+    best = max(within, key=lambda r: r.solution.kept)
+    return Reached(best=best, rounds=tuple(rounds), limit_ms=limit_ms, model=model)
+
+
+def _solution(
+    groups: ChannelGroups,
+    importance: Tensor,
+    model: LatencyModel,
+    aim_ms: float,
+    floor: Mapping[str, int],
+    bounds: Mapping[str, float],
+    multiple_of: int,
+    blocks: Blocks,
+) -> Solution | None:
+    """Return the best widths by the model; None where by it not even the smallest network is fast enough."""
+    smallest = _smallest(groups, importance, floor, multiple_of)
+    if model.predicted(~smallest.removed) > aim_ms:
+        return None
+
+    def costs(layers: Sequence[Layer]) -> dict[str, Tables]:
+        latency = model.tables(groups, layers).over(aim_ms)
+        add_blocks(latency, layers, blocks)
+        return {"latency": latency}
+
+    return solve(groups, importance, bounds, floor, multiple_of, further=costs, step=model.step)
+
+
+def _smallest(groups: ChannelGroups, importance: Tensor, floor: Mapping[str, int], multiple_of: int) -> Solution:
+    layers = layer_choices(groups, importance, floor, multiple_of)
+    gone = removed(groups, layers, [layer.counts.size - 1 for layer in layers])
+    lost = float(importance[gone].sum())
+    return Solution(removed=gone, lost=lost, kept=float(importance[groups.exact].sum()) - lost, bound=lost)
+
+
+def _out_of_reach(smallest: Round, model: LatencyModel, limit_ms: float) -> BudgetError:
+    parts = sorted(model.parts(~smallest.solution.removed).items(), key=lambda part: -part[1])[:5]
+    held = ", ".join(f"{name or 'all that is no unit'} {taken:.3g} ms" for name, taken in parts)
+    return BudgetError(
+        f"the budget (latency <= {limit_ms:.3g} ms) cannot be met: the smallest network takes "
+        f"{smallest.measured_ms:.3g} ms, most of it by the model in {held}; raise the budget, lower min_share or "
+        "multiple_of, keep fewer layers, or see coverage() for what cannot be removed"
+    )

@@ -1,0 +1,191 @@
+"""The solver: which channel groups to remove so that the budget holds and the least importance is lost.
+
+1. The Lagrangian dual over widths at equal distances bounds the loss from below (`lagrangian.py`).
+2. A mixed-integer linear programme chooses among the widths that the dual leaves open (`integer_programme.py`).
+3. The same programme chooses again around the solution, at ever smaller distances, down to single channels.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from torch import Tensor
+
+from prunus.budget.choices import Layer, below, layer_choices, removed, sampled
+from prunus.budget.elimination import largest_table
+from prunus.budget.integer_programme import cheapest
+from prunus.budget.lagrangian import ROUNDING, Dual, dual
+from prunus.budget.tables import Tables, cost_tables, importance_tables
+from prunus.errors import BudgetError
+from prunus.graph import ChannelGroups
+
+SAMPLES = (32, 16, 8)  # widths per layer for the dual: as many as its tables allow
+MOST_ENTRIES = 1 << 21  # of the dual's largest table
+OPEN = 5  # choices per layer of one programme
+MOST_ENTRIES_OPEN = 20_000  # of all tables of one programme: with more, fewer choices are open
+
+
+Costs = Callable[[Sequence[Layer]], Mapping[str, Tables]]  # of the layers' choices; none may exceed zero
+Places = list[int]  # one choice of each layer
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Solution:
+    """What is removed, and how good that is.
+
+    Attributes:
+        removed: the groups to remove, bool [num_groups].
+        lost: their importance.
+        kept: the importance of the groups that could be removed exactly and stay.
+        bound: no choice within the budget loses less. It covers all widths where each size is linear in a layer's
+            number of channels and no operator costs the square of one; else those at equal distances.
+    """
+
+    removed: Tensor
+    lost: float
+    kept: float
+    bound: float
+
+    @property
+    def gap(self) -> float:
+        """Return how much more importance the best choice can keep at most: share of what this one keeps."""
+        return max(0.0, self.lost - self.bound) / self.kept if self.kept > 0 else 0.0
+
+
+def solve(
+    groups: ChannelGroups,
+    importance: Tensor,
+    bounds: Mapping[str, float],
+    floor: Mapping[str, int],
+    multiple_of: int = 1,
+    *,
+    further: Costs | None = None,
+    step: int = 1,
+) -> Solution:
+    """Return the groups to remove so that the cost fits `bounds` and the least importance is lost.
+
+    Args:
+        groups: `prunus.trace` of the network.
+        importance: [num_groups].
+        bounds: on "macs" and "params".
+        floor: groups that each layer keeps, by its name; see `floors`.
+        multiple_of: the number of channels that a layer keeps is a multiple of it.
+        further: other costs that bound the network, such as a measured latency.
+        step: widths at which these costs jump are multiples of it.
+
+    Raises:
+        BudgetError: the bounds cannot be met; names the smallest cost that can be reached.
+    """
+    layers = layer_choices(groups, importance, floor, multiple_of)
+
+    def costs(chosen: Sequence[Layer]) -> dict[str, Tables]:
+        exact = cost_tables(groups, chosen, bounds)
+        return {**{kind: exact[kind].over(bounds[kind]) for kind in bounds}, **(further(chosen) if further else {})}
+
+    places, bound = _solved(layers, costs, bounds, step)
+    lost = _lost(layers, places)
+    kept = float(importance[groups.exact].double().sum()) - lost
+    return Solution(removed=removed(groups, layers, places), lost=lost, kept=kept, bound=bound)
+
+
+def _solved(layers: Sequence[Layer], costs: Costs, bounds: Mapping[str, float], step: int) -> tuple[Places, float]:
+    """Return the best choices found, and a lower bound of what any lose."""
+    whole, least = [0] * len(layers), [layer.counts.size - 1 for layer in layers]
+    if _excess(layers, whole, costs) <= ROUNDING:
+        return whole, 0.0
+    _refuse_where_out_of_reach(layers, least, costs, bounds)
+    found, sampled_places = _sampled_dual(layers, costs, step)
+    near = [
+        [int(place[one]) for place, one in zip(sampled_places, point.chosen, strict=True)] for point in found.points
+    ]
+    between = [_between(place, column) for place, column in zip(sampled_places, zip(*near, strict=True), strict=True)]
+    best = _better(layers, between, costs, near[0])
+    distances = [max(1, layer.counts.size // SAMPLES[0], min(step, layer.counts.size // 2)) for layer in layers]
+    while True:
+        around = [_around(*one) for one in zip(layers, best, distances, strict=True)]
+        before, best = best, _better(layers, around, costs, best)
+        if best == before and max(distances) == 1:
+            break
+        if best == before or max(distances) > 1:
+            distances = [max(1, distance // 2) for distance in distances]
+    return best, found.bound
+
+
+def _sampled_dual(layers: Sequence[Layer], costs: Costs, step: int) -> tuple[Dual, list[np.ndarray]]:
+    """Return the dual over widths at equal distances, and the places of these among each layer's choices."""
+    for most in SAMPLES:
+        places = [sampled(layer, most, step) for layer in layers]
+        few = [layer.at(place) for layer, place in zip(layers, places, strict=True)]
+        tables, sizes = costs(few), [layer.counts.size for layer in few]
+        if largest_table([scope for cost in tables.values() for scope in cost.tables], sizes) <= MOST_ENTRIES:
+            break
+    lost = Tables(0.0, {(number,): below(layers[number], place) for number, place in enumerate(places)})
+    return dual(lost, tables, sizes, ([0] * len(few), [size - 1 for size in sizes])), places
+
+
+def _better(layers: Sequence[Layer], places: Sequence[np.ndarray], costs: Costs, best: Places) -> Places:
+    """Return the best choices among those at `places`; `best` where there are none that lose less."""
+    places = _fewer(places, best, costs, layers)
+    few = [layer.at(place) for layer, place in zip(layers, places, strict=True)]
+    chosen = cheapest(importance_tables(few), costs(few), [place.size for place in places])
+    if chosen is None:
+        return best
+    found = [int(place[one]) for place, one in zip(places, chosen, strict=True)]
+    better = _lost(layers, found) < _lost(layers, best) and _excess(layers, found, costs) <= ROUNDING
+    return found if better else best
+
+
+def _fewer(places: Sequence[np.ndarray], best: Places, costs: Costs, layers: Sequence[Layer]) -> list[np.ndarray]:
+    """Return `places` with the fewer of each layer, those next to `best`, the more entries its tables would have."""
+    scopes = {scope for cost in costs(_only(layers, best)).values() for scope in cost.tables if len(scope) > 1}
+    for most in range(OPEN, 1, -1):
+        left = [_nearest(place, one, most) for place, one in zip(places, best, strict=True)]
+        if sum(math.prod(left[one].size for one in scope) for scope in scopes) <= MOST_ENTRIES_OPEN:
+            break
+    return left
+
+
+def _nearest(places: np.ndarray, best: int, most: int) -> np.ndarray:
+    """Return `best` and those of `places` nearest to it, ascending, `most` in all."""
+    both = np.union1d(places, [best])
+    return np.sort(both[np.abs(both - best).argsort(kind="stable")[:most]])
+
+
+def _between(places: np.ndarray, near: Sequence[int]) -> np.ndarray:
+    """Return five of `places`, from the least to the largest of `near`."""
+    inside = places[(places >= min(near)) & (places <= max(near))]
+    return np.unique(inside[np.linspace(0, inside.size - 1, OPEN).round().astype(np.int64)])
+
+
+def _around(layer: Layer, place: int, distance: int) -> np.ndarray:
+    """Return the choices at `place`, and `distance` before and behind it."""
+    return np.unique(np.clip([place - distance, place, place + distance], 0, layer.counts.size - 1))
+
+
+def _only(layers: Sequence[Layer], places: Places) -> list[Layer]:
+    return [layer.at(np.array([place])) for layer, place in zip(layers, places, strict=True)]
+
+
+def _excess(layers: Sequence[Layer], places: Places, costs: Costs) -> float:
+    """Return how far the highest cost of the choices `places` is above zero."""
+    return max(cost.at([0] * len(layers)) for cost in costs(_only(layers, places)).values())
+
+
+def _lost(layers: Sequence[Layer], places: Places) -> float:
+    return float(sum(layer.lost[place] for layer, place in zip(layers, places, strict=True)))
+
+
+def _refuse_where_out_of_reach(
+    layers: Sequence[Layer], least: Places, costs: Costs, bounds: Mapping[str, float]
+) -> None:
+    """Raise `BudgetError` where the smallest network is above a bound."""
+    reach = {kind: cost.at([0] * len(layers)) for kind, cost in costs(_only(layers, least)).items()}
+    if max(reach.values()) <= ROUNDING:
+        return
+    told = ", ".join(f"{kind} {(1 + reach[kind]) * bound:,.0f}" for kind, bound in bounds.items())
+    raise BudgetError(
+        f"the budget ({', '.join(f'{kind} <= {bound:,.0f}' for kind, bound in bounds.items())}) cannot be met: the "
+        f"smallest reachable is {told}; raise the budget, lower min_share or multiple_of, keep fewer layers, or see "
+        "coverage() for what cannot be removed"
+    )

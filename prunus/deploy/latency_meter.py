@@ -1,0 +1,124 @@
+"""Meters: the latency of one network in milliseconds, alone, or held against another that is timed in turn with it."""
+
+import shutil
+import tempfile
+import weakref
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from prunus.deploy import backends
+from prunus.deploy.backends import Backend, Network
+from prunus.deploy.device import device_of
+from prunus.deploy.export import export_onnx
+from prunus.deploy.latency import BenchmarkSettings, time_in_turn
+from prunus.deploy.signature import Inputs, as_tuple
+from prunus.errors import DeployError
+from prunus.modules.copying import copied
+from prunus.modules.given import arguments
+from prunus.surgery import apply, fuse
+
+
+def latency_ms(
+    model: nn.Module,
+    inputs: Inputs,
+    *,
+    backend: str = "onnxruntime",
+    threads: int = 1,
+    warmup: int = 5,
+    repeats: int = 20,
+) -> float:
+    """Return the median latency of `model` on `inputs` in milliseconds.
+
+    Backends that read files are given an export of the model for exactly the inputs' shapes. Two calls are two moments:
+    to compare networks, or to meet a budget, use `LatencyMeter` or `benchmark`, which time them in turn.
+
+    Raises:
+        DeployError: the backend is absent, or the model cannot be exported or run there.
+    """
+    settings = BenchmarkSettings(backends=(backend,), threads=threads, warmup=warmup, repeats=repeats)
+    chosen = _present(settings)
+    with tempfile.TemporaryDirectory(prefix="prunus-") as folder:
+        network = _loadable(model, inputs, chosen, Path(folder) / "model.onnx")
+        return _medians({"model": network}, inputs, chosen, settings)["model"]
+
+
+class LatencyMeter:
+    """Times networks, BatchNorm folded, on the first backend of the settings that is present.
+
+    Each is timed in turn with a reference, round after round, and its latency is scaled by the reference's first over
+    its present one: whatever slows the machine slows both. So measurements of different moments can be compared, as a
+    budget in milliseconds does.
+
+    Args:
+        reference: the network that a search, or a training, begins with.
+        inputs: an example of what it takes, a tensor [N, ...] or a tuple of them.
+        settings: backend, threads, rounds.
+
+    Raises:
+        DeployError: no backend of the settings is present, or the reference cannot be exported or run there.
+    """
+
+    def __init__(self, reference: nn.Module, inputs: Inputs, settings: BenchmarkSettings | None = None) -> None:
+        self.settings = settings or BenchmarkSettings()
+        self.inputs, self.backend = as_tuple(inputs), _present(self.settings)
+        folder = tempfile.mkdtemp(prefix="prunus-")
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        self._folder = Path(folder)
+        self.reference = self._deployed(reference, "reference")
+        self.first_ms: float | None = None
+
+    def __call__(self, model: nn.Module) -> float:
+        """Return the median latency of `model` in milliseconds."""
+        networks = {"reference": self.reference, "model": self._deployed(model, "model")}
+        timed = _medians(networks, self.inputs, self.backend, self.settings)
+        self.first_ms = self.first_ms or timed["reference"]
+        return timed["model"] * self.first_ms / timed["reference"]
+
+    def _deployed(self, model: nn.Module, name: str) -> Network:
+        own = copied(model, isolated=True).eval()
+        own = own if self.backend.reads_modules else own.cpu()
+        inputs = tuple(tensor.to(device_of(own)) for tensor in self.inputs)
+        return _loadable(apply(fuse(own, inputs), own).eval(), inputs, self.backend, self._folder / f"{name}.onnx")
+
+
+def usual_meter(model: nn.Module, inputs: Any) -> LatencyMeter | None:
+    """Return the meter where nobody names one: ONNX Runtime on one thread; None where `inputs` are not tensors."""
+    args = arguments(inputs)
+    if not args or not all(isinstance(one, Tensor) for one in args):
+        return None
+    return LatencyMeter(model, args, BenchmarkSettings(backends=("onnxruntime",)))
+
+
+def _present(settings: BenchmarkSettings) -> Backend:
+    """Return the first backend of the settings that can be used here."""
+    reasons = list[str]()
+    for name in settings.backends:
+        reason = backends.find(name).absence()
+        if reason is None:
+            return backends.find(name)
+        reasons.append(f"{name}: {reason}")
+    raise DeployError(f"latency cannot be measured on {'; '.join(reasons)}")
+
+
+def _loadable(model: nn.Module, inputs: Inputs, backend: Backend, path: Path) -> Network:
+    return model if backend.reads_modules else export_onnx(model, inputs, path, dynamic_batch=False)
+
+
+def _medians(
+    networks: Mapping[str, Network], inputs: Inputs, backend: Backend, settings: BenchmarkSettings
+) -> dict[str, float]:
+    """Return the median latency of each network in milliseconds; they are run in turn."""
+    arrays = [tensor.detach().cpu().numpy() for tensor in as_tuple(inputs)]
+    shapes: Sequence[tuple[int, ...]] = [array.shape for array in arrays]
+    with ExitStack() as stack:
+        calls = {
+            name: stack.enter_context(backend.load(network, shapes, settings.threads)).bind(arrays)
+            for name, network in networks.items()
+        }
+        seconds = time_in_turn(calls, settings.warmup, settings.repeats)
+    return {name: 1000 * float(np.median(taken)) for name, taken in seconds.items()}

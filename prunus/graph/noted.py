@@ -1,0 +1,136 @@
+"""Widths that were noted and that no code reads while the network runs: which dimensions of channels they may count.
+
+Nothing that runs tells what such a number means; what decides is where it stands and what it is called
+(`prunus.modules.noted`). The dimension that a convention names goes first:
+
+- the channels that a module returns, for a number beside the module's path (timm's `feature_info`);
+- of an attribute that is called by what its module takes or returns: those channels, or the nearest to the module's
+  output that the layers before it read (`num_features`, of what goes into a classifier);
+- else every dimension of this size in the module. A configuration describes them all.
+"""
+
+import dataclasses
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from prunus.graph.program import Value
+from prunus.graph.slots import Attribute, NotedWidth, Slot
+from prunus.graph.walk import Reading
+from prunus.modules.noted import Meaning, NotedNumber, noted_numbers
+
+Vectors = list[list[Tensor]]  # of each tensor: the channels along each of its dimensions
+
+
+@dataclasses.dataclass(frozen=True)
+class PassedChannels:
+    """The channels that a module takes and returns, as ids or as groups."""
+
+    taken: Vectors
+    returned: Vectors
+
+    def grouped(self, group_of: Tensor) -> "PassedChannels":
+        """Return the groups of the ids."""
+        taken, returned = ([[group_of[ids] for ids in each] for each in half] for half in (self.taken, self.returned))
+        return PassedChannels(taken, returned)
+
+
+Mode = Mapping[str, PassedChannels]  # of each module by path
+
+
+def passed_channels(reading: Reading) -> dict[str, PassedChannels]:
+    """Return the ids of the channels that each module takes and returns."""
+
+    def ids(values: Iterable[Value]) -> Vectors:
+        labels = [reading.labels.get(value) for value in values]
+        return [[axis.ids for axis in label.axes.values()] if label is not None else [] for label in labels]
+
+    return {path: PassedChannels(ids(one.taken), ids(one.returned)) for path, one in reading.program.passed.items()}
+
+
+def noted_widths(
+    model: nn.Module, slots: Sequence[Slot], modes: Sequence[Mode], attributes: Iterable[Attribute]
+) -> tuple[NotedWidth, ...]:
+    """Return the noted numbers of `model` that may count channels of groups.
+
+    Args:
+        model: the network.
+        slots: where channels lie.
+        modes: the groups that each module takes and returns, in evaluation, then in training.
+        attributes: numbers whose meaning is known, since code reads them.
+    """
+    bound = {(one.path, f"{one.name}.{one.item}" if one.item >= 0 else one.name) for one in attributes}
+    by_size = defaultdict[int, list[Slot]](list)
+    for slot in slots:
+        by_size[slot.groups.numel()].append(slot)
+    found = []
+    for number in noted_numbers(model):
+        if number.value in by_size and (number.path, number.name) not in bound:
+            groups = _distinct(_candidates(number, slots, by_size[number.value], modes))
+            if groups:
+                is_width = number.meaning is not Meaning.UNKNOWN
+                found.append(NotedWidth(number.path, number.name, groups, is_width))
+    return tuple(found)
+
+
+def _candidates(
+    number: NotedNumber, slots: Sequence[Slot], alike: Sequence[Slot], modes: Sequence[Mode]
+) -> list[Tensor]:
+    """Return the groups of each dimension that a number may count, the first convention's that knows any.
+
+    `alike` are those of `slots` that are as large as the number.
+    """
+    within = [slot for slot in alike if slot.path.startswith(f"{number.path}.".lstrip("."))]
+    paths = {path for mode in modes for path in mode if _is_named(path, number)} if number.beside else {number.path}
+    passed = [mode[path] for mode in modes for path in paths if path in mode]
+    taken = [one.taken for one in passed] if number.meaning is Meaning.TAKEN else []
+    returned = [one.returned for one in passed] if number.beside or number.meaning is Meaning.RETURNED else []
+    if number.configures and not number.beside:
+        return [slot.groups for slot in within]
+    fitting = [groups for tensors in (*taken, *returned) for groups in _of_number(tensors, number)]
+    if not fitting and returned and not number.beside:
+        fitting = _upstream([groups for tensors in returned for each in tensors for groups in each], slots, within)
+    return fitting or [slot.groups for slot in within]
+
+
+def _of_number(tensors: Vectors, number: NotedNumber) -> list[Tensor]:
+    """Return the groups among `tensors` that a number fits; a list of numbers may be one per tensor."""
+    item = number.name.rpartition(".")[2]
+    one_each = item.isdigit() and number.items == len(tensors) and not number.beside
+    chosen = [tensors[int(item)]] if one_each else tensors
+    return [groups for each in chosen for groups in each if _fits(groups, number)]
+
+
+def _is_named(path: str, number: NotedNumber) -> bool:
+    """Whether `path` is that of the module beside a number, whose parts timm joins with underscores at times."""
+    inside = path.removeprefix(f"{number.path}.") if number.path else path
+    return number.beside in (inside, inside.partition(".")[2]) or number.beside.replace(".", "_") == inside
+
+
+def _upstream(made: list[Tensor], slots: Sequence[Slot], alike: Sequence[Slot]) -> list[Tensor]:
+    """Return the groups of `alike` dimensions that are read nearest before the groups `made`, layer by layer."""
+    passed, wide = set[str](), set(map(id, alike))
+    while made:
+        wanted = torch.cat(made)
+        wanted = wanted[wanted >= 0]
+        makers = {slot.layer for slot in slots if slot.dim == 0 and bool(torch.isin(slot.groups, wanted).any())}
+        makers -= passed
+        reads = [slot for slot in slots if slot.dim > 0 and slot.layer in makers]
+        if found := [slot.groups for slot in reads if id(slot) in wide]:
+            return found
+        passed |= makers
+        made = [slot.groups for slot in reads]
+    return []
+
+
+def _fits(groups: Tensor, number: NotedNumber) -> bool:
+    return groups.dim() == 1 and groups.numel() == number.value and bool((groups >= 0).any())
+
+
+def _distinct(groups: Iterable[Tensor]) -> tuple[Tensor, ...]:
+    found: dict[tuple[int, ...], Tensor] = {}
+    for each in groups:
+        found.setdefault(tuple(each.tolist()), each)
+    return tuple(found.values())

@@ -1,0 +1,163 @@
+"""What a module's source says of its names, read without running the module or its parents."""
+
+import ast
+import builtins
+import dataclasses
+import sys
+from collections.abc import Iterator
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from typing import Any
+
+from prunus.decoding import MIB, read_bytes
+
+DEEPEST = 50  # of classes made from each other, and names imported from one module into the next
+
+
+@dataclasses.dataclass(frozen=True)
+class Definitions:
+    """The names that a module's source defines.
+
+    Attributes:
+        module: its dotted path.
+        names: the statement that defines each; None where it does not tell what the name is.
+        complete: whether there are no others.
+        is_package: whether relative imports start at the module itself.
+    """
+
+    module: str
+    names: dict[str, ast.stmt | None]
+    complete: bool = True
+    is_package: bool = False
+
+
+def is_made_from(path: str, base: type, depth: int = 0) -> bool | None:
+    """Return whether the dotted `path` names a class made from `base`; None where no source tells.
+
+    A module that is loaded already is asked itself.
+    """
+    module, _, name = path.rpartition(".")
+    if module in sys.modules:
+        if not hasattr(sys.modules[module], name):
+            return None
+        found = getattr(sys.modules[module], name)
+        return isinstance(found, type) and issubclass(found, base)
+    known = definitions(module)
+    if known is None or depth > DEEPEST:
+        return None
+    statement = known.names.get(name)
+    if isinstance(statement, ast.ClassDef):
+        if base is object:
+            return True
+        told = {_base_is_made_from(known, each, base, depth) for each in statement.bases}
+        return True if True in told else None if None in told else False
+    if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
+        return False
+    if isinstance(statement, ast.Import | ast.ImportFrom):
+        target = _imported(known, statement, name)
+        return None if target is None else is_made_from(target, base, depth + 1)
+    if isinstance(statement, ast.Assign):
+        return _base_is_made_from(known, statement.value, base, depth)
+    return None if statement is not None or name in known.names or not known.complete else False
+
+
+def _base_is_made_from(known: Definitions, expression: ast.expr, base: type, depth: int) -> bool | None:
+    if isinstance(expression, ast.Constant | ast.List | ast.Tuple | ast.Dict | ast.Set | ast.Lambda):
+        return False
+    while isinstance(expression, ast.Subscript):  # Generic[T]
+        expression = expression.value
+    if isinstance(expression, ast.Name) and expression.id not in known.names and known.complete:
+        found = getattr(builtins, expression.id, None)
+        return isinstance(found, type) and issubclass(found, base)
+    target = _dotted(known, expression)
+    return None if target is None else is_made_from(target, base, depth + 1)
+
+
+def _dotted(known: Definitions, expression: ast.expr) -> str | None:
+    """Return the dotted path of what an expression in a module names; None where it is no name."""
+    if isinstance(expression, ast.Name):
+        statement = known.names.get(expression.id)
+        if isinstance(statement, ast.Import | ast.ImportFrom):
+            return _imported(known, statement, expression.id)
+        return f"{known.module}.{expression.id}"
+    if isinstance(expression, ast.Attribute) and (inside := _dotted(known, expression.value)) is not None:
+        return f"{inside}.{expression.attr}"
+    return None
+
+
+def _imported(known: Definitions, statement: ast.Import | ast.ImportFrom, name: str) -> str | None:
+    """Return the dotted path of what is imported as `name`."""
+    alias = next(each for each in statement.names if (each.asname or each.name.split(".")[0]) == name)
+    if isinstance(statement, ast.Import):
+        return alias.name if alias.asname else name
+    parents = known.module.split(".")
+    up = statement.level - known.is_package
+    if up > len(parents):
+        return None
+    above = parents[: len(parents) - up] if statement.level else []
+    return ".".join([*above, *([statement.module] if statement.module else []), alias.name])
+
+
+def definitions(module: str) -> Definitions | None:
+    """Return what the source of a module defines; None where it is loaded, is not found, or has no source."""
+    spec = _found(module)
+    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+        return None
+    return _read(module, spec.origin, spec.submodule_search_locations is not None)
+
+
+def _read(module: str, origin: str, is_package: bool) -> Definitions | None:
+    try:
+        tree = ast.parse(read_bytes(Path(origin), 8 * MIB))
+    except (OSError, ValueError, SyntaxError, RecursionError, MemoryError):
+        return None  # the import says what is wrong with it
+    names = dict[str, ast.stmt | None]()
+    for name, statement in _defined(tree.body):
+        names[name] = None if name in names else statement
+    complete = names.keys().isdisjoint({"*", "__getattr__"})
+    return Definitions(module, names, complete, is_package)
+
+
+def _defined(body: list[ast.stmt]) -> Iterator[tuple[str, ast.stmt | None]]:
+    """Yield each name with the statement that defines it, None where that is a part of another; "*" for any name."""
+    for statement in body:
+        if isinstance(statement, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield statement.name, statement
+        elif isinstance(statement, ast.Import | ast.ImportFrom):
+            yield from (((each.asname or each.name.split(".")[0]), statement) for each in statement.names)
+        else:
+            alone = isinstance(statement, ast.Assign) and all(isinstance(each, ast.Name) for each in statement.targets)
+            yield from ((name, statement if alone else None) for name in _inside(statement))
+
+
+def _inside(statement: ast.stmt) -> Iterator[str]:
+    """Yield the names that an assignment, an if, a try or a with may define."""
+    for node in ast.walk(statement):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+        elif isinstance(node, ast.ClassDef | ast.FunctionDef):
+            yield node.name
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            yield from (each.asname or each.name.split(".")[0] for each in node.names)
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("globals", "exec"):
+            yield "*"
+
+
+def _found(module: str) -> ModuleSpec | None:
+    """Return where a module lies, without running it or its parents; None where it is loaded, or nobody finds it."""
+    spec: ModuleSpec | None = None
+    locations: Any = None
+    parts = module.split(".")
+    for end in range(1, len(parts) + 1):
+        name = ".".join(parts[:end])
+        if name in sys.modules:
+            spec, locations = None, getattr(sys.modules[name], "__path__", None)
+            continue
+        if end > 1 and locations is None:  # its parent is no package
+            return None
+        finders = (finder.find_spec(name, locations) for finder in sys.meta_path if hasattr(finder, "find_spec"))
+        spec = next((found for found in finders if found is not None), None)
+        if spec is None:
+            return None
+        locations = spec.submodule_search_locations
+    return spec

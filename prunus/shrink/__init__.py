@@ -1,0 +1,5 @@
+"""SHRINK: the controller as one object that works in anybody's loop; the network becomes narrower in place."""
+
+from prunus.shrink.shrinker import Shrinker
+
+__all__ = ["Shrinker"]

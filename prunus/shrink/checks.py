@@ -1,0 +1,134 @@
+"""What a Shrinker refuses before anything is trained, by name and with what to do."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from prunus.budget import Budget
+from prunus.errors import BudgetError, TrainingError
+from prunus.graph import ChannelGroups
+
+_SHARDED = ("FullyShardedDataParallel", "DeepSpeedEngine", "FSDPModule")
+
+
+def check_network(model: Any, optimizer: Any) -> None:
+    """Refuse wrappers, networks whose parameters are spread over devices, and an optimizer of another network.
+
+    Raises:
+        TrainingError: with what to pass in its place.
+    """
+    if not isinstance(model, nn.Module):
+        raise TrainingError(f"Shrinker takes the network, a torch.nn.Module, not {model!r:.80}")
+    name = type(model).__name__
+    kinds = [kind.__name__ for module in model.modules() for kind in type(module).__mro__]
+    sharded = [kind for kind in _SHARDED if kind in kinds]
+    sharded += [type(p).__name__ for p in model.parameters() if type(p.data).__name__ == "DTensor"][:1]
+    if sharded:
+        raise TrainingError(
+            f"{name} is wrapped in or sharded by {sharded[0]}, whose processes each hold a part of every tensor, so "
+            "that no channel can be cut in one: train with DistributedDataParallel while the network shrinks"
+        )
+    if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
+        raise TrainingError(
+            f"the network is wrapped in {name}: pass what is inside, `model.module`, and after each cut (when step() "
+            "returns a record) wrap it anew, since the wrapper keeps buffers of the former shapes"
+        )
+    if name == "OptimizedModule":
+        raise TrainingError(
+            "the network is compiled (torch.compile): pass the module that was compiled; the compiled one sees its "
+            "narrower layers and recompiles by itself"
+        )
+    _check_optimizer(model, optimizer)
+
+
+def check_unchanged(model: nn.Module, optimizer: Optimizer, bound: Sequence[Tensor]) -> None:
+    """Refuse a network whose parameters are no longer those, `bound`, that its channel groups were read from.
+
+    Raises:
+        TrainingError: names what has been replaced.
+    """
+    there = {id(parameter) for parameter in model.parameters()}
+    if gone := sum(1 for parameter in bound if id(parameter) not in there):
+        raise TrainingError(
+            f"{gone} parameters of {type(model).__name__} have been replaced by others since the Shrinker read it: "
+            "nobody but the Shrinker may change its layers in a training. Make the Shrinker after such changes, or, "
+            "to go on from a checkpoint, use its load_state_dict"
+        )
+    _check_optimizer(model, optimizer)
+
+
+def check_state(model: nn.Module, optimizer: Optimizer) -> None:
+    """Refuse an optimizer whose state, after its first step, is not of its parameters' shapes: it cannot be cut.
+
+    Raises:
+        TrainingError: names the state and the parameter.
+    """
+    for path, parameter in model.named_parameters():
+        for name, value in optimizer.state.get(parameter, {}).items():
+            if isinstance(value, Tensor) and value.numel() > 1 and value.shape != parameter.shape:
+                raise TrainingError(
+                    f"{type(optimizer).__name__} keeps {name!r} of shape {list(value.shape)} for {path}, of shape "
+                    f"{list(parameter.shape)}: nobody knows how to cut it. Train with an optimizer whose state has its "
+                    "parameters' shapes, such as SGD, AdamW or RMSprop"
+                )
+
+
+def _check_optimizer(model: nn.Module, optimizer: Any) -> None:
+    if not isinstance(optimizer, Optimizer):
+        raise TrainingError(f"Shrinker takes the optimizer, a torch.optim.Optimizer, not {optimizer!r:.80}")
+    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    trained = [path for path, parameter in model.named_parameters() if id(parameter) in held]
+    if not trained:
+        raise TrainingError(
+            f"the {type(optimizer).__name__} holds none of the {sum(1 for _ in model.parameters())} parameters of "
+            f"{type(model).__name__}: it trains another network, or copies from before a `.to(device)`. Pass the "
+            "network and the optimizer made of model.parameters()"
+        )
+
+
+def check_not_met(budget: Budget, groups: ChannelGroups, bounds: Mapping[str, float]) -> None:
+    """Refuse a budget that the network meets as it is; a share of exactly 1 asks for nothing and says so.
+
+    Raises:
+        BudgetError: names the cost and the bound.
+    """
+    costs = {"macs": groups.macs(), "params": groups.params()}
+    given = {kind: bounds[kind] for kind in costs if getattr(budget, kind) not in (None, 1)}
+    if given and not budget.is_timed and all(costs[kind] <= bound for kind, bound in given.items()):
+        has = ", ".join(f"{costs[kind]:,} {kind}, at most {bound:,.0f} are asked for" for kind, bound in given.items())
+        raise BudgetError(
+            f"the network meets the budget as it is: it has {has}. Name a smaller budget, or train it without a "
+            "Shrinker"
+        )
+
+
+def average_of(copy: Any, model: nn.Module) -> nn.Module:
+    """Return the network in `copy`, which has the shapes of `model`: itself, or its `module`, as averages keep it.
+
+    Raises:
+        TrainingError: it is none; names the tensors that differ.
+    """
+    own = _shapes(model)
+    inner = getattr(copy, "module", None)
+    for found in (copy, inner):
+        if isinstance(found, nn.Module) and found is not model and _shapes(found) == own:
+            return found
+    shown = inner if isinstance(inner, nn.Module) else copy
+    if not isinstance(shown, nn.Module):
+        raise TrainingError(f"follow takes a copy of the network (an average of its weights), not {copy!r:.80}")
+    if shown is model:
+        raise TrainingError("follow takes a copy of the network, not the network itself")
+    there = _shapes(shown)
+    names = [name for name in dict.fromkeys((*own, *there)) if own.get(name) != there.get(name)]
+    listed = "; ".join(f"{n} is {there.get(n, 'missing')} there, {own.get(n, 'missing')} here" for n in names[:3])
+    raise TrainingError(
+        f"follow: the {type(shown).__name__} is no copy of the network: {listed}; {len(names)} tensors differ. Make "
+        "the copy of the network as it is now, or let it follow from the beginning"
+    )
+
+
+def _shapes(model: nn.Module) -> dict[str, list[int]]:
+    tensors: dict[str, Tensor] = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    return {name: list(tensor.shape) for name, tensor in tensors.items()}

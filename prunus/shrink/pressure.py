@@ -1,0 +1,141 @@
+"""The pressure on channel groups: what their importance is, which are pressed to zero, and the press itself."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from prunus.budget import Budget, width_stability
+from prunus.budget.controller import Target, press, thresholds
+from prunus.budget.latency_search import Meter
+from prunus.budget.schedule import Clock, Schedule
+from prunus.budget.select import relative_norms
+from prunus.penalties import BoundGroupLasso, GroupLasso, taylor
+from prunus.records import ShrinkRecord
+from prunus.shrink import checks
+from prunus.shrink.latency_target import measured_target
+from prunus.shrink.network import CutResult, NetworkInTraining
+
+MEMORY = 0.98  # decay of the running mean of the importance over steps: about the last fifty count
+
+
+class Pressure:
+    """The pressure on the groups of one network.
+
+    Attributes:
+        network: the network.
+        budget: what it may cost in the end.
+        target: the budget, fixed on the wide network.
+        importance: running mean of the groups' Taylor importance, [num_groups].
+        pressed: groups under pressure in the running segment, bool [num_groups].
+        observed: the importance is of at least one step.
+        measured: the target of a budget in milliseconds has been measured.
+        meter: measures a network's latency.
+        reference: the network whose latency a budget takes a share of; None: the network as first measured.
+        told: receives a sentence for a reader.
+    """
+
+    def __init__(
+        self,
+        network: NetworkInTraining,
+        budget: Budget,
+        target: Target,
+        meter: Meter | None,
+        reference: nn.Module | None,
+        told: Callable[[str], None],
+    ) -> None:
+        self.network, self.budget, self.target = network, budget, target
+        self.meter, self.reference, self.told = meter, reference, told
+        self.importance = torch.zeros(len(network.groups))
+        self.pressed = torch.zeros(len(network.groups), dtype=torch.bool)
+        self.observed = self.measured = False
+        self._lasso: BoundGroupLasso | None = None
+
+    @property
+    def lasso(self) -> BoundGroupLasso:
+        """The group lasso on the network as it is now."""
+        if self._lasso is None:
+            self._lasso = GroupLasso().bind(self.network.model, self.network.groups)
+        return self._lasso
+
+    def observe(self, scale: float = 1.0) -> None:
+        """Update the running mean of the Taylor importance with the gradients at hand, which are `scale` times as
+        large as the loss's."""
+        seen = taylor(self.lasso.slices)
+        if scale != 1:
+            seen = seen / scale**2
+        old = self.importance.to(seen.device)
+        self.importance = torch.lerp(seen, old, MEMORY) if self.observed else seen
+        self.observed = True
+
+    def ranking(self) -> Tensor:
+        """Return the importance in this training, or the relative norms before its first step: [num_groups]."""
+        if not self.observed:
+            return relative_norms(self.network.model, self.network.groups)
+        return self.importance.double().cpu()
+
+    def selected(self, progress: float) -> Tensor:
+        """Return the groups that selection removes to reach the cost at `progress`, bool [num_groups]."""
+        return press(self.network.groups, self.ranking(), self.target, progress, self.budget.multiple_of)
+
+    def begin(self, schedule: Schedule, clock: Clock) -> None:
+        """Choose the groups to press where a segment begins with the running period; process 0 decides.
+
+        A budget in milliseconds is measured when the training begins, and before the last segment.
+        """
+        if schedule.is_over(clock):
+            return
+        checks.check_unchanged(self.network.model, self.network.optimizer, self.lasso.slices.parameters)
+        if self.budget.is_timed and not self.measured:
+            self.measure()
+        self._begin_when_stable(schedule, clock)
+        progress = schedule.beginning(clock)
+        if progress is None:
+            return
+        if progress == 1 and self.budget.is_timed and clock.period:  # else it has just been measured
+            self.measure()
+        self.pressed = self.network.processes.share(self.selected(progress))
+
+    def _begin_when_stable(self, schedule: Schedule, clock: Clock) -> None:
+        """Note the widths that selection would leave now; start the pressure if they are stable, or at the latest."""
+        settled = schedule.controller.settled
+        if settled is None or clock.settled_at is not None or schedule.periods is None:
+            return
+        earliest, latest = schedule.controller.window(schedule.periods)
+        stable = False
+        if self.observed:
+            widths = self.network.groups.widths(~self.selected(1.0))
+            clock.widths = [*clock.widths[-width_stability.MEMORY :], list(widths.values())]
+            stable = clock.period >= earliest and width_stability.is_stable(clock.widths, settled)
+        if self.network.processes.share(stable) or clock.period >= latest:
+            clock.settled_at = clock.period
+
+    def press_(self, steps_left: int) -> None:
+        """Shrink the groups under pressure by one step; the last step of a segment makes them exactly zero."""
+        if bool(self.pressed.any()):
+            norms = self.lasso.slices.norms()
+            self.lasso.shrink_(thresholds(norms, self.pressed, steps_left), norms)
+
+    def measure(self) -> None:
+        """Convert a budget in milliseconds into a bound on multiply-adds, and tell it.
+
+        Raises:
+            BudgetError: no network is fast enough, or the meter fails.
+        """
+        self.target, said = measured_target(
+            self.network, self.ranking(), self.target, self.budget, self.meter, self.reference
+        )
+        self.measured = True
+        self.told(said)
+
+    def followed(self, result: CutResult | None) -> ShrinkRecord | None:
+        """Follow the network after a cut and return the cut's record; None where nothing was cut."""
+        if result is None:
+            return None
+        self.importance, self.pressed = result.regrouped(self.importance), result.regrouped(self.pressed)
+        self._lasso = GroupLasso().bind(self.network.model, self.network.groups)
+        return result.record
+
+    def unbind(self) -> None:
+        """Forget the tensors of the network, which has changed; the next step finds them."""
+        self._lasso = None

@@ -1,0 +1,51 @@
+"""The settings of a Shrinker: the controller's, and how its schedule counts."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from prunus.budget import Budget
+from prunus.budget.controller import Controller
+from prunus.budget.schedule import Schedule
+from prunus.errors import BudgetError, RecipeError
+from prunus.penalties.keep import patterns_of
+
+SEGMENTS = 20  # of a whole training, where nobody says how long one is
+
+
+def controller_of(
+    budget: Budget,
+    keep: str | Sequence[str],
+    begin: float,
+    end: float,
+    every: int | None,
+    settled: float | None,
+    *,
+    steps: int | None,
+    epochs: int | None,
+) -> Controller:
+    """Return the controller; `every` counts epochs, or periods of a schedule in steps.
+
+    Raises:
+        BudgetError: no budget.
+        RecipeError: a setting that makes no sense.
+    """
+    if not isinstance(budget, Budget):
+        raise BudgetError(f"Shrinker takes a Budget, as in budget=prunus.Budget(macs=0.4), not {budget!r:.80}")
+    for name, value in (("steps", steps), ("epochs", epochs), ("every", every)):
+        if value is not None and (type(value) is not int or value < 1):
+            raise RecipeError(f"Shrinker: {name} is {value!r}: it must be a whole number from 1")
+    if steps is not None and epochs is not None and steps < epochs:
+        raise RecipeError(f"Shrinker: steps={steps} in epochs={epochs}: there is at least one in each")
+    if epochs is None and steps is not None and (every or 1) > steps:
+        raise RecipeError(f"Shrinker: every is {every}, and the whole training has {steps} steps: it must be shorter")
+    budget = replace(budget, keep=(*budget.keep, *patterns_of(keep)))
+    every = every or 1 if steps is None or epochs else 1  # of a schedule in steps, a segment is one period
+    return Controller(budget=budget, begin=begin, end=end, every=every, settled=settled)
+
+
+def schedule_of(controller: Controller, steps: int | None, epochs: int | None, every: int | None) -> Schedule:
+    """Return the schedule of a training of so many steps or epochs; without segments where neither is known."""
+    if steps is None or epochs is not None:
+        return Schedule(controller=controller, periods=epochs)
+    length = every or max(1, steps // SEGMENTS)
+    return Schedule(controller=controller, periods=steps // length, length=length)

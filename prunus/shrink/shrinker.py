@@ -1,0 +1,239 @@
+"""`prunus.Shrinker`: a network shrinks to its budget while it trains, in anybody's loop."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, final
+
+import torch
+from torch import nn
+
+from prunus.budget import Budget
+from prunus.budget.latency_search import Meter, checked_meter
+from prunus.budget.schedule import Clock
+from prunus.errors import TrainingError
+from prunus.graph import ChannelGroups
+from prunus.modules.given import Inputs, arguments
+from prunus.modules.optimizers import unwrapped
+from prunus.records import ShrinkRecord
+from prunus.shrink import checks, state
+from prunus.shrink.network import NetworkInTraining
+from prunus.shrink.pressure import Pressure
+from prunus.shrink.settings import controller_of, schedule_of
+from prunus.shrink.target import target_of
+from prunus.shrink.watch import OptimizerWatch
+from prunus.surgery import Plan
+
+
+@final
+class Shrinker:
+    """Shrinks a network to a budget while it trains:
+
+        shrinker = prunus.Shrinker(model, optimizer, example, budget=prunus.Budget(macs=0.4), steps=1000)
+        for images, labels in loader:
+            ...
+            optimizer.step()
+            shrinker.step()
+
+    The model stays the same object: its layers get narrower tensors in place, and the optimizer's state, its parameter
+    groups and the copies that `follow` get them with it, all at once or, on any failure, none.
+
+    The training is cut into periods, and the shrinking part of it, from `begin` to `end`, into segments. At the start
+    of a segment the channels that selection would remove, to reach the segment's cost, are chosen by their Taylor
+    importance; with k steps left in it each step takes the share 1 / k off their norm, so that they are exactly zero at
+    its end, and are removed. The cost falls as (1 - progress)^3 and ends just under the budget.
+
+    Attributes:
+        settings: the budget and when to reach it; frozen.
+        network: the model, its optimizer, its channel groups and the plan of all cuts so far.
+        pressure: the importance of the groups, and those that are pressed.
+        clock: where the training is.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Any,
+        example: Inputs,
+        *,
+        budget: Budget,
+        steps: int | None = None,
+        epochs: int | None = None,
+        begin: float = 0.25,
+        end: float = 0.6,
+        every: int | None = None,
+        settled: float | None = None,
+        keep: str | Sequence[str] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        meter: Meter | None = None,
+        reference: nn.Module | None = None,
+        told: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        """Read the network.
+
+        Args:
+            model: any network that `prunus.trace` reads, or the part of a larger one that is to shrink.
+            optimizer: any of torch's that keeps state of its parameters' shapes, wrapped by a trainer or not.
+            example: the network's positional arguments; a tensor stands for a tuple of one.
+            budget: what the network may cost in the end.
+            steps: of the optimizer in the whole training; without `steps` and `epochs` only `finish()` cuts.
+            epochs: of the whole training, as long as they may be: call `end_epoch()` after each. `steps` is then what
+                is expected of all of them; without it, an epoch is expected to be as long as the one before.
+            begin: share of the training before the first pressure.
+            end: share of the training at which the budget is met.
+            every: steps per segment, or epochs where `epochs` is given; None: a twentieth of the steps, or one epoch.
+            settled: similarity of widths to wait for; see `prunus.budget.controller`.
+            keep: layers that keep all the channels that they make, by patterns over their paths, besides the budget's.
+            kwargs: the example's keyword arguments.
+            meter: measures a network's latency in milliseconds, for a budget that bounds it; None: ONNX Runtime on one
+                thread, where the example is one tensor.
+            reference: the network that a share of the latency refers to, measured anew each time; None: this one, once.
+            told: receives a sentence about each measurement.
+
+        Raises:
+            BudgetError: the budget is met already or out of reach, or has milliseconds and there is no meter.
+            RecipeError: a setting that makes no sense.
+            TrainingError: the network is wrapped or sharded, or the optimizer trains another one.
+            TraceError: the network cannot be read.
+        """
+        optimizer = unwrapped(optimizer)
+        checks.check_network(model, optimizer)
+        settings = controller_of(budget, keep, begin, end, every, settled, steps=steps, epochs=epochs)
+        network = NetworkInTraining(model, optimizer, arguments(example), kwargs)
+        budget = settings.budget
+        checks.check_not_met(budget, network.groups, budget.absolute(network.groups))
+        if budget.is_timed and network.processes.first:  # which measures for all
+            meter = self.usual_meter(model, example) if meter is None and not kwargs else meter
+            checked_meter(meter)
+        self.network, self.settings = network, settings
+        self.schedule = schedule_of(settings, steps, epochs, every)
+        self.clock = Clock(steps_per_period=steps // epochs if steps and epochs else None)
+        target = target_of(model, network.groups, network.example, budget, network.kwargs)
+        self.pressure = Pressure(network, budget, target, meter, reference, told)
+        self._watch = OptimizerWatch(optimizer, self._before_step, network.check_state)
+
+    @staticmethod
+    def usual_meter(model: nn.Module, example: Inputs) -> Meter | None:
+        """Return the meter where nobody names one; `prunus/__init__.py`, which knows deploy, sets ONNX Runtime's."""
+        return None
+
+    @property
+    def groups(self) -> ChannelGroups:
+        """The network's channel groups as they are now."""
+        return self.network.groups
+
+    @property
+    def plan(self) -> Plan:
+        """All cuts so far, as edits of the wide network."""
+        return self.network.plan
+
+    def follow(self, copy: nn.Module) -> None:
+        """Let a copy of the network, such as an average of its weights, become narrower with it, in place too.
+
+        Args:
+            copy: a network with the same tensors' names and shapes, or a wrapper that holds it as `module`.
+
+        Raises:
+            TrainingError: it has others.
+        """
+        self.network.copies.append(checks.average_of(copy, self.network.model))
+
+    def use(self, optimizer: Any) -> None:
+        """Go on with another optimizer of the same network, as a trainer makes one of its own.
+
+        Layers that have been frozen since keep their channels.
+
+        Raises:
+            TrainingError: it trains another network.
+        """
+        optimizer = unwrapped(optimizer)
+        checks.check_network(self.network.model, optimizer)
+        self._watch.close()
+        self.network.optimizer = optimizer
+        self.network.groups = self.network.trained(self.network.groups)
+        self._watch = OptimizerWatch(optimizer, self._before_step, self.network.check_state)
+
+    def step(self) -> ShrinkRecord | None:
+        """Press the chosen channels; call it after `optimizer.step()`. Where a segment ends, return the cut's record.
+
+        Without a step of the optimizer since the last call (gradients are being accumulated, or a GradScaler skipped
+        it) this does nothing.
+
+        Raises:
+            TrainingError: a cut changed the outputs by more than rounding; nothing is changed then.
+        """
+        if not self._watch.take():
+            return None
+        left = self.schedule.steps_left(self.clock)
+        self.clock.step += 1
+        if left:
+            self.pressure.press_(left)
+        return self.end_period() if self.schedule.has_ended(self.clock) else None
+
+    def end_epoch(self) -> ShrinkRecord | None:
+        """End an epoch, where the length of the training is given in `epochs`; return the record of a cut."""
+        if self.schedule.length is not None:
+            raise TrainingError("end_epoch() is for Shrinker(..., epochs=N); with steps=N, step() counts by itself")
+        return self.end_period()
+
+    def end_period(self, *, zeros: bool = False) -> ShrinkRecord | None:
+        """End a period; where a segment ends with it, or with `zeros`, remove what is zero and return the record."""
+        ended = self.schedule.periods_left(self.clock) == 1 and bool(self.pressure.pressed.any())
+        if ended:
+            self.pressure.press_(1)  # whatever moved since is exactly zero again
+        record = None
+        if ended or zeros:
+            epoch = self.clock.period + 1
+            when = f"after the cut at the end of {'epoch' if self.schedule.length is None else 'period'} {epoch}"
+            record = self.pressure.followed(self.network.cut_zeros(self.settings.budget.keep, when, epoch=epoch))
+        if ended:
+            self.pressure.pressed.zero_()
+        self.clock.next_period()
+        return record
+
+    def finish(self) -> ShrinkRecord | None:
+        """Reach the budget now, whatever the schedule: remove the least important channels that are above it.
+
+        They are not zero, so that the outputs change: train on for a while. Where the schedule has reached the budget,
+        there is nothing left to remove. Afterwards the optimizer is no longer watched.
+        """
+        if self.settings.budget.is_timed:
+            self.pressure.measure()
+        epoch = self.clock.period + 1
+        chosen = self.pressure.selected(1.0)
+        record = self.pressure.followed(self.network.cut(chosen, "after finish()", epoch=epoch, exact=False))
+        self.pressure.pressed.zero_()
+        self._watch.close()
+        return record
+
+    def begin_period(self, steps: int | None = None) -> None:
+        """Choose the groups to press where a segment begins; the first step of a period does it by itself.
+
+        Args:
+            steps: that the period will have, where that is known.
+        """
+        self.clock.steps_per_period = steps or self.clock.steps_per_period
+        if not self.clock.chosen:
+            self.pressure.begin(self.schedule, self.clock)
+            self.clock.chosen = True
+
+    @torch.no_grad()
+    def _before_step(self, scale: float) -> None:
+        """Look at the gradients of a step that is about to be taken."""
+        self.network.check_gradients()
+        self.begin_period()
+        if not self.schedule.is_over(self.clock):
+            self.pressure.observe(scale)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what changes: tensors and JSON. Without the weights, which the network's and the optimizer's own
+        `state_dict()` hold."""
+        return state.saved(self)
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Go on from `state_dict()`: make the network and its optimizer as narrow as they were.
+
+        Call it before the network's and the optimizer's own `load_state_dict`, which then fit.
+
+        Raises:
+            CheckpointError: it is no such state, or of another network.
+        """
+        state.load_(self, saved)

@@ -1,0 +1,116 @@
+"""The state of a Shrinker: tensors and JSON, which torch.load(weights_only=True) and safetensors read."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from prunus.budget.controller import Target
+from prunus.budget.schedule import Clock
+from prunus.decoding import from_json
+from prunus.errors import CheckpointError, EditError, TraceError
+from prunus.graph import ChannelGroups
+from prunus.records.typed import typed
+from prunus.surgery import Plan
+
+if TYPE_CHECKING:
+    from prunus.shrink.shrinker import Shrinker
+
+FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Progress:
+    """What changes besides tensors and the plan; plain data.
+
+    Attributes:
+        format: of the state.
+        periods: of the training, for a check.
+        clock: where the training is.
+        target: the costs aimed at.
+        observed: see `Pressure`.
+        measured: see `Pressure`.
+    """
+
+    format: int
+    periods: int | None
+    clock: Clock
+    target: Target
+    observed: bool
+    measured: bool
+
+
+def saved(shrinker: "Shrinker") -> dict[str, Any]:
+    """Return the state: "importance" and "pressed", [num_groups]; "plan" and "progress", JSON."""
+    pressure = shrinker.pressure
+    progress = Progress(
+        format=FORMAT,
+        periods=shrinker.schedule.periods,
+        clock=shrinker.clock,
+        target=pressure.target,
+        observed=pressure.observed,
+        measured=pressure.measured,
+    )
+    return {
+        "importance": pressure.importance.detach().clone(),
+        "pressed": pressure.pressed.clone(),
+        "plan": shrinker.plan.to_json(),
+        "progress": json.dumps(dataclasses.asdict(progress)),
+    }
+
+
+def load_(shrinker: "Shrinker", state: Mapping[str, Any]) -> None:
+    """Set `shrinker` to `state`; its network becomes as narrow.
+
+    Raises:
+        CheckpointError: it is no state of a Shrinker, or of another network or training.
+    """
+    progress, plan = _read(state)
+    periods = shrinker.schedule.periods
+    if periods is not None and progress.clock.period > periods:
+        raise CheckpointError(
+            f"the training has {periods} periods (epochs, or stretches of steps), and the state to go on from has done "
+            f"{progress.clock.period}: give at least as many steps or epochs as it had"
+        )
+    restore_(shrinker, plan, state["importance"], state["pressed"], progress)
+
+
+def restore_(shrinker: "Shrinker", plan: Plan, importance: Tensor, pressed: Tensor, progress: Progress) -> None:
+    """Set `shrinker` to a state that has been read; its network becomes as narrow as `plan` makes it.
+
+    Raises:
+        CheckpointError: it is of another network.
+    """
+
+    def check(groups: ChannelGroups) -> None:
+        if importance.shape != (len(groups),) or pressed.shape != (len(groups),):
+            raise CheckpointError(
+                f"importance and pressed have shapes {list(importance.shape)} and {list(pressed.shape)}, and the "
+                f"network {len(groups)} channel groups: the state is of another network"
+            )
+
+    try:
+        shrinker.network.replay(plan, check)
+    except (EditError, TraceError) as error:
+        raise CheckpointError(f"the state is of another network: {error}") from error
+    pressure = shrinker.pressure
+    pressure.importance, pressure.pressed = importance.detach().clone(), pressed.bool().clone()
+    pressure.target, pressure.observed, pressure.measured = progress.target, progress.observed, progress.measured
+    pressure.unbind()
+    shrinker.clock = progress.clock
+
+
+def _read(state: Mapping[str, Any]) -> tuple[Progress, Plan]:
+    kinds = {"importance": Tensor, "pressed": Tensor, "plan": str, "progress": str}
+    for name, kind in kinds.items():
+        if not isinstance(state, Mapping) or not isinstance(state.get(name), kind):
+            raise CheckpointError(f"the state of a Shrinker holds {name!r}, a {kind.__name__}, and this does not")
+    try:
+        content = from_json(state["progress"])
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise CheckpointError(f"the state of a Shrinker has format {FORMAT}: this is {state['progress']!r:.80}")
+        return typed(Progress, content, "progress"), Plan.from_json(state["plan"])
+    except (ValueError, EditError) as error:
+        raise CheckpointError(f"the state of a Shrinker cannot be read: {error}") from error

@@ -1,0 +1,129 @@
+"""SetAttribute: a number of channels that a module keeps (`head_dim`, `num_heads`) follows the plan's cuts.
+
+Plans are read from files, and whoever wrote one is not trusted: no number is set but one that the module's code reads,
+or that is called as widths are (`prunus.modules.noted`), that torch does not use for something else, and that the cuts
+of the same edit change from `before` to `after`.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from prunus.errors import EditError
+from prunus.modules.code import names_read
+from prunus.modules.kinds import SizedLayer
+from prunus.modules.noted import Meaning, number_at, numbers_of
+from prunus.modules.numbers import numbers
+
+SETTINGS = {"stride", "padding", "output_padding", "dilation", "kernel_size", "version"}  # numbers of no channels
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cut:
+    """Indices to remove from one dimension of one tensor."""
+
+    path: str
+    dim: int
+    size: int  # of the dimension before, so that a plan for another network is refused
+    remove: tuple[int, ...]  # ascending
+
+    def keep(self) -> Tensor:
+        """Return the indices that are kept, ascending."""
+        return self.mask().nonzero().flatten()
+
+    def mask(self) -> Tensor:
+        """Return which indices are kept, bool [size]."""
+        mask = torch.ones(self.size, dtype=torch.bool)
+        mask[list(self.remove)] = False
+        return mask
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SetAttribute:
+    """A number that counts channels (`head_dim`, `num_features`) and changes with them."""
+
+    path: str  # of the module
+    name: str  # an attribute's, or keys joined with dots, as "config.hidden_size"
+    item: int = -1  # the index where the attribute is a list or a tuple
+    before: int  # so that a plan for another network is refused
+    after: int
+    taken: tuple[Cut, ...] = ()  # parts of the plan's cuts that hold its channels, where no single cut does
+
+    def check(self, model: nn.Module, cuts: Sequence[Cut]) -> None:
+        """Raise `EditError` where the attribute is not `before`, or `cuts` do not make it `after`."""
+        place = f"{self.path}.{self.name}" + (f"[{self.item}]" if self.item >= 0 else "")
+        try:
+            module = model.get_submodule(self.path)
+            found = number_at(module, self.name)
+            found = found[self.item] if self.item >= 0 else found
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise EditError(f"{place}: {type(model).__name__} has no such attribute") from error
+        if type(found) is not int or found != self.before:
+            raise EditError(f"{place} is {found!r}, the plan is for {self.before}: it was made for another network")
+        if not 1 <= self.after < self.before:
+            raise EditError(f"{place} would become {self.after}, and counts {self.before} channels of which some go")
+        if not _may_count(module, self.name):
+            raise EditError(
+                f"{place} is no number of channels that the code of {type(module).__name__} reads, nor called as one: "
+                "no trace binds it, so no plan sets it"
+            )
+        if not self.follows(cuts):
+            raise EditError(
+                f"{place} would become {self.after}, and no cut of the plan leaves {self.after} of {self.before} "
+                "channels: make the plan anew with prunus.select"
+            )
+
+    def follows(self, cuts: Sequence[Cut]) -> bool:
+        """Whether `cuts` leave `after` of `before` channels.
+
+        The channels are a whole dimension, each of its equal parts (the size of a head), their number (of heads), or
+        a range of it (a part of a split); or the union of what `taken` names, cuts of several tensors.
+        """
+        if self.taken:
+            there: Mapping[tuple[str, int, int], set[int]] = {(c.path, c.dim, c.size): set(c.remove) for c in cuts}
+            known = all(set(c.remove) <= there.get((c.path, c.dim, c.size), set()) for c in self.taken)
+            return known and sum(len(c.remove) for c in self.taken) == self.before - self.after
+        left, before = self.after, self.before
+        even = (c for c in cuts if c.size % before == 0 and (c.size - len(c.remove)) * before == left * c.size)
+        if any(_leaves_evenly(c.mask(), before, left) for c in even):
+            return True
+        larger = (c for c in cuts if c.size > before and len(c.remove) >= before - left)
+        return any(_leaves_in_a_range(c.mask(), before, left) for c in larger)
+
+    def __str__(self) -> str:
+        """Return what is set, for summaries."""
+        item = f"[{self.item}]" if self.item >= 0 else ""
+        return f"{self.path or 'the network'}.{self.name}{item} {self.before} -> {self.after}"
+
+
+def _leaves_evenly(mask: Tensor, before: int, after: int) -> bool:
+    """Whether `mask`, seen as [outer, before, inner] in some way, keeps `after` whole entries of the middle in each."""
+    rest = mask.numel() // before
+    for outer in range(1, rest + 1):
+        if rest % outer:
+            continue
+        kept = mask.view(outer, before, -1)
+        if bool((kept.all(2) == kept.any(2)).all()) and bool((kept.all(2).sum(1) == after).all()):
+            return True
+    return False
+
+
+def _leaves_in_a_range(mask: Tensor, before: int, after: int) -> bool:
+    """Whether some `before` neighbours in `mask` keep `after`."""
+    kept = torch.cat([torch.zeros(1, dtype=torch.long), mask.long().cumsum(0)])
+    return bool((kept[before:] - kept[:-before] == after).any())
+
+
+def _may_count(module: nn.Module, name: str) -> bool:
+    """Whether a trace may find that a number counts channels: its name says so, or the module's code reads it.
+
+    It is no setting of a torch layer, whose sizes follow their tensors by themselves.
+    """
+    if any(name == one.name and one.meaning is not Meaning.UNKNOWN for one in numbers_of(module)):
+        return True
+    settled = isinstance(module, SizedLayer) and not isinstance(module, nn.GroupNorm)  # which may keep its groups
+    if name.startswith("_") or settled or name in SETTINGS:
+        return False
+    return name in names_read(type(module)) and any(name == other for other, _, _ in numbers(module))
