@@ -8,7 +8,7 @@ from typing import Any
 from prunus import trust
 from prunus.cli.process import import_from_current_folder
 from prunus.decoding import SETTINGS, DecodingError, read_text
-from prunus.errors import GateError, RecipeError
+from prunus.errors import GateError
 from prunus.interrupt import check
 from prunus.terminal import Terminal
 
@@ -77,47 +77,12 @@ def export(options: argparse.Namespace) -> None:
 
 
 def bench(options: argparse.Namespace) -> None:
-    """Time ONNX files or networks against each other, interleaved."""
-    from rich.table import Table
-
-    from prunus.deploy import BenchmarkSettings, benchmark
-    from prunus.deploy.export import input_shape
+    """Time ONNX files or networks against each other, interleaved; a row for each resolution and backend."""
+    from prunus.cli.bench import bench
 
     if "." in options.backends:
         import_from_current_folder()
-    settings = BenchmarkSettings(
-        backends=tuple(name.strip() for name in options.backends.split(",")),
-        threads=options.threads,
-        repeats=options.repeats,
-        batch_size=options.batch_size,
-    )
-    networks: dict[str, Any] = {}
-    shapes: dict[tuple[int, ...], str] = {}
-    for item in options.networks:
-        name, _, source = item.rpartition("=")
-        name = name or source
-        if name in networks:
-            raise RecipeError(f"two networks are called {name}: give each a name of its own, as in first={source}")
-        if source.endswith(".onnx"):
-            networks[name], own = Path(source), input_shape(Path(source))
-        else:
-            found = _named(options, source)
-            networks[name], own = found.model.eval(), found.input_shape[1:]
-        if own is not None:
-            shapes.setdefault(own, name)
-    if options.shape is None and len(shapes) > 1:
-        told = ", ".join(f"{name} {shape}" for shape, name in shapes.items())
-        raise RecipeError(f"the networks are for inputs of different shapes ({told}): give one for all with --shape")
-    shape = options.shape or next(iter(shapes), (3, 224, 224))
-    for own, name in shapes.items():
-        if len(own) != len(shape):
-            raise RecipeError(f"--shape {shape} does not fit {name}, whose input is {own}: give it without the batch")
-    title = f"{settings.batch_size} x {' x '.join(map(str, shape))}, {settings.threads} thread(s)"
-    table = Table("network", "backend", "median ms", "p95 ms", "peak MB", title=title)
-    for record in benchmark(networks, shape, settings):
-        peak = "n/a" if record.peak_memory_mb is None else f"{record.peak_memory_mb:.0f}"
-        table.add_row(record.model, record.backend, f"{record.median_ms:.2f}", f"{record.p95_ms:.2f}", peak)
-    Terminal().print(table)
+    bench(options, lambda source: _named(options, source))
 
 
 def compare(options: argparse.Namespace) -> None:

@@ -21,7 +21,7 @@ from prunus.modules.paths import module_at
 from prunus.modules.tensors import in_float64
 from prunus.surgery.argument_types import checked
 from prunus.surgery.branches import Branches, ancestors
-from prunus.surgery.edit import ReplaceModules
+from prunus.surgery.layers import ReplaceModules
 from prunus.surgery.plan import Plan
 
 
@@ -60,11 +60,6 @@ class BypassBlock(ReplaceModules):
     shift: tuple[float, ...] = ()
     rectified: bool = False
     dim: int = 1
-
-    @property
-    def made_anew(self) -> tuple[str, ...]:
-        """The block's path."""
-        return (self.path,)
 
     def successors(self, model: nn.Module) -> dict[str, nn.Module]:
         """Return what takes the block's place."""

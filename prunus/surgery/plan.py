@@ -13,8 +13,9 @@ from prunus.decoding import from_json
 from prunus.errors import EditError, PrunusError
 from prunus.modules.copying import copied, replaced
 from prunus.records.typed import typed
-from prunus.surgery.edit import Edit, ReplaceModules, edit_types
+from prunus.surgery.edit import Edit, edit_types
 from prunus.surgery.growth import check_growth
+from prunus.surgery.layers import ReplaceModules
 
 FORMAT = 1
 

@@ -436,7 +436,10 @@ def test_a_crafted_manifest_or_tensor_file_of_a_checkpoint_is_refused(cases, tra
         sealed = storage.sealed(manifest) if isinstance(manifest, dict) else json.dumps(manifest)
         (newest.path / checkpoint.MANIFEST).write_text(sealed)
         with contextlib.suppress(CheckpointError):
-            begin(trained, tiny.build(), tiny.example(), 4, tiny.SHRINK)
+            if (
+                checkpoint.latest(trained.checkpoints).path == newest.path
+            ):  # else the one before is taken, which is whole
+                begin(trained, tiny.build(), tiny.example(), 4, tiny.SHRINK)
 
     law(cases, check)
 
