@@ -15,7 +15,7 @@ from prunus.deploy.backends import Backend, Network
 from prunus.deploy.device import device_of
 from prunus.deploy.export import export_onnx
 from prunus.deploy.latency import BenchmarkSettings, time_in_turn
-from prunus.deploy.signature import Inputs, as_tuple
+from prunus.deploy.signature import Inputs, as_arrays, as_tuple
 from prunus.errors import DeployError
 from prunus.modules.copying import copied
 from prunus.surgery import apply, fuse
@@ -103,7 +103,7 @@ def _medians(
     networks: Mapping[str, Network], inputs: Inputs, backend: Backend, settings: BenchmarkSettings
 ) -> dict[str, float]:
     """Return the median latency of each network in milliseconds; they are run in turn."""
-    arrays = [tensor.detach().cpu().numpy() for tensor in as_tuple(inputs)]
+    arrays = as_arrays(inputs)
     shapes: Sequence[tuple[int, ...]] = [array.shape for array in arrays]
     with ExitStack() as stack:
         calls = {

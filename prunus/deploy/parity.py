@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from prunus.deploy import backends
-from prunus.deploy.signature import Inputs, as_tuple
+from prunus.deploy.signature import Inputs, as_arrays, as_tuple
 from prunus.errors import DeployError, ParityError
 from prunus.interrupt import check
 from prunus.modules.code import place_of_name
@@ -140,7 +140,7 @@ def _arrays(samples: Inputs | Iterable[Inputs]) -> Iterable[tuple[np.ndarray, ..
         tensors = as_tuple(batch)
         if any(tensor.ndim == 0 or tensor.shape[0] == 0 for tensor in tensors):
             raise DeployError(f"batch {number} has an input without samples: give tensors [N, ...] with N >= 1")
-        yield tuple(tensor.detach().cpu().numpy() for tensor in tensors)
+        yield as_arrays(tensors)
     if not number:
         raise DeployError("there are no samples to check parity on: give at least one batch [N, ...]")
 

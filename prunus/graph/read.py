@@ -14,7 +14,7 @@ from prunus.graph.meta import ValueDependenceError
 from prunus.graph.program import Origin, Program, Value
 from prunus.graph.recorder import FOREIGN, Recorder
 from prunus.modules.cutting import Keep
-from prunus.modules.given import tensors_in
+from prunus.modules.given import tensors_in, unusable
 from prunus.modules.modes import set_mode_
 from prunus.modules.stand_in import Setting, fed, stand_in
 from prunus.modules.undisturbed import undisturbed
@@ -69,6 +69,8 @@ def read(
     Raises:
         ReadError: the code raises an exception, or decides by values.
     """
+    if (unread := unusable(model)) is not None:
+        raise TraceError(unread)
     if with_values is None:
         try:
             return read(model, args, kwargs, training=training, keep=keep, settings=settings, with_values=False)

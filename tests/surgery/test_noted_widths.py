@@ -97,6 +97,14 @@ def test_an_equal_number_that_nothing_calls_a_width_is_named_even_where_all_agre
     assert small.size_of_it == 24 and "size_of_it 24 (now 14)" in plan.notes[0]
 
 
+def test_copies_of_weights_that_no_code_reads_are_named():
+    model = Net()
+    model.register_buffer("average", model.stem.weight.detach().clone())
+    plan, small = cut(model, stem=6)
+    assert small.average.shape[0] == 16 and "average 16 (now 10)" in plan.notes[0]
+    assert not cut(model, body_1=4)[0].notes
+
+
 class Block(nn.Module):
     """Takes and returns 16 channels, by way of as many of its own."""
 

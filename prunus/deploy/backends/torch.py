@@ -38,7 +38,8 @@ class TorchSession(Session):
         """Run once; see `Session.run`."""
         with refusals(f"running {type(self._model).__name__} in PyTorch", _REMEDY), torch.inference_mode():
             outputs = named_outputs(self._model(*self._place(inputs)))
-            return {name: tensor.cpu().numpy() for name, tensor in outputs.items()}
+            known = {name: each.float() if each.dtype == torch.bfloat16 else each for name, each in outputs.items()}
+            return {name: tensor.cpu().numpy() for name, tensor in known.items()}  # numpy has no bfloat16
 
     def bind(self, inputs: Sequence[np.ndarray]) -> Callable[[], None]:
         """Bind `inputs`; see `Session.bind`. On a GPU the call waits for the device."""
