@@ -12,6 +12,7 @@ from prunus.budget.greedy_selection import floors, greedy_selection
 from prunus.budget.latency_search import LatencySearch, Meter, checked_meter
 from prunus.errors import BudgetError
 from prunus.graph import ChannelGroups
+from prunus.modules.defaults import whatever_device
 from prunus.penalties import GroupSlices
 from prunus.penalties.keep import kept_groups, patterns_of
 from prunus.penalties.zeros import zero_groups
@@ -21,6 +22,7 @@ from prunus.surgery.removal import removal, spare_layers
 SEARCHES = 2  # at most, where the network that was found turns out too slow
 
 
+@whatever_device
 def select(
     model: nn.Module,
     groups: ChannelGroups,

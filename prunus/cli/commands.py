@@ -49,13 +49,14 @@ def export(options: argparse.Namespace) -> None:
 
     from prunus.deploy import check_parity, export_onnx, require
     from prunus.deploy.parity import checker
+    from prunus.modules.modes import in_evaluation
 
     if "." in options.backend:
         import_from_current_folder()
     checker(options.backend)
     torch.manual_seed(0)
     network = _named(options, options.network, options.set, options.shape)
-    model, inputs = network.model.eval(), network.example()
+    model, inputs = in_evaluation(network.model), network.example()
     path = export_onnx(model, inputs, options.output)
     record = check_parity(model, path, inputs, backend=options.backend)
     require(record)
@@ -69,6 +70,7 @@ def bench(options: argparse.Namespace) -> None:
 
     from prunus.deploy import BenchmarkSettings, benchmark
     from prunus.deploy.export import input_shape
+    from prunus.modules.modes import in_evaluation
 
     if "." in options.backends:
         import_from_current_folder()
@@ -89,7 +91,7 @@ def bench(options: argparse.Namespace) -> None:
             networks[name], own = Path(source), input_shape(Path(source))
         else:
             found = _named(options, source)
-            networks[name], own = found.model.eval(), found.input_shape[1:]
+            networks[name], own = in_evaluation(found.model), found.input_shape[1:]
         if own is not None:
             shapes.setdefault(own, name)
     if options.shape is None and len(shapes) > 1:

@@ -14,6 +14,7 @@ from torch import nn
 from prunus.deploy.signature import Inputs, Listed, as_tuple, is_plain, named_outputs
 from prunus.errors import DeployError
 from prunus.interrupt import check
+from prunus.modules.defaults import users_device, whatever_device
 from prunus.modules.given import unusable
 from prunus.modules.modes import evaluating
 from prunus.modules.stand_in import fed, stand_in
@@ -23,6 +24,7 @@ from prunus.writing import folder_aside
 _COLOURS = re.compile(r"\x1b?\[\d+m")
 
 
+@whatever_device
 def export_onnx(
     model: nn.Module,
     inputs: Inputs,
@@ -104,7 +106,7 @@ def _at_least_two(tensors: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]
 def _run(model: nn.Module, tensors: tuple[torch.Tensor, ...]) -> Any:
     """Return the output; a network that does not run in PyTorch need not be shown to the exporter."""
     try:
-        with torch.no_grad():
+        with torch.no_grad(), users_device():
             return model(*tensors)
     except (RuntimeError, TypeError, ValueError) as error:
         shapes = ", ".join(str(list(tensor.shape)) for tensor in tensors)

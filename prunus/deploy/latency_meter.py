@@ -18,6 +18,7 @@ from prunus.deploy.latency import BenchmarkSettings, time_in_turn
 from prunus.deploy.signature import Inputs, as_arrays, as_tuple
 from prunus.errors import DeployError
 from prunus.modules.copying import copied
+from prunus.modules.modes import in_evaluation
 from prunus.surgery import apply, fuse
 
 
@@ -78,10 +79,10 @@ class LatencyMeter:
         return timed["model"] * self.first_ms / timed["reference"]
 
     def _deployed(self, model: nn.Module, name: str) -> Network:
-        own = copied(model, isolated=True).eval()
+        own = in_evaluation(copied(model, isolated=True))
         own = own if self.backend.reads_modules else own.cpu()
         inputs = tuple(tensor.to(device_of(own)) for tensor in self.inputs)
-        return _loadable(apply(fuse(own, inputs), own).eval(), inputs, self.backend, self._folder / f"{name}.onnx")
+        return _loadable(apply(fuse(own, inputs), own), inputs, self.backend, self._folder / f"{name}.onnx")
 
 
 def _present(settings: BenchmarkSettings) -> Backend:

@@ -16,6 +16,7 @@ from prunus.errors import DeployError, ParityError
 from prunus.interrupt import check
 from prunus.modules.code import place_of_name
 from prunus.modules.copying import copied
+from prunus.modules.defaults import whatever_device
 from prunus.modules.tensors import in_float64
 from prunus.records import ParityRecord
 from prunus.verify import Extremes, outputs, relatives
@@ -25,6 +26,7 @@ TOLERANCE = 1e-4  # relative
 EXPORTING = ("is_in_onnx_export", "is_exporting", "is_dynamo_compiling", "is_compiling", "is_scripting", "is_tracing")
 
 
+@whatever_device
 def check_parity(
     model: nn.Module,
     path: str | Path,

@@ -14,6 +14,7 @@ from prunus.graph.meta import ValueDependenceError
 from prunus.graph.program import Origin, Program, Value
 from prunus.graph.recorder import FOREIGN, Recorder
 from prunus.modules.cutting import Keep
+from prunus.modules.defaults import users_device
 from prunus.modules.given import tensors_in, unusable
 from prunus.modules.modes import set_mode_
 from prunus.modules.stand_in import Setting, fed, stand_in
@@ -102,7 +103,8 @@ def _run(model: nn.Module, given: Any, recorder: Recorder, *, training: bool) ->
         recorder.add(tensor, Origin.INPUT)
     with recorder, Functions(recorder):
         set_mode_(model, training=training)
-        outputs = model(*given[0], **given[1])
+        with users_device():
+            outputs = model(*given[0], **given[1])
         return [recorder.value_of(tensor) for tensor in tensors_in(outputs, strict=True)]
 
 

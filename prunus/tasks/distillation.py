@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from prunus.errors import RecipeError, TrainingError
-from prunus.modules.modes import modes_kept
+from prunus.modules.modes import in_evaluation, modes_kept
 from prunus.tasks.interface import BoundTask, Metric
 from prunus.tasks.outputs import Reading
 
@@ -88,7 +88,7 @@ class Distilled(BoundTask):
             TrainingError: the teacher's output has another shape.
         """
         with torch.no_grad(), modes_kept(self.teacher):
-            answer = self.teacher.eval()(inputs)
+            answer = in_evaluation(self.teacher)(inputs)
         taught = distillation_loss(self.scores(output), self.scores(answer), self.settings.temperature)
         own = self.task.training_loss(inputs, output, target)
         return torch.lerp(own.float(), taught, self.settings.weight)

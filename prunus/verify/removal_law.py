@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from prunus.errors import BudgetError, TraceError
 from prunus.graph import ChannelGroups, trace
 from prunus.modules.copying import copied
+from prunus.modules.defaults import whatever_device
 from prunus.modules.given import Inputs, arguments, check_readable
 from prunus.modules.undisturbed import undisturbed
 from prunus.penalties.zeros import zero_, zero_groups
@@ -18,6 +19,7 @@ from prunus.surgery.removal import removal, spare_layers
 from prunus.verify.rounding import change_of_outputs
 
 
+@whatever_device
 def check_removal(
     model: nn.Module,
     inputs: Inputs,

@@ -1,7 +1,6 @@
 """PyTorch itself, eager, on whatever device the module lies: the reference of every comparison."""
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from typing import final
 
 import numpy as np
@@ -12,26 +11,27 @@ from prunus.deploy.backends.interface import Backend, Network, Session, Shape, r
 from prunus.deploy.device import device_of
 from prunus.deploy.signature import named_outputs
 from prunus.errors import DeployError
-from prunus.modules.modes import evaluating
+from prunus.modules.copying import copied
 
 _REMEDY = "Give inputs that the network's forward takes"
 
 
 @final
 class TorchSession(Session):
-    """A module in evaluation mode; its modes and PyTorch's number of threads come back at `close`.
+    """A copy of a module, in evaluation mode: its code may keep what it computes, or count its calls.
 
-    The number of threads is PyTorch's own global setting: sessions must be closed last in, first out.
+    PyTorch's number of threads comes back at `close`. It is PyTorch's own global setting: sessions must be closed last
+    in, first out.
     """
 
     def __init__(self, model: nn.Module, threads: int) -> None:
-        self._model = model
+        self._model = copied(model, isolated=True)
         self._device = device_of(model)
         self.device = str(self._device)
         self.precision = _precision(model)
         self._threads_before = torch.get_num_threads()
-        self._modes = ExitStack()
-        self._modes.enter_context(evaluating(model))
+        for module in self._model.modules():
+            module.training = False
         torch.set_num_threads(threads)
 
     def run(self, inputs: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
@@ -55,8 +55,7 @@ class TorchSession(Session):
         return call
 
     def close(self) -> None:
-        """Restore the module's modes and PyTorch's number of threads."""
-        self._modes.close()
+        """Restore PyTorch's number of threads."""
         torch.set_num_threads(self._threads_before)
 
     def _place(self, inputs: Sequence[np.ndarray]) -> list[torch.Tensor]:
