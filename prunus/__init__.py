@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from prunus.budget import Budget, select  # type: ignore[no-redef]  # also a module's name
-    from prunus.deploy import BenchmarkSettings, benchmark, check_parity, export_onnx
+    from prunus.deploy import BenchmarkSettings, Target, TargetMeter, benchmark, check_parity, export_onnx
     from prunus.errors import PrunusError
+    from prunus.gate import Gate, compare
     from prunus.graph import ChannelGroups, trace
     from prunus.penalties import Combined, GroupLasso, NuclearNorm, Orthogonality, SparseGroupLasso
     from prunus.pipeline import Recipe, run  # type: ignore[no-redef]
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
         fuse,
         linearize,
         load,
+        recalibrate,
         save,
     )
     from prunus.verify import check_removal
@@ -37,6 +39,7 @@ _HOME = {
     "Budget": "budget",
     "ChannelGroups": "graph",
     "Combined": "penalties",
+    "Gate": "gate",
     "GroupLasso": "penalties",
     "NuclearNorm": "penalties",
     "Orthogonality": "penalties",
@@ -45,12 +48,15 @@ _HOME = {
     "Recipe": "pipeline",
     "Shrinker": "shrink",
     "SparseGroupLasso": "penalties",
+    "Target": "deploy",
+    "TargetMeter": "deploy",
     "apply": "surgery",
     "benchmark": "deploy",
     "bypass": "surgery",
     "carry_": "surgery",
     "check_parity": "deploy",
     "check_removal": "verify",
+    "compare": "gate",
     "contract": "surgery",
     "decompose": "surgery",
     "expand": "surgery",
@@ -59,6 +65,7 @@ _HOME = {
     "fuse": "surgery",
     "linearize": "surgery",
     "load": "surgery",
+    "recalibrate": "surgery",
     "run": "pipeline",
     "save": "surgery",
     "select": "budget",
@@ -70,6 +77,7 @@ __all__ = [
     "Budget",
     "ChannelGroups",
     "Combined",
+    "Gate",
     "GroupLasso",
     "NuclearNorm",
     "Orthogonality",
@@ -78,12 +86,15 @@ __all__ = [
     "Recipe",
     "Shrinker",
     "SparseGroupLasso",
+    "Target",
+    "TargetMeter",
     "apply",
     "benchmark",
     "bypass",
     "carry_",
     "check_parity",
     "check_removal",
+    "compare",
     "contract",
     "decompose",
     "expand",
@@ -92,6 +103,7 @@ __all__ = [
     "fuse",
     "linearize",
     "load",
+    "recalibrate",
     "run",
     "save",
     "select",
@@ -102,11 +114,18 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         return importlib.import_module("importlib.metadata").version("prunus")
-    if name in _HOME.values():  # prunus.surgery, ... without an import of its own
+    if name in (*_HOME.values(), "integrations"):  # prunus.surgery, ... without an import of its own
         return importlib.import_module(f"prunus.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'prunus' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"prunus.{_HOME[name]}"), name)
+    found = getattr(importlib.import_module(f"prunus.{_HOME[name]}"), name)
+    if name == "Shrinker":  # which lies below what measures
+        found.usual_meter = staticmethod(_usual_meter)
+    return found
+
+
+def _usual_meter(model: Any, inputs: Any) -> Any:
+    return importlib.import_module("prunus.deploy.latency_meter").usual_meter(model, inputs)
 
 
 def __dir__() -> list[str]:

@@ -11,7 +11,8 @@ load, nothing is touched. The other C++ operators (deformable convolution, ...) 
 import importlib.machinery
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 
@@ -101,4 +102,31 @@ from torchvision.transforms import v2 as transforms  # noqa: E402
 if declared:  # its own nms refuses where the compiled operators are absent, though the operator is there now
     torchvision.ops.nms = torchvision.ops.boxes.nms = _nms
 
-__all__ = ["declared", "nms", "operators_load", "torchvision", "transforms"]
+ONE_STAGE = ("SSD", "RetinaNet", "FCOS")
+
+
+def detection_model(function: str, num_classes: int, arguments: Mapping[str, Any]) -> Any:
+    """Return a one-stage detector of torchvision.models.detection for `num_classes`, the background not among them.
+
+    Its weights are fresh unless `arguments` names some.
+
+    Raises:
+        ValueError: there is no such function, it takes no such arguments, or its detector has two stages.
+    """
+    detection = torchvision.models.detection
+    build = getattr(detection, function, None)
+    if not callable(build):
+        raise ValueError(f"torchvision.models.detection has no {function!r}; it has ssdlite320_mobilenet_v3_large")
+    background = 1 if function.startswith("ssd") else 0
+    settings = {"weights": None, "weights_backbone": None, **arguments}
+    try:
+        built = build(num_classes=num_classes + background, **settings)
+    except TypeError as error:
+        raise ValueError(f"{function}: {error}") from error
+    kinds = (detection.ssd.SSD, detection.RetinaNet, detection.FCOS)
+    if not isinstance(built, kinds):
+        raise ValueError(f"{function} is no detector of one stage: those of {', '.join(ONE_STAGE)} are")
+    return built
+
+
+__all__ = ["declared", "detection_model", "nms", "operators_load", "torchvision", "transforms"]

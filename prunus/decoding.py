@@ -5,14 +5,16 @@ and, of a file, `OSError`. What comes out is dictionaries, lists, strings, numbe
 what the reader needs, the reader says.
 """
 
+import contextlib
 import dataclasses
+import errno
 import json
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import yaml
 
@@ -59,14 +61,37 @@ def read_bytes(path: Path, most: int = DATA.size, *, follow: bool = True) -> byt
         OSError: no such file, or it cannot be read.
         DecodingError: another kind of file, or a larger one.
     """
-    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY | (0 if follow else os.O_NOFOLLOW)
-    with os.fdopen(os.open(path, flags), "rb") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise DecodingError("it is no regular file")
-        if status.st_size > most:
-            raise DecodingError(f"it has {status.st_size:,} bytes, and at most {most:,} are read")
+    with regular_file(path, follow=follow) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most:
+            raise DecodingError(f"it has {size:,} bytes, and at most {most:,} are read")
         return file.read(most)
+
+
+@contextlib.contextmanager
+def regular_file(path: Path, *, follow: bool = True) -> Iterator[BinaryIO]:
+    """Open a regular file to read parts of it.
+
+    Raises:
+        OSError, DecodingError: as `read_bytes`.
+    """
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY | (0 if follow else os.O_NOFOLLOW)
+    try:
+        descriptor = os.open(path, flags)
+    except OSError as error:
+        if error.errno == errno.ELOOP and not follow:
+            raise DecodingError("it is a symbolic link, which is not followed") from error
+        raise
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(mode):
+            raise DecodingError("it is no regular file")
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            yield file
+    finally:
+        os.close(descriptor)
 
 
 def read_text(path: Path, most: int = DATA.size, *, follow: bool = True) -> str:

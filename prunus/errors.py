@@ -10,6 +10,7 @@
     │   └── CheckpointError   a checkpoint that cannot be written or read
     ├── DeployError       an export, a backend or a measurement that failed
     │   └── ParityError       an exported network that does not equal its source
+    ├── GateError         a narrow network that falls behind the wide one where it may not
     └── RecordError       a run folder whose records cannot be read
 
 A message says what is wrong, where (a path in the network, a file, a key), why, and what to do.
@@ -54,6 +55,10 @@ class DeployError(PrunusError):
 
 class ParityError(DeployError):
     """An exported network that does not equal its source."""
+
+
+class GateError(PrunusError):
+    """A narrow network that falls behind the wide one where it may not."""
 
 
 class RecordError(PrunusError):

@@ -26,7 +26,7 @@ from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 GRACE_S = 5.0
-STEP_S = 9.0
+STEP_S = 8.0
 SAME_S = 0.5  # torchrun forwards a Ctrl-C that the terminal has sent to every process already
 ASK_S = 0.2  # between two questions while a child runs
 DONE = b"\0"  # no signal has this number

@@ -15,6 +15,7 @@ FIXED = {
     "carry_": ("plan", "optimizer", "model", "small"),
     "check_removal": ("model", "inputs", "fraction", "seed"),
     "load": ("folder", "build"),
+    "recalibrate": ("model", "batches"),
     "save": ("folder", "small", "plan"),
     "select": ("model", "groups"),
     "trace": ("model", "inputs"),

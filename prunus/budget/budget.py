@@ -12,6 +12,8 @@ from prunus.errors import BudgetError
 from prunus.graph import ChannelGroups
 from prunus.penalties.keep import patterns_of
 
+SOLVERS = ("greedy", "exact")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Budget:
@@ -26,6 +28,11 @@ class Budget:
             connection around them (`prunus.surgery.skippable`), so that the depth is learned; all others keep two.
         multiple_of: a layer's number of channels stays a multiple of this, which suits the target's kernels; 1: any.
         keep: layers that keep all their channels, by patterns over their paths: ("stem.*",); see `kept_groups`.
+        solver: "greedy" removes the least important groups per cost saved first; "exact" loses the least importance in
+            all, with a proven gap (`prunus.budget.solve`).
+        approximate: take groups whose removal is approximate as well (behind a layer norm, a frozen batch norm), which
+            `coverage()` names with the reasons. `select` alone does: the function changes with the cut, so train the
+            network that comes out. Training with a budget compares outputs at each cut, and refuses it.
     """
 
     macs: float | None = None
@@ -35,6 +42,8 @@ class Budget:
     min_share: float = 0.1
     multiple_of: int = 1
     keep: tuple[str, ...] = ()
+    solver: str = "greedy"
+    approximate: bool = False
 
     def __post_init__(self) -> None:
         for name in ("macs", "params"):
@@ -57,6 +66,8 @@ class Budget:
         if not numbers or not 0 <= self.min_share <= 1 or not 1 <= self.multiple_of < 2**31:
             raise BudgetError(f"Budget.min_share must lie in [0, 1] and multiple_of be a whole number from 1: {self}")
 
+        if self.solver not in SOLVERS:
+            raise BudgetError(f"Budget.solver is {self.solver!r}: there are {', '.join(SOLVERS)}")
         object.__setattr__(self, "keep", patterns_of(self.keep))
 
     def _check_latency(self) -> None:
@@ -75,6 +86,10 @@ class Budget:
     def is_timed(self) -> bool:
         """Whether it bounds the latency, which must be measured."""
         return self.latency is not None or self.latency_ms is not None
+
+    def candidates(self, groups: ChannelGroups) -> ChannelGroups:
+        """Return `groups` with those that this budget may take as the exact ones."""
+        return dataclasses.replace(groups, exact=groups.removable) if self.approximate else groups
 
     def limit_ms(self, wide: Callable[[], float]) -> float:
         """Return the bound on the latency in milliseconds; `wide` measures the traced network's."""

@@ -23,12 +23,14 @@ class Layer:
     """The decision on one layer, or on a part of it.
 
     Attributes:
+        name: as in `ChannelGroups.layer_names`.
         size: its number of groups.
         order: the groups that may go, the least important first.
         counts: how many of them go, one per choice, ascending: int [num_choices]; the first is 0.
         lost: importance lost by each choice: float64 [num_choices].
     """
 
+    name: str
     size: int
     order: Tensor
     counts: np.ndarray
@@ -52,7 +54,7 @@ def layer_choices(
             counts = np.array([0, *steps(part.numel(), order.numel(), multiple_of)])
             if counts.size > 1:
                 lost = np.concatenate([[0.0], importance[order].double().cumsum(0).numpy()])[counts]
-                found.append(Layer(part.numel(), order, counts, lost))
+                found.append(Layer(name, part.numel(), order, counts, lost))
     return found
 
 

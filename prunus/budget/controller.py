@@ -1,7 +1,7 @@
 """The controller: which channel groups are under pressure, and how strongly, so that the budget is met exactly.
 
 The shrinking part of a training is cut into segments. At the start of a segment, a target between the current cost
-and the budget determines which groups `greedy_selection` would remove, given their importance during training; all
+and the budget determines which groups selection would remove, given their importance during training; all
 other groups are exempt. In each step the group lasso's threshold of a pressed group of norm n with k steps left, this
 one included, is n / k. Its norm thus falls linearly, whatever the gradient, and is exactly zero at the segment's end.
 Removal then changes nothing, and the remaining widths are those of the target.
@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from prunus.budget.budget import Budget
-from prunus.budget.greedy_selection import floors, greedy_selection
-from prunus.errors import RecipeError
+from prunus.budget.greedy_selection import floors
+from prunus.budget.selection import selection
+from prunus.errors import BudgetError, RecipeError
 from prunus.graph import ChannelGroups
 
 
@@ -77,6 +78,7 @@ class Target:
     bounds: dict[str, float]  # the budget, by kind; for a latency, the multiply-adds known so far to meet it
     floors: dict[str, int]  # groups that each layer keeps
     limit_ms: float | None = None  # bound on the latency, where the budget has one
+    solver: str = "greedy"  # see `Budget.solver`
 
     @classmethod
     def of(cls, groups: ChannelGroups, budget: Budget, skippable: Collection[str] = ()) -> "Target":
@@ -85,6 +87,11 @@ class Target:
         Raises:
             BudgetError: it cannot be met.
         """
+        if budget.approximate:
+            raise BudgetError(
+                "Budget.approximate is for prunus.select: a cut in training must leave the outputs as they are. Select "
+                "with it before, apply the plan, and train the network that comes out"
+            )
         bounds = budget.absolute(groups)
         if budget.is_timed:  # no bound is known before a measurement
             bounds.setdefault("macs", float(groups.macs()))
@@ -92,8 +99,9 @@ class Target:
             start={kind: float(groups.cost.total(kind, groups.all_alive())) for kind in bounds},
             bounds=bounds,
             floors=floors(groups, budget, skippable),
+            solver=budget.solver,
         )
-        greedy_selection(
+        selection(budget.solver)(
             groups, torch.ones(len(groups), dtype=torch.float64), bounds, target.floors, budget.multiple_of
         )
         return target
@@ -107,7 +115,7 @@ class Target:
 
 def press(groups: ChannelGroups, importance: Tensor, target: Target, progress: float, multiple_of: int) -> Tensor:
     """Return the groups to press to zero in the segment that ends at `progress`: bool [num_groups]."""
-    return greedy_selection(groups, importance, target.at(progress), target.floors, multiple_of)
+    return selection(target.solver)(groups, importance, target.at(progress), target.floors, multiple_of)
 
 
 def thresholds(norms: Tensor, pressed: Tensor, steps_left: int) -> Tensor:

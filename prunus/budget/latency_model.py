@@ -1,9 +1,9 @@
 """A network's latency as a function of its widths: measured units, and a rest that whole networks determine.
 
-latency = s * sum of the units' milliseconds + m * multiply-adds outside of units + a * numbers that units write + c,
-all weights at or above zero. A unit is what a backend runs at once (a convolution with its BatchNorm, activation and
-addition); its milliseconds are a function of all sizes that reach it. The weights are fitted to whole networks that
-were measured, and fitted again with each further one.
+latency = s * sum of the units' milliseconds + m * multiply-adds outside of units + a * numbers that units write
++ b * those of widths that the target must lay out anew + c, all weights at or above zero. A unit is what a backend runs
+at once (a convolution with its BatchNorm, activation and addition); its milliseconds are a function of all sizes that
+reach it. The weights are fitted to whole networks that were measured, and fitted again with each further one.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from prunus.graph import ChannelGroups
 from prunus.graph.cost import Term, num_alive
 
 MOST_LAYERS = 3  # in one table of a unit; with more, its milliseconds are taken as linear in each of its sizes
-PRIOR = np.array([1.0, 0.0, 0.0, 0.0])  # weights before anything was measured
+PRIOR = np.array([1.0, 0.0, 0.0, 0.0, 0.0])  # weights before anything was measured
 NEWER = 0.5  # weight of a measured network over that of the next one
 
 
@@ -93,20 +93,24 @@ class LatencyModel:
     Attributes:
         units: what was measured apart.
         others: multiply-adds outside of all units.
-        weights: of units, multiply-adds of `others`, numbers written, and 1: float64 [4].
-        step: widths that are multiples of it are the target's own.
+        weights: of units, multiply-adds of `others`, numbers written, those of widths off `block`, and 1: float64 [5].
+        step: the costs of units jump at its multiples.
+        block: channels are laid out in blocks of so many; other widths are laid out anew, there and back.
     """
 
     units: tuple[Unit, ...]
     others: tuple[Term, ...]
     weights: np.ndarray
     step: int = 1
+    block: int = 1
 
     def features(self, alive: Tensor) -> np.ndarray:
-        """Return what the weights belong to: float64 [4]."""
+        """Return what the weights belong to: float64 [5]."""
         units = sum(unit.milliseconds(alive) for unit in self.units)
-        written = sum(unit.written * num_alive(unit.sizes[0], alive) for unit in self.units)
-        return np.array([units, float(sum(term.at(alive) for term in self.others)), written, 1.0])
+        made = [(unit.written, num_alive(unit.sizes[0], alive)) for unit in self.units]
+        written = sum(each * width for each, width in made)
+        misfit = sum(each * width for each, width in made if width % self.block)
+        return np.array([units, float(sum(term.at(alive) for term in self.others)), written, misfit, 1.0])
 
     def predicted(self, alive: Tensor) -> float:
         """Return the milliseconds of the network with the groups `alive`, bool [num_groups]."""
@@ -131,7 +135,7 @@ class LatencyModel:
         taken = np.array([milliseconds for _, milliseconds in measured])
         scale = np.maximum(rows.max(axis=0), 1e-30) / taken.mean()  # weights of about one
         trust = np.sqrt(NEWER ** np.arange(len(measured))[::-1]) / taken
-        prior = 0.05 * np.eye(4)
+        prior = 0.05 * np.eye(rows.shape[1])
         left = np.vstack([rows / scale * trust[:, None], prior])
         right = np.concatenate([taken * trust, prior @ (self.weights * scale)])
         weights = nnls(left, right)[0] / scale
@@ -139,15 +143,17 @@ class LatencyModel:
 
     def tables(self, groups: ChannelGroups, layers: Sequence[Layer]) -> Tables:
         """Return the milliseconds as a function of the choices of `layers`."""
-        counted, units, written, others = Sizes(groups, layers), Tables(0.0, {}), Tables(0.0, {}), Tables(0.0, {})
+        counted = Sizes(groups, layers)
+        units, others, written, misfit = (Tables(0.0, {}) for _ in range(4))
         for unit in self.units:
             sizes = [counted.of(size) for size in unit.sizes]
             _add_unit(units, unit.curve, sizes)
             product_tables(written, unit.written, sizes[:1])
+            _add_misfit(misfit, unit.written, sizes[0], self.block)
         for term in self.others:
             product_tables(others, float(term.fixed), [counted.of(factor) for factor in term.factors])
-        constant = Tables(float(self.weights[3]), {})
-        return combined([*zip(self.weights[:3], (units, others, written), strict=True), (1.0, constant)])
+        parts = (units, others, written, misfit, Tables(1.0, {}))
+        return combined(zip(map(float, self.weights), parts, strict=True))
 
 
 def _add_unit(tables: Tables, curve: Curve, sizes: Sequence[dict[int | None, np.ndarray]]) -> None:
@@ -167,6 +173,14 @@ def _add_unit(tables: Tables, curve: Curve, sizes: Sequence[dict[int | None, np.
         product_tables(tables, float(coefficient), [size])
     if len(sizes) == 2:
         product_tables(tables, float(found[3]), sizes)
+
+
+def _add_misfit(tables: Tables, written: float, size: dict[int | None, np.ndarray], block: int) -> None:
+    """Add the numbers written where a width is no multiple of `block`."""
+    scope = tuple(sorted(position for position in size if position is not None))
+    if len(scope) <= MOST_LAYERS and block > 1:
+        width = _total(size, scope)
+        tables.add(scope, written * width * (width % block != 0))
 
 
 def _total(size: dict[int | None, np.ndarray], scope: tuple[int, ...]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Latency search: the largest network that greedy selection leaves within a number of milliseconds, by measuring.
+"""Latency search: the largest network that selection leaves within a number of milliseconds, by measuring.
 
 Latency is not a sum over layers: it depends on kernels, caches and on what a backend fuses. So networks of different
 multiply-adds are built and timed. The next one to try is found by linear interpolation between the two measurements
@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
 
-from prunus.budget.greedy_selection import all_removable, greedy_selection
+from prunus.budget.greedy_selection import all_removable
+from prunus.budget.selection import selection
 from prunus.errors import BudgetError, PrunusError
 from prunus.graph import ChannelGroups
 from prunus.modules.copying import copied
@@ -49,7 +50,7 @@ class MeasuredNetwork:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LatencySearch:
-    """The networks that greedy selection leaves of one network, and their latencies.
+    """The networks that selection leaves of one network, and their latencies.
 
     Attributes:
         model: the network, as traced.
@@ -60,6 +61,7 @@ class LatencySearch:
         floor: groups that each layer keeps.
         multiple_of: see `greedy_selection`.
         bounds: on multiply-adds and parameters, by kind.
+        solver: that of the budget.
     """
 
     model: nn.Module
@@ -70,6 +72,7 @@ class LatencySearch:
     floor: Mapping[str, int]
     multiple_of: int = 1
     bounds: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    solver: str = "greedy"
 
     def largest(self) -> MeasuredNetwork:
         """Return the largest network found within the latency and the other bounds.
@@ -121,7 +124,7 @@ class LatencySearch:
 
     def _selected(self, macs: float) -> Tensor:
         bounds = {**self.bounds, "macs": min(macs, self.bounds.get("macs", macs))}
-        return greedy_selection(self.groups, self.importance, bounds, self.floor, self.multiple_of)
+        return selection(self.solver)(self.groups, self.importance, bounds, self.floor, self.multiple_of)
 
     def _measure(self, chosen: Tensor) -> MeasuredNetwork:
         plan, macs = removal(self.groups, chosen), self.groups.cost.total("macs", ~chosen)

@@ -1,13 +1,15 @@
 """A budget in milliseconds: solve under a latency model, measure, correct the model, solve again."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor
 
-from prunus.budget.choices import layer_choices, removed
+from prunus.budget.blocks import Blocks, add_blocks
+from prunus.budget.choices import Layer, layer_choices, removed
 from prunus.budget.latency_model import LatencyModel
 from prunus.budget.solve import Solution, solve
+from prunus.budget.tables import Tables
 from prunus.errors import BudgetError
 from prunus.graph import ChannelGroups
 
@@ -73,6 +75,7 @@ def solve_milliseconds(
     *,
     bounds: Mapping[str, float] | None = None,
     multiple_of: int = 1,
+    blocks: Blocks | None = None,
 ) -> Reached:
     """Return the network within `limit_ms` milliseconds, as measured, that loses the least importance.
 
@@ -85,6 +88,7 @@ def solve_milliseconds(
         floor: groups that each layer keeps, by its name.
         bounds: further bounds, on "macs" and "params".
         multiple_of: a layer keeps a multiple of it.
+        blocks: layers that vanish together, by their block.
 
     Raises:
         BudgetError: the smallest network is too slow; names its latency and the layers that take it.
@@ -92,7 +96,7 @@ def solve_milliseconds(
     rounds: list[Round] = []
     aim = AIM
     while len(rounds) < ROUNDS:
-        found = _solution(groups, importance, model, aim * limit_ms, floor, bounds or {}, multiple_of)
+        found = _solution(groups, importance, model, aim * limit_ms, floor, bounds or {}, multiple_of, blocks or {})
         if found is None and any(r.measured_ms <= limit_ms for r in rounds):
             break
         solution = found or _smallest(groups, importance, floor, multiple_of)
@@ -128,20 +132,19 @@ def _solution(
     floor: Mapping[str, int],
     bounds: Mapping[str, float],
     multiple_of: int,
+    blocks: Blocks,
 ) -> Solution | None:
     """Return the best widths by the model; None where by it not even the smallest network is fast enough."""
     smallest = _smallest(groups, importance, floor, multiple_of)
     if model.predicted(~smallest.removed) > aim_ms:
         return None
-    return solve(
-        groups,
-        importance,
-        bounds,
-        floor,
-        multiple_of,
-        further=lambda layers: {"latency": model.tables(groups, layers).over(aim_ms)},
-        step=model.step,
-    )
+
+    def costs(layers: Sequence[Layer]) -> dict[str, Tables]:
+        latency = model.tables(groups, layers).over(aim_ms)
+        add_blocks(latency, layers, blocks)
+        return {"latency": latency}
+
+    return solve(groups, importance, bounds, floor, multiple_of, further=costs, step=model.step)
 
 
 def _smallest(groups: ChannelGroups, importance: Tensor, floor: Mapping[str, int], multiple_of: int) -> Solution:

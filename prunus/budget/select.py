@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from prunus.budget.budget import Budget
-from prunus.budget.greedy_selection import floors, greedy_selection
+from prunus.budget.greedy_selection import floors
 from prunus.budget.latency_search import LatencySearch, Meter, checked_meter
+from prunus.budget.modelled_latency import ModellingMeter, reached
+from prunus.budget.selection import selection
 from prunus.errors import BudgetError
 from prunus.graph import ChannelGroups
 from prunus.modules.defaults import whatever_device
@@ -35,8 +37,11 @@ def select(
 ) -> Plan:
     """Return the plan that removes channel groups of `model`.
 
-    Without a budget: the groups that are zero; their removal is exact. With a budget: the least important groups per
-    cost saved (`greedy_selection`) until the budget holds; this changes the function unless they are zero.
+    Without a budget: the groups that are zero, or zero wherever they are read (behind a batch norm whose scale and
+    shift are zero, behind a mask of torch.nn.utils.prune); their removal is exact. With a budget: the least important
+    groups per cost saved until the budget holds, or those that `budget.solver` finds; this changes the function unless
+    they are zero. With a meter that models the latency (`prunus.TargetMeter`), a budget in milliseconds is solved under
+    that model, measured, and solved again with the model corrected (`prunus.budget.milliseconds`).
 
     Args:
         model: the network, as traced.
@@ -57,21 +62,19 @@ def select(
     """
     _check_arguments(model, groups, budget)
     _check_multiple(budget, multiple_of)
-    refuse_if_rigid(groups)
     if budget is None:
-        zeros = zero_groups(model, groups) & ~kept_groups(groups, keep)
+        zeros = _zeros(model, groups) & ~kept_groups(groups, keep)
         return removal(groups, _to_multiples(groups, spare_layers(groups, zeros), multiple_of))
+    groups = budget.candidates(groups)
+    refuse_if_rigid(groups)
     budget = dataclasses.replace(budget, keep=(*budget.keep, *patterns_of(keep)))
     bounds = budget.absolute(groups)
-    values = relative_norms(model, groups) if importance is None else importance.detach().cpu().double()
-    if values.shape != (len(groups),) or not bool(values.isfinite().all()):
-        raise BudgetError(
-            f"importance has shape {list(values.shape)}; one finite number per group is needed, [{len(groups)}]"
-            + ("" if importance is not None else ": the network's own norms are not finite")
-        )
+    values = checked_importance(relative_norms(model, groups) if importance is None else importance, len(groups))
     floor, multiple_of = floors(groups, budget), budget.multiple_of
+    if budget.is_timed and isinstance(meter, ModellingMeter):
+        return reached(model, groups, budget, values, floor, meter)
     if not budget.is_timed:
-        return removal(groups, greedy_selection(groups, values, bounds, floor, multiple_of))
+        return removal(groups, selection(budget.solver)(groups, values, bounds, floor, multiple_of))
     return _within_milliseconds(model, groups, budget, values, floor, bounds, checked_meter(meter))
 
 
@@ -101,6 +104,7 @@ def _within_milliseconds(
             floor=floor,
             multiple_of=budget.multiple_of,
             bounds=bounds,
+            solver=budget.solver,
         )
         try:
             plan = search.largest().plan
@@ -128,6 +132,16 @@ def _reached(budget: Budget, reached_ms: float, limit_ms: float) -> str:
             "quiet machine, or with prunus.deploy.LatencyMeter, which times networks in turn"
         )
     return text
+
+
+def _zeros(model: nn.Module, groups: ChannelGroups) -> Tensor:
+    """Return the groups that are zero, or off: bool [num_groups]."""
+    zero = zero_groups(model, groups)  # which checks that the groups are the model's
+    if groups.off is not None:
+        zero |= groups.off(model)
+    if not bool(zero.any()):
+        refuse_if_rigid(groups)
+    return zero
 
 
 def _to_multiples(groups: ChannelGroups, chosen: Tensor, multiple_of: int) -> Tensor:
@@ -180,3 +194,18 @@ def relative_norms(model: nn.Module, groups: ChannelGroups) -> Tensor:
     total = torch.zeros(len(groups.layer_names) + 1, dtype=torch.float64).index_add_(0, index, norms)
     count = torch.zeros_like(total).index_add_(0, index, torch.ones_like(norms))
     return norms / (total / count.clamp(min=1))[index].clamp(min=1e-30)
+
+
+def checked_importance(importance: Tensor, num_groups: int) -> Tensor:
+    """Return the importance of groups as float64 on the CPU.
+
+    Raises:
+        BudgetError: it is not one finite number per group.
+    """
+    values = importance.detach().cpu().double()
+    if values.shape != (num_groups,) or not bool(values.isfinite().all()):
+        raise BudgetError(
+            f"importance has shape {list(values.shape)}; one finite number per group is needed, [{num_groups}]. The "
+            "norms of a network whose weights are not finite are not either"
+        )
+    return values

@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with interrupt.whole_process():
             process.prepare()
             options = _options(arguments)
-            running = options.command.__name__ == "run"
+            running = options.command.__name__ in ("run", "shrink")
             options.command(options)
     except (PrunusError, OSError, MemoryError) as error:
         return _failed(error)
@@ -66,7 +66,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
     known = parser()
     options, rest = known.parse_known_args(arguments)
-    if rest and options.command is commands.run and not any(item.startswith("-") for item in rest):
+    takes = (commands.run, commands.shrink, commands.compare)
+    if rest and options.command in takes and not any(item.startswith("-") for item in rest):
         options.overrides += rest  # argparse takes no more of them behind an option
     elif rest:
         known.error(f"unrecognized arguments: {' '.join(rest)}")

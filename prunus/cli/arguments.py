@@ -12,6 +12,7 @@ DESCRIPTION = """Grow wide, ship narrow: train a wide network, get back the smal
   prunus recipes                                   what can be run
   prunus run street_erfnet train.epochs=3          train, shrink, export, measure, report
   prunus run camvid_erfnet data.root=/data/camvid  on your data
+  prunus shrink my.nets:Net --weights w.pt ...     make a trained network narrow
   prunus trace torchvision.models:resnet18         what could be removed from a network
 """
 EPILOG = """exit codes: 0 done; 1 refused or failed, the reason is on stderr; 2 the command line is wrong;
@@ -25,13 +26,28 @@ EXAMPLES = {
 
 The folder of the run (runs/NAME) holds report.html, narrow.onnx, checkpoints and records. A run that was
 interrupted goes on by the same command; with --accept-changes also under a recipe that was changed.""",
+    "shrink": """The recipe says which data, which task and how to train; network, weights and budget stand here:
+
+  prunus shrink my.networks:Net --weights net.safetensors --budget latency=0.5 --recipe signs.yaml
+  prunus shrink torchvision.models:resnet18 --set weights=null --weights resnet18.pth --budget macs=0.4 \\
+      --recipe gtsrb_small weights.leave_out=[fc] train.optimizer.learning_rate=0.01
+
+The network as its weights give it is the one to compare with. It trains for a third of the recipe's epochs unless
+train.epochs=N is given. The folder of the run (runs/NAME-shrunk) is that of `prunus run`.""",
     "trace": """  prunus trace torchvision.models:resnet18
   prunus trace my.networks:Net --set num_classes=19 --shape 1,3,512,1024""",
     "export": """  prunus export torchvision.models:resnet18 --output resnet18.onnx
   prunus export my.networks:Net --set num_classes=19 --backend openvino
   prunus export runs/street_erfnet --output narrow.onnx""",
     "bench": """  prunus bench wide=runs/street/wide.onnx narrow=runs/street/narrow.onnx --shape 3,128,256
-  prunus bench torchvision.models:resnet18 torchvision.models:resnet34 --backends onnxruntime,openvino""",
+  prunus bench torchvision.models:resnet18 torchvision.models:resnet34 --backends onnxruntime,openvino
+  prunus bench wide=torchvision.models:resnet18 --resolutions 256x512,512x1024 --output table.csv
+  prunus bench runs/street --layers""",
+    "compare": """  prunus compare runs/signs/wide.onnx runs/signs/narrow.onnx --data runs/signs
+  prunus compare runs/first runs/second --data my.yaml --max-drop 1 --per class,condition --tags weather.csv
+
+A network is an ONNX file, module:callable, or the folder of a run, whose narrow network is meant. The data and the task
+are those of a recipe or a run. Kinds of slices: class, condition, size, distance, "class in condition".""",
     "report": "  prunus report runs/street_erfnet",
     "recipes": "  prunus recipes",
 }
@@ -63,6 +79,7 @@ def parser() -> argparse.ArgumentParser:
     )
     run.add_argument("overrides", nargs="*", metavar="key=value", help="dotted path into the recipe, and a value")
 
+    _add_shrink(add(commands.shrink))
     trace = add(commands.trace)
     _add_network(trace)
     trace.add_argument("--whole-heads", action="store_true", help="let attention lose whole heads, not parts of all")
@@ -73,11 +90,24 @@ def parser() -> argparse.ArgumentParser:
     export.add_argument("--backend", default="onnxruntime", help="the backend that checks the file")
 
     _add_bench(add(commands.bench))
+    _add_compare(add(commands.compare))
     report = add(commands.report)
     report.add_argument("folder", type=Path, help="the folder of a run")
 
     add(commands.recipes)
     return whole
+
+
+def _add_shrink(shrink: argparse.ArgumentParser) -> None:
+    shrink.add_argument("network", metavar="module:callable", help="builds the network; it is given num_classes=")
+    shrink.add_argument("--weights", required=True, help="safetensors, or a state dict of torch.save")
+    text = "what it may cost: macs=0.4, params=1000000, latency=0.5, latency_ms=8; a number up to 1 is a share"
+    shrink.add_argument("--budget", required=True, action="append", metavar="key=value", help=text)
+    shrink.add_argument("--recipe", required=True, help="a YAML file, or a name that `prunus recipes` lists")
+    text = "a keyword argument of the callable; give it once for each"
+    shrink.add_argument("--set", action="append", default=[], metavar="key=value", help=text)
+    shrink.add_argument("--accept-changes", action="store_true", help="as of `prunus run`")
+    shrink.add_argument("overrides", nargs="*", metavar="key=value", help="dotted path into the recipe, and a value")
 
 
 def _add_bench(bench: argparse.ArgumentParser) -> None:
@@ -90,10 +120,32 @@ def _add_bench(bench: argparse.ArgumentParser) -> None:
     bench.add_argument(
         "--backends", default="onnxruntime", help="comma-separated: onnxruntime, openvino, torch, tensorrt"
     )
+    bench.add_argument(
+        "--resolutions",
+        type=_resolutions,
+        default=(),
+        help="comma-separated heights and widths in place of those of --shape: 256x512,512x1024",
+    )
+    bench.add_argument("--layers", action="store_true", help="show where the time goes, by the backend's own profile")
+    text = "also write the table to a file, .csv or .json; give it once for each"
+    bench.add_argument("--output", type=Path, action="append", default=[], help=text)
     _add_trust(bench)
     bench.add_argument("--threads", type=int, default=1)
     bench.add_argument("--repeats", type=int, default=50)
     bench.add_argument("--batch-size", type=int, default=1)
+
+
+def _add_compare(compare: argparse.ArgumentParser) -> None:
+    compare.add_argument("wide", help="an ONNX file, module:callable or a run's folder")
+    compare.add_argument("narrow", help="the network that is compared with it")
+    compare.add_argument("--data", type=Path, required=True, help="a recipe or a run's folder: its data and its task")
+    compare.add_argument("--max-drop", type=float, default=0.5, help="percentage points that a slice may fall")
+    compare.add_argument("--per", default="class,condition,size,distance,class in condition", help="kinds of slices")
+    compare.add_argument("--min-samples", type=int, default=30, help="of a slice that is judged")
+    compare.add_argument("--tags", type=Path, help="a CSV file of the images' conditions: file,tag,tag,...")
+    compare.add_argument("--split", default="test", choices=("train", "validation", "test"))
+    compare.add_argument("overrides", nargs="*", metavar="key=value", help="of the recipe")
+    _add_trust(compare)
 
 
 def _add_network(parser: argparse.ArgumentParser) -> None:
@@ -108,6 +160,16 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
 def _add_trust(parser: argparse.ArgumentParser) -> None:
     text = "run the code that the recipe in a run's folder names, though the folder is not of a run of yours"
     parser.add_argument("--trust", action="store_true", help=text)
+
+
+def _resolutions(text: str) -> tuple[tuple[int, int], ...]:
+    found = []
+    for item in text.split(","):
+        height, _, width = item.partition("x")
+        if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
+            raise argparse.ArgumentTypeError(f"{item!r} is no resolution: give height x width, as in 512x1024")
+        found.append((int(height), int(width)))
+    return tuple(found)
 
 
 def _shape(text: str) -> tuple[int, ...]:

@@ -1,13 +1,14 @@
 """The subcommands: each takes the options that the parser has read."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from prunus import trust
 from prunus.cli.process import import_from_current_folder
 from prunus.decoding import SETTINGS, DecodingError, read_text
-from prunus.errors import RecipeError
+from prunus.errors import GateError
 from prunus.interrupt import check
 from prunus.terminal import Terminal
 
@@ -16,6 +17,18 @@ SHIPPED = Path(__file__).parents[1] / "recipes"
 
 def run(options: argparse.Namespace) -> None:
     """Run a recipe: train, shrink to the budget, export, measure, report."""
+    _run(find_recipe(options.recipe), options.overrides, accept_changes=options.accept_changes)
+
+
+def shrink(options: argparse.Namespace) -> None:
+    """Shrink a network that is already trained to a budget, in a short training on the data of a recipe."""
+    from prunus.cli.shrink_recipe import overrides_of
+
+    path = find_recipe(options.recipe)
+    _run(path, overrides_of(options, path), accept_changes=options.accept_changes)
+
+
+def _run(path: Path, overrides: Sequence[str], *, accept_changes: bool) -> None:
     from prunus import pipeline, recipe, records, report
     from prunus.display import Display
     from prunus.train.distributed import is_first
@@ -23,10 +36,10 @@ def run(options: argparse.Namespace) -> None:
     import_from_current_folder()
     console = Terminal(quiet=not is_first())
     display = Display(console)
-    chosen = recipe.load(pipeline.Recipe, find_recipe(options.recipe), options.overrides)
+    chosen = recipe.load(pipeline.Recipe, path, overrides)
     watch = pipeline.Watch(stage=display.stage, epoch=display.epoch, step=display.step)
     with display.live():
-        folder = pipeline.run(chosen, watch=watch, accept_changes=options.accept_changes)
+        folder = pipeline.run(chosen, watch=watch, accept_changes=accept_changes)
     check()
     if not is_first():
         return
@@ -65,48 +78,43 @@ def export(options: argparse.Namespace) -> None:
 
 
 def bench(options: argparse.Namespace) -> None:
-    """Time ONNX files or networks against each other, interleaved."""
-    from rich.table import Table
-
-    from prunus.deploy import BenchmarkSettings, benchmark
-    from prunus.deploy.export import input_shape
-    from prunus.modules.modes import in_evaluation
+    """Time ONNX files or networks against each other, interleaved; a row for each resolution and backend."""
+    from prunus.cli.bench import bench
 
     if "." in options.backends:
         import_from_current_folder()
-    settings = BenchmarkSettings(
-        backends=tuple(name.strip() for name in options.backends.split(",")),
-        threads=options.threads,
-        repeats=options.repeats,
-        batch_size=options.batch_size,
+    bench(options, lambda source: _named(options, source))
+
+
+def compare(options: argparse.Namespace) -> None:
+    """Compare two networks slice by slice; exit status 1 where a slice falls by more than allowed, beyond doubt."""
+    from prunus import pipeline, recipe
+    from prunus.gate import Gate, compare
+    from prunus.gate.told import table, told
+    from prunus.modules.modes import in_evaluation
+
+    settings = Gate(
+        max_drop=options.max_drop,
+        per=tuple(kind.strip() for kind in options.per.split(",")),
+        min_samples=options.min_samples,
+        tags=options.tags,
     )
-    networks: dict[str, Any] = {}
-    shapes: dict[tuple[int, ...], str] = {}
-    for item in options.networks:
-        name, _, source = item.rpartition("=")
-        name = name or source
-        if name in networks:
-            raise RecipeError(f"two networks are called {name}: give each a name of its own, as in first={source}")
-        if source.endswith(".onnx"):
-            networks[name], own = Path(source), input_shape(Path(source))
-        else:
-            found = _named(options, source)
-            networks[name], own = in_evaluation(found.model), found.input_shape[1:]
-        if own is not None:
-            shapes.setdefault(own, name)
-    if options.shape is None and len(shapes) > 1:
-        told = ", ".join(f"{name} {shape}" for shape, name in shapes.items())
-        raise RecipeError(f"the networks are for inputs of different shapes ({told}): give one for all with --shape")
-    shape = options.shape or next(iter(shapes), (3, 224, 224))
-    for own, name in shapes.items():
-        if len(own) != len(shape):
-            raise RecipeError(f"--shape {shape} does not fit {name}, whose input is {own}: give it without the batch")
-    title = f"{settings.batch_size} x {' x '.join(map(str, shape))}, {settings.threads} thread(s)"
-    table = Table("network", "backend", "median ms", "p95 ms", "peak MB", title=title)
-    for record in benchmark(networks, shape, settings):
-        peak = "n/a" if record.peak_memory_mb is None else f"{record.peak_memory_mb:.0f}"
-        table.add_row(record.model, record.backend, f"{record.median_ms:.2f}", f"{record.p95_ms:.2f}", peak)
-    Terminal().print(table)
+    import_from_current_folder()
+    path = options.data / "recipe.yaml" if options.data.is_dir() else find_recipe(str(options.data))
+    if options.data.is_dir():
+        trust.require(options.data, trusted=options.trust)
+    chosen = recipe.load(pipeline.Recipe, path, options.overrides)
+    wide, narrow = (
+        name if name.endswith(".onnx") else in_evaluation(_named(options, name).model)
+        for name in (options.wide, options.narrow)
+    )
+    found = compare(
+        wide, narrow, chosen.data, task=chosen.task, settings=settings, split=options.split, train=chosen.train
+    )
+    Terminal().print(table(found, settings))
+    if not found.passed:
+        raise GateError(told(found, settings))
+    Terminal().print(told(found, settings), soft_wrap=True)
 
 
 def report(options: argparse.Namespace) -> None:

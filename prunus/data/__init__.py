@@ -23,6 +23,8 @@ Each training sample's augmentation depends on (seed, epoch, index) only, whatev
 
 `camvid.py` and `cityscapes.py` are such readers. A reader of labelled images derives from `ClassificationData` and
 returns from `source(split)` the images and the label of each: `image_folder.py`, `cifar10.py`, `chars74k.py`.
+A reader of images with boxes derives from `DetectionData` and returns from `source(split, checker)` the images and the
+objects in each, usually `AnnotatedFiles`: `voc.py`, `kitti.py`, `coco.py`, `street/boxes.py`.
 """
 
 from prunus.data.augmentation import Augmentation
@@ -31,19 +33,25 @@ from prunus.data.chars74k import Chars74KData
 from prunus.data.cifar10 import CIFAR10Data
 from prunus.data.cityscapes import CityscapesData
 from prunus.data.classification import ClassificationData, ClassificationSplit, CropAndFlip
+from prunus.data.coco import COCOData
+from prunus.data.detection import DetectionData, DetectionSplit
 from prunus.data.files import FileSource, check_layout
 from prunus.data.image_folder import ImageFolderData
 from prunus.data.interface import Data, Split
+from prunus.data.kitti import KITTIData
 from prunus.data.labelled import LabelledArray, LabelledFiles
 from prunus.data.masks import value_table
 from prunus.data.segmentation import SegmentationData, SegmentationDataset, normalise, to_colours, to_picture
 from prunus.data.shards import ShardsData
 from prunus.data.source import CachedSource, Source
 from prunus.data.street import Scene, StreetData, render
+from prunus.data.street.boxes import StreetBoxesData
+from prunus.data.voc import VOCData
 
 __all__ = [
     "Augmentation",
     "CIFAR10Data",
+    "COCOData",
     "CachedSource",
     "CamVidData",
     "Chars74KData",
@@ -52,8 +60,11 @@ __all__ = [
     "ClassificationSplit",
     "CropAndFlip",
     "Data",
+    "DetectionData",
+    "DetectionSplit",
     "FileSource",
     "ImageFolderData",
+    "KITTIData",
     "LabelledArray",
     "LabelledFiles",
     "Scene",
@@ -62,7 +73,9 @@ __all__ = [
     "ShardsData",
     "Source",
     "Split",
+    "StreetBoxesData",
     "StreetData",
+    "VOCData",
     "check_layout",
     "normalise",
     "render",

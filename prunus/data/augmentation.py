@@ -40,8 +40,8 @@ class Augmentation:
                 raise RecipeError(f"augmentation.{name} lies in [0, 1], not {getattr(self, name)}")
 
     def build(self, ignore_index: int) -> torch.nn.Module:
-        """Return the transform of a (tv_tensors.Image, tv_tensors.Mask) pair, from transforms.v2."""
-        fill = {tv_tensors.Image: 0, tv_tensors.Mask: ignore_index}
+        """Return the transform, from transforms.v2, of a tv_tensors.Image with its Mask or its BoundingBoxes."""
+        fill = {tv_tensors.Image: 0, tv_tensors.Mask: ignore_index, tv_tensors.BoundingBoxes: 0}
         steps: list[torch.nn.Module] = []
         if self.flip:
             steps.append(transforms.RandomHorizontalFlip(self.flip))
@@ -75,7 +75,7 @@ class _RandomShift(transforms.Transform):  # type: ignore[misc]  # torchvision h
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """Pad on one side, crop on the other."""
         right, down = params["right"], params["down"]
-        height, width = inpt.shape[-2:]
+        height, width = transforms.functional.get_size(inpt)
         padding = [max(right, 0), max(down, 0), max(-right, 0), max(-down, 0)]
         padded = transforms.functional.pad(inpt, padding, fill=self.fill[type(inpt)])
         return transforms.functional.crop(padded, max(-down, 0), max(-right, 0), height, width)

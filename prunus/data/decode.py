@@ -12,7 +12,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import ExifTags, Image
 
-from prunus.decoding import MIB, DecodingError, read_bytes
+from prunus.decoding import MIB, DecodingError, read_bytes, regular_file
 from prunus.errors import DataError
 
 # What pillow raises for a file that is cut short or is no image, beside OSError.
@@ -127,11 +127,17 @@ def decode(
     Raises:
         DataError: the file is missing, closed to this user, too large, cut short or no image.
     """
-    path = source if name is None else name
+    path = str(source if name is None else name)
+    with _named(path), _opened(source, path, max_pixels) as file:
+        deep = _has_16_bits(file)  # gone once it is loaded
+        return convert(Picture(_upright(file), path, deep))
+
+
+@contextlib.contextmanager
+def _named(path: str) -> Iterator[None]:
+    """Turn what reading the image `path` raises into a `DataError` that names it."""
     try:
-        with _opened(source, str(path), max_pixels) as file:
-            deep = _has_16_bits(file)  # gone once it is loaded
-            return convert(Picture(_upright(file), str(path), deep))
+        yield
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist") from error
     except DecodingError as error:
@@ -143,6 +149,17 @@ def decode(
             f"{path} cannot be read as an image ({error}): the file is damaged, cut short or of another "
             "kind. Fetch it again."
         ) from error
+
+
+def dimensions(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """Return the (width, height) of an image as it is looked at, from its header: nothing else is read.
+
+    Raises:
+        DataError: as `decode`.
+    """
+    with _named(str(path)), regular_file(path) as file, _opened(file, str(path), max_pixels) as image:
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+        return (image.height, image.width) if turned else image.size
 
 
 def _has_16_bits(file: Image.Image) -> bool:

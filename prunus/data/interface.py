@@ -8,11 +8,12 @@ import torch
 from torch.utils.data import Dataset
 
 from prunus.data.augmentation import seeded
+from prunus.data.listing import conditions_at
 from prunus.errors import DataError, RecipeError
 from prunus.interrupt import check
 
 SplitName = Literal["train", "validation", "test"]
-Targets = Literal["masks", "labels"]
+Targets = Literal["masks", "labels", "boxes"]
 OnError = Literal["raise", "skip"]
 
 
@@ -31,14 +32,22 @@ class Split(Dataset[tuple[torch.Tensor, torch.Tensor]], abc.ABC):
         _share(self._epoch)
         self._unreadable: torch.Tensor | None = None
         self._most = 0
+        self._weights: torch.Tensor | None = None
 
     def set_epoch(self, epoch: int) -> None:
         """Draw other augmentations from now on; the same epoch gives the same ones."""
         self._epoch[0] = epoch
 
     def order(self, generator: torch.Generator) -> torch.Tensor:
-        """Return the order of an epoch, a permutation of all indices: int64 [N]."""
+        """Return the indices of an epoch, int64 [N]: a permutation of all, or as many drawn by their weights."""
+        if self._weights is not None:
+            return torch.multinomial(self._weights, len(self), replacement=True, generator=generator)
         return torch.randperm(len(self), generator=generator)
+
+    def weigh(self, weights: torch.Tensor) -> Self:
+        """Draw each image in proportion to its weight, float [N], with replacement, from now on; return the split."""
+        self._weights = weights
+        return self
 
     def tolerate(self, share: float) -> Self:
         """Replace samples that cannot be read, up to `share` of all, by the next that can; return the split.
@@ -75,6 +84,10 @@ class Split(Dataset[tuple[torch.Tensor, torch.Tensor]], abc.ABC):
     def picture(self, index: int) -> torch.Tensor:
         """Return the image `index` as people look at it, before any augmentation: uint8 RGB [3, H, W]."""
 
+    def conditions(self, index: int) -> tuple[str, ...]:
+        """Return the conditions under which the image was taken ("night"); () where nothing is known."""
+        return conditions_at(getattr(self, "source", None), index)
+
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         if not -len(self) <= index < len(self):
             raise IndexError(f"index {index} in a split of {len(self)} samples")
@@ -97,8 +110,19 @@ class Split(Dataset[tuple[torch.Tensor, torch.Tensor]], abc.ABC):
 
 
 def _share(tensor: torch.Tensor) -> None:
+    """Let the processes that load data see a tensor's values.
+
+    Raises:
+        DataError: the system has no shared memory left, or no file for it.
+    """
     share: Callable[[], torch.Tensor] = tensor.share_memory_
-    share()
+    try:
+        share()
+    except RuntimeError as error:
+        raise DataError(
+            f"there is no shared memory for the processes that load data ({error}): make room in /dev/shm, or allow "
+            "more open files (ulimit -n)"
+        ) from error
 
 
 class Data(abc.ABC):
@@ -113,7 +137,7 @@ class Data(abc.ABC):
     on_error: OnError = "raise"
     max_skipped: float = 0.01
 
-    targets: ClassVar[Targets]  # "masks": a class for each pixel; "labels": one for the image
+    targets: ClassVar[Targets]  # "masks": a class for each pixel; "labels": one for the image; "boxes"
     palette: ClassVar[tuple[tuple[int, int, int], ...]] = ()  # one RGB colour a class where there are masks
 
     @property
@@ -124,6 +148,10 @@ class Data(abc.ABC):
     @abc.abstractmethod
     def split(self, name: SplitName) -> Split:
         """Return the split `name`; that for training with augmentation."""
+
+    def notes(self) -> tuple[str, ...]:
+        """Return what a reader of the run's report must know of the data."""
+        return ()
 
     def train(self) -> Split:
         """Return the training split, with augmentation."""

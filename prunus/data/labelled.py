@@ -10,7 +10,7 @@ import torch
 from prunus.compat import torchvision, transforms
 from prunus.data.decode import MAX_PIXELS
 from prunus.data.files import read_image
-from prunus.data.listing import listing_of, relative
+from prunus.data.listing import conditions_at, listing_of, relative
 from prunus.data.source import PixelCache, asking, check_pixels
 from prunus.decoding import DecodingError, from_json, read_text
 from prunus.errors import DataError
@@ -90,6 +90,10 @@ class CachedImages:
     def listing(self) -> Iterable[str]:
         """Return what the source reads."""
         return listing_of(self._source)
+
+    def conditions(self, index: int) -> tuple[str, ...]:
+        """Return the conditions of an image."""
+        return conditions_at(self._source, index)
 
     def __getitem__(self, index: int) -> torch.Tensor:
         return self._cache.get(index, self._read)

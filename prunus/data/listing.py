@@ -18,6 +18,20 @@ class Listed(Protocol):
         ...
 
 
+@runtime_checkable
+class Conditioned(Protocol):
+    """A source that can say under which conditions an image was taken."""
+
+    def conditions(self, index: int) -> tuple[str, ...]:
+        """Return the conditions of an image, as in ("night", "rain")."""
+        ...
+
+
+def conditions_at(source: Any, index: int) -> tuple[str, ...]:
+    """Return the conditions of an image; () where the source says nothing of them."""
+    return source.conditions(index) if isinstance(source, Conditioned) else ()
+
+
 def listing_of(source: Any) -> Iterable[str]:
     """Return the listing of a source; nothing of one that has none."""
     return source.listing() if isinstance(source, Listed) else ()

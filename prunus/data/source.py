@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from prunus.data.listing import listing_of
+from prunus.data.listing import conditions_at, listing_of
 from prunus.errors import DataError, PrunusError
 
 
@@ -173,6 +173,10 @@ class CachedSource:
     def listing(self) -> Iterable[str]:
         """Return what the source reads."""
         return listing_of(self._source)
+
+    def conditions(self, index: int) -> tuple[str, ...]:
+        """Return the conditions of an image."""
+        return conditions_at(self._source, index)
 
     def _read(self, index: int) -> torch.Tensor:
         image, mask = pair_of(self._source, index)

@@ -9,5 +9,17 @@ from prunus.deploy.export import export_onnx
 from prunus.deploy.latency import BenchmarkSettings, benchmark
 from prunus.deploy.latency_meter import LatencyMeter, latency_ms
 from prunus.deploy.parity import check_parity, require
+from prunus.deploy.target import Target
+from prunus.deploy.target_meter import TargetMeter
 
-__all__ = ["BenchmarkSettings", "LatencyMeter", "benchmark", "check_parity", "export_onnx", "latency_ms", "require"]
+__all__ = [
+    "BenchmarkSettings",
+    "LatencyMeter",
+    "Target",
+    "TargetMeter",
+    "benchmark",
+    "check_parity",
+    "export_onnx",
+    "latency_ms",
+    "require",
+]

@@ -11,6 +11,7 @@ import onnx
 import torch
 from torch import nn
 
+from prunus.decoding import MIB, read_bytes
 from prunus.deploy.signature import Inputs, Listed, as_tuple, is_plain, named_outputs
 from prunus.errors import DeployError
 from prunus.interrupt import check
@@ -21,6 +22,7 @@ from prunus.modules.stand_in import fed, stand_in
 from prunus.modules.undisturbed import undisturbed
 from prunus.writing import folder_aside
 
+MOST_BYTES = 2048 * MIB  # that a file in ONNX may have
 _COLOURS = re.compile(r"\x1b?\[\d+m")
 
 
@@ -85,8 +87,8 @@ def input_shape(path: Path) -> tuple[int, ...] | None:
         DeployError: no ONNX file.
     """
     try:
-        inputs = onnx.load(str(path), load_external_data=False).graph.input
-    except Exception as error:  # protobuf's own errors, and the system's
+        inputs = onnx.load_model_from_string(read_bytes(path, MOST_BYTES)).graph.input
+    except Exception as error:  # protobuf's own errors, the system's, and another kind of file
         raise DeployError(f"{path} cannot be read as an ONNX file: {error}") from error
     sizes = [dim.dim_value for dim in inputs[0].type.tensor_type.shape.dim][1:] if inputs else []
     return tuple(sizes) if sizes and all(sizes) else None

@@ -6,9 +6,10 @@ import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from prunus.deploy import backends
 from prunus.deploy.backends import Backend, Network
@@ -18,6 +19,7 @@ from prunus.deploy.latency import BenchmarkSettings, time_in_turn
 from prunus.deploy.signature import Inputs, as_arrays, as_tuple
 from prunus.errors import DeployError
 from prunus.modules.copying import copied
+from prunus.modules.given import arguments
 from prunus.modules.modes import in_evaluation
 from prunus.surgery import apply, fuse
 
@@ -83,6 +85,14 @@ class LatencyMeter:
         own = own if self.backend.reads_modules else own.cpu()
         inputs = tuple(tensor.to(device_of(own)) for tensor in self.inputs)
         return _loadable(apply(fuse(own, inputs), own), inputs, self.backend, self._folder / f"{name}.onnx")
+
+
+def usual_meter(model: nn.Module, inputs: Any) -> LatencyMeter | None:
+    """Return the meter where nobody names one: ONNX Runtime on one thread; None where `inputs` are not tensors."""
+    args = arguments(inputs)
+    if not args or not all(isinstance(one, Tensor) for one in args):
+        return None
+    return LatencyMeter(model, args, BenchmarkSettings(backends=("onnxruntime",)))
 
 
 def _present(settings: BenchmarkSettings) -> Backend:

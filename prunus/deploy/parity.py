@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from prunus.deploy import backends
+from prunus.deploy.decisions import Decisions
 from prunus.deploy.signature import Inputs, as_arrays, as_tuple
 from prunus.errors import DeployError, ParityError
 from prunus.interrupt import check
@@ -36,6 +37,7 @@ def check_parity(
     tolerance: float = TOLERANCE,
     threads: int = 1,
     name: str | None = None,
+    decisions: Decisions | None = None,
 ) -> ParityRecord:
     """Run `samples` through `model` (PyTorch, evaluation mode) and through the file at `path`, and compare.
 
@@ -58,6 +60,7 @@ def check_parity(
         tolerance: on max_rel_diff.
         threads: CPU threads of both.
         name: of the network, in the record; the file's name without its suffix if None.
+        decisions: how outputs are brought into one order and compared as decisions; None: as above.
 
     Raises:
         ParityError: the outputs' number or shapes differ: it is another network's file.
@@ -65,7 +68,7 @@ def check_parity(
     """
     path = Path(path)
     chosen = checker(backend)
-    comparison, precise = _Comparison(), _InFloat64(model)
+    comparison, precise = _Comparison(decisions), _InFloat64(model)
     for _, batches in itertools.groupby(_arrays(samples), key=_shapes):  # a session is for one set of shapes
         first = next(batches)
         with (
@@ -155,7 +158,9 @@ def _shapes(batch: tuple[np.ndarray, ...]) -> tuple[tuple[int, ...], ...]:
 class _Comparison:
     """Running extremes, so that samples need not fit into memory together."""
 
+    decisions: Decisions | None = None
     samples: int = 0
+    decided: bool = False  # whether `decisions` count what agrees
     agreeing: int = 0
     positions: int = 0
     extremes: dict[str, Extremes] = dataclasses.field(default_factory=dict)
@@ -169,21 +174,39 @@ class _Comparison:
                 f"({', '.join(source)}): it is another network's file; export this one"
             )
         self.samples += samples
-        for (name, expected), actual in zip(source.items(), exported.values(), strict=True):
+        renamed = dict(zip(source, exported.values(), strict=True))
+        for name, expected in source.items():
+            actual = renamed[name]
             if expected.shape != actual.shape:
                 raise ParityError(
                     f"output {name!r} is {list(expected.shape)} in PyTorch and {list(actual.shape)} from {path}: it is "
                     "another network's file, or the file fixes the batch size; export this network"
                 )
-            self._add_output(self.extremes.setdefault(name, Extremes()), expected, actual)
+        if self.decisions is not None:
+            source, renamed = self._decided(self.decisions, source, renamed)
+        for name, expected in source.items():
+            self._add_output(self.extremes.setdefault(name, Extremes()), expected, renamed[name])
+
+    def _decided(
+        self, decisions: Decisions, source: dict[str, np.ndarray], exported: dict[str, np.ndarray]
+    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Count the decisions that agree; return the outputs in one order."""
+        tensors = [{name: torch.from_numpy(array) for name, array in each.items()} for each in (source, exported)]
+        if (found := decisions.agreement(*tensors)) is not None:
+            self.decided, self.agreeing, self.positions = True, self.agreeing + found[0], self.positions + found[1]
+        first, second = decisions.comparable(*tensors)
+        return {name: each.numpy() for name, each in first.items()}, {
+            name: each.numpy() for name, each in second.items()
+        }
 
     def _add_output(self, extremes: Extremes, expected: np.ndarray, actual: np.ndarray) -> None:
         extremes.add(torch.tensor(expected, dtype=torch.float64), torch.tensor(actual, dtype=torch.float64))
         if not (np.isfinite(expected).all() and np.isfinite(actual).all()):  # also where both are: nothing is proved
             extremes.difference = math.inf
-        same = _decision(expected) == _decision(actual)
-        self.agreeing += int(same.sum())
-        self.positions += same.size
+        if not self.decided:
+            same = _decision(expected) == _decision(actual)
+            self.agreeing += int(same.sum())
+            self.positions += same.size
 
     @property
     def relative(self) -> float:

@@ -19,15 +19,15 @@ NOISE = ("empty", "rand", "bernoulli")  # in the names of operators that make it
 
 # Operators whose numbers say where data go: the labels of their outputs tell whether it went right.
 _MOVES = """
-    view reshape _unsafe_view flatten unflatten expand expand_as broadcast_to affine_grid_generator repeat tile slice narrow
-    select split split_with_sizes chunk unsafe_split unsafe_chunk layer_norm group_norm channel_shuffle
+    view reshape _unsafe_view flatten unflatten expand expand_as broadcast_to affine_grid_generator repeat tile slice
+    narrow select split split_with_sizes chunk unsafe_split unsafe_chunk layer_norm group_norm channel_shuffle
     conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d
     zeros ones full empty new_zeros new_ones new_full new_empty
 """
 MOVES = frozenset(_MOVES.split())
 
 SPREAD = frozenset(
-    "expand repeat tile gather cat where clone contiguous to _to_copy type_as copy".split()
+    ["expand", "repeat", "tile", "gather", "cat", "where", "clone", "contiguous", "to", "_to_copy", "type_as", "copy"]
 )  # do not see it
 
 

@@ -2,9 +2,10 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from prunus.graph.cost import CostModel
 from prunus.graph.coverage import coverage
@@ -28,6 +29,7 @@ class ChannelGroups:
         attributes: numbers kept by modules that count channels.
         noted: numbers that no code reads while the network runs, and that may count channels.
         notes: what the reader of a report should know about the trace itself.
+        off: finds the groups that are zero wherever they are read (`graph.off`); None where `without` made the groups.
     """
 
     slots: tuple[Slot, ...]
@@ -40,6 +42,7 @@ class ChannelGroups:
     attributes: tuple[Attribute, ...] = ()
     noted: tuple[NotedWidth, ...] = ()
     notes: tuple[str, ...] = ()
+    off: Callable[[nn.Module], Tensor] | None = None
 
     def __len__(self) -> int:
         """Count the groups."""
@@ -126,6 +129,7 @@ class ChannelGroups:
             told.append(Reason(text, group, True))
         return dataclasses.replace(
             self,
+            off=None,
             slots=slots,
             exact=self.exact[alive] & ~refused,
             refused=refused,

@@ -43,8 +43,9 @@ class Slot:
 
     @property
     def layer(self) -> str:
-        """What a reader calls it: the path of the module whose `weight` it is, parametrised or not, else its own."""
-        path = PARAMETRISED.sub(r"\1\2", self.path)
+        """What a reader calls it: the path of the module whose `weight` it is, parametrised, masked or not, else its
+        own."""
+        path = PARAMETRISED.sub(r"\1\2", self.path).removesuffix("_orig")
         return path[: -len("weight")].rstrip(".") if path.rpartition(".")[2] == "weight" else path
 
 

@@ -1,17 +1,19 @@
 """`prunus.trace`: read a network's channel groups from its exported graph."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
-from prunus.graph.build import build
+from prunus.graph.build import build, numbering
 from prunus.graph.compare import same_code
 from prunus.graph.findings import Findings, Kind
 from prunus.graph.groups import ChannelGroups
 from prunus.graph.hard_coded import judge
 from prunus.graph.noted import passed_channels
+from prunus.graph.off import Off
 from prunus.graph.other_width import Network
 from prunus.graph.program import Program
 from prunus.graph.read import ReadError, read
@@ -56,8 +58,15 @@ def _traced(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], 
         roots = torch.from_numpy(findings.ids.classes())
         findings = findings.afresh(torch.isin(roots, roots[attended]))
         readings = _walked(programs, model, findings, slots)
+    walked = set(map(id, findings.marks))
     findings.marks, bindings = judge(Network(model, args, kwargs, readings, slots), findings)
-    return build(model, findings, slots, readings[0].macs, notes, bindings, map(passed_channels, readings))
+    groups = build(model, findings, slots, readings[0].macs, notes, bindings, map(passed_channels, readings))
+    excluded, group_of = torch.cat([groups.refused, torch.tensor([True])]), numbering(findings)  # -1 is the last
+    for mark in findings.marks:
+        if mark.kind is Kind.APPROXIMATE and id(mark) not in walked:
+            excluded[group_of[mark.ids]] = True
+    off = Off(tuple(programs), findings, slots, group_of, excluded[:-1])
+    return dataclasses.replace(groups, off=off)
 
 
 def _programs(

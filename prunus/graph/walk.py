@@ -1,7 +1,10 @@
 """Labels every tensor of a network's operations, one rule an operator."""
 
 import dataclasses
+from collections.abc import Mapping
+from types import MappingProxyType
 
+import torch
 from torch import Tensor, nn
 
 from prunus.graph.call import Call
@@ -14,9 +17,10 @@ from prunus.graph.rules import find
 from prunus.modules.kinds import SizedLayer
 from prunus.modules.tree import flat, replaced
 
+EMPTY = MappingProxyType[tuple[str, int], Tensor]({})
 Slots = dict[tuple[str, int], Tensor]  # (path, dimension) of a parameter or buffer -> ids
 HOOKED = (
-    "a hook keeps a weight that it makes of it (torch.nn.utils.weight_norm, .spectral_norm, .prune), which a cut "
+    "a hook keeps a weight that it makes of it (torch.nn.utils.weight_norm, .spectral_norm), which a cut "
     "cannot follow; torch.nn.utils.parametrizations are followed"
 )
 
@@ -30,15 +34,21 @@ class Reading:
     macs: list[tuple[str, tuple[Factor, ...]]]  # as in `Findings`
 
 
-def walk(program: Program, model: nn.Module, findings: Findings, slots: Slots) -> Reading:
+def walk(
+    program: Program, model: nn.Module, findings: Findings, slots: Slots, zero: Mapping[tuple[str, int], Tensor] = EMPTY
+) -> Reading:
     """Label every tensor of `program`.
 
-    What the rules find is added to `findings`, parameters' ids to `slots`.
+    What the rules find is added to `findings`, parameters' ids to `slots`. `zero` says where parameters and buffers
+    are zero, bool for each index of a dimension; by default parameters are taken to be.
     """
     first = len(findings.macs)
     walker = _Walker(model, findings)
     for value in program.given:
-        walker.labels[value] = _given(value, model, findings, slots)
+        walker.labels[value] = _given(value, model, findings, slots, zero)
+    for path, module in model.named_modules():
+        if isinstance(module, nn.MultiheadAttention):
+            _as_wide_as_its_input(path, findings, slots)
     for operation in program.operations:
         walker.call(operation)
     for number, value in enumerate(program.outputs):
@@ -114,7 +124,9 @@ class _Walker:
                     self._labelled(maker)
 
 
-def _given(value: Value, model: nn.Module, findings: Findings, slots: Slots) -> Label:
+def _given(
+    value: Value, model: nn.Module, findings: Findings, slots: Slots, zero: Mapping[tuple[str, int], Tensor]
+) -> Label:
     """Return the label of what goes into the network.
 
     Every dimension of a parameter or a floating-point buffer holds channels; a buffer, which nobody trains, is not
@@ -124,7 +136,7 @@ def _given(value: Value, model: nn.Module, findings: Findings, slots: Slots) -> 
         return Label.constant(value.constant)
     if value.origin not in (Origin.PARAMETER, Origin.BUFFER):
         return Label(value.shape, dtype=value.dtype)
-    source = 0 if value.origin is Origin.PARAMETER else findings.number_of(f"the buffer {value.path}")
+    number = findings.number_of(f"the {value.origin.value} {value.path}")
     path, _, name = value.path.rpartition(".")
     axes = {}
     for dim, size in enumerate(value.shape):
@@ -132,13 +144,28 @@ def _given(value: Value, model: nn.Module, findings: Findings, slots: Slots) -> 
             if (value.path, dim) not in slots:
                 slots[value.path, dim] = findings.ids.new(size)
             ids = slots[value.path, dim]
-            axes[dim] = Axis(ids, ids.new_full(ids.shape, source))
+            known = zero.get((value.path, dim), torch.tensor(value.origin is Origin.PARAMETER))
+            axes[dim] = Axis(ids, torch.where(known, 0, number).expand(ids.shape))
             if _is_of_a_hook(model.get_submodule(path), name):
                 findings.marks.append(Mark(ids, Kind.REFUSED, f"{value.path}: {HOOKED}"))
     return Label(value.shape, axes, dtype=value.dtype)
 
 
+def _as_wide_as_its_input(path: str, findings: Findings, slots: Slots) -> None:
+    """In torch's attention queries, keys and values are as wide as what the queries are made of, whose channels they
+    thus go with; the code computes the size of a head."""
+    weights = [f"{path}.{kind}_proj_weight".lstrip(".") for kind in ("in", "q", "k", "v")]
+    read = next((slots[weight, 1] for weight in weights[:2] if (weight, 1) in slots), None)
+    for made in (slots[weight, 0] for weight in weights if (weight, 0) in slots):
+        if read is not None:
+            findings.ids.unite(made, read.repeat(made.numel() // read.numel()))
+
+
 def _is_of_a_hook(module: nn.Module, name: str) -> bool:
-    """Whether a hook makes another tensor of the parameter before each run, and keeps it in the module."""
+    """Whether a hook makes another tensor of the parameter before each run, and keeps it in the module; not a mask."""
     made, _, kind = name.rpartition("_")
-    return kind in ("g", "v", "orig") and isinstance(vars(module).get(made), Tensor)
+    return (
+        kind in ("g", "v", "orig")
+        and isinstance(vars(module).get(made), Tensor)
+        and not hasattr(module, f"{made}_mask")
+    )

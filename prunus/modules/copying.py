@@ -16,8 +16,8 @@ from prunus.modules.tensors import parameter_like
 from prunus.modules.tree import leaves
 
 HOOK = (
-    "; a hook of torch.nn.utils.weight_norm or .prune keeps a weight that it computes: take it away "
-    "(remove_weight_norm, prune.remove), or use torch.nn.utils.parametrizations, which are followed"
+    "; a hook of torch.nn.utils.weight_norm or .spectral_norm keeps a weight that it computes: take it away "
+    "(remove_weight_norm), or use torch.nn.utils.parametrizations, which are followed"
 )
 
 
@@ -62,11 +62,10 @@ def _carried(model: nn.Module, *, isolated: bool) -> dict[int, Any]:
                 memo[id(parameter)] = parameter_like(parameter.detach().clone(), parameter)
         if not isolated and is_hooked(module):
             memo |= {id(hook): hook for hook in hooks_of(module) if not is_of(hook, modules)}
-        memo |= {
-            id(value): value for _, value in kept(module) if isinstance(value, types.ModuleType)
-        }  # self.np = numpy
+        memo |= {id(value): value for _, value in kept(module) if isinstance(value, types.ModuleType)}  # self.np
         for name, value in (*kept(module), ("_buffers", vars(module).get("_buffers", {}))):
-            if f"{name}_g" not in parameters and f"{name}_orig" not in parameters:  # else HOOK
+            masked = f"{name}_mask" in vars(module).get("_buffers", {})
+            if masked or (f"{name}_g" not in parameters and f"{name}_orig" not in parameters):  # else HOOK
                 tensors = (leaf for leaf in leaves(value) if isinstance(leaf, Tensor) and not leaf.is_leaf)
                 memo |= {id(tensor): tensor.detach().clone() for tensor in tensors}
     return memo

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 
 from prunus.modules.copying import copied
+from prunus.modules.hooks import mask_anew_
 from prunus.modules.modes import evaluating
 from prunus.modules.sizes import update_sizes
 from prunus.modules.tensors import memory_format_of, named_tensors, parameter_like
@@ -51,8 +52,9 @@ def with_tensors(
     result = copied(model, known, isolated=isolated)
     for path in _owners(model, {id(tensors[path]) for path in keep}):
         module = result.get_submodule(path)
+        mask_anew_(module)
         with evaluating(module) if is_parametrized(module) else nullcontext():  # reading its weight computes it
-            update_sizes(module)
+            update_sizes(module, keep.get(f"{path}.weight".lstrip("."), {}).get(0))
     return result
 
 

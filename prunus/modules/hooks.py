@@ -5,7 +5,9 @@ import types
 from collections.abc import Callable, Collection
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.nn.utils.prune import BasePruningMethod
 
 from prunus.modules.tree import leaves
 
@@ -28,6 +30,14 @@ def is_of(hook: Any, modules: Collection[int]) -> bool:
     if isinstance(hook, functools.partial):
         return any(is_of(part, modules) for part in leaves((hook.func, hook.args, hook.keywords)))
     return id(hook.__self__ if isinstance(hook, types.MethodType) else hook) in modules
+
+
+def mask_anew_(module: nn.Module) -> None:
+    """Let masks of `torch.nn.utils.prune` compute again the weight that they keep in a module as a plain attribute."""
+    with torch.no_grad():
+        for hook in hooks_of(module):
+            if isinstance(hook, BasePruningMethod):
+                hook(module, ())
 
 
 def parameter_hooks(parameter: Tensor) -> list[tuple[str, Callable[..., Any]]]:

@@ -12,7 +12,15 @@ LinearLayer = Conv | TransposedConv | nn.Linear
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm
 InstanceNorm = nn.InstanceNorm1d | nn.InstanceNorm2d | nn.InstanceNorm3d
 SizedLayer = (  # the layers that keep their sizes as attributes (`sizes.py`)
-    LinearLayer | BatchNorm | InstanceNorm | nn.Embedding | nn.PReLU | nn.LayerNorm | nn.RMSNorm | nn.GroupNorm
+    LinearLayer
+    | BatchNorm
+    | InstanceNorm
+    | nn.Embedding
+    | nn.PReLU
+    | nn.LayerNorm
+    | nn.RMSNorm
+    | nn.GroupNorm
+    | nn.MultiheadAttention
 )
 
 

@@ -16,16 +16,21 @@ c and epsilon are those of theta's parameter group. Where they differ among para
 and d is lr / t of each parameter: the same step, in a metric.
 
 With Adam the Euclidean step would compare lambda with gradients of size one (Yun et al., "Adaptive proximal gradient
-methods for structured neural networks", NeurIPS 2021). For other optimizers, and for a parameter that the optimizer
-does not hold where its groups differ: t = lr, d = 1.
+methods for structured neural networks", NeurIPS 2021). For a parameter that the optimizer does not hold where its
+groups differ: t = lr, d = 1. So for optimizers whose rule is not known here (NAdam, RAdam, Lion, LAMB, ...), with a
+warning: the step is then a plain proximal one, and the strength does not compare with the gradient.
 """
 
+import functools
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.optim import SGD, Adam, Optimizer
+
+from prunus.modules.optimizers import unwrapped
 
 MOMENTA = ("momentum_buffer", "exp_avg")
 
@@ -41,7 +46,9 @@ class OptimizerRule:
     """The optimizer's step for a constant gradient, parameter by parameter; None: t = lr, d = 1, no momentum."""
 
     def __init__(self, optimizer: Optimizer | None) -> None:
-        self._optimizer = optimizer
+        self._optimizer = optimizer = unwrapped(optimizer)
+        if optimizer is not None and not isinstance(optimizer, SGD | Adam):
+            _warn_of_plain_steps(type(optimizer))  # type: ignore[arg-type]
         self._groups = parameter_groups(optimizer) if optimizer is not None else {}
         steps = {_step(group) for group in optimizer.param_groups} if isinstance(optimizer, SGD) else {Step()}
         self._otherwise = next(iter(steps)) if len(steps) == 1 else Step()
@@ -81,6 +88,18 @@ class OptimizerRule:
             buffer = self.buffer(parameter)
             if buffer is not None and step_size > 0:
                 buffer.add_(before - parameter, alpha=1 / (step_size * self.step(parameter).momentum_factor))
+
+
+@functools.cache
+def _warn_of_plain_steps(kind: type[Optimizer]) -> None:
+    """Say once that the rule of an optimizer is not known."""
+    warnings.warn(
+        f"proximal steps follow the rules of SGD, Adam and AdamW; {kind.__name__}'s is not known, so plain steps "
+        "of the learning rate's size are taken, whose strength is not comparable. Train with one of the three, choose "
+        "the strength for this one and say coupled=False, or let prunus.Shrinker reach a budget: its pressure is the "
+        "same under every optimizer",
+        stacklevel=4,
+    )
 
 
 def parameter_groups(optimizer: Optimizer) -> dict[int, dict[str, Any]]:

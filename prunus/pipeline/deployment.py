@@ -1,23 +1,19 @@
 """Deployment of the trained networks: exported files, their parity and latency, and sample images."""
 
-import io
-from pathlib import Path
-
 import torch
-from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 
 from prunus.deploy import backends, benchmark, check_parity, export_onnx, require
-from prunus.errors import DeployError, RecordError
+from prunus.errors import DeployError
 from prunus.interrupt import check
 from prunus.modules.modes import in_evaluation
 from prunus.pipeline.context import RunContext
 from prunus.pipeline.network import Network
+from prunus.pipeline.pictures import write_pictures
 from prunus.pipeline.recipe import NARROW, Deploy
-from prunus.records import NoteRecord, SampleRecord
+from prunus.records import NoteRecord
 from prunus.surgery import apply, fuse
 from prunus.verify import apply_measured
-from prunus.writing import write_whole
 
 
 def deployed_form(context: RunContext, network: Network) -> nn.Module:
@@ -61,15 +57,22 @@ def deploy(context: RunContext, networks: dict[str, nn.Module]) -> None:
     reasons = absent_backends(settings)
     samples = torch.stack([split[i][0] for i in range(min(settings.parity_samples, len(split)))])
     files = {}
-    for name, model in networks.items():
+    for name, network in networks.items():
         context.watch.stage(f"exporting the {name} network")
+        model = context.task.deployed(network).eval() if settings.decode else network
         files[name] = export_onnx(model, context.inputs.cpu(), context.folder / f"{name}.onnx")
         for backend in settings.benchmark.backends:
             if reason := reasons[backend]:
                 context.recorder.write(NoteRecord(text=f"parity was not checked on {backend}: {reason}"))
                 continue
             record = check_parity(
-                model, files[name], samples, backend=backend, tolerance=settings.parity_tolerance, name=name
+                model,
+                files[name],
+                samples,
+                backend=backend,
+                tolerance=settings.parity_tolerance,
+                name=name,
+                decisions=context.task,
             )
             context.recorder.write(record)
             require(record)
@@ -83,47 +86,11 @@ def deploy(context: RunContext, networks: dict[str, nn.Module]) -> None:
         context.recorder.write(latency)
 
 
-@torch.no_grad()
 def write_samples(context: RunContext, networks: dict[str, nn.Module]) -> None:
     """Write a few test images with their ground truth and predictions as PNG files, drawn by the task."""
-    split = context.recipe.data.test()
-    num = min(context.recipe.report_samples, len(split))
+    length = len(context.recipe.data.test())
+    num = min(context.recipe.report_samples, length)
     for number in range(num):
         check()
-        index = (number * len(split) // num + number) % len(
-            split
-        )  # spread over the split, at different phases of a periodic series
-        picture, (image, target) = split.picture(index), split[index]
-        size = (picture.shape[1], picture.shape[2])
-        files = {"image": picture, "truth": context.task.draw(target, size)}
-        for name, model in networks.items():
-            files[name] = context.task.draw(context.task.predict(model(image[None]))[0], size)
-        paths: dict[str, str] = {}
-        for name, pixels in files.items():
-            paths[name] = f"images/{index:05d}-{name}.png"
-            _save_picture(pixels, context.folder / paths[name])
-        context.recorder.write(
-            SampleRecord(
-                index=index,
-                image=paths["image"],
-                truth=paths["truth"],
-                wide=paths.get("wide"),
-                narrow=paths["narrow"],
-            )
-        )
-
-
-def _save_picture(pixels: Tensor, path: Path) -> None:
-    """Write uint8 [3, H, W] as a PNG file.
-
-    Raises:
-        RecordError: there is no room for it, or it may not be written.
-    """
-    content = io.BytesIO()
-    Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(content, "PNG")
-    try:
-        path.parent.mkdir(exist_ok=True)
-        write_whole(path, content.getvalue())
-    except OSError as error:
-        text = f"the picture {path} cannot be written ({error.strerror}): make room, then start the same command again"
-        raise RecordError(text) from error
+        # spread over the split, at different phases of a periodic series
+        write_pictures(context, (number * length // num + number) % length, dict(networks))

@@ -3,12 +3,16 @@
 import dataclasses
 import math
 import re
+from typing import Literal
 
 from prunus.budget.controller import Controller
 from prunus.data.interface import Data
 from prunus.deploy import BenchmarkSettings
 from prunus.errors import RecipeError
+from prunus.gate.protect import Protect
+from prunus.gate.settings import Gate
 from prunus.models.factory import ModelFactory
+from prunus.models.weights import Weights
 from prunus.penalties import Combined, Penalty
 from prunus.pipeline.reshape import Reshaping
 from prunus.tasks.distillation import Distillation
@@ -79,6 +83,7 @@ class Deploy:
     benchmark: BenchmarkSettings = BenchmarkSettings()
     parity_samples: int = 8  # test images
     parity_tolerance: float = 1e-4  # relative
+    decode: bool = False  # whether the files decode, too: a detector's then give boxes instead of raw heads
 
     def __post_init__(self) -> None:
         if self.parity_samples < 1 or not self.parity_tolerance > 0:
@@ -108,10 +113,14 @@ class Recipe:
     `distillation`, as in `Stage`) are those of the recipe itself, then those of `then`.
 
     Attributes:
+        weights: that all trainings begin with: a file's path, or where it goes and what of it; null: fresh ones.
         baseline: also train the network as built, without penalties or shrinking, with the settings `train`: the wide
-            network of all comparisons, and the teacher of every distillation.
+            network of all comparisons, and the teacher of every distillation. "untrained": the wide network is the one
+            that the weights give, as it is.
         from_scratch: also train the narrow architecture with fresh weights for as many epochs, with SGD and with Adam.
         from_scratch_rates: their learning rates, where the recipe's own optimizer is of another kind.
+        gate: compares the wide with the narrow network, slice by slice, before it is exported; null: no comparison.
+        protect: classes and conditions that weigh more in the trainings of all stages; null: none.
         report_samples: number of test images shown with ground truth and predictions.
         output: folder of the run; null: runs/<name>.
     """
@@ -119,6 +128,7 @@ class Recipe:
     name: str
     data: Data
     model: ModelFactory
+    weights: Weights | str | None = None
     task: Task = Segmentation()
     edits: tuple[Reshaping, ...] = ()
     train: Train = Train()
@@ -127,10 +137,12 @@ class Recipe:
     distillation: Distillation | None = None
     then: tuple[Stage, ...] = ()
     encoder_stage: EncoderStage | None = None
-    baseline: bool = True
+    baseline: bool | Literal["untrained"] = True
     from_scratch: bool = False
     from_scratch_rates: LearningRates = LearningRates()
     deploy: Deploy = Deploy()
+    gate: Gate | None = None
+    protect: Protect | None = None
     report_samples: int = 4
     seed: int = 0
     output: str | None = None
@@ -141,12 +153,28 @@ class Recipe:
                 f"report_samples is {self.report_samples} and must be zero or more, seed is {self.seed} and must lie "
                 f"between 0 and {MOST_SEEDS - 1}"
             )
+        if self.starting_weights is not None and self.encoder_stage is not None:
+            raise RecipeError(
+                "weights and encoder_stage exclude each other: the encoder stage begins with fresh weights; give the "
+                "encoder's own as `weights: {path: ..., into: encoder}`, and encoder_stage: null"
+            )
+        if self.baseline == "untrained" and self.starting_weights is None:
+            raise RecipeError(
+                "baseline: untrained compares with the network that `weights` give: name them, or train it"
+            )
         names = [stage.name for stage in self.stages]
         if twice := [name for name in names if names.count(name) > 1]:
             raise RecipeError(f"then: two stages are called {twice[0]} (the first is called {JOINT}): rename one")
+        if self.gate is not None and not self.baseline:
+            raise RecipeError("gate compares with the wide network, so it must be trained: baseline: true")
         taught = [stage.name for stage in self.stages if stage.distillation is not None]
         if taught and not self.baseline:
             raise RecipeError(f"stage {taught[0]} learns from the wide network, so it must be trained: baseline: true")
+
+    @property
+    def starting_weights(self) -> Weights | None:
+        """The weights that all trainings begin with; None: fresh ones."""
+        return Weights(path=self.weights) if isinstance(self.weights, str) else self.weights
 
     @property
     def stages(self) -> tuple[Stage, ...]:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import prunus.recipe
 from prunus import report
 from prunus.data.inventory import inventory, inventory_differences
@@ -14,13 +16,16 @@ from prunus.deploy.room import check_room
 from prunus.errors import DataError, RecipeError
 from prunus.graph import trace
 from prunus.interrupt import check
+from prunus.models.factory import build
+from prunus.models.weights import load_
 from prunus.pipeline import deployment, evaluation, stages
 from prunus.pipeline.context import RunContext, Watch
 from prunus.pipeline.environment import hardware, versions
+from prunus.pipeline.gating import pass_gate
 from prunus.pipeline.network import Network
 from prunus.pipeline.recipe import NARROW, WIDE, Recipe
 from prunus.pipeline.rehearsal import rehearse
-from prunus.pipeline.run_folder import recipe_differences, run_folder
+from prunus.pipeline.run_folder import recipe_differences, refuse_linked_folders, run_folder
 from prunus.records import EpochRecord, NoteRecord, Recorder, RunRecord, Silent, lines
 from prunus.surgery import save
 from prunus.terminal import visible
@@ -64,6 +69,7 @@ def run(
         _run(recipe, Silent(folder), folder, resolved, Watch(), accept_changes=accept_changes)
         return folder
     with lock(folder):
+        refuse_linked_folders(folder)
         remove_abandoned(folder)
         recorder = Recorder(folder)
         before = recorder.count()
@@ -96,12 +102,20 @@ def _run(
         if len(split):
             split[0]
     deployment.absent_backends(recipe.deploy)
+    if recipe.protect is not None:  # what cannot be protected is said before hours of training
+        recipe.protect.task(task, recipe.data.class_names)
+        recipe.protect.data(recipe.data).train()
+    if recipe.deploy.decode:
+        task.deployed(torch.nn.Identity())  # what cannot be exported is refused now
     check_room([(recipe.deploy.benchmark.batch_size, *inputs.shape[1:])])
     run_record = _run_record(recipe, resolved, tuple(inputs.shape))
     if not accept_changes:
         _refuse_other_data(recorder, run_record)
     if not recorder.count():
         recorder.write(run_record)
+        _record_weights(recorder, recipe)
+        for text in recipe.data.notes():
+            recorder.write(NoteRecord(text=text))
     train = recipe.train
     with joined(train.torch_device(), train.timeout_s) as processes, ScalarWriter(folder / "tensorboard") as scalars:
 
@@ -132,7 +146,7 @@ def _deliver(
     run_record: RunRecord,
 ) -> None:
     """Evaluate the trained networks on the test split, deploy them, and write the report."""
-    recorder, inputs, folder = context.recorder, context.inputs, context.folder
+    recipe, recorder, inputs, folder = context.recipe, context.recorder, context.inputs, context.folder
     networks = [*([] if wide is None else [wide]), *reached, *scratch]
     narrow = reached[-1]
     recorder.truncate(max(1, *(each.records for each in networks)))  # drop what an earlier attempt wrote after that
@@ -143,6 +157,8 @@ def _deliver(
     evaluation.record_widths(context, trace(stages.build_wide(context), inputs), trace(model, inputs))
     evaluation.check_removal_law(context, model)
     save(folder / "narrow", model, narrow.plan)
+    if recipe.gate is not None and wide is not None:
+        pass_gate(context, recipe.gate, wide.model, model)
     deployed = {network.name: deployment.deployed_form(context, network) for network in networks}
     deployment.deploy(context, deployed)
     deployment.write_samples(context, {name: deployed[name] for name in (WIDE, NARROW) if name in deployed})
@@ -155,12 +171,24 @@ def _train(context: RunContext) -> tuple[Network | None, list[Network], list[Net
     recipe = context.recipe
     begun = context.processes.share({path.parent.name for path in context.folder.glob("checkpoints/*/[0-9]*")})
     rehearse(
-        recipe.stages, stages.build_wide(context), context.inputs, context.meter, context.processes, begun
+        recipe.stages, stages.build_start(context, None), context.inputs, context.meter, context.processes, begun
     )  # before hours
     encoder = None if recipe.encoder_stage is None else stages.train_encoder(context, recipe.encoder_stage)
     wide = stages.train_wide(context, encoder) if recipe.baseline else None
     reached = stages.run_stages(context, encoder, wide)
     return wide, reached, stages.train_from_scratch(context, reached[-1]) if recipe.from_scratch else []
+
+
+def _record_weights(recorder: Recorder, recipe: Recipe) -> None:
+    """Record which tensors of the network come from the recipe's weights.
+
+    Raises:
+        DataError, RecipeError: they cannot be read, or do not fit.
+    """
+    weights = recipe.starting_weights
+    if weights is not None:
+        found = load_(build(recipe.model, len(recipe.data.class_names)), weights)
+        recorder.write(NoteRecord(text=f"The trainings begin with {weights.path}: {found.summary()}."))
 
 
 def _record_changes(recorder: Recorder, now: RunRecord) -> None:
@@ -173,6 +201,8 @@ def _record_changes(recorder: Recorder, now: RunRecord) -> None:
         recorder.write(NoteRecord(text=f"The recipe was changed while the run was under way: {'; '.join(different)}."))
     if different := inventory_differences(begun.data, now.data):
         recorder.write(NoteRecord(text=f"The data changed while the run was under way: {'; '.join(different)}."))
+    if begun.weights != now.weights:
+        recorder.write(NoteRecord(text="The file of weights changed while the run was under way."))
 
 
 def _begun(recorder: Recorder) -> RunRecord | None:
@@ -183,12 +213,18 @@ def _begun(recorder: Recorder) -> RunRecord | None:
 
 
 def _refuse_other_data(recorder: Recorder, now: RunRecord) -> None:
-    """Refuse to go on, or to evaluate, on other data than those that the run began with.
+    """Refuse to go on, or to evaluate, on other data or weights than those that the run began with.
 
     Raises:
         DataError: names what differs.
     """
     begun = _begun(recorder)
+    if begun is not None and begun.weights != now.weights:
+        raise DataError(
+            f"the file of weights is not the one that the run in {recorder.path.parent} began with (SHA-256 "
+            f"{begun.weights[:12]} then, {now.weights[:12]} now). Bring it back, choose another folder with "
+            "output=..., or, to go on, give --accept-changes (in Python: accept_changes=True)"
+        )
     if begun is not None and (different := inventory_differences(begun.data, now.data)):
         raise DataError(
             f"the data are not those that the run in {recorder.path.parent} began with: {'; '.join(different)}. Bring "
@@ -209,5 +245,6 @@ def _run_record(recipe: Recipe, resolved: dict[str, Any], input_shape: tuple[int
         class_names=tuple(recipe.data.class_names),
         palette=tuple(recipe.data.palette),
         data=inventory(recipe.data),
+        weights="" if recipe.starting_weights is None else recipe.starting_weights.sha256(),
         input_shape=input_shape,
     )

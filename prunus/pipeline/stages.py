@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from prunus.errors import RecipeError
 from prunus.models.factory import build
+from prunus.models.weights import load_
 from prunus.pipeline.context import RunContext
 from prunus.pipeline.network import Network, network_name, training_name
 from prunus.pipeline.recipe import SCRATCH, WIDE, EncoderStage, Stage
@@ -45,13 +46,17 @@ def train_encoder(context: RunContext, stage: EncoderStage) -> dict[str, Tensor]
 def build_start(context: RunContext, encoder: dict[str, Tensor] | None) -> nn.Module:
     """Build the network that every training except the encoder's starts with."""
     model = build_wide(context)
+    if context.recipe.starting_weights is not None:
+        load_(model, context.recipe.starting_weights)
     if encoder is not None:
         model.get_submodule("encoder").load_state_dict(encoder)
     return model
 
 
 def train_wide(context: RunContext, encoder: dict[str, Tensor] | None) -> Network:
-    """Train the network as built, without penalties or shrinking."""
+    """Train the network as built, without penalties or shrinking, unless it is to be compared with as it is."""
+    if context.recipe.baseline == "untrained":
+        return Network(name=WIDE, model=build_start(context, encoder).to(context.recipe.train.torch_device()))
     context.watch.stage("training the wide network")
     fitted = fit(
         context.training(WIDE, context.recipe.train, context.task), build_start(context, encoder), context.inputs
@@ -76,7 +81,8 @@ def run_stages(context: RunContext, encoder: dict[str, Tensor] | None, wide: Net
 def train_stage(context: RunContext, stage: Stage, settings: Train, network: Network, wide: Network | None) -> Network:
     """Train `network`, which the earlier stages have led to, with the settings of `stage`."""
     context.watch.stage(f"training the {'shrinking' if stage.shrink else 'reshaped'} network ({stage.name})")
-    task = context.task
+    protect, data = context.recipe.protect, context.recipe.data
+    task = context.task if protect is None else protect.task(context.task, data.class_names)
     if stage.distillation is not None:
         assert wide is not None  # else the recipe is refused
         task = stage.distillation.wrap(task, wide.model)
@@ -86,7 +92,8 @@ def train_stage(context: RunContext, stage: Stage, settings: Train, network: Net
     timed = stage.shrink is not None and stage.shrink.budget.is_timed
     meter = context.meter(network.model) if timed and context.processes.first else None  # only process 0 measures
     training = context.training(training_name(stage), settings, task)
-    training = dataclasses.replace(training, penalty=stage.penalty, meter=meter, reference=network.model)
+    data = data if protect is None else protect.data(data)
+    training = dataclasses.replace(training, data=data, penalty=stage.penalty, meter=meter, reference=network.model)
     fitted = fit(training, model, context.inputs, stage.shrink)
     vanished = bypass(
         fitted.model, context.inputs.to(settings.torch_device())

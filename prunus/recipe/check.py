@@ -49,7 +49,7 @@ def check(hint: Any, value: Any, path: KeyPath, source: Source) -> None:
     if value is None and type(None) in options:
         return
     structured = [option for option in options if dataclasses.is_dataclass(option) or _is_component(option)]
-    if len(structured) == 1:
+    if len(structured) == 1 and not (isinstance(value, str) and str in options):
         _check_structured(structured[0], value, path, source)
     elif isinstance(value, list) and (inner := _item_hint(hint)) is not None:
         for index, item in enumerate(value):

@@ -5,9 +5,9 @@ shown that was not recorded. A record is plain data: numbers, strings, tuples an
 """
 
 from prunus.records.file import FILE_NAME, Recorder, Silent, lines, read, readable
+from prunus.records.gate import CurveRecord, GateRecord, RobustnessRecord, SliceRecord
 from prunus.records.kinds import (
     EXACT,
-    TYPES,
     EditRecord,
     EpochRecord,
     EvaluationRecord,
@@ -21,24 +21,29 @@ from prunus.records.kinds import (
     ShrinkRecord,
     WidthsRecord,
 )
+from prunus.records.types import TYPES
 
 __all__ = [
     "EXACT",
     "FILE_NAME",
     "TYPES",
+    "CurveRecord",
     "EditRecord",
     "EpochRecord",
     "EvaluationRecord",
+    "GateRecord",
     "LatencyRecord",
     "NoteRecord",
     "ParityRecord",
     "Record",
     "Recorder",
     "RemovalRecord",
+    "RobustnessRecord",
     "RunRecord",
     "SampleRecord",
     "ShrinkRecord",
     "Silent",
+    "SliceRecord",
     "WidthsRecord",
     "lines",
     "read",

@@ -32,6 +32,7 @@ class RunRecord(Record):
     palette: tuple[tuple[int, int, int], ...]  # one RGB colour a class, 0 to 255
     input_shape: tuple[int, ...]  # [N, C, H, W] of the example that was traced
     data: dict[str, Any] = dataclasses.field(default_factory=dict)  # classes, samples and file lists: `data.inventory`
+    weights: str = ""  # SHA-256 of the file that the network began with
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -180,6 +181,7 @@ class SampleRecord(Record):
     truth: str
     wide: str | None
     narrow: str
+    disagreement: float | None = None  # of wide and narrow, in [0, 1], where the image is shown for it
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -188,6 +190,3 @@ class NoteRecord(Record):
 
     kind: ClassVar[str] = "note"
     text: str
-
-
-TYPES: dict[str, type[Record]] = {cls.kind: cls for cls in Record.__subclasses__()}

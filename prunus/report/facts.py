@@ -9,17 +9,21 @@ from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 from prunus.records import (
+    CurveRecord,
     EditRecord,
     EpochRecord,
     EvaluationRecord,
+    GateRecord,
     LatencyRecord,
     NoteRecord,
     ParityRecord,
     Record,
     RemovalRecord,
+    RobustnessRecord,
     RunRecord,
     SampleRecord,
     ShrinkRecord,
+    SliceRecord,
     WidthsRecord,
 )
 
@@ -56,6 +60,11 @@ class Facts:
     removals: tuple[RemovalRecord, ...]
     edits: tuple[EditRecord, ...]
     samples: tuple[SampleRecord, ...]
+    gallery: tuple[SampleRecord, ...]  # images on which wide and narrow disagree, the worst first
+    gate: GateRecord | None
+    slices: tuple[SliceRecord, ...]
+    curves: dict[str, dict[str, CurveRecord]]  # by class, then by model
+    robustness: tuple[RobustnessRecord, ...]
     notes: tuple[str, ...]
 
 
@@ -66,7 +75,15 @@ def gather(records: Sequence[Record]) -> Facts:
     split, evaluations = _evaluations(of_type(EvaluationRecord, records))
     shrinks = {(record.model, record.epoch): record for record in of_type(ShrinkRecord, records)}
     parities = {(r.model, r.backend): r for r in of_type(ParityRecord, records)}
-    samples = {record.index: record for record in of_type(SampleRecord, records)}
+    pictures = of_type(SampleRecord, records)
+    samples = {record.index: record for record in pictures if record.disagreement is None}
+    gallery = {record.index: record for record in pictures if record.disagreement is not None}
+    gates = of_type(GateRecord, records)
+    curves: dict[str, dict[str, CurveRecord]] = {}
+    for curve in of_type(CurveRecord, records):
+        curves.setdefault(curve.name, {})[curve.model] = curve
+    slices = {(record.slice, record.name): record for record in of_type(SliceRecord, records)}
+    robustness = {(record.change, record.strength): record for record in of_type(RobustnessRecord, records)}
     return Facts(
         run=runs[-1] if runs else None,
         epochs=_epochs(of_type(EpochRecord, records)),
@@ -79,6 +96,11 @@ def gather(records: Sequence[Record]) -> Facts:
         removals=of_type(RemovalRecord, records),
         edits=of_type(EditRecord, records),
         samples=tuple(samples[index] for index in sorted(samples)),
+        gallery=tuple(sorted(gallery.values(), key=lambda record: -(record.disagreement or 0.0))),
+        gate=gates[-1] if gates else None,
+        slices=tuple(slices.values()),
+        curves=curves,
+        robustness=tuple(robustness.values()),
         notes=tuple(dict.fromkeys(record.text for record in of_type(NoteRecord, records))),
     )
 

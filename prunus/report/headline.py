@@ -4,6 +4,7 @@ import dataclasses
 import math
 from collections.abc import Iterable
 
+from prunus.records import GateRecord
 from prunus.report import words
 from prunus.report.comparison import Comparison, Goal, goals, law, law_tolerance
 from prunus.report.facts import Facts
@@ -91,7 +92,21 @@ def _listed(parts: Iterable[str]) -> str:
 def checks(facts: Facts) -> tuple[Check, ...]:
     """Return the run's promises: the budget, parity of the exported networks, the law of removal."""
     limits = tuple(_budget(goal) for goal in goals(facts))
-    return (*(limits or (_no_budget(facts),)), *_of_stages(facts, limits), _parity(facts), _law(facts))
+    gate = () if facts.gate is None else (_gate(facts.gate, facts),)
+    return (*(limits or (_no_budget(facts),)), *_of_stages(facts, limits), *gate, _parity(facts), _law(facts))
+
+
+def _gate(gate: GateRecord, facts: Facts) -> Check:
+    judged = [each for each in facts.slices if each.verdict != "too small"]
+    fallen = [each.name for each in judged if each.verdict == "fell"]
+    allowed = f"more than {gate.max_drop:g}{words.GAP}points"
+    if gate.passed:
+        doubtful = sum(each.verdict == "in doubt" for each in judged)
+        text = f"passed: none of {len(judged)} slices fell by {allowed} beyond doubt ({doubtful} in doubt)"
+    else:
+        more = f" and {len(fallen) - 3} more" if len(fallen) > 3 else ""
+        text = f"failed: {', '.join(fallen[:3])}{more} fell by {allowed}"
+    return Check(name="Gate", passed=gate.passed, text=text)
 
 
 def _of_stages(facts: Facts, limits: tuple[Check, ...]) -> Iterable[Check]:

@@ -25,6 +25,7 @@ from prunus.writing import write_whole
 
 FILE_NAME = "report.html"
 MOST_PICTURE = 64 * MIB
+MOST_CURVES = 12  # classes whose precision and recall are drawn
 HERE = Path(__file__).parent
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Fields of EpochRecord ("metric": the main one) and what a reader calls them.
@@ -113,6 +114,8 @@ def context(facts: Facts, folder: Path) -> dict[str, Any]:
         "figures": figures(facts),
         "by_epoch": BY_EPOCH | {"metric": f"{rows[0].label}, validation"},
         "stages": stages(facts),
+        "curves": list(facts.curves)[:MOST_CURVES],
+        "gallery": [_sample(sample, folder) | {"apart": sample.disagreement} for sample in facts.gallery],
         "samples": [_sample(sample, folder) for sample in facts.samples],
         "recipe": _recipe(facts, folder),
         "style": _own("style.css"),
@@ -146,6 +149,9 @@ def figures(facts: Facts) -> dict[str, plots.Figure]:
     if facts.latencies:
         named = [(setting_name(setting, facts), pair) for setting, pair in facts.latencies.items()]
         found["latency"] = plots.latency(named)
+    found |= {
+        f"curve-{number}": plots.curve(pair) for number, pair in enumerate(list(facts.curves.values())[:MOST_CURVES])
+    }
     return found
 
 

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from prunus.records import EpochRecord, EvaluationRecord, LatencyRecord, WidthsRecord
+from prunus.records import CurveRecord, EpochRecord, EvaluationRecord, LatencyRecord, WidthsRecord
 from prunus.report.comparison import Goal
 from prunus.report.words import NETWORKS
 
@@ -87,6 +87,18 @@ def per_class(evaluations: Mapping[str, EvaluationRecord]) -> Figure:
     yaxis |= {"autorange": "reversed", "showgrid": False}
     layout = _layout(70 + 36 * len(names), yaxis=yaxis, xaxis={"range": [0, 1.01], "tickformat": ".0%"})
     return {"data": traces, "layout": layout | {"barmode": "group", "bargap": 0.3, "bargroupgap": 0.08}}
+
+
+def curve(records: Mapping[str, CurveRecord]) -> Figure:
+    """Precision over recall of one class, wide and narrow."""
+    traces = []
+    for role in (role for role in ("wide", "narrow") if role in records):
+        found = records[role]
+        line = _trace("scatter", role, found.recall, [_finite(value) for value in found.precision], role)
+        hover = f"recall %{{x:.2f}}, precision %{{y:.2f}}<extra>{role}</extra>"
+        traces.append(line | {"mode": "lines", "hovertemplate": hover})
+    xaxis, yaxis = ({**_axis(title), "range": [0, 1.02], "tickformat": ".1f"} for title in ("recall", "precision"))
+    return {"data": traces, "layout": _layout(220, xaxis=xaxis, yaxis=yaxis)}
 
 
 def latency(records: Sequence[tuple[str, Mapping[str, LatencyRecord]]]) -> Figure:

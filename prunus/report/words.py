@@ -9,9 +9,25 @@ MINUS = "\u2212"
 GAP = "\u00a0"  # keeps a number and its unit on one line
 BACKENDS = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "tensorrt": "TensorRT", "torch": "PyTorch"}
 PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
-CLASS_METRICS = {"miou": "IoU", "map": "AP"}  # a mean over classes, and what it is a mean of
+CLASS_METRICS = {
+    "miou": "IoU",
+    "map": "AP",
+    "map50": "AP50",
+    "map75": "AP75",
+    "ap40_moderate": "AP (moderate)",
+}  # a mean over classes, and what it is a mean of
 NETWORKS = {"scratch-sgd": "narrow, from scratch with SGD", "scratch-adam": "narrow, from scratch with Adam"}
-METRICS = {"miou": "mIoU", "map": "mAP", "top1": "top-1 accuracy", "top5": "top-5 accuracy"}
+METRICS = {
+    "miou": "mIoU",
+    "map": "mAP",
+    "map50": "mAP50",
+    "map75": "mAP75",
+    "ap40_easy": "AP40 easy",
+    "ap40_moderate": "AP40 moderate",
+    "ap40_hard": "AP40 hard",
+    "top1": "top-1 accuracy",
+    "top5": "top-5 accuracy",
+}
 
 
 def backend_name(backend: str) -> str:

@@ -1,6 +1,6 @@
 """What a Shrinker refuses before anything is trained, by name and with what to do."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -9,6 +9,10 @@ from torch.optim import Optimizer
 from prunus.budget import Budget
 from prunus.errors import BudgetError, TrainingError
 from prunus.graph import ChannelGroups
+from prunus.modules.copying import copied
+from prunus.modules.undisturbed import undisturbed
+from prunus.records import EXACT
+from prunus.verify import difference
 
 _SHARDED = ("FullyShardedDataParallel", "DeepSpeedEngine", "FSDPModule")
 
@@ -43,6 +47,38 @@ def check_network(model: Any, optimizer: Any) -> None:
     _check_optimizer(model, optimizer)
 
 
+def check_unchanged(model: nn.Module, optimizer: Optimizer, bound: Sequence[Tensor]) -> None:
+    """Refuse a network whose parameters are no longer those, `bound`, that its channel groups were read from.
+
+    Raises:
+        TrainingError: names what has been replaced.
+    """
+    there = {id(parameter) for parameter in model.parameters()}
+    if gone := sum(1 for parameter in bound if id(parameter) not in there):
+        raise TrainingError(
+            f"{gone} parameters of {type(model).__name__} have been replaced by others since the Shrinker read it: "
+            "nobody but the Shrinker may change its layers in a training. Make the Shrinker after such changes, or, "
+            "to go on from a checkpoint, use its load_state_dict"
+        )
+    _check_optimizer(model, optimizer)
+
+
+def check_state(model: nn.Module, optimizer: Optimizer) -> None:
+    """Refuse an optimizer whose state, after its first step, is not of its parameters' shapes: it cannot be cut.
+
+    Raises:
+        TrainingError: names the state and the parameter.
+    """
+    for path, parameter in model.named_parameters():
+        for name, value in optimizer.state.get(parameter, {}).items():
+            if isinstance(value, Tensor) and value.numel() > 1 and value.shape != parameter.shape:
+                raise TrainingError(
+                    f"{type(optimizer).__name__} keeps {name!r} of shape {list(value.shape)} for {path}, of shape "
+                    f"{list(parameter.shape)}: nobody knows how to cut it. Train with an optimizer whose state has its "
+                    "parameters' shapes, such as SGD, AdamW or RMSprop"
+                )
+
+
 def _check_optimizer(model: nn.Module, optimizer: Any) -> None:
     if not isinstance(optimizer, Optimizer):
         raise TrainingError(f"Shrinker takes the optimizer, a torch.optim.Optimizer, not {optimizer!r:.80}")
@@ -70,6 +106,29 @@ def check_not_met(budget: Budget, groups: ChannelGroups, bounds: Mapping[str, fl
             f"the network meets the budget as it is: it has {has}. Name a smaller budget, or train it without a "
             "Shrinker"
         )
+
+
+def check_follows(small: nn.Module, model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    """Refuse a network that does not compute what `small` does, though it holds the same tensors and sizes by now.
+
+    Raises:
+        TrainingError: the outputs differ, or it does not run any more.
+    """
+    first, second = (copied(each, isolated=True) for each in (small, model))  # so that no hook of the user's runs
+    try:
+        with undisturbed(model):
+            _, relative = difference(first, second, args, kwargs)
+    except (RuntimeError, ValueError) as error:
+        text = f"it does not run any more ({str(error).partition(chr(10))[0]})"
+    else:
+        if relative <= EXACT["float32"]:
+            return
+        text = f"its outputs differ by {relative:.1e} from those of its narrower copy"
+    raise TrainingError(
+        f"{type(model).__name__} does not follow in place: {text}. Its code refers to layers, tensors or sizes in a "
+        "way that torch does not know: keep them as modules, buffers, and numbers, alone or in lists and tuples. The "
+        "network and its optimizer are as they were"
+    )
 
 
 def average_of(copy: Any, model: nn.Module) -> nn.Module:

@@ -54,6 +54,7 @@ def measured_target(
             floor=target.floors,
             multiple_of=budget.multiple_of,
             bounds=budget.bounds(target.start),
+            solver=budget.solver,
         )
         return search.largest()
 

@@ -19,12 +19,14 @@ from prunus.penalties import GroupSlices
 from prunus.penalties.keep import kept_groups
 from prunus.penalties.zeros import zero_groups
 from prunus.records import ShrinkRecord
+from prunus.shrink import checks
 from prunus.shrink.in_place import become_, refill_
 from prunus.shrink.processes import Processes
 from prunus.surgery import Plan, apply, bypass
 from prunus.surgery.carry import carried
 from prunus.surgery.removal import removal, spare_layers
-from prunus.verify import Change, change_of_outputs
+from prunus.verify import Change, change, outputs_in_both
+from prunus.verify.rounding import Outputs
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,6 +51,7 @@ class NetworkInTraining:
         copies: networks of the same shapes that become narrower with it, such as an average of its weights.
         plan: all edits so far.
         groups: the channel groups as they are now; those of layers that nobody trains keep their channels.
+        just_cut: there was no step since the last cut.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class NetworkInTraining:
         self._example, self._kwargs = example, dict(kwargs or {})
         self.processes = Processes.present() if processes is None else processes
         self.copies = list[nn.Module]()
+        self.just_cut = False
         self.plan = Plan()
         self.groups = self.read(model)
 
@@ -84,9 +88,12 @@ class NetworkInTraining:
 
     def read(self, model: nn.Module) -> ChannelGroups:
         """Return the channel groups of `model`, this network or a narrower copy."""
-        groups = trace(model, self.example, self.kwargs)
+        return self.trained(trace(model, self.example, self.kwargs), model)
+
+    def trained(self, groups: ChannelGroups, model: nn.Module | None = None) -> ChannelGroups:
+        """Return `groups` with none removable of which nothing is trained."""
         trained = torch.zeros(len(groups) + 1, dtype=torch.bool)
-        for one in GroupSlices.of(model, groups).slices:
+        for one in GroupSlices.of(self.model if model is None else model, groups).slices:
             if one.parameter.requires_grad:
                 trained[one.groups] = True  # index -1, no group, is the last
         return dataclasses.replace(groups, exact=groups.exact & trained[:-1])
@@ -125,26 +132,32 @@ class NetworkInTraining:
         groups, regrouped = before.without(removed), lambda values: values[~removed]
         vanished, smaller = self._without_constant_blocks(small)
         if vanished:
-            groups = self.read(smaller)
-            narrower = before.without(removed)
+            narrower, groups = groups, self.read(smaller)
             regrouped = lambda values: _moved(values[~removed], narrower, groups)  # noqa: E731
-        record = ShrinkRecord(
-            epoch=epoch,
-            removed_groups=int(removed.sum()),
-            macs_before=before.macs(),
-            macs_after=groups.macs(),
-            params_before=before.params(),
-            params_after=groups.params(),
-            max_rel_diff=found.relative,
-            max_rel_diff_float64=found.relative_float64,
-            tolerance=found.tolerance,
-            seconds=0.0,
-        )
+        record = _record(epoch, before, groups, int(removed.sum()), found)
         self._become(plan + vanished, smaller)
-        self.groups, self.plan = groups, self.plan + plan + vanished
+        self.groups, self.plan, self.just_cut = groups, self.plan + plan + vanished, True
         self.processes.require_same(when, self.model, self.plan.to_json())
         record = dataclasses.replace(record, seconds=time.perf_counter() - began)
         return CutResult(record=record, regrouped=regrouped)
+
+    def check_state(self) -> None:
+        """Refuse an optimizer whose state cannot be cut; after its first step.
+
+        Raises:
+            TrainingError: names the state.
+        """
+        checks.check_state(self.model, self.optimizer)
+
+    def check_gradients(self) -> None:
+        """Refuse gradients that differ between processes in the first step after a cut.
+
+        Raises:
+            TrainingError: they do, since a wrapper has not been made anew.
+        """
+        if self.just_cut:
+            self.processes.require_same_gradients(self.model)
+            self.just_cut = False
 
     def replay(self, plan: Plan, check: Callable[[ChannelGroups], None] = lambda groups: None) -> None:
         """Do the edits of `plan`, which leads from the network as built; those that are done already stay.
@@ -177,9 +190,11 @@ class NetworkInTraining:
         return vanished, smaller
 
     def _change(self, model: nn.Module, small: nn.Module) -> Change:
-        first, second = (copied(each, isolated=True) for each in (model, small))  # no hook of the user's runs
+        def found(network: nn.Module) -> Outputs:  # on a copy, so that no hook of the user's runs
+            return outputs_in_both(copied(network, isolated=True), self.example, self.kwargs, disposable=True)
+
         with undisturbed(model), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # TF32 rounds at 1e-3
-            return change_of_outputs(first, second, self.example, self.kwargs)
+            return change(found(model), found(small))
 
     def _become(self, plan: Plan, small: nn.Module) -> None:
         """Let the network be `small`, which `plan` makes of it, and its optimizer and copies follow; or change
@@ -194,8 +209,23 @@ class NetworkInTraining:
                 become_(each, new, made_anew, undo)
             mine = dict(self.model.named_parameters(remove_duplicate=False))
             refill_(self.optimizer, contents, lambda p: mine[paths[id(p)]] if id(p) in paths else p, undo)
-            _require_rounding(self._change(small, self.model), "exchanging the tensors of the network in place")
+            checks.check_follows(small, self.model, self.example, self.kwargs)
             undo.pop_all()
+
+
+def _record(epoch: int, before: ChannelGroups, after: ChannelGroups, removed: int, found: Change) -> ShrinkRecord:
+    return ShrinkRecord(
+        epoch=epoch,
+        removed_groups=removed,
+        macs_before=before.macs(),
+        macs_after=after.macs(),
+        params_before=before.params(),
+        params_after=after.params(),
+        max_rel_diff=found.relative,
+        max_rel_diff_float64=found.relative_float64,
+        tolerance=found.tolerance,
+        seconds=0.0,
+    )
 
 
 def _moved(values: Tensor, old: ChannelGroups, new: ChannelGroups) -> Tensor:

@@ -9,12 +9,15 @@ from prunus.budget import Budget, width_stability
 from prunus.budget.controller import Target, press, thresholds
 from prunus.budget.latency_search import Meter
 from prunus.budget.schedule import Clock, Schedule
-from prunus.budget.select import relative_norms
+from prunus.budget.select import checked_importance, relative_norms
+from prunus.graph import ChannelGroups
 from prunus.penalties import BoundGroupLasso, GroupLasso, taylor
 from prunus.records import ShrinkRecord
+from prunus.shrink import checks
 from prunus.shrink.latency_target import measured_target
 from prunus.shrink.network import CutResult, NetworkInTraining
 
+Importance = Callable[[nn.Module, ChannelGroups], Tensor]  # of each group, [num_groups]
 MEMORY = 0.98  # decay of the running mean of the importance over steps: about the last fifty count
 
 
@@ -41,10 +44,12 @@ class Pressure:
         target: Target,
         meter: Meter | None,
         reference: nn.Module | None,
+        importance: Importance | None,
         told: Callable[[str], None],
     ) -> None:
         self.network, self.budget, self.target = network, budget, target
         self.meter, self.reference, self.told = meter, reference, told
+        self._own = importance
         self.importance = torch.zeros(len(network.groups))
         self.pressed = torch.zeros(len(network.groups), dtype=torch.bool)
         self.observed = self.measured = False
@@ -60,6 +65,8 @@ class Pressure:
     def observe(self, scale: float = 1.0) -> None:
         """Update the running mean of the Taylor importance with the gradients at hand, which are `scale` times as
         large as the loss's."""
+        if self._own is not None:
+            return
         seen = taylor(self.lasso.slices)
         if scale != 1:
             seen = seen / scale**2
@@ -68,7 +75,13 @@ class Pressure:
         self.observed = True
 
     def ranking(self) -> Tensor:
-        """Return the importance in this training, or the relative norms before its first step: [num_groups]."""
+        """Return the importance in this training, or the relative norms before its first step: [num_groups].
+
+        Raises:
+            BudgetError: an importance of the user's own is not one finite number per group.
+        """
+        if self._own is not None:
+            return checked_importance(self._own(self.network.model, self.network.groups), len(self.network.groups))
         if not self.observed:
             return relative_norms(self.network.model, self.network.groups)
         return self.importance.double().cpu()
@@ -82,6 +95,9 @@ class Pressure:
 
         A budget in milliseconds is measured when the training begins, and before the last segment.
         """
+        if schedule.is_over(clock):
+            return
+        checks.check_unchanged(self.network.model, self.network.optimizer, self.lasso.slices.parameters)
         if self.budget.is_timed and not self.measured:
             self.measure()
         self._begin_when_stable(schedule, clock)
@@ -125,13 +141,13 @@ class Pressure:
         self.told(said)
 
     def followed(self, result: CutResult | None) -> ShrinkRecord | None:
-        """Follow the network, which a cut has made narrower, and return the cut's record; None where nothing was cut."""
+        """Follow the network after a cut and return the cut's record; None where nothing was cut."""
         if result is None:
             return None
         self.importance, self.pressed = result.regrouped(self.importance), result.regrouped(self.pressed)
-        self.unbind()
+        self._lasso = GroupLasso().bind(self.network.model, self.network.groups)
         return result.record
 
     def unbind(self) -> None:
-        """Forget the tensors of the network, which has changed."""
+        """Forget the tensors of the network, which has changed; the next step finds them."""
         self._lasso = None

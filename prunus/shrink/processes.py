@@ -125,6 +125,24 @@ class Processes:
             "your own, is DistributedDataParallel wrapped anew after each cut?"
         )
 
+    def require_same_gradients(self, model: nn.Module) -> None:
+        """Compare the gradients of all processes, by their sums.
+
+        Raises:
+            TrainingError: in every process; they differ, so nobody averages them.
+        """
+        if self.count == 1:
+            return
+        own = [(path, float(p.grad.double().sum())) for path, p in model.named_parameters() if p.grad is not None]
+        every = self.gather(own)
+        differing = {path for other in every[1:] for path, _ in set(other) ^ set(every[0])}
+        if differing:
+            raise TrainingError(
+                f"in the first step after a cut the processes have different gradients ({min(differing)} and "
+                f"{len(differing) - 1} more): DistributedDataParallel still averages those of the former shapes. "
+                "Wrap the network anew where shrinker.step() returns a record: network = DistributedDataParallel(model)"
+            )
+
 
 ALONE = Processes()
 

@@ -34,21 +34,18 @@ def controller_of(
     for name, value in (("steps", steps), ("epochs", epochs), ("every", every)):
         if value is not None and (type(value) is not int or value < 1):
             raise RecipeError(f"Shrinker: {name} is {value!r}: it must be a whole number from 1")
-    if steps is not None and epochs is not None:
-        raise RecipeError(f"Shrinker has steps={steps} and epochs={epochs}: give one of them")
-    if every is not None and every > (steps or epochs or every):
-        raise RecipeError(
-            f"Shrinker: every is {every}, and the whole training has {steps or epochs} "
-            f"{'steps' if steps else 'epochs'}: a segment must be shorter"
-        )
+    if steps is not None and epochs is not None and steps < epochs:
+        raise RecipeError(f"Shrinker: steps={steps} in epochs={epochs}: there is at least one in each")
+    if epochs is None and steps is not None and (every or 1) > steps:
+        raise RecipeError(f"Shrinker: every is {every}, and the whole training has {steps} steps: it must be shorter")
     budget = replace(budget, keep=(*budget.keep, *patterns_of(keep)))
-    every = 1 if steps is not None else every or 1  # of a schedule in steps, a segment is one period
+    every = every or 1 if steps is None or epochs else 1  # of a schedule in steps, a segment is one period
     return Controller(budget=budget, begin=begin, end=end, every=every, settled=settled)
 
 
 def schedule_of(controller: Controller, steps: int | None, epochs: int | None, every: int | None) -> Schedule:
     """Return the schedule of a training of so many steps or epochs; without segments where neither is known."""
-    if steps is None:
+    if steps is None or epochs is not None:
         return Schedule(controller=controller, periods=epochs)
     length = every or max(1, steps // SEGMENTS)
     return Schedule(controller=controller, periods=steps // length, length=length)

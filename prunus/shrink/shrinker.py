@@ -1,31 +1,31 @@
 """`prunus.Shrinker`: a network shrinks to its budget while it trains, in anybody's loop."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self, final
+from typing import Any, final
 
 import torch
 from torch import nn
 
 from prunus.budget import Budget
-from prunus.budget.controller import Controller
 from prunus.budget.latency_search import Meter, checked_meter
-from prunus.budget.schedule import Clock, Schedule
+from prunus.budget.schedule import Clock
 from prunus.errors import TrainingError
 from prunus.graph import ChannelGroups
 from prunus.modules.given import Inputs, arguments
+from prunus.modules.optimizers import unwrapped
 from prunus.records import ShrinkRecord
 from prunus.shrink import checks, state
 from prunus.shrink.network import NetworkInTraining
-from prunus.shrink.pressure import Pressure
+from prunus.shrink.pressure import Importance, Pressure
 from prunus.shrink.settings import controller_of, schedule_of
 from prunus.shrink.target import target_of
-from prunus.shrink.watch import OptimizerWatch, unwrapped
+from prunus.shrink.watch import OptimizerWatch
 from prunus.surgery import Plan
 
 
 @final
 class Shrinker:
-    """Shrinks a network to a budget while it trains.
+    """Shrinks a network to a budget while it trains:
 
         shrinker = prunus.Shrinker(model, optimizer, example, budget=prunus.Budget(macs=0.4), steps=1000)
         for images, labels in loader:
@@ -40,6 +40,32 @@ class Shrinker:
     of a segment the channels that selection would remove, to reach the segment's cost, are chosen by their Taylor
     importance; with k steps left in it each step takes the share 1 / k off their norm, so that they are exactly zero at
     its end, and are removed. The cost falls as (1 - progress)^3 and ends just under the budget.
+
+    Args:
+        model: any network that `prunus.trace` reads, or the part of a larger one that is to shrink.
+        optimizer: any of torch's that keeps state of its parameters' shapes, wrapped by a trainer or not.
+        example: the network's positional arguments; a tensor stands for a tuple of one.
+        budget: what the network may cost in the end.
+        steps: of the optimizer in the whole training; without `steps` and `epochs` only `finish()` cuts.
+        epochs: of the whole training, as long as they may be: call `end_epoch()` after each. `steps` is then what
+            is expected of all of them; without it, an epoch is expected to be as long as the one before.
+        begin: share of the training before the first pressure.
+        end: share of the training at which the budget is met.
+        every: steps per segment, or epochs where `epochs` is given; None: a twentieth of the steps, or one epoch.
+        settled: similarity of widths to wait for; see `prunus.budget.controller`.
+        keep: layers that keep all the channels that they make, by patterns over their paths, besides the budget's.
+        kwargs: the example's keyword arguments.
+        meter: measures a network's latency in milliseconds, for a budget that bounds it; None: ONNX Runtime on one
+            thread, where the example is one tensor.
+        reference: the network that a share of the latency refers to, measured anew each time; None: this one, once.
+        importance: a function from the network and its groups to a number per group, [num_groups]; None: Taylor's.
+        told: receives a sentence about each measurement.
+
+    Raises:
+        BudgetError: the budget is met already or out of reach, or has milliseconds and there is no meter.
+        RecipeError: a setting that makes no sense.
+        TrainingError: the network is wrapped or sharded, or the optimizer trains another one.
+        TraceError: the network cannot be read.
 
     Attributes:
         settings: the budget and when to reach it; frozen.
@@ -64,80 +90,31 @@ class Shrinker:
         keep: str | Sequence[str] = (),
         kwargs: Mapping[str, Any] | None = None,
         meter: Meter | None = None,
+        reference: nn.Module | None = None,
+        importance: Importance | None = None,
         told: Callable[[str], None] = lambda text: None,
     ) -> None:
-        """Read the network.
-
-        Args:
-            model: any network that `prunus.trace` reads, or the part of a larger one that is to shrink.
-            optimizer: any of torch's that keeps state of its parameters' shapes; wrappers of Lightning and accelerate
-                are looked through.
-            example: the network's positional arguments; a tensor stands for a tuple of one.
-            budget: what the network may cost in the end.
-            steps: optimizer steps of the whole training. Without `steps` and `epochs` nothing shrinks before
-                `finish()`.
-            epochs: of the whole training, where the number of steps is not known; call `end_epoch()` after each.
-            begin: share of the training before the first pressure.
-            end: share of the training at which the budget is met.
-            every: steps per segment, or epochs where `epochs` is given; None: a twentieth of the steps, or one epoch.
-            settled: similarity of widths to wait for; see `prunus.budget.controller.Controller`.
-            keep: layers that keep all the channels that they make, by patterns over their paths, besides the budget's.
-            kwargs: the example's keyword arguments.
-            meter: measures a network's latency in milliseconds, for a budget that bounds it.
-            told: receives a sentence about each measurement.
-
-        Raises:
-            BudgetError: the budget is met already or out of reach, or has milliseconds and there is no meter.
-            RecipeError: a setting that makes no sense.
-            TrainingError: the network is wrapped or sharded, or the optimizer trains another one.
-            TraceError: the network cannot be read.
-        """
         optimizer = unwrapped(optimizer)
         checks.check_network(model, optimizer)
         settings = controller_of(budget, keep, begin, end, every, settled, steps=steps, epochs=epochs)
         network = NetworkInTraining(model, optimizer, arguments(example), kwargs)
-        checks.check_not_met(settings.budget, network.groups, settings.budget.absolute(network.groups))
-        self._set(network, schedule_of(settings, steps, epochs, every), meter, told)
-
-    @classmethod
-    def of(
-        cls,
-        network: NetworkInTraining,
-        settings: Controller,
-        epochs: int,
-        meter: Meter | None = None,
-        reference: nn.Module | None = None,
-        told: Callable[[str], None] = lambda text: None,
-    ) -> Self:
-        """Return the shrinker of a network that a recipe trains: `end_period()` ends each epoch.
-
-        Args:
-            network: the network.
-            settings: the budget and when to reach it.
-            epochs: of the training.
-            meter: measures a network's latency.
-            reference: the network whose latency a budget takes a share of.
-            told: receives a sentence about each measurement.
-        """
-        result = cls.__new__(cls)
-        result._set(network, Schedule(controller=settings, periods=epochs), meter, told, reference)
-        return result
-
-    def _set(
-        self,
-        network: NetworkInTraining,
-        schedule: Schedule,
-        meter: Meter | None,
-        told: Callable[[str], None],
-        reference: nn.Module | None = None,
-    ) -> None:
-        budget = schedule.controller.budget
-        if budget.is_timed and network.processes.first:
+        budget = settings.budget
+        checks.check_not_met(budget, network.groups, budget.absolute(network.groups))
+        if budget.is_timed and network.processes.first:  # which measures for all
+            meter = self.usual_meter(model, example) if meter is None and not kwargs else meter
             checked_meter(meter)
-        target = target_of(network.model, network.groups, network.example, budget, network.kwargs)
-        self.network, self.settings, self.schedule, self.clock = network, schedule.controller, schedule, Clock()
-        self.pressure = Pressure(network, budget, target, meter, reference, told)
-        self._watch = OptimizerWatch(network.optimizer, self._before_step)
+        self.network, self.settings = network, settings
+        self.schedule = schedule_of(settings, steps, epochs, every)
+        self.clock = Clock(steps_per_period=steps // epochs if steps and epochs else None)
+        target = target_of(model, network.groups, network.example, budget, network.kwargs)
+        self.pressure = Pressure(network, budget, target, meter, reference, importance, told)
+        self._watch = OptimizerWatch(optimizer, self._before_step, network.check_state)
+        self._late: ShrinkRecord | None = None  # of a cut that step() has not returned yet
+
+    @staticmethod
+    def usual_meter(model: nn.Module, example: Inputs) -> Meter | None:
+        """Return the meter where nobody names one; `prunus/__init__.py`, which knows deploy, sets ONNX Runtime's."""
+        return None
 
     @property
     def groups(self) -> ChannelGroups:
@@ -146,7 +123,7 @@ class Shrinker:
 
     @property
     def plan(self) -> Plan:
-        """All cuts so far, as edits of the network as it was built."""
+        """All cuts so far, as edits of the wide network."""
         return self.network.plan
 
     def follow(self, copy: nn.Module) -> None:
@@ -160,6 +137,21 @@ class Shrinker:
         """
         self.network.copies.append(checks.average_of(copy, self.network.model))
 
+    def use(self, optimizer: Any) -> None:
+        """Go on with another optimizer of the same network, as a trainer makes one of its own.
+
+        Layers that have been frozen since keep their channels.
+
+        Raises:
+            TrainingError: it trains another network.
+        """
+        optimizer = unwrapped(optimizer)
+        checks.check_network(self.network.model, optimizer)
+        self._watch.close()
+        self.network.optimizer = optimizer
+        self.network.groups = self.network.trained(self.network.groups)
+        self._watch = OptimizerWatch(optimizer, self._before_step, self.network.check_state)
+
     def step(self) -> ShrinkRecord | None:
         """Press the chosen channels; call it after `optimizer.step()`. Where a segment ends, return the cut's record.
 
@@ -169,21 +161,16 @@ class Shrinker:
         Raises:
             TrainingError: a cut changed the outputs by more than rounding; nothing is changed then.
         """
-        if not self._watch.stepped:
+        if not self._watch.take():
             return None
-        self._watch.stepped = False
-        left = self.schedule.steps_left(self.clock)
+        left, (late, self._late) = self.schedule.steps_left(self.clock), (self._late, None)
         self.clock.step += 1
         if left:
             self.pressure.press_(left)
-        return self.end_period() if self.schedule.has_ended(self.clock) else None
+        return self.end_period() if self.schedule.has_ended(self.clock) else late
 
     def end_epoch(self) -> ShrinkRecord | None:
-        """End an epoch, where the length of the training is given in `epochs`; return the record of a cut.
-
-        Raises:
-            TrainingError: the training's length is in steps.
-        """
+        """End an epoch, where the length of the training is given in `epochs`; return the record of a cut."""
         if self.schedule.length is not None:
             raise TrainingError("end_epoch() is for Shrinker(..., epochs=N); with steps=N, step() counts by itself")
         return self.end_period()
@@ -226,12 +213,15 @@ class Shrinker:
         """
         self.clock.steps_per_period = steps or self.clock.steps_per_period
         if not self.clock.chosen:
-            self.clock.chosen = True
             self.pressure.begin(self.schedule, self.clock)
+            self.clock.chosen = True
 
     @torch.no_grad()
     def _before_step(self, scale: float) -> None:
         """Look at the gradients of a step that is about to be taken."""
+        if self._watch.stepped:  # a checkpoint was written between the optimizer's step and this one's
+            self._late = self.step()
+        self.network.check_gradients()
         self.begin_period()
         if not self.schedule.is_over(self.clock):
             self.pressure.observe(scale)
@@ -239,14 +229,15 @@ class Shrinker:
     def state_dict(self) -> dict[str, Any]:
         """Return what changes: tensors and JSON. Without the weights, which the network's and the optimizer's own
         `state_dict()` hold."""
-        return state.saved(self)
+        return state.saved(self, stepped=self._watch.stepped)
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Go on from `state_dict()`: make the network and its optimizer as narrow as they were.
 
-        Call it before the network's and the optimizer's own `load_state_dict`, which then fit.
+        Call it before the network's and the optimizer's own `load_state_dict`, which then fit, and `step()` after them
+        if the checkpoint may have been written between the optimizer's step and the Shrinker's.
 
         Raises:
             CheckpointError: it is no such state, or of another network.
         """
-        state.load_(self, saved)
+        self._watch.stepped = state.load_(self, saved)

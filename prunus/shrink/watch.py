@@ -7,6 +7,10 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
+from prunus.errors import TrainingError
+
+IDLE = 1000  # calls of step() without one of the optimizer: more than gradients are accumulated over
+
 
 class OptimizerWatch:
     """Calls `before(scale)` when the gradients of a step are there and the weights have not moved yet.
@@ -15,21 +19,40 @@ class OptimizerWatch:
     `before` is called after its first call in a step.
 
     Attributes:
-        stepped: the optimizer has stepped since somebody set this to False.
+        stepped: the optimizer has stepped since the last `take()`.
     """
 
-    def __init__(self, optimizer: Optimizer, before: Callable[[float], None]) -> None:
-        self.stepped = False
-        self._before, self._seen = before, False
-        self._handles = (
+    def __init__(self, optimizer: Optimizer, before: Callable[[float], None], first: Callable[[], None]) -> None:
+        """Watch `optimizer`; `first` is called after its first step."""
+        self._before, self._first = before, first
+        self._seen = self.stepped = self._checked = False
+        self._idle, self._name = 0, type(optimizer).__name__
+        self._handles: tuple[Any, ...] = (
             optimizer.register_step_pre_hook(self._on_step),
             optimizer.register_step_post_hook(self._on_stepped),
         )
+
+    def take(self) -> bool:
+        """Return whether the optimizer has stepped since the last call.
+
+        Raises:
+            TrainingError: it has not for very many calls.
+        """
+        stepped, self.stepped = self.stepped, False
+        self._idle = 0 if stepped or not self._handles else self._idle + 1
+        if self._idle > IDLE:
+            raise TrainingError(
+                f"step() was called {IDLE} times and the {self._name} that the Shrinker was given has not stepped: the "
+                "network is trained by another optimizer. Make the Shrinker with the one that trains, after the "
+                "trainer has made it"
+            )
+        return stepped
 
     def close(self) -> None:
         """Watch no longer."""
         for handle in self._handles:
             handle.remove()
+        self._handles = ()
 
     def _on_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         self._seen = False
@@ -55,15 +78,12 @@ class OptimizerWatch:
 
     def _on_stepped(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.stepped = self.stepped or self._seen
+        if self._seen and not self._checked:
+            self._checked = True
+            self._first()
 
 
 def _is_skipped(optimizer: Optimizer) -> bool:
     """Whether a GradScaler has told a fused optimizer, which steps by itself, that a gradient is not finite."""
     found = getattr(optimizer, "found_inf", None)
     return isinstance(found, torch.Tensor) and bool(found.item())
-
-
-def unwrapped(optimizer: Any) -> Any:
-    """Return the optimizer of torch inside what trainers wrap around it (accelerate, Lightning)."""
-    inner = getattr(optimizer, "optimizer", None)
-    return unwrapped(inner) if isinstance(inner, Optimizer) else optimizer

@@ -21,7 +21,7 @@ from prunus.modules.paths import module_at
 from prunus.modules.tensors import in_float64
 from prunus.surgery.argument_types import checked
 from prunus.surgery.branches import Branches, ancestors
-from prunus.surgery.edit import ReplaceModules
+from prunus.surgery.layers import ReplaceModules
 from prunus.surgery.plan import Plan
 
 
@@ -60,11 +60,6 @@ class BypassBlock(ReplaceModules):
     shift: tuple[float, ...] = ()
     rectified: bool = False
     dim: int = 1
-
-    @property
-    def made_anew(self) -> tuple[str, ...]:
-        """The block's path."""
-        return (self.path,)
 
     def successors(self, model: nn.Module) -> dict[str, nn.Module]:
         """Return what takes the block's place."""
@@ -129,14 +124,28 @@ def skippable(model: nn.Module, inputs: Inputs) -> frozenset[str]:
     Raises:
         TraceError: the model cannot be read.
     """
+    return frozenset().union(*skippable_blocks(model, inputs).values())
+
+
+@checked
+def skippable_blocks(model: nn.Module, inputs: Inputs) -> dict[str, frozenset[str]]:
+    """Return the residual blocks that `bypass` takes out once all units of one of the layers named are zero.
+
+    Args:
+        model: any network; it is not changed.
+        inputs: the positional arguments of an example; a tensor stands for a tuple of one.
+
+    Raises:
+        TraceError: the model cannot be read.
+    """
     program = read(model, arguments(inputs))
-    weights = {weight for operation in program.operations if (weight := _weight(operation))}
-    found = set[str]()
-    for weight in weights:
+    found: dict[str, set[str]] = {}
+    for weight in {weight: None for operation in program.operations if (weight := _weight(operation))}:
         constant = _constant(program, {weight})
-        if any(block for operation in program.operations for block in _blocks(program, operation, constant)):
-            found.add(weight.rpartition(".")[0])
-    return frozenset(found)
+        for operation in program.operations:
+            for path, _, _ in _blocks(program, operation, constant):
+                found.setdefault(path, set()).add(weight.rpartition(".")[0])
+    return {path: frozenset(layers) for path, layers in found.items()}
 
 
 def _weight(operation: Operation) -> str:

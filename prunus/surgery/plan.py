@@ -14,8 +14,9 @@ from prunus.errors import EditError, PrunusError
 from prunus.modules.copying import copied, replaced
 from prunus.modules.defaults import whatever_device
 from prunus.records.typed import typed
-from prunus.surgery.edit import Edit, ReplaceModules, edit_types
+from prunus.surgery.edit import Edit, edit_types
 from prunus.surgery.growth import check_growth
+from prunus.surgery.layers import ReplaceModules
 
 FORMAT = 1
 

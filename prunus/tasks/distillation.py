@@ -5,37 +5,13 @@ from typing import Any, final
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from prunus.errors import RecipeError, TrainingError
+from prunus.errors import RecipeError
 from prunus.modules.modes import in_evaluation, modes_kept
+from prunus.tasks.imitation import distillation_loss
 from prunus.tasks.interface import BoundTask, Metric
-from prunus.tasks.outputs import Reading
 
-
-def distillation_loss(student: Tensor, teacher: Tensor, temperature: float = 4.0) -> Tensor:
-    """Return T^2 KL(softmax(teacher / T) || softmax(student / T)), the mean over samples and positions.
-
-    T^2 keeps the size of the gradients whatever T. Nothing flows back into the teacher.
-
-    Args:
-        student: scores [N, C, ...].
-        teacher: scores of the same shape.
-        temperature: T > 0; above 1 it shows the student how the teacher ranks the wrong classes.
-
-    Raises:
-        TrainingError: shapes that differ, or what is no tensor.
-    """
-    student, teacher = Reading().scores(student), Reading().scores(teacher)
-    if student.shape != teacher.shape:
-        raise TrainingError(
-            f"distillation: the student's output has shape {list(student.shape)}, the teacher's {list(teacher.shape)}; "
-            "both must be of the same task at the same resolution"
-        )
-    wanted = functional.log_softmax(teacher.detach().float() / temperature, dim=1)
-    found = functional.log_softmax(student.float() / temperature, dim=1)
-    divergence = functional.kl_div(found, wanted, reduction="none", log_target=True).sum(1)
-    return temperature**2 * divergence.mean()
+__all__ = ["Distillation", "Distilled", "distillation_loss"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -89,9 +65,13 @@ class Distilled(BoundTask):
         """
         with torch.no_grad(), modes_kept(self.teacher):
             answer = in_evaluation(self.teacher)(inputs)
-        taught = distillation_loss(self.scores(output), self.scores(answer), self.settings.temperature)
+        taught = self.task.imitation(output, answer, self.settings.temperature)
         own = self.task.training_loss(inputs, output, target)
         return torch.lerp(own.float(), taught, self.settings.weight)
+
+    def imitation(self, output: Any, answer: Any, temperature: float) -> Tensor:
+        """Return the task's own distance of two outputs."""
+        return self.task.imitation(output, answer, temperature)
 
     def scores(self, output: Any) -> Tensor:
         """Return the scores that the task reads from an output."""
@@ -108,3 +88,7 @@ class Distilled(BoundTask):
     def draw(self, answer: Tensor, size: tuple[int, int]) -> Tensor:
         """Return the task's picture of an answer."""
         return self.task.draw(answer, size)
+
+    def draw_on(self, picture: Tensor, answer: Tensor) -> Tensor:
+        """Return the task's picture of an answer."""
+        return self.task.draw_on(picture, answer)

@@ -1,18 +1,21 @@
 """What every task is: settings that bind to data, and what the loop and the report ask of the result."""
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from prunus.errors import RecipeError, TrainingError
+from prunus.tasks.imitation import distillation_loss
 from prunus.tasks.outputs import Reading
+from prunus.tasks.statistics import Statistics
 
+Outputs = Mapping[str, Tensor]
 Metrics = dict[str, float]
 PerClass = dict[str, float | None]
-Targets = Literal["masks", "labels"]
+Targets = Literal["masks", "labels", "boxes"]
 
 
 class Source(Protocol):
@@ -20,7 +23,7 @@ class Source(Protocol):
 
     @property
     def targets(self) -> Targets:
-        """What a target is: a class for each pixel, or one for the image."""
+        """What a target is: a class for each pixel, one for the image, or the objects in it."""
         ...
 
     @property
@@ -69,6 +72,10 @@ class BoundTask(abc.ABC):
         """
         return self.reading.scores(output)
 
+    def imitation(self, output: Any, answer: Any, temperature: float) -> Tensor:
+        """Return how far an output is from a teacher's `answer`, a scalar that distillation adds to the loss."""
+        return distillation_loss(self.scores(output), self.scores(answer), temperature)
+
     @abc.abstractmethod
     def predict(self, output: Any) -> Tensor:
         """Return what the network says, in the form of the targets."""
@@ -80,6 +87,52 @@ class BoundTask(abc.ABC):
     @abc.abstractmethod
     def draw(self, answer: Tensor, size: tuple[int, int]) -> Tensor:
         """Return one target or prediction as a picture to show beside the image of `size`: uint8 RGB [3, h, w]."""
+
+    def weighted(self, weights: Tensor) -> "BoundTask":
+        """Return this task with the loss of each class times its weight, float [C].
+
+        Raises:
+            RecipeError: the task cannot weigh classes.
+        """
+        raise RecipeError(f"{type(self).__name__} cannot weigh its classes, so protect.classes is not for it")
+
+    def statistics(self) -> Statistics:
+        """Return empty counts by image, from which slices, intervals and calibration follow.
+
+        Raises:
+            TrainingError: the task has none.
+        """
+        raise TrainingError(
+            f"{type(self).__name__} counts nothing image by image, so networks cannot be compared slice by slice: give "
+            "the task `statistics` (prunus.tasks.statistics)"
+        )
+
+    def disagreement(self, first: Any, second: Any) -> Tensor:
+        """Return how much two networks disagree on each image, from their raw outputs: [N], in [0, 1]."""
+        apart = (self.predict(first) != self.predict(second)).float()
+        return apart.flatten(1).mean(1) if apart.dim() > 1 else apart
+
+    def deployed(self, model: nn.Module) -> nn.Module:
+        """Return the module that is exported where the file shall decode, too.
+
+        Raises:
+            RecipeError: the task's decoding cannot be exported.
+        """
+        raise RecipeError(
+            f"deploy.decode: {type(self).__name__} decodes nothing that a file could hold; leave it out (null)"
+        )
+
+    def comparable(self, first: Outputs, second: Outputs) -> tuple[Outputs, Outputs]:
+        """Return the named outputs of the network and of its file so that they may be compared number by number."""
+        return first, second
+
+    def agreement(self, first: Outputs, second: Outputs) -> tuple[int, int] | None:
+        """Return how many decisions of the network and its file agree, of how many; None: by the largest score."""
+        return None
+
+    def draw_on(self, picture: Tensor, answer: Tensor) -> Tensor:
+        """Return one target or prediction as it is shown for the image `picture`, uint8 RGB [3, H, W]."""
+        return self.draw(answer, (picture.shape[1], picture.shape[2]))
 
 
 class Task(abc.ABC):
@@ -121,7 +174,7 @@ def check_targets(task: Task, data: Source) -> None:
         RecipeError: names the task and the data.
     """
     if data.targets != task.targets:
-        other = "Classification" if data.targets == "labels" else "Segmentation"
+        other = {"labels": "Classification", "masks": "Segmentation", "boxes": "Detection"}[data.targets]
         raise RecipeError(
             f"{type(task).__name__} needs {task.targets}, and {type(data).__name__} gives {data.targets}: set "
             f"task.class_path to prunus.tasks.{other.lower()}.{other}, or choose other data"

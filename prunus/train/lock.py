@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,6 +34,10 @@ def lock(folder: Path) -> Iterator[None]:
         raise CheckpointError(f"folder {folder} is not writable: {error.strerror}; choose another") from error
     key = _identity(os.fstat(descriptor))
     try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise CheckpointError(
+                f"{path} is no regular file, so {folder} cannot be locked: remove it, or choose another"
+            )
         try:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

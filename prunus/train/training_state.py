@@ -10,6 +10,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from prunus.budget.controller import Controller
+from prunus.budget.latency_search import checked_meter
 from prunus.graph import ChannelGroups
 from prunus.penalties import BoundPenalty, Penalty
 from prunus.records import NoteRecord
@@ -112,28 +113,50 @@ def start(
         BudgetError: the budget cannot be met.
     """
     settings = training.settings
+    inputs = inputs.to(settings.torch_device())
     model.to(settings.torch_device(), memory_format=settings.memory_format)  # type: ignore[call-overload]
     optimizer, decay = settings.optimizer.build(model), settings.ema_decay
-    live = NetworkInTraining(model, optimizer, (inputs.to(settings.torch_device()),), processes=training.processes)
+    shrinker = None if controller is None else _shrinker(model, optimizer, inputs, training, controller)
+    live = NetworkInTraining(model, optimizer, (inputs,)) if shrinker is None else shrinker.network
     average = None if decay is None else get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
     ema = None if average is None else AveragedModel(model, multi_avg_fn=average, use_buffers=True)
     if ema is not None:
         live.copies.append(ema.module)
-    state = TrainingState(
+    return TrainingState(
         live=live,
         network=training.processes.wrapped(model),
         scheduler=settings.scheduler(optimizer, steps_per_epoch),
         ema=ema,
+        shrinker=shrinker,
         progress=Progress(),
     )
-    if controller is not None:
 
-        def told(text: str) -> None:
-            text = f"{training.name}, after epoch {state.progress.epoch}: {text}"
-            training.recorder.write(NoteRecord(text=text))
 
-        state.shrinker = Shrinker.of(live, controller, settings.epochs, training.meter, training.reference, told)
-    return state
+def _shrinker(
+    model: nn.Module, optimizer: Optimizer, inputs: Tensor, training: TrainingJob, controller: Controller
+) -> Shrinker:
+    if controller.budget.is_timed and training.processes.first:
+        checked_meter(training.meter)  # a recipe's target is named, not guessed
+
+    def told(text: str) -> None:
+        text = f"{training.name}, after epoch {shrinker.clock.period}: {text}"
+        training.recorder.write(NoteRecord(text=text))
+
+    shrinker = Shrinker(
+        model,
+        optimizer,
+        inputs,
+        budget=controller.budget,
+        epochs=training.settings.epochs,
+        begin=controller.begin,
+        end=controller.end,
+        every=controller.every,
+        settled=controller.settled,
+        meter=training.meter,
+        reference=training.reference,
+        told=told,
+    )
+    return shrinker
 
 
 def save(state: TrainingState, training: TrainingJob, background: Background, *, best: bool = False) -> None:

@@ -69,7 +69,9 @@ def masks(groups, number):
 
 
 def test_tables_are_the_prediction(groups, importance):
-    model = dataclasses.replace(model_of(groups), weights=np.array([1.1, 0.0, 1e-4, 0.2]), others=groups.cost.macs[:1])
+    model = dataclasses.replace(
+        model_of(groups), weights=np.array([1.1, 1e-9, 1e-4, 2e-4, 0.2]), others=groups.cost.macs[:1], block=4
+    )
     layers = layer_choices(groups, importance, {}, 1)
     tables = model.tables(groups, [layer.at(np.arange(0, layer.counts.size, 7)) for layer in layers])
     for choices in ([0] * len(layers), [3] * len(layers), [2, 5, 1, 7]):

@@ -5,6 +5,7 @@ from torch import nn
 
 import prunus
 from prunus.budget.budget import layer_sizes
+from prunus.budget.controller import Target
 from prunus.budget.greedy_selection import floors, greedy_selection
 from prunus.budget.select import relative_norms
 from prunus.errors import BudgetError, EditError, RecipeError
@@ -430,3 +431,17 @@ def test_a_penalty_leaves_kept_layers_alone(stemmed, kind, pattern):
             assert torch.equal(after, module.weight) if path in KEPT[pattern] else not after.any(), path
     with pytest.raises(RecipeError, match=r"keep: 'stam' matches no layer .*near ones are stem"):
         kind(strength=1.0, keep=("stam",)).bind(pressed, groups)
+
+
+def test_a_budget_may_take_approximate_groups_where_it_says_so():
+    model = nn.Sequential(nn.Linear(6, 16), nn.LayerNorm(16), nn.ReLU(), nn.Linear(16, 2))
+    inputs = torch.randn(4, 6)
+    groups = prunus.trace(model, inputs)
+    with pytest.raises(BudgetError, match="takes the mean over the channels"):
+        prunus.select(model, groups, budget=prunus.Budget(params=0.5))
+    budget = prunus.Budget(params=0.5, approximate=True)
+    small = prunus.apply(prunus.select(model, groups, budget=budget), model)
+    assert 0.4 < sum(p.numel() for p in small.parameters()) / groups.params() <= 0.5
+    assert small(inputs).shape == (4, 2)
+    with pytest.raises(BudgetError, match=r"prunus\.select"):
+        Target.of(groups, budget)

@@ -4,15 +4,18 @@ import dataclasses
 import inspect
 import io
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
+from box_trees import KITTI_LINES, write_coco, write_kitti, write_voc
 from PIL import Image
 
 from prunus import data, recipe
 from prunus.data.decode import MAX_PIXELS
 from prunus.errors import DataError
 
+COCO = [{"image_id": 10 + number, "category_id": 7, "bbox": [1, 2, 10, 5]} for number in (0, 1)]
 WIDE = np.zeros((10, 30, 3), np.uint8)
 READERS = [
     kind for name, kind in vars(data).items() if inspect.isclass(kind) and issubclass(kind, data.Data)
@@ -44,6 +47,9 @@ def trees(tmp_path, camvid_tree, cityscapes_tree):
         "ImageFolderData": (folder, WIDE[..., 0].size),
         "Chars74KData": (chars, WIDE[..., 0].size),
         "ShardsData": (shards, WIDE[..., 0].size),
+        "VOCData": (write_voc(tmp_path / "voc", [("stop", 1, 1, 9, 9)]), 800),
+        "KITTIData": (write_kitti(tmp_path / "kitti", KITTI_LINES[:1]), 800),
+        "COCOData": (Path(write_coco(tmp_path / "coco", COCO).root), 800),
     }
 
 
@@ -56,9 +62,10 @@ def test_the_limit_of_a_reader_is_the_recipes(kind, trees):
         return built.train().source
 
     assert {field.name: field.default for field in dataclasses.fields(kind)}["max_pixels"] == MAX_PIXELS
-    assert split(pixels)[0] is not None
+    read = (lambda source: source.image(0)) if kind.targets == "boxes" else (lambda source: source[0])
+    assert read(split(pixels)) is not None
     with pytest.raises(DataError, match=f"at most {pixels - 1} are read: .* data.max_pixels"):
-        split(pixels - 1)[0]
-    if hasattr(kind, "palette") and kind.palette:
+        read(split(pixels - 1))
+    if kind.targets == "masks":
         with pytest.raises(DataError, match=r"data\.max_pixels"):
             split(pixels - 1).mask(0)

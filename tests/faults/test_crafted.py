@@ -25,6 +25,7 @@ from prunus import pipeline, recipe, storage
 from prunus.data import ShardsData
 from prunus.errors import BudgetError, CheckpointError, DataError, EditError, PrunusError, RecipeError
 from prunus.penalties.zeros import zero_
+from prunus.surgery.save import MANIFEST, PLAN, WEIGHTS
 from prunus.train import checkpoint
 from prunus.train.begin import begin
 from prunus.train.fit import fit
@@ -375,6 +376,72 @@ def seal(path, state):
     described = {"bytes": (path / checkpoint.STATE).stat().st_size, "sha256": storage.sha256(path / checkpoint.STATE)}
     manifest["files"][checkpoint.STATE] = described
     (path / checkpoint.MANIFEST).write_text(storage.sealed(manifest))
+
+
+def tampered(data, content):
+    """Return bytes with a few of the first thousand changed, or cut short: of safetensors its header, which is JSON."""
+    changed = bytearray(content)
+    for _ in range(data.draw(st.integers(1, 4))):
+        changed[data.draw(st.integers(0, min(1000, len(changed) - 1)))] = data.draw(st.integers(0, 255))
+    return bytes(changed[: data.draw(st.integers(0, len(changed)) | st.just(len(changed)))])
+
+
+@pytest.mark.parametrize("cases", CASES)
+def test_a_crafted_folder_of_a_network_is_refused_or_loaded(cases, tmp_path):
+    saved = []
+    for number, (model, written) in enumerate(planned()):
+        plan = prunus.Plan.from_json(json.dumps(written))
+        prunus.save(tmp_path / str(number), prunus.apply(plan, model), plan)
+        files = {file.name: file.read_bytes() for file in (tmp_path / str(number)).iterdir()}
+        saved.append((functools.partial(copy.deepcopy, model), tmp_path / str(number), files))
+
+    def check(data):
+        build, folder, files = data.draw(st.sampled_from(saved))
+        manifest = storage.unsealed(files[MANIFEST].decode())
+        kind = data.draw(st.sampled_from(["manifest", "plan", "weights"]))
+        now = dict(files)
+        if kind == "plan":
+            now[PLAN] = json.dumps(crafted(data, json.loads(files[PLAN]))).encode()
+        elif kind == "weights":
+            now[WEIGHTS] = tampered(data, files[WEIGHTS])
+        for name in (PLAN, WEIGHTS):
+            (folder / name).write_bytes(now[name])
+            manifest["files"][name] = storage.sha256(folder / name)
+        manifest = crafted(data, manifest) if kind == "manifest" else manifest
+        (folder / MANIFEST).write_text(storage.sealed(manifest) if isinstance(manifest, dict) else json.dumps(manifest))
+        with contextlib.suppress(EditError):
+            prunus.load(folder, build)
+
+    law(cases, check)
+
+
+@pytest.mark.parametrize("cases", CASES)
+def test_a_crafted_manifest_or_tensor_file_of_a_checkpoint_is_refused(cases, trained):
+    newest = checkpoint.latest(trained.checkpoints)
+    tensors, written = newest.path / checkpoint.TENSORS, (newest.path / checkpoint.MANIFEST).read_text()
+    content, state = tensors.read_bytes(), (newest.path / checkpoint.STATE).read_bytes()
+
+    def check(data):
+        (newest.path / checkpoint.STATE).write_bytes(state)
+        manifest = storage.unsealed(written)
+        if data.draw(st.booleans()):
+            tensors.write_bytes(tampered(data, content))
+            manifest["files"][checkpoint.TENSORS] = {
+                "bytes": tensors.stat().st_size,
+                "sha256": storage.sha256(tensors),
+            }
+        else:
+            tensors.write_bytes(content)
+            manifest = crafted(data, manifest)
+        sealed = storage.sealed(manifest) if isinstance(manifest, dict) else json.dumps(manifest)
+        (newest.path / checkpoint.MANIFEST).write_text(sealed)
+        with contextlib.suppress(CheckpointError):
+            if (
+                checkpoint.latest(trained.checkpoints).path == newest.path
+            ):  # else the one before is taken, which is whole
+                begin(trained, tiny.build(), tiny.example(), 4, tiny.SHRINK)
+
+    law(cases, check)
 
 
 # ---------------------------------------------------------------- shards

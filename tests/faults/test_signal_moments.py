@@ -23,7 +23,7 @@ def test_a_signal_at_any_moment_ends_the_command_and_the_run_goes_on_to_equal_we
     told = json.loads(done.stdout)
     assert told["wrong"] == []
     assert sum(told["sent"].values()) >= moments
-    assert told["slowest"] < 10
+    assert told["slowest"][0] < 10, told["slowest"]
     assert told["runs"] == told["equal"]
     assert told["runs"] >= 1 and (not others or all(told["sent"].values()))
 

@@ -216,6 +216,19 @@ def test_links_in_a_runs_folder_are_not_written_through(tmp_path):
     assert victim.read_text() == "mine"
 
 
+@pytest.mark.parametrize("name", ["checkpoints", "checkpoints/narrow", "images", "narrow", "tensorboard", "other"])
+def test_a_run_does_not_write_into_linked_folders(tmp_path, monkeypatch, capsys, name):
+    monkeypatch.chdir(tmp_path)
+    tiny.write_recipe(tmp_path)
+    (tmp_path / "mine").mkdir()
+    place = tmp_path / "run" / name
+    place.parent.mkdir(parents=True)
+    place.symlink_to(tmp_path / "mine")
+    assert cli.main(["run", "tiny.yaml", "output=run"]) == 1
+    assert f"run/{name} is a symbolic link" in capsys.readouterr().err
+    assert not list((tmp_path / "mine").iterdir())
+
+
 def test_links_in_a_runs_folder_are_not_shown(tmp_path):
     secret = tmp_path / "secret"
     secret.write_bytes(b"\x89PNG\r\n\x1a\nsecret")
@@ -241,6 +254,12 @@ def test_files_that_never_end_are_not_read(tmp_path, capsys):
     for path in (tmp_path / "pipe.yaml", Path("/dev/zero")):
         assert cli.main(["run", str(path)]) == 1
         assert "no regular file" in capsys.readouterr().err
+    os.mkfifo(tmp_path / "pipe.onnx")
+    assert cli.main(["bench", f"a={tmp_path / 'pipe.onnx'}"]) == 1
+    assert "no regular file" in capsys.readouterr().err
+    os.mkfifo(tmp_path / ".lock")
+    with pytest.raises(CheckpointError, match="no regular file"), lock(tmp_path):
+        pass
     (tmp_path / "large.yaml").write_text(json.dumps({"a": "x" * 2**19}))
     assert cli.main(["run", str(tmp_path / "large.yaml")]) == 1
     assert "at most" in capsys.readouterr().err

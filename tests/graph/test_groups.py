@@ -5,6 +5,7 @@ import inspect
 import nets
 import pytest
 import torch
+from idioms import check, images
 from torch import nn
 
 import prunus
@@ -335,3 +336,28 @@ def test_layers_in_no_group_are_named():
     groups = prunus.trace(Distances(), torch.randn(2, 4))
     assert "No weight reads the channels of first, spare: " in str(groups.coverage())
     assert not prunus.trace(nets.CASES["plain"].model(), nets.CASES["plain"].inputs()).notes
+
+
+class Factors(nn.Module):
+    """A depthwise layer between two others, in factors of several channels for each of its own."""
+
+    def __init__(self, *widths):
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 2, 1)
+        pairs = zip((6, *widths), (*widths, 6), strict=True)
+        self.factors = nn.Sequential(*(nn.Conv2d(a, b, 3, padding=1, groups=6) for a, b in pairs))
+
+    def forward(self, x):
+        return self.last(self.factors(self.first(x).sigmoid()).relu())
+
+
+@pytest.mark.parametrize("widths", [(12,), (24, 24), (6, 18, 12)])
+def test_groups_of_an_expanded_depthwise_layer_go_with_its_channels(widths):
+    model = Factors(*widths)
+    groups = check(model, images(), exact=6)
+    plan = prunus.select(model, groups, budget=prunus.Budget(params=0.5))
+    small = prunus.apply(plan, model)
+    assert [layer.groups for layer in small.factors] == [small.first.out_channels] * (len(widths) + 1)
+    assert [layer.in_channels for layer in small.factors] == [
+        size * small.first.out_channels // 6 for size in (6, *widths)
+    ]

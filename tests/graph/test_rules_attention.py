@@ -67,14 +67,50 @@ def test_head_sizes_computed_from_the_input_are_refused_with_the_line():
     assert "has its size" in reasons(groups) and "idioms.py:" in reasons(groups)
 
 
-@pytest.mark.parametrize(
-    ("layer", "exact"),
-    [(lambda: SelfAttention(12), 0), (lambda: nn.TransformerEncoderLayer(12, 3, 24, batch_first=True), 24)],
-    ids=["MultiheadAttention", "TransformerEncoderLayer"],
-)
-def test_torchs_own_attention_keeps_its_sizes(layer, exact):
-    groups = check(Wrapped(layer(), 12), tokens(), exact=exact)
-    assert "torch's MultiheadAttention keeps its sizes" in reasons(groups)
+class Memory(nn.Module):
+    """torch's own attention to other tokens, of the same size or of sizes of their own."""
+
+    def __init__(self, size, key_size, value_size):
+        super().__init__()
+        self.query, self.key, self.value = (nn.Linear(12, each) for each in (size, key_size, value_size))
+        sizes = {} if key_size == value_size == size else {"kdim": key_size, "vdim": value_size}
+        self.attention = nn.MultiheadAttention(size, 2, batch_first=True, **sizes)
+
+    def forward(self, x):
+        return self.attention(self.query(x), self.key(x), self.value(x), need_weights=self.training)[0]
+
+
+LAYERS = {  # name -> the layer, groups that go exactly, groups at all
+    "self": (lambda: SelfAttention(12), 12, 16),  # those that come out go by themselves
+    "encoder": (lambda: nn.TransformerEncoderLayer(12, 3, 24, batch_first=True), 24, 28),
+    "other tokens": (lambda: Memory(12, 12, 12), 24, 30),
+    "other sizes": (lambda: Memory(12, 5, 7), 36, 42),
+}
+
+
+@pytest.mark.parametrize(("layer", "exact", "removable"), LAYERS.values(), ids=LAYERS)
+def test_torchs_own_attention_is_as_wide_as_its_input(layer, exact, removable):
+    model = Wrapped(layer(), 12)
+    groups = check(model, tokens(), exact=exact)
+    assert int(groups.removable.sum()) == removable
+    small = prunus.apply(
+        prunus.select(model, groups, budget=prunus.Budget(params=0.6, approximate=True)), model
+    ).float()
+    attention = next(module for module in small.modules() if isinstance(module, nn.MultiheadAttention))
+    assert attention.embed_dim == attention.head_dim * attention.num_heads < 12
+    assert small(tokens()).shape == (2, 5, 2)
+
+
+def test_more_heads_than_channels_a_head_keep_their_sizes():
+    class Many(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attention = nn.MultiheadAttention(12, 6, batch_first=True)
+
+        def forward(self, x):
+            return self.attention(x, x, x)[0]
+
+    assert "not divisible by num_heads" in reasons(check(Wrapped(Many(), 12), tokens()))
 
 
 class Alike(nn.Module):

@@ -9,6 +9,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import prunus
+from prunus.modules.tensors import named_tensors
+from prunus.surgery.removal import removal, spare_layers
+from prunus.verify import difference
 
 
 @st.composite
@@ -25,6 +28,26 @@ def measured(drawn, fraction, seed, whole_heads):
     inputs = tuple(torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes)
     record = prunus.check_removal(model, inputs, fraction=fraction, seed=seed, whole_heads=whole_heads)
     return record, before, nets.state(model)
+
+
+def switched_off(drawn, fraction, seed):
+    """Set random channels of some of the tensors that hold them to zero; return how far outputs are apart without what
+    is off then."""
+    wide, shapes = drawn
+    model = nets.randomised(wide, seed).double().eval()
+    generator = torch.Generator().manual_seed(seed)
+    inputs = tuple(torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes)
+    groups = prunus.trace(model, inputs)
+    gone = torch.rand(len(groups) + 1, generator=generator) < fraction
+    gone[-1] = False
+    tensors = named_tensors(model)
+    for slot in groups.slots:
+        if torch.rand((), generator=generator) < 0.6 and not slot.path.endswith(
+            "original1"
+        ):  # a direction has a length
+            tensors[slot.path].detach().index_fill_(slot.dim, gone[slot.groups].nonzero().flatten(), 0)
+    small = prunus.apply(removal(groups, spare_layers(groups, groups.off(model))), model)
+    return difference(model, small, inputs)[1]
 
 
 any_network = given(
@@ -49,6 +72,20 @@ def test_some_random_networks(drawn, fraction, seed, whole_heads):
     record, before, after = measured(drawn, fraction, seed, whole_heads)
     assert record.max_rel_diff <= 1e-12
     nets.assert_same_state(before, after)
+
+
+@any_network
+@quick
+def test_some_random_networks_without_what_is_off(drawn, fraction, seed, whole_heads):
+    assert switched_off(drawn, fraction, seed) <= 1e-12
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3 * 3600)
+@any_network
+@thorough
+def test_many_random_networks_without_what_is_off(drawn, fraction, seed, whole_heads):
+    assert switched_off(drawn, fraction, seed) <= 1e-12
 
 
 @pytest.mark.slow

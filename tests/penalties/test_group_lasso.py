@@ -94,6 +94,7 @@ def test_proximal_gradient_reaches_the_known_minimiser_of_a_quadratic():
     ],
     ids=["sgd", "adam", "rmsprop"],
 )
+@pytest.mark.filterwarnings("ignore:proximal steps follow the rules of SGD, Adam and AdamW")
 def test_zero_groups_stay_zero_under_momentum(make):
     model, groups, penalty, inputs = bound("plain", strength=1e-3)  # each channel ends in a ReLU
     optimizer = make(model.parameters())

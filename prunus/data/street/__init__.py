@@ -108,6 +108,10 @@ class StreetData(SegmentationData):
         """Return sample `index` of `split` with its boxes, instances and condition; drawn anew."""
         return render(self.seed, FIRST_INDEX[split] + index, self.size, self.conditions)
 
+    def condition(self, split: SplitName, index: int) -> str:
+        """Return the light and weather of a sample, without drawing it."""
+        return self.conditions[(FIRST_INDEX[split] + index) % len(self.conditions)]
+
 
 class StreetSource:
     """The scenes of one split as raw samples."""
@@ -125,6 +129,10 @@ class StreetSource:
     def mask(self, index: int) -> torch.Tensor:
         """Return the mask alone."""
         return self[index][1]
+
+    def conditions(self, index: int) -> tuple[str, ...]:
+        """Return the light and weather of the scene."""
+        return (self.data.condition(self.split, index),)
 
 
 def _draw_things(canvas: Canvas, street: Street, look: Look) -> None:

@@ -2,7 +2,11 @@
 
 import abc
 import contextlib
+import dataclasses
 import importlib
+import importlib.metadata
+import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +19,15 @@ from prunus.errors import DeployError, PrunusError
 
 Shape = tuple[int, ...]
 Network = Path | nn.Module
+
+
+@dataclasses.dataclass(frozen=True)
+class NodeTime:
+    """One operator in a runtime's profile."""
+
+    name: str
+    kind: str
+    milliseconds: float
 
 
 class Session(abc.ABC):
@@ -59,10 +72,46 @@ class Backend(abc.ABC):
     Attributes:
         name: as in settings and records.
         reads_modules: whether it loads an `nn.Module`; the others read an ONNX file.
+        precisions: in which it can be measured here.
+        device: where it runs, "cpu" or "cuda".
+        package: that it is installed by.
+        layout: kinds of operators in its profile that lay tensors out anew; inside a network they are rare.
     """
 
     name: ClassVar[str]
     reads_modules: ClassVar[bool]
+    precisions: ClassVar[tuple[str, ...]] = ("fp32",)
+    device: ClassVar[str] = "cpu"
+    package: ClassVar[str] = ""
+    layout: ClassVar[tuple[str, ...]] = ()
+
+    def version(self) -> str:
+        """Return the version of the runtime, "unknown" where it says none."""
+        try:
+            return importlib.metadata.version(self.package) if self.package else "unknown"
+        except importlib.metadata.PackageNotFoundError:
+            return "unknown"
+
+    def profile(self, network: Network, inputs: Sequence[np.ndarray], threads: int, repeats: int) -> list[NodeTime]:
+        """Return what each operator takes, as the runtime's own profile says; the least of `repeats` runs.
+
+        By default the whole run as one: this runtime has no profile.
+
+        Raises:
+            DeployError: the network cannot be loaded or run.
+        """
+        with self.load(network, [array.shape for array in inputs], threads) as session:
+            call, least = session.bind(inputs), math.inf
+            for _ in range(repeats):
+                began = time.perf_counter()
+                call()
+                least = min(least, time.perf_counter() - began)
+        return [NodeTime("", "network", 1000 * least)]
+
+    def unit_milliseconds(self, network: Network, inputs: Sequence[np.ndarray], threads: int, repeats: int) -> float:
+        """Return the milliseconds of a network of one operator, without changes of layout before and behind it."""
+        times = self.profile(network, inputs, threads, repeats)
+        return sum(one.milliseconds for one in times if one.kind not in self.layout)
 
     @abc.abstractmethod
     def absence(self) -> str | None:

@@ -1,14 +1,18 @@
 """ONNX Runtime on the CPU."""
 
-from collections.abc import Callable, Sequence
+import json
+import math
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import numpy as np
 
 from prunus.deploy.backends.interface import (
     Backend,
     Network,
+    NodeTime,
     Session,
     Shape,
     missing_library,
@@ -27,17 +31,9 @@ class OnnxRuntimeSession(Session):
     precision = "float32"
 
     def __init__(self, path: Path, threads: int) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3  # errors only: they come back as exceptions
-        # Idle threads that spin would take the CPU from the network that is timed next.
-        options.add_session_config_entry("session.force_spinning_stop", "1")
         self._path = path
         with refusals(f"loading {path} in ONNX Runtime", _REMEDY):
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self._session = _session(path, _options(threads))
             self._inputs = [value.name for value in self._session.get_inputs()]
             self._outputs = [value.name for value in self._session.get_outputs()]
 
@@ -63,16 +59,60 @@ class OnnxRuntimeSession(Session):
         del self._session
 
 
+def _options(threads: int) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # errors only: they come back as exceptions
+    # Idle threads that spin would take the CPU from the network that is timed next.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    return options
+
+
+def _session(path: Path, options: Any) -> Any:
+    import onnxruntime
+
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def _least(events: Sequence[Mapping[str, Any]]) -> list[NodeTime]:
+    """Return each node of a profile with the least time that it took, in the order in which they ran."""
+    found: dict[str, NodeTime] = {}
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            name, taken = event["name"].removesuffix("_kernel_time"), float(event["dur"]) / 1000
+            before = found[name].milliseconds if name in found else math.inf
+            found[name] = NodeTime(name, str(event["args"]["op_name"]), min(before, taken))
+    return list(found.values())
+
+
 @final
 class OnnxRuntime(Backend):
     """ONNX Runtime, CPU execution provider, sequential execution."""
 
     name = "onnxruntime"
     reads_modules = False
+    package = "onnxruntime"
+    layout = ("ReorderInput", "ReorderOutput")
 
     def absence(self) -> str | None:
         """Return why ONNX Runtime is not here."""
         return missing_library("onnxruntime", "install it with `pip install onnxruntime`")
+
+    def profile(self, network: Network, inputs: Sequence[np.ndarray], threads: int, repeats: int) -> list[NodeTime]:
+        """Return what each operator takes; see `Backend.profile`."""
+        path = onnx_file(network, self.name)
+        with tempfile.TemporaryDirectory(prefix="prunus-") as folder, refusals(f"profiling {path}", _REMEDY):
+            options = _options(threads)
+            options.enable_profiling, options.profile_file_prefix = True, str(Path(folder) / "profile")
+            session = _session(path, options)
+            feed = dict(zip([value.name for value in session.get_inputs()], inputs, strict=True))
+            for _ in range(repeats):
+                session.run(None, feed)
+            events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+        return _least(events)
 
     def load(self, network: Network, shapes: Sequence[Shape], threads: int) -> Session:
         """Load a file; a dynamic batch dimension stays dynamic, so `shapes` are not needed."""

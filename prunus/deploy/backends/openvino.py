@@ -1,6 +1,7 @@
 """OpenVINO on the CPU."""
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, final
@@ -10,6 +11,7 @@ import numpy as np
 from prunus.deploy.backends.interface import (
     Backend,
     Network,
+    NodeTime,
     Session,
     Shape,
     missing_library,
@@ -32,6 +34,19 @@ def _core() -> Any:
     return openvino.Core()
 
 
+def _settings(threads: int) -> dict[str, str]:
+    return {
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": "1",
+        "INFERENCE_NUM_THREADS": str(threads),
+        # Its own default is bfloat16 where the CPU has it: that is another network than the one that is
+        # proved.
+        "INFERENCE_PRECISION_HINT": "f32",
+        # The other backends do not pin; one pinned to a busy core would look slow.
+        "ENABLE_CPU_PINNING": "NO",
+    }
+
+
 @final
 class OpenVINOSession(Session):
     """A network compiled by OpenVINO's CPU plugin for one set of input shapes."""
@@ -43,16 +58,6 @@ class OpenVINOSession(Session):
         import openvino
 
         self._path = path
-        settings = {
-            "PERFORMANCE_HINT": "LATENCY",
-            "NUM_STREAMS": "1",
-            "INFERENCE_NUM_THREADS": str(threads),
-            # Its own default is bfloat16 where the CPU has it: that is another network than the one that is
-            # proved.
-            "INFERENCE_PRECISION_HINT": "f32",
-            # The other backends do not pin; one pinned to a busy core would look slow.
-            "ENABLE_CPU_PINNING": "NO",
-        }
         with refusals(f"loading {path} in OpenVINO", _REMEDY):
             model = _core().read_model(str(path))
             _check_number(len(model.inputs), len(shapes))
@@ -62,7 +67,7 @@ class OpenVINOSession(Session):
                 if not port.partial_shape.compatible(shape):
                     raise ValueError(f"{port.get_any_name()} is {port.partial_shape}, but {shape} is given")
             model.reshape(fixed)
-            self._compiled = _core().compile_model(model, "CPU", settings)
+            self._compiled = _core().compile_model(model, "CPU", _settings(threads))
             self._request = self._compiled.create_infer_request()
 
     def run(self, inputs: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
@@ -98,10 +103,26 @@ class OpenVINO(Backend):
 
     name = "openvino"
     reads_modules = False
+    package = "openvino"
+    layout = ("Reorder", "Parameter", "Result", "Constant", "Input", "Output")
 
     def absence(self) -> str | None:
         """Return why OpenVINO is not here."""
         return missing_library("openvino", "install it with `pip install 'prunus[openvino]'`")
+
+    def profile(self, network: Network, inputs: Sequence[np.ndarray], threads: int, repeats: int) -> list[NodeTime]:
+        """Return what each operator takes; see `Backend.profile`."""
+        path = onnx_file(network, self.name)
+        with refusals(f"profiling {path} in OpenVINO", _REMEDY):
+            compiled = _core().compile_model(str(path), "CPU", {**_settings(threads), "PERF_COUNT": "YES"})
+            request, least = compiled.create_infer_request(), dict[str, NodeTime]()
+            for _ in range(repeats):
+                request.infer(list(inputs))
+                for node in request.profiling_info:
+                    taken = 1000 * node.real_time.total_seconds()
+                    before = least[node.node_name].milliseconds if node.node_name in least else math.inf
+                    least[node.node_name] = NodeTime(node.node_name, node.node_type, min(before, taken))
+        return list(least.values())
 
     def load(self, network: Network, shapes: Sequence[Shape], threads: int) -> Session:
         """Compile for exactly `shapes`, as one does on a target: dynamic shapes cost this plugin time."""

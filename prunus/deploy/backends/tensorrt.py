@@ -128,6 +128,8 @@ class TensorRT(Backend):
 
     name = "tensorrt"
     reads_modules = False
+    package = "tensorrt"
+    device = "cuda"
 
     def absence(self) -> str | None:
         """Return why TensorRT is not here."""

@@ -76,6 +76,7 @@ class Torch(Backend):
 
     name = "torch"
     reads_modules = True
+    package = "torch"
 
     def absence(self) -> str | None:
         """PyTorch is always here."""

@@ -1,0 +1,64 @@
+"""`prunus shrink` as a recipe: another recipe's data, task and training, with a network that is already trained."""
+
+import argparse
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from prunus.errors import RecipeError
+
+BEGIN, END = 0.1, 0.6  # of the training: what is trained already need not wait for a quarter of it
+PLAIN: dict[str, Any] = {
+    "baseline": "untrained",
+    "encoder_stage": None,
+    "edits": [],
+    "penalties": [],
+    "distillation": None,
+    "then": [],
+    "from_scratch": False,
+}  # what else a recipe may do
+
+
+def overrides_of(options: argparse.Namespace, path: Path) -> list[str]:
+    """Return the overrides that make the recipe at `path` shrink the network of the command line.
+
+    Raises:
+        RecipeError: an option that is no key=value, a network that is no module:callable.
+    """
+    from prunus import recipe
+    from prunus.pipeline import Recipe
+
+    module, _, function = options.network.partition(":")
+    if not module or not function:
+        raise RecipeError(f"{options.network!r} names no network: write module:callable, as in my.networks:Net")
+    arguments = {"function": f"{module}.{function}", "arguments": _values("--set", options.set)}
+    given = {
+        "model.class_path": "prunus.models.factory.Function",
+        "model.init_args": arguments,
+        "weights": {"path": options.weights},
+        **PLAIN,
+        "shrink": {"budget": _values("--budget", options.budget), "begin": BEGIN, "end": END},
+    }
+    composed = [f"{key}={json.dumps(value)}" for key, value in given.items()]
+    resolved = recipe.resolve(Recipe, path, composed)
+    composed += [
+        f"name={json.dumps(resolved['name'] + '-shrunk')}",
+        f"train.epochs={math.ceil(resolved['train']['epochs'] / 3)}",
+    ]
+    return [*composed, *options.overrides]
+
+
+def _values(option: str, items: list[str]) -> dict[str, Any]:
+    from prunus.decoding import DecodingError, from_yaml
+
+    values = {}
+    for item in items:
+        key, equals, value = item.partition("=")
+        if not equals or not key:
+            raise RecipeError(f"{option} {item}: write key=value")
+        try:
+            values[key] = from_yaml(value)
+        except DecodingError as error:
+            raise RecipeError(f"{option} {item}: the value is not valid YAML: {error}") from error
+    return values

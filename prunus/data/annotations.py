@@ -1,0 +1,201 @@
+"""Annotated objects as files give them, checked against the image and the classes, and images from files with them."""
+
+import dataclasses
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Literal, Protocol, TypeVar
+
+import torch
+
+from prunus.boxes import EVERY, Objects
+from prunus.data.decode import MAX_PIXELS, dimensions
+from prunus.data.files import read_image
+from prunus.data.listing import relative
+from prunus.errors import DataError
+from prunus.interrupt import check
+
+T = TypeVar("T")
+OnBadBox = Literal["raise", "clip", "skip"]
+REMEDY = 'correct it, or set data.on_bad_box to "clip" (cuts boxes at the border) or "skip" (leaves them out)'
+
+
+class BoxSource(Protocol):
+    """Raw samples of one split; the same index always gives the same one."""
+
+    @property
+    def most(self) -> int:
+        """The largest number of objects in an image, at least 1, or a bound on it."""
+        ...
+
+    def __len__(self) -> int:
+        """Number of images."""
+        ...
+
+    def image(self, index: int) -> torch.Tensor:
+        """Return the image, uint8 [3, H, W], RGB."""
+        ...
+
+    def image_size(self, index: int) -> tuple[int, int]:
+        """Return the (height, width) of the image; it need not be decoded for that."""
+        ...
+
+    def objects(self, index: int) -> Objects:
+        """Return the objects in the image, in its pixels."""
+        ...
+
+    def conditions(self, index: int) -> tuple[str, ...]:
+        """Return the conditions under which the image was taken; () where nothing is known."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Annotation:
+    """One object as a file names it.
+
+    Attributes:
+        name: of its class; None: an ignored region in which no class counts.
+        box: corners (x1, y1, x2, y2) in pixels of the image file, x2 and y2 exclusive.
+        where: the file, and the line or number in it.
+        ignored: finding it is neither right nor wrong.
+        truncation, occlusion, distance: as in `prunus.boxes.Objects`.
+    """
+
+    name: str | None
+    box: tuple[float, float, float, float]
+    where: str
+    ignored: bool = False
+    truncation: float = 0.0
+    occlusion: float = 0.0
+    distance: float = math.nan
+
+
+class Checker:
+    """Checks annotations; counts those that were clipped or left out.
+
+    Args:
+        labels: the number of each class's name.
+        on_bad_box: "raise" refuses a box outside its image, of no area, or of an unknown class; "clip" cuts boxes at
+            the border, leaves out those of which nothing is left, and refuses unknown classes; "skip" leaves out all.
+        max_pixels: an image of more is refused before it is decoded.
+    """
+
+    def __init__(self, labels: Mapping[str, int], on_bad_box: OnBadBox, max_pixels: int = MAX_PIXELS) -> None:
+        self.labels, self.on_bad_box, self.max_pixels = labels, on_bad_box, max_pixels
+        self.counts = Counter[str]()
+
+    def checked(self, annotations: Sequence[Annotation], size: tuple[int, int]) -> Objects:
+        """Return the objects of an image of `size` (width, height).
+
+        Raises:
+            DataError: a bad box (its file and line), where boxes are neither clipped nor skipped.
+        """
+        found = [pair for each in annotations if (pair := self._one(each, size)) is not None]
+        kept = [annotation for annotation, _ in found]
+        labels = [EVERY if each.name is None else self.labels[each.name] for each in kept]
+        return Objects(
+            boxes=torch.tensor([box for _, box in found], dtype=torch.float32).reshape(len(kept), 4),
+            labels=torch.tensor(labels, dtype=torch.int64),
+            ignored=torch.tensor([each.ignored or each.name is None for each in kept], dtype=torch.bool),
+            truncation=torch.tensor([each.truncation for each in kept], dtype=torch.float32),
+            occlusion=torch.tensor([each.occlusion for each in kept], dtype=torch.float32),
+            distance=torch.tensor([each.distance for each in kept], dtype=torch.float32),
+        )
+
+    def _one(
+        self, annotation: Annotation, size: tuple[int, int]
+    ) -> tuple[Annotation, tuple[float, float, float, float]] | None:
+        """Return the annotation and its box inside the image; None where it is left out."""
+        problem = self._problem(annotation, size)
+        if problem is None:
+            return annotation, annotation.box
+        kind, text = problem
+        if self.on_bad_box == "raise" or (self.on_bad_box == "clip" and kind == "class"):
+            raise DataError(f"{annotation.where}: the box {text}; {REMEDY}")
+        if self.on_bad_box == "clip" and kind == "outside":
+            x1, y1, x2, y2 = annotation.box
+            box = (max(x1, 0.0), max(y1, 0.0), min(x2, float(size[0])), min(y2, float(size[1])))
+            if box[0] < box[2] and box[1] < box[3]:
+                self.counts["clipped"] += 1
+                return annotation, box
+        self.counts[kind] += 1
+        return None
+
+    def _problem(self, annotation: Annotation, size: tuple[int, int]) -> tuple[str, str] | None:
+        """Return what is wrong with an annotation, as a kind and in words; None where nothing is."""
+        x1, y1, x2, y2 = annotation.box
+        place = f"x {x1:g} to {x2:g}, y {y1:g} to {y2:g}"
+        if annotation.name is not None and annotation.name not in self.labels:
+            return "class", f"has the class {annotation.name!r}, and known are {', '.join(self.labels)}"
+        if not (all(map(math.isfinite, annotation.box)) and x1 < x2 and y1 < y2):
+            return "area", f"has no area: {place}"
+        if x1 < 0 or y1 < 0 or x2 > size[0] or y2 > size[1]:
+            return "outside", f"lies outside its image of {size[0]} x {size[1]}: {place}"
+        return None
+
+    def told(self) -> str:
+        """Return the counts in words; "" where nothing was changed."""
+        names = {
+            "clipped": "cut at the border of their image",
+            "outside": "left out as outside their image",
+            "area": "left out as of no area",
+            "class": "left out as of an unknown class",
+        }
+        return ", ".join(f"{self.counts[kind]} {text}" for kind, text in names.items() if self.counts[kind])
+
+
+class AnnotatedFiles:
+    """Image files and the objects in each; all annotations are checked at once, by the images' headers.
+
+    Raises:
+        DataError: no images, no object in any of them, or whatever `Checker` refuses; when reading, a file that is
+            damaged, or of another size than its header says.
+    """
+
+    def __init__(self, samples: Sequence[tuple[Path, Sequence[Annotation]]], checker: Checker, origin: str) -> None:
+        if not samples:
+            raise DataError(f"{origin} names no image")
+        self.paths, self.max_pixels = tuple(path for path, _ in samples), checker.max_pixels
+        self.sizes, self._objects = list[tuple[int, int]](), list[Objects]()
+        for path, annotations in samples:
+            check()
+            self.sizes.append(dimensions(path, self.max_pixels))
+            self._objects.append(checker.checked(annotations, self.sizes[-1]))
+        self.most = max(1, *map(len, self._objects))
+        if not any(bool((~objects.ignored).any()) for objects in self._objects):
+            raise DataError(f"{origin} has {len(self.paths)} images and not one object of its classes in them")
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def image(self, index: int) -> torch.Tensor:
+        """Return the image."""
+        pixels = torch.from_numpy(read_image(self.paths[index], max_pixels=self.max_pixels)).movedim(-1, 0)
+        if (pixels.shape[2], pixels.shape[1]) != self.sizes[index]:
+            raise DataError(f"{self.paths[index]} was changed while it was in use: it has another size than before")
+        return pixels
+
+    def image_size(self, index: int) -> tuple[int, int]:
+        """Return the (height, width) of the image."""
+        width, height = self.sizes[index]
+        return height, width
+
+    def objects(self, index: int) -> Objects:
+        """Return the objects in the image."""
+        return self._objects[index]
+
+    def conditions(self, index: int) -> tuple[str, ...]:
+        """Return (): files say nothing of conditions."""
+        return ()
+
+    def listing(self) -> Iterable[str]:
+        """Yield each image and its objects."""
+        for path, objects in zip(relative(self.paths), self._objects, strict=True):
+            yield f"{path} {objects.labels.tolist()} {objects.boxes.tolist()}"
+
+
+def held_back(samples: Sequence[T], share: float) -> tuple[list[T], list[T]]:
+    """Return the samples to train on and the last `share` of them, which are held out for validation."""
+    number = max(1, round(share * len(samples)))
+    return list(samples[:-number]), list(samples[-number:])

@@ -1,0 +1,161 @@
+"""The base of detection data sets: three splits of (image, rows of objects), scaled, augmented, normalised."""
+
+import abc
+import dataclasses
+import functools
+from collections.abc import Iterable
+from typing import ClassVar, Literal
+
+import torch
+
+from prunus.boxes import Objects
+from prunus.compat import torchvision, transforms
+from prunus.data.annotations import BoxSource, Checker, OnBadBox
+from prunus.data.augmentation import Augmentation
+from prunus.data.decode import MAX_PIXELS
+from prunus.data.interface import Data, Split, SplitName
+from prunus.data.listing import listing_of
+from prunus.data.segmentation import normalise
+from prunus.data.source import PixelCache, asking, check_pixels
+from prunus.errors import DataError
+
+VISIBLE = 0.25  # of a box that augmentation moves out of the image, the share that must stay
+
+
+class DetectionData(Data):
+    """Settings of a data set for object detection; a final subclass is a frozen dataclass.
+
+    A subclass names its classes and writes `source`. Images keep their aspect ratio: each is scaled to fit into `size`
+    and padded with black at the right and at the bottom. A target is float32 [M, 10] (`prunus.boxes.COLUMNS`), M the
+    largest number of objects in any image of the split.
+    """
+
+    targets: ClassVar[Literal["boxes"]] = "boxes"
+    palette: ClassVar[tuple[tuple[int, int, int], ...]] = (
+        (230, 60, 50), (40, 130, 230), (60, 180, 75), (245, 170, 30), (150, 80, 200), (60, 200, 200), (240, 90, 170),
+        (150, 120, 60), (170, 200, 40), (110, 110, 240), (200, 120, 100), (80, 150, 110),
+    )  # fmt: skip
+
+    size: tuple[int, int]  # (height, width) in pixels
+    augmentation: Augmentation  # of the training split
+    seed: int
+    cache: bool  # keep scaled images in memory: 3 bytes a pixel
+    max_pixels: int = MAX_PIXELS  # of an image; a larger one is refused before it is decoded
+    on_bad_box: OnBadBox = "raise"  # at a box outside its image, of no area or of an unknown class
+
+    @abc.abstractmethod
+    def source(self, split: SplitName, checker: Checker) -> BoxSource:
+        """Return the raw samples of `split`, whose annotations `checker` has checked."""
+
+    def split(self, name: SplitName) -> "DetectionSplit":
+        """Return the split `name`; that for training with augmentation."""
+        source, _ = self._sources(name)
+        augment = self.augmentation.build(0) if name == "train" else None
+        return DetectionSplit(source, augment=augment, seed=self.seed)
+
+    def notes(self) -> tuple[str, ...]:
+        """Return what was done to bad boxes in each split."""
+        found: dict[SplitName, str] = {name: self._sources(name)[1].told() for name in ("train", "validation", "test")}
+        return tuple(f"Boxes of the {name} split: {told}." for name, told in found.items() if told)
+
+    @functools.cached_property
+    def _known_sources(self) -> dict[SplitName, tuple["ScaledImages", Checker]]:
+        return {}
+
+    def _sources(self, name: SplitName) -> tuple["ScaledImages", Checker]:
+        """One source a split and object: what was read for one purpose is there for the next."""
+        if name not in self._known_sources:
+            labels = {label: number for number, label in enumerate(self.class_names)}
+            checker = Checker(labels, self.on_bad_box, self.max_pixels)
+            with asking(f"the {name} split of {type(self).__name__}"):
+                source = self.source(name, checker)
+                empty = not len(source)
+            if empty:
+                raise DataError(f"the {name} split of {type(self).__name__} holds no image")
+            self._known_sources[name] = ScaledImages(source, self.size, cache=self.cache), checker
+        return self._known_sources[name]
+
+
+class ScaledImages:
+    """The images and objects of `source`, scaled to fit into `size` (height, width) and padded with black."""
+
+    def __init__(self, source: BoxSource, size: tuple[int, int], *, cache: bool) -> None:
+        self.source, self.size, self.most = source, tuple(size), source.most
+        self._cache = PixelCache(len(source), 3, *size) if cache else None
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def listing(self) -> Iterable[str]:
+        """Return what the source reads."""
+        return listing_of(self.source)
+
+    def conditions(self, index: int) -> tuple[str, ...]:
+        """Return the conditions of the image."""
+        return self.source.conditions(index)
+
+    def image(self, index: int) -> torch.Tensor:
+        """Return the image, uint8 [3, H, W], of `size`."""
+        return self._read(index) if self._cache is None else self._cache.get(index, self._read)
+
+    def objects(self, index: int) -> Objects:
+        """Return the objects in the pixels of the scaled image."""
+        objects = self.source.objects(index)
+        height, width = self.source.image_size(index)
+        scale = self._scale(height, width)
+        return dataclasses.replace(objects, boxes=objects.boxes * scale, scale=objects.scale * scale)
+
+    def _scale(self, height: int, width: int) -> float:
+        return min(self.size[0] / height, self.size[1] / width)
+
+    def _read(self, index: int) -> torch.Tensor:
+        with asking(f"image {index}"):
+            image = self.source.image(index)
+        check_pixels(image)
+        height, width = image.shape[-2:]
+        scale = self._scale(height, width)
+        inner = [max(1, round(height * scale)), max(1, round(width * scale))]
+        if inner != [height, width]:
+            image = transforms.functional.resize(torchvision.tv_tensors.Image(image), inner, antialias=True)
+        padded = image.new_zeros(3, *self.size).as_subclass(torch.Tensor)
+        padded[:, : inner[0], : inner[1]] = image
+        return padded
+
+
+class DetectionSplit(Split):
+    """One split: (image float32 [3, H, W], normalised; objects float32 [M, 10], see `prunus.boxes`)."""
+
+    def __init__(self, source: ScaledImages, *, augment: torch.nn.Module | None = None, seed: int = 0) -> None:
+        super().__init__(seed)
+        self.source, self.augment = source, augment
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def sample(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the image and its objects, augmented together."""
+        image, objects = self.source.image(index), self.source.objects(index)
+        if self.augment is not None:
+            image, objects = augmented(image, objects, self.augment)
+        return normalise(image), objects.rows(self.source.most)
+
+    def picture(self, index: int) -> torch.Tensor:
+        """Return the scaled image: uint8 [3, H, W]."""
+        return self.source.image(index)
+
+
+def augmented(image: torch.Tensor, objects: Objects, augment: torch.nn.Module) -> tuple[torch.Tensor, Objects]:
+    """Return the image and its objects through a transform of transforms.v2; boxes are cut at the border.
+
+    A box of which less than `VISIBLE` is left in the image becomes an ignored region.
+    """
+    kind, size = torchvision.tv_tensors.BoundingBoxes, image.shape[-2:]
+    boxes = kind(objects.boxes, format="XYXY", canvas_size=tuple(size), clamping_mode=None)
+    image, moved = augment(torchvision.tv_tensors.Image(image), boxes)
+    moved = moved.as_subclass(torch.Tensor)
+    limit = torch.tensor([size[1], size[0]] * 2)
+    cut = moved.clamp(min=0).minimum(limit)
+    area = [((each[:, 2:] - each[:, :2]).clamp(min=0)).prod(1) for each in (cut, moved)]
+    hidden = area[0] < VISIBLE * area[1]
+    changed = dataclasses.replace(objects, boxes=cut, ignored=objects.ignored | hidden)
+    return image.as_subclass(torch.Tensor), changed.chosen(area[0] > 0)

@@ -1,0 +1,82 @@
+"""The table of measured units: a JSON file that is used again by all networks that share shapes, on the same target."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from prunus.decoding import DATA, DecodingError, from_json, read_text
+from prunus.errors import DeployError
+from prunus.writing import write_whole
+
+FORMAT = 1
+
+
+class LatencyTable:
+    """Milliseconds by unit and sizes, on one target.
+
+    Raises:
+        DeployError: the file is no table, is of another version, or of another target (names what differs).
+    """
+
+    def __init__(self, key: Mapping[str, Any], path: Path | None = None, *, any_hardware: bool = False) -> None:
+        self.key, self.path = dict(key), path
+        self._units: dict[str, dict[str, float]] = {}
+        if path is not None and path.exists():
+            self._units = self._read(path, any_hardware=any_hardware)
+
+    def find(self, unit: str, sizes: tuple[int, ...]) -> float | None:
+        """Return milliseconds that are known."""
+        return self._units.get(unit, {}).get(_text(sizes))
+
+    def add(self, unit: str, sizes: tuple[int, ...], milliseconds: float) -> None:
+        """Take milliseconds in; `save` writes them."""
+        self._units.setdefault(unit, {})[_text(sizes)] = milliseconds
+
+    def __len__(self) -> int:
+        return sum(map(len, self._units.values()))
+
+    def save(self) -> None:
+        """Write the file, whole or not at all; nothing where the table has none."""
+        if self.path is not None:
+            content = {"format": FORMAT, "key": self.key, "units": self._units}
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(self.path, (json.dumps(content, indent=1) + "\n").encode())
+
+    def _read(self, path: Path, *, any_hardware: bool) -> dict[str, dict[str, float]]:
+        try:
+            content = from_json(read_text(path, DATA.size))
+        except (OSError, DecodingError) as error:
+            raise DeployError(f"{path} cannot be read as a table of latencies: {error}. Move it away") from error
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise DeployError(f"{path} is no table of latencies of format {FORMAT}: move it away, and measure again")
+        there = content.get("key")
+        different = [
+            f"{name} {there.get(name)!r} there, {value!r} here"
+            for name, value in self.key.items()
+            if isinstance(there, dict) and there.get(name) != value
+        ]
+        if not isinstance(there, dict) or (different and not any_hardware):
+            raise DeployError(
+                f"{path} was measured elsewhere ({'; '.join(different) or 'it does not say where'}), so its "
+                "milliseconds do not hold here: give another path, or any_hardware=True to use it all the same"
+            )
+        return {unit: _numbers(path, entries) for unit, entries in _entries(path, content)}
+
+
+def _entries(path: Path, content: Mapping[str, Any]) -> Any:
+    units = content.get("units")
+    if not isinstance(units, dict) or not all(isinstance(entries, dict) for entries in units.values()):
+        raise DeployError(f"{path} has no units: move it away, and measure again")
+    return units.items()
+
+
+def _numbers(path: Path, entries: Mapping[str, Any]) -> dict[str, float]:
+    for sizes, value in entries.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+            raise DeployError(f"{path} says {value!r} milliseconds at {sizes}: move it away, and measure again")
+    return {sizes: float(value) for sizes, value in entries.items()}
+
+
+def _text(sizes: tuple[int, ...]) -> str:
+    return "x".join(map(str, sizes))

@@ -1,0 +1,83 @@
+"""The meter of a target: times networks there, and models how a network's latency depends on its widths."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from prunus.budget.latency_model import LatencyModel
+from prunus.budget.milliseconds import Measure, Reached
+from prunus.deploy.latency import BenchmarkSettings
+from prunus.deploy.latency_meter import LatencyMeter
+from prunus.deploy.latency_model import Progress, latency_model
+from prunus.deploy.latency_table import LatencyTable
+from prunus.deploy.signature import Inputs, as_tuple
+from prunus.deploy.target import Target
+from prunus.errors import DeployError
+from prunus.graph import ChannelGroups
+
+
+class TargetMeter:
+    """Times networks on a target, each in turn with the first one (`LatencyMeter`).
+
+    Given to `prunus.select` as its meter, it lets a budget in milliseconds be solved under a model of the latency.
+
+    Args:
+        target: where the network will run.
+        inputs: an example of what it takes, a tensor [N, ...] or a tuple of them; N becomes the target's batch.
+        table: file of the units' milliseconds: used again, added to, and made where there is none.
+        any_hardware: use a table that was measured on another target.
+        warmup: rounds before timing starts.
+        repeats: timed rounds.
+        progress: told of each unit and network: what, how many are done, how many there are.
+
+    Raises:
+        DeployError: the backend is absent; the example has another resolution; the table is of another target.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        inputs: Inputs,
+        *,
+        table: str | Path | None = None,
+        any_hardware: bool = False,
+        warmup: int = 5,
+        repeats: int = 30,
+        progress: Progress | None = None,
+    ) -> None:
+        self.target, self.progress = target, progress
+        self.inputs = _at(target, as_tuple(inputs))
+        self.table = LatencyTable(target.key(), None if table is None else Path(table), any_hardware=any_hardware)
+        self.settings = BenchmarkSettings(
+            backends=(target.backend,), threads=target.threads, warmup=warmup, repeats=repeats, measure_memory=False
+        )
+        self.reached: Reached | None = None  # of the last budget that was solved with it
+        self._meter: LatencyMeter | None = None
+
+    def __call__(self, model: nn.Module, /) -> float:
+        """Return the median latency of `model` in milliseconds, BatchNorm folded."""
+        if self._meter is None:
+            self._meter = LatencyMeter(model, self.inputs, self.settings)
+        return self._meter(model)
+
+    def latency_model(self, model: nn.Module, groups: ChannelGroups, measure: Measure, /) -> LatencyModel:
+        """Return the latency model of `model`, whose units are measured or known from the table."""
+        return latency_model(model, groups, self.inputs, self.target, measure, table=self.table, progress=self.progress)
+
+    def tell(self, reached: Reached, /) -> None:
+        """Take note of what was reached, and of what was predicted."""
+        self.reached = reached
+
+
+def _at(target: Target, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Return the example at the target's batch."""
+    for tensor in inputs:
+        size = tuple(tensor.shape[-2:])
+        if target.resolution is not None and tensor.dim() == 4 and size != target.resolution:
+            raise DeployError(
+                f"the example is {' x '.join(map(str, size))}, the target {' x '.join(map(str, target.resolution))}: "
+                "give an example of the target's resolution, and trace the network with it"
+            )
+    return tuple(torch.cat([tensor[:1]] * target.batch) for tensor in inputs)

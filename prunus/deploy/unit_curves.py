@@ -1,0 +1,104 @@
+"""How a unit's milliseconds depend on its sizes, from as few measurements as show it.
+
+Along each axis a probe finds the step at which the target computes (vector width, tile) and what a size off the step
+costs; then sizes on the steps are measured, halving the distance wherever a straight line misses the middle.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from prunus.budget.latency_model import Curve
+
+STEPS = (1, 2, 4, 8, 16, 32)
+BETTER = 0.8  # a larger step must leave this share of the error
+MISSED = 0.06  # relative: a line this near to the middle need not be divided
+MOST_LEVELS = 6  # along one axis
+LEAST = 0.08  # share of an axis where it begins
+WINDOW = 64  # sizes up to here are probed for steps
+
+Milliseconds = Callable[[tuple[int, ...]], float]
+
+
+def measured_curve(full: Sequence[int], is_open: Sequence[bool], measure: Milliseconds) -> Curve:
+    """Return the curve of a unit.
+
+    Args:
+        full: its sizes in the network.
+        is_open: along each axis whether the size may change.
+        measure: its milliseconds at given sizes.
+    """
+    axes = [
+        _axis(full, number, measure) if open_ else _Axis(1, 1.0, np.array([full[number]]))
+        for number, open_ in enumerate(is_open)
+    ]
+    grid = np.stack(np.meshgrid(*(axis.levels for axis in axes), indexing="ij"), axis=-1)
+    values = np.array([measure(tuple(map(int, sizes))) for sizes in grid.reshape(-1, len(axes))])
+    return Curve(
+        levels=tuple(axis.levels for axis in axes),
+        values=values.reshape(grid.shape[:-1]),
+        steps=tuple(axis.step for axis in axes),
+        penalties=tuple(axis.penalty for axis in axes),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Axis:
+    step: int
+    penalty: float
+    levels: np.ndarray
+
+
+def _axis(full: Sequence[int], number: int, measure: Milliseconds) -> _Axis:
+    """Return the step, the penalty and the levels of one axis, the other at its full size, or the window's."""
+
+    def at(size: int, others: Sequence[int]) -> float:
+        sizes = list(others)
+        sizes[number] = size
+        return measure(tuple(sizes))
+
+    near = [min(size, WINDOW) for size in full]
+    step, penalty = fitted_step({size: at(size, near) for size in probe_sizes(near[number])})
+    top = -(-full[number] // step) * step
+    bottom = min(top, max(step, round(LEAST * top / step) * step))
+    known = {size: at(size, full) for size in {bottom, top}}
+    while len(known) < MOST_LEVELS:
+        missed, new = {}, {}
+        for low, high in itertools.pairwise(sorted(known)):
+            middle = (low + high) // 2 // step * step
+            if low < middle < high:
+                new[middle] = at(middle, full)
+                line = known[low] + (known[high] - known[low]) * (middle - low) / (high - low)
+                missed[middle] = abs(new[middle] / line - 1)
+        worst = sorted((m for m in missed if missed[m] > MISSED or len(known) < 3), key=lambda m: -missed[m])
+        known |= {middle: new[middle] for middle in worst[: MOST_LEVELS - len(known)]}
+        if not worst:
+            break
+    return _Axis(step, penalty, np.array(sorted(known)))
+
+
+def probe_sizes(most: int) -> list[int]:
+    """Return sizes up to `most` on and off all steps."""
+    multiples = {m for step in STEPS for m in range(step, most + 1, step) if m >= most // 4 and step >= 8}
+    offsets = {m - off for m in (*multiples, most) for off in (0, 1, 2, 4) if m - off >= max(1, most // 4)}
+    return sorted(offsets)
+
+
+def fitted_step(taken: dict[int, float]) -> tuple[int, float]:
+    """Return the step and the penalty that explain milliseconds by size best, the smallest step of those alike."""
+    sizes, times = np.array(list(taken)), np.array(list(taken.values()))
+    best, least = (1, 1.0), np.inf
+    for step in STEPS:
+        rounded = np.ceil(sizes / step) * step
+        on = rounded == sizes
+        if on.sum() < 2 or (step > 1 and on.all()):
+            continue
+        matrix = np.stack([np.ones(sizes.size), rounded], axis=1)
+        line = matrix @ np.linalg.lstsq(matrix[on] / times[on, None], np.ones(on.sum()), rcond=None)[0]
+        penalty = max(1.0, float(np.median(times[~on] / line[~on]))) if not on.all() else 1.0
+        error = float((((line * np.where(on, 1.0, penalty)) / times - 1) ** 2).mean())
+        if error < BETTER * least:
+            best, least = (step, penalty), error
+    return best

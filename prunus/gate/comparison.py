@@ -1,0 +1,145 @@
+"""`compare`: two networks on one split, slice by slice, with what changed, calibration and robustness."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prunus.data.interface import Data, Split, SplitName
+from prunus.errors import DataError
+from prunus.gate.networks import Answer, answering
+from prunus.gate.robustness import Robustness, robustness
+from prunus.gate.settings import KINDS, Gate
+from prunus.gate.slices import FELL, Judged, judge, slices_of
+from prunus.gate.tags import conditions_of
+from prunus.interrupt import check
+from prunus.tasks.classification import Classification
+from prunus.tasks.detection import Detection
+from prunus.tasks.interface import BoundTask, Task
+from prunus.tasks.outputs import named_tensors_of
+from prunus.tasks.segmentation import Segmentation
+from prunus.tasks.statistics import Statistics, expected_calibration_error
+from prunus.train.batches import evaluation_batches
+from prunus.train.settings import Train
+
+TASKS: dict[str, type[Task]] = {"masks": Segmentation, "labels": Classification, "boxes": Detection}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Compared:
+    """What a comparison found; both pairs are (wide, narrow).
+
+    Attributes:
+        metric: of every slice.
+        slices: the worst first.
+        disagreement: how much the two disagree on each image, in [0, 1].
+        calibration: expected calibration errors; None where nothing was predicted.
+        curves: precision over recall for each class, [P, 2]; empty but for detection.
+        robustness: the main metric on changed images.
+    """
+
+    metric: str
+    slices: tuple[Judged, ...]
+    disagreement: tuple[float, ...]
+    calibration: tuple[float | None, float | None]
+    curves: tuple[dict[str, Tensor], dict[str, Tensor]]
+    robustness: tuple[Robustness, ...] = ()
+
+    @property
+    def fallen(self) -> tuple[Judged, ...]:
+        """The slices that fell by more than allowed, beyond doubt."""
+        return tuple(each for each in self.slices if each.verdict == FELL)
+
+    @property
+    def passed(self) -> bool:
+        """Whether no slice fell."""
+        return not self.fallen
+
+    def most_different(self, number: int) -> list[int]:
+        """Return the images on which the two disagree most, the worst first; none on which they agree."""
+        order = sorted(range(len(self.disagreement)), key=lambda index: -self.disagreement[index])
+        return [index for index in order[:number] if self.disagreement[index] > 0]
+
+
+def compare(
+    wide: nn.Module | str | Path,
+    narrow: nn.Module | str | Path,
+    data: Data,
+    *,
+    task: Task | BoundTask | None = None,
+    max_drop: float = 0.5,
+    per: Sequence[str] = KINDS,
+    split: SplitName = "test",
+    settings: Gate | None = None,
+    train: Train | None = None,
+) -> Compared:
+    """Compare two networks on a split, slice by slice, with paired intervals.
+
+    A slice's metric is that of its task: accuracy, mean intersection over union, mean average precision at an IoU of
+    0.5. The interval of its drop comes from a bootstrap over images, in which both networks get the same images.
+
+    Args:
+        wide: a module, or an ONNX file.
+        narrow: what is compared with it.
+        data: gives the split, the classes, and the conditions of each image.
+        task: of both; None: the one of the data's targets, with its defaults.
+        max_drop: percentage points by which a slice may fall.
+        per: kinds of slices; see `Gate`.
+        split: of the data.
+        settings: all further ones; then `max_drop` and `per` are those of the settings.
+        train: batch size, workers and device.
+
+    Raises:
+        DataError: the split is empty, or its tags do not fit.
+        TrainingError: an output that does not fit the task.
+    """
+    gate = settings or Gate(max_drop=max_drop, per=tuple(per))
+    options = train or Train(batch_size=8)
+    chosen = TASKS[data.targets]() if task is None else task
+    bound = chosen.bind(data) if isinstance(chosen, Task) else chosen
+    samples = data.split(split)
+    if not len(samples):
+        raise DataError(f"the {split} split is empty, so there is nothing to compare on")
+    conditions = conditions_of(samples, gate.tags)
+    device = options.torch_device()
+    with (
+        answering(wide, device, options.threads or 1) as first,
+        answering(narrow, device, options.threads or 1) as second,
+    ):
+        statistics, disagreement = _counted(first, second, bound, samples, options)
+        robust = robustness(first, second, bound, samples, options, gate) if gate.robust_images else ()
+    counts = [each.counts() for each in statistics]
+    errors = [expected_calibration_error(each.calibration()) for each in statistics]
+    return Compared(
+        metric=counts[0].metric,
+        slices=tuple(judge(counts[0], counts[1], slices_of(counts[0], conditions, gate.per), gate)),
+        disagreement=tuple(disagreement),
+        calibration=(errors[0], errors[1]),
+        curves=(statistics[0].curves(), statistics[1].curves()),
+        robustness=robust,
+    )
+
+
+def _counted(
+    wide: Answer, narrow: Answer, task: BoundTask, samples: Split, options: Train
+) -> tuple[tuple[Statistics, Statistics], list[float]]:
+    """Return the statistics of both networks over the split, and their disagreement on each image."""
+    both, disagreement = (task.statistics(), task.statistics()), list[float]()
+    for batch in evaluation_batches(samples, options):
+        check()
+        if batch is None:
+            continue
+        images, target = batch
+        answers: list[Any] = [wide(images), narrow(images)]
+        for statistics, answer in zip(both, answers, strict=True):
+            statistics.update(answer, target.to(_device(answer)))
+        disagreement += task.disagreement(*answers).tolist()
+    return both, disagreement
+
+
+def _device(answer: Any) -> torch.device:
+
+    return next(iter(named_tensors_of(answer).values())).device

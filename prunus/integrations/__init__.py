@@ -1,0 +1,23 @@
+"""Prunus in the trainers that people have: each a thin caller of `prunus.Shrinker`.
+
+    prunus.integrations.ultralytics.Shrink    callbacks of Ultralytics' own trainer
+    prunus.integrations.transformers.Shrink   a callback of the Hugging Face Trainer
+    prunus.integrations.lightning.Shrink      a callback of Lightning's Trainer
+    prunus.integrations.accelerate.Shrink     in a loop with Hugging Face's accelerate
+
+What such a trainer does that cannot be supported is refused by name. A module here is imported when it is first asked
+for, and the trainer with it.
+"""
+
+import importlib
+from typing import Any
+
+_TRAINERS = ("accelerate", "lightning", "transformers", "ultralytics")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _TRAINERS:
+        raise AttributeError(
+            f"module 'prunus.integrations' has no attribute {name!r}; there are {', '.join(_TRAINERS)}"
+        )
+    return importlib.import_module(f"prunus.integrations.{name}")

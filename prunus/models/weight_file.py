@@ -1,0 +1,131 @@
+"""Files of weights as tensors by name: safetensors, or what `torch.save` wrote, read without running anything in it."""
+
+import os
+import pickle
+import re
+import stat
+import warnings
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from prunus.decoding import DecodingError
+from prunus.errors import DataError
+
+WRAPPERS = ("model", "state_dict", "model_state_dict")  # keys under which training scripts keep the weights
+PREFIXES = ("module.", "_orig_mod.")  # of DistributedDataParallel and averages, and of torch.compile
+COUNTERS = ("n_averaged",)  # what torch's averages keep beside the weights
+DEPTH = 4  # of wrappers inside each other
+
+
+def read_tensors(path: Path, own: Mapping[str, Any], part: str = "") -> dict[str, Tensor]:
+    """Return the tensors in a file of weights, by their names in the network.
+
+    A file of `torch.save` may hold them inside "model", "state_dict" or "model_state_dict". The prefixes "module." and
+    "_orig_mod." are removed where all names have them and the network's own do not.
+
+    Args:
+        path: a safetensors file, or one of `torch.save` that holds tensors and plain values alone.
+        own: the names in the network that the tensors are for.
+        part: where in the file they lie, as in "ema" or "backbone": a key, or the beginning of the names.
+
+    Raises:
+        DataError: no such file, a damaged one, one that holds code, or several sets of weights; says what to do.
+    """
+    try:
+        content = _content(path)
+    except (OSError, DecodingError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise DataError(f"weights {path} cannot be read: {reason}") from error
+    content, part = _unwrapped(content, part, path)
+    tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    for prefix in PREFIXES * DEPTH:
+        tensors = _without(prefix, tensors, own)
+    if part:
+        tensors = {
+            name.removeprefix(f"{part}."): value for name, value in tensors.items() if name.startswith(f"{part}.")
+        }
+    if not tensors:
+        where = f" under {part!r}" if part else ""
+        keys = ", ".join(repr(key) for key in list(content)[:8])
+        raise DataError(f"weights {path} hold no tensors{where}; there are {keys or 'no keys'}: say where with `part`")
+    for name, tensor in tensors.items():
+        if tensor.is_meta or tensor.layout != torch.strided or tensor.is_quantized:
+            raise DataError(
+                f"weights {path}: {name} is no plain tensor with values: write it dense and in floating point"
+            )
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise DataError(f"weights {path}: {name} holds values that are not finite: training cannot begin with it")
+    return tensors
+
+
+def _content(path: Path) -> Mapping[Any, Any]:
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise DecodingError("it is no regular file")
+        start = file.read(9)
+    if start[8:] == b"{":  # the length of the header, then the header
+        try:
+            return safetensors.torch.load_file(path)
+        except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
+            raise DecodingError(f"it is a damaged safetensors file: {error}") from error
+    return _of_torch(path)
+
+
+def _of_torch(path: Path) -> Mapping[Any, Any]:
+    zipped = zipfile.is_zipfile(path)
+    try:
+        if zipped:
+            with zipfile.ZipFile(path) as archive:
+                if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                    raise DecodingError("its parts are compressed, which torch does not write")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+    except DecodingError:
+        raise
+    except pickle.UnpicklingError as error:
+        found = re.search(r"GLOBAL (\S+)", str(error))
+        if found is None:
+            raise DecodingError(f"it is neither a safetensors file nor one of torch.save: {error}") from error
+        raise DecodingError(
+            f"it is a pickle that runs code when it is read (it names {found[1]}), and such files are not read. Where "
+            "you trust it, load it yourself and write the tensors alone: safetensors.torch.save_file("
+            'model.state_dict(), "weights.safetensors")'
+        ) from error
+    except Exception as error:  # whatever a damaged file makes torch's reader raise
+        raise DecodingError(f"it is a damaged file of torch.save: {error}") from error
+    if not isinstance(content, Mapping):
+        raise DecodingError(f"it holds a {type(content).__name__}, not a mapping of names to tensors")
+    return content
+
+
+def _unwrapped(content: Mapping[Any, Any], part: str, path: Path) -> tuple[Mapping[Any, Any], str]:
+    """Return the mapping that holds the tensors, and what is left of `part`."""
+    for _ in range(DEPTH):
+        first, _, rest = part.partition(".")
+        if first and isinstance(content.get(first), Mapping):
+            content, part = content[first], rest
+            continue
+        inside = [key for key in WRAPPERS if isinstance(content.get(key), Mapping)]
+        if len(inside) > 1:
+            raise DataError(
+                f"weights {path} hold {' and '.join(map(repr, inside))}: say which with `part: {inside[0]}`"
+            )
+        if not inside:
+            break
+        content = content[inside[0]]
+    return content, part
+
+
+def _without(prefix: str, tensors: dict[str, Tensor], own: Mapping[str, Any]) -> dict[str, Tensor]:
+    names = [name for name in tensors if name not in COUNTERS]
+    if not all(name.startswith(prefix) for name in names) or any(name.startswith(prefix) for name in own):
+        return tensors
+    return {name.removeprefix(prefix): tensors[name] for name in names}

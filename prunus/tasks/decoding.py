@@ -1,0 +1,75 @@
+"""A detector whose output is detections, and the comparison of detections that two runs of it give."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prunus.boxes import overlaps
+
+SAME = 0.99  # IoU from which on two boxes are the same one
+CLOSE = 1e-3  # of two scores
+
+
+class Decoding(nn.Module):
+    """Images [N, 3, H, W] to detections [N, K, 6] (`prunus.boxes`): `model` with the decoding of its raw heads."""
+
+    def __init__(self, model: nn.Module, decode: Callable[[Any], Tensor]) -> None:
+        super().__init__()
+        self.model, self.decode = model, decode
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the detections."""
+        return self.decode(self.model(images))
+
+
+def agreement(first: Tensor, second: Tensor, shown: float) -> tuple[int, int]:
+    """Return how many detections of two runs agree, and how many there are with a score of `shown` or more.
+
+    A detection of one run agrees where the other has one of its class with an IoU of 0.99 and a score 0.001 from it.
+    """
+    same = number = 0
+    for rows, others in zip(first, second, strict=True):
+        for own, rest in ((rows, others), (others, rows)):
+            chosen = own[own[:, 5] >= shown]
+            near = overlaps(chosen[:, 1:5], rest[:, 1:5]) >= SAME
+            near &= chosen[:, None, 0] == rest[None, :, 0]
+            near &= (chosen[:, None, 5] - rest[None, :, 5]).abs() <= CLOSE
+            same, number = same + int(near.any(dim=1).sum()), number + len(chosen)
+    return same, number
+
+
+def unlike(rows: Tensor, others: Tensor, shown: float) -> float:
+    """Return the share of two networks' detections [K, 6] of an image that the other has not, with an IoU of 0.5."""
+    alone = number = 0
+    for own, rest in ((rows, others), (others, rows)):
+        own, rest = (each[each[:, 5] >= shown] for each in (own, rest))
+        near = (overlaps(own[:, 1:5], rest[:, 1:5]) >= 0.5) & (own[:, None, 0] == rest[None, :, 0])
+        alone, number = alone + int((~near.any(dim=1)).sum()), number + len(own)
+    return alone / number if number else 0.0
+
+
+def aligned(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """Return both runs' detections [N, K, 6], the second in the order of the first.
+
+    Scores that are equal up to rounding change places, and the last of the K may be another one; of such a pair both
+    become zeros, so that what is left can be compared number by number.
+    """
+    first, second = first.clone(), second.clone()
+    for rows, others in zip(first, second, strict=True):
+        apart = (rows[:, None, 1:5] - others[None, :, 1:5]).abs().amax(-1)
+        apart = apart + (rows[:, None, 5] - others[None, :, 5]).abs()
+        apart = apart.masked_fill(rows[:, None, 0] != others[None, :, 0], torch.inf)
+        order, left = torch.full((len(rows),), -1), torch.ones(len(rows), dtype=torch.bool)
+        for index in range(len(rows)):
+            nearest = int(apart[index].where(left, torch.inf).argmin())
+            if bool(left[nearest]) and bool(apart[index, nearest] < 1):
+                order[index], left[nearest] = nearest, False
+        alone = order < 0
+        order[alone] = torch.nonzero(left).flatten()[: int(alone.sum())]
+        others.copy_(others[order])
+        last = torch.minimum(rows[-1, 5], others[:, 5].min()) + CLOSE
+        beyond = alone & (rows[:, 5] <= last) & (others[:, 5] <= last)
+        rows[beyond], others[beyond] = 0.0, 0.0
+    return first, second

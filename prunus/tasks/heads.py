@@ -1,0 +1,67 @@
+"""How a detector's raw output becomes a loss and detections: settings that bind to the classes and the image size."""
+
+import abc
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from prunus.boxes import Objects
+from prunus.errors import RecipeError, TrainingError
+
+
+class BoundHeads(abc.ABC):
+    """Heads of a detector for C known classes and images of one size.
+
+    `suppresses` says whether `decode` needs non-maximum suppression, which no exported file holds.
+    """
+
+    suppresses: bool
+
+    @abc.abstractmethod
+    def loss(self, output: Any, objects: Sequence[Objects]) -> Tensor:
+        """Return the loss of a batch's raw output against the objects of each image, a scalar.
+
+        Raises:
+            TrainingError: an output that these heads do not read.
+        """
+
+    def weighted(self, weights: Tensor) -> "BoundHeads":
+        """Return these heads with the loss of each class times its weight, float [C].
+
+        Raises:
+            RecipeError: their loss cannot weigh classes.
+        """
+        raise RecipeError(f"the loss of {type(self).__name__} cannot weigh classes, so protect.classes is not for it")
+
+    @abc.abstractmethod
+    def imitation(self, output: Any, answer: Any) -> Tensor:
+        """Return how far a raw output is from a teacher's `answer`, a scalar; nothing flows back into the teacher."""
+
+    @abc.abstractmethod
+    def decode(self, output: Any, most: int) -> Tensor:
+        """Return the `most` best detections of each image, float32 [N, most, 6], best first: see `prunus.boxes`."""
+
+
+class Heads(abc.ABC):
+    """Settings of a kind of heads; a final subclass is a frozen dataclass."""
+
+    @abc.abstractmethod
+    def bind(self, num_classes: int, size: tuple[int, int]) -> BoundHeads:
+        """Return the heads for so many classes and images of `size` (height, width)."""
+
+
+def parts(output: Any, needed: Mapping[str, int], heads: str) -> list[Tensor]:
+    """Return the tensors that an output holds under the keys of `needed`, each of as many dimensions as stand there.
+
+    Raises:
+        TrainingError: it holds others; says what it is, and what to do.
+    """
+    found = [output.get(key) if isinstance(output, Mapping) else None for key in needed]
+    if all(isinstance(each, Tensor) and each.dim() == dim for each, dim in zip(found, needed.values(), strict=True)):
+        return [each for each in found if isinstance(each, Tensor)]
+    keys = f" with the keys {', '.join(map(str, output))}" if isinstance(output, Mapping) else ""
+    raise TrainingError(
+        f"the network returns a {type(output).__name__}{keys}, and the task's heads ({heads}) read a dict of tensors "
+        f"with the keys {', '.join(needed)}: set task.heads to those of this network, or take another network"
+    )

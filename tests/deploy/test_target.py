@@ -1,0 +1,183 @@
+"""Targets, their meters and tables: mechanics on small networks with the real backends."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+import prunus
+from prunus.budget import Budget
+from prunus.deploy import backends
+from prunus.deploy.latency_table import LatencyTable
+from prunus.deploy.units import network_units
+from prunus.errors import BudgetError, DeployError, RecipeError
+
+
+class Network(nn.Module):
+    """Every kind of unit: convolutions plain, grouped, depthwise, transposed and with "same" padding, linear layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 3, padding="same", bias=False)
+        self.norm = nn.BatchNorm2d(16)
+        self.depthwise = nn.Conv2d(16, 16, (3, 1), padding=(1, 0), groups=16)
+        self.grouped = nn.Conv2d(16, 24, 3, stride=2, groups=2)
+        self.up = nn.ConvTranspose2d(24, 20, 3, stride=2, padding=1, output_padding=1)
+        self.dilated = nn.Conv2d(20, 32, 3, dilation=2)
+        self.hidden, self.last = nn.Linear(32, 40), nn.Linear(40, 5)
+
+    def forward(self, x):
+        x = torch.relu(self.norm(self.stem(x)))
+        x = torch.relu(self.up(torch.relu(self.grouped(torch.relu(self.depthwise(x))))))
+        return self.last(torch.relu(self.hidden(torch.relu(self.dilated(x)).mean((2, 3)))))
+
+
+@pytest.fixture(scope="module")
+def traced():
+    torch.manual_seed(0)
+    model, images = Network().eval(), torch.randn(1, 3, 20, 20)
+    return model, images, prunus.trace(model, images)
+
+
+def present():
+    return [name for name in ("onnxruntime", "openvino", "torch") if backends.find(name).absence() is None]
+
+
+def test_units_are_all_layers_at_their_sizes(traced, tmp_path):
+    model, images, groups = traced
+    units = {unit.name: unit for unit in network_units(model, groups, (images,))}
+    assert set(units) == {"stem", "depthwise", "grouped", "up", "dilated", "hidden", "last"}
+    expected = {"stem": (16, 3), "depthwise": (16,), "grouped": (24, 8), "up": (20, 24), "hidden": (40, 32)}
+    assert {name: units[name].full for name in expected} == expected
+    for name, unit in units.items():
+        sizes = tuple(max(2, size // 2) // 2 * 2 for size in unit.full)
+        made, layer = unit.shape.module(sizes), model.get_submodule(name)
+        given = torch.randn(unit.shape.input_shape(sizes))
+        whole = torch.randn(unit.shape.input_shape(unit.full))
+        assert layer(whole).numel() == unit.written * unit.full[0]
+        assert made(given).shape[2:] == layer(whole).shape[2:] or unit.shape.kind == "MatMul"
+        unit.shape.write(sizes, tmp_path / "unit.onnx")
+        with backends.find("onnxruntime").load(tmp_path / "unit.onnx", [tuple(given.shape)], 1) as session:
+            assert session.run([given.numpy()])["output"].shape == tuple(made(given).shape)
+
+
+@pytest.mark.parametrize("name", present())
+def test_a_backend_times_a_unit(traced, name, tmp_path):
+    model, images, groups = traced
+    unit = network_units(model, groups, (images,))[0]
+    backend = backends.find(name)
+    unit.shape.write((16, 3), tmp_path / "unit.onnx")
+    network = unit.shape.module((16, 3)).eval() if backend.reads_modules else tmp_path / "unit.onnx"
+    assert 0 < backend.unit_milliseconds(network, [images.numpy()], 1, 3) < 1000
+
+
+def test_a_budget_is_solved_on_a_target(traced, tmp_path):
+    model, images, groups = traced
+    told = []
+    meter = prunus.TargetMeter(
+        prunus.Target(),
+        images,
+        table=tmp_path / "table.json",
+        warmup=1,
+        repeats=3,
+        progress=lambda *what: told.append(what),
+    )
+    budget = Budget(latency=0.9)
+    try:  # so small a network is all overhead, and the machine may be busy: what is tested is how, not what is reached
+        plan = prunus.select(model, groups, budget=budget, meter=meter)
+    except BudgetError as error:
+        assert "smallest network takes" in str(error)
+    else:
+        assert meter.reached is not None
+        assert meter.reached.best.measured_ms <= meter.reached.limit_ms
+        assert "predicted -> measured" in str(meter.reached)
+        assert prunus.apply(plan, model)(images).shape == (1, 5)
+    assert {what for what, _, _ in told} == {"units", "networks"}
+    table = json.loads((tmp_path / "table.json").read_text())
+    assert table["key"] == prunus.Target().key()
+    assert table["units"]
+
+
+def test_a_table_is_used_again(traced, tmp_path, monkeypatch):
+    model, images, groups = traced
+    target, path = prunus.Target(), tmp_path / "table.json"
+    prunus.TargetMeter(target, images, table=path).latency_model(model, groups, lambda gone: 1.0)
+    before = path.read_bytes()
+    monkeypatch.setattr("prunus.deploy.latency_model._measured", lambda *_: pytest.fail("measured again"))
+    prunus.TargetMeter(target, images, table=path).latency_model(model, groups, lambda gone: 1.0)
+    assert path.read_bytes() == before
+
+
+def test_a_table_that_was_interrupted_goes_on(traced, tmp_path, monkeypatch):
+    model, images, groups = traced
+    path, asked = tmp_path / "table.json", []
+
+    def run(most):
+        def measured(shape, sizes, target, backend):
+            asked.append((shape.key, "x".join(map(str, sizes))))
+            if len(asked) > most:
+                raise KeyboardInterrupt
+            return 0.1 + 0.01 * sizes[0]
+
+        monkeypatch.setattr("prunus.deploy.latency_model._measured", measured)
+        prunus.TargetMeter(prunus.Target(), images, table=path).latency_model(model, groups, lambda gone: 1.0)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(most=60)
+    known = {(key, sizes) for key, entries in json.loads(path.read_text())["units"].items() for sizes in entries}
+    asked.clear()
+    run(most=10**6)
+    assert known
+    assert asked
+    assert not known & set(asked)
+
+
+def test_a_table_of_other_hardware_is_refused_unless_told(tmp_path):
+    here, path = prunus.Target().key(), tmp_path / "table.json"
+    table = LatencyTable({**here, "processor": "Abacus 3"}, path)
+    table.add("MatMul leading=1 groups=1", (4, 4), 0.5)
+    table.save()
+    with pytest.raises(DeployError, match=r"processor 'Abacus 3' there.*any_hardware=True"):
+        LatencyTable(here, path)
+    assert LatencyTable(here, path, any_hardware=True).find("MatMul leading=1 groups=1", (4, 4)) == 0.5
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["{", "[]", '{"format": 7}', '{"format": 1, "key": 3}', '{"format": 1, "key": {}, "units": {"a": {"1": -1}}}'],
+)
+def test_a_file_that_is_no_table_is_refused(tmp_path, content):
+    path = tmp_path / "table.json"
+    path.write_text(content)
+    with pytest.raises(DeployError, match="table"):
+        LatencyTable({"backend": "torch"}, path, any_hardware=True)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"backend": "onnxrutime"}, r"onnxruntime.*Here are .*torch"),
+        ({"precision": "fp8"}, r"fp8.*onnxruntime: fp32"),
+        ({"device": "npu"}, r"runs on 'cpu', not on 'npu'"),
+        ({"threads": 0}, "threads"),
+        ({"batch": True}, "batch"),
+        ({"resolution": (512,)}, "resolution"),
+    ],
+)
+def test_a_target_that_is_none_is_refused(settings, said):
+    with pytest.raises(RecipeError, match=said):
+        prunus.Target(**settings)
+
+
+def test_an_absent_backend_is_named_with_what_is_here():
+    absent = [name for name in backends.BACKENDS if backends.find(name).absence() is not None]
+    for name in absent:
+        with pytest.raises(DeployError, match=r"install.*here: .*torch"):
+            prunus.Target(backend=name, device=backends.find(name).device).require()
+
+
+def test_an_example_of_another_resolution_is_refused(traced):
+    with pytest.raises(DeployError, match="20 x 20, the target 512 x 1024"):
+        prunus.TargetMeter(prunus.Target(resolution=(512, 1024)), traced[1])
+    assert prunus.TargetMeter(prunus.Target(batch=3), traced[1]).inputs[0].shape == (3, 3, 20, 20)
