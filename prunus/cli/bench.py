@@ -12,8 +12,8 @@ from prunus.deploy.bench_table import bench_table, frames_per_second, layer_time
 from prunus.deploy.export import input_shape
 from prunus.errors import RecipeError
 from prunus.interrupt import check
-from prunus.records import LatencyRecord
 from prunus.modules.modes import in_evaluation
+from prunus.records import LatencyRecord
 from prunus.terminal import Terminal
 
 MOST_LAYERS = 25  # shown
