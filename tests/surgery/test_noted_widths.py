@@ -46,9 +46,9 @@ def cut(model, **layers):
 
 
 def test_what_a_classifier_reads_follows_so_that_a_new_one_fits():
-    model = Net(num_features=24, _out_channels=[16, 24], embed_dim=(16, 24))
+    model = Net(num_features=24, _out_channels=[16, 24], embed_dim=(16, 24), out_channels={"p2": 24})
     plan, small = cut(model, body_1=10)
-    assert small.num_features == 14 and model.num_features == 24
+    assert small.num_features == 14 and model.num_features == 24 and small.out_channels == {"p2": 14}
     assert small._out_channels == [16, 14] and small.embed_dim == (16, 14) and model._out_channels == [16, 24]
     small.head = nn.Linear(small.num_features, 7)
     assert small(torch.randn(1, 3, 8, 8)).shape == (1, 7)
