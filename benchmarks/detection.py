@@ -64,7 +64,13 @@ def overfit(root: Path, epochs: int, size: tuple[int, int] = (192, 640), threads
     model = CentreDetector(num_classes=3, blocks="residual", widths=WIDTHS, neck=64)
     with tempfile.TemporaryDirectory() as folder:
         job = TrainingJob(
-            name="wide", data=data, task=task, settings=train, seed=0, folder=Path(folder), recorder=Recorder(Path(folder))
+            name="wide",
+            data=data,
+            task=task,
+            settings=train,
+            seed=0,
+            folder=Path(folder),
+            recorder=Recorder(Path(folder)),
         )
         fitted = fit(job, model, data.train()[0][0][None])
     metrics, per_class = evaluate(fitted.model, task, data.test(), train)
