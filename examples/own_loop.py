@@ -1,4 +1,4 @@
-"""Prunus in a plain PyTorch loop: the lines marked `# +` are all that is added.
+"""Prunus in a plain PyTorch loop: the lines marked `# +` are all that is added, and the network shrinks to a budget.
 
 python examples/own_loop.py
 """
@@ -19,21 +19,17 @@ model: nn.Module = nn.Sequential(
 optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
 scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=10)
 
+shrinker = prunus.Shrinker(model, optimizer, images[:1], budget=prunus.Budget(macs=0.2), steps=10 * 8)  # +
+
 for epoch in range(10):
-    groups = prunus.trace(model, images[:1])  # + which channels go together
-    penalty = prunus.GroupLasso(strength=0.02).bind(model, groups)  # + presses them to exact zero, as one
     model.train()
     for batch in torch.randperm(64).view(8, 8):
         loss = nn.functional.cross_entropy(model(images[batch]), labels[batch])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        penalty.prox_(step_size=scheduler.get_last_lr()[0], optimizer=optimizer)  # +
+        shrinker.step()  # +
     scheduler.step()
-    plan = prunus.select(model, groups)  # + what is zero now
-    small = prunus.apply(plan, model)  # + a narrower network
-    prunus.carry_(plan, optimizer, model, small)  # + which the optimizer goes on with, moments and all
-    model = small  # +
     print(f"epoch {epoch + 1}: loss {loss:.3f}, {sum(p.numel() for p in model.parameters()):,} parameters")
 
 accuracy = (model.eval()(images).argmax(1) == labels).float().mean()

@@ -69,7 +69,12 @@ def _narrow(folder: Path) -> Named:
             "the command that began the run goes on with it"
         )
     recipe = prunus.recipe.load(pipeline.Recipe, folder / "recipe.yaml")
-    about = [record for record in records.read(folder) if isinstance(record, records.RunRecord)][-1]
+    found = [record for record in records.read(folder) if isinstance(record, records.RunRecord)]
+    if not found:
+        raise RecipeError(
+            f"{folder / records.FILE_NAME} holds no record of the run itself: it was damaged or cut short"
+        )
+    about = found[-1]
     model = load(folder / "narrow", lambda: build(recipe.model, len(about.class_names)))
     return Named(model, about.input_shape)
 

@@ -8,10 +8,11 @@ import pytest
 import yaml
 
 from prunus import cli, pipeline, recipe
-from prunus.gate import Gate
+from prunus.gate import Gate, Protect
+from prunus.models.weights import Weights
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("detection", "gate")
+PAGES = ("detection", "gate", "trained_networks")
 
 
 def blocks(page, language):
@@ -48,7 +49,16 @@ def test_the_yaml_of_detection_is_a_recipe(tmp_path):
     assert loaded.model(num_classes=3).head is not None
 
 
+def test_the_yaml_of_trained_networks_names_weights():
+    first, second = (yaml.safe_load(block) for block in blocks("trained_networks", "yaml"))
+    assert isinstance(first["weights"], str)
+    settings = second["weights"]
+    assert Weights(**{**settings, "leave_out": tuple(settings["leave_out"])}).into == "encoder"
+    assert second["baseline"] == "untrained"
+
+
 def test_the_yaml_of_the_gate_is_a_gate():
-    (block,) = blocks("gate", "yaml")
-    settings = yaml.safe_load(block)["gate"]
+    gate, protect = (yaml.safe_load(block) for block in blocks("gate", "yaml"))
+    settings = gate["gate"]
+    assert Protect(**{key: tuple(value) if key != "weight" else value for key, value in protect["protect"].items()})
     assert Gate(**{**settings, "per": tuple(settings["per"])}).min_samples == 30

@@ -32,14 +32,22 @@ class Split(Dataset[tuple[torch.Tensor, torch.Tensor]], abc.ABC):
         _share(self._epoch)
         self._unreadable: torch.Tensor | None = None
         self._most = 0
+        self._weights: torch.Tensor | None = None
 
     def set_epoch(self, epoch: int) -> None:
         """Draw other augmentations from now on; the same epoch gives the same ones."""
         self._epoch[0] = epoch
 
     def order(self, generator: torch.Generator) -> torch.Tensor:
-        """Return the order of an epoch, a permutation of all indices: int64 [N]."""
+        """Return the indices of an epoch, int64 [N]: a permutation of all, or as many drawn by their weights."""
+        if self._weights is not None:
+            return torch.multinomial(self._weights, len(self), replacement=True, generator=generator)
         return torch.randperm(len(self), generator=generator)
+
+    def weigh(self, weights: torch.Tensor) -> Self:
+        """Draw each image in proportion to its weight, float [N], with replacement, from now on; return the split."""
+        self._weights = weights
+        return self
 
     def tolerate(self, share: float) -> Self:
         """Replace samples that cannot be read, up to `share` of all, by the next that can; return the split.
@@ -102,8 +110,19 @@ class Split(Dataset[tuple[torch.Tensor, torch.Tensor]], abc.ABC):
 
 
 def _share(tensor: torch.Tensor) -> None:
+    """Let the processes that load data see a tensor's values.
+
+    Raises:
+        DataError: the system has no shared memory left, or no file for it.
+    """
     share: Callable[[], torch.Tensor] = tensor.share_memory_
-    share()
+    try:
+        share()
+    except RuntimeError as error:
+        raise DataError(
+            f"there is no shared memory for the processes that load data ({error}): make room in /dev/shm, or allow "
+            "more open files (ulimit -n)"
+        ) from error
 
 
 class Data(abc.ABC):

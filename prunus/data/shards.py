@@ -7,7 +7,7 @@ import os
 import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import ClassVar, final
+from typing import ClassVar, Self, final
 
 import numpy as np
 import torch
@@ -143,6 +143,14 @@ class ShardedSplit(ClassificationSplit):
     def order(self, generator: torch.Generator) -> torch.Tensor:
         """Return the indices of an epoch, in the order of the shards."""
         return self.source.order(generator)
+
+    def weigh(self, weights: torch.Tensor) -> Self:
+        """Refuse weights: shards are read one after the other.
+
+        Raises:
+            RecipeError: always.
+        """
+        raise RecipeError("protect.conditions: images in shards are read in their order and cannot be drawn by weight")
 
 
 @final

@@ -40,7 +40,7 @@ def judge(network: Network, findings: Findings) -> tuple[list[Mark], list[Bindin
     proven = list[Mark]()
     for round_ in range(MAX_ROUNDS):
         findings.ids = _joined(bound, apart)
-        marks, sizes, bound = _without_refused(findings, marks, sizes, bound)
+        sizes, bound = _without_refused(findings, marks, sizes, bound)
         now = dataclasses.replace(findings, marks=marks)
         alive, wrong, changed = _tried(network, now, still, sizes, bound)
         if wrong is None:
@@ -116,7 +116,7 @@ def _rebound(
 
 def _without_refused(
     findings: Findings, marks: list[Mark], sizes: list[Mark], bound: list[Binding]
-) -> tuple[list[Mark], list[Mark], list[Binding]]:
+) -> tuple[list[Mark], list[Binding]]:
     """Drop sizes and attributes whose channels are refused altogether: nothing is to be tried there."""
     group_of = numbering(dataclasses.replace(findings, marks=[*marks, *sizes]))
     refused = torch.zeros(int(group_of.max()) + 2, dtype=torch.bool)
@@ -128,11 +128,7 @@ def _without_refused(
     def open_(ids: Tensor) -> bool:
         return not bool(refused[group_of[ids]].all())
 
-    closed = [mark for mark in sizes if not open_(mark.ids)]
-    kept = [mark for mark in sizes if open_(mark.ids)]
-    # The reason still belongs to the channels, though another one decides.
-    told = [dataclasses.replace(mark, kind=Kind.REFUSED, ids=mark.ids[mark.ids != NONE]) for mark in closed]
-    return marks + told, kept, [binding for binding in bound if open_(binding.ids)]
+    return [mark for mark in sizes if open_(mark.ids)], [binding for binding in bound if open_(binding.ids)]
 
 
 def _refused(sizes: list[Mark], reason: str) -> list[Mark]:

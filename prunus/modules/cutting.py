@@ -54,7 +54,7 @@ def with_tensors(
         module = result.get_submodule(path)
         mask_anew_(module)
         with evaluating(module) if is_parametrized(module) else nullcontext():  # reading its weight computes it
-            update_sizes(module)
+            update_sizes(module, keep.get(f"{path}.weight".lstrip("."), {}).get(0))
     return result
 
 

@@ -1,15 +1,20 @@
 """Sizes that torch's layers keep as attributes (`in_channels`, `groups`, ...), updated to their tensors' shapes."""
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from prunus.modules.kinds import BatchNorm, Conv, InstanceNorm, TransposedConv
 
 
-def update_sizes(module: nn.Module) -> None:
-    """Set the sizes that a torch layer keeps as attributes to those of its tensors."""
+def update_sizes(module: nn.Module, kept: Tensor | None = None) -> None:
+    """Set the sizes that a torch layer keeps as attributes to those of its tensors.
+
+    Of the first dimension of a weight the indices `kept` stay, where that is known: a convolution loses the groups of
+    which none does.
+    """
     match module:
         case _ if isinstance(module, Conv):
-            _update_conv(module)
+            _update_conv(module, kept)
         case _ if isinstance(module, TransposedConv):
             _update_transposed(module)
         case nn.Linear():
@@ -28,9 +33,11 @@ def update_sizes(module: nn.Module) -> None:
             _update_norm(module)
 
 
-def _update_conv(module: Conv) -> None:
+def _update_conv(module: Conv, kept: Tensor | None) -> None:
     outer, inner = module.weight.shape[:2]
-    if module.groups > 1 and module.groups == module.in_channels:  # depthwise: a group goes with its channel
+    if kept is not None:
+        module.groups = int(torch.unique(kept // (module.out_channels // module.groups)).numel())
+    elif module.groups > 1 and module.groups == module.in_channels:  # depthwise: a group goes with its channel
         module.groups = outer // (module.out_channels // module.groups)
     module.out_channels, module.in_channels = outer, inner * module.groups
 

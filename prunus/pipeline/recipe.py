@@ -9,6 +9,7 @@ from prunus.budget.controller import Controller
 from prunus.data.interface import Data
 from prunus.deploy import BenchmarkSettings
 from prunus.errors import RecipeError
+from prunus.gate.protect import Protect
 from prunus.gate.settings import Gate
 from prunus.models.factory import ModelFactory
 from prunus.models.weights import Weights
@@ -119,6 +120,7 @@ class Recipe:
         from_scratch: also train the narrow architecture with fresh weights for as many epochs, with SGD and with Adam.
         from_scratch_rates: their learning rates, where the recipe's own optimizer is of another kind.
         gate: compares the wide with the narrow network, slice by slice, before it is exported; null: no comparison.
+        protect: classes and conditions that weigh more in the trainings of all stages; null: none.
         report_samples: number of test images shown with ground truth and predictions.
         output: folder of the run; null: runs/<name>.
     """
@@ -140,6 +142,7 @@ class Recipe:
     from_scratch_rates: LearningRates = LearningRates()
     deploy: Deploy = Deploy()
     gate: Gate | None = None
+    protect: Protect | None = None
     report_samples: int = 4
     seed: int = 0
     output: str | None = None

@@ -1,6 +1,7 @@
 """The run folder: `recipe.yaml` names the run it belongs to; another recipe is refused once there are checkpoints."""
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,21 @@ def prepare_run_folder(folder: Path, resolved: Mapping[str, Any], *, accept_chan
     except OSError as error:
         raise RecordError(f"{folder} is not writable ({error.strerror}): choose another with output=...") from error
     return begun
+
+
+def refuse_linked_folders(folder: Path) -> None:
+    """Refuse to write where a link inside the folder of a run leads: the folder may be a stranger's.
+
+    Raises:
+        RecordError: names the link.
+    """
+    for parent, names, _ in os.walk(folder):
+        for path in (Path(parent) / name for name in names):
+            if path.is_symlink():
+                raise RecordError(
+                    f"{path} is a symbolic link, and a run writes only inside its folder: remove it; to write "
+                    "elsewhere, link the whole folder, or name another with output=..."
+                )
 
 
 @contextlib.contextmanager

@@ -81,7 +81,8 @@ def run_stages(context: RunContext, encoder: dict[str, Tensor] | None, wide: Net
 def train_stage(context: RunContext, stage: Stage, settings: Train, network: Network, wide: Network | None) -> Network:
     """Train `network`, which the earlier stages have led to, with the settings of `stage`."""
     context.watch.stage(f"training the {'shrinking' if stage.shrink else 'reshaped'} network ({stage.name})")
-    task = context.task
+    protect, data = context.recipe.protect, context.recipe.data
+    task = context.task if protect is None else protect.task(context.task, data.class_names)
     if stage.distillation is not None:
         assert wide is not None  # else the recipe is refused
         task = stage.distillation.wrap(task, wide.model)
@@ -91,7 +92,8 @@ def train_stage(context: RunContext, stage: Stage, settings: Train, network: Net
     timed = stage.shrink is not None and stage.shrink.budget.is_timed
     meter = context.meter(network.model) if timed and context.processes.first else None  # only process 0 measures
     training = context.training(training_name(stage), settings, task)
-    training = dataclasses.replace(training, penalty=stage.penalty, meter=meter, reference=network.model)
+    data = data if protect is None else protect.data(data)
+    training = dataclasses.replace(training, data=data, penalty=stage.penalty, meter=meter, reference=network.model)
     fitted = fit(training, model, context.inputs, stage.shrink)
     vanished = bypass(
         fitted.model, context.inputs.to(settings.torch_device())

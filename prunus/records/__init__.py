@@ -5,26 +5,23 @@ shown that was not recorded. A record is plain data: numbers, strings, tuples an
 """
 
 from prunus.records.file import FILE_NAME, Recorder, Silent, lines, read, readable
+from prunus.records.gate import CurveRecord, GateRecord, RobustnessRecord, SliceRecord
 from prunus.records.kinds import (
     EXACT,
-    TYPES,
-    CurveRecord,
     EditRecord,
     EpochRecord,
     EvaluationRecord,
-    GateRecord,
     LatencyRecord,
     NoteRecord,
     ParityRecord,
     Record,
     RemovalRecord,
-    RobustnessRecord,
     RunRecord,
     SampleRecord,
     ShrinkRecord,
-    SliceRecord,
     WidthsRecord,
 )
+from prunus.records.types import TYPES
 
 __all__ = [
     "EXACT",

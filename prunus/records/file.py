@@ -8,8 +8,9 @@ from pathlib import Path
 
 from prunus.decoding import MIB, DecodingError, from_json, read_bytes
 from prunus.errors import RecordError
-from prunus.records.kinds import TYPES, Record
+from prunus.records.kinds import Record
 from prunus.records.typed import typed
+from prunus.records.types import TYPES
 from prunus.writing import append, write_whole
 
 FILE_NAME = "records.jsonl"

@@ -185,69 +185,8 @@ class SampleRecord(Record):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class GateRecord(Record):
-    """A comparison of wide and narrow, slice by slice; its slices, curves and changed images follow it."""
-
-    kind: ClassVar[str] = "gate"
-    split: str
-    images: int
-    metric: str  # of every slice
-    max_drop: float  # percentage points
-    min_samples: int
-    confidence: float  # of the intervals
-    passed: bool
-    calibration_wide: float | None  # expected calibration error, in [0, 1]
-    calibration_narrow: float | None
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SliceRecord(Record):
-    """One slice of a comparison; metrics in [0, 1], the drop is wide minus narrow."""
-
-    kind: ClassVar[str] = "slice"
-    slice: str  # "all", "class", "condition", ...
-    name: str
-    samples: int
-    wide: float | None
-    narrow: float | None
-    low: float | None  # of the drop's interval
-    high: float | None
-    verdict: str  # "fell", "kept", "in doubt", "too small"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class CurveRecord(Record):
-    """Precision over recall of one class."""
-
-    kind: ClassVar[str] = "curve"
-    model: str
-    name: str
-    recall: tuple[float, ...]
-    precision: tuple[float, ...]
-
-    def check(self) -> None:
-        """Raise `ValueError` where the two differ in length."""
-        if len(self.recall) != len(self.precision):
-            raise ValueError("recall and precision are of different lengths")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class RobustnessRecord(Record):
-    """The main metric of wide and narrow on changed images."""
-
-    kind: ClassVar[str] = "robustness"
-    change: str
-    strength: float
-    wide: float
-    narrow: float
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class NoteRecord(Record):
     """Something that a reader must know: a fallback taken, a backend that is not there."""
 
     kind: ClassVar[str] = "note"
     text: str
-
-
-TYPES: dict[str, type[Record]] = {cls.kind: cls for cls in Record.__subclasses__()}

@@ -101,7 +101,8 @@ def _gate(gate: GateRecord, facts: Facts) -> Check:
     fallen = [each.name for each in judged if each.verdict == "fell"]
     allowed = f"more than {gate.max_drop:g}{words.GAP}points"
     if gate.passed:
-        text = f"passed: none of {len(judged)} slices fell by {allowed} beyond doubt"
+        doubtful = sum(each.verdict == "in doubt" for each in judged)
+        text = f"passed: none of {len(judged)} slices fell by {allowed} beyond doubt ({doubtful} in doubt)"
     else:
         more = f" and {len(fallen) - 3} more" if len(fallen) > 3 else ""
         text = f"failed: {', '.join(fallen[:3])}{more} fell by {allowed}"

@@ -4,6 +4,7 @@ Zhou et al. 2019, "Objects as Points" (peaks by a max-pool instead of suppressio
 Liu et al., AAAI 2020 (TTFNet: elliptic Gaussians, and boxes learned around the centre too, weighted by them).
 """
 
+import copy
 import dataclasses
 import math
 from collections.abc import Sequence
@@ -54,6 +55,13 @@ class BoundCentre(BoundHeads):
 
     def __init__(self, num_classes: int, size: tuple[int, int], box_weight: float) -> None:
         self.num_classes, self.size, self.box_weight = num_classes, size, box_weight
+        self.class_weights = torch.ones(num_classes)
+
+    def weighted(self, weights: Tensor) -> "BoundCentre":
+        """Return these heads with a class's heatmap, and the boxes of its objects, times its weight, float [C]."""
+        heads = copy.copy(self)
+        heads.class_weights = self.class_weights * weights
+        return heads
 
     def loss(self, output: Any, objects: Sequence[Objects]) -> Tensor:
         """Return (focal loss + box_weight * generalised IoU loss) / number of objects.
@@ -64,27 +72,29 @@ class BoundCentre(BoundHeads):
         heat, sides = self._checked(output, len(objects))
         stride = self._stride(heat)
         height, width = heat.shape[-2:]
-        targets = [_targets(each, self.num_classes, (height, width), stride) for each in objects]
+        targets = [_targets(each, self.class_weights, (height, width), stride) for each in objects]
         peaks, counted, boxes, weights = (torch.stack(parts).to(heat.device) for parts in zip(*targets, strict=True))
         number = max(1, sum(int((~each.ignored).sum()) for each in objects))
         found = _boxes(sides, stride)
         use = weights > 0
         apart = torchvision.ops.generalized_box_iou_loss(found[use], boxes[use], reduction="none")
         box_loss: Tensor = (apart * weights[use]).sum()
-        return (_focal(heat, peaks, counted) + self.box_weight * box_loss) / number
+        of_classes = self.class_weights.to(heat.device)[:, None, None]
+        return (_focal(heat, peaks, counted, of_classes) + self.box_weight * box_loss) / number
 
     def imitation(self, output: Any, answer: Any) -> Tensor:
-        """Return the cross-entropy of the heatmaps, and |ln side - ln side'| where the teacher sees an object.
+        """Return the divergence KL(teacher || student) of each cell's scores, and |ln side - ln side'|.
 
-        Both are weighted by the teacher's score, and divided by the sum of its scores.
+        The latter is weighted by the teacher's score; the sum is divided by the sum of these scores.
         """
         (heat, sides), (taught, wanted) = (self._checked(each, None) for each in (output, answer))
-        scores, wanted = taught.detach().sigmoid(), wanted.detach()
-        weights = scores.amax(dim=1, keepdim=True)
-        apart = functional.binary_cross_entropy_with_logits(heat, scores, reduction="none") * (
-            scores + (1 - scores) * (heat.sigmoid() - scores).detach().abs() ** 2
+        taught, wanted = taught.detach(), wanted.detach()
+        weights = taught.sigmoid().amax(dim=1, keepdim=True)
+        cross, own = (
+            functional.binary_cross_entropy_with_logits(each, taught.sigmoid(), reduction="sum")
+            for each in (heat, taught)
         )
-        total: Tensor = apart.sum() + ((sides - wanted).abs() * weights).sum()
+        total: Tensor = cross - own + ((sides - wanted).abs() * weights).sum()
         return total / weights.sum().clamp(min=1)
 
     def decode(self, output: Any, most: int) -> Tensor:
@@ -124,24 +134,25 @@ def _boxes(sides: Tensor, stride: float) -> Tensor:
     return torch.stack([x - left, y - top, x + right, y + bottom], dim=-1) * stride
 
 
-def _focal(heat: Tensor, peaks: Tensor, counted: Tensor) -> Tensor:
+def _focal(heat: Tensor, peaks: Tensor, counted: Tensor, weights: Tensor) -> Tensor:
     """Return -sum of (1 - p)^2 ln p at the peaks and (1 - y)^4 p^2 ln(1 - p) around them (Law & Deng 2018, eq. 1)."""
     positive = peaks == 1
     right = (1 - heat.sigmoid()) ** 2 * functional.logsigmoid(heat)
     wrong = (1 - peaks) ** 4 * heat.sigmoid() ** 2 * functional.logsigmoid(-heat) * counted
-    return -torch.where(positive, right, wrong).sum()
+    return -(torch.where(positive, right, wrong) * weights).sum()
 
 
 def _targets(
-    objects: Objects, num_classes: int, shape: tuple[int, int], stride: float
+    objects: Objects, class_weights: Tensor, shape: tuple[int, int], stride: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return what an image's cells should tell.
 
     Returns:
         peaks [C, h, w], 1 at the cell of an object's centre, a Gaussian around it; counted [C, h, w], 0 inside ignored
-        regions; boxes [h, w, 4], of the smallest object whose Gaussian reaches the cell; weights [h, w], of these.
+        regions; boxes [h, w, 4], of the smallest object whose Gaussian reaches the cell; weights [h, w], of these: in
+        all, those of an object are its class's weight where no other object takes its cells.
     """
-    height, width = shape
+    (height, width), num_classes = shape, len(class_weights)
     peaks, counted = torch.zeros(num_classes, height, width), torch.ones(num_classes, height, width)
     boxes, weights = torch.zeros(height, width, 4), torch.zeros(height, width)
     x, y = torch.arange(width) + 0.5, torch.arange(height)[:, None] + 0.5
@@ -159,5 +170,5 @@ def _targets(
         label = int(real.labels[index])
         peaks[label] = torch.maximum(peaks[label], peak)
         here = peak > 0
-        weights[here], boxes[here] = (peak / peak.sum())[here], box * stride
+        weights[here], boxes[here] = (class_weights[label] * peak / peak.sum())[here], box * stride
     return peaks, counted, boxes, weights

@@ -1,5 +1,6 @@
 """Classification: cross-entropy with label smoothing, top-1 and top-5 accuracy over a whole set."""
 
+import copy
 import dataclasses
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, final
@@ -75,6 +76,7 @@ class BoundClassification(BoundTask):
         self, *, class_names: Sequence[str], label_smoothing: float = 0.0, reading: Reading | None = None
     ) -> None:
         self.class_names, self.label_smoothing = tuple(class_names), label_smoothing
+        self.class_weights: Tensor | None = None
         self.reading = reading or Reading()
 
     def loss(self, output: Any, target: Tensor) -> Tensor:
@@ -84,7 +86,8 @@ class BoundClassification(BoundTask):
             TrainingError: an output that does not fit the classes or the target.
         """
         scores, target = self.checked(output, target)
-        return functional.cross_entropy(scores.float(), target, label_smoothing=self.label_smoothing)
+        weights = None if self.class_weights is None else self.class_weights.to(scores.device)
+        return functional.cross_entropy(scores.float(), target, weights, label_smoothing=self.label_smoothing)
 
     def predict(self, output: Any) -> Tensor:
         """Return the class of each image: scores [N, C] to int64 [N]."""
@@ -93,6 +96,12 @@ class BoundClassification(BoundTask):
     def metrics(self) -> "ClassificationMetrics":
         """Return an empty metric to be fed a whole set."""
         return ClassificationMetrics(self)
+
+    def weighted(self, weights: Tensor) -> "BoundClassification":
+        """Return this task with the cross-entropy of each class times its weight, float [C]."""
+        task = copy.copy(self)
+        task.class_weights = weights
+        return task
 
     def statistics(self) -> LabelStatistics:
         """Return empty counts by image."""

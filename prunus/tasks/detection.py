@@ -1,5 +1,6 @@
 """Object detection: the loss and the decoding of a kind of heads, the metric of COCO or KITTI."""
 
+import copy
 import dataclasses
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, Protocol, final
@@ -105,6 +106,16 @@ class BoundDetection(BoundTask):
     def metrics(self) -> "DetectionMetrics":
         """Return an empty metric to be fed a whole set."""
         return DetectionMetrics(self, self.settings.metric.bind(self.class_names))
+
+    def weighted(self, weights: Tensor) -> "BoundDetection":
+        """Return this task with the loss of each class times its weight, float [C].
+
+        Raises:
+            RecipeError: heads whose loss cannot weigh classes.
+        """
+        task = copy.copy(self)
+        task.heads = self.heads.weighted(weights)
+        return task
 
     def statistics(self) -> BoxStatistics:
         """Return empty counts by image."""

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from prunus.boxes import Objects
-from prunus.errors import TrainingError
+from prunus.errors import RecipeError, TrainingError
 
 
 class BoundHeads(abc.ABC):
@@ -25,6 +25,14 @@ class BoundHeads(abc.ABC):
         Raises:
             TrainingError: an output that these heads do not read.
         """
+
+    def weighted(self, weights: Tensor) -> "BoundHeads":
+        """Return these heads with the loss of each class times its weight, float [C].
+
+        Raises:
+            RecipeError: their loss cannot weigh classes.
+        """
+        raise RecipeError(f"the loss of {type(self).__name__} cannot weigh classes, so protect.classes is not for it")
 
     @abc.abstractmethod
     def imitation(self, output: Any, answer: Any) -> Tensor:

@@ -88,6 +88,14 @@ class BoundTask(abc.ABC):
     def draw(self, answer: Tensor, size: tuple[int, int]) -> Tensor:
         """Return one target or prediction as a picture to show beside the image of `size`: uint8 RGB [3, h, w]."""
 
+    def weighted(self, weights: Tensor) -> "BoundTask":
+        """Return this task with the loss of each class times its weight, float [C].
+
+        Raises:
+            RecipeError: the task cannot weigh classes.
+        """
+        raise RecipeError(f"{type(self).__name__} cannot weigh its classes, so protect.classes is not for it")
+
     def statistics(self) -> Statistics:
         """Return empty counts by image, from which slices, intervals and calibration follow.
 

@@ -1,5 +1,6 @@
 """Semantic segmentation: class-weighted cross-entropy, intersection over union over a whole set."""
 
+import copy
 import dataclasses
 import math
 from collections.abc import Sequence
@@ -146,6 +147,12 @@ class BoundSegmentation(BoundTask):
     def predict(self, output: Any) -> Tensor:
         """Return the class of each pixel: scores [N, C, h, w] to int64 [N, h, w]."""
         return self.scores(output).argmax(dim=1)
+
+    def weighted(self, weights: Tensor) -> "BoundSegmentation":
+        """Return this task with the weight of each class times another one, float [C]."""
+        task = copy.copy(self)
+        task.class_weights = self.class_weights * weights
+        return task
 
     def statistics(self) -> MaskStatistics:
         """Return empty counts by image."""

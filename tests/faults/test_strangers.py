@@ -19,7 +19,7 @@ from prunus.deploy import export_onnx
 from prunus.errors import CheckpointError, DataError, DeployError, RecipeError, RecordError
 from prunus.pipeline.run_folder import prepare_run_folder
 from prunus.recipe import build, modules
-from prunus.recipe.definitions import is_made_from
+from prunus.recipe.definitions import is_subclass
 from prunus.records import NoteRecord, Recorder, SampleRecord
 from prunus.train.lock import lock
 
@@ -123,7 +123,7 @@ def test_a_module_whose_class_does_not_fit_is_not_imported(tmp_path, monkeypatch
         (tmp_path / f"{module}.py").write_text(source)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert is_made_from(name, Data) is fits
+    assert is_subclass(name, Data) is fits
     if fits is False:
         with pytest.raises(modules.MisfitError):
             modules.named(name, Data)
@@ -214,6 +214,19 @@ def test_links_in_a_runs_folder_are_not_written_through(tmp_path):
     Recorder(run).truncate(1)
     assert report.write(run).is_file() and not (run / "report.html").is_symlink()
     assert victim.read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "checkpoints/narrow", "images", "narrow", "tensorboard", "other"])
+def test_a_run_does_not_write_into_linked_folders(tmp_path, monkeypatch, capsys, name):
+    monkeypatch.chdir(tmp_path)
+    tiny.write_recipe(tmp_path)
+    (tmp_path / "mine").mkdir()
+    place = tmp_path / "run" / name
+    place.parent.mkdir(parents=True)
+    place.symlink_to(tmp_path / "mine")
+    assert cli.main(["run", "tiny.yaml", "output=run"]) == 1
+    assert f"run/{name} is a symbolic link" in capsys.readouterr().err
+    assert not list((tmp_path / "mine").iterdir())
 
 
 def test_links_in_a_runs_folder_are_not_shown(tmp_path):

@@ -5,6 +5,7 @@ import inspect
 import nets
 import pytest
 import torch
+from idioms import check, images
 from torch import nn
 
 import prunus
@@ -254,7 +255,7 @@ def test_groups_of_a_group_norm_go_as_a_whole():
 
 def test_arguments_of_another_kind_are_refused_by_name():
     model, image = nn.Conv2d(3, 4, 3), torch.randn(1, 3, 8, 8)
-    with pytest.raises(TraceError, match=r"trace takes a torch.nn.Module, not <class"):
+    with pytest.raises(TraceError, match=r"takes a torch.nn.Module, not <class"):
         prunus.trace(nn.Conv2d, image)
     with pytest.raises(TraceError, match="example inputs are a tensor or a tuple of arguments, not None"):
         prunus.trace(model, None)
@@ -335,3 +336,28 @@ def test_layers_in_no_group_are_named():
     groups = prunus.trace(Distances(), torch.randn(2, 4))
     assert "No weight reads the channels of first, spare: " in str(groups.coverage())
     assert not prunus.trace(nets.CASES["plain"].model(), nets.CASES["plain"].inputs()).notes
+
+
+class Factors(nn.Module):
+    """A depthwise layer between two others, in factors of several channels for each of its own."""
+
+    def __init__(self, *widths):
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 2, 1)
+        pairs = zip((6, *widths), (*widths, 6), strict=True)
+        self.factors = nn.Sequential(*(nn.Conv2d(a, b, 3, padding=1, groups=6) for a, b in pairs))
+
+    def forward(self, x):
+        return self.last(self.factors(self.first(x).sigmoid()).relu())
+
+
+@pytest.mark.parametrize("widths", [(12,), (24, 24), (6, 18, 12)])
+def test_groups_of_an_expanded_depthwise_layer_go_with_its_channels(widths):
+    model = Factors(*widths)
+    groups = check(model, images(), exact=6)
+    plan = prunus.select(model, groups, budget=prunus.Budget(params=0.5))
+    small = prunus.apply(plan, model)
+    assert [layer.groups for layer in small.factors] == [small.first.out_channels] * (len(widths) + 1)
+    assert [layer.in_channels for layer in small.factors] == [
+        size * small.first.out_channels // 6 for size in (6, *widths)
+    ]

@@ -14,7 +14,9 @@ import prunus
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs" / "integrations").glob("*.md"))
-PREPARED = "from prunus import compat\n"  # beside a CPU-only torch
+PREPARED = {  # torchvision beside a CPU-only torch; Ultralytics' runs where the test is
+    page.stem: "from prunus import compat\n" for page in PAGES
+} | {"ultralytics": "from prunus import compat\nfrom ultralytics import settings\nsettings.update(runs_dir='runs')\n"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
@@ -27,8 +29,9 @@ def test_the_example_runs(tmp_path, page):
         test_ultralytics.converted(tmp_path / "set").rename(tmp_path / "data.yaml")
     (example,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
     shown = "print('PLAN', len(shrink.plan.edits))\n"
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "YOLO_CONFIG_DIR": str(tmp_path)}
-    (tmp_path / "example.py").write_text(PREPARED + example + shown)
+    outside = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}  # where users are
+    environment = outside | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "YOLO_CONFIG_DIR": str(tmp_path)}
+    (tmp_path / "example.py").write_text(PREPARED[page.stem] + example + shown)
     result = subprocess.run(
         [sys.executable, "example.py"], cwd=tmp_path, capture_output=True, text=True, env=environment, timeout=280
     )

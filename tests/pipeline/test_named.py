@@ -1,6 +1,8 @@
 """A run's folder names its narrow network on the command line."""
 
 import json
+import re
+import shutil
 
 import pytest
 import torch
@@ -33,3 +35,26 @@ def test_other_folders_and_settings_are_refused(done, tmp_path):
         named(str(tmp_path))
     with pytest.raises(RecipeError, match="no --set"):
         named(str(done.folder), ["num_classes=3"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (None, "no record of the run itself"),
+        ({"input_shape": [1, 3, 2**40, 2**40]}, "no example of the shape"),
+        ({"input_shape": []}, "input|shape"),
+        ({"input_shape": [1, -3, 16, 32]}, "no example of the shape"),
+        ({"class_names": []}, "another network|cannot be built"),
+        ({"class_names": ["a"] * 200_000}, "another network|classes"),
+        ({"class_names": ["a", 3]}, "class_names"),
+    ],
+)
+def test_records_that_do_not_fit_are_refused(done, tmp_path, change, message, capsys):
+    shutil.copytree(done.folder, tmp_path / "run")
+    path = tmp_path / "run" / "records.jsonl"
+    first, *rest = path.read_text().splitlines()
+    changed = [] if change is None else [json.dumps({**json.loads(first), **change})]
+    path.write_text("\n".join([*changed, *rest]) + "\n")
+    assert cli.main(["trace", str(tmp_path / "run"), "--trust"]) == 1
+    error = capsys.readouterr().err
+    assert re.search(message, error) and "Traceback" not in error

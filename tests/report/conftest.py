@@ -1,3 +1,4 @@
+import dataclasses
 import math
 import struct
 import zlib
@@ -166,6 +167,28 @@ def parity_record(model: str, backend: str, **changes) -> records.ParityRecord:
     return records.ParityRecord(**fields | changes)
 
 
+def gate_records() -> list[records.Record]:
+    """A comparison whose worst slice fell."""
+    found: list[records.Record] = [
+        records.GateRecord(
+            split="test", images=120, metric="miou", max_drop=0.5, min_samples=30, confidence=0.95, passed=False,
+            calibration_wide=0.0312, calibration_narrow=0.0458,
+        )
+    ]  # fmt: skip
+    rows = (
+        ("class in condition", "pedestrian, night", 48, 0.4412, 0.3127, 0.0811, 0.1702, "fell"),
+        ("class", "pedestrian", 211, 0.5513, 0.5411, -0.0021, 0.0233, "in doubt"),
+        ("all", "all", 120, 0.6121, 0.6109, -0.0011, 0.0035, "kept"),
+        ("condition", "fog", 9, 0.4021, None, None, None, "too small"),
+    )
+    names = ("slice", "name", "samples", "wide", "narrow", "low", "high", "verdict")
+    found += [records.SliceRecord(**dict(zip(names, row, strict=True))) for row in rows]
+    for model, precision in (("wide", (1.0, 0.93, 0.71)), ("narrow", (1.0, 0.9, 0.62))):
+        found.append(records.CurveRecord(model=model, name="pedestrian", recall=(0.1, 0.5, 0.8), precision=precision))
+    found.append(records.RobustnessRecord(change="noise", strength=0.05, wide=0.5731, narrow=0.5522))
+    return found
+
+
 def complete_run(folder: Path) -> list[records.Record]:
     """The records of a whole run, its images written to `folder`."""
     widths = widths_record()
@@ -191,6 +214,8 @@ def complete_run(folder: Path) -> list[records.Record]:
             if backend != "torch":
                 found.append(parity_record(model, backend))
     found += images(folder, 3)
+    found += gate_records()
+    found += [dataclasses.replace(sample, disagreement=0.5) for sample in images(folder, 2)]
     found.append(records.NoteRecord(text="TensorRT was not measured: no NVIDIA GPU on this machine."))
     return found
 

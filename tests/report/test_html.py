@@ -15,7 +15,7 @@ def test_the_report_is_one_file_beside_the_records(whole_run):
     assert path == whole_run / "report.html"
     assert [file.name for file in whole_run.glob("report*")] == ["report.html"]
     page = path.read_text(encoding="utf-8")
-    assert page.count("data:image/png;base64,") == 12
+    assert page.count("data:image/png;base64,") == 4 * (3 + 2)  # and those of the gate
     assert not re.findall(r"""(?:src|href)=["'](?!data:)""", page)
     assert path.stat().st_size < 2.5e6 + sum(file.stat().st_size for file in whole_run.glob("images/*"))
 
@@ -76,3 +76,17 @@ import prunus.report
 sys.exit("torch" in sys.modules)
 """
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_gate_shows_the_worst_slice_first_and_what_is_too_small(whole_run):
+    page = report.write(whole_run).read_text(encoding="utf-8")
+    rows = re.findall(r'data-slice="([^"]*)" data-verdict="([^"]*)"><th scope="row">([^<]*)<', page)
+    assert rows[0] == ("class in condition", "fell", "pedestrian, night")
+    assert ("condition", "too small", "fog") in rows and len(rows) == 4
+    assert "Gate</b> failed: pedestrian, night fell by more than 0.5" in page
+    assert "They disagree on" in page and "noise" in page
+
+
+def test_a_run_without_a_gate_has_no_such_section(make, tmp_path):
+    page = report.write(make.write_records(tmp_path, [make.run_record(), make.evaluation_record("wide")]))
+    assert "Slice by slice" not in page.read_text(encoding="utf-8")

@@ -8,7 +8,7 @@ import pytest
 from prunus import records, report
 from prunus.errors import RecordError
 
-CHARTS = {"widths", "macs", "channels", "metric", "seconds", "classes", "latency"}
+CHARTS = {"curve-0", "widths", "macs", "channels", "metric", "seconds", "classes", "latency"}
 DRAWN = """name => {
   const chart = document.getElementById("chart-" + name);
   const traces = [...chart.querySelectorAll(".barlayer .trace")];
@@ -88,7 +88,8 @@ def test_every_chart_is_drawn(whole, make):
     }  # fmt: skip
     assert page.locator("#chart-latency .errorbar").count() == 6
     shown = page.locator(".sample img").evaluate_all("nodes => nodes.map(node => node.naturalWidth)")
-    assert shown == [128] * 12
+    assert shown == [128] * 4 * (3 + 2)
+    assert drawn["curve-0"]["lines"] == 2
 
 
 def test_the_values_shown_are_those_recorded(whole, whole_run, make):

@@ -13,7 +13,7 @@ from prunus.report.html import figures
 
 def test_every_figure_is_one_that_plotly_knows(make, tmp_path):
     found = figures(gather(make.complete_run(tmp_path)))
-    assert set(found) == {"widths", "macs", "channels", "metric", "seconds", "classes", "latency"}
+    assert set(found) == {"curve-0", "widths", "macs", "channels", "metric", "seconds", "classes", "latency"}
     for figure in found.values():
         plotly.graph_objects.Figure(figure)  # raises on a property that plotly does not have
 

@@ -72,19 +72,19 @@ def test_beside_a_peak_nothing_is_found_and_most_is_kept_to():
 
 def test_targets_by_hand():
     truth = objects([4, 8, 20, 24], [8, 0, 12, 4], labels=[0, 1], ignored=[False, True])
-    peaks, counted, boxes, weights = _targets(truth, 2, (8, 16), 4.0)
+    peaks, counted, boxes, weights = _targets(truth, torch.ones(2), (8, 16), 4.0)
     assert peaks[0, 4, 3] == 1 and int((peaks == 1).sum()) == 1
     spread = 4 * 0.54 / 6  # cells
     assert peaks[0, 4, 4].item() == pytest.approx(math.exp(-0.5 / spread**2), rel=1e-5)
     assert int((counted == 0).sum()) == 1 and counted[1, 0, 2] == 0  # the ignored cell, of its class alone
     assert weights.sum().item() == pytest.approx(1) and boxes[4, 3].tolist() == [4, 8, 20, 24]
     region = objects([8, 0, 12, 4], labels=[EVERY], ignored=[True])
-    assert int((_targets(region, 2, (8, 16), 4.0)[1] == 0).sum()) == 2  # of every class
+    assert int((_targets(region, torch.ones(2), (8, 16), 4.0)[1] == 0).sum()) == 2  # of every class
 
 
 def test_the_smaller_of_two_objects_has_the_cells_that_both_reach():
     truth = objects([0, 0, 60, 32], [24, 12, 32, 20], labels=[0, 0])
-    boxes, weights = _targets(truth, 2, (8, 16), 4.0)[2:]
+    boxes, weights = _targets(truth, torch.ones(2), (8, 16), 4.0)[2:]
     assert boxes[4, 7].tolist() == [24, 12, 32, 20] and weights[4, 7] > 0
     assert boxes[4, 5].tolist() == [0, 0, 60, 32]
 

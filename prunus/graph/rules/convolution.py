@@ -6,6 +6,7 @@ import torch
 
 from prunus.graph.call import Call
 from prunus.graph.findings import Kind
+from prunus.graph.ids import NONE
 from prunus.graph.labels import Axis, Label, Labels
 from prunus.graph.rules.table import rule
 
@@ -19,11 +20,13 @@ def conv(call: Call) -> Label:
     call.consume(inner)
     if groups == 1:
         call.contract(call.as_wide(call["input"], call["input"].last + 2 - len(weight.shape), inner), inner)
-    elif weight.shape[1] == 1:
-        call.join(_each(channels, weight.shape[0] // groups), out)  # output j * m + i reads input j alone
+    elif weight.shape[1] == 1 or _go_together(call, channels, groups):
+        size = weight.shape[1]
+        read = channels and Axis(channels.ids[::size], channels.source.reshape(groups, size).amax(1))
+        call.join(_each(read, weight.shape[0] // groups), out)  # output j * m + i reads group j alone
         if channels is not None:
             call.hard_coded(channels)
-        out = _product(out, channels, groups)
+        out = _product(out, read, groups)
     else:
         call.contract(channels, _repeated(inner, groups))
         if out is not None:
@@ -84,6 +87,14 @@ def _product(out: Axis | None, channels: Axis | None, groups: int) -> Axis | Non
         return out
     source = channels.source.repeat_interleave(out.ids.numel() // groups)
     return Axis(out.ids, torch.where(source == 0, 0, out.source))
+
+
+def _go_together(call: Call, channels: Axis | None, groups: int) -> bool:
+    """Whether the channels of each group are one already, as between factors of a depthwise layer: groups go then."""
+    if channels is None or channels.ids.numel() % groups or bool((channels.ids == NONE).any()):
+        return False
+    rows = call.findings.ids.classes()[channels.ids].reshape(groups, -1)
+    return bool((rows == rows[:, :1]).all())
 
 
 def _repeated(axis: Axis | None, groups: int) -> Axis | None:
