@@ -14,6 +14,7 @@ from prunus.budget.modelled_latency import ModellingMeter, reached
 from prunus.budget.selection import selection
 from prunus.errors import BudgetError
 from prunus.graph import ChannelGroups
+from prunus.modules.defaults import whatever_device
 from prunus.penalties import GroupSlices
 from prunus.penalties.keep import kept_groups, patterns_of
 from prunus.penalties.zeros import zero_groups
@@ -23,6 +24,7 @@ from prunus.surgery.removal import removal, spare_layers
 SEARCHES = 2  # at most, where the network that was found turns out too slow
 
 
+@whatever_device
 def select(
     model: nn.Module,
     groups: ChannelGroups,

@@ -12,6 +12,7 @@ from prunus.deploy.bench_table import bench_table, frames_per_second, layer_time
 from prunus.deploy.export import input_shape
 from prunus.errors import RecipeError
 from prunus.interrupt import check
+from prunus.modules.modes import in_evaluation
 from prunus.records import LatencyRecord
 from prunus.terminal import Terminal
 
@@ -80,7 +81,7 @@ def _networks(options: argparse.Namespace, named: Callable[[str], Any]) -> tuple
             networks[name], own = Path(source), input_shape(Path(source))
         else:
             found = named(source)
-            networks[name], own = found.model.eval(), found.input_shape[1:]
+            networks[name], own = in_evaluation(found.model), found.input_shape[1:]
         if own is not None:
             shapes.setdefault(own, name)
     return networks, shapes

@@ -62,13 +62,14 @@ def export(options: argparse.Namespace) -> None:
 
     from prunus.deploy import check_parity, export_onnx, require
     from prunus.deploy.parity import checker
+    from prunus.modules.modes import in_evaluation
 
     if "." in options.backend:
         import_from_current_folder()
     checker(options.backend)
     torch.manual_seed(0)
     network = _named(options, options.network, options.set, options.shape)
-    model, inputs = network.model.eval(), network.example()
+    model, inputs = in_evaluation(network.model), network.example()
     path = export_onnx(model, inputs, options.output)
     record = check_parity(model, path, inputs, backend=options.backend)
     require(record)
@@ -90,6 +91,7 @@ def compare(options: argparse.Namespace) -> None:
     from prunus import pipeline, recipe
     from prunus.gate import Gate, compare
     from prunus.gate.told import table, told
+    from prunus.modules.modes import in_evaluation
 
     settings = Gate(
         max_drop=options.max_drop,
@@ -103,7 +105,7 @@ def compare(options: argparse.Namespace) -> None:
         trust.require(options.data, trusted=options.trust)
     chosen = recipe.load(pipeline.Recipe, path, options.overrides)
     wide, narrow = (
-        name if name.endswith(".onnx") else _named(options, name).model.eval()
+        name if name.endswith(".onnx") else in_evaluation(_named(options, name).model)
         for name in (options.wide, options.narrow)
     )
     found = compare(
