@@ -30,6 +30,7 @@ FIELDS = {
     "dict[str, str]": {"a": "b"},
     "tuple[str, ...]": ("a",),
     "tuple[int, ...]": (3,),
+    "tuple[float, ...]": (0.5,),
     "tuple[tuple[int, int, int], ...]": ((1, 2, 3),),
     "float | None": 0.5,
     "str | None": "a.png",
