@@ -7,6 +7,7 @@ what the reader needs, the reader says.
 
 import contextlib
 import dataclasses
+import errno
 import json
 import os
 import re
@@ -75,10 +76,22 @@ def regular_file(path: Path, *, follow: bool = True) -> Iterator[BinaryIO]:
         OSError, DecodingError: as `read_bytes`.
     """
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY | (0 if follow else os.O_NOFOLLOW)
-    with os.fdopen(os.open(path, flags), "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+    try:
+        descriptor = os.open(path, flags)
+    except OSError as error:
+        if error.errno == errno.ELOOP and not follow:
+            raise DecodingError("it is a symbolic link, which is not followed") from error
+        raise
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(mode):
             raise DecodingError("it is no regular file")
-        yield file
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            yield file
+    finally:
+        os.close(descriptor)
 
 
 def read_text(path: Path, most: int = DATA.size, *, follow: bool = True) -> str:

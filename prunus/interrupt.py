@@ -26,7 +26,7 @@ from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 GRACE_S = 5.0
-STEP_S = 9.0
+STEP_S = 8.0
 SAME_S = 0.5  # torchrun forwards a Ctrl-C that the terminal has sent to every process already
 ASK_S = 0.2  # between two questions while a child runs
 DONE = b"\0"  # no signal has this number
@@ -152,12 +152,12 @@ def whole_process() -> Iterator[None]:
         yield
         return
     flag = Interrupt()
+    for number in SIGNALS:  # first of all: until then Python's own handler raises KeyboardInterrupt
+        signal.signal(number, flag.note)
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     watcher = threading.Thread(target=_watch, args=(flag, reading), name="signals", daemon=True)
     watcher.start()
-    for number in SIGNALS:
-        signal.signal(number, flag.note)
     waked = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     _current = flag
     try:

@@ -232,6 +232,13 @@ def test_export_writes_a_file_that_bench_times(here, capsys):
     code, output, _ = prunus(capsys, "bench", "one=a.onnx", "--repeats", "2")
     assert code == 0
     assert "one" in output and "median ms" in output and "1 x 3 x 16 x 32" in output
+    options = ["--resolutions", "16x32,32x64", "--output", "a.csv", "--layers", "--repeats", "2"]
+    code, output, _ = prunus(capsys, "bench", "wide=tiny:build", "narrow=tiny:build", "--shape", "3,8,8", *options)
+    assert code == 0
+    assert "1 x 3 x 32 x 64" in output and "operators" in output
+    assert len((here / "a.csv").read_text().splitlines()) == 1 + 2 * 2
+    code, _, errors = prunus(capsys, "bench", "one=a.onnx", "--output", "a.xls")
+    assert code == 1 and "ends in .csv or .json" in errors
     code, _, errors = prunus(capsys, "bench", "one=a.onnx", "--shape", "1,3,16,32")
     assert code == 1
     assert "does not fit one, whose input is (3, 16, 32): give it without the batch" in errors

@@ -9,9 +9,10 @@ import yaml
 
 from prunus import cli, pipeline, recipe
 from prunus.gate import Gate, Protect
+from prunus.models.weights import Weights
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("detection", "gate")
+PAGES = ("detection", "gate", "trained_networks")
 
 
 def blocks(page, language):
@@ -46,6 +47,14 @@ def test_the_yaml_of_detection_is_a_recipe(tmp_path):
     loaded = recipe.load(pipeline.Recipe, path)
     assert type(loaded.task.heads).__name__ == "TorchvisionHeads"
     assert loaded.model(num_classes=3).head is not None
+
+
+def test_the_yaml_of_trained_networks_names_weights():
+    first, second = (yaml.safe_load(block) for block in blocks("trained_networks", "yaml"))
+    assert isinstance(first["weights"], str)
+    settings = second["weights"]
+    assert Weights(**{**settings, "leave_out": tuple(settings["leave_out"])}).into == "encoder"
+    assert second["baseline"] == "untrained"
 
 
 def test_the_yaml_of_the_gate_is_a_gate():

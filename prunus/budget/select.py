@@ -14,6 +14,7 @@ from prunus.budget.modelled_latency import ModellingMeter, reached
 from prunus.budget.selection import selection
 from prunus.errors import BudgetError
 from prunus.graph import ChannelGroups
+from prunus.modules.defaults import whatever_device
 from prunus.penalties import GroupSlices
 from prunus.penalties.keep import kept_groups, patterns_of
 from prunus.penalties.zeros import zero_groups
@@ -23,6 +24,7 @@ from prunus.surgery.removal import removal, spare_layers
 SEARCHES = 2  # at most, where the network that was found turns out too slow
 
 
+@whatever_device
 def select(
     model: nn.Module,
     groups: ChannelGroups,
@@ -67,12 +69,7 @@ def select(
     refuse_if_rigid(groups)
     budget = dataclasses.replace(budget, keep=(*budget.keep, *patterns_of(keep)))
     bounds = budget.absolute(groups)
-    values = relative_norms(model, groups) if importance is None else importance.detach().cpu().double()
-    if values.shape != (len(groups),) or not bool(values.isfinite().all()):
-        raise BudgetError(
-            f"importance has shape {list(values.shape)}; one finite number per group is needed, [{len(groups)}]"
-            + ("" if importance is not None else ": the network's own norms are not finite")
-        )
+    values = checked_importance(relative_norms(model, groups) if importance is None else importance, len(groups))
     floor, multiple_of = floors(groups, budget), budget.multiple_of
     if budget.is_timed and isinstance(meter, ModellingMeter):
         return reached(model, groups, budget, values, floor, meter)
@@ -197,3 +194,18 @@ def relative_norms(model: nn.Module, groups: ChannelGroups) -> Tensor:
     total = torch.zeros(len(groups.layer_names) + 1, dtype=torch.float64).index_add_(0, index, norms)
     count = torch.zeros_like(total).index_add_(0, index, torch.ones_like(norms))
     return norms / (total / count.clamp(min=1))[index].clamp(min=1e-30)
+
+
+def checked_importance(importance: Tensor, num_groups: int) -> Tensor:
+    """Return the importance of groups as float64 on the CPU.
+
+    Raises:
+        BudgetError: it is not one finite number per group.
+    """
+    values = importance.detach().cpu().double()
+    if values.shape != (num_groups,) or not bool(values.isfinite().all()):
+        raise BudgetError(
+            f"importance has shape {list(values.shape)}; one finite number per group is needed, [{num_groups}]. The "
+            "norms of a network whose weights are not finite are not either"
+        )
+    return values

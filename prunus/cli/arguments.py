@@ -40,7 +40,9 @@ train.epochs=N is given. The folder of the run (runs/NAME-shrunk) is that of `pr
   prunus export my.networks:Net --set num_classes=19 --backend openvino
   prunus export runs/street_erfnet --output narrow.onnx""",
     "bench": """  prunus bench wide=runs/street/wide.onnx narrow=runs/street/narrow.onnx --shape 3,128,256
-  prunus bench torchvision.models:resnet18 torchvision.models:resnet34 --backends onnxruntime,openvino""",
+  prunus bench torchvision.models:resnet18 torchvision.models:resnet34 --backends onnxruntime,openvino
+  prunus bench wide=torchvision.models:resnet18 --resolutions 256x512,512x1024 --output table.csv
+  prunus bench runs/street --layers""",
     "compare": """  prunus compare runs/signs/wide.onnx runs/signs/narrow.onnx --data runs/signs
   prunus compare runs/first runs/second --data my.yaml --max-drop 1 --per class,condition --tags weather.csv
 
@@ -118,6 +120,15 @@ def _add_bench(bench: argparse.ArgumentParser) -> None:
     bench.add_argument(
         "--backends", default="onnxruntime", help="comma-separated: onnxruntime, openvino, torch, tensorrt"
     )
+    bench.add_argument(
+        "--resolutions",
+        type=_resolutions,
+        default=(),
+        help="comma-separated heights and widths in place of those of --shape: 256x512,512x1024",
+    )
+    bench.add_argument("--layers", action="store_true", help="show where the time goes, by the backend's own profile")
+    text = "also write the table to a file, .csv or .json; give it once for each"
+    bench.add_argument("--output", type=Path, action="append", default=[], help=text)
     _add_trust(bench)
     bench.add_argument("--threads", type=int, default=1)
     bench.add_argument("--repeats", type=int, default=50)
@@ -149,6 +160,16 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
 def _add_trust(parser: argparse.ArgumentParser) -> None:
     text = "run the code that the recipe in a run's folder names, though the folder is not of a run of yours"
     parser.add_argument("--trust", action="store_true", help=text)
+
+
+def _resolutions(text: str) -> tuple[tuple[int, int], ...]:
+    found = []
+    for item in text.split(","):
+        height, _, width = item.partition("x")
+        if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
+            raise argparse.ArgumentTypeError(f"{item!r} is no resolution: give height x width, as in 512x1024")
+        found.append((int(height), int(width)))
+    return tuple(found)
 
 
 def _shape(text: str) -> tuple[int, ...]:

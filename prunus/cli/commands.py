@@ -8,7 +8,7 @@ from typing import Any
 from prunus import trust
 from prunus.cli.process import import_from_current_folder
 from prunus.decoding import SETTINGS, DecodingError, read_text
-from prunus.errors import GateError, RecipeError
+from prunus.errors import GateError
 from prunus.interrupt import check
 from prunus.terminal import Terminal
 
@@ -62,13 +62,14 @@ def export(options: argparse.Namespace) -> None:
 
     from prunus.deploy import check_parity, export_onnx, require
     from prunus.deploy.parity import checker
+    from prunus.modules.modes import in_evaluation
 
     if "." in options.backend:
         import_from_current_folder()
     checker(options.backend)
     torch.manual_seed(0)
     network = _named(options, options.network, options.set, options.shape)
-    model, inputs = network.model.eval(), network.example()
+    model, inputs = in_evaluation(network.model), network.example()
     path = export_onnx(model, inputs, options.output)
     record = check_parity(model, path, inputs, backend=options.backend)
     require(record)
@@ -77,47 +78,12 @@ def export(options: argparse.Namespace) -> None:
 
 
 def bench(options: argparse.Namespace) -> None:
-    """Time ONNX files or networks against each other, interleaved."""
-    from rich.table import Table
-
-    from prunus.deploy import BenchmarkSettings, benchmark
-    from prunus.deploy.export import input_shape
+    """Time ONNX files or networks against each other, interleaved; a row for each resolution and backend."""
+    from prunus.cli.bench import bench
 
     if "." in options.backends:
         import_from_current_folder()
-    settings = BenchmarkSettings(
-        backends=tuple(name.strip() for name in options.backends.split(",")),
-        threads=options.threads,
-        repeats=options.repeats,
-        batch_size=options.batch_size,
-    )
-    networks: dict[str, Any] = {}
-    shapes: dict[tuple[int, ...], str] = {}
-    for item in options.networks:
-        name, _, source = item.rpartition("=")
-        name = name or source
-        if name in networks:
-            raise RecipeError(f"two networks are called {name}: give each a name of its own, as in first={source}")
-        if source.endswith(".onnx"):
-            networks[name], own = Path(source), input_shape(Path(source))
-        else:
-            found = _named(options, source)
-            networks[name], own = found.model.eval(), found.input_shape[1:]
-        if own is not None:
-            shapes.setdefault(own, name)
-    if options.shape is None and len(shapes) > 1:
-        told = ", ".join(f"{name} {shape}" for shape, name in shapes.items())
-        raise RecipeError(f"the networks are for inputs of different shapes ({told}): give one for all with --shape")
-    shape = options.shape or next(iter(shapes), (3, 224, 224))
-    for own, name in shapes.items():
-        if len(own) != len(shape):
-            raise RecipeError(f"--shape {shape} does not fit {name}, whose input is {own}: give it without the batch")
-    title = f"{settings.batch_size} x {' x '.join(map(str, shape))}, {settings.threads} thread(s)"
-    table = Table("network", "backend", "median ms", "p95 ms", "peak MB", title=title)
-    for record in benchmark(networks, shape, settings):
-        peak = "n/a" if record.peak_memory_mb is None else f"{record.peak_memory_mb:.0f}"
-        table.add_row(record.model, record.backend, f"{record.median_ms:.2f}", f"{record.p95_ms:.2f}", peak)
-    Terminal().print(table)
+    bench(options, lambda source: _named(options, source))
 
 
 def compare(options: argparse.Namespace) -> None:
@@ -125,6 +91,7 @@ def compare(options: argparse.Namespace) -> None:
     from prunus import pipeline, recipe
     from prunus.gate import Gate, compare
     from prunus.gate.told import table, told
+    from prunus.modules.modes import in_evaluation
 
     settings = Gate(
         max_drop=options.max_drop,
@@ -138,7 +105,7 @@ def compare(options: argparse.Namespace) -> None:
         trust.require(options.data, trusted=options.trust)
     chosen = recipe.load(pipeline.Recipe, path, options.overrides)
     wide, narrow = (
-        name if name.endswith(".onnx") else _named(options, name).model.eval()
+        name if name.endswith(".onnx") else in_evaluation(_named(options, name).model)
         for name in (options.wide, options.narrow)
     )
     found = compare(

@@ -1,23 +1,22 @@
 """Write a network as an ONNX file, by torch's current exporter (`torch.export`, then ONNX)."""
 
-import contextlib
 import inspect
-import io
-import logging
 import os
 import re
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import onnx
 import torch
 from torch import nn
 
 from prunus.decoding import MIB, read_bytes
-from prunus.deploy.signature import Inputs, as_tuple, named_outputs
+from prunus.deploy.signature import Inputs, Listed, as_tuple, is_plain, named_outputs
 from prunus.errors import DeployError
 from prunus.interrupt import check
+from prunus.modules.defaults import users_device, whatever_device
+from prunus.modules.given import unusable
 from prunus.modules.modes import evaluating
 from prunus.modules.stand_in import fed, stand_in
 from prunus.modules.undisturbed import undisturbed
@@ -27,6 +26,7 @@ MOST_BYTES = 2048 * MIB  # that a file in ONNX may have
 _COLOURS = re.compile(r"\x1b?\[\d+m")
 
 
+@whatever_device
 def export_onnx(
     model: nn.Module,
     inputs: Inputs,
@@ -60,16 +60,20 @@ def export_onnx(
     check()
     if path.exists() and not path.is_file():
         raise DeployError(f"{path} is no regular file, so none is put in its place: give another path")
+    if (reason := unusable(model)) is not None:
+        raise DeployError(reason)
     tensors = as_tuple(inputs)
     if dynamic_batch:
         tensors = _at_least_two(tensors)
     copy = stand_in(model, {}, (), with_values=True)  # the code may keep what it computes
-    with undisturbed(model), evaluating(copy), _quiet():
-        outputs = _run(copy, fed(tensors, with_values=True))
+    with undisturbed(model), evaluating(copy):
+        returned = _run(copy, fed(tensors, with_values=True))
+        outputs = named_outputs(returned)
         names = list(output_names or outputs)
         taken = list(input_names or _input_names(copy, len(tensors)))
         _check_names(taken, names, len(tensors), len(outputs))
-        program = _export(copy, tensors, dynamic_batch, taken, names, opset)
+        exported = copy if is_plain(returned) else Listed(copy).eval()
+        program = _export(exported, tensors, dynamic_batch, taken, names, opset)
         if dynamic_batch:
             _check_batch(program, list(outputs.values()), tensors[0].shape[0])
         _write(program, path)
@@ -101,11 +105,11 @@ def _at_least_two(tensors: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]
     return tensors if sizes[0] != 1 else tuple(torch.cat((tensor, tensor)) for tensor in tensors)
 
 
-def _run(model: nn.Module, tensors: tuple[torch.Tensor, ...]) -> dict[str, torch.Tensor]:
-    """Return the named outputs; a network that does not run in PyTorch need not be shown to the exporter."""
+def _run(model: nn.Module, tensors: tuple[torch.Tensor, ...]) -> Any:
+    """Return the output; a network that does not run in PyTorch need not be shown to the exporter."""
     try:
-        with torch.no_grad():
-            return named_outputs(model(*tensors))
+        with torch.no_grad(), users_device():
+            return model(*tensors)
     except (RuntimeError, TypeError, ValueError) as error:
         shapes = ", ".join(str(list(tensor.shape)) for tensor in tensors)
         raise DeployError(
@@ -147,13 +151,12 @@ def _export(
     opset: int | None,
 ) -> torch.onnx.ONNXProgram:
     """Return what torch's exporter makes of `model`, its failure as a `DeployError`."""
-    batch = {0: torch.export.Dim("batch")}
     try:
         program = torch.onnx.export(
             model,
             tensors,
             dynamo=True,
-            dynamic_shapes=tuple(batch for _ in tensors) if dynamic_batch else None,
+            dynamic_shapes=_dynamic_shapes(model, len(tensors)) if dynamic_batch else None,
             input_names=input_names,
             output_names=output_names,
             opset_version=opset,
@@ -162,8 +165,18 @@ def _export(
     except Exception as error:  # the exporter lets errors of torch.export, dynamo, sympy and ONNX Script through
         raise DeployError(_explain(model, error, dynamic_batch)) from error
     if program is None:
-        raise DeployError(f"torch.onnx.export returned nothing for {type(model).__name__}: update torch")
+        raise DeployError("torch.onnx.export returned nothing: update torch")
     return program
+
+
+def _dynamic_shapes(model: nn.Module, number: int) -> tuple[Any, ...]:
+    """Return an open batch for each input, laid out as forward's parameters: those of `*inputs` are one tuple."""
+    batch = {0: torch.export.Dim("batch")}
+    kinds = [parameter.kind for parameter in inspect.signature(model.forward).parameters.values()]
+    if inspect.Parameter.VAR_POSITIONAL not in kinds:
+        return (batch,) * number
+    named = min(number, kinds.index(inspect.Parameter.VAR_POSITIONAL))
+    return (*(batch,) * named, (batch,) * (number - named))
 
 
 def _explain(model: nn.Module, error: BaseException, dynamic_batch: bool) -> str:
@@ -171,7 +184,8 @@ def _explain(model: nn.Module, error: BaseException, dynamic_batch: bool) -> str
     cause = error
     while cause.__cause__ is not None:
         cause = cause.__cause__
-    text = f"{type(model).__name__} cannot be exported to ONNX: {_first_lines(cause)}. "
+    name = type(model.model if isinstance(model, Listed) else model).__name__
+    text = f"{name} cannot be exported to ONNX: {_first_lines(cause)}. "
     if "No ONNX function" in str(cause):
         return text + "Replace that operator by ones that ONNX has, or remove it from the deployed network"
     if dynamic_batch and ("batch" in str(error) or "Constraint" in str(error)):
@@ -230,23 +244,3 @@ def _first_lines(error: BaseException) -> str:
     """Return the beginning of an exporter's message, which may go on for pages, without its colours."""
     lines = [line.strip() for line in _COLOURS.sub("", str(error)).splitlines()]
     return " ".join([line for line in lines if line][:3])[:500].rstrip(".") or type(error).__name__
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter's talk from the console: what matters of it is in its exceptions.
-
-    Logging as a whole is held back, because torch's loggers set their own levels and keep their own streams.
-    """
-    before = logging.root.manager.disable
-    with (
-        warnings.catch_warnings(),
-        contextlib.redirect_stdout(io.StringIO()),
-        contextlib.redirect_stderr(io.StringIO()),
-    ):
-        warnings.simplefilter("ignore")
-        logging.disable(logging.ERROR)
-        try:
-            yield
-        finally:
-            logging.disable(before)

@@ -16,10 +16,11 @@ from prunus.deploy.backends import Backend, Network
 from prunus.deploy.device import device_of
 from prunus.deploy.export import export_onnx
 from prunus.deploy.latency import BenchmarkSettings, time_in_turn
-from prunus.deploy.signature import Inputs, as_tuple
+from prunus.deploy.signature import Inputs, as_arrays, as_tuple
 from prunus.errors import DeployError
 from prunus.modules.copying import copied
 from prunus.modules.given import arguments
+from prunus.modules.modes import in_evaluation
 from prunus.surgery import apply, fuse
 
 
@@ -80,10 +81,10 @@ class LatencyMeter:
         return timed["model"] * self.first_ms / timed["reference"]
 
     def _deployed(self, model: nn.Module, name: str) -> Network:
-        own = copied(model, isolated=True).eval()
+        own = in_evaluation(copied(model, isolated=True))
         own = own if self.backend.reads_modules else own.cpu()
         inputs = tuple(tensor.to(device_of(own)) for tensor in self.inputs)
-        return _loadable(apply(fuse(own, inputs), own).eval(), inputs, self.backend, self._folder / f"{name}.onnx")
+        return _loadable(apply(fuse(own, inputs), own), inputs, self.backend, self._folder / f"{name}.onnx")
 
 
 def usual_meter(model: nn.Module, inputs: Any) -> LatencyMeter | None:
@@ -113,7 +114,7 @@ def _medians(
     networks: Mapping[str, Network], inputs: Inputs, backend: Backend, settings: BenchmarkSettings
 ) -> dict[str, float]:
     """Return the median latency of each network in milliseconds; they are run in turn."""
-    arrays = [tensor.detach().cpu().numpy() for tensor in as_tuple(inputs)]
+    arrays = as_arrays(inputs)
     shapes: Sequence[tuple[int, ...]] = [array.shape for array in arrays]
     with ExitStack() as stack:
         calls = {

@@ -12,20 +12,19 @@ from torch import nn
 
 from prunus.deploy import backends
 from prunus.deploy.decisions import Decisions
-from prunus.deploy.signature import Inputs, as_tuple
+from prunus.deploy.float64_reference import Float64Reference, remarks
+from prunus.deploy.signature import Inputs, as_arrays, as_tuple
 from prunus.errors import DeployError, ParityError
 from prunus.interrupt import check
-from prunus.modules.code import place_of_name
-from prunus.modules.copying import copied
-from prunus.modules.tensors import in_float64
+from prunus.modules.defaults import whatever_device
 from prunus.records import ParityRecord
-from prunus.verify import Extremes, outputs, relatives
+from prunus.verify import Extremes, relatives
 from prunus.verify.rounding import ROUNDINGS
 
 TOLERANCE = 1e-4  # relative
-EXPORTING = ("is_in_onnx_export", "is_exporting", "is_dynamo_compiling", "is_compiling", "is_scripting", "is_tracing")
 
 
+@whatever_device
 def check_parity(
     model: nn.Module,
     path: str | Path,
@@ -66,7 +65,7 @@ def check_parity(
     """
     path = Path(path)
     chosen = checker(backend)
-    comparison, precise = _Comparison(decisions), _InFloat64(model)
+    comparison, precise = _Comparison(decisions), Float64Reference(model)
     for _, batches in itertools.groupby(_arrays(samples), key=_shapes):  # a session is for one set of shapes
         first = next(batches)
         with (
@@ -80,7 +79,7 @@ def check_parity(
                 if comparison.relative > tolerance and not math.isinf(comparison.relative):
                     comparison.note_rounding(found, precise(batch))
     record = comparison.record(name or path.stem, backend, tolerance)
-    return record if record.passed else dataclasses.replace(record, remarks=_remarks(model, precise))
+    return record if record.passed else dataclasses.replace(record, remarks=remarks(model, precise))
 
 
 def checker(name: str) -> backends.Backend:
@@ -119,22 +118,6 @@ def require(record: ParityRecord) -> None:
     )
 
 
-def _remarks(model: nn.Module, precise: "_InFloat64") -> str:
-    """Return what may explain that a network and its file differ, in sentences that end with a space."""
-    text = ""
-    if (found := place_of_name(model, EXPORTING)) is not None:
-        text += (
-            f"Its code asks whether it is being exported ({found[0]}, in {found[1]}), so that what it computes in a "
-            "file may be meant to be something else: compare the file with that branch. "
-        )
-    if precise.reason:
-        text += (
-            f"There is no float64 reference, since the network does not run in float64 ({precise.reason}): its own "
-            "rounding is not known, and the tolerance is the fixed one. "
-        )
-    return text
-
-
 def _arrays(samples: Inputs | Iterable[Inputs]) -> Iterable[tuple[np.ndarray, ...]]:
     """Yield the batches as arrays; refuse a sample without a batch dimension and a set without samples."""
     single = isinstance(samples, torch.Tensor | tuple)
@@ -143,7 +126,7 @@ def _arrays(samples: Inputs | Iterable[Inputs]) -> Iterable[tuple[np.ndarray, ..
         tensors = as_tuple(batch)
         if any(tensor.ndim == 0 or tensor.shape[0] == 0 for tensor in tensors):
             raise DeployError(f"batch {number} has an input without samples: give tensors [N, ...] with N >= 1")
-        yield tuple(tensor.detach().cpu().numpy() for tensor in tensors)
+        yield as_arrays(tensors)
     if not number:
         raise DeployError("there are no samples to check parity on: give at least one batch [N, ...]")
 
@@ -240,25 +223,6 @@ class _Comparison:
             tolerance=bound,
             passed=relative <= bound,
         )
-
-
-class _InFloat64:
-    """A network in float64, copied at its first use: what its own rounding is measured against."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self.model = model
-        self.copy: nn.Module | None = None
-        self.reason = ""  # why there was none
-
-    def __call__(self, batch: tuple[np.ndarray, ...]) -> list[np.ndarray] | None:
-        """Return the outputs for a batch, in their order; None where the network does not run in float64."""
-        try:
-            if self.copy is None:
-                self.copy = copied(self.model, isolated=True).cpu().double()
-            return [each.numpy() for each in outputs(self.copy, in_float64(tuple(map(torch.tensor, batch))))]
-        except (RuntimeError, TypeError) as error:
-            self.reason = str(error).strip().partition("\n")[0][:160] or type(error).__name__
-            return None
 
 
 def _decision(output: np.ndarray) -> np.ndarray:

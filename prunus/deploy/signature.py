@@ -2,24 +2,29 @@
 
 from typing import Any
 
+import numpy as np
 import torch
+from torch import nn
 
 from prunus.errors import DeployError
 from prunus.modules.tree import items
 
 Inputs = torch.Tensor | tuple[torch.Tensor, ...]
+_UNKNOWN = (torch.bfloat16, torch.complex32, torch.float8_e4m3fn, torch.float8_e5m2)  # to numpy
 
 
 def named_outputs(output: Any) -> dict[str, torch.Tensor]:
-    """Return the tensors of `output` (a tensor, or nested dictionaries, tuples and lists of them) by name.
+    """Return the tensors of `output` (a tensor, or nested dictionaries, tuples, lists, dataclasses of them) by name.
 
     A single tensor is "output"; a dictionary's entries are called by their keys, a tuple's "output_0",
-    "output_1", ..., inner ones by both names joined with "_". The order is the network's own.
+    "output_1", ..., inner ones by both names joined with "_". The order is the network's own; None is left out.
 
     Raises:
         DeployError: something in it is not a tensor, or two would be called the same.
     """
     pairs = _flatten("", output)
+    if not pairs:
+        raise DeployError(f"the network returns a {type(output).__name__} without tensors: return tensors from forward")
     names = [name for name, _ in pairs]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -47,9 +52,47 @@ def as_tuple(inputs: Inputs) -> tuple[torch.Tensor, ...]:
     return values
 
 
+def as_arrays(inputs: Inputs) -> tuple[np.ndarray, ...]:
+    """Return the inputs of one call as arrays, as backends take them.
+
+    Raises:
+        DeployError: something in it is not a tensor, or of a type that numpy does not know.
+    """
+    tensors = as_tuple(inputs)
+    for index, tensor in enumerate(tensors):
+        if tensor.dtype in _UNKNOWN or tensor.is_quantized or tensor.is_sparse:
+            kind = str(tensor.dtype).removeprefix("torch.") + (" (sparse)" if tensor.is_sparse else "")
+            raise DeployError(
+                f"input {index} is {kind}, which backends do not take: give dense float32, and the network in float32 "
+                "(model.float())"
+            )
+    return tuple(tensor.detach().cpu().numpy() for tensor in tensors)
+
+
+class Listed(nn.Module):
+    """A network that returns the tensors of its output alone: torch's exporter knows no dataclasses of others."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return the named outputs, in their order."""
+        return tuple(named_outputs(self.model(*inputs)).values())
+
+
+def is_plain(output: Any) -> bool:
+    """Whether torch's exporter takes `output` as it is: tensors in dictionaries, lists and tuples."""
+    if isinstance(output, dict | list | tuple):
+        return all(is_plain(child) for _, child in items(output) or ())
+    return isinstance(output, torch.Tensor)
+
+
 def _flatten(name: str, value: Any) -> list[tuple[str, torch.Tensor]]:
     if isinstance(value, torch.Tensor):
         return [(name or "output", value)]
+    if value is None:  # an output that the network has in another mode alone
+        return []
     children = items(value)
     if children is None or isinstance(value, set | frozenset):  # a set has no order
         raise DeployError(

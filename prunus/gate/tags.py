@@ -1,11 +1,15 @@
 """The conditions of each image: those that the data name, or a CSV file's."""
 
+import re
 from pathlib import Path
 from typing import Any
 
+from prunus.data.decode import ENDINGS
 from prunus.data.interface import Split
 from prunus.data.listing import listing_of, read_lines
 from prunus.errors import DataError
+
+IMAGE = re.compile(rf"(.+?(?:{'|'.join(map(re.escape, ENDINGS))}))(?: |$)", re.IGNORECASE)  # of a line of a listing
 
 
 def conditions_of(split: Split, tags: Path | None) -> list[tuple[str, ...]]:
@@ -39,7 +43,7 @@ def conditions_of(split: Split, tags: Path | None) -> list[tuple[str, ...]]:
 
 def _names(split: Split) -> list[str]:
     source: Any = getattr(split, "source", None)
-    return [line.split(" ")[0] for line in listing_of(source)]
+    return [found[1] if (found := IMAGE.match(line)) else line for line in listing_of(source)]
 
 
 def _places(names: list[str]) -> dict[str, int]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from prunus.graph.cost import CostModel
 from prunus.graph.coverage import coverage
 from prunus.graph.slots import Attribute, Member, NotedWidth, Reason, Role, Slot, Status, whole
+from prunus.modules.defaults import whatever_device
 from prunus.records.coverage import Coverage
 
 
@@ -66,6 +67,7 @@ class ChannelGroups:
                 found.setdefault(group, {})[reason.text] = None
         return {group: tuple(texts) for group, texts in found.items()}
 
+    @whatever_device
     def coverage(self) -> Coverage:
         """Return what can be removed exactly, approximately and not at all, layer by layer, and why."""
         return coverage(self.unit_slots(), self.exact, self.removable, self.told, self.cost, self.notes)
@@ -84,23 +86,28 @@ class ChannelGroups:
             for index in (slot.groups == group).nonzero().flatten().tolist()
         )
 
+    @whatever_device
     def all_alive(self) -> Tensor:
         """Return the mask of all groups, bool [num_groups]."""
         return torch.ones(len(self), dtype=torch.bool)
 
+    @whatever_device
     def macs(self, alive: Tensor | None = None) -> int:
         """Return the multiply-adds for the traced inputs with the groups `alive` (default: all)."""
         return self.cost.total("macs", self.all_alive() if alive is None else alive)
 
+    @whatever_device
     def params(self, alive: Tensor | None = None) -> int:
         """Return the number of parameters with the groups `alive` (default: all)."""
         return self.cost.total("params", self.all_alive() if alive is None else alive)
 
+    @whatever_device
     def widths(self, alive: Tensor | None = None) -> dict[str, int]:
         """Return the units of each layer: the output channels of each matrix or kernel."""
         mask = torch.cat([self.all_alive() if alive is None else alive, torch.ones(1, dtype=torch.bool)])
         return {slot.layer: int(mask[slot.groups].sum()) for slot in self.unit_slots()}
 
+    @whatever_device
     def without(self, removed: Tensor) -> "ChannelGroups":
         """Return the groups that are left once `removed`, bool [num_groups], are cut, numbered anew in their order.
 

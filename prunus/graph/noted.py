@@ -11,7 +11,7 @@ Nothing that runs tells what such a number means; what decides is where it stand
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from prunus.graph.program import Value
 from prunus.graph.slots import Attribute, NotedWidth, Slot
 from prunus.graph.walk import Reading
 from prunus.modules.noted import Meaning, NotedNumber, noted_numbers
+from prunus.modules.tensors import named_tensors
 
 Vectors = list[list[Tensor]]  # of each tensor: the channels along each of its dimensions
 
@@ -72,7 +73,21 @@ def noted_widths(
             if groups:
                 is_width = number.meaning is not Meaning.UNKNOWN
                 found.append(NotedWidth(number.path, number.name, groups, is_width))
-    return tuple(found)
+    return (*found, *_tensors(model, slots))
+
+
+def _tensors(model: nn.Module, slots: Sequence[Slot]) -> Iterator[NotedWidth]:
+    """Yield tensors in which nothing is known to be a channel, and that are shaped like others in which something is:
+    averages and copies of weights that a network keeps as buffers."""
+    tensors = named_tensors(model)
+    alike = defaultdict[torch.Size, list[Slot]](list)
+    for slot in slots:
+        alike[tensors[slot.path].shape].append(slot)
+    known = {slot.path for slot in slots}
+    for path, tensor in tensors.items():
+        if path not in known and tensor.dim() and tensor.is_floating_point() and (found := alike.get(tensor.shape)):
+            module, _, name = path.rpartition(".")
+            yield NotedWidth(module, name, _distinct(slot.groups for slot in found if slot.dim == found[0].dim), False)
 
 
 def _candidates(

@@ -14,7 +14,8 @@ from prunus.graph.meta import ValueDependenceError
 from prunus.graph.program import Origin, Program, Value
 from prunus.graph.recorder import FOREIGN, Recorder
 from prunus.modules.cutting import Keep
-from prunus.modules.given import tensors_in
+from prunus.modules.defaults import users_device
+from prunus.modules.given import tensors_in, unusable
 from prunus.modules.modes import set_mode_
 from prunus.modules.stand_in import Setting, fed, stand_in
 from prunus.modules.undisturbed import undisturbed
@@ -69,6 +70,8 @@ def read(
     Raises:
         ReadError: the code raises an exception, or decides by values.
     """
+    if (unread := unusable(model)) is not None:
+        raise TraceError(unread)
     if with_values is None:
         try:
             return read(model, args, kwargs, training=training, keep=keep, settings=settings, with_values=False)
@@ -100,7 +103,8 @@ def _run(model: nn.Module, given: Any, recorder: Recorder, *, training: bool) ->
         recorder.add(tensor, Origin.INPUT)
     with recorder, Functions(recorder):
         set_mode_(model, training=training)
-        outputs = model(*given[0], **given[1])
+        with users_device():
+            outputs = model(*given[0], **given[1])
         return [recorder.value_of(tensor) for tensor in tensors_in(outputs, strict=True)]
 
 

@@ -18,10 +18,12 @@ from prunus.graph.other_width import Network
 from prunus.graph.program import Program
 from prunus.graph.read import ReadError, read
 from prunus.graph.walk import Reading, Slots, walk
+from prunus.modules.defaults import whatever_device
 from prunus.modules.given import Inputs, arguments, check_readable
 from prunus.modules.undisturbed import undisturbed
 
 
+@whatever_device
 def trace(
     model: nn.Module, inputs: Inputs, kwargs: Mapping[str, Any] | None = None, *, whole_heads: bool = False
 ) -> ChannelGroups:

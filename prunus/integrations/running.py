@@ -10,6 +10,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from prunus.budget import Budget
+from prunus.deploy.latency_meter import usual_meter
 from prunus.errors import CheckpointError, TrainingError
 from prunus.modules.paths import module_at
 from prunus.shrink import Shrinker
@@ -57,10 +59,21 @@ class Running:
         """
         network = self.network(module)
         nothing = torch.optim.SGD(network.parameters(), lr=0.0)  # until the trainer has its own
-        self.shrinker = Shrinker(network, nothing, self.example, **length, **self.settings)
+        self.shrinker = self._made(network, nothing, **length)
         self._follow_copies(self.shrinker)
         self.shrinker.load_state_dict(state)
         self._waits = True
+
+    def _made(self, network: nn.Module, optimizer: Any, **length: Any) -> Shrinker:
+        settings, budget = dict(self.settings), self.settings.get("budget")
+        if (
+            isinstance(budget, Budget)
+            and budget.is_timed
+            and settings.get("meter") is None
+            and not settings.get("kwargs")
+        ):
+            settings["meter"] = usual_meter(network, self.example)
+        return Shrinker(network, optimizer, self.example, **length, **settings)
 
     def _follow_copies(self, shrinker: Shrinker) -> None:
         for copy in self._copies:
@@ -79,7 +92,7 @@ class Running:
             self.shrinker.use(optimizer)
         else:
             self._before += Plan() if self.shrinker is None else self.shrinker.plan
-            self.shrinker = Shrinker(self.network(module), optimizer, self.example, **length, **self.settings)
+            self.shrinker = self._made(self.network(module), optimizer, **length)
         self._waits = False
         self._follow_copies(self.shrinker)
         return self.shrinker

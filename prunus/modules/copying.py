@@ -1,6 +1,7 @@
 """Copies of a network, with other tensors or modules in the place of some."""
 
 import copy
+import types
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -55,14 +56,15 @@ def _carried(model: nn.Module, *, isolated: bool) -> dict[int, Any]:
     """Return a memo of what `copy.deepcopy` would lose, refuse, or copy though it belongs to others."""
     memo, modules = dict[int, Any](), {id(module) for module in model.modules()}
     for module in model.modules():
-        parameters = vars(module)["_parameters"]
+        parameters = vars(module).get("_parameters", {})  # TorchScript has none there
         for parameter in parameters.values():
             if parameter is not None and (vars(parameter) or parameter_hooks(parameter)):
                 memo[id(parameter)] = parameter_like(parameter.detach().clone(), parameter)
         if not isolated and is_hooked(module):
             memo |= {id(hook): hook for hook in hooks_of(module) if not is_of(hook, modules)}
-        for name, value in (*kept(module), ("_buffers", vars(module)["_buffers"])):
-            masked = f"{name}_mask" in vars(module)["_buffers"]
+        memo |= {id(value): value for _, value in kept(module) if isinstance(value, types.ModuleType)}  # self.np
+        for name, value in (*kept(module), ("_buffers", vars(module).get("_buffers", {}))):
+            masked = f"{name}_mask" in vars(module).get("_buffers", {})
             if masked or (f"{name}_g" not in parameters and f"{name}_orig" not in parameters):  # else HOOK
                 tensors = (leaf for leaf in leaves(value) if isinstance(leaf, Tensor) and not leaf.is_leaf)
                 memo |= {id(tensor): tensor.detach().clone() for tensor in tensors}

@@ -36,15 +36,32 @@ def tensors_in(value: object, *, strict: bool = False) -> list[Tensor]:
     return [leaf for leaf in found if isinstance(leaf, Tensor)]
 
 
+def unusable(model: object) -> str | None:
+    """Return why `model` is no network whose code can be run and changed, and what to pass; None where it is one."""
+    if not isinstance(model, nn.Module):
+        return f"Prunus takes a torch.nn.Module, not {model!r:.80}: pass the network, built"
+    if isinstance(model, torch.jit.ScriptModule):
+        return (
+            f"{type(model).__name__} is TorchScript, which keeps no Python code that could be read: pass the network "
+            "that was scripted or traced, and script what comes out"
+        )
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if nn.parameter.is_lazy(tensor):
+            return f"{name} is lazy and has no shape yet: run the network once on an example"
+        if type(tensor).__name__ == "FakeTensor":
+            return f"{name} is a FakeTensor and has no values: build the network outside of FakeTensorMode, and load it"
+    return None
+
+
 def check_readable(model: nn.Module) -> None:
-    """Refuse what is no network, or one that is wrapped, compiled or without values.
+    """Refuse what is no network, or one that is wrapped, compiled, scripted or without values.
 
     Raises:
         TraceError: with what to pass in its place.
     """
+    if (reason := unusable(model)) is not None:
+        raise TraceError(reason)
     wrapper = type(model).__name__
-    if not isinstance(model, nn.Module):
-        raise TraceError(f"trace takes a torch.nn.Module, not {model!r:.80}: pass the network, built")
     if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
         raise TraceError(f"the model is wrapped in {wrapper}: trace what is inside, `model.module`")
     if wrapper == "OptimizedModule":

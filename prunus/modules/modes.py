@@ -2,10 +2,13 @@
 
 import contextlib
 from collections.abc import Iterator
+from typing import TypeVar
 
 from torch import nn
 
 from prunus.modules.kinds import BatchNorm
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @contextlib.contextmanager
@@ -29,6 +32,12 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         for module in model.modules():
             module.training = False
         yield
+
+
+def in_evaluation(model: Network) -> Network:
+    """Put `model` in evaluation mode as its own code does, and return it: an overridden `train` may return None."""
+    set_mode_(model, training=False)
+    return model
 
 
 def set_mode_(model: nn.Module, *, training: bool) -> None:

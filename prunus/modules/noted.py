@@ -3,7 +3,7 @@
 import dataclasses
 import enum
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ BESIDE = ("module", "layer")  # under these a dictionary names the module that i
 # What numbers are called that count channels, and those that count something else: the one place to add a name.
 WIDTH = re.compile(
     r"(^|_)(channels?|chs?|chans|chns|dims?|planes|filters|features|num_chs|hidden|hidden_sizes?|head_hidden_size|intermediate_size|"
-    r"embedding_size|embed|embeds|d_model|d_ff|d_inner)$"
+    r"embedding_size|embed|embeds|d_model|d_ff|d_inner|widths)$"
 )
 OTHER = re.compile(
     r"(^|_)(head_dim|head_size|qk_dim|num_heads|heads|classes|labels|layers|depths?|stages|blocks|kernel\w*|strides?|"
@@ -129,16 +129,17 @@ def _kept(module: nn.Module) -> dict[str, Any]:
     return {name: value for name, value in vars(module).items() if name not in OWN and type(value) not in sizes}
 
 
-def meaning_of(keys: Iterable[str]) -> Meaning | None:
-    """Return what the last name among `keys` says of a number; None where it counts something else than channels."""
-    name = next((key.strip("_") for key in reversed(list(keys)) if not key.isdigit()), "")
-    if OTHER.search(name):
-        return None
-    if not WIDTH.search(name):
-        return Meaning.UNKNOWN
-    if TAKEN.search(name):
-        return Meaning.TAKEN
-    return Meaning.RETURNED if RETURNED.search(name) else Meaning.WIDTH
+def meaning_of(keys: Sequence[str]) -> Meaning | None:
+    """Return what the last name that is known among `keys` says of a number; None where it counts something else."""
+    for key in reversed(keys):
+        name = key.strip("_")
+        if OTHER.search(name):
+            return None
+        if WIDTH.search(name):
+            if TAKEN.search(name):
+                return Meaning.TAKEN
+            return Meaning.RETURNED if RETURNED.search(name) else Meaning.WIDTH
+    return Meaning.UNKNOWN
 
 
 def _children(value: Any) -> list[tuple[str, Any]]:

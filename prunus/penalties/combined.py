@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 
 from prunus.errors import RecipeError
 from prunus.graph import ChannelGroups
+from prunus.modules.defaults import whatever_device
 from prunus.penalties.interface import BoundPenalty, Penalty, When
 
 
@@ -28,6 +29,7 @@ class Combined(Penalty):
         if not given or not all(isinstance(penalty, Penalty) for penalty in given):
             raise RecipeError(f"Combined.penalties takes one penalty or more, as a tuple; got {self.penalties!r}")
 
+    @whatever_device
     def bind(self, model: nn.Module, groups: ChannelGroups) -> "BoundCombined":
         """Attach each penalty to `model`, as `Penalty.bind`."""
         return BoundCombined(tuple(penalty.bind(model, groups) for penalty in self.penalties))
@@ -57,6 +59,7 @@ class BoundCombined(BoundPenalty):
         """Return the sum of the values."""
         return torch.stack([penalty.value() for penalty in self.penalties]).sum()
 
+    @whatever_device
     def prox_(self, step_size: float, optimizer: Optimizer | None = None) -> None:
         """Do the proximal step of each penalty in turn."""
         for penalty in self.penalties:

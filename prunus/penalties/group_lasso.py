@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from prunus.graph import ChannelGroups
+from prunus.modules.defaults import whatever_device
 from prunus.penalties.interface import BoundPenalty, Shrinkage, When, check_step, layer_factors
 from prunus.penalties.keep import kept_groups, patterns_of
 from prunus.penalties.metric_prox import metric_shrink_
@@ -42,6 +43,7 @@ class GroupLasso(Shrinkage):
         super().__post_init__()
         object.__setattr__(self, "keep", patterns_of(self.keep))
 
+    @whatever_device
     def bind(self, model: nn.Module, groups: ChannelGroups) -> "BoundGroupLasso":
         """Attach the penalty to the parameters of `model`, as `Penalty.bind`."""
         slices = GroupSlices.of(model, groups)
@@ -89,6 +91,7 @@ class BoundGroupLasso(BoundPenalty):
         return (self.weights * self.slices.norms()).sum()
 
     @torch.no_grad()
+    @whatever_device
     def prox_(self, step_size: float, optimizer: Optimizer | None = None) -> Tensor:
         """Do the proximal step: theta_g <- max(0, 1 - step_size * weight_g / ||theta_g||) theta_g.
 

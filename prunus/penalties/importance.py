@@ -15,8 +15,9 @@ def taylor(slices: GroupSlices) -> Tensor:
 
     def product(parameter: Tensor) -> Tensor:
         if parameter.grad is None:
-            return torch.zeros_like(parameter)
-        return parameter.detach() * parameter.grad
+            return torch.zeros(parameter.shape, device=parameter.device)
+        product = parameter.detach() * parameter.grad.conj()
+        return product.real if product.is_complex() else product
 
     with torch.no_grad():
         return slices.sums(product).square()

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from prunus.graph import ChannelGroups
+from prunus.modules.defaults import whatever_device
 from prunus.penalties.interface import BoundPenalty, Shrinkage, When, check_step
 from prunus.penalties.matrices import MatrixWeight, matrix_weights, replace_
 from prunus.penalties.optimizer_rule import OptimizerRule
@@ -36,6 +37,7 @@ class NuclearNorm(Shrinkage):
 
     layers: str | tuple[str, ...] | None = None
 
+    @whatever_device
     def bind(self, model: nn.Module, groups: ChannelGroups | None = None) -> "BoundNuclearNorm":
         """Attach the penalty to the layers of `model`, as `Penalty.bind`; the channel groups are not needed."""
         layers, strength = matrix_weights(model, self.layers), self.number
@@ -75,6 +77,7 @@ class BoundNuclearNorm(BoundPenalty):
         return total
 
     @torch.no_grad()
+    @whatever_device
     def prox_(self, step_size: float, optimizer: Optimizer | None = None) -> None:
         """Do the proximal step: theta <- U max(0, Sigma - step_size * weight) V^T for each layer.
 

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from prunus.errors import RecipeError
 from prunus.graph import ChannelGroups
+from prunus.modules.defaults import whatever_device
 from prunus.penalties.interface import BoundPenalty, Penalty, When, check_step, check_when
 from prunus.penalties.matrices import MatrixWeight, matrix_weights, replace_
 
@@ -48,6 +49,7 @@ class Orthogonality(Penalty):
             raise RecipeError(f'Orthogonality.scope is {self.scope!r}: it must be "global" or "local"')
         check_when(self)
 
+    @whatever_device
     def bind(self, model: nn.Module, groups: ChannelGroups | None = None) -> "BoundOrthogonality":
         """Attach the penalty to the layers of `model`, as `Penalty.bind`; the channel groups are not needed."""
         return BoundOrthogonality(matrix_weights(model, self.layers), self)
@@ -77,6 +79,7 @@ class BoundOrthogonality(BoundPenalty):
         return total
 
     @torch.no_grad()
+    @whatever_device
     def prox_(self, step_size: float, optimizer: Optimizer | None = None) -> None:
         """Do OrthoReg's update W <- W - step_size * strength * A W_hat, an explicit step, no proximal one.
 

@@ -121,7 +121,7 @@ class GroupSlices:
 
     def norms(self) -> Tensor:
         """Return the Euclidean norm of each group's producing parameters: [num_groups]."""
-        return self.sums(torch.square).sqrt()
+        return self.sums(lambda p: p.abs().square() if p.is_complex() else p.square()).sqrt()
 
     def sizes(self) -> Tensor:
         """Return the number of each group's producing parameters: [num_groups]."""

@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 
 from prunus.errors import RecipeError
 from prunus.graph import ChannelGroups
+from prunus.modules.defaults import whatever_device
 from prunus.penalties.group_lasso import BoundGroupLasso, unit_weights
 from prunus.penalties.interface import BoundPenalty, Shrinkage, When, check_step, layer_factors
 from prunus.penalties.keep import patterns_of
@@ -47,6 +48,7 @@ class SparseGroupLasso(Shrinkage):
             raise RecipeError(f"SparseGroupLasso.alpha is {self.alpha}: it must lie in [0, 1]")
         object.__setattr__(self, "keep", patterns_of(self.keep))
 
+    @whatever_device
     def bind(self, model: nn.Module, groups: ChannelGroups) -> "BoundSparseGroupLasso":
         """Attach the penalty to the parameters of `model`, as `Penalty.bind`."""
         slices = GroupSlices.of(model, groups)
@@ -88,6 +90,7 @@ class BoundSparseGroupLasso(BoundPenalty):
         return self.whole.value() + (self.element_weights * self.slices.sums(torch.abs)).sum()
 
     @torch.no_grad()
+    @whatever_device
     def prox_(self, step_size: float, optimizer: Optimizer | None = None) -> Tensor:
         """Do the proximal step: soft threshold, then group shrinkage; together the prox of the sum.
 

@@ -16,7 +16,7 @@ def zero_groups(model: nn.Module, groups: ChannelGroups) -> Tensor:
     """
     alive = torch.zeros(len(groups) + 1, dtype=torch.int64)  # producers with another value than zero
     for slot, tensor in producers(model, groups):
-        values = tensor.detach()
+        values = tensor.detach().abs() if tensor.is_complex() else tensor.detach()
         others = [d for d in range(values.dim()) if d != slot.dim]
         if others and values.numel():  # much faster than `any`; NaN differs from zero too
             rows = (values.amax(others) != 0) | (values.amin(others) != 0)

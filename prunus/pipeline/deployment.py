@@ -6,6 +6,7 @@ from torch import nn
 from prunus.deploy import backends, benchmark, check_parity, export_onnx, require
 from prunus.errors import DeployError
 from prunus.interrupt import check
+from prunus.modules.modes import in_evaluation
 from prunus.pipeline.context import RunContext
 from prunus.pipeline.network import Network
 from prunus.pipeline.pictures import write_pictures
@@ -17,14 +18,14 @@ from prunus.verify import apply_measured
 
 def deployed_form(context: RunContext, network: Network) -> nn.Module:
     """Return the network as deployed, on the CPU with BatchNorm folded; record all edits of the narrow network."""
-    model, inputs = network.model.cpu().eval(), context.inputs.cpu()
+    model, inputs = in_evaluation(network.model.cpu()), context.inputs.cpu()
     plan = fuse(model, inputs)
     if network.name != NARROW:
-        return apply(plan, model).eval()
+        return in_evaluation(apply(plan, model))
     model, edits = apply_measured(model, plan, inputs)
     for record in (*network.edits, *edits):
         context.recorder.write(record)
-    return model.eval()
+    return in_evaluation(model)
 
 
 def absent_backends(settings: Deploy) -> dict[str, str | None]:

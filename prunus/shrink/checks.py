@@ -9,6 +9,10 @@ from torch.optim import Optimizer
 from prunus.budget import Budget
 from prunus.errors import BudgetError, TrainingError
 from prunus.graph import ChannelGroups
+from prunus.modules.copying import copied
+from prunus.modules.undisturbed import undisturbed
+from prunus.records import EXACT
+from prunus.verify import difference
 
 _SHARDED = ("FullyShardedDataParallel", "DeepSpeedEngine", "FSDPModule")
 
@@ -102,6 +106,29 @@ def check_not_met(budget: Budget, groups: ChannelGroups, bounds: Mapping[str, fl
             f"the network meets the budget as it is: it has {has}. Name a smaller budget, or train it without a "
             "Shrinker"
         )
+
+
+def check_follows(small: nn.Module, model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    """Refuse a network that does not compute what `small` does, though it holds the same tensors and sizes by now.
+
+    Raises:
+        TrainingError: the outputs differ, or it does not run any more.
+    """
+    first, second = (copied(each, isolated=True) for each in (small, model))  # so that no hook of the user's runs
+    try:
+        with undisturbed(model):
+            _, relative = difference(first, second, args, kwargs)
+    except (RuntimeError, ValueError) as error:
+        text = f"it does not run any more ({str(error).partition(chr(10))[0]})"
+    else:
+        if relative <= EXACT["float32"]:
+            return
+        text = f"its outputs differ by {relative:.1e} from those of its narrower copy"
+    raise TrainingError(
+        f"{type(model).__name__} does not follow in place: {text}. Its code refers to layers, tensors or sizes in a "
+        "way that torch does not know: keep them as modules, buffers, and numbers, alone or in lists and tuples. The "
+        "network and its optimizer are as they were"
+    )
 
 
 def average_of(copy: Any, model: nn.Module) -> nn.Module:

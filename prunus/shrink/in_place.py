@@ -61,7 +61,7 @@ def _reset_(tensor: Tensor, values: Tensor) -> None:
     another one only where data of another dtype or device was set in between.
     """
     if tensor.requires_grad:
-        other = torch.float32 if tensor.dtype == torch.float64 else torch.float64
+        other = torch.float16 if tensor.dtype == torch.float32 else torch.float32  # float64 is not everywhere
         tensor.data = torch.empty(0, dtype=other, device=tensor.device)
     tensor.data = values
 

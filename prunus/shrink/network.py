@@ -25,7 +25,8 @@ from prunus.shrink.processes import Processes
 from prunus.surgery import Plan, apply, bypass
 from prunus.surgery.carry import carried
 from prunus.surgery.removal import removal, spare_layers
-from prunus.verify import Change, change_of_outputs
+from prunus.verify import Change, change, outputs_in_both
+from prunus.verify.rounding import Outputs
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -131,21 +132,9 @@ class NetworkInTraining:
         groups, regrouped = before.without(removed), lambda values: values[~removed]
         vanished, smaller = self._without_constant_blocks(small)
         if vanished:
-            groups = self.read(smaller)
-            narrower = before.without(removed)
+            narrower, groups = groups, self.read(smaller)
             regrouped = lambda values: _moved(values[~removed], narrower, groups)  # noqa: E731
-        record = ShrinkRecord(
-            epoch=epoch,
-            removed_groups=int(removed.sum()),
-            macs_before=before.macs(),
-            macs_after=groups.macs(),
-            params_before=before.params(),
-            params_after=groups.params(),
-            max_rel_diff=found.relative,
-            max_rel_diff_float64=found.relative_float64,
-            tolerance=found.tolerance,
-            seconds=0.0,
-        )
+        record = _record(epoch, before, groups, int(removed.sum()), found)
         self._become(plan + vanished, smaller)
         self.groups, self.plan, self.just_cut = groups, self.plan + plan + vanished, True
         self.processes.require_same(when, self.model, self.plan.to_json())
@@ -201,9 +190,11 @@ class NetworkInTraining:
         return vanished, smaller
 
     def _change(self, model: nn.Module, small: nn.Module) -> Change:
-        first, second = (copied(each, isolated=True) for each in (model, small))  # no hook of the user's runs
+        def found(network: nn.Module) -> Outputs:  # on a copy, so that no hook of the user's runs
+            return outputs_in_both(copied(network, isolated=True), self.example, self.kwargs, disposable=True)
+
         with undisturbed(model), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # TF32 rounds at 1e-3
-            return change_of_outputs(first, second, self.example, self.kwargs)
+            return change(found(model), found(small))
 
     def _become(self, plan: Plan, small: nn.Module) -> None:
         """Let the network be `small`, which `plan` makes of it, and its optimizer and copies follow; or change
@@ -218,8 +209,23 @@ class NetworkInTraining:
                 become_(each, new, made_anew, undo)
             mine = dict(self.model.named_parameters(remove_duplicate=False))
             refill_(self.optimizer, contents, lambda p: mine[paths[id(p)]] if id(p) in paths else p, undo)
-            _require_rounding(self._change(small, self.model), "exchanging the tensors of the network in place")
+            checks.check_follows(small, self.model, self.example, self.kwargs)
             undo.pop_all()
+
+
+def _record(epoch: int, before: ChannelGroups, after: ChannelGroups, removed: int, found: Change) -> ShrinkRecord:
+    return ShrinkRecord(
+        epoch=epoch,
+        removed_groups=removed,
+        macs_before=before.macs(),
+        macs_after=after.macs(),
+        params_before=before.params(),
+        params_after=after.params(),
+        max_rel_diff=found.relative,
+        max_rel_diff_float64=found.relative_float64,
+        tolerance=found.tolerance,
+        seconds=0.0,
+    )
 
 
 def _moved(values: Tensor, old: ChannelGroups, new: ChannelGroups) -> Tensor:

@@ -9,13 +9,15 @@ from prunus.budget import Budget, width_stability
 from prunus.budget.controller import Target, press, thresholds
 from prunus.budget.latency_search import Meter
 from prunus.budget.schedule import Clock, Schedule
-from prunus.budget.select import relative_norms
+from prunus.budget.select import checked_importance, relative_norms
+from prunus.graph import ChannelGroups
 from prunus.penalties import BoundGroupLasso, GroupLasso, taylor
 from prunus.records import ShrinkRecord
 from prunus.shrink import checks
 from prunus.shrink.latency_target import measured_target
 from prunus.shrink.network import CutResult, NetworkInTraining
 
+Importance = Callable[[nn.Module, ChannelGroups], Tensor]  # of each group, [num_groups]
 MEMORY = 0.98  # decay of the running mean of the importance over steps: about the last fifty count
 
 
@@ -42,10 +44,12 @@ class Pressure:
         target: Target,
         meter: Meter | None,
         reference: nn.Module | None,
+        importance: Importance | None,
         told: Callable[[str], None],
     ) -> None:
         self.network, self.budget, self.target = network, budget, target
         self.meter, self.reference, self.told = meter, reference, told
+        self._own = importance
         self.importance = torch.zeros(len(network.groups))
         self.pressed = torch.zeros(len(network.groups), dtype=torch.bool)
         self.observed = self.measured = False
@@ -61,6 +65,8 @@ class Pressure:
     def observe(self, scale: float = 1.0) -> None:
         """Update the running mean of the Taylor importance with the gradients at hand, which are `scale` times as
         large as the loss's."""
+        if self._own is not None:
+            return
         seen = taylor(self.lasso.slices)
         if scale != 1:
             seen = seen / scale**2
@@ -69,7 +75,13 @@ class Pressure:
         self.observed = True
 
     def ranking(self) -> Tensor:
-        """Return the importance in this training, or the relative norms before its first step: [num_groups]."""
+        """Return the importance in this training, or the relative norms before its first step: [num_groups].
+
+        Raises:
+            BudgetError: an importance of the user's own is not one finite number per group.
+        """
+        if self._own is not None:
+            return checked_importance(self._own(self.network.model, self.network.groups), len(self.network.groups))
         if not self.observed:
             return relative_norms(self.network.model, self.network.groups)
         return self.importance.double().cpu()

@@ -16,7 +16,7 @@ from prunus.modules.optimizers import unwrapped
 from prunus.records import ShrinkRecord
 from prunus.shrink import checks, state
 from prunus.shrink.network import NetworkInTraining
-from prunus.shrink.pressure import Pressure
+from prunus.shrink.pressure import Importance, Pressure
 from prunus.shrink.settings import controller_of, schedule_of
 from prunus.shrink.target import target_of
 from prunus.shrink.watch import OptimizerWatch
@@ -40,6 +40,32 @@ class Shrinker:
     of a segment the channels that selection would remove, to reach the segment's cost, are chosen by their Taylor
     importance; with k steps left in it each step takes the share 1 / k off their norm, so that they are exactly zero at
     its end, and are removed. The cost falls as (1 - progress)^3 and ends just under the budget.
+
+    Args:
+        model: any network that `prunus.trace` reads, or the part of a larger one that is to shrink.
+        optimizer: any of torch's that keeps state of its parameters' shapes, wrapped by a trainer or not.
+        example: the network's positional arguments; a tensor stands for a tuple of one.
+        budget: what the network may cost in the end.
+        steps: of the optimizer in the whole training; without `steps` and `epochs` only `finish()` cuts.
+        epochs: of the whole training, as long as they may be: call `end_epoch()` after each. `steps` is then what
+            is expected of all of them; without it, an epoch is expected to be as long as the one before.
+        begin: share of the training before the first pressure.
+        end: share of the training at which the budget is met.
+        every: steps per segment, or epochs where `epochs` is given; None: a twentieth of the steps, or one epoch.
+        settled: similarity of widths to wait for; see `prunus.budget.controller`.
+        keep: layers that keep all the channels that they make, by patterns over their paths, besides the budget's.
+        kwargs: the example's keyword arguments.
+        meter: measures a network's latency in milliseconds, for a budget that bounds it; None: ONNX Runtime on one
+            thread, where the example is one tensor.
+        reference: the network that a share of the latency refers to, measured anew each time; None: this one, once.
+        importance: a function from the network and its groups to a number per group, [num_groups]; None: Taylor's.
+        told: receives a sentence about each measurement.
+
+    Raises:
+        BudgetError: the budget is met already or out of reach, or has milliseconds and there is no meter.
+        RecipeError: a setting that makes no sense.
+        TrainingError: the network is wrapped or sharded, or the optimizer trains another one.
+        TraceError: the network cannot be read.
 
     Attributes:
         settings: the budget and when to reach it; frozen.
@@ -65,35 +91,9 @@ class Shrinker:
         kwargs: Mapping[str, Any] | None = None,
         meter: Meter | None = None,
         reference: nn.Module | None = None,
+        importance: Importance | None = None,
         told: Callable[[str], None] = lambda text: None,
     ) -> None:
-        """Read the network.
-
-        Args:
-            model: any network that `prunus.trace` reads, or the part of a larger one that is to shrink.
-            optimizer: any of torch's that keeps state of its parameters' shapes, wrapped by a trainer or not.
-            example: the network's positional arguments; a tensor stands for a tuple of one.
-            budget: what the network may cost in the end.
-            steps: of the optimizer in the whole training; without `steps` and `epochs` only `finish()` cuts.
-            epochs: of the whole training, as long as they may be: call `end_epoch()` after each. `steps` is then what
-                is expected of all of them; without it, an epoch is expected to be as long as the one before.
-            begin: share of the training before the first pressure.
-            end: share of the training at which the budget is met.
-            every: steps per segment, or epochs where `epochs` is given; None: a twentieth of the steps, or one epoch.
-            settled: similarity of widths to wait for; see `prunus.budget.controller`.
-            keep: layers that keep all the channels that they make, by patterns over their paths, besides the budget's.
-            kwargs: the example's keyword arguments.
-            meter: measures a network's latency in milliseconds, for a budget that bounds it; None: ONNX Runtime on one
-                thread, where the example is one tensor.
-            reference: the network that a share of the latency refers to, measured anew each time; None: this one, once.
-            told: receives a sentence about each measurement.
-
-        Raises:
-            BudgetError: the budget is met already or out of reach, or has milliseconds and there is no meter.
-            RecipeError: a setting that makes no sense.
-            TrainingError: the network is wrapped or sharded, or the optimizer trains another one.
-            TraceError: the network cannot be read.
-        """
         optimizer = unwrapped(optimizer)
         checks.check_network(model, optimizer)
         settings = controller_of(budget, keep, begin, end, every, settled, steps=steps, epochs=epochs)
@@ -107,8 +107,9 @@ class Shrinker:
         self.schedule = schedule_of(settings, steps, epochs, every)
         self.clock = Clock(steps_per_period=steps // epochs if steps and epochs else None)
         target = target_of(model, network.groups, network.example, budget, network.kwargs)
-        self.pressure = Pressure(network, budget, target, meter, reference, told)
+        self.pressure = Pressure(network, budget, target, meter, reference, importance, told)
         self._watch = OptimizerWatch(optimizer, self._before_step, network.check_state)
+        self._late: ShrinkRecord | None = None  # of a cut that step() has not returned yet
 
     @staticmethod
     def usual_meter(model: nn.Module, example: Inputs) -> Meter | None:
@@ -162,11 +163,11 @@ class Shrinker:
         """
         if not self._watch.take():
             return None
-        left = self.schedule.steps_left(self.clock)
+        left, (late, self._late) = self.schedule.steps_left(self.clock), (self._late, None)
         self.clock.step += 1
         if left:
             self.pressure.press_(left)
-        return self.end_period() if self.schedule.has_ended(self.clock) else None
+        return self.end_period() if self.schedule.has_ended(self.clock) else late
 
     def end_epoch(self) -> ShrinkRecord | None:
         """End an epoch, where the length of the training is given in `epochs`; return the record of a cut."""
@@ -218,6 +219,8 @@ class Shrinker:
     @torch.no_grad()
     def _before_step(self, scale: float) -> None:
         """Look at the gradients of a step that is about to be taken."""
+        if self._watch.stepped:  # a checkpoint was written between the optimizer's step and this one's
+            self._late = self.step()
         self.network.check_gradients()
         self.begin_period()
         if not self.schedule.is_over(self.clock):
@@ -226,14 +229,15 @@ class Shrinker:
     def state_dict(self) -> dict[str, Any]:
         """Return what changes: tensors and JSON. Without the weights, which the network's and the optimizer's own
         `state_dict()` hold."""
-        return state.saved(self)
+        return state.saved(self, stepped=self._watch.stepped)
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Go on from `state_dict()`: make the network and its optimizer as narrow as they were.
 
-        Call it before the network's and the optimizer's own `load_state_dict`, which then fit.
+        Call it before the network's and the optimizer's own `load_state_dict`, which then fit, and `step()` after them
+        if the checkpoint may have been written between the optimizer's step and the Shrinker's.
 
         Raises:
             CheckpointError: it is no such state, or of another network.
         """
-        state.load_(self, saved)
+        self._watch.stepped = state.load_(self, saved)

@@ -32,6 +32,7 @@ class Progress:
         target: the costs aimed at.
         observed: see `Pressure`.
         measured: see `Pressure`.
+        stepped: the optimizer has stepped, and the Shrinker has not followed yet.
     """
 
     format: int
@@ -40,9 +41,10 @@ class Progress:
     target: Target
     observed: bool
     measured: bool
+    stepped: bool = False
 
 
-def saved(shrinker: "Shrinker") -> dict[str, Any]:
+def saved(shrinker: "Shrinker", *, stepped: bool) -> dict[str, Any]:
     """Return the state: "importance" and "pressed", [num_groups]; "plan" and "progress", JSON."""
     pressure = shrinker.pressure
     progress = Progress(
@@ -52,6 +54,7 @@ def saved(shrinker: "Shrinker") -> dict[str, Any]:
         target=pressure.target,
         observed=pressure.observed,
         measured=pressure.measured,
+        stepped=stepped,
     )
     return {
         "importance": pressure.importance.detach().clone(),
@@ -61,8 +64,9 @@ def saved(shrinker: "Shrinker") -> dict[str, Any]:
     }
 
 
-def load_(shrinker: "Shrinker", state: Mapping[str, Any]) -> None:
-    """Set `shrinker` to `state`; its network becomes as narrow.
+def load_(shrinker: "Shrinker", state: Mapping[str, Any]) -> bool:
+    """Set `shrinker` to `state`; its network becomes as narrow. Return whether the optimizer's last step is to be
+    followed yet.
 
     Raises:
         CheckpointError: it is no state of a Shrinker, or of another network or training.
@@ -75,6 +79,7 @@ def load_(shrinker: "Shrinker", state: Mapping[str, Any]) -> None:
             f"{progress.clock.period}: give at least as many steps or epochs as it had"
         )
     restore_(shrinker, plan, state["importance"], state["pressed"], progress)
+    return progress.stepped
 
 
 def restore_(shrinker: "Shrinker", plan: Plan, importance: Tensor, pressed: Tensor, progress: Progress) -> None:

@@ -17,12 +17,15 @@ class OptimizerWatch:
 
     A step that `torch.amp.GradScaler` skips is none. Where a closure computes the gradients, as Lightning's does,
     `before` is called after its first call in a step.
+
+    Attributes:
+        stepped: the optimizer has stepped since the last `take()`.
     """
 
     def __init__(self, optimizer: Optimizer, before: Callable[[float], None], first: Callable[[], None]) -> None:
         """Watch `optimizer`; `first` is called after its first step."""
         self._before, self._first = before, first
-        self._seen = self._stepped = self._checked = False
+        self._seen = self.stepped = self._checked = False
         self._idle, self._name = 0, type(optimizer).__name__
         self._handles: tuple[Any, ...] = (
             optimizer.register_step_pre_hook(self._on_step),
@@ -35,7 +38,7 @@ class OptimizerWatch:
         Raises:
             TrainingError: it has not for very many calls.
         """
-        stepped, self._stepped = self._stepped, False
+        stepped, self.stepped = self.stepped, False
         self._idle = 0 if stepped or not self._handles else self._idle + 1
         if self._idle > IDLE:
             raise TrainingError(
@@ -74,7 +77,7 @@ class OptimizerWatch:
             self._before(1.0 if scale is None else float(scale))
 
     def _on_stepped(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._stepped = self._stepped or self._seen
+        self.stepped = self.stepped or self._seen
         if self._seen and not self._checked:
             self._checked = True
             self._first()

@@ -4,12 +4,12 @@ from prunus.surgery.bypass import BypassBlock, bypass, skippable
 from prunus.surgery.carry import Carried, carry_
 from prunus.surgery.contract import ContractLayers, contract
 from prunus.surgery.decompose import DecomposeLayer, decompose
-from prunus.surgery.edit import Edit, ReplaceModules
+from prunus.surgery.edit import Edit
 from prunus.surgery.expand import ExpandLayer, expand
 from prunus.surgery.factorize import FactorizeLayer, factorize
 from prunus.surgery.factors import Factors
 from prunus.surgery.fuse import FuseBatchNorm, fuse
-from prunus.surgery.layers import Layer
+from prunus.surgery.layers import Layer, ReplaceModules
 from prunus.surgery.linearize import LinearizeLayer, linearize
 from prunus.surgery.plan import Plan, apply
 from prunus.surgery.recalibrate import recalibrate

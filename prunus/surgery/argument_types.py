@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from prunus.errors import EditError
+from prunus.modules.defaults import whatever_device
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -33,12 +34,12 @@ _CALLED: dict[Any, str] = {
 
 
 def checked(function: Callable[P, R]) -> Callable[P, R]:
-    """Return `function`, which refuses arguments that do not match its annotations.
+    """Return `function`, which refuses arguments that do not match its annotations; on any default device of torch.
 
     Raises:
         EditError: names the function, the argument, what it must be and what it is.
     """
-    signature = inspect.signature(function)
+    signature, run = inspect.signature(function), whatever_device(function)
 
     @functools.wraps(function)
     def checking(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -46,12 +47,12 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
         try:
             given_by_name = signature.bind(*args, **kwargs).arguments
         except TypeError:  # too many or too few arguments: Python's own message, with the function's name
-            return function(*args, **kwargs)
+            return run(*args, **kwargs)
         for name, value in given_by_name.items():
             if not _fits(hints[name], value):
                 given = repr(value) if isinstance(value, bool | int | float | str | None) else type(value).__name__
                 raise EditError(f"{function.__name__}: {name} must be {_called(hints[name])}, not {given:.60}")
-        return function(*args, **kwargs)
+        return run(*args, **kwargs)
 
     return checking
 

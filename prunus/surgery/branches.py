@@ -1,6 +1,7 @@
 """The constant that a branch adds which does not depend on the input: zero, or one number per channel."""
 
 import dataclasses
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -22,14 +23,17 @@ class Constant:
     dim: int = 1
 
 
-def ancestors(branch: Value, constant: set[Value]) -> set[Value]:
-    """Return the values of `constant` from which `branch` is computed, itself included."""
+def ancestors(
+    branch: Value, constant: set[Value], counts: Callable[[Operation], bool] = lambda operation: True
+) -> set[Value]:
+    """Return the values of `constant` from which `branch` is computed, itself included; only through the operations
+    that count."""
     waiting, seen = [branch], set[Value]()
     while waiting:
         value = waiting.pop()
         if value in constant and value not in seen:
             seen.add(value)
-            waiting += value.maker.operands if value.maker is not None else []
+            waiting += value.maker.operands if value.maker is not None and counts(value.maker) else []
     return seen
 
 
@@ -43,7 +47,7 @@ class Branches:
     def shift(self, branch: Value, constant: set[Value]) -> Constant | None:
         """Return the constant that `branch` adds to any input; None where it varies with the position, or where the
         example does not determine which dimension holds the channels."""
-        if _reaches_border(ancestors(branch, constant), constant):
+        if _reaches_border(ancestors(branch, constant, _reads_input), constant):
             return None
         value = numbers(branch)
         if not bool(value.any()):
@@ -94,8 +98,15 @@ def _reaches_border(branch: set[Value], constant: set[Value]) -> bool:
     """Whether a branch pads a tensor that is not zero: its value then differs at the border, even where the example is
     too small to show it."""
     makers = [value.maker for value in branch if value.maker is not None and value.maker.operands]
-    padded = [maker.operands[0] for maker in makers if _pads(maker)]
+    padded = [maker.operands[0] for maker in makers if _pads(maker) and _reads_input(maker)]
     return any(value in constant and bool(numbers(value).any()) for value in padded)
+
+
+def _reads_input(operation: Operation) -> bool:
+    """Whether what an operation gives depends on its first operand: not where its weight is zero."""
+    weight = operation.arguments.get("weight")
+    linear = operation.name == "aten::linear" or operation.name.startswith("aten::conv")
+    return not (linear and isinstance(weight, Value) and not bool(numbers(weight).any()))
 
 
 def _pads(operation: Operation) -> bool:

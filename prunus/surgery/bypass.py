@@ -16,12 +16,12 @@ from prunus.errors import EditError
 from prunus.graph.program import Operation, Origin, Program, Value
 from prunus.graph.read import read
 from prunus.modules.copying import copied
-from prunus.modules.given import Inputs, arguments
+from prunus.modules.given import Inputs, arguments, check_readable
 from prunus.modules.paths import module_at
 from prunus.modules.tensors import in_float64
 from prunus.surgery.argument_types import checked
 from prunus.surgery.branches import Branches, ancestors
-from prunus.surgery.edit import ReplaceModules
+from prunus.surgery.layers import ReplaceModules
 from prunus.surgery.plan import Plan
 
 
@@ -61,11 +61,6 @@ class BypassBlock(ReplaceModules):
     rectified: bool = False
     dim: int = 1
 
-    @property
-    def made_anew(self) -> tuple[str, ...]:
-        """The block's path."""
-        return (self.path,)
-
     def successors(self, model: nn.Module) -> dict[str, nn.Module]:
         """Return what takes the block's place."""
         block = module_at(model, self.path)
@@ -100,6 +95,7 @@ def bypass(model: nn.Module, inputs: Inputs) -> Plan:
     Raises:
         TraceError: the model cannot be read.
     """
+    check_readable(model)
     zero = {path for path, parameter in model.named_parameters() if parameter.dim() > 1 and not bool(parameter.any())}
     if not zero:
         return Plan()

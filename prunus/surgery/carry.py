@@ -55,8 +55,7 @@ class OptimizerContents:
     Attributes:
         groups: the parameters of each group.
         names: their names, where the group has names.
-        states: by parameter.
-        gradients: (parameter, gradient).
+        states, gradients: by parameter.
         kept: paths of the parameters whose state was kept.
         fresh: paths of those that start with fresh state.
     """
@@ -84,10 +83,10 @@ def carried(
     """Return what `optimizer` holds for `small = apply(plan, model)`; see `carry_`.
 
     Args:
-        plan: leads from `model` to `small`.
+        plan: leads from the network `model` to `small`.
         optimizer: trains `model`; it is not changed.
-        model: the network before.
-        small: the network after.
+        model: before.
+        small: after.
         part: `model` is part of what the optimizer trains: parameters that are not its own stay as they are.
 
     Raises:
@@ -99,25 +98,21 @@ def carried(
     groups, states, gradients = list[list[Tensor]](), dict[Tensor, dict[str, object]](), list[tuple[Tensor, Tensor]]()
     placed, replaced = set[str](), set[str]()
     for group in optimizer.param_groups:
-        parameters = list[Tensor]()
+        groups.append([])
         for parameter in group["params"]:
+            state = optimizer.state.get(parameter, {})
             if part and id(parameter) not in old_paths:
-                states[parameter] = dict(optimizer.state.get(parameter, {}))
-                parameters.append(parameter)
+                groups[-1].append(parameter)
+                states[parameter] = dict(state)
                 continue
             path = _path_of(parameter, old_paths)
             if (target := _carried(plan, path, parameter, new)) is None:
                 replaced.add(path)
                 continue
-            if parameter.grad is not None:
-                gradient = _through(plan, path, parameter.grad)
-                assert gradient is not None
-                gradient = gradient.clone() if gradient is parameter.grad else gradient  # the models share nothing
-                gradients.append((target, gradient))
-            states[target] = _state(plan, path, parameter, target, optimizer.state.get(parameter, {}))
-            parameters.append(target)
+            gradients += _gradient(plan, path, parameter, target)
+            states[target] = _state(plan, path, parameter, target, state)
+            groups[-1].append(target)
             placed.add(path)
-        groups.append(parameters)
     made = [path for path, _ in small.named_parameters() if path not in old_paths.values() or path in replaced]
     fresh = _trained(plan, model, made, placed, replaced, new) if made else []
     for path in fresh:
@@ -125,14 +120,19 @@ def carried(
     if fresh:  # an optimizer that is made anew for `small` has them in this order, and so has a checkpoint's
         order = {id(parameter): number for number, parameter in enumerate(small.parameters())}
         groups = [sorted(parameters, key=lambda p: order.get(id(p), len(order))) for parameters in groups]
+    names, kept = _names(optimizer, old_paths, small, groups), tuple(sorted(placed))
     return OptimizerContents(
-        groups=groups,
-        names=_names(optimizer, old_paths, small, groups),
-        states=states,
-        gradients=gradients,
-        kept=tuple(sorted(placed)),
-        fresh=tuple(fresh),
+        groups=groups, names=names, states=states, gradients=gradients, kept=kept, fresh=tuple(fresh)
     )
+
+
+def _gradient(plan: Plan, path: str, parameter: Tensor, target: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Return (target, the gradient of `parameter`, cut), if there is one; the two networks share nothing."""
+    if parameter.grad is None:
+        return []
+    gradient = _through(plan, path, parameter.grad)
+    assert gradient is not None
+    return [(target, gradient.clone() if gradient is parameter.grad else gradient)]
 
 
 def _path_of(parameter: Tensor, old_paths: dict[int, str]) -> str:

@@ -17,10 +17,9 @@ from prunus.modules.paths import module_at, paths_of
 from prunus.surgery.argument_types import checked
 from prunus.surgery.choosing import Layers, patterns_of
 from prunus.surgery.compose import compose_all
-from prunus.surgery.edit import ReplaceModules
 from prunus.surgery.factors import Factors, built, chain, is_pad
 from prunus.surgery.filters import Filter, padding_of, read, shapes, values
-from prunus.surgery.layers import Layer, layer_at, refusal
+from prunus.surgery.layers import Layer, ReplaceModules, layer_at, refusal
 from prunus.surgery.plan import Plan
 
 
@@ -36,11 +35,6 @@ class ContractLayers(ReplaceModules):
     exact: ClassVar[bool] = True
     path: str
     factors: tuple[Layer, ...]
-
-    @property
-    def made_anew(self) -> tuple[str, ...]:
-        """The factors' paths."""
-        return tuple(factor.path for factor in self.factors)
 
     def _members(self, model: nn.Module) -> list[tuple[str, nn.Module]]:
         """Return the path and the module of each factor and of each padding between them."""

@@ -3,13 +3,11 @@
 import abc
 import dataclasses
 import inspect
-from collections.abc import Mapping
 from typing import ClassVar
 
 from torch import Tensor, nn
 
 from prunus.errors import EditError
-from prunus.modules.copying import replaced
 
 _REGISTRY: dict[str, type["Edit"]] = {}
 
@@ -62,21 +60,6 @@ class Edit(abc.ABC):
         """Return what a tensor shaped like the parameter at `path` becomes; None where the edit replaces the
         parameter by another."""
         return None if any(path.startswith(f"{module}.") for module in self.made_anew) else tensor
-
-
-class ReplaceModules(Edit):
-    """An edit that puts modules in the place of others, and does nothing else.
-
-    Edits of this kind that follow each other share one copy of the network. `made_anew` names what they replace.
-    """
-
-    @abc.abstractmethod
-    def successors(self, model: nn.Module) -> Mapping[str, nn.Module]:
-        """Return what takes the place of the modules of `model`, by path; raise `EditError` where it does not fit."""
-
-    def apply(self, model: nn.Module) -> nn.Module:
-        """Return a copy of `model` with the successors in their places."""
-        return replaced(model, self.successors(model))
 
 
 def edit_types() -> dict[str, type[Edit]]:

@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
@@ -9,10 +10,11 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import is_parametrized
 
 from prunus.errors import EditError
+from prunus.modules.copying import replaced
 from prunus.modules.kinds import LinearLayer, is_plain, kind_of, members
 from prunus.modules.paths import module_at
 from prunus.modules.ties import tied_with
-from prunus.surgery.edit import ReplaceModules
+from prunus.surgery.edit import Edit
 from prunus.surgery.factors import Factors
 
 
@@ -107,15 +109,37 @@ def still_expanded(model: nn.Module, path: str) -> str | None:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ReplaceModules(Edit):
+    """An edit that puts modules in the place of others, and does nothing else.
+
+    Edits of this kind that follow each other share one copy of the network. What it replaces its fields name: each
+    `Layer`, or the module at its `path`.
+    """
+
+    @property
+    def made_anew(self) -> tuple[str, ...]:
+        """Paths of the layers, or of the module, that are replaced."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        each = [one for value in values.values() for one in (value if isinstance(value, tuple) else (value,))]
+        layers = tuple(one.path for one in each if isinstance(one, Layer))
+        if not layers and "path" not in values:
+            raise EditError(f"{self.edit_name}: no field names what it replaces: add `path`, or one of type Layer")
+        return layers or (values["path"],)
+
+    @abc.abstractmethod
+    def successors(self, model: nn.Module) -> Mapping[str, nn.Module]:
+        """Return what takes the place of the modules of `model`, by path; raise `EditError` where it does not fit."""
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        """Return a copy of `model` with the successors in their places."""
+        return replaced(model, self.successors(model))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ReplaceLayer(ReplaceModules):
     """An edit that puts linear factors in the place of one layer."""
 
     layer: Layer
-
-    @property
-    def made_anew(self) -> tuple[str, ...]:
-        """The layer's path."""
-        return (self.layer.path,)
 
     def successors(self, model: nn.Module) -> dict[str, nn.Module]:
         """Return what takes the layer's place."""

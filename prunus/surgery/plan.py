@@ -12,9 +12,11 @@ from torch import nn
 from prunus.decoding import from_json
 from prunus.errors import EditError, PrunusError
 from prunus.modules.copying import copied, replaced
+from prunus.modules.defaults import whatever_device
 from prunus.records.typed import typed
-from prunus.surgery.edit import Edit, ReplaceModules, edit_types
+from prunus.surgery.edit import Edit, edit_types
 from prunus.surgery.growth import check_growth
+from prunus.surgery.layers import ReplaceModules
 
 FORMAT = 1
 
@@ -92,6 +94,7 @@ def _edit(item: Any, place: str) -> Edit:
     return edit
 
 
+@whatever_device
 def apply(plan: Plan | Edit, model: nn.Module) -> nn.Module:
     """Return a copy of `model` with the edits of `plan` done in order; `model` stays as it is.
 

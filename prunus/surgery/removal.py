@@ -58,8 +58,8 @@ def _not_followed(noted: Sequence[str]) -> tuple[str, ...]:
     more = f" and {len(noted) - MOST_NAMED} more" if len(noted) > MOST_NAMED else ""
     return (
         f"not followed, since no code reads them and they may count one or another: {', '.join(noted[:MOST_NAMED])}"
-        f"{more}. What is built from these numbers (a new head, a configuration that save_pretrained writes) may not "
-        "fit: set them by hand; prunus.save writes what prunus.load builds",
+        f"{more}. What relies on them (a new head, a configuration that save_pretrained writes, an average of weights) "
+        "may not fit: set them by hand; prunus.save writes what prunus.load builds",
     )
 
 

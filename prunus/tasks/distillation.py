@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from prunus.errors import RecipeError
-from prunus.modules.modes import modes_kept
+from prunus.modules.modes import in_evaluation, modes_kept
 from prunus.tasks.imitation import distillation_loss
 from prunus.tasks.interface import BoundTask, Metric
 
@@ -64,7 +64,7 @@ class Distilled(BoundTask):
             TrainingError: the teacher's output has another shape.
         """
         with torch.no_grad(), modes_kept(self.teacher):
-            answer = self.teacher.eval()(inputs)
+            answer = in_evaluation(self.teacher)(inputs)
         taught = self.task.imitation(output, answer, self.settings.temperature)
         own = self.task.training_loss(inputs, output, target)
         return torch.lerp(own.float(), taught, self.settings.weight)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from prunus.budget.controller import Controller
 from prunus.errors import CheckpointError
 from prunus.records import EpochRecord, NoteRecord, ShrinkRecord, lines
+from prunus.surgery import Plan, apply
 from prunus.train import checkpoint, penalty_binding
 from prunus.train.job import TrainingJob
 from prunus.train.resume import resume
@@ -23,7 +24,7 @@ def begin(
 
     Args:
         training: the data, the task, the settings, the folder.
-        model: the network as built.
+        model: the network as built; it stays as it is where it can shrink.
         inputs: an example, on the device.
         steps: per epoch.
         controller: reaches the budget; None where the network does not shrink.
@@ -33,6 +34,8 @@ def begin(
         CheckpointError: no checkpoint is intact, or it is of another network or optimizer.
     """
     processes, penalty = training.processes, training.penalty
+    if controller is not None or penalty is not None:
+        model = apply(Plan(), model)  # a copy, which becomes narrower
     found = _found(training)
     if penalty is not None:  # its strength is chosen on the initial network, also when the training is resumed
         model.to(inputs.device)

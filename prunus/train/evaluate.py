@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from prunus.interrupt import check
-from prunus.modules.modes import modes_kept
+from prunus.modules.modes import modes_kept, set_mode_
 from prunus.shrink.processes import ALONE, Processes
 from prunus.tasks.interface import BoundTask
 from prunus.train.batches import evaluation_batches
@@ -36,7 +36,7 @@ def evaluate(
     device, metrics = settings.torch_device(), task.metrics()
     processes.sync_buffers_(model)
     with modes_kept(model), death_named():
-        model.eval()
+        set_mode_(model, training=False)
         for batch in evaluation_batches(split, settings, processes):
             if batch is not None:
                 inputs, target = batch

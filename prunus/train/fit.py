@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from prunus.budget.controller import Controller
 from prunus.data.interface import Split
 from prunus.records import EpochRecord, NoteRecord
-from prunus.surgery import Plan, apply
+from prunus.surgery import Plan
 from prunus.train.background import Background
 from prunus.train.batch_growth import activations, with_grown_batch
 from prunus.train.batches import steps_per_epoch, training_batches
@@ -62,8 +62,6 @@ def fit(training: TrainingJob, model: nn.Module, inputs: Tensor, controller: Con
     split, validation = training.data.train(), training.data.validation()
     steps = steps_per_epoch(len(split), settings.batch_size)
     inputs = inputs.to(settings.torch_device())
-    if controller is not None or training.penalty is not None:
-        model = apply(Plan(), model)  # a copy, which becomes narrower
     state = begin(training, model, inputs, steps, controller)
     asked = training
     with Background() as background, interruptible() as interrupt:

@@ -113,40 +113,16 @@ def start(
         BudgetError: the budget cannot be met.
     """
     settings = training.settings
-
-    def told(text: str) -> None:
-        text = f"{training.name}, after epoch {state.progress.epoch}: {text}"
-        training.recorder.write(NoteRecord(text=text))
-
     inputs = inputs.to(settings.torch_device())
     model.to(settings.torch_device(), memory_format=settings.memory_format)  # type: ignore[call-overload]
     optimizer, decay = settings.optimizer.build(model), settings.ema_decay
-    shrinker = None
-    if controller is None:
-        live = NetworkInTraining(model, optimizer, (inputs,), processes=training.processes)
-    else:
-        if controller.budget.is_timed and training.processes.first:
-            checked_meter(training.meter)  # a recipe's target is named, not guessed
-        shrinker = Shrinker(
-            model,
-            optimizer,
-            inputs,
-            budget=controller.budget,
-            epochs=settings.epochs,
-            begin=controller.begin,
-            end=controller.end,
-            every=controller.every,
-            settled=controller.settled,
-            meter=training.meter,
-            reference=training.reference,
-            told=told,
-        )
-        live = shrinker.network
+    shrinker = None if controller is None else _shrinker(model, optimizer, inputs, training, controller)
+    live = NetworkInTraining(model, optimizer, (inputs,)) if shrinker is None else shrinker.network
     average = None if decay is None else get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
     ema = None if average is None else AveragedModel(model, multi_avg_fn=average, use_buffers=True)
     if ema is not None:
         live.copies.append(ema.module)
-    state = TrainingState(
+    return TrainingState(
         live=live,
         network=training.processes.wrapped(model),
         scheduler=settings.scheduler(optimizer, steps_per_epoch),
@@ -154,7 +130,33 @@ def start(
         shrinker=shrinker,
         progress=Progress(),
     )
-    return state
+
+
+def _shrinker(
+    model: nn.Module, optimizer: Optimizer, inputs: Tensor, training: TrainingJob, controller: Controller
+) -> Shrinker:
+    if controller.budget.is_timed and training.processes.first:
+        checked_meter(training.meter)  # a recipe's target is named, not guessed
+
+    def told(text: str) -> None:
+        text = f"{training.name}, after epoch {shrinker.clock.period}: {text}"
+        training.recorder.write(NoteRecord(text=text))
+
+    shrinker = Shrinker(
+        model,
+        optimizer,
+        inputs,
+        budget=controller.budget,
+        epochs=training.settings.epochs,
+        begin=controller.begin,
+        end=controller.end,
+        every=controller.every,
+        settled=controller.settled,
+        meter=training.meter,
+        reference=training.reference,
+        told=told,
+    )
+    return shrinker
 
 
 def save(state: TrainingState, training: TrainingJob, background: Background, *, best: bool = False) -> None:

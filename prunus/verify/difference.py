@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from prunus.modules.defaults import users_device
 from prunus.modules.modes import evaluating
 from prunus.modules.stand_in import fed
 from prunus.modules.tree import named_leaves
@@ -86,7 +87,7 @@ def named_outputs(
 ) -> list[tuple[str, Tensor]]:
     """Return (name, tensor) of the `outputs`."""
     given, settings = fed((args, dict(kwargs or {})), with_values=True)  # a network may write into its inputs
-    with evaluating(model):
+    with evaluating(model), users_device():
         found = named_leaves(model(*given, **settings))
     tensors = [(name, leaf) for name, leaf in found if isinstance(leaf, Tensor) and leaf.numel()]
     return [(name, (torch.view_as_real(each) if each.is_complex() else each).double()) for name, each in tensors]

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from prunus.errors import BudgetError, TraceError
 from prunus.graph import ChannelGroups, trace
 from prunus.modules.copying import copied
-from prunus.modules.given import Inputs, arguments
+from prunus.modules.defaults import whatever_device
+from prunus.modules.given import Inputs, arguments, check_readable
 from prunus.modules.undisturbed import undisturbed
 from prunus.penalties.zeros import zero_, zero_groups
 from prunus.records import RemovalRecord
@@ -18,6 +19,7 @@ from prunus.surgery.removal import removal, spare_layers
 from prunus.verify.rounding import change_of_outputs
 
 
+@whatever_device
 def check_removal(
     model: nn.Module,
     inputs: Inputs,
@@ -43,6 +45,7 @@ def check_removal(
     """
     if not 0 <= fraction <= 1:
         raise BudgetError(f"fraction is {fraction}: the share of groups to zero lies in [0, 1]")
+    check_readable(model)
     with undisturbed(model):
         return _checked(model, arguments(inputs), kwargs, whole_heads, fraction, seed)
 

@@ -97,19 +97,27 @@ class Change:
 
 
 def outputs_in_both(
-    model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None, double: nn.Module | None = None
+    model: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any] | None = None,
+    double: nn.Module | None = None,
+    *,
+    disposable: bool = False,
 ) -> Outputs:
-    """Return the outputs of `model` in its own precision and in float64; `double` is a float64 copy."""
-    own = named_outputs(model, args, kwargs)
+    """Return the outputs of `model` in its own precision and in float64.
+
+    `double` is a float64 copy; a `disposable` network becomes one itself, which saves the memory of a copy.
+    """
+    own, eps = named_outputs(model, args, kwargs), _eps(model)
     try:
-        precise = outputs(
-            copied(model, isolated=True).double() if double is None else double, *in_float64((args, kwargs))
-        )
+        if double is None:
+            double = (model if disposable else copied(model, isolated=True)).double()
+        precise = outputs(double, *in_float64((args, kwargs)))
     except (RuntimeError, TypeError):
         precise = None
     if precise is not None and [each.shape for each in precise] != [each.shape for _, each in own]:
         precise = None  # its code does otherwise in another precision
-    return Outputs(names=[name for name, _ in own], own=[each for _, each in own], double=precise, eps=_eps(model))
+    return Outputs(names=[name for name, _ in own], own=[each for _, each in own], double=precise, eps=eps)
 
 
 def change(before: Outputs, after: Outputs) -> Change:

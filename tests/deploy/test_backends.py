@@ -72,7 +72,8 @@ def test_pytorch_computes_in_the_modules_own_type_on_the_threads_it_is_given():
     with backends.find("torch").load(model, [IMAGE.shape], before + 1) as session:
         assert torch.get_num_threads() == before + 1
         assert session.precision == "float64"
-        assert not model.training
+        assert model.training  # a copy runs, in evaluation mode
+        assert np.array_equal(*(session.run([IMAGE.astype(np.float64)])["output"] for _ in range(2)))  # no dropout
     assert torch.get_num_threads() == before and model.training
 
 

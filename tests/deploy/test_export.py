@@ -1,4 +1,5 @@
 import contextlib
+import dataclasses
 import logging
 import os
 import subprocess
@@ -14,7 +15,7 @@ from deployed_networks import Branching, FrozenBatch, NoOnnx, Segmenter, seeded
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from prunus.deploy import export_onnx
+from prunus.deploy import check_parity, export_onnx, latency_ms
 from prunus.deploy.export import publish
 from prunus.deploy.signature import named_outputs
 from prunus.errors import DeployError
@@ -235,3 +236,48 @@ def test_weights_beside_the_graph_are_moved_along(segmenter_file, segmenter, tmp
     output = onnxruntime.InferenceSession(str(tmp_path / "large.onnx")).run(None, {"input": image.numpy()})[0]
     assert output.shape == (1, 5, 16, 32)
     assert (tmp_path / "large.onnx.data").stat().st_size > 2000
+
+
+class Odd(nn.Module):
+    """Returns what torch's exporter does not know."""
+
+    @dataclasses.dataclass
+    class Output:
+        scores: torch.Tensor
+        hidden: tuple = ()
+        loss: torch.Tensor | None = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Linear(3, 2)
+
+    def forward(self, x):
+        return self.Output(self.net(x), (x * 2, None))
+
+
+def test_dataclasses_and_none_among_outputs(tmp_path):
+    model, x = Odd(), torch.randn(3, 3)
+    path = export_onnx(model, x, tmp_path / "odd.onnx")
+    assert [value.name for value in onnx.load(path).graph.output] == ["scores", "hidden_0"]
+    assert check_parity(model, path, x).passed
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (lambda: torch.jit.trace(nn.Linear(3, 2), torch.rand(1, 3)), "is TorchScript.*pass the network"),
+        (lambda: nn.LazyLinear(2), "weight is lazy.*run the network once"),
+        (lambda: nn.functional.relu, "takes a torch.nn.Module"),
+    ],
+)
+def test_what_is_no_network_with_code_is_refused(model, message, tmp_path):
+    with pytest.raises(DeployError, match=message):
+        export_onnx(model(), torch.rand(2, 3), tmp_path / "net.onnx")
+
+
+def test_a_type_that_numpy_does_not_know_is_refused(tmp_path):
+    model, x = nn.Linear(3, 2).bfloat16(), torch.rand(2, 3, dtype=torch.bfloat16)
+    path = export_onnx(model, x, tmp_path / "net.onnx")
+    for call in (lambda: check_parity(model, path, x), lambda: latency_ms(model, x)):
+        with pytest.raises(DeployError, match=r"input 0 is bfloat16, .*model\.float\(\)"):
+            call()

@@ -36,7 +36,7 @@ class Numbers(Split):
         self.source = self if files else None
 
     def listing(self):
-        return (f"{index // 4}/{index}.png {index % 3}" for index in range(self.num))
+        return (f"{index // 4}/{index}{' b' if index == 7 else ''}.png {index % 3}" for index in range(self.num))
 
     def __len__(self) -> int:
         return self.num
@@ -143,9 +143,10 @@ def test_kinds_of_which_the_data_say_nothing_are_left_out():
 
 def test_tags_come_from_a_file_and_unknown_images_are_named(tmp_path):
     path = tmp_path / "tags.csv"
-    path.write_text("0/0.png,rain,city\n5.png, snow\n")
+    path.write_text("0/0.png,rain,city\n5.png, snow\n7 b.png,fog\n")
     found = conditions_of(Numbers(8, files=True), path)
     assert found[0] == ("rain", "city") and found[5] == ("snow",) and found[1] == ()
+    assert found[7] == ("fog",)
     path.write_text("0/0.png,rain\nother.png,snow\n")
     with pytest.raises(DataError, match=r"names 1 images that are not in the split, other\.png"):
         conditions_of(Numbers(8, files=True), path)

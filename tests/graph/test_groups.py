@@ -255,7 +255,7 @@ def test_groups_of_a_group_norm_go_as_a_whole():
 
 def test_arguments_of_another_kind_are_refused_by_name():
     model, image = nn.Conv2d(3, 4, 3), torch.randn(1, 3, 8, 8)
-    with pytest.raises(TraceError, match=r"trace takes a torch.nn.Module, not <class"):
+    with pytest.raises(TraceError, match=r"takes a torch.nn.Module, not <class"):
         prunus.trace(nn.Conv2d, image)
     with pytest.raises(TraceError, match="example inputs are a tensor or a tuple of arguments, not None"):
         prunus.trace(model, None)

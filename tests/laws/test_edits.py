@@ -19,7 +19,7 @@ from prunus.errors import EditError
 from prunus.models.decn import SkippedPair
 from prunus.models.small import ResidualBlock
 from prunus.penalties.zeros import zero_
-from prunus.surgery import Edit, RemoveChannels, bypass, fuse, linearize
+from prunus.surgery import Edit, RemoveChannels, ReplaceModules, bypass, fuse, linearize
 from prunus.surgery.edit import edit_types
 from prunus.verify import difference
 
@@ -193,6 +193,36 @@ def test_abstract_edits_are_none_and_two_of_one_name_are_refused():
     for width in (1, 2):  # a cell of a notebook, run again
         cell = type("Cell", (RemoveChannels,), {"width": width})
         assert edit_types()["Cell"] is cell
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Dropped(ReplaceModules):
+    """An edit of the user's own that replaces a module, and says no more than what takes its place."""
+
+    exact: ClassVar[bool] = False
+    path: str
+
+    def successors(self, model):
+        return {self.path: nn.Identity()}
+
+    def summary(self):
+        return f"drop {self.path}"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Nameless(Dropped):
+    path: ClassVar[str] = "1"
+
+
+def test_what_a_replacing_edit_names_is_made_anew_and_the_rest_is_carried():
+    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 4), nn.Linear(4, 4))
+    edit = prunus.Plan.from_json(prunus.Plan((Dropped(path="1"),)).to_json()).edits[0]
+    small = prunus.apply(edit, model)
+    assert isinstance(small[1], nn.Identity) and edit.made_anew == ("1",)
+    kept = {path for path, tensor in model.named_parameters() if edit.carry(path, tensor) is not None}
+    assert kept == {path for path, _ in small.named_parameters()}
+    with pytest.raises(EditError, match="no field names what it replaces"):
+        Nameless().carry("1.weight", model[1].weight)
 
 
 @pytest.mark.parametrize(("kind", "build"), ALL)

@@ -136,6 +136,18 @@ def test_torchvision_detectors_go_through_the_same_task(function):
         task.loss(detector()(IMAGES), ROWS)
 
 
+def test_ssdlite_is_cut_to_a_budget_and_trains_on():
+    torch.manual_seed(0)
+    model = TorchvisionDetector(num_classes=2).eval()
+    groups = prunus.trace(model, IMAGES)
+    assert int((~groups.exact).sum()) < 0.02 * len(groups)
+    small = prunus.apply(prunus.select(model, groups, budget=prunus.Budget(macs=0.5)), model)
+    assert prunus.trace(small, IMAGES).macs() <= 0.5 * groups.macs()
+    task = Detection(heads=TorchvisionHeads(), most=5).bind(Signs())
+    task.loss(small.train()(IMAGES), ROWS).backward()
+    assert task.predict(small.eval()(IMAGES)).shape == (2, 5, 6)
+
+
 def test_ssdlite_learns_a_box_and_counts_classes_without_the_background():
     torch.manual_seed(0)
     model, task = TorchvisionDetector(num_classes=2), Detection(heads=TorchvisionHeads(), most=5).bind(Signs())

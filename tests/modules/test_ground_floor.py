@@ -227,3 +227,24 @@ def test_a_copy_that_prunus_runs_shares_what_cannot_be_copied_and_nothing_else()
     own = copied(model, isolated=True)
     assert own.third.lock is model.third.lock
     assert own.kept[0] is own.third is not model.third
+
+
+def test_python_modules_that_a_network_keeps_are_shared():
+    model = nn.Sequential(nn.Linear(3, 2))
+    model.library = torch
+    assert copied(model).library is torch
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (lambda: torch.jit.script(nn.Sequential(nn.Linear(3, 2))), "is TorchScript"),
+        (lambda: nn.Sequential(nn.LazyLinear(2)), "0.weight is lazy"),
+        (lambda: nn.functional.relu, "takes a torch.nn.Module"),
+    ],
+)
+def test_what_has_no_code_or_no_shape_is_refused_by_all_that_read(model, message):
+    calls = (prunus.trace, prunus.check_removal, prunus.fuse, prunus.bypass)
+    for call in calls:
+        with pytest.raises(prunus.PrunusError, match=f"{message}|must be a torch.nn.Module"):
+            call(model(), torch.rand(2, 3))

@@ -4,8 +4,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
+import prunus
 from prunus.penalties.prox import group_shrinkage, soft_threshold
+from prunus.penalties.slices import GroupSlices
 
 vectors = st.lists(st.floats(-3, 3, allow_subnormal=False), min_size=4, max_size=4).map(
     lambda values: torch.tensor(values, dtype=torch.float64)
@@ -85,3 +88,27 @@ def test_edges():
     norms = torch.tensor([0.0, 1.0, 2.0])
     assert group_shrinkage(norms, torch.tensor([0.0, 0.0, 0.0])).tolist() == [0.0, 1.0, 1.0]
     assert group_shrinkage(norms, torch.tensor([5.0, 1.0, torch.inf])).tolist() == [0.0, 0.0, 0.0]
+
+
+def test_complex_channels_have_norms_and_zeros():
+    class Spectral(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.last = nn.Linear(3, 4, dtype=torch.complex64), nn.Linear(4, 2, dtype=torch.complex64)
+
+        def forward(self, x):
+            return torch.view_as_real(self.last(self.first(x.to(torch.complex64))))
+
+    model, x = Spectral(), torch.randn(5, 3)
+    groups = prunus.trace(model, x)
+    norms = GroupSlices.of(model, groups).norms()
+    first = groups.layers == groups.layer_names.index("first")
+    rows = torch.cat([model.first.weight, model.first.bias[:, None]], 1).abs()
+    torch.testing.assert_close(norms[first], rows.norm(dim=1).detach())
+    with torch.no_grad():
+        model.first.weight[1] = model.first.bias[1] = 0
+        model.first.weight[2] = model.first.bias[2] = 0
+        model.first.weight[2, 0] = 1j
+    small = prunus.apply(prunus.select(model, groups), model)
+    assert small.first.out_features == 3
+    torch.testing.assert_close(small(x), model(x))

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from prunus.errors import EditError
+from prunus.errors import EditError, TrainingError
 from prunus.penalties.zeros import zero_
-from prunus.shrink import in_place, network
+from prunus.shrink import checks, in_place, network
 from prunus.surgery.removal import spare_layers
 
 
@@ -19,7 +19,8 @@ class InjectedError(Exception):
 
 
 PLACES = [
-    *((network, name) for name in ("apply", "bypass", "carried", "become_", "refill_", "change_of_outputs")),
+    *((network, name) for name in ("apply", "bypass", "carried", "become_", "refill_", "outputs_in_both")),
+    (checks, "difference"),
     *((network, name) for name in ("removal", "ShrinkRecord", "_require_rounding")),
     *((in_place, name) for name in ("set_values_", "_reset_", "_set_sizes_", "paths_of")),
 ]
@@ -142,3 +143,33 @@ def test_a_network_that_would_not_follow_in_place_is_refused_and_stays():
     with pytest.raises(EditError, match="order refers to block, which is replaced"):
         shrinker.network.cut(spare_layers(groups, chosen), "here", epoch=1)
     loops.assert_same(loops.snapshot(model, optimizer), before)
+
+
+class Depthwise(nn.Module):
+    """Its depthwise layer counts channels in an attribute."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.depthwise = nn.Conv2d(3, 12, 1), nn.Conv2d(12, 12, 3, groups=12)
+        self.head = nn.Linear(12, 4)
+
+    def forward(self, images):
+        return self.head(self.depthwise(self.stem(images)).mean((2, 3)))
+
+
+def test_a_network_that_does_not_run_in_place_is_refused_and_stays(monkeypatch):
+    """As one would whose code hides a size: here nobody sets them."""
+    model = loops.build(Depthwise)
+    optimizer = loops.OPTIMIZERS["sgd"](model.parameters())
+    shrinker = loops.shrinker_of(model, optimizer)
+    groups = shrinker.groups
+    chosen = groups.exact & (torch.arange(len(groups)) < 4)
+    zero_(model, groups, chosen)
+    before = loops.snapshot(model, optimizer)
+    with monkeypatch.context() as patch:
+        patch.setattr(in_place, "_set_sizes_", lambda *given: None)
+        with pytest.raises(TrainingError, match="Depthwise does not follow in place: it does not run any more"):
+            shrinker.network.cut(chosen, "here", epoch=1)
+    loops.assert_same(loops.snapshot(model, optimizer), before)
+    assert shrinker.network.cut(chosen, "here", epoch=1) is not None
+    assert model.depthwise.groups == model.stem.out_channels == 12 - int(chosen.sum()) < 12

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import prunus
+from prunus.errors import BudgetError
 
 
 def macs(model):
@@ -307,6 +308,18 @@ def test_without_a_meter_milliseconds_are_those_of_onnx_runtime():
     shrinker = loops.shrinker_of(model, optimizer, budget=prunus.Budget(latency=0.7), told=said.append)
     loops.train(model, optimizer, shrinker)
     assert len(shrinker.plan) > 0 and "ms are allowed" in said[0]
+
+
+def test_an_importance_of_ones_own_says_what_goes():
+    def first_channels(model, groups):
+        """The first channels of each layer are the least important."""
+        return torch.arange(len(groups), dtype=torch.float64)
+
+    _, plan = plain(importance=first_channels)
+    removed = next(cut.remove for cut in plan.edits[0].cuts if cut.path.endswith("0.weight") and cut.dim == 0)
+    assert removed == tuple(range(len(removed)))
+    with pytest.raises(BudgetError, match="importance has shape"):
+        plain(importance=lambda model, groups: torch.ones(3))
 
 
 def test_wrappers_of_trainers_are_looked_through():

@@ -131,6 +131,22 @@ def test_an_optimizer_whose_state_cannot_be_cut_is_refused_at_its_first_step():
         loops.train(model, optimizer, shrinker(model, optimizer))
 
 
+def test_lbfgs_is_refused_at_its_first_step():
+    model = loops.build()
+    optimizer = torch.optim.LBFGS(model.parameters())
+    shrinker(model, optimizer)
+
+    def closure():
+        optimizer.zero_grad()
+        images, labels = loops.batch(0)
+        loss = nn.functional.cross_entropy(model(images), labels)
+        loss.backward()
+        return loss
+
+    with pytest.raises(TrainingError, match=r"LBFGS keeps .* nobody knows how to cut it"):
+        optimizer.step(closure)
+
+
 def test_a_layer_that_is_replaced_behind_its_back():
     model = loops.build()
     optimizer = loops.OPTIMIZERS["sgd"](model.parameters())

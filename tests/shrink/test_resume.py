@@ -1,5 +1,6 @@
 """A training that is stopped anywhere and goes on equals the undisturbed one bit for bit."""
 
+import itertools
 import json
 
 import loops
@@ -72,6 +73,24 @@ def test_stopped_anywhere_it_goes_on_bit_by_bit(undisturbed, stop, tmp_path):
     second.load(tmp_path / "state.pt")
     second.run(range(stop, loops.STEPS))
     loops.assert_same(second.state(), expected)
+
+
+@pytest.mark.parametrize("stop", [1, 5, 6, 9, 14])
+def test_stopped_between_the_step_of_the_optimizer_and_its_own(undisturbed, stop, tmp_path):
+    """As a callback of a trainer may be, whose checkpoints another callback writes."""
+    settings, expected = undisturbed
+    first = Training(*settings)
+    step, calls = first.shrinker.step, itertools.count(1)
+    first.shrinker.step = lambda: None if next(calls) == stop else step()
+    first.run(range(stop))
+    first.save(tmp_path / "state.pt")
+    second = Training(*settings)
+    second.load(tmp_path / "state.pt")
+    second.shrinker.step()  # where nothing is left to do, it does nothing
+    second.run(range(stop, loops.STEPS))
+    found, wanted = second.state(), dict(expected)
+    found.pop("average"), wanted.pop("average")  # updated before the press that came late, not after it
+    loops.assert_same(found, wanted)
 
 
 def test_the_state_is_tensors_and_json_that_safetensors_holds(tmp_path):

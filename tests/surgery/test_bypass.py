@@ -284,3 +284,25 @@ def test_networks_of_several_inputs_are_read():
     plan = bypass(model, inputs)
     assert [edit.path for edit in plan] == ["block"]
     assert difference(model, prunus.apply(plan, model), inputs)[1] == 0
+
+
+@pytest.mark.parametrize("zero", [("second",), ("first", "second")])
+def test_what_a_layer_of_zeros_reads_does_not_matter(zero):
+    """The first convolution's bias is padded by the second, whose weight is zero."""
+
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+
+        def forward(self, x):
+            return torch.relu(x + self.second(torch.relu(self.first(x))))
+
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), Block(), nn.Conv2d(8, 4, 1)).double().eval()
+    inputs = torch.randn(2, 3, 9, 9, dtype=torch.float64)
+    for name in zero:
+        nn.init.zeros_(getattr(model[1], name).weight)
+    plan = prunus.bypass(model, inputs)
+    assert len(plan) == 1
+    assert difference(model, prunus.apply(plan, model), (inputs,))[1] <= 1e-12

@@ -46,9 +46,9 @@ def cut(model, **layers):
 
 
 def test_what_a_classifier_reads_follows_so_that_a_new_one_fits():
-    model = Net(num_features=24, _out_channels=[16, 24], embed_dim=(16, 24))
+    model = Net(num_features=24, _out_channels=[16, 24], embed_dim=(16, 24), out_channels={"p2": 24})
     plan, small = cut(model, body_1=10)
-    assert small.num_features == 14 and model.num_features == 24
+    assert small.num_features == 14 and model.num_features == 24 and small.out_channels == {"p2": 14}
     assert small._out_channels == [16, 14] and small.embed_dim == (16, 14) and model._out_channels == [16, 24]
     small.head = nn.Linear(small.num_features, 7)
     assert small(torch.randn(1, 3, 8, 8)).shape == (1, 7)
@@ -95,6 +95,14 @@ def test_what_may_count_one_or_another_is_named():
 def test_an_equal_number_that_nothing_calls_a_width_is_named_even_where_all_agree():
     plan, small = cut(Net(size_of_it=24), body_1=10)
     assert small.size_of_it == 24 and "size_of_it 24 (now 14)" in plan.notes[0]
+
+
+def test_copies_of_weights_that_no_code_reads_are_named():
+    model = Net()
+    model.register_buffer("average", model.stem.weight.detach().clone())
+    plan, small = cut(model, stem=6)
+    assert small.average.shape[0] == 16 and "average 16 (now 10)" in plan.notes[0]
+    assert not cut(model, body_1=4)[0].notes
 
 
 class Block(nn.Module):

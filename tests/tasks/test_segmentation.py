@@ -221,3 +221,9 @@ def test_a_target_that_is_no_mask_is_named(target):
 def test_classes_of_one_name_are_refused():
     with pytest.raises(RecipeError, match=r"Street gives several classes the name road, .* rename them"):
         Segmentation().bind(Street(class_names=("road", "road", "sky")))
+
+
+def test_it_decodes_nothing_that_a_file_could_hold():
+    task = BoundSegmentation(class_names=("road", "sky"))
+    with pytest.raises(RecipeError, match=r"deploy\.decode: BoundSegmentation decodes nothing"):
+        task.deployed(torch.nn.Identity())

@@ -6,7 +6,7 @@ the user's own package does as well.
 
 import difflib
 
-from prunus.deploy.backends.interface import Backend, Network, Session, Shape
+from prunus.deploy.backends.interface import Backend, Network, NodeTime, Session, Shape
 from prunus.deploy.backends.onnxruntime import OnnxRuntime
 from prunus.deploy.backends.openvino import OpenVINO
 from prunus.deploy.backends.tensorrt import TensorRT
@@ -14,7 +14,7 @@ from prunus.deploy.backends.torch import Torch
 from prunus.errors import RecipeError
 from prunus.recipe import modules
 
-__all__ = ["BACKENDS", "Backend", "Network", "Session", "Shape", "find"]
+__all__ = ["BACKENDS", "Backend", "Network", "NodeTime", "Session", "Shape", "find"]
 
 BACKENDS: dict[str, Backend] = {
     "onnxruntime": OnnxRuntime(),

@@ -2,6 +2,7 @@
 
 import abc
 import contextlib
+import dataclasses
 import importlib
 import importlib.metadata
 import math
@@ -18,6 +19,15 @@ from prunus.errors import DeployError, PrunusError
 
 Shape = tuple[int, ...]
 Network = Path | nn.Module
+
+
+@dataclasses.dataclass(frozen=True)
+class NodeTime:
+    """One operator in a runtime's profile."""
+
+    name: str
+    kind: str
+    milliseconds: float
 
 
 class Session(abc.ABC):
@@ -65,6 +75,7 @@ class Backend(abc.ABC):
         precisions: in which it can be measured here.
         device: where it runs, "cpu" or "cuda".
         package: that it is installed by.
+        layout: kinds of operators in its profile that lay tensors out anew; inside a network they are rare.
     """
 
     name: ClassVar[str]
@@ -72,6 +83,7 @@ class Backend(abc.ABC):
     precisions: ClassVar[tuple[str, ...]] = ("fp32",)
     device: ClassVar[str] = "cpu"
     package: ClassVar[str] = ""
+    layout: ClassVar[tuple[str, ...]] = ()
 
     def version(self) -> str:
         """Return the version of the runtime, "unknown" where it says none."""
@@ -80,10 +92,13 @@ class Backend(abc.ABC):
         except importlib.metadata.PackageNotFoundError:
             return "unknown"
 
-    def unit_milliseconds(self, network: Network, inputs: Sequence[np.ndarray], threads: int, repeats: int) -> float:
-        """Return the least milliseconds of `repeats` runs of a network of one operator, without what surrounds it.
+    def profile(self, network: Network, inputs: Sequence[np.ndarray], threads: int, repeats: int) -> list[NodeTime]:
+        """Return what each operator takes, as the runtime's own profile says; the least of `repeats` runs.
 
-        By default the whole run; a backend that profiles itself leaves out what it does to the inputs' layout.
+        By default the whole run as one: this runtime has no profile.
+
+        Raises:
+            DeployError: the network cannot be loaded or run.
         """
         with self.load(network, [array.shape for array in inputs], threads) as session:
             call, least = session.bind(inputs), math.inf
@@ -91,7 +106,12 @@ class Backend(abc.ABC):
                 began = time.perf_counter()
                 call()
                 least = min(least, time.perf_counter() - began)
-        return 1000 * least
+        return [NodeTime("", "network", 1000 * least)]
+
+    def unit_milliseconds(self, network: Network, inputs: Sequence[np.ndarray], threads: int, repeats: int) -> float:
+        """Return the milliseconds of a network of one operator, without changes of layout before and behind it."""
+        times = self.profile(network, inputs, threads, repeats)
+        return sum(one.milliseconds for one in times if one.kind not in self.layout)
 
     @abc.abstractmethod
     def absence(self) -> str | None:

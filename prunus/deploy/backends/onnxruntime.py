@@ -12,6 +12,7 @@ import numpy as np
 from prunus.deploy.backends.interface import (
     Backend,
     Network,
+    NodeTime,
     Session,
     Shape,
     missing_library,
@@ -19,7 +20,6 @@ from prunus.deploy.backends.interface import (
     refusals,
 )
 
-_LAYOUT = ("ReorderInput", "ReorderOutput")  # into blocks of channels and back; inside a network they are rare
 _REMEDY = "Export the network again, and give inputs of the shapes and types it was exported for"
 
 
@@ -77,14 +77,15 @@ def _session(path: Path, options: Any) -> Any:
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def _least(events: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, float]]:
-    """Return the operator and the least microseconds of each node of a profile."""
-    found: dict[str, tuple[str, float]] = {}
+def _least(events: Sequence[Mapping[str, Any]]) -> list[NodeTime]:
+    """Return each node of a profile with the least time that it took, in the order in which they ran."""
+    found: dict[str, NodeTime] = {}
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
-            kind, least = found.get(event["name"], (str(event["args"]["op_name"]), math.inf))
-            found[event["name"]] = kind, min(least, float(event["dur"]))
-    return found
+            name, taken = event["name"].removesuffix("_kernel_time"), float(event["dur"]) / 1000
+            before = found[name].milliseconds if name in found else math.inf
+            found[name] = NodeTime(name, str(event["args"]["op_name"]), min(before, taken))
+    return list(found.values())
 
 
 @final
@@ -94,13 +95,14 @@ class OnnxRuntime(Backend):
     name = "onnxruntime"
     reads_modules = False
     package = "onnxruntime"
+    layout = ("ReorderInput", "ReorderOutput")
 
     def absence(self) -> str | None:
         """Return why ONNX Runtime is not here."""
         return missing_library("onnxruntime", "install it with `pip install onnxruntime`")
 
-    def unit_milliseconds(self, network: Network, inputs: Sequence[np.ndarray], threads: int, repeats: int) -> float:
-        """Return the least milliseconds of the operator, by the runtime's own profile, without changes of layout."""
+    def profile(self, network: Network, inputs: Sequence[np.ndarray], threads: int, repeats: int) -> list[NodeTime]:
+        """Return what each operator takes; see `Backend.profile`."""
         path = onnx_file(network, self.name)
         with tempfile.TemporaryDirectory(prefix="prunus-") as folder, refusals(f"profiling {path}", _REMEDY):
             options = _options(threads)
@@ -110,7 +112,7 @@ class OnnxRuntime(Backend):
             for _ in range(repeats):
                 session.run(None, feed)
             events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-        return sum(least for kind, least in _least(events).values() if kind not in _LAYOUT) / 1000
+        return _least(events)
 
     def load(self, network: Network, shapes: Sequence[Shape], threads: int) -> Session:
         """Load a file; a dynamic batch dimension stays dynamic, so `shapes` are not needed."""

@@ -1,6 +1,7 @@
 """OpenVINO on the CPU."""
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, final
@@ -10,6 +11,7 @@ import numpy as np
 from prunus.deploy.backends.interface import (
     Backend,
     Network,
+    NodeTime,
     Session,
     Shape,
     missing_library,
@@ -17,7 +19,6 @@ from prunus.deploy.backends.interface import (
     refusals,
 )
 
-_LAYOUT = ("Reorder", "Parameter", "Result", "Constant", "Input", "Output")
 _REMEDY = "Export the network again, and give inputs of the shapes and types it was exported for"
 
 
@@ -103,24 +104,25 @@ class OpenVINO(Backend):
     name = "openvino"
     reads_modules = False
     package = "openvino"
+    layout = ("Reorder", "Parameter", "Result", "Constant", "Input", "Output")
 
     def absence(self) -> str | None:
         """Return why OpenVINO is not here."""
         return missing_library("openvino", "install it with `pip install 'prunus[openvino]'`")
 
-    def unit_milliseconds(self, network: Network, inputs: Sequence[np.ndarray], threads: int, repeats: int) -> float:
-        """Return the least milliseconds of the operator, by the runtime's own profile, without changes of layout."""
+    def profile(self, network: Network, inputs: Sequence[np.ndarray], threads: int, repeats: int) -> list[NodeTime]:
+        """Return what each operator takes; see `Backend.profile`."""
         path = onnx_file(network, self.name)
         with refusals(f"profiling {path} in OpenVINO", _REMEDY):
             compiled = _core().compile_model(str(path), "CPU", {**_settings(threads), "PERF_COUNT": "YES"})
-            request, least = compiled.create_infer_request(), dict[str, float]()
+            request, least = compiled.create_infer_request(), dict[str, NodeTime]()
             for _ in range(repeats):
                 request.infer(list(inputs))
                 for node in request.profiling_info:
-                    if node.node_type not in _LAYOUT:
-                        taken = 1000 * node.real_time.total_seconds()
-                        least[node.node_name] = min(least.get(node.node_name, taken), taken)
-        return sum(least.values())
+                    taken = 1000 * node.real_time.total_seconds()
+                    before = least[node.node_name].milliseconds if node.node_name in least else math.inf
+                    least[node.node_name] = NodeTime(node.node_name, node.node_type, min(before, taken))
+        return list(least.values())
 
     def load(self, network: Network, shapes: Sequence[Shape], threads: int) -> Session:
         """Compile for exactly `shapes`, as one does on a target: dynamic shapes cost this plugin time."""

@@ -1,7 +1,6 @@
 """PyTorch itself, eager, on whatever device the module lies: the reference of every comparison."""
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from typing import final
 
 import numpy as np
@@ -12,33 +11,35 @@ from prunus.deploy.backends.interface import Backend, Network, Session, Shape, r
 from prunus.deploy.device import device_of
 from prunus.deploy.signature import named_outputs
 from prunus.errors import DeployError
-from prunus.modules.modes import evaluating
+from prunus.modules.copying import copied
 
 _REMEDY = "Give inputs that the network's forward takes"
 
 
 @final
 class TorchSession(Session):
-    """A module in evaluation mode; its modes and PyTorch's number of threads come back at `close`.
+    """A copy of a module, in evaluation mode: its code may keep what it computes, or count its calls.
 
-    The number of threads is PyTorch's own global setting: sessions must be closed last in, first out.
+    PyTorch's number of threads comes back at `close`. It is PyTorch's own global setting: sessions must be closed last
+    in, first out.
     """
 
     def __init__(self, model: nn.Module, threads: int) -> None:
-        self._model = model
+        self._model = copied(model, isolated=True)
         self._device = device_of(model)
         self.device = str(self._device)
         self.precision = _precision(model)
         self._threads_before = torch.get_num_threads()
-        self._modes = ExitStack()
-        self._modes.enter_context(evaluating(model))
+        for module in self._model.modules():
+            module.training = False
         torch.set_num_threads(threads)
 
     def run(self, inputs: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
         """Run once; see `Session.run`."""
         with refusals(f"running {type(self._model).__name__} in PyTorch", _REMEDY), torch.inference_mode():
             outputs = named_outputs(self._model(*self._place(inputs)))
-            return {name: tensor.cpu().numpy() for name, tensor in outputs.items()}
+            known = {name: each.float() if each.dtype == torch.bfloat16 else each for name, each in outputs.items()}
+            return {name: tensor.cpu().numpy() for name, tensor in known.items()}  # numpy has no bfloat16
 
     def bind(self, inputs: Sequence[np.ndarray]) -> Callable[[], None]:
         """Bind `inputs`; see `Session.bind`. On a GPU the call waits for the device."""
@@ -54,8 +55,7 @@ class TorchSession(Session):
         return call
 
     def close(self) -> None:
-        """Restore the module's modes and PyTorch's number of threads."""
-        self._modes.close()
+        """Restore PyTorch's number of threads."""
         torch.set_num_threads(self._threads_before)
 
     def _place(self, inputs: Sequence[np.ndarray]) -> list[torch.Tensor]:

@@ -1,0 +1,111 @@
+"""What a start from trained weights is worth: GTSRB, to a budget, in a third of the epochs and from scratch.
+
+    python benchmarks/pretrained_start.py --data DATA/gtsrb_small --folder runs/pretrained
+
+Per seed, on the validation and the test split: the wide network trained as long as the recipe says ("long"); from its
+weights, shrunk to the budget in a third of the epochs ("pretrained"); from fresh weights, shrunk in as many epochs
+("scratch, a third"), and in as many as both trainings together ("scratch, all"). Each row is kept as it comes.
+"""
+
+import argparse
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from frontier_rows import Row, Rows, mean_and_error
+from frontier_train import Trained, walked
+from result import RESULTS, write_result
+
+import prunus
+from prunus import recipe as recipes
+from prunus import storage
+from prunus.models.weights import Weights
+from prunus.pipeline import Recipe
+
+LONG, PRETRAINED, SCRATCH, ALL = "long", "pretrained", "scratch, a third", "scratch, all"
+
+
+def main() -> None:
+    options = _options()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    rows = Rows(options.folder / "rows.jsonl", ("seed", "arm"))
+    for seed in range(options.seeds):
+        for arm, recipe in arms(options, seed).items():
+            rows.once({"seed": seed, "arm": arm}, lambda recipe=recipe: figures(recipe))  # type: ignore[misc]
+    summary = {
+        arm: _summary([row for row in rows.read() if row["arm"] == arm]) for arm in (LONG, PRETRAINED, SCRATCH, ALL)
+    }
+    settings = {name: getattr(options, name) for name in ("epochs", "macs", "seeds")}
+    write_result(
+        "pretrained_start",
+        {"settings": settings, "arms": summary, "rows": rows.read()},
+        folder=options.results,
+        data=str(options.data),
+    )
+
+
+def arms(options: argparse.Namespace, seed: int) -> dict[str, Recipe]:
+    """Return the recipe of each arm, in the order in which they are trained."""
+    base = recipes.load(Recipe, Path(options.recipe), [f"data.root={options.data}", f"seed={seed}", "baseline=false"])
+    long = options.epochs or base.train.epochs
+    short = math.ceil(long / 3)
+    assert base.shrink is not None
+    shrink = dataclasses.replace(base.shrink, budget=prunus.Budget(macs=options.macs, multiple_of=4))
+    early = dataclasses.replace(shrink, begin=options.begin)
+
+    def arm(name: str, epochs: int, **changes: Any) -> Recipe:
+        folder = str(options.folder / f"seed{seed}" / name.replace(", ", "-").replace(" ", "-"))
+        train = dataclasses.replace(base.train, epochs=epochs)
+        return dataclasses.replace(base, output=folder, train=train, **changes)
+
+    weights = Weights(path=str(options.folder / f"seed{seed}" / LONG / "weights.safetensors"))
+    return {
+        LONG: arm(LONG, long, shrink=None),
+        PRETRAINED: arm(PRETRAINED, short, shrink=early, weights=weights),
+        SCRATCH: arm(SCRATCH, short, shrink=shrink),
+        ALL: arm(ALL, long + short, shrink=shrink),
+    }
+
+
+def figures(recipe: Recipe) -> Row:
+    """Train what a recipe says, keep the weights where others begin with them, and return the row."""
+    trained: Trained = walked(recipe)
+    folder = Path(str(recipe.output))
+    if recipe.shrink is None:
+        safetensors.torch.save_file(storage.storable(trained.model.state_dict()), folder / "weights.safetensors")
+    steps, cuts = trained.seconds()
+    metric = trained.run.task.main_metric
+    return {
+        "epochs": recipe.train.epochs,
+        "validation": trained.metrics("validation")[metric],
+        "test": trained.metrics("test")[metric],
+        "macs": trained.macs(),
+        "seconds": steps + cuts,
+    }
+
+
+def _summary(rows: list[Row]) -> dict[str, Any]:
+    result = dict[str, Any]()
+    for name in ("validation", "test", "macs", "seconds"):
+        mean, error = mean_and_error([row[name] for row in rows])
+        result[name] = {"mean": mean, "standard_error": error, "seeds": [row[name] for row in rows]}
+    return result
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="gtsrb_small")
+    parser.add_argument("--folder", type=Path, required=True, help="of trainings and rows; the same one goes on")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--recipe", default=str(Path(__file__).parents[1] / "recipes" / "gtsrb_small.yaml"))
+    parser.add_argument("--epochs", type=int, default=None, help="of the long training; the recipe's")
+    parser.add_argument("--macs", type=float, default=0.2, help="the budget, as a share")
+    parser.add_argument("--begin", type=float, default=0.1, help="of shrinking, from trained weights")
+    parser.add_argument("--seeds", type=int, default=2)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

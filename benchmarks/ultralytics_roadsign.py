@@ -1,0 +1,202 @@
+"""YOLO's n size on 877 photographs of road signs, in Ultralytics' own trainer: wide, shrunk, and pruned afterwards.
+
+    python benchmarks/ultralytics_roadsign.py --data DATA/roadsign_voc --folder runs/roadsign
+
+Per seed: the wide network; the same with `Shrink`, to half of its ONNX Runtime latency; the wide network of half of the
+epochs, pruned once by torch-pruning to that latency and tuned for the other half. All begin with fresh weights and have
+as many epochs. Each row is kept as it comes; the same command goes on.
+
+    pip install ultralytics-opencv-headless==8.4.190 torch-pruning==1.6.1
+"""
+
+import argparse
+import copy
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("YOLO_OFFLINE", "true")
+
+import torch
+from frontier_rows import Row, Rows, mean_and_error
+from frontier_train import BISECTIONS
+from result import RESULTS, write_result
+from roadsign_yolo import yolo_set
+from split_blocks import split_
+from torch import nn
+from ultralytics import YOLO
+
+import prunus
+from prunus.deploy.latency_meter import LatencyMeter
+from prunus.integrations.ultralytics import Shrink
+
+WIDE, NARROW, PRUNED = "wide", "narrow", "torch-pruning, once"
+LATENCY = 0.5  # of the wide network's
+AIMED = 0.48  # what is aimed at, since a measurement varies
+
+
+def main() -> None:
+    options = _options()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    data = yolo_set(options.data, options.folder / "set", options.limit)
+    rows = Rows(options.folder / "rows.jsonl", ("seed", "arm"))
+    for seed in range(options.seeds):
+        for arm, train in ((WIDE, wide), (NARROW, narrow), (PRUNED, pruned)):
+            rows.once({"seed": seed, "arm": arm}, lambda train=train, seed=seed: figures(train, options, data, seed))  # type: ignore[misc]
+    arms = {arm: _summary([row for row in rows.read() if row["arm"] == arm]) for arm in (WIDE, NARROW, PRUNED)}
+    settings = {name: getattr(options, name) for name in ("yaml", "size", "epochs", "batch", "seeds", "limit")}
+    write_result(
+        "ultralytics_roadsign",
+        {"settings": settings, "arms": arms, "rows": rows.read()},
+        folder=options.results,
+        data=str(options.data),
+    )
+
+
+def figures(train: Callable[..., Path], options: argparse.Namespace, data: Path, seed: int) -> Row:
+    """Return the row of a training: what the best network scores and costs, beside the wide one."""
+    began = time.perf_counter()
+    best = train(options, data, seed)
+    seconds = time.perf_counter() - began
+    found = YOLO(best).val(data=str(data), imgsz=options.size, device="cpu", plots=False, verbose=False, workers=0)
+    network, meter = YOLO(best).model.float(), _meter(options)
+    example = torch.zeros(1, 3, options.size, options.size)
+    return {
+        "map50": float(found.box.map50),
+        "map50_95": float(found.box.map),
+        "latency_share": meter(network) / meter(_wide_network(options)),
+        "macs": prunus.trace(network, example).macs(),
+        "params": sum(parameter.numel() for parameter in network.parameters()),
+        "seconds": seconds,
+    }
+
+
+def wide(options: argparse.Namespace, data: Path, seed: int) -> Path:
+    """Train the network as its YAML builds it."""
+    return _trained(YOLO(options.yaml), options, data, seed, WIDE, options.epochs)
+
+
+def narrow(options: argparse.Namespace, data: Path, seed: int) -> Path:
+    """Train it with `Shrink`."""
+    yolo = YOLO(options.yaml)
+    budget = prunus.Budget(latency=AIMED)
+    Shrink(budget=budget, begin=options.begin, end=options.end, meter=_meter(options)).attach(yolo)
+    return _trained(yolo, options, data, seed, NARROW, options.epochs)
+
+
+def pruned(options: argparse.Namespace, data: Path, seed: int) -> Path:
+    """Train it for half of the epochs, prune it once with torch-pruning, and tune it for the other half."""
+    half = options.epochs // 2
+    best = _trained(YOLO(options.yaml), options, data, seed, "half", half)
+    small = _pruned_to_latency(YOLO(best).model.float(), options)
+
+    def give(trainer: Any) -> None:
+        def get_model(cfg: Any = None, weights: Any = None, verbose: bool = True) -> nn.Module:
+            return copy.deepcopy(small)
+
+        trainer.get_model = get_model
+
+    yolo = YOLO(options.yaml)
+    yolo.add_callback("on_pretrain_routine_start", give)
+    return _trained(yolo, options, data, seed, "tuned", options.epochs - half)
+
+
+def _pruned_to_latency(model: nn.Module, options: argparse.Namespace) -> nn.Module:
+    """Return the widest network, of those with equal shares of channels cut, that meets the latency."""
+    meter = _meter(options)
+    bound, low, high = AIMED * meter(_wide_network(options)), 0.0, 1.0
+    found = None
+    for _ in range(min(BISECTIONS, options.bisections)):
+        ratio = (low + high) / 2
+        small = _pruned(model, ratio, options.size)
+        if meter(small) <= bound:
+            found, high = small, ratio
+        else:
+            low = ratio
+    if found is None:
+        raise SystemExit("torch-pruning reaches the latency with none of the ratios that were tried")
+    return found
+
+
+def _pruned(model: nn.Module, ratio: float, size: int) -> nn.Module:
+    import torch_pruning
+
+    model = copy.deepcopy(model).train()
+    split_(model)
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)
+    pruner = torch_pruning.pruner.BasePruner(
+        model,
+        torch.zeros(1, 3, size, size),
+        importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),
+        pruning_ratio=ratio,
+        ignored_layers=[model.model[-1]],  # type: ignore[index]
+    )
+    pruner.step()
+    return model
+
+
+def _trained(yolo: Any, options: argparse.Namespace, data: Path, seed: int, name: str, epochs: int) -> Path:
+    """Train and return the best checkpoint."""
+    yolo.train(
+        data=str(data),
+        epochs=epochs,
+        imgsz=options.size,
+        batch=options.batch,
+        seed=seed,
+        device="cpu",
+        amp=False,
+        pretrained=False,
+        plots=False,
+        workers=0,
+        patience=0,
+        project=str((options.folder / f"seed{seed}").resolve()),
+        name=name,
+        exist_ok=True,
+        verbose=False,
+    )
+    return Path(yolo.trainer.best)
+
+
+def _wide_network(options: argparse.Namespace) -> nn.Module:
+    torch.manual_seed(0)
+    network: nn.Module = YOLO(options.yaml).model.float()
+    return network
+
+
+def _meter(options: argparse.Namespace) -> LatencyMeter:
+    """Return a meter that times beside the wide network, on ONNX Runtime with one thread."""
+    settings = prunus.BenchmarkSettings(backends=("onnxruntime",), repeats=options.repeats, warmup=5)
+    return LatencyMeter(_wide_network(options), torch.zeros(1, 3, options.size, options.size), settings)
+
+
+def _summary(rows: list[Row]) -> dict[str, Any]:
+    result = dict[str, Any]()
+    for name in ("map50", "map50_95", "latency_share", "macs", "params", "seconds"):
+        mean, error = mean_and_error([row[name] for row in rows])
+        result[name] = {"mean": mean, "standard_error": error, "seeds": [row[name] for row in rows]}
+    return result
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="roadsign_voc")
+    parser.add_argument("--folder", type=Path, required=True, help="of trainings and rows; the same one goes on")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--yaml", default="yolov8n.yaml")
+    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--begin", type=float, default=0.25)
+    parser.add_argument("--end", type=float, default=0.6)
+    parser.add_argument("--repeats", type=int, default=30)
+    parser.add_argument("--bisections", type=int, default=8)
+    parser.add_argument("--limit", type=int, default=None, help="of images per split: for a trial")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""`prunus bench`: networks at several resolutions on several backends, and where their time goes."""
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from prunus.deploy import BenchmarkSettings
+from prunus.deploy.bench_table import bench_table, frames_per_second, layer_times, rows, write_rows
+from prunus.deploy.export import input_shape
+from prunus.errors import RecipeError
+from prunus.interrupt import check
+from prunus.modules.modes import in_evaluation
+from prunus.records import LatencyRecord
+from prunus.terminal import Terminal
+
+MOST_LAYERS = 25  # shown
+
+Shape = tuple[int, ...]
+
+
+def bench(options: argparse.Namespace, named: Callable[[str], Any]) -> None:
+    """Print the table, write it where `options.output` says; `named` finds a network that is no ONNX file."""
+    settings = BenchmarkSettings(
+        backends=tuple(name.strip() for name in options.backends.split(",")),
+        threads=options.threads,
+        repeats=options.repeats,
+        batch_size=options.batch_size,
+    )
+    if wrong := [path for path in options.output if path.suffix not in (".csv", ".json")]:
+        raise RecipeError(f"--output {wrong[0]}: give a name that ends in .csv or .json")
+    networks, own = _networks(options, named)
+    shape = _shape(options, own)
+    shapes = [(*shape[:-2], *size) for size in options.resolutions] or [shape]
+    records = bench_table(networks, shapes, settings)
+    _print_table(records, shapes, settings)
+    for path in options.output:
+        write_rows(path, rows(records))
+    if options.layers:
+        for name, network in networks.items():
+            for one in shapes:
+                _print_layers(name, network, one, settings)
+
+
+def _print_table(records: Sequence[LatencyRecord], shapes: Sequence[Shape], settings: BenchmarkSettings) -> None:
+    """Print a table per shape, so that it stays narrow."""
+    for shape in shapes:
+        title = f"{settings.batch_size} x {' x '.join(map(str, shape))}, {settings.threads} thread(s)"
+        table = Table("network", "backend", "median ms", "p95 ms", "fps", "peak MB", title=title)
+        for record in (one for one in records if one.input_shape[1:] == shape):
+            peak = "n/a" if record.peak_memory_mb is None else f"{record.peak_memory_mb:.0f}"
+            times = f"{record.median_ms:.2f}", f"{record.p95_ms:.2f}", f"{frames_per_second(record):.1f}"
+            table.add_row(record.model, record.backend, *times, peak)
+        Terminal().print(table)
+
+
+def _print_layers(name: str, network: Any, shape: Shape, settings: BenchmarkSettings) -> None:
+    for backend in settings.backends:
+        check()
+        times = layer_times(network, shape, backend, settings)
+        whole = sum(one.milliseconds for one in times)
+        title = f"{name}, {' x '.join(map(str, shape))}, {backend}: {whole:.2f} ms in {len(times)} operators"
+        table = Table("operator", "kind", "ms", "share", title=title)
+        for one in times[:MOST_LAYERS]:
+            table.add_row(one.name, one.kind, f"{one.milliseconds:.3f}", f"{one.milliseconds / whole:.1%}")
+        Terminal().print(table)
+
+
+def _networks(options: argparse.Namespace, named: Callable[[str], Any]) -> tuple[dict[str, Any], dict[Shape, str]]:
+    """Return the networks by name, and the shapes of their inputs, each with a network that has it."""
+    networks: dict[str, Any] = {}
+    shapes: dict[Shape, str] = {}
+    for item in options.networks:
+        name, _, source = item.rpartition("=")
+        name = name or source
+        if name in networks:
+            raise RecipeError(f"two networks are called {name}: give each a name of its own, as in first={source}")
+        if source.endswith(".onnx"):
+            networks[name], own = Path(source), input_shape(Path(source))
+        else:
+            found = named(source)
+            networks[name], own = in_evaluation(found.model), found.input_shape[1:]
+        if own is not None:
+            shapes.setdefault(own, name)
+    return networks, shapes
+
+
+def _shape(options: argparse.Namespace, own: dict[Shape, str]) -> Shape:
+    """Return the shape of the input without its batch: that of the options, or the networks' own."""
+    if options.shape is None and len(own) > 1:
+        told = ", ".join(f"{name} {shape}" for shape, name in own.items())
+        raise RecipeError(f"the networks are for inputs of different shapes ({told}): give one for all with --shape")
+    shape: Shape = options.shape or next(iter(own), (3, 224, 224))
+    for other, name in own.items():
+        if len(other) != len(shape):
+            raise RecipeError(f"--shape {shape} does not fit {name}, whose input is {other}: give it without the batch")
+    return shape

@@ -1,0 +1,96 @@
+"""The table of `prunus bench`: networks at several resolutions on several targets, and where their time goes."""
+
+import csv
+import dataclasses
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from prunus.deploy import backends
+from prunus.deploy.backends import NodeTime, Shape
+from prunus.deploy.device import device_of
+from prunus.deploy.export import export_onnx
+from prunus.deploy.latency import BenchmarkSettings, benchmark
+from prunus.errors import DeployError
+from prunus.records import LatencyRecord
+
+PROFILED = 10  # runs
+
+
+def bench_table(
+    networks: Mapping[str, Path | nn.Module], shapes: Sequence[Shape], settings: BenchmarkSettings
+) -> list[LatencyRecord]:
+    """Return a record for each network, shape and backend of `settings`; networks of one shape are timed in turn.
+
+    Args:
+        networks: ONNX files or modules.
+        shapes: of one input without its batch, each.
+        settings: backends, threads, batch, rounds.
+
+    Raises:
+        DeployError: see `benchmark`.
+    """
+    return [record for shape in shapes for record in benchmark(dict(networks), shape, settings)]
+
+
+def frames_per_second(record: LatencyRecord) -> float:
+    """Return the images per second at the median latency."""
+    return 1000 * record.input_shape[0] / record.median_ms
+
+
+def rows(records: Sequence[LatencyRecord]) -> list[dict[str, Any]]:
+    """Return `records` as rows of a table, with images per second."""
+    found = []
+    for record in records:
+        row = {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
+        row["input_shape"] = "x".join(map(str, record.input_shape))
+        found.append({**row, "fps": frames_per_second(record)})
+    return found
+
+
+def write_rows(path: Path, table: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows as CSV or JSON, by the name's ending.
+
+    Raises:
+        DeployError: the name ends otherwise.
+        OSError: the file cannot be written.
+    """
+    if path.suffix == ".json":
+        path.write_text(json.dumps(list(table), indent=1) + "\n", encoding="utf-8")
+    elif path.suffix == ".csv":
+        with path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, list(table[0]))
+            writer.writeheader()
+            writer.writerows(table)
+    else:
+        raise DeployError(f"{path} is neither .csv nor .json: give a name that ends so")
+
+
+def layer_times(network: Path | nn.Module, shape: Shape, backend: str, settings: BenchmarkSettings) -> list[NodeTime]:
+    """Return where the time of a network goes on a backend, by the backend's own profile, the most first.
+
+    Args:
+        network: an ONNX file or a module.
+        shape: of one input without its batch.
+        backend: a name from `prunus.deploy.backends`.
+        settings: threads and batch.
+
+    Raises:
+        DeployError: the backend is absent, or does not load or run the network.
+    """
+    chosen = backends.find(backend)
+    if (reason := chosen.absence()) is not None:
+        raise DeployError(f"{backend} cannot be used: {reason}")
+    given = np.random.default_rng(0).standard_normal((settings.batch_size, *shape), dtype=np.float32)
+    with tempfile.TemporaryDirectory(prefix="prunus-") as folder:
+        if isinstance(network, nn.Module) and not chosen.reads_modules:
+            example = torch.from_numpy(given).to(device_of(network))
+            network = export_onnx(network, example, Path(folder) / "network.onnx", dynamic_batch=False)
+        times = chosen.profile(network, [given], settings.threads, PROFILED)
+    return sorted(times, key=lambda one: -one.milliseconds)

@@ -1,0 +1,47 @@
+"""What a network computes in float64, and what may explain that a file of it computes something else."""
+
+import numpy as np
+import torch
+from torch import nn
+
+from prunus.modules.code import place_of_name
+from prunus.modules.copying import copied
+from prunus.modules.tensors import in_float64
+from prunus.verify import outputs
+
+EXPORTING = ("is_in_onnx_export", "is_exporting", "is_dynamo_compiling", "is_compiling", "is_scripting", "is_tracing")
+
+
+class Float64Reference:
+    """A network in float64, copied at its first use: what its own rounding is measured against."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.copy: nn.Module | None = None
+        self.reason = ""  # why there was none
+
+    def __call__(self, batch: tuple[np.ndarray, ...]) -> list[np.ndarray] | None:
+        """Return the outputs for a batch, in their order; None where the network does not run in float64."""
+        try:
+            if self.copy is None:
+                self.copy = copied(self.model, isolated=True).cpu().double()
+            return [each.numpy() for each in outputs(self.copy, in_float64(tuple(map(torch.tensor, batch))))]
+        except (RuntimeError, TypeError) as error:
+            self.reason = str(error).strip().partition("\n")[0][:160] or type(error).__name__
+            return None
+
+
+def remarks(model: nn.Module, precise: Float64Reference) -> str:
+    """Return what may explain that a network and its file differ, in sentences that end with a space."""
+    text = ""
+    if (found := place_of_name(model, EXPORTING)) is not None:
+        text += (
+            f"Its code asks whether it is being exported ({found[0]}, in {found[1]}), so that what it computes in a "
+            "file may be meant to be something else: compare the file with that branch. "
+        )
+    if precise.reason:
+        text += (
+            f"There is no float64 reference, since the network does not run in float64 ({precise.reason}): its own "
+            "rounding is not known, and the tolerance is the fixed one. "
+        )
+    return text
