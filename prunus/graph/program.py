@@ -112,6 +112,11 @@ class Program:
     with_values: bool
     passed: dict[str, Passed] = dataclasses.field(default_factory=dict)
 
+    def forget(self) -> None:
+        """Let go of the example's numbers."""
+        for value in (*self.given, *(result for operation in self.operations for result in operation.results)):
+            value.tensor = None
+
     def unread(self) -> Iterator[str]:
         """Yield the paths of the parameters that no operator takes."""
         returned = set(map(id, self.outputs))

@@ -65,6 +65,8 @@ def _traced(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], 
     for mark in findings.marks:
         if mark.kind is Kind.APPROXIMATE and id(mark) not in walked:
             excluded[group_of[mark.ids]] = True
+    for program in programs:
+        program.forget()
     off = Off(tuple(programs), findings, slots, group_of, excluded[:-1])
     return dataclasses.replace(groups, off=off)
 

@@ -116,6 +116,35 @@ def every_second(x, a, b):
     return y
 
 
+def diagonals(x, a, b):
+    a.diagonal(dim1=2, dim2=3).copy_(b.diagonal(dim1=2, dim2=3))
+    return a
+
+
+def enlarged(x, a, b):
+    y = torch.zeros(x.shape[0], a.shape[1], 16, 16, dtype=x.dtype)
+    y[:, :, ::2, ::2], y[:, :, 1::2, 1::2] = a, b
+    return y
+
+
+def averages(x, a, b):
+    means = torch.zeros(2, a.shape[1], dtype=x.dtype)
+    means[0], means[1] = a[0].mean((1, 2)), b[1].mean((1, 2))
+    return b * means[:, :, None, None]
+
+
+def unsqueezed(x, a, b):
+    y = a[:, :4]
+    a.unsqueeze_(0)
+    y += 1
+    return a.squeeze(0)
+
+
+def half_of_channels(x, a, b):
+    a.chunk(2, 1)[0].add_(1)
+    return a + b
+
+
 WRITTEN = {  # function, widths before and behind, exact groups
     "beside": (beside, (8, 8, 16), 8),
     "hard-coded": (beside_hard_coded, (8, 8, 16), 0),
@@ -131,6 +160,11 @@ WRITTEN = {  # function, widths before and behind, exact groups
     "image": (image_over_channels, (5, 8, 8), 5),
     "part": (part_of_channels, (8, 8, 8), 0),
     "channel": (channel_by_number, (8, 8, 8), 0),
+    "diagonals": (diagonals, (8, 8, 8), 8),
+    "enlarged": (enlarged, (8, 8, 8), 8),
+    "averages": (averages, (8, 8, 8), 8),
+    "unsqueezed": (unsqueezed, (8, 8, 8), 0),
+    "half": (half_of_channels, (8, 8, 8), 0),
     "every second": (every_second, (8, 8, 16), 0),
 }
 
