@@ -145,7 +145,7 @@ def _fits(groups: Tensor, number: NotedNumber) -> bool:
 
 
 def _distinct(groups: Iterable[Tensor]) -> tuple[Tensor, ...]:
-    found: dict[tuple[int, ...], Tensor] = {}
+    found: dict[bytes, Tensor] = {}
     for each in groups:
-        found.setdefault(tuple(each.tolist()), each)
+        found.setdefault(each.numpy().tobytes(), each)
     return tuple(found.values())
