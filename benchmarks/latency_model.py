@@ -3,11 +3,11 @@
     python benchmarks/latency_model.py [--networks ERFNet ...] [--backends onnxruntime ...] [--threads 1]
 
 Each network and backend: the latency model is measured (`prunus.TargetMeter`; the tables of units lie in --tables and
-are used again). Then 30 narrow versions, each layer narrowed by a share of its own drawn from 0 to 80 %, are predicted and
-measured, each in turn with the wide network; beside them the straight line in multiply-adds through the same networks
-that the model was fitted to. Then budgets of 70, 50 and 30 % are solved, and what they leave is timed anew, in turn
-with the wide network, with the one that selection by multiply-adds leaves within the same milliseconds, and with the
-one that it leaves of the same multiply-adds. Importances are relative norms.
+are used again). Then 30 narrow versions, each layer narrowed by a share of its own drawn from 0 to 80 %, are predicted
+and measured, each in turn with the wide network; beside them the straight line in multiply-adds through the same
+networks that the model was fitted to. Then budgets of 70, 50 and 30 % are solved, and what they leave is timed anew, in
+turn with the wide network, with the one that selection by multiply-adds leaves within the same milliseconds, and with
+the one that it leaves of the same multiply-adds. Importances are relative norms.
 
 Every measurement is a line of results/latency_model.jsonl at once: a run that was interrupted goes on, and --again
 drops what is known of the networks and backends named. The summary is results/latency_model.json.

@@ -139,7 +139,7 @@ def _pruned(model: nn.Module, ratio: float, size: int) -> nn.Module:
 
 
 def _trained(yolo: Any, options: argparse.Namespace, data: Path, seed: int, name: str, epochs: int) -> Path:
-    """Train, or go on with what was stopped, and return the best checkpoint."""
+    """Train and return the best checkpoint."""
     yolo.train(
         data=str(data),
         epochs=epochs,

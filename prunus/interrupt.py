@@ -152,12 +152,12 @@ def whole_process() -> Iterator[None]:
         yield
         return
     flag = Interrupt()
+    for number in SIGNALS:  # first of all: until then Python's own handler raises KeyboardInterrupt
+        signal.signal(number, flag.note)
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     watcher = threading.Thread(target=_watch, args=(flag, reading), name="signals", daemon=True)
     watcher.start()
-    for number in SIGNALS:
-        signal.signal(number, flag.note)
     waked = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     _current = flag
     try:

@@ -11,6 +11,7 @@ FIXED = {
     "Budget": (),
     "GroupLasso": ("strength",),
     "Plan": (),
+    "Shrinker": ("model", "optimizer", "example"),
     "apply": ("plan", "model"),
     "carry_": ("plan", "optimizer", "model", "small"),
     "check_removal": ("model", "inputs", "fraction", "seed"),

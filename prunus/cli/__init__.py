@@ -9,6 +9,7 @@ does not depend on what lies in the current folder.
 
 import argparse
 import errno
+import signal
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.command(options)
     except (PrunusError, OSError, MemoryError) as error:
         return _failed(error)
+    except KeyboardInterrupt:  # before the first line of `whole_process`, or after its last
+        return _stopped("interrupted", signal.SIGINT)
     except interrupt.Interrupted as error:
         again = "; the same command goes on from the last checkpoint" if running else ""
         return _stopped(f"interrupted{again}", error.signal)

@@ -96,19 +96,14 @@ def compare(
         DataError: the split is empty, or its tags do not fit.
         TrainingError: an output that does not fit the task.
     """
-    gate = settings or Gate(max_drop=max_drop, per=tuple(per))
-    options = train or Train(batch_size=8)
+    gate, options = settings or Gate(max_drop=max_drop, per=tuple(per)), train or Train(batch_size=8)
     chosen = TASKS[data.targets]() if task is None else task
-    bound = chosen.bind(data) if isinstance(chosen, Task) else chosen
-    samples = data.split(split)
+    bound, samples = chosen.bind(data) if isinstance(chosen, Task) else chosen, data.split(split)
     if not len(samples):
         raise DataError(f"the {split} split is empty, so there is nothing to compare on")
-    conditions = conditions_of(samples, gate.tags)
-    device = options.torch_device()
-    with (
-        answering(wide, device, options.threads or 1) as first,
-        answering(narrow, device, options.threads or 1) as second,
-    ):
+    conditions, device = conditions_of(samples, gate.tags), options.torch_device()
+    threads = options.threads or 1
+    with answering(wide, device, threads) as first, answering(narrow, device, threads) as second:
         statistics, disagreement = _counted(first, second, bound, samples, options)
         robust = robustness(first, second, bound, samples, options, gate) if gate.robust_images else ()
     counts = [each.counts() for each in statistics]

@@ -128,8 +128,7 @@ class Call:
         at = self.operation  # what a torch layer reads is made by the code around it
         around = dataclasses.replace(at, scopes=at.scopes[:-1]) if self.follows else at
         dataclasses.replace(self, operation=around).hard_coded(like, follows=False, unequal=True)
-        zero = label.data is not None and not bool(label.data.any())
-        return Axis(like.ids, torch.full_like(like.source, 0 if zero else self.number))
+        return Axis.of(like.ids) if label.is_zero else self.changed(Axis.of(like.ids))
 
     def zeros(self, nth: int, size: int) -> Axis:
         """Return channels that the code makes of zeros: their number must follow the width, at every other one too."""

@@ -53,18 +53,18 @@ def written(call: Call, into: Label, chain: list[Value], part: Label) -> Label |
     except (RuntimeError, TypeError):  # a view that depends on data, or on how the tensor lies in memory
         return None
     axes = dict(into.axes)
-    for dim, axis in part.axes.items():
-        along = [at for at, (_, varying) in enumerate(places) if varying == [dim]]
-        whole = (axes.get(along[0]) or _filled(call, into, along[0])) if len(along) == 1 else None
-        if whole is None or places[along[0]][0].numel() != axis.ids.numel():
+    for other, axis in part.axes.items():
+        dims = [dim for dim, (_, varying) in enumerate(places) if varying == [other]]
+        whole = (axes.get(dims[0]) or _filled(call, into, dims[0])) if len(dims) == 1 else None
+        if whole is None or places[dims[0]][0].numel() != axis.ids.numel():
             return None
-        at = places[along[0]][0]
+        at = places[dims[0]][0]
         call.join(Axis(whole.ids[at], whole.source[at]), axis)
-        source = whole.source.scatter_reduce(0, at, axis.source, "amax")
-        axes[along[0]] = Axis(whole.ids, source)
+        axes[dims[0]] = Axis(whole.ids, whole.source.scatter_reduce(0, at, axis.source, "amax"))
     for dim, axis in into.axes.items():
-        if [places[dim][1]] not in [[[other]] for other in part.axes]:
-            call.freeze(axis.ids[places[dim][0]], "a part of them is overwritten")
+        at, varying = places[dim]
+        if not any(varying == [other] for other in part.axes):
+            call.freeze(axis.ids[at], "a part of them is overwritten")
     return Label(into.shape, axes)
 
 
@@ -92,4 +92,4 @@ def _filled(call: Call, into: Label, dim: int) -> Axis | None:
     if into.data is None or not into.uniform(dim):
         return None
     axis = call.zeros(dim, into.shape[dim])
-    return call.changed(axis) if bool(into.data.any()) else axis
+    return axis if into.is_zero else call.changed(axis)

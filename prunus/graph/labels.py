@@ -54,6 +54,11 @@ class Label:
         return cls(tuple(values.shape), data=values, dtype=values.dtype)
 
     @property
+    def is_zero(self) -> bool:
+        """Whether all values are known to be zero."""
+        return self.data is not None and not bool(self.data.any())
+
+    @property
     def last(self) -> int:
         """The number of the last dimension."""
         return len(self.shape) - 1

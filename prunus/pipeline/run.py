@@ -28,6 +28,7 @@ from prunus.pipeline.rehearsal import rehearse
 from prunus.pipeline.run_folder import recipe_differences, refuse_linked_folders, run_folder
 from prunus.records import EpochRecord, NoteRecord, Recorder, RunRecord, Silent, lines
 from prunus.surgery import save
+from prunus.tasks.interface import BoundTask
 from prunus.terminal import visible
 from prunus.train.distributed import is_first, joined
 from prunus.train.lock import lock
@@ -102,11 +103,7 @@ def _run(
         if len(split):
             split[0]
     deployment.absent_backends(recipe.deploy)
-    if recipe.protect is not None:  # what cannot be protected is said before hours of training
-        recipe.protect.task(task, recipe.data.class_names)
-        recipe.protect.data(recipe.data).train()
-    if recipe.deploy.decode:
-        task.deployed(torch.nn.Identity())  # what cannot be exported is refused now
+    _check_asked(recipe, task)
     check_room([(recipe.deploy.benchmark.batch_size, *inputs.shape[1:])])
     run_record = _run_record(recipe, resolved, tuple(inputs.shape))
     if not accept_changes:
@@ -136,6 +133,15 @@ def _run(
         wide, reached, scratch = _train(context)
     if processes.first:
         _deliver(context, wide, reached, scratch, run_record)
+
+
+def _check_asked(recipe: Recipe, task: BoundTask) -> None:
+    """Refuse before hours of training what cannot be protected, or decoded in a file."""
+    if recipe.protect is not None:
+        recipe.protect.task(task, recipe.data.class_names)
+        recipe.protect.data(recipe.data).train()
+    if recipe.deploy.decode:
+        task.deployed(torch.nn.Identity())
 
 
 def _deliver(

@@ -5,9 +5,8 @@ that builds something, is a component: `class_path` names the class by its dotte
 included) and `init_args` its settings. Overrides are dotted: `train.epochs=3`, `model.width_multiplier=0.5`
 (`init_args` may be left out), `model.class_path=my.Net` (which drops the former class's `init_args`).
 
-jsonargparse checks types, fills defaults and builds. Before it, `check` walks the recipe along the
-annotations, because only there is the place of a mistake known: the file, the line, the path, and the
-nearest key.
+jsonargparse checks types, fills in defaults and builds. Before that, `check` walks the recipe along the
+annotations, since only there an error can name the file, the line, the key's path and the nearest key.
 """
 
 import argparse
@@ -45,7 +44,7 @@ def load(cls: type[T], path: Path | str, overrides: Sequence[str] = ()) -> T:
 
 
 def resolve(cls: type[T], path: Path | str, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Return the recipe as plain data with all defaults filled in: what a run records, and `build` takes.
+    """Return the recipe as plain data with all defaults filled in, as runs record it and `build` accepts it.
 
     Raises:
         RecipeError: as `load`, but nothing is built yet.
@@ -72,7 +71,10 @@ def _written(path: Path | str, overrides: Sequence[str]) -> Source:
 
 
 def _to_blame(cls: type, path: Path | str, overrides: Sequence[str], refused: RefusedError) -> str | None:
-    """Return the override without which the settings would not be refused, or not for this; None if it is the file."""
+    """Return the override that causes the refusal: without it the settings are accepted, or refused for another reason.
+
+    None if the file itself causes it.
+    """
     reasons = {text: _refusal(cls, path, [other for other in overrides if other != text]) for text in overrides}
     to_blame = [text for text, reason in reasons.items() if reason is None]
     if not to_blame and _refusal(cls, path, ()) is None:  # several are
@@ -88,7 +90,7 @@ def _refusal(cls: type, path: Path | str, overrides: Sequence[str]) -> str | Non
         check(cls, source.values, (), source)
     except RefusedError as refused:
         return refused.reason
-    except RecipeError as error:  # without a class, or keys, that another override gave
+    except RecipeError as error:  # the class or the keys came from an override that was left out
         return str(error)
     return None
 

@@ -1,6 +1,6 @@
-"""Does a recipe fit its annotations? If not: at which place, and what was probably meant.
+"""Check a recipe against the annotations of the settings classes; name the file, the line and the nearest key.
 
-jsonargparse would refuse the same recipes, but without the file, the line, or the nearest key.
+jsonargparse refuses the same recipes, but its errors name neither the file and line nor the nearest key.
 """
 
 import argparse
@@ -39,11 +39,11 @@ PLAIN = (
 
 
 def check(hint: Any, value: Any, path: KeyPath, source: Source) -> None:
-    """Refuse whatever in `value` does not fit the annotation `hint`; go into mappings and sequences.
+    """Raise at the first part of `value` that does not fit the annotation `hint`; mappings and sequences recursively.
 
     Raises:
-        RecipeError: the first misfit, with the place where it was written.
-        RefusedError: settings that refuse their values, where the source builds them.
+        RecipeError: a value that does not fit, with the file and line where it was written.
+        RefusedError: a settings class refuses its values; only where `source.builds`.
     """
     options = typing.get_args(hint) if typing.get_origin(hint) in (Union, types.UnionType) else (hint,)
     if value is None and type(None) in options:
@@ -59,7 +59,7 @@ def check(hint: Any, value: Any, path: KeyPath, source: Source) -> None:
 
 
 def _is_component(hint: Any) -> bool:
-    """Whether `class_path` chooses the value: abstract, a protocol, or no plain data."""
+    """Whether `class_path` names the class of the value: the annotation is abstract, a protocol, or not plain data."""
     if hint in (Any, object) or not isinstance(hint, type) or typing.get_origin(hint) is not None:
         return False
     return inspect.isabstract(hint) or not (dataclasses.is_dataclass(hint) or issubclass(hint, PLAIN))
@@ -127,7 +127,7 @@ def _import(class_path: Any, base: type | None, path: KeyPath, source: Source) -
 
 
 def _check_arguments(cls: Any, value: Any, path: KeyPath, source: Source, filled: tuple[str, ...]) -> None:
-    """Check the keys and values that become the arguments of `cls`; code gives the `filled` ones later."""
+    """Check the keys and values that become the arguments of `cls`; the run itself passes those in `filled`."""
     if not isinstance(value, dict):
         raise source.error(path, f"must be a mapping of {cls.__name__}'s settings, not {value!r}")
     parameters = inspect.signature(cls).parameters.values()
@@ -149,19 +149,19 @@ def _check_arguments(cls: Any, value: Any, path: KeyPath, source: Source, filled
 
 
 def _check_built(cls: Any, value: dict[str, Any], path: KeyPath, source: Source) -> None:
-    """Let plain settings say what they refuse, here, where their place is known."""
+    """Build plain settings, so that an error of theirs names the file and line."""
     if not source.builds or not dataclasses.is_dataclass(cls):
         return
     try:
         _built(cls, value)
     except PrunusError as error:
         raise RefusedError(path, str(error)) from error
-    except (TypeError, ValueError):  # what plain data alone does not build: the parser does, and says so
+    except (TypeError, ValueError):  # plain data alone does not build it: the parser does, or raises the error
         return
 
 
 def _built(cls: Any, value: dict[str, Any]) -> Any:
-    """Return the settings that plain data describes; those inside have been built, and have not refused."""
+    """Return the settings that plain data describes; nested settings were built before without an error."""
     hints, given = typing.get_type_hints(cls), dict[str, Any]()
     for key, item in value.items():
         inside = [option for option in (hints[key], *typing.get_args(hints[key])) if dataclasses.is_dataclass(option)]
@@ -176,7 +176,7 @@ def _built(cls: Any, value: dict[str, Any]) -> Any:
 
 
 def _name_default_classes(cls: Any, value: dict[str, Any]) -> None:
-    """Where only settings of a component are written, they change the default one: name its class in `value`."""
+    """Add the default's `class_path` to `value` where a recipe gives only some settings of a component."""
     defaults = dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ()
     for field in defaults:
         given = value.get(field.name)
@@ -207,7 +207,7 @@ def _check_keys(
 
 
 def _inside(cls: Any, path: str = "") -> dict[str, str]:
-    """The dotted path of each key of the settings within the settings `cls`; the first, where several have it."""
+    """Return the dotted path of each key of the settings nested in `cls`; the first one where several share a key."""
     found, deeper = dict[str, str](), list[tuple[Any, str]]()
     for field in dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ():
         hint = typing.get_type_hints(cls)[field.name]
@@ -230,7 +230,7 @@ def _nearest(word: str, known: Iterable[str]) -> str:
 
 
 def _check_leaf(hint: Any, value: Any, path: KeyPath, source: Source) -> None:
-    """Let jsonargparse judge one plain value alone, so that the error can name its place."""
+    """Check one plain value with jsonargparse alone, so that the error can name the file and line."""
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--value", type=hint)
     try:

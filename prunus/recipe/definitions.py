@@ -1,4 +1,4 @@
-"""What a module's source says of its names, read without running the module or its parents."""
+"""Read which names a module's source defines, and what they are, without importing it or its parents."""
 
 import ast
 import builtins
@@ -11,7 +11,7 @@ from typing import Any
 
 from prunus.decoding import MIB, read_bytes
 
-DEEPEST = 50  # of classes made from each other, and names imported from one module into the next
+MAX_DEPTH = 50  # of a chain of base classes and imported names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,8 +20,9 @@ class Definitions:
 
     Attributes:
         module: its dotted path.
-        names: the statement that defines each; None where it does not tell what the name is.
-        complete: whether there are no others.
+        names: the statement that defines each; None where the name is defined more than once or inside another
+            statement.
+        complete: False if the module may define further names (`import *`, `__getattr__`, `globals()`).
         is_package: whether relative imports start at the module itself.
     """
 
@@ -31,10 +32,10 @@ class Definitions:
     is_package: bool = False
 
 
-def is_made_from(path: str, base: type, depth: int = 0) -> bool | None:
-    """Return whether the dotted `path` names a class made from `base`; None where no source tells.
+def is_subclass(path: str, base: type, depth: int = 0) -> bool | None:
+    """Return whether the dotted `path` names a subclass of `base`; None if the source does not determine it.
 
-    A module that is loaded already is asked itself.
+    A module that is already imported is inspected directly.
     """
     module, _, name = path.rpartition(".")
     if module in sys.modules:
@@ -43,25 +44,25 @@ def is_made_from(path: str, base: type, depth: int = 0) -> bool | None:
         found = getattr(sys.modules[module], name)
         return isinstance(found, type) and issubclass(found, base)
     known = definitions(module)
-    if known is None or depth > DEEPEST:
+    if known is None or depth > MAX_DEPTH:
         return None
     statement = known.names.get(name)
     if isinstance(statement, ast.ClassDef):
         if base is object:
             return True
-        told = {_base_is_made_from(known, each, base, depth) for each in statement.bases}
-        return True if True in told else None if None in told else False
+        found_bases = {_is_subclass(known, each, base, depth) for each in statement.bases}
+        return True if True in found_bases else None if None in found_bases else False
     if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
         return False
     if isinstance(statement, ast.Import | ast.ImportFrom):
         target = _imported(known, statement, name)
-        return None if target is None else is_made_from(target, base, depth + 1)
+        return None if target is None else is_subclass(target, base, depth + 1)
     if isinstance(statement, ast.Assign):
-        return _base_is_made_from(known, statement.value, base, depth)
+        return _is_subclass(known, statement.value, base, depth)
     return None if statement is not None or name in known.names or not known.complete else False
 
 
-def _base_is_made_from(known: Definitions, expression: ast.expr, base: type, depth: int) -> bool | None:
+def _is_subclass(known: Definitions, expression: ast.expr, base: type, depth: int) -> bool | None:
     if isinstance(expression, ast.Constant | ast.List | ast.Tuple | ast.Dict | ast.Set | ast.Lambda):
         return False
     while isinstance(expression, ast.Subscript):  # Generic[T]
@@ -70,11 +71,11 @@ def _base_is_made_from(known: Definitions, expression: ast.expr, base: type, dep
         found = getattr(builtins, expression.id, None)
         return isinstance(found, type) and issubclass(found, base)
     target = _dotted(known, expression)
-    return None if target is None else is_made_from(target, base, depth + 1)
+    return None if target is None else is_subclass(target, base, depth + 1)
 
 
 def _dotted(known: Definitions, expression: ast.expr) -> str | None:
-    """Return the dotted path of what an expression in a module names; None where it is no name."""
+    """Return the dotted path that an expression in a module refers to; None if it is not a name."""
     if isinstance(expression, ast.Name):
         statement = known.names.get(expression.id)
         if isinstance(statement, ast.Import | ast.ImportFrom):
@@ -86,7 +87,7 @@ def _dotted(known: Definitions, expression: ast.expr) -> str | None:
 
 
 def _imported(known: Definitions, statement: ast.Import | ast.ImportFrom, name: str) -> str | None:
-    """Return the dotted path of what is imported as `name`."""
+    """Return the dotted path that an import binds to `name`."""
     alias = next(each for each in statement.names if (each.asname or each.name.split(".")[0]) == name)
     if isinstance(statement, ast.Import):
         return alias.name if alias.asname else name
@@ -99,7 +100,7 @@ def _imported(known: Definitions, statement: ast.Import | ast.ImportFrom, name: 
 
 
 def definitions(module: str) -> Definitions | None:
-    """Return what the source of a module defines; None where it is loaded, is not found, or has no source."""
+    """Return what a module's source defines; None if the module is already imported, not found, or has no source."""
     spec = _found(module)
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
         return None
@@ -110,7 +111,7 @@ def _read(module: str, origin: str, is_package: bool) -> Definitions | None:
     try:
         tree = ast.parse(read_bytes(Path(origin), 8 * MIB))
     except (OSError, ValueError, SyntaxError, RecursionError, MemoryError):
-        return None  # the import says what is wrong with it
+        return None  # the import raises the proper error
     names = dict[str, ast.stmt | None]()
     for name, statement in _defined(tree.body):
         names[name] = None if name in names else statement
@@ -119,7 +120,7 @@ def _read(module: str, origin: str, is_package: bool) -> Definitions | None:
 
 
 def _defined(body: list[ast.stmt]) -> Iterator[tuple[str, ast.stmt | None]]:
-    """Yield each name with the statement that defines it, None where that is a part of another; "*" for any name."""
+    """Yield each name with its top-level statement, or None for a nested one; "*" stands for unknown names."""
     for statement in body:
         if isinstance(statement, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             yield statement.name, statement
@@ -131,7 +132,7 @@ def _defined(body: list[ast.stmt]) -> Iterator[tuple[str, ast.stmt | None]]:
 
 
 def _inside(statement: ast.stmt) -> Iterator[str]:
-    """Yield the names that an assignment, an if, a try or a with may define."""
+    """Yield the names that an assignment or a compound statement (if, try, with) may define."""
     for node in ast.walk(statement):
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             yield node.id
@@ -144,7 +145,7 @@ def _inside(statement: ast.stmt) -> Iterator[str]:
 
 
 def _found(module: str) -> ModuleSpec | None:
-    """Return where a module lies, without running it or its parents; None where it is loaded, or nobody finds it."""
+    """Return a module's spec without importing its parents; None if it is already imported or not found."""
     spec: ModuleSpec | None = None
     locations: Any = None
     parts = module.split(".")

@@ -1,4 +1,4 @@
-"""From a recipe that was made in Python back to the plain data that YAML holds."""
+"""Convert a recipe object made in Python to plain data, as YAML holds it."""
 
 import dataclasses
 import enum
@@ -46,7 +46,7 @@ def fields_of(value: Any, path: str = "") -> dict[str, Any]:
 
 
 def _factory(value: Any, path: str) -> dict[str, Any]:
-    """A class, or functools.partial of one with keywords (jsonargparse's has the class among its arguments)."""
+    """Describe a class, or a `functools.partial` of one (in jsonargparse's, the class is among the arguments)."""
     if isinstance(value, type):
         return {"class_path": _class_path(value, path)}
     if isinstance(value, functools.partial):

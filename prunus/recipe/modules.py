@@ -1,17 +1,17 @@
-"""What a dotted path names. A module is imported only once its source shows that the name is there, and may fit.
+"""Resolve a dotted path. A module is imported only if its source defines the name and may give the needed class.
 
-Importing runs a module: a recipe that names `os.system`, or a package that was never meant, must not get that far.
+Importing runs a module's code, so a recipe that names the wrong package, or `os.system`, is refused before that.
 """
 
 import importlib
 from collections.abc import Iterable
 from typing import Any
 
-from prunus.recipe.definitions import definitions, is_made_from
+from prunus.recipe.definitions import definitions, is_subclass
 
 
 class MisfitError(Exception):
-    """What a path names is no class of the kind that is needed."""
+    """The path does not name a subclass of the class that is needed."""
 
 
 def named(path: str, base: type | None = None) -> Any:
@@ -19,12 +19,12 @@ def named(path: str, base: type | None = None) -> Any:
 
     Args:
         path: of any object at the top of a module.
-        base: what it must be made from, `object` for any class; None: it need not be a class.
+        base: the class that it must be a subclass of (`object`: any class); None: it may be any object.
 
     Raises:
-        ImportError: it is no such path, there is no such module, or importing it fails.
-        AttributeError: the module has no such name; the names that it has are the error's `known`.
-        MisfitError: it is no class made from `base`.
+        ImportError: not a dotted path, no such module, or its import fails.
+        AttributeError: the module has no such name; the error's `known` holds the names that it has.
+        MisfitError: not a subclass of `base`.
     """
     module_name, _, name = path.rpartition(".")
     if not module_name or not all(part.isidentifier() for part in path.split(".")):
@@ -32,7 +32,7 @@ def named(path: str, base: type | None = None) -> Any:
     known = definitions(module_name)
     if known is not None and known.complete and name not in known.names:
         raise _missing(module_name, name, known.names)
-    if base is not None and is_made_from(path, base) is False:
+    if base is not None and is_subclass(path, base) is False:
         raise MisfitError(path)
     try:
         module = importlib.import_module(module_name)

@@ -1,4 +1,4 @@
-"""Where a recipe's values come from: a YAML file and dotted overrides, with the place of each remembered."""
+"""A recipe's values from a YAML file and dotted overrides, with the line or the override that set each of them."""
 
 import dataclasses
 from pathlib import Path
@@ -14,14 +14,14 @@ COMPONENT_KEYS = ("class_path", "init_args")
 
 
 class RefusedError(Exception):
-    """What settings say of their own values, `reason`; which key of those at `path` is meant, they alone know."""
+    """Settings at `path` refuse their values for `reason`, which names the key."""
 
     def __init__(self, path: KeyPath, reason: str) -> None:
         super().__init__(reason)
         self.path, self.reason = path, reason
 
     def error(self, source: "Source", override: str | None = None) -> RecipeError:
-        """Return the error that says where: in the override that is to blame, or where the settings were written."""
+        """Return the error with its place: the `override` that causes it, or the line of the settings."""
         if override is not None:
             source = dataclasses.replace(source, overrides={**source.overrides, self.path: override})
         return source.error(self.path, f"is refused: {self.reason}")
@@ -29,20 +29,20 @@ class RefusedError(Exception):
 
 @dataclasses.dataclass(kw_only=True)
 class Source:
-    """Where values came from, so that an error can name the place."""
+    """Values, and the line or override that each came from, for error messages."""
 
     name: str
     values: dict[str, Any]
     lines: dict[KeyPath, int] = dataclasses.field(default_factory=dict)
     overrides: dict[KeyPath, str] = dataclasses.field(default_factory=dict)
-    builds: bool = False  # whether plain settings are built while they are checked, to say where they refuse
+    builds: bool = False  # whether `check` also builds plain settings, so that their errors name the line
 
     def error(self, path: KeyPath, message: str) -> RecipeError:
-        """Return the error that says where `path`, or what is nearest above it, was written."""
+        """Return an error that begins with the line or override of `path`, or of the nearest key above it."""
         return RecipeError(f"{self._place(path)}: {_dotted(path)}{message}")
 
     def _place(self, path: KeyPath) -> str:
-        short = tuple(step for step in path if step != "init_args")  # where a default component's key was written
+        short = tuple(step for step in path if step != "init_args")  # a default component's keys are written without
         for end in range(len(path), -1, -1):
             for written in (path[:end], short[:end]):
                 if written in self.overrides:
@@ -65,7 +65,7 @@ def read(path: Path) -> Source:
     """
     try:
         text = read_text(path, SETTINGS.size)
-    except (OSError, ValueError) as error:  # a path may hold what no path can
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise RecipeError(f"recipe {path} cannot be read: {reason}; `prunus recipes` lists those that exist") from error
     source = Source(name=str(path), values={})
@@ -83,14 +83,14 @@ def read(path: Path) -> Source:
 
 
 def unshared(value: Any) -> Any:
-    """Copy each mapping and sequence, so that an override of one place leaves a YAML alias of it alone."""
+    """Return a deep copy without shared parts, so that an override does not change a YAML alias of the same node."""
     if isinstance(value, dict):
         return {key: unshared(item) for key, item in value.items()}
     return [unshared(item) for item in value] if isinstance(value, list) else value
 
 
 def _note_lines(node: yaml.Node | None, path: KeyPath, source: Source) -> None:
-    """Record the line of every key; a key written twice is refused, since YAML would drop the first."""
+    """Record the line of every key; refuse duplicate keys, of which YAML would drop the first."""
     if isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
             source.lines[(*path, index)] = item.start_mark.line + 1
@@ -127,7 +127,7 @@ def override(source: Source, text: str) -> None:
             node = _descend(node, "init_args", path, text)
         path = (*path, step)
         if step not in node:
-            source.overrides[path] = text  # a key that only the override has
+            source.overrides[path] = text  # the key is new
         if index < len(steps) - 1:
             node = _descend(node, step, path, text)
     if steps[-1] == "class_path" and node.get("class_path") != value:

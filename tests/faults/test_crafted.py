@@ -9,12 +9,14 @@ import json
 import resource
 import tarfile
 import time
+import typing
 
 import nets
 import numpy as np
 import pytest
 import tiny
 import torch
+from box_trees import write_coco, write_kitti, write_voc
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -22,7 +24,8 @@ from torch import nn
 
 import prunus
 from prunus import pipeline, recipe, storage
-from prunus.data import ShardsData
+from prunus.data import COCOData, KITTIData, ShardsData, VOCData
+from prunus.data.annotations import OnBadBox
 from prunus.errors import BudgetError, CheckpointError, DataError, EditError, PrunusError, RecipeError
 from prunus.penalties.zeros import zero_
 from prunus.surgery.save import MANIFEST, PLAN, WEIGHTS
@@ -32,6 +35,7 @@ from prunus.train.fit import fit
 
 SECONDS, GIGABYTE = 5.0, 2**20  # of one file; kilobytes, as getrusage tells them
 
+ON_BAD_BOX = typing.get_args(OnBadBox)
 CASES = [10, pytest.param(2000, marks=[pytest.mark.slow, pytest.mark.timeout(3500)])]
 NUMBERS = [
     -1,
@@ -491,5 +495,46 @@ def test_a_crafted_shard_or_index_is_refused_or_read(cases, shard):
             found = split(folder)
             for number in range(len(found)):
                 found[number]
+
+    law(cases, check)
+
+
+# ---------------------------------------------------------------- annotations of boxes
+
+
+@pytest.mark.parametrize("cases", CASES)
+def test_crafted_annotations_are_refused_or_read(cases, tmp_path):
+    boxes = [{"image_id": 10, "category_id": 7, "bbox": [1, 2, 10, 5], "iscrowd": 0}]
+    roots = {
+        "voc": write_voc(tmp_path / "voc", [("stop", 0, 0, 40, 20), ("light", 1, 2, 11, 12)]),
+        "kitti": write_kitti(tmp_path / "kitti"),
+        "coco": write_coco(tmp_path / "coco", boxes).root,
+    }
+    kinds = {"voc": VOCData, "kitti": KITTIData, "coco": COCOData}
+    files = {name: sorted(path for path in root.rglob("*") if path.suffix in (".xml", ".txt", ".json"))
+             for name, root in roots.items()}  # fmt: skip
+    contents = {path: path.read_bytes() for paths in files.values() for path in paths}
+
+    def check(data):
+        name = data.draw(st.sampled_from(sorted(roots)))
+        path = data.draw(st.sampled_from(files[name]))
+        content = contents[path]
+        if path.suffix == ".json" and data.draw(st.booleans()):
+            path.write_text(json.dumps(crafted(data, json.loads(content))))
+        elif data.draw(st.booleans()):
+            words = content.split(b" ")
+            text = data.draw(st.sampled_from([*map(str, NUMBERS), *TEXTS]))
+            words[data.draw(st.integers(0, len(words) - 1))] = text.encode("utf-8", "surrogatepass")
+            path.write_bytes(b" ".join(words))
+        else:
+            path.write_bytes(tampered(data, content))
+        try:
+            with contextlib.suppress(DataError):
+                made = kinds[name](root=roots[name], size=(20, 40), on_bad_box=data.draw(st.sampled_from(ON_BAD_BOX)))
+                for split in (made.train(), made.validation(), made.test()):
+                    for number in range(len(split)):
+                        split[number]
+        finally:
+            path.write_bytes(content)
 
     law(cases, check)

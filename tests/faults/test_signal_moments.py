@@ -87,3 +87,29 @@ def test_a_training_has_the_time_of_its_steps_and_a_checkpoint_and_no_more(step,
         _, errors = process.communicate(timeout=30)
     assert process.returncode == code
     assert ("stopped at once" in errors) == (code == 143)
+
+
+EARLY = """
+import os, signal, sys, threading
+from prunus import cli, interrupt
+place, number = sys.argv[1], int(sys.argv[2])
+start, restore = threading.Thread.start, interrupt.Interrupt.restore
+def at(name, done, *given):
+    if place == name:
+        os.kill(os.getpid(), number)
+    return done(*given)
+threading.Thread.start = lambda thread: at("setting up", start, thread)
+interrupt.Interrupt.restore = lambda flag: (restore(flag), at("handing back", int))
+whole = interrupt.whole_process
+interrupt.whole_process = lambda: at("at the very beginning", whole)
+sys.exit(cli.main(["recipes"]))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("place", ["at the very beginning", "setting up", "handing back"])
+def test_a_signal_while_handlers_are_set_or_handed_back_ends_the_process_by_it(place, number):
+    command = [sys.executable, "-c", EARLY, place, str(int(number))]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode in (128 + number, -number)  # a shell says 143 of both
+    assert "Traceback" not in done.stderr

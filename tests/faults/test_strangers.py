@@ -19,7 +19,7 @@ from prunus.deploy import export_onnx
 from prunus.errors import CheckpointError, DataError, DeployError, RecipeError, RecordError
 from prunus.pipeline.run_folder import prepare_run_folder
 from prunus.recipe import build, modules
-from prunus.recipe.definitions import is_made_from
+from prunus.recipe.definitions import is_subclass
 from prunus.records import NoteRecord, Recorder, SampleRecord
 from prunus.train.lock import lock
 
@@ -123,7 +123,7 @@ def test_a_module_whose_class_does_not_fit_is_not_imported(tmp_path, monkeypatch
         (tmp_path / f"{module}.py").write_text(source)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert is_made_from(name, Data) is fits
+    assert is_subclass(name, Data) is fits
     if fits is False:
         with pytest.raises(modules.MisfitError):
             modules.named(name, Data)

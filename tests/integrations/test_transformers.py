@@ -1,6 +1,10 @@
 """`Shrink` in the Hugging Face Trainer, on traffic signs."""
 
 import copy
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import signs
@@ -160,6 +164,24 @@ def test_what_cannot_be_supported_is_refused_by_name(tmp_path, changes, told):
         setattr(training.args, name, value)
     with pytest.raises(TrainingError, match=told):
         training.callback_handler.on_train_begin(training.args, training.state, training.control)
+
+
+SCRIPT = """
+import sys
+sys.path.insert(0, {tests!r})
+from prunus import compat
+import test_transformers as here
+here.trainer({folder!r}, here.shrink(), save_strategy="no").train()
+"""
+
+
+def test_several_processes_are_refused_by_name(tmp_path):
+    (tmp_path / "train.py").write_text(SCRIPT.format(tests=str(Path(__file__).parent), folder=str(tmp_path)))
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29547"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    result = subprocess.run([*command, tmp_path / "train.py"], capture_output=True, text=True, env=environment)
+    assert result.returncode != 0
+    assert "several processes" in result.stderr
 
 
 def test_other_steps_and_foreign_weights_are_refused(tmp_path):

@@ -73,7 +73,44 @@ def put(y, x):
     return y
 
 
+def halves(x):
+    """Two channels become the halves of a volume, written row by row."""
+    y = x.new_zeros(x.shape[0], 2 * x.shape[1], *x.shape[2:])
+    for row in range(6):
+        y[:, : x.shape[1], row], y[:, x.shape[1] :, row, 1:] = x[:, :, row], x[:, :, row, :-1]
+    return y[:, : x.shape[1]] - y[:, x.shape[1] :]
+
+
+def parts(x):
+    """Rows of an empty tensor are written, through views of it."""
+    y = torch.empty(x.shape[0], *x.shape[2:], x.shape[1], dtype=x.dtype)
+    upper = y.movedim(3, 1)[:, :, :3]
+    upper.copy_(x[:, :, :3]).mul_(2)
+    y[:, 3:] = x.permute(0, 2, 3, 1)[:, 3:]
+    return y.permute(0, 3, 1, 2)
+
+
+def shifted(x):
+    y = x.clone()
+    y[:, :, 1] += 1
+    y.permute(0, 2, 3, 1)[:, 2] -= x[:, :, 3].transpose(1, 2)
+    return y
+
+
+def best(x):
+    """The pixels in the order of one map, which all channels share."""
+    order = x.sum(1).flatten(1).argsort(1).unsqueeze(1)
+    return x.flatten(2).gather(2, order.expand(-1, x.shape[1], -1)).view_as(x)
+
+
 INDEXINGS = {
+    "halves": halves,
+    "parts": parts,
+    "shifted": shifted,
+    "best": best,
+    "masked": lambda x: x * (x.mean(1, keepdim=True) > 0).repeat(1, x.shape[1], 1, 1),
+    "spread": lambda x: torch.where(x[:, :1].expand(-1, x.shape[1], -1, -1) > 0, x, x.flip(2)),
+    "repeated sum": lambda x: x * x[:, :1].expand(-1, x.shape[1], -1, -1).sum(1, keepdim=True).tanh(),
     "roll": lambda x: x.roll((1, -2), (2, 3)),
     "flat roll": lambda x: x.roll(5),
     "roll of channels": lambda x: x.roll(1, 1),
@@ -193,11 +230,35 @@ def computed(draw, size):
     return Computed(draw(st.sampled_from(sorted(COMPUTED)))), size
 
 
+class Own(nn.Module):
+    """torch's own attention on an image's pixels."""
+
+    def __init__(self, size, heads):
+        super().__init__()
+        self.before, self.inside = nn.Linear(size, 8), nn.MultiheadAttention(8, heads, batch_first=True)
+        self.after = nn.Linear(8, size)
+
+    def forward(self, x):
+        tokens = self.before(x.flatten(2).transpose(1, 2))
+        y = self.inside(tokens, tokens, tokens, need_weights=self.training)[0]
+        return x + self.after(y).transpose(1, 2).unflatten(2, x.shape[2:])
+
+
+def own_attention(draw, size):
+    return Own(size, draw(st.sampled_from([1, 2, 4]))), size
+
+
+def factors(draw, size):
+    """A depthwise layer in factors, of several channels for each of its own."""
+    times = draw(st.sampled_from([1, 2, 3]))
+    return nn.Sequential(nets.conv(size, size * times, groups=size), nets.conv(size * times, size, groups=size)), size
+
+
 def cosine(draw, size):
     return Cosine(size, 6, 3, padding=1), 6
 
 
-MORE = (in_line, in_volume, windowed, tied, recurrent, indexed, computed, cosine)
+MORE = (in_line, in_volume, windowed, tied, recurrent, indexed, indexed, computed, cosine, own_attention, factors)
 
 
 def network(draw, body, size):

@@ -1,5 +1,7 @@
 """Whole runs of detectors: torchvision's through the same task, files that decode, expanded and contracted."""
 
+from pathlib import Path
+
 import numpy as np
 import onnxruntime
 import pytest
@@ -7,8 +9,10 @@ import pytest
 from prunus import pipeline, recipe
 from prunus.boxes import DETECTION_COLUMNS
 from prunus.errors import RecipeError
-from prunus.records import EditRecord, EvaluationRecord, ParityRecord, ShrinkRecord, read
+from prunus.records import EditRecord, EvaluationRecord, NoteRecord, ParityRecord, ShrinkRecord, SliceRecord, read
 
+SAMPLE = Path(__file__).parents[3] / "shared" / "data" / "kitti_sample"
+RECIPES = Path(__file__).parents[2] / "recipes"
 BASE = """\
 # A detector in seconds.
 name: detector
@@ -95,3 +99,18 @@ then: [{name: contracted, edits: [{class_path: prunus.pipeline.Contract}]}]
     found = read(run(tmp_path, text + CENTRE + stages))
     edits = [record.edit for record in found if isinstance(record, EditRecord)]
     assert {"Expand", "Contract"} <= set(edits) and macs(found)["narrow"] == macs(found)["wide"]
+
+
+@pytest.mark.skipif(not SAMPLE.is_dir(), reason=f"{SAMPLE} is absent")
+def test_the_kitti_recipe_runs_on_frames_of_kitti(tmp_path):
+    small = [f"data.root={SAMPLE}", "data.size=[64, 224]", "model.widths=[8, 16, 24]", "model.neck=8"]
+    small += ["train.epochs=2", "train.batch_size=5", "train.num_workers=0", "train.device=cpu", "report_samples=1"]
+    small += ["deploy.benchmark.backends=[onnxruntime]", "deploy.benchmark.measure_memory=false"]
+    chosen = recipe.load(pipeline.Recipe, RECIPES / "kitti_detection.yaml", [*small, f"output={tmp_path}"])
+    found = read(pipeline.run(chosen))
+    metrics = {record.model: record.metrics for record in found if isinstance(record, EvaluationRecord)}
+    assert list(metrics["narrow"]) == ["ap40_moderate", "ap40_easy", "ap40_hard"]
+    slices = {(record.slice, record.name) for record in found if isinstance(record, SliceRecord)}
+    assert ("distance", "15 to 30 m") in slices and ("class", "Pedestrian") in slices
+    notes = [record.text for record in found if isinstance(record, NoteRecord)]
+    assert any("cut at the border" in text for text in notes)  # ten of the frames are crops

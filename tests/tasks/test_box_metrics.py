@@ -86,6 +86,33 @@ def test_coco_by_hand():
     assert metrics["map_small"] == pytest.approx(b, abs=1e-6) and metrics["map_medium"] == pytest.approx(1)
 
 
+def test_coco_is_what_pycocotools_counts():
+    """pycocotools is the metric's own program."""
+    from torchmetrics.detection import MeanAveragePrecision
+
+    pytest.importorskip("pycocotools")
+    generator = torch.Generator().manual_seed(0)
+    ours, theirs = COCOMetric().bind(("a", "b", "c")), MeanAveragePrecision(backend="pycocotools")
+    for _ in range(12):
+        corners = torch.rand(5, 2, generator=generator) * 200
+        truth = Objects.of(
+            torch.cat([corners, corners + 10 + 90 * torch.rand(5, 2, generator=generator)], dim=1),
+            torch.randint(3, (5,), generator=generator),
+            ignored=torch.tensor([False, False, False, False, True]),
+        )
+        rows = torch.zeros(9, 6)
+        rows[:5, 0], rows[:5, 1:5] = truth.labels, truth.boxes + 6 * torch.randn(5, 4, generator=generator)
+        rows[5:, 1:5] = torch.tensor([0.0, 0, 30, 30]) + 150 * torch.rand(4, 1, generator=generator)
+        rows[:, 5] = torch.rand(9, generator=generator)
+        ours.update(rows[None], [truth])
+        prediction = {"boxes": rows[:, 1:5], "scores": rows[:, 5], "labels": rows[:, 0].long()}
+        theirs.update([prediction], [{"boxes": truth.boxes, "labels": truth.labels, "iscrowd": truth.ignored.long()}])
+    found, expected = ours.compute()[0], theirs.compute()
+    assert 0.05 < found["map"] < 0.9
+    for name, key in (("map", "map"), ("map50", "map_50"), ("map75", "map_75"), ("map_medium", "map_medium")):
+        assert found[name] == pytest.approx(float(expected[key]), abs=1e-6)
+
+
 def test_coco_counts_in_the_pixels_of_the_file_and_excuses_regions():
     counts = COCOMetric(main="map50").bind(("a", "b"))
     truth = objects([0, 0, 20, 20], [50, 0, 90, 40], labels=[0, EVERY], ignored=[False, True], scale=0.25)

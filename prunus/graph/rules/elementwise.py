@@ -61,14 +61,14 @@ def _sources(call: Call, operands: list[Label], dim: int, size: int) -> Tensor:
         patterns, index = torch.unique(table, dim=1, return_inverse=True)
     kept = [keeps_zero(call, operands, tuple(pattern)) for pattern in patterns.T.tolist()]
     result = torch.where(torch.tensor(kept)[index], 0, call.number)
-    worst = old.amax(0)
-    return torch.where((result != 0) & (worst != 0), worst, result)
+    first = old.gather(0, (old != 0).long().argmax(0, keepdim=True))[0]  # of the operands that are not zero
+    return torch.where((result != 0) & (first != 0), first, result)
 
 
 def _nonzero(label: Label, axis: Axis | None) -> Tensor:
     """Return where an operand is not known to be zero, shape [size] or []."""
     if axis is None:
-        return torch.tensor(label.data is None or bool(label.data.any()))
+        return torch.tensor(not label.is_zero)
     return axis.source != 0
 
 

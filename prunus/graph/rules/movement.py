@@ -120,7 +120,7 @@ def _widened(call: Call, labels: list[Label], along: int) -> list[Label]:
     found = list[Label]()
     for number, label in enumerate(labels):
         axes = {dim: call.as_wide(label, dim, axis) for dim, axis in like.items()} | label.axes
-        if along not in axes and label.data is not None and not bool(label.data.any()):
+        if along not in axes and label.is_zero:
             axes[along] = call.zeros(number, label.shape[along])
         found.append(Label(label.shape, {dim: axis for dim, axis in axes.items() if axis is not None}))
     return found
