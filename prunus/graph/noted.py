@@ -127,10 +127,13 @@ def _is_named(path: str, number: NotedNumber) -> bool:
 def _upstream(made: list[Tensor], slots: Sequence[Slot], alike: Sequence[Slot]) -> list[Tensor]:
     """Return the groups of `alike` dimensions that are read nearest before the groups `made`, layer by layer."""
     passed, wide = set[str](), set(map(id, alike))
+    known = (*made, *(slot.groups for slot in slots))
+    count = 1 + max((int(groups.max()) for groups in known if groups.numel()), default=0)
     while made:
-        wanted = torch.cat(made)
-        wanted = wanted[wanted >= 0]
-        makers = {slot.layer for slot in slots if slot.dim == 0 and bool(torch.isin(slot.groups, wanted).any())}
+        wanted = torch.zeros(count + 1, dtype=torch.bool)  # the last stands for no group
+        wanted[torch.cat(made)] = True
+        wanted[-1] = False
+        makers = {slot.layer for slot in slots if slot.dim == 0 and bool(wanted[slot.groups].any())}
         makers -= passed
         reads = [slot for slot in slots if slot.dim > 0 and slot.layer in makers]
         if found := [slot.groups for slot in reads if id(slot) in wide]:
@@ -145,7 +148,7 @@ def _fits(groups: Tensor, number: NotedNumber) -> bool:
 
 
 def _distinct(groups: Iterable[Tensor]) -> tuple[Tensor, ...]:
-    found: dict[tuple[int, ...], Tensor] = {}
+    found: dict[bytes, Tensor] = {}
     for each in groups:
-        found.setdefault(tuple(each.tolist()), each)
+        found.setdefault(each.numpy().tobytes(), each)
     return tuple(found.values())
