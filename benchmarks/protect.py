@@ -1,8 +1,8 @@
 """Claim: what is protected falls less when the network is cut hard.
 
-    python benchmarks/protect.py [--seeds 0 1 2] [--epochs 24] [--macs 0.2] [--weight 6]
+    python benchmarks/protect.py [--seeds 0 1 2] [--epochs 40] [--macs 0.2] [--weight 6]
 
-ERFNet of a quarter of the width on street scenes of 64 x 32, to 20 % of its multiply-adds, without protection and with
+ERFNet of a quarter of the width on street scenes of 128 x 64, to 20 % of its multiply-adds, without protection and with
 `protect: {classes: [pedestrian]}`, against the wide network trained as long. A row (arm, seed, epochs, macs, weight)
 has the IoU of pedestrians and the mean on the test split, and for the narrow ones the interval of the drop of
 pedestrians and the gate's verdict; rows are appended to results/protect.jsonl as they come, and none is made twice.
@@ -31,7 +31,7 @@ from prunus.train.evaluate import evaluate
 from prunus.train.fit import TrainingJob, fit
 from prunus.train.settings import OptimizerSettings, Train
 
-DATA = StreetData(size=(32, 64), num_train=160, num_validation=2, num_test=150)
+DATA = StreetData(size=(64, 128), num_train=160, num_validation=2, num_test=150)
 TASK = Segmentation()
 GATE = Gate(min_samples=20, per=("class",))
 
@@ -73,7 +73,7 @@ def row(task: BoundTask | None, seed: int, epochs: int, macs: float, wide: Calla
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--epochs", type=int, default=24)
+    parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--macs", type=float, default=0.2)
     parser.add_argument("--weight", type=float, default=6.0)
     options = parser.parse_args()

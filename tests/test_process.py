@@ -1,6 +1,7 @@
 """What the command line sets before torch is loaded: how OpenMP's threads wait, where the user has not said it."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -44,15 +45,21 @@ def test_the_command_line_is_imported_without_torch():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_gnus_openmp_reads_it():
+def test_gnus_openmp_reads_it_in_the_command_line_and_in_what_it_starts(tmp_path):
     """Of a torch that brings another OpenMP nothing is known here."""
     import torch
 
     if "libgomp" not in Path("/proc/self/maps").read_text():
         pytest.skip(f"torch {torch.__version__} brings no libgomp here")
-    code = "from prunus.cli import process; process.prepare(); import torch"
-    environment = {name: value for name, value in os.environ.items() if name not in process.SET_BY_USER}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment | {"OMP_DISPLAY_ENV": "VERBOSE"}, capture_output=True, text=True
+    (tmp_path / "child.py").write_text(
+        "import subprocess, sys\nfrom tiny import TinySegmenter\n"
+        "subprocess.run([sys.executable, '-c', 'import torch'], check=True)\n"
     )
-    assert f"GOMP_SPINCOUNT = '{process.SPINS}'" in done.stderr
+    environment = {name: value for name, value in os.environ.items() if name not in process.SET_BY_USER}
+    environment |= {"OMP_DISPLAY_ENV": "VERBOSE", "PYTHONPATH": os.pathsep.join([*sys.path, str(tmp_path)])}
+    command = [sys.executable, "-m", "prunus.cli", "trace", "child:TinySegmenter", "--shape", "1,3,16,32"]
+    command += ["--set", "num_classes=3"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = re.findall(r"GOMP_SPINCOUNT = '(\w+)'", done.stderr)
+    assert len(found) >= 2 and set(found) == {process.SPINS}  # the command's own, and that of a process that it starts

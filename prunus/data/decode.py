@@ -1,4 +1,4 @@
-"""Decoding image files: which formats, how many pixels, the right way up, in 8 bits."""
+"""Decode image files: allowed formats and sizes, EXIF orientation, conversion to 8 bits."""
 
 import contextlib
 import dataclasses
@@ -15,7 +15,7 @@ from PIL import ExifTags, Image
 from prunus.decoding import MIB, DecodingError, read_bytes, regular_file
 from prunus.errors import DataError
 
-# What pillow raises for a file that is cut short or is no image, beside OSError.
+# The exceptions that pillow raises for a truncated file, or one that is not an image.
 UNREADABLE = (
     OSError,
     SyntaxError,
@@ -26,7 +26,7 @@ UNREADABLE = (
     Image.DecompressionBombError,
 )
 
-# The formats that are read, none of which runs a program, and the endings of their files.
+# The formats that are read, with their file endings. None of them runs a program, as EPS does.
 FORMATS = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
     "PNG": (".png", ".apng"),
@@ -73,7 +73,7 @@ def _opened(source: Path | BinaryIO, name: str, max_pixels: int) -> Iterator[Ima
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """An image as pillow has decoded it, the right way up."""
+    """A decoded image, its EXIF orientation applied."""
 
     pixels: Image.Image
     name: str  # of its file
@@ -83,7 +83,7 @@ class Picture:
         """Return the pixels as uint8 [H, W, 3]; 16 bits are scaled, transparency is left out.
 
         Raises:
-            DataError: its values have no known range, or all of them are black in the range of 16 bits.
+            DataError: the range of its values is unknown, or all of its 16-bit values would be black.
         """
         pixels = np.array(self._eight_bit().convert("RGB"))
         # Pillow has made 8 bits of 16 where there are colours.
@@ -97,7 +97,7 @@ class Picture:
         return pixels
 
     def _eight_bit(self) -> Image.Image:
-        """Return the image in a mode that pillow converts to another by scale; it would clip others at 255."""
+        """Return the image in a mode that pillow converts by scaling; other modes it would clip at 255."""
         file = self.pixels
         if self.deep and file.mode[0] == "I":
             return Image.fromarray(((np.array(file).astype(np.uint32) + 128) // 257).astype(np.uint8))
@@ -106,7 +106,7 @@ class Picture:
                 f"{self.name}: its values are {'whole numbers' if file.mode == 'I' else 'floats'} of mode {file.mode} "
                 "and nobody knows which of them is white: save it with 8 bits, or as grey PNG or TIFF of 16"
             )
-        # Pillow warns of a palette with transparency that loses it, though the colours are right.
+        # Pillow warns about a palette whose transparency is lost, although the colours are right.
         return file.convert("RGBA") if file.mode == "P" and "transparency" in file.info else file
 
 
@@ -163,14 +163,14 @@ def dimensions(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
 
 
 def _has_16_bits(file: Image.Image) -> bool:
-    """Whether an image that is not loaded yet has 16 bits a value, unsigned; portable pixmaps come scaled to them."""
+    """Whether an image, not loaded yet, has unsigned 16-bit values; pillow scales portable pixmaps to them."""
     stored = [str(tile[3]) for tile in getattr(file, "tile", ())]
     wide = any(";16" in arguments and ";16S" not in arguments for arguments in stored)
     return wide or (file.format == "PPM" and file.mode == "I")
 
 
 def _upright(file: Image.Image) -> Image.Image:
-    """Return the image as its EXIF tag says that it is looked at; one whose tags cannot be read stays as stored."""
+    """Return the image with its EXIF orientation applied; unreadable tags are ignored."""
     file.load()
     try:
         turn = TURNS.get(file.getexif().get(ExifTags.Base.Orientation, 1))

@@ -1,4 +1,4 @@
-"""Reading images and masks from files, with errors that name the file."""
+"""Read images and masks from files; errors name the file."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,10 +15,10 @@ from prunus.errors import DataError
 
 
 def check_layout(root: Path, expected: str, *needed: str) -> None:
-    """Refuse a folder that does not hold the paths `needed`; `expected` describes the layout.
+    """Check that the folder `root` holds the paths `needed`; `expected` describes the layout in the error.
 
     Raises:
-        DataError: names what is missing, where it was looked for and what was expected there.
+        DataError: names the missing path, the folder and the expected layout.
     """
     missing = [root, *(root / path for path in needed)]
     missing = [path for path in missing if not path.exists()]
@@ -29,18 +29,18 @@ def check_layout(root: Path, expected: str, *needed: str) -> None:
 
 
 def read_image(file: Path | BinaryIO, name: str | None = None, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Return the image as uint8 [H, W, 3], RGB; `name` says what an open file is.
+    """Return the image as uint8 [H, W, 3], RGB; `name` is what errors call an open file.
 
-    Grey in 16 bits is scaled to 8; transparency is left out; an EXIF tag of its rotation is followed.
+    Grey of 16 bits is scaled to 8, transparency is dropped, and the EXIF orientation is applied.
 
     Raises:
-        DataError: the file is missing, cut short or no image, or its values have no known range.
+        DataError: the file is missing, truncated or not an image, or the range of its values is unknown.
     """
     return decode(file, Picture.to_rgb, name, max_pixels)
 
 
 class FileSource:
-    """Samples from pairs of files; all are brought to one size (image bilinear, mask nearest).
+    """Samples from pairs of files, resized to one size (images bilinear, masks nearest).
 
     Args:
         pairs: (image, mask) paths; both must exist.

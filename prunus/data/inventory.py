@@ -1,4 +1,4 @@
-"""What a data set holds, in a few lines: enough to notice that it is another one than that a run began with."""
+"""An inventory of a data set, small enough for the records of a run: it shows whether the data have changed."""
 
 import hashlib
 import itertools
@@ -10,7 +10,7 @@ from prunus.data.listing import listing_of
 
 
 def inventory(data: Data) -> dict[str, Any]:
-    """Return the classes of a data set, and of each split the number of samples and the SHA-256 of its file list."""
+    """Return the class names, and for each split the number of samples and the SHA-256 of its file list."""
     splits = {"train": data.train(), "validation": data.validation(), "test": data.test()}
     return {"class_names": list(data.class_names), **{name: _of(split) for name, split in splits.items()}}
 
@@ -24,7 +24,7 @@ def _of(split: Split) -> dict[str, Any]:
 
 
 def inventory_differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
-    """Return a line for each thing in which two inventories differ; none where there was no first one."""
+    """Return one line per difference of two inventories; none if the first one is empty."""
     if not there or there == here:
         return []
     old, new = there.get("class_names", []), here["class_names"]

@@ -30,7 +30,7 @@ class LabelledSource(Protocol):
 
 
 class LabelledFiles:
-    """Images from files, each stretched to `size` (height, width); None leaves them as they are.
+    """Images from files, each stretched to `size` (height, width), or unchanged if it is None.
 
     An image of more than `max_pixels` is refused before it is decoded.
 
@@ -76,7 +76,7 @@ class LabelledArray:
 
 
 class CachedImages:
-    """Keeps each image of `source`, all of one size, in memory from its first use on."""
+    """Caches the images of `source`, all of one size, in memory after the first use."""
 
     def __init__(self, source: LabelledSource, size: tuple[int, int]) -> None:
         self._source, self._size = source, size
@@ -119,8 +119,9 @@ def held_out(
 ) -> tuple[list[int], list[int]]:
     """Return the indices to train on and those to hold out: the last `share` of each class's blocks.
 
-    Neighbours in a list resemble each other (frames of one sign, characters of one photograph), so a random half would
-    tell nothing new. A block (default: one sample) is never torn apart; a class of one block is trained on.
+    Neighbours in a list resemble each other (frames of one sign, characters of one photograph), so a random split
+    would measure memorisation. A block (default: one sample) is never split; a class with a single block is kept for
+    training.
     """
     names = list(range(len(labels))) if blocks is None else list(blocks)
     by_class: dict[int, dict[object, list[int]]] = defaultdict(lambda: defaultdict(list))
@@ -136,10 +137,10 @@ def held_out(
 
 
 def class_names(path: Path) -> tuple[str, ...]:
-    """Return the names of the classes that the JSON file `path` lists.
+    """Return the class names listed in the JSON file `path`.
 
     Raises:
-        DataError: it is no list of names, or holds one twice.
+        DataError: not a list of names, or a name occurs twice.
     """
     try:
         names = from_json(read_text(path))

@@ -1,4 +1,4 @@
-"""What a source reads, a line for each sample: two data sets with equal lists are taken for the same."""
+"""The file list of a data set, one line per sample: data sets with equal lists are considered the same."""
 
 import itertools
 from collections.abc import Iterable, Sequence
@@ -11,7 +11,7 @@ from prunus.errors import DataError
 
 @runtime_checkable
 class Listed(Protocol):
-    """A source that can say what it reads."""
+    """A source that can list its files."""
 
     def listing(self) -> Iterable[str]:
         """Yield a line for each sample: its file, relative to the data set, and its label."""
@@ -33,7 +33,7 @@ def conditions_at(source: Any, index: int) -> tuple[str, ...]:
 
 
 def listing_of(source: Any) -> Iterable[str]:
-    """Return the listing of a source; nothing of one that has none."""
+    """Return the listing of a source, empty if it has none."""
     return source.listing() if isinstance(source, Listed) else ()
 
 
@@ -46,7 +46,7 @@ def is_hidden(path: PurePath) -> bool:
 
 
 def read_lines(path: Path) -> list[tuple[int, str]]:
-    """Return the lines of a list that are not blank, each with its number from 1; a byte-order mark is passed over.
+    """Return the non-blank lines of a text file with their numbers from 1; a byte-order mark is skipped.
 
     Raises:
         DataError: the file cannot be read, or is no UTF-8.
@@ -61,7 +61,7 @@ def read_lines(path: Path) -> list[tuple[int, str]]:
 
 
 def relative(paths: Sequence[Path]) -> list[str]:
-    """Return paths relative to the folder that holds them all: a data set may be moved."""
+    """Return the paths relative to their common folder, so that a data set may be moved."""
     folders = [path.parts[:-1] for path in paths]
     pairs = zip(min(folders, default=()), max(folders, default=()), strict=False)  # what these share, all share
     common = Path(*(one for one, _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)))

@@ -1,4 +1,4 @@
-"""Masks from files: class numbers in one channel, or colours that stand for classes."""
+"""Read masks from files: class numbers in one channel, or colours that stand for classes."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ def read_mask(
 ) -> np.ndarray:
     """Return the mask as uint8 [H, W], its values taken through `table` or `colours`.
 
-    A picture with a palette is taken by its colours where all of those that it uses are known, else by its numbers.
+    A picture with a palette is read by its colours if all colours that it uses are known, otherwise by its indices.
 
     Args:
         path: an 8-bit picture of one channel, or of colours where `colours` says what they mean.

@@ -1,4 +1,4 @@
-"""The index of a tar shard: where each image lies and its class, checked against the shard before it is believed."""
+"""The index of a tar shard: offset, size and class of each image. It is checked against the shard before use."""
 
 import dataclasses
 import io
@@ -22,7 +22,7 @@ COLUMNS = ("offsets", "sizes", "labels")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ShardIndex:
-    """Where the images of a shard lie: int64 arrays, an entry for each; and the shard that they are of.
+    """The positions of the images in a shard, as int64 arrays with one entry per image, and the shard's size and time.
 
     Attributes:
         offsets: of the images' bytes in the shard.
@@ -55,12 +55,12 @@ class ShardIndex:
         return cls(**arrays, bytes=content.get("bytes"), modified_ns=content.get("modified_ns"))
 
     def is_of(self, shard: os.stat_result, *, fetched: bool) -> bool:
-        """Whether this is the index of a shard as it lies there; one that was fetched is as old as its fetching."""
+        """Whether this index belongs to the shard as it is now; the time of a fetched shard is not compared."""
         return self.bytes == shard.st_size and (fetched or self.modified_ns == shard.st_mtime_ns)
 
 
 def _problem(content: Any) -> str | None:
-    """Return what is wrong with an index's content."""
+    """Return what is wrong with the content of an index, None if nothing is."""
     if not isinstance(content, dict) or any(not isinstance(content.get(name), list) for name in COLUMNS):
         return f"it must hold the lists {', '.join(COLUMNS)}"
     if len({len(content[name]) for name in COLUMNS}) > 1:
@@ -77,10 +77,10 @@ def _problem(content: Any) -> str | None:
 
 
 def write_index(shard: Path) -> Path:
-    """Write the index of a shard beside it, where each image lies and its class, and return its path.
+    """Write the index of a shard beside it and return its path.
 
     Raises:
-        DataError: a file that is no tar, an image without a class (it is named), or no room for the index.
+        DataError: the file is not a tar, an image has no class (it is named), or the index cannot be written.
     """
     columns = _columns(shard)
     path = shard.with_suffix(".json")
@@ -132,7 +132,7 @@ def _columns(shard: Path) -> dict[str, Any]:
 
 
 class _Bounded(io.BufferedReader):
-    """A file that is never asked for more than it has: a tar's headers name sizes, and memory is taken for them."""
+    """A file whose reads are limited to its size: `tarfile` allocates as much memory as a header asks for."""
 
     def __init__(self, raw: io.FileIO, size: int) -> None:
         super().__init__(raw)

@@ -32,10 +32,10 @@ class Source(Protocol):
 
 @contextlib.contextmanager
 def asking(what: str) -> Iterator[None]:
-    """Name what a data set's own code raises in the body, and where: `what` is what it was asked for.
+    """Turn an exception of a data set's own code into a `DataError` that names `what` was read, and the line.
 
     Raises:
-        DataError: the code raised something else than an error of Prunus.
+        DataError: the body raised an exception that is not one of Prunus's.
     """
     try:
         yield
@@ -50,7 +50,7 @@ def asking(what: str) -> Iterator[None]:
 
 
 def check_pixels(image: torch.Tensor) -> None:
-    """Refuse what a source may not give as an image.
+    """Check that an image has the form that a source must return.
 
     Raises:
         DataError: no uint8, or not [..., 3, H, W].
@@ -64,10 +64,10 @@ def check_pixels(image: torch.Tensor) -> None:
 
 
 def check_pair(image: torch.Tensor, mask: torch.Tensor, size: tuple[int, int] | None = None) -> None:
-    """Refuse an image and a mask that do not belong together.
+    """Check that an image and its mask have the form and size that a source must return.
 
     Raises:
-        DataError: another type or size than those of the seam.
+        DataError: another type, or another size.
     """
     check_pixels(image)
     wanted = list(size or image.shape[-2:])
@@ -80,7 +80,7 @@ def check_pair(image: torch.Tensor, mask: torch.Tensor, size: tuple[int, int] | 
 
 
 def pair_of(source: Source, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the image and the mask of the sample `index`, two values; what they are is not checked.
+    """Return the image and the mask of the sample `index`; their types are not checked.
 
     Raises:
         DataError: the source raises, or gives something else than a pair.
@@ -97,10 +97,10 @@ def pair_of(source: Source, index: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def check_mask(mask: torch.Tensor, index: int) -> None:
-    """Refuse what a source may not give as the mask of the sample `index`.
+    """Check that the mask of the sample `index` has the form that a source must return.
 
     Raises:
-        DataError: no uint8 tensor [H, W].
+        DataError: not a uint8 tensor [H, W].
     """
     if not isinstance(mask, torch.Tensor) or mask.dtype != torch.uint8 or mask.dim() != 2:
         raise DataError(f"the mask of sample {index} is {_kind(mask)}: a source gives uint8 [H, W]")
@@ -114,10 +114,10 @@ def _kind(value: Any) -> str:
 
 
 def shared_bytes(*shape: int) -> np.ndarray:
-    """Return zeros, uint8, in memory that forked processes share; it is taken page by page, as it is written.
+    """Return uint8 zeros in memory that forked processes share; pages are allocated when they are first written.
 
     Raises:
-        DataError: more than there is room for.
+        DataError: there is not enough memory.
     """
     try:
         return np.frombuffer(mmap.mmap(-1, math.prod(shape)), np.uint8).reshape(shape)
@@ -142,7 +142,7 @@ class PixelCache:
         self._pixels, self._filled = shared_bytes(num, *shape), shared_bytes(num)
 
     def get(self, index: int, read: Callable[[int], torch.Tensor]) -> torch.Tensor:
-        """Return a copy of the sample `index`: what a caller does to it must not reach the cache."""
+        """Return a copy of the sample `index`, so that callers cannot change the cache."""
         if not self._filled[index]:
             self._pixels[index] = read(index).numpy()
             self._filled[index] = 1  # last, so that no other process reads half a sample
@@ -153,7 +153,7 @@ class PixelCache:
 
 
 class CachedSource:
-    """Keeps each sample of `source` in memory from its first use on."""
+    """Caches the samples of `source` in memory after the first use."""
 
     def __init__(self, source: Source, size: tuple[int, int]) -> None:
         self._source, self._size = source, size

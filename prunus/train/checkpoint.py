@@ -1,15 +1,15 @@
-"""Checkpoints that are whole or not there: safetensors and JSON, each with its SHA-256, never pickle.
+"""Atomic checkpoints: safetensors and JSON with their SHA-256, no pickle.
 
 A checkpoint is a folder `000007-step-1200` (the seventh written, after 1200 steps) that holds
 
     tensors.safetensors   the tensors
     state.json            everything else
-    manifest.json         format version, step, size and SHA-256 of the two, and its own
+    manifest.json         format version, step, size and SHA-256 of both files, and of itself
 
-It is written as `prunus.storage` does: aside, flushed to the disk, then renamed. So a reader sees all of it or
-nothing, whenever the process or the machine dies. The number written
-first orders them, not the step, since a run that went back after damage writes lower steps again. One process
-writes to a folder at a time: hold `prunus.train.lock.lock`.
+It is written by `prunus.storage`: to a temporary folder, flushed to disk, then renamed. A reader sees the whole
+checkpoint or none, whenever the process or the machine dies. The leading number orders checkpoints, not the step,
+because a run that resumes from an older checkpoint writes lower steps again. Only one process may write to a
+folder at a time: hold `prunus.train.lock.lock`.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ NAME = re.compile(r"(\d{6,})-step-(\d+)")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """What was read. `notes` say which newer checkpoints were damaged and passed over."""
+    """A checkpoint as read. `notes` name the newer checkpoints that were skipped because they are damaged."""
 
     path: Path
     step: int
@@ -47,7 +47,7 @@ class Checkpoint:
 
 
 class DamagedError(CheckpointError):
-    """The files are not those that were written."""
+    """The files differ from what was written."""
 
 
 def write(
@@ -63,15 +63,15 @@ def write(
 
     Args:
         folder: holds the checkpoints of one run; made where it does not exist.
-        step: training steps done, or epochs; the caller's unit.
-        tensors: from any device; shared or strided ones are stored one by one, contiguously.
-        state: whatever JSON holds; `prunus.train.tree.flatten` brings an optimizer into this form.
-        keep: how many of the last to keep, at least 1.
-        best: whether this is the best so far, to be kept until a better one is written.
+        step: number of training steps, or of epochs, as the caller counts.
+        tensors: on any device; tensors that share memory are stored separately, strided ones contiguously.
+        state: plain data for JSON; `prunus.train.tree.flatten` converts an optimizer's state.
+        keep: number of most recent checkpoints to keep, at least 1.
+        best: whether this checkpoint is the best so far; it is kept until a better one is written.
 
     Raises:
-        CheckpointError: a folder that is not writable, a full disk, a state that JSON cannot hold. What was
-            there before is untouched and nothing half-written is left.
+        CheckpointError: the folder is not writable, the disk is full, or `state` is not plain data. Existing
+            checkpoints are unchanged, and no partial one remains.
     """
     if keep < 1:
         raise CheckpointError(f"keep must be at least 1, not {keep}: a run could not be resumed otherwise")
@@ -106,7 +106,7 @@ def _described(file: Path) -> dict[str, Any]:
 
 
 def _numbered(folder: Path) -> list[tuple[int, Path]]:
-    """The checkpoints in `folder`, damaged ones included, in the order in which they were written."""
+    """Return (number, path) of the checkpoints in `folder`, damaged ones included, oldest first."""
     try:
         paths = list(folder.iterdir()) if folder.exists() else []
     except OSError as error:
@@ -120,7 +120,7 @@ def _drop_old(folder: Path, keep: int) -> None:
     best = [path for path in paths if _is_best(path)][-1:]
     for path in paths[:-keep]:
         if path not in best:
-            with contextlib.suppress(OSError):  # what fails to go may stay
+            with contextlib.suppress(OSError):  # one that cannot be removed does no harm
                 storage.remove_whole(path)
 
 
@@ -132,16 +132,16 @@ def _is_best(path: Path) -> bool:
 
 
 def latest(folder: Path) -> Checkpoint | None:
-    """Return the newest whole checkpoint in `folder`, None where there are none at all.
+    """Return the newest intact checkpoint in `folder`, None if there is no checkpoint.
 
     Raises:
-        CheckpointError: there are checkpoints but each is damaged, or a newer Prunus wrote them.
+        CheckpointError: all checkpoints are damaged, or one was written by a newer version.
     """
     return _newest(Path(folder), [path for _, path in _numbered(Path(folder))])
 
 
 def best(folder: Path) -> Checkpoint | None:
-    """Return the newest whole checkpoint that was written as the best one, None where there is none.
+    """Return the newest intact checkpoint that was written with `best`, None if there is none.
 
     Raises:
         CheckpointError: as `latest`.
@@ -167,10 +167,10 @@ def _newest(folder: Path, paths: list[Path]) -> Checkpoint | None:
 
 
 def read(path: Path) -> Checkpoint:
-    """Return the checkpoint in the folder `path`, after comparing each file with the manifest.
+    """Return the checkpoint in the folder `path`; its files are compared with the manifest first.
 
     Raises:
-        CheckpointError: a file that is missing, cut short or changed; a format that this version cannot read.
+        CheckpointError: a file is missing, truncated or changed, or this version cannot read the format.
     """
     path = Path(path)
     manifest = _manifest(path)

@@ -12,7 +12,7 @@ from torch.utils.data import get_worker_info
 from prunus import cli
 from prunus.data import StreetData
 from prunus.errors import DataError, RecordError
-from prunus.pipeline.deployment import _save_picture
+from prunus.pipeline.pictures import _save_picture
 from prunus.records import NoteRecord, Recorder
 from prunus.train.fit import fit
 
