@@ -73,14 +73,12 @@ class NetworkInTraining:
     @property
     def example(self) -> tuple[Any, ...]:
         """The example's positional arguments, on the network's device."""
-        example: tuple[Any, ...] = self._there(self._example)
-        return example
+        return self._there(self._example)  # type: ignore[no-any-return]
 
     @property
     def kwargs(self) -> dict[str, Any]:
         """The example's keyword arguments, on the network's device."""
-        kwargs: dict[str, Any] = self._there(self._kwargs)
-        return kwargs
+        return self._there(self._kwargs)  # type: ignore[no-any-return]
 
     def _there(self, tree: Any) -> Any:
         device = next((tensor.device for tensor in (*self.model.parameters(), *self.model.buffers())), None)
@@ -186,15 +184,19 @@ class NetworkInTraining:
         if not vanished:
             return vanished, small
         smaller = apply(vanished, small)
-        _require_rounding(self._change(small, smaller), next(iter(vanished)).summary())
+        precise = apply(vanished, copied(small, isolated=True).double())  # the constants are rounded in `smaller`
+        _require_rounding(self._change(small, smaller, precise), next(iter(vanished)).summary())
         return vanished, smaller
 
-    def _change(self, model: nn.Module, small: nn.Module) -> Change:
-        def found(network: nn.Module) -> Outputs:  # on a copy, so that no hook of the user's runs
-            return outputs_in_both(copied(network, isolated=True), self.example, self.kwargs, disposable=True)
+    def _change(self, model: nn.Module, small: nn.Module, double: nn.Module | None = None) -> Change:
+        def found(
+            network: nn.Module, precise: nn.Module | None = None
+        ) -> Outputs:  # copies: no hook of the user's runs
+            copy = copied(network, isolated=True)
+            return outputs_in_both(copy, self.example, self.kwargs, precise, disposable=True)
 
         with undisturbed(model), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # TF32 rounds at 1e-3
-            return change(found(model), found(small))
+            return change(found(model), found(small, double))
 
     def _become(self, plan: Plan, small: nn.Module) -> None:
         """Let the network be `small`, which `plan` makes of it, and its optimizer and copies follow; or change

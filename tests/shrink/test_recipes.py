@@ -75,3 +75,10 @@ def test_in_steps_a_segment_is_as_long_as_it_is_said_to_be(tmp_path):
     fitted = fit(training, tiny.build(), tiny.example(), SETTINGS["usual"])
     _, plan = plain_loop(training, SETTINGS["usual"], by_steps=True)
     assert plan == fitted.plan and len(plan) > 0
+
+
+def test_a_penalty_that_empties_a_block_with_a_constant_of_its_own_does_not_stop_the_run(tmp_path):
+    """The constant is rounded in the network; in float64 it is held against the unrounded one."""
+    training = dataclasses.replace(tiny.training(tmp_path, ema_decay=0.9), penalty=prunus.GroupLasso(strength=0.05))
+    fitted = fit(training, tiny.build(), tiny.example(), tiny.SHRINK)
+    assert any(isinstance(edit, prunus.surgery.BypassBlock) for edit in fitted.plan)
