@@ -93,71 +93,82 @@ def solve_milliseconds(
     Raises:
         BudgetError: the smallest network is too slow; names its latency and the layers that take it.
     """
-    rounds: list[Round] = []
-    aim = AIM
+    problem = _Problem(groups, importance, floor, bounds or {}, multiple_of, blocks or {})
+    rounds, aim = list[Round](), AIM
     while len(rounds) < ROUNDS:
-        found = _solution(groups, importance, model, aim * limit_ms, floor, bounds or {}, multiple_of, blocks or {})
+        found = problem.best(model, aim * limit_ms)
         if found is None and any(r.measured_ms <= limit_ms for r in rounds):
             break
-        solution = found or _smallest(groups, importance, floor, multiple_of)
+        solution = found or problem.smallest()
         if any(bool((r.solution.removed == solution.removed).all()) for r in rounds):
             if found is None or aim > HIGHEST_AIM:
                 break
             aim = (1 + aim) / 2  # the model knows it well by now
             continue
-        predicted = model.predicted(~solution.removed)
-        rounds.append(Round(solution, predicted, measure(solution.removed)))
+        rounds.append(_measured(solution, model, measure))
         model = model.fitted([(~r.solution.removed, r.measured_ms) for r in rounds])
-        if found is None and rounds[-1].measured_ms > limit_ms:
-            raise _out_of_reach(rounds[-1], model, limit_ms)
+        if found is None:
+            _required(rounds[-1], model, limit_ms)
         idle = not bool(solution.removed.any()) and rounds[-1].measured_ms <= limit_ms
         if idle or (1 - NEAR) * limit_ms <= rounds[-1].measured_ms <= limit_ms:
             break
-    within = [r for r in rounds if r.measured_ms <= limit_ms]
-    if not within:
-        smallest = _smallest(groups, importance, floor, multiple_of)
-        within = [Round(smallest, model.predicted(~smallest.removed), measure(smallest.removed))]
-        rounds += within
-        if within[0].measured_ms > limit_ms:
-            raise _out_of_reach(within[0], model, limit_ms)
-    best = max(within, key=lambda r: r.solution.kept)
+    if not any(r.measured_ms <= limit_ms for r in rounds):
+        rounds.append(_required(_measured(problem.smallest(), model, measure), model, limit_ms))
+    best = max((r for r in rounds if r.measured_ms <= limit_ms), key=lambda r: r.solution.kept)
     return Reached(best=best, rounds=tuple(rounds), limit_ms=limit_ms, model=model)
 
 
-def _solution(
-    groups: ChannelGroups,
-    importance: Tensor,
-    model: LatencyModel,
-    aim_ms: float,
-    floor: Mapping[str, int],
-    bounds: Mapping[str, float],
-    multiple_of: int,
-    blocks: Blocks,
-) -> Solution | None:
-    """Return the best widths by the model; None where by it not even the smallest network is fast enough."""
-    smallest = _smallest(groups, importance, floor, multiple_of)
-    if model.predicted(~smallest.removed) > aim_ms:
-        return None
+@dataclasses.dataclass(frozen=True)
+class _Problem:
+    """What is solved in every round; the fields are the arguments of `solve_milliseconds`."""
 
-    def costs(layers: Sequence[Layer]) -> dict[str, Tables]:
-        latency = model.tables(groups, layers).over(aim_ms)
-        add_blocks(latency, layers, blocks)
-        return {"latency": latency}
+    groups: ChannelGroups
+    importance: Tensor
+    floor: Mapping[str, int]
+    bounds: Mapping[str, float]
+    multiple_of: int
+    blocks: Blocks
 
-    return solve(groups, importance, bounds, floor, multiple_of, further=costs, step=model.step)
+    def best(self, model: LatencyModel, aim_ms: float) -> Solution | None:
+        """Return the best widths by the model; None where by it not even the smallest network is fast enough."""
+        if model.predicted(~self.smallest().removed) > aim_ms:
+            return None
+
+        def costs(layers: Sequence[Layer]) -> dict[str, Tables]:
+            latency = model.tables(self.groups, layers).over(aim_ms)
+            add_blocks(latency, layers, self.blocks)
+            return {"latency": latency}
+
+        return solve(
+            self.groups,
+            self.importance,
+            self.bounds,
+            self.floor,
+            self.multiple_of,
+            further=costs,
+            step=model.step,
+        )
+
+    def smallest(self) -> Solution:
+        """Return the smallest network."""
+        layers = layer_choices(self.groups, self.importance, self.floor, self.multiple_of)
+        gone = removed(self.groups, layers, [layer.counts.size - 1 for layer in layers])
+        lost = float(self.importance[gone].sum())
+        kept = float(self.importance[self.groups.exact].sum()) - lost
+        return Solution(removed=gone, lost=lost, kept=kept, bound=lost)
 
 
-def _smallest(groups: ChannelGroups, importance: Tensor, floor: Mapping[str, int], multiple_of: int) -> Solution:
-    layers = layer_choices(groups, importance, floor, multiple_of)
-    gone = removed(groups, layers, [layer.counts.size - 1 for layer in layers])
-    lost = float(importance[gone].sum())
-    return Solution(removed=gone, lost=lost, kept=float(importance[groups.exact].sum()) - lost, bound=lost)
+def _measured(solution: Solution, model: LatencyModel, measure: Measure) -> Round:
+    return Round(solution, model.predicted(~solution.removed), measure(solution.removed))
 
 
-def _out_of_reach(smallest: Round, model: LatencyModel, limit_ms: float) -> BudgetError:
+def _required(smallest: Round, model: LatencyModel, limit_ms: float) -> Round:
+    """Return `smallest`, the smallest network; raise `BudgetError` where it is too slow."""
+    if smallest.measured_ms <= limit_ms:
+        return smallest
     parts = sorted(model.parts(~smallest.solution.removed).items(), key=lambda part: -part[1])[:5]
     held = ", ".join(f"{name or 'all that is no unit'} {taken:.3g} ms" for name, taken in parts)
-    return BudgetError(
+    raise BudgetError(
         f"the budget (latency <= {limit_ms:.3g} ms) cannot be met: the smallest network takes "
         f"{smallest.measured_ms:.3g} ms, most of it by the model in {held}; raise the budget, lower min_share or "
         "multiple_of, keep fewer layers, or see coverage() for what cannot be removed"

@@ -60,8 +60,7 @@ def select(
         BudgetError: nothing in this network can be removed, or the budget cannot be met; names the smallest cost.
         RecipeError: a pattern of `keep` that matches no layer; near ones are named.
     """
-    _check_arguments(model, groups, budget)
-    _check_multiple(budget, multiple_of)
+    _check_arguments(model, groups, budget, multiple_of)
     if budget is None:
         zeros = _zeros(model, groups) & ~kept_groups(groups, keep)
         return removal(groups, _to_multiples(groups, spare_layers(groups, zeros), multiple_of))
@@ -159,14 +158,7 @@ def _to_multiples(groups: ChannelGroups, chosen: Tensor, multiple_of: int) -> Te
     return left
 
 
-def _check_multiple(budget: Budget | None, multiple_of: int) -> None:
-    if type(multiple_of) is not int or not 1 <= multiple_of < 2**31:
-        raise BudgetError(f"multiple_of is a whole number from 1, not {multiple_of!r:.80}")
-    if budget is not None and multiple_of != 1:
-        raise BudgetError(f"with a budget, multiple_of belongs to it: prunus.Budget(..., multiple_of={multiple_of})")
-
-
-def _check_arguments(model: nn.Module, groups: ChannelGroups, budget: Budget | None) -> None:
+def _check_arguments(model: nn.Module, groups: ChannelGroups, budget: Budget | None, multiple_of: int) -> None:
     if not isinstance(model, nn.Module) or not isinstance(groups, ChannelGroups):
         raise BudgetError(
             f"select takes the model and the groups that trace gave, not a {type(model).__name__} and a "
@@ -174,6 +166,10 @@ def _check_arguments(model: nn.Module, groups: ChannelGroups, budget: Budget | N
         )
     if not isinstance(budget, Budget | None):
         raise BudgetError(f"select takes a Budget, as in budget=prunus.Budget(macs=0.4), not {budget!r:.80}")
+    if type(multiple_of) is not int or not 1 <= multiple_of < 2**31:
+        raise BudgetError(f"multiple_of is a whole number from 1, not {multiple_of!r:.80}")
+    if budget is not None and multiple_of != 1:
+        raise BudgetError(f"with a budget, multiple_of belongs to it: prunus.Budget(..., multiple_of={multiple_of})")
 
 
 def refuse_if_rigid(groups: ChannelGroups) -> None:

@@ -62,9 +62,7 @@ def export_onnx(
         raise DeployError(f"{path} is no regular file, so none is put in its place: give another path")
     if (reason := unusable(model)) is not None:
         raise DeployError(reason)
-    tensors = as_tuple(inputs)
-    if dynamic_batch:
-        tensors = _at_least_two(tensors)
+    tensors = _at_least_two(as_tuple(inputs)) if dynamic_batch else as_tuple(inputs)
     copy = stand_in(model, {}, (), with_values=True)  # the code may keep what it computes
     with undisturbed(model), evaluating(copy):
         returned = _run(copy, fed(tensors, with_values=True))

@@ -63,10 +63,24 @@ def check_parity(
         ParityError: the outputs' number or shapes differ: it is another network's file.
         DeployError: no samples, an absent backend, or a file that does not load or run.
     """
-    path = Path(path)
-    chosen = checker(backend)
     comparison, precise = _Comparison(decisions), Float64Reference(model)
-    for _, batches in itertools.groupby(_arrays(samples), key=_shapes):  # a session is for one set of shapes
+    _compare(comparison, precise, model, Path(path), _arrays(samples), checker(backend), tolerance, threads)
+    record = comparison.record(name or Path(path).stem, backend, tolerance)
+    return record if record.passed else dataclasses.replace(record, remarks=remarks(model, precise))
+
+
+def _compare(
+    comparison: "_Comparison",
+    precise: Float64Reference,
+    model: nn.Module,
+    path: Path,
+    samples: Iterable[tuple[np.ndarray, ...]],
+    chosen: backends.Backend,
+    tolerance: float,
+    threads: int,
+) -> None:
+    """Add the outputs of all samples to `comparison`."""
+    for _, batches in itertools.groupby(samples, key=_shapes):  # a session is for one set of shapes
         first = next(batches)
         with (
             backends.find("torch").load(model, _shapes(first), threads) as reference,
@@ -78,8 +92,6 @@ def check_parity(
                 comparison.add(found, session.run(batch), path, len(batch[0]))
                 if comparison.relative > tolerance and not math.isinf(comparison.relative):
                     comparison.note_rounding(found, precise(batch))
-    record = comparison.record(name or path.stem, backend, tolerance)
-    return record if record.passed else dataclasses.replace(record, remarks=remarks(model, precise))
 
 
 def checker(name: str) -> backends.Backend:

@@ -82,8 +82,7 @@ def compare(
     0.5. The interval of its drop comes from a bootstrap over images, in which both networks get the same images.
 
     Args:
-        wide: a module, or an ONNX file.
-        narrow: what is compared with it.
+        wide, narrow: the networks: modules, or ONNX files.
         data: gives the split, the classes, and the conditions of each image.
         task: of both; None: the one of the data's targets, with its defaults.
         max_drop: percentage points by which a slice may fall.
@@ -106,13 +105,12 @@ def compare(
     with answering(wide, device, threads) as first, answering(narrow, device, threads) as second:
         statistics, disagreement = _counted(first, second, bound, samples, options)
         robust = robustness(first, second, bound, samples, options, gate) if gate.robust_images else ()
-    counts = [each.counts() for each in statistics]
-    errors = [expected_calibration_error(each.calibration()) for each in statistics]
+    counts, (one, other) = [each.counts() for each in statistics], [each.calibration() for each in statistics]
     return Compared(
         metric=counts[0].metric,
         slices=tuple(judge(counts[0], counts[1], slices_of(counts[0], conditions, gate.per), gate)),
         disagreement=tuple(disagreement),
-        calibration=(errors[0], errors[1]),
+        calibration=(expected_calibration_error(one), expected_calibration_error(other)),
         curves=(statistics[0].curves(), statistics[1].curves()),
         robustness=robust,
     )

@@ -1,8 +1,5 @@
 """`prunus.run`: all steps from a recipe to the report, in their order."""
 
-import datetime
-import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,25 +8,21 @@ import torch
 
 import prunus.recipe
 from prunus import report
-from prunus.data.inventory import inventory, inventory_differences
 from prunus.deploy.room import check_room
-from prunus.errors import DataError, RecipeError
+from prunus.errors import RecipeError
 from prunus.graph import trace
 from prunus.interrupt import check
-from prunus.models.factory import build
-from prunus.models.weights import load_
 from prunus.pipeline import deployment, evaluation, stages
 from prunus.pipeline.context import RunContext, Watch
-from prunus.pipeline.environment import hardware, versions
 from prunus.pipeline.gating import pass_gate
 from prunus.pipeline.network import Network
 from prunus.pipeline.recipe import NARROW, WIDE, Recipe
 from prunus.pipeline.rehearsal import rehearse
-from prunus.pipeline.run_folder import recipe_differences, refuse_linked_folders, run_folder
-from prunus.records import EpochRecord, NoteRecord, Recorder, RunRecord, Silent, lines
+from prunus.pipeline.run_folder import refuse_linked_folders, run_folder
+from prunus.pipeline.run_record import record_changes, record_weights, refuse_other_data, run_record_of
+from prunus.records import EpochRecord, NoteRecord, Recorder, RunRecord, Silent
 from prunus.surgery import save
 from prunus.tasks.interface import BoundTask
-from prunus.terminal import visible
 from prunus.train.distributed import is_first, joined
 from prunus.train.lock import lock
 from prunus.train.tensorboard import ScalarWriter
@@ -105,12 +98,12 @@ def _run(
     deployment.absent_backends(recipe.deploy)
     _check_asked(recipe, task)
     check_room([(recipe.deploy.benchmark.batch_size, *inputs.shape[1:])])
-    run_record = _run_record(recipe, resolved, tuple(inputs.shape))
+    run_record = run_record_of(recipe, resolved, tuple(inputs.shape))
     if not accept_changes:
-        _refuse_other_data(recorder, run_record)
+        refuse_other_data(recorder, run_record)
     if not recorder.count():
         recorder.write(run_record)
-        _record_weights(recorder, recipe)
+        record_weights(recorder, recipe)
         for text in recipe.data.notes():
             recorder.write(NoteRecord(text=text))
     train = recipe.train
@@ -156,7 +149,7 @@ def _deliver(
     networks = [*([] if wide is None else [wide]), *reached, *scratch]
     narrow = reached[-1]
     recorder.truncate(max(1, *(each.records for each in networks)))  # drop what an earlier attempt wrote after that
-    _record_changes(recorder, run_record)
+    record_changes(recorder, run_record)
     for network in networks:
         evaluation.evaluate_on_test(context, network)
     model = narrow.model.cpu()
@@ -183,74 +176,3 @@ def _train(context: RunContext) -> tuple[Network | None, list[Network], list[Net
     wide = stages.train_wide(context, encoder) if recipe.baseline else None
     reached = stages.run_stages(context, encoder, wide)
     return wide, reached, stages.train_from_scratch(context, reached[-1]) if recipe.from_scratch else []
-
-
-def _record_weights(recorder: Recorder, recipe: Recipe) -> None:
-    """Record which tensors of the network come from the recipe's weights.
-
-    Raises:
-        DataError, RecipeError: they cannot be read, or do not fit.
-    """
-    weights = recipe.starting_weights
-    if weights is not None:
-        found = load_(build(recipe.model, len(recipe.data.class_names)), weights)
-        recorder.write(NoteRecord(text=f"The trainings begin with {weights.path}: {found.summary()}."))
-
-
-def _record_changes(recorder: Recorder, now: RunRecord) -> None:
-    """Record the recipe as it is now and the changes, where it differs from the recipe that the run began with."""
-    begun = _begun(recorder)
-    if begun is None:
-        return
-    if different := recipe_differences(begun.recipe, now.recipe):
-        recorder.write(now)
-        recorder.write(NoteRecord(text=f"The recipe was changed while the run was under way: {'; '.join(different)}."))
-    if different := inventory_differences(begun.data, now.data):
-        recorder.write(NoteRecord(text=f"The data changed while the run was under way: {'; '.join(different)}."))
-    if begun.weights != now.weights:
-        recorder.write(NoteRecord(text="The file of weights changed while the run was under way."))
-
-
-def _begun(recorder: Recorder) -> RunRecord | None:
-    """Return the record that the run began with; None where it cannot be read any more."""
-    if not recorder.count():
-        return None
-    return next((record for record in lines(recorder.path.parent) if isinstance(record, RunRecord)), None)
-
-
-def _refuse_other_data(recorder: Recorder, now: RunRecord) -> None:
-    """Refuse to go on, or to evaluate, on other data or weights than those that the run began with.
-
-    Raises:
-        DataError: names what differs.
-    """
-    begun = _begun(recorder)
-    if begun is not None and begun.weights != now.weights:
-        raise DataError(
-            f"the file of weights is not the one that the run in {recorder.path.parent} began with (SHA-256 "
-            f"{begun.weights[:12]} then, {now.weights[:12]} now). Bring it back, choose another folder with "
-            "output=..., or, to go on, give --accept-changes (in Python: accept_changes=True)"
-        )
-    if begun is not None and (different := inventory_differences(begun.data, now.data)):
-        raise DataError(
-            f"the data are not those that the run in {recorder.path.parent} began with: {'; '.join(different)}. Bring "
-            "them back, choose another folder with output=..., or, to go on with these, give --accept-changes "
-            "(in Python: accept_changes=True)"
-        )
-
-
-def _run_record(recipe: Recipe, resolved: dict[str, Any], input_shape: tuple[int, ...]) -> RunRecord:
-    return RunRecord(
-        name=recipe.name,
-        command=visible(shlex.join(["prunus", *sys.argv[1:]])),
-        seed=recipe.seed,
-        recipe=resolved,
-        versions=versions(),
-        hardware=hardware(),
-        started=datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-        class_names=tuple(recipe.data.class_names),
-        palette=tuple(recipe.data.palette),
-        data=inventory(recipe.data),
-        weights="" if recipe.starting_weights is None else recipe.starting_weights.sha256(),
-        input_shape=input_shape,
-    )

@@ -15,7 +15,7 @@ from prunus.data import ImageFolderData, ShardsData
 from prunus.data.inventory import inventory, inventory_differences
 from prunus.data.shard_index import ShardIndex, write_index
 from prunus.errors import DataError
-from prunus.pipeline.run import _refuse_other_data
+from prunus.pipeline.run_record import refuse_other_data
 from prunus.records import Recorder, RunRecord
 
 
@@ -87,12 +87,12 @@ def record(found):
 def test_a_run_on_other_data_is_refused(tmp_path):
     recorder = Recorder(tmp_path / "run")
     now = record(inventory(data(write_images(tmp_path / "set"))))
-    _refuse_other_data(recorder, now)
+    refuse_other_data(recorder, now)
     recorder.write(now)
-    _refuse_other_data(recorder, now)
+    refuse_other_data(recorder, now)
     renamed(tmp_path / "set")
     with pytest.raises(DataError, match=r"class 1 was car and is lorry.*--accept-changes"):
-        _refuse_other_data(recorder, record(inventory(data(tmp_path / "set"))))
+        refuse_other_data(recorder, record(inventory(data(tmp_path / "set"))))
 
 
 @pytest.mark.slow
