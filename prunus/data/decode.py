@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from prunus.decoding import MIB, DecodingError, read_bytes, regular_file
 from prunus.errors import DataError
@@ -53,6 +53,31 @@ TURNS = {
 }  # of an EXIF orientation: what brings the stored pixels upright
 
 
+def _identified(source: BinaryIO) -> Image.Image:
+    """Return the image in `source`, of one of `FORMATS`, not yet decoded.
+
+    As `Image.open(source, formats=FORMATS)`, which other packages put their own in the place of (Ultralytics' installs
+    a package where a file is no image).
+
+    Raises:
+        UnidentifiedImageError: it is none of them.
+    """
+    Image.init()
+    source.seek(0)
+    start = source.read(16)
+    for name in FORMATS:
+        if name not in Image.OPEN:  # pillow was built without it
+            continue
+        factory, accepts = Image.OPEN[name]
+        result = accepts is None or accepts(start)
+        if isinstance(result, str) or not result:
+            continue
+        source.seek(0)
+        with contextlib.suppress(SyntaxError, IndexError, TypeError, struct.error):  # it only begins like one
+            return factory(source, name)
+    raise UnidentifiedImageError(f"it is no image of {', '.join(FORMATS)}")
+
+
 @contextlib.contextmanager
 def _opened(source: Path | BinaryIO, name: str, max_pixels: int) -> Iterator[Image.Image]:
     """Open an image of one of `FORMATS`, none of which runs a program, and of at most `max_pixels` pixels."""
@@ -60,7 +85,7 @@ def _opened(source: Path | BinaryIO, name: str, max_pixels: int) -> Iterator[Ima
         source = io.BytesIO(read_bytes(source, MAX_BYTES))
     before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # the limit is this one
     try:
-        with Image.open(source, formats=tuple(FORMATS)) as file:
+        with _identified(source) as file:
             if file.width * file.height > max_pixels:
                 raise DataError(
                     f"{name} has {file.width:,} x {file.height:,} pixels, and at most {max_pixels:,} are read: make it "

@@ -158,3 +158,15 @@ def test_what_the_file_system_refuses_is_not_called_damaged(tmp_path, monkeypatc
     with pytest.raises(DataError, match=r"image\.png cannot be read \(Permission denied\)") as error:
         read_image(tmp_path / "image.png")
     assert "damaged" not in str(error.value)
+
+
+def test_what_others_put_in_the_place_of_pillows_open_is_not_called(tmp_path, monkeypatch):
+    def other(*args, **settings):
+        raise AssertionError("another package's Image.open was called")
+
+    Image.fromarray(GREY).save(tmp_path / "image.png")
+    (tmp_path / "none.png").write_bytes(b"no image at all")
+    monkeypatch.setattr(Image, "open", other)
+    assert np.array_equal(read_image(tmp_path / "image.png")[..., 0], GREY)
+    with pytest.raises(DataError, match=r"none\.png cannot be read as an image"):
+        read_image(tmp_path / "none.png")

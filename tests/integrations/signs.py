@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-GTSRB = Path("/work/shared/data/gtsrb_small")
+GTSRB = Path(__file__).parents[3] / "shared" / "data" / "gtsrb_small"
 EXAMPLE = torch.linspace(-1, 1, 3 * 16 * 16).reshape(1, 3, 16, 16)
 
 

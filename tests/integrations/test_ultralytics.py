@@ -12,7 +12,7 @@ ultralytics = pytest.importorskip("ultralytics")
 from prunus.errors import TrainingError
 from prunus.integrations.ultralytics import STATE, Shrink, plan_of_network
 
-ROADSIGN = Path("/work/shared/data/roadsign_voc")
+ROADSIGN = Path(__file__).parents[3] / "shared" / "data" / "roadsign_voc"
 pytestmark = [
     pytest.mark.skipif(not ROADSIGN.is_dir(), reason="roadsign_voc is not here"),
     pytest.mark.filterwarnings("ignore"),
