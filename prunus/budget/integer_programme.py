@@ -7,12 +7,14 @@ integer, so are the entries' variables (the local marginal polytope; Wainwright 
 
 import itertools
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.optimize import Bounds, LinearConstraint, milp
-from scipy.sparse import coo_array
 
 from prunus.budget.tables import Tables
+
+if TYPE_CHECKING:  # it takes a third of a second, which whoever solves nothing would wait for
+    from scipy.optimize import LinearConstraint
 
 TOLERANCE = 3e-4  # relative gap at which the search ends
 NODES = 200  # of the search tree at most: a bound in seconds would make the result depend on the machine's load
@@ -35,7 +37,10 @@ class _Rows:
         self.low.append(low)
         self.high.append(high)
 
-    def constraint(self, num_columns: int) -> LinearConstraint:
+    def constraint(self, num_columns: int) -> "LinearConstraint":
+        from scipy.optimize import LinearConstraint
+        from scipy.sparse import coo_array
+
         entries = (np.concatenate(self.values), (np.concatenate(self.rows), np.concatenate(self.columns)))
         return LinearConstraint(coo_array(entries, shape=(len(self.low), num_columns)).tocsr(), self.low, self.high)
 
@@ -48,6 +53,8 @@ def cheapest(objective: Tables, costs: Mapping[str, Tables], sizes: Sequence[int
         costs: functions that must not exceed zero.
         sizes: the number of choices of each layer.
     """
+    from scipy.optimize import Bounds, milp
+
     ends = [0, *itertools.accumulate(sizes)]
     columns: dict[tuple[int, ...], np.ndarray] = {
         (position,): np.arange(ends[position], ends[position + 1]) for position in range(len(sizes))

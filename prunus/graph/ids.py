@@ -15,40 +15,38 @@ class ChannelIds:
 
     def __init__(self) -> None:
         self.count = 1
-        self._pairs: list[tuple[Tensor, Tensor]] = []
-        self._root: np.ndarray | None = None  # of each id, until more are handed out or joined
+        self._pairs: list[tuple[Tensor, Tensor]] = []  # that `_root` does not know yet
+        self._root = np.arange(1)  # of each id that there was at the last call of `classes`
 
     def copy(self) -> "ChannelIds":
         """Return the same ids, joined alike, which may be joined otherwise."""
         other = ChannelIds()
-        other.count, other._pairs = self.count, [*self._pairs]
+        other.count, other._pairs, other._root = self.count, [*self._pairs], self._root
         return other
 
     def new(self, num: int) -> Tensor:
         """Return `num` fresh ids, shape [num]."""
         ids = torch.arange(self.count, self.count + num)
         self.count += num
-        self._root = None
         return ids
 
     def unite(self, first: Tensor, second: Tensor) -> None:
         """Declare `first[i]` and `second[i]` to be one channel; `NONE` on either side unites nothing."""
         if first is not second:
             self._pairs.append((first, second))
-            self._root = None
 
     def classes(self) -> np.ndarray:
         """Return the class of each id, shape [count]: the smallest id united with it, itself included.
 
         Every round hooks the larger root of a pair under the smaller one and then halves all paths, so the
-        number of rounds grows with the logarithm of the longest chain.
+        number of rounds grows with the logarithm of the longest chain. Pairs that are resolved stay so.
         """
-        if self._root is None:
-            self._root = self._resolved()
+        if self._pairs or self._root.size < self.count:
+            self._root, self._pairs = self._resolved(), []
         return self._root
 
     def _resolved(self) -> np.ndarray:
-        root = np.arange(self.count)
+        root = np.concatenate([self._root, np.arange(self._root.size, self.count)])
         if not self._pairs:
             return root
         first = np.concatenate([a.reshape(-1).numpy() for a, _ in self._pairs])

@@ -1,6 +1,7 @@
 """Channels that are off: zero wherever they are read, though not all that makes them is zero."""
 
 import dataclasses
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +10,8 @@ from prunus.graph.findings import Findings, Kind
 from prunus.graph.program import Program
 from prunus.graph.walk import Slots, walk
 from prunus.modules.tensors import named_tensors
+
+SHIFTS = {"bias", "running_mean"}  # what is added, by the names of torch's layers
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -38,10 +41,13 @@ class Off:
         again = self.findings.afresh(alive=torch.ones(self.findings.ids.count, dtype=torch.bool))
         tensors, zero = named_tensors(model), dict[tuple[str, int], Tensor]()
         on = torch.zeros(self.findings.ids.count, dtype=torch.bool)
+        zeros = {path: tensors[path].detach() == 0 for path in {path for path, _ in self.slots}}
         for (path, dim), ids in self.slots.items():
-            values = tensors[path].detach().movedim(dim, 0).reshape(ids.numel(), -1)
-            zero[path, dim] = (values == 0).all(1).cpu()
+            others = [each for each in range(zeros[path].dim()) if each != dim]
+            zero[path, dim] = (zeros[path].all(others) if others else zeros[path]).cpu()
             on[ids[~zero[path, dim]]] = True
+        if not self._may_be_off(zero, on):
+            return torch.zeros_like(self.excluded)
         for program in self.programs:
             walk(program, model, again, self.slots, zero)
         zeroed = again.ids_of(Kind.ZEROED)  # counted as zero by the rules
@@ -49,3 +55,15 @@ class Off:
         result = ~self.excluded
         result[seen[seen >= 0]] = False
         return result
+
+    def _may_be_off(self, zero: Mapping[tuple[str, int], Tensor], on: Tensor) -> bool:
+        """Whether anything is zero that belongs to a group with values; a shift alone turns nothing off."""
+        groups_on = torch.zeros(self.excluded.numel() + 1, dtype=torch.bool)
+        groups_on[self.group_of[on]] = True
+        groups_on[:-1] &= ~self.excluded
+        groups_on[-1] = False  # of what is in no group
+        return any(
+            bool((zero[path, dim] & groups_on[self.group_of[ids]]).any())
+            for (path, dim), ids in self.slots.items()
+            if path.rpartition(".")[2] not in SHIFTS
+        )
