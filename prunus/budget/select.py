@@ -137,7 +137,7 @@ def _zeros(model: nn.Module, groups: ChannelGroups) -> Tensor:
     """Return the groups that are zero, or off: bool [num_groups]."""
     zero = zero_groups(model, groups)  # which checks that the groups are the model's
     if groups.off is not None:
-        zero |= groups.off(model)
+        zero |= groups.off(model, zero)
     if not bool(zero.any()):
         refuse_if_rigid(groups)
     return zero

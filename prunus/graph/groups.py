@@ -5,7 +5,7 @@ import functools
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from prunus.graph.cost import CostModel
 from prunus.graph.coverage import coverage
@@ -42,7 +42,7 @@ class ChannelGroups:
     attributes: tuple[Attribute, ...] = ()
     noted: tuple[NotedWidth, ...] = ()
     notes: tuple[str, ...] = ()
-    off: Callable[[nn.Module], Tensor] | None = None
+    off: Callable[..., Tensor] | None = None
 
     def __len__(self) -> int:
         """Count the groups."""

@@ -36,18 +36,22 @@ class Off:
     group_of: Tensor
     excluded: Tensor
 
-    def __call__(self, model: nn.Module) -> Tensor:
-        """Return the groups that are off in `model`: bool [num_groups]."""
-        again = self.findings.afresh(alive=torch.ones(self.findings.ids.count, dtype=torch.bool))
-        tensors, zero = named_tensors(model), dict[tuple[str, int], Tensor]()
-        on = torch.zeros(self.findings.ids.count, dtype=torch.bool)
-        zeros = {path: tensors[path].detach() == 0 for path in {path for path, _ in self.slots}}
-        for (path, dim), ids in self.slots.items():
-            others = [each for each in range(zeros[path].dim()) if each != dim]
-            zero[path, dim] = (zeros[path].all(others) if others else zeros[path]).cpu()
-            on[ids[~zero[path, dim]]] = True
-        if not self._may_be_off(zero, on):
+    def __call__(self, model: nn.Module, zero_groups: Tensor | None = None) -> Tensor:
+        """Return the groups that are off in `model`: bool [num_groups].
+
+        Args:
+            model: the network that was traced.
+            zero_groups: groups known to be zero, which are not looked for, bool [num_groups].
+        """
+        tensors = named_tensors(model)
+        known = torch.zeros_like(self.excluded) if zero_groups is None else zero_groups
+        if not self._may_be_off(tensors, known):
             return torch.zeros_like(self.excluded)
+        again = self.findings.afresh(alive=torch.ones(self.findings.ids.count, dtype=torch.bool))
+        zero, on = dict[tuple[str, int], Tensor](), torch.zeros(self.findings.ids.count, dtype=torch.bool)
+        for (path, dim), ids in self.slots.items():
+            zero[path, dim] = _zero_rows(tensors[path].detach().movedim(dim, 0)).cpu()
+            on[ids[~zero[path, dim]]] = True
         for program in self.programs:
             walk(program, model, again, self.slots, zero)
         zeroed = again.ids_of(Kind.ZEROED)  # counted as zero by the rules
@@ -56,14 +60,21 @@ class Off:
         result[seen[seen >= 0]] = False
         return result
 
-    def _may_be_off(self, zero: Mapping[tuple[str, int], Tensor], on: Tensor) -> bool:
+    def _may_be_off(self, tensors: Mapping[str, Tensor], known: Tensor) -> bool:
         """Whether anything is zero that belongs to a group with values; a shift alone turns nothing off."""
-        groups_on = torch.zeros(self.excluded.numel() + 1, dtype=torch.bool)
-        groups_on[self.group_of[on]] = True
-        groups_on[:-1] &= ~self.excluded
-        groups_on[-1] = False  # of what is in no group
-        return any(
-            bool((zero[path, dim] & groups_on[self.group_of[ids]]).any())
-            for (path, dim), ids in self.slots.items()
-            if path.rpartition(".")[2] not in SHIFTS
-        )
+        with_values = torch.cat([~(self.excluded | known), torch.tensor([False])])  # -1, in no group, is the last
+        for (path, dim), ids in self.slots.items():
+            values = tensors[path].detach().movedim(dim, 0)
+            first = values  # most channels are seen not to be zero by one value
+            while first.dim() > 1:
+                first = first.select(1, 0)
+            rows = (first == 0).cpu() & with_values[self.group_of[ids]]
+            shift = path.rpartition(".")[2] in SHIFTS
+            if not shift and bool(rows.any()) and bool(_zero_rows(values[rows.to(values.device)]).any()):
+                return True
+        return False
+
+
+def _zero_rows(values: Tensor) -> Tensor:
+    """Return whether each entry of the first dimension is zero throughout, bool [size]."""
+    return (values == 0).reshape(values.shape[0], -1).all(1)
