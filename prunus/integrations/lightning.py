@@ -17,8 +17,10 @@ from torch.optim.swa_utils import AveragedModel
 
 from prunus import compat  # noqa: F401 - torchvision beside a CPU-only torch, before lightning imports it
 from prunus.budget import Budget
+from prunus.decoding import DecodingError
 from prunus.errors import CheckpointError, TrainingError
 from prunus.integrations.running import Running, plan_in
+from prunus.models.weight_file import read_content
 from prunus.modules.given import Inputs
 from prunus.modules.paths import module_at
 from prunus.surgery import Plan, apply
@@ -144,15 +146,23 @@ def load_narrow(module: nn.Module, path: str | Path, part: str = "") -> nn.Modul
         part: as of `Shrink`.
 
     Raises:
-        CheckpointError: it was written without Shrink, or of another module.
+        CheckpointError: it cannot be read, holds code, was written without Shrink, or is of another module.
     """
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    plan = plan_in(checkpoint.get(KEY))
+    try:
+        checkpoint = read_content(Path(path))
+    except (OSError, DecodingError) as error:
+        raise CheckpointError(f"the checkpoint {path} cannot be read: {error}") from error
+    if KEY not in checkpoint or "state_dict" not in checkpoint:
+        raise CheckpointError(f"the checkpoint {path} was written without Shrink among the Trainer's callbacks")
+    plan = plan_in(checkpoint[KEY])
     if part:
         module.set_submodule(part, apply(plan, module_at(module, part)))
     else:
         module = apply(plan, module)
-    module.load_state_dict(checkpoint["state_dict"])
+    try:
+        module.load_state_dict(checkpoint["state_dict"])
+    except RuntimeError as error:
+        raise CheckpointError(f"the checkpoint {path} is of another module: {error}") from error
     return module
 
 

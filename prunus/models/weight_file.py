@@ -39,7 +39,7 @@ def read_tensors(path: Path, own: Mapping[str, Any], part: str = "") -> dict[str
         DataError: no such file, a damaged one, one that holds code, or several sets of weights; says what to do.
     """
     try:
-        content = _content(path)
+        content = read_content(path)
     except (OSError, DecodingError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise DataError(f"weights {path} cannot be read: {reason}") from error
@@ -65,7 +65,13 @@ def read_tensors(path: Path, own: Mapping[str, Any], part: str = "") -> dict[str
     return tensors
 
 
-def _content(path: Path) -> Mapping[Any, Any]:
+def read_content(path: Path) -> Mapping[Any, Any]:
+    """Return what a file of safetensors or of `torch.save` holds, of which nothing is run.
+
+    Raises:
+        OSError: it cannot be opened.
+        DecodingError: it is damaged, no such file, or holds code.
+    """
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise DecodingError("it is no regular file")

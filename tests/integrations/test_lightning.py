@@ -215,3 +215,18 @@ def test_two_processes_hold_the_same_network(tmp_path):
     first, second = ((tmp_path / f"rank{rank}.txt").read_text() for rank in range(2))
     assert first == second
     assert int(first.split()[0]) <= 0.4 * WIDE
+
+
+def test_a_checkpoint_that_cannot_be_loaded_is_named(tmp_path):
+    path = tmp_path / "best.ckpt"
+    with pytest.raises(CheckpointError, match=r"best\.ckpt cannot be read"):
+        load_narrow(Classifier(), path)
+    path.write_bytes(b"no checkpoint")
+    with pytest.raises(CheckpointError, match=r"best\.ckpt cannot be read"):
+        load_narrow(Classifier(), path)
+    torch.save({"state_dict": Classifier().state_dict()}, path)
+    with pytest.raises(CheckpointError, match="without Shrink"):
+        load_narrow(Classifier(), path)
+    torch.save({"state_dict": Classifier(), "prunus_shrinker": {}}, path)
+    with pytest.raises(CheckpointError, match="runs code when it is read"):
+        load_narrow(Classifier(), path)

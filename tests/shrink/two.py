@@ -1,11 +1,9 @@
 """Scenarios in two processes: python two.py FOLDER; what each process returns goes to FOLDER/NAME-RANK.json."""
 
+import functools
 import hashlib
 import json
-import os
-import socket
 import sys
-import traceback
 from pathlib import Path
 
 import loops
@@ -13,10 +11,11 @@ import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from forked import COUNT, in_two_processes
+
 import prunus
 from prunus.errors import TrainingError
-
-COUNT = 2
 
 
 def digest(model):
@@ -85,24 +84,7 @@ def in_one_process(function, folder, rank, port):
     distributed.destroy_process_group()
 
 
-def in_two_processes(function, folder):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    children = []
-    for rank in range(COUNT):
-        if (child := os.fork()) == 0:
-            try:
-                in_one_process(function, folder, rank, port)
-            except BaseException:
-                traceback.print_exc()
-                os._exit(1)
-            os._exit(0)
-        children.append(child)
-    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-
-
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    codes = [in_two_processes(function, Path(sys.argv[1])) for function in SCENARIOS]
+    codes = [in_two_processes(functools.partial(in_one_process, function, Path(sys.argv[1]))) for function in SCENARIOS]
     sys.exit(any(map(any, codes)))

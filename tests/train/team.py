@@ -6,14 +6,13 @@ torchrun ... team.py FOLDER     is one of torchrun's processes, of the scenario 
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import os
 import signal
-import socket
 import sys
 import time
-import traceback
 from pathlib import Path
 
 import torch
@@ -22,6 +21,7 @@ from torch.utils.data import TensorDataset
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import tiny
+from forked import COUNT, in_two_processes
 
 from prunus.budget import Budget
 from prunus.budget.controller import Controller
@@ -33,7 +33,7 @@ from prunus.train.evaluate import evaluate
 from prunus.train.fit import fit
 from prunus.train.interrupt import InterruptedTrainingError
 
-COUNT, STEPS = 2, 4
+STEPS = 4
 
 
 class MeanLoss:
@@ -196,23 +196,6 @@ def in_one_process(function, folder, rank, port):
     (folder / f"{function.__name__}-{rank}.json").write_text(json.dumps(result))
 
 
-def in_two_processes(function, folder):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    children = []
-    for rank in range(COUNT):
-        if (child := os.fork()) == 0:
-            try:
-                in_one_process(function, folder, rank, port)
-            except BaseException:
-                traceback.print_exc()
-                os._exit(1)
-            os._exit(0)
-        children.append(child)
-    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-
-
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
     if "TORCHELASTIC_RESTART_COUNT" in os.environ:
@@ -221,5 +204,5 @@ if __name__ == "__main__":
             result = function(processes, folder / function.__name__)
         (folder / f"{function.__name__}-{processes.index}.json").write_text(json.dumps(result))
     else:
-        codes = [in_two_processes(function, folder) for function in SCENARIOS]
+        codes = [in_two_processes(functools.partial(in_one_process, function, folder)) for function in SCENARIOS]
         sys.exit(any(map(any, codes)))
