@@ -39,7 +39,7 @@ class Split(Dataset[tuple[torch.Tensor, torch.Tensor]], abc.ABC):
         self._epoch[0] = epoch
 
     def order(self, generator: torch.Generator) -> torch.Tensor:
-        """Return the indices of an epoch, int64 [N]: a permutation of all, or as many drawn by their weights."""
+        """Return the indices of an epoch, int64 [N]: all of them shuffled or, with weights, N drawn at random."""
         if self._weights is not None:
             return torch.multinomial(self._weights, len(self), replacement=True, generator=generator)
         return torch.randperm(len(self), generator=generator)

@@ -85,7 +85,7 @@ class Shrink:
         return self.shrinker.step()
 
     def end_epoch(self) -> ShrinkRecord | None:
-        """End an epoch, where the length of the training is given in `epochs`; return the record of a cut."""
+        """Tell a Shrinker that counts in `epochs` that one has ended; return the record of a cut, if there was one."""
         return self.shrinker.end_epoch()
 
     def finish(self) -> ShrinkRecord | None:

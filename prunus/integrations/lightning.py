@@ -116,7 +116,7 @@ class Shrink(Callback):  # type: ignore[misc]
             _after_cut(trainer)
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        """Where the number of steps is not known, a segment ends with an epoch."""
+        """End a segment with the epoch if the number of steps is unknown."""
         if "epochs" in self._length and self._running.now().end_epoch() is not None:
             _after_cut(trainer)
 

@@ -82,7 +82,7 @@ class Shrink(TrainerCallback):  # type: ignore[misc]
             )
 
     def _go_on(self, model: nn.Module, weights: Mapping[str, Any], args: Any) -> None:
-        """Take up the state that lies beside the weights of a checkpoint.
+        """Load the state that is saved beside the weights of a checkpoint.
 
         Raises:
             CheckpointError: no checkpoint that is known has these weights and a state.

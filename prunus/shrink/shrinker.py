@@ -170,7 +170,7 @@ class Shrinker:
         return self.end_period() if self.schedule.has_ended(self.clock) else late
 
     def end_epoch(self) -> ShrinkRecord | None:
-        """End an epoch, where the length of the training is given in `epochs`; return the record of a cut."""
+        """Tell a Shrinker that counts in `epochs` that one has ended; return the record of a cut, if there was one."""
         if self.schedule.length is not None:
             raise TrainingError("end_epoch() is for Shrinker(..., epochs=N); with steps=N, step() counts by itself")
         return self.end_period()

@@ -15,8 +15,8 @@ IDLE = 1000  # calls of step() without one of the optimizer: more than gradients
 class OptimizerWatch:
     """Calls `before(scale)` when the gradients of a step are there and the weights have not moved yet.
 
-    A step that `torch.amp.GradScaler` skips is none. Where a closure computes the gradients, as Lightning's does,
-    `before` is called after its first call in a step.
+    A step that `torch.amp.GradScaler` skips does not count. If a closure computes the gradients, as
+    Lightning's does, `before` is called once per step, after the closure has run for the first time.
 
     Attributes:
         stepped: the optimizer has stepped since the last `take()`.

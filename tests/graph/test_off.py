@@ -29,7 +29,7 @@ class Frozen(nn.Module):
 
 
 class Normed(nn.Module):
-    """A layer, a norm, an activation, a layer; perhaps something else reads the first layer's output."""
+    """Two layers with a norm and an activation between; the first layer's output may have another reader."""
 
     def __init__(self, norm, activation, *, read):
         super().__init__()
