@@ -12,9 +12,9 @@ from prunus.interrupt import check
 from prunus.pipeline.network import training_name
 from prunus.pipeline.recipe import Stage
 from prunus.pipeline.stage_edits import plan_edit
-from prunus.shrink.latency_target import check_latency_reachable
+from prunus.shrink.goal import goal_of
+from prunus.shrink.latency_goal import check_latency_reachable
 from prunus.shrink.processes import ALONE, Processes
-from prunus.shrink.target import target_of
 from prunus.surgery import apply
 from prunus.train import penalty_binding
 from prunus.train.contracted import expanded
@@ -56,7 +56,7 @@ def rehearse(
                     "`shrink: null` and a GroupLasso, whose zero channels are removed too"
                 )
             budget = stage.shrink.budget
-            goal = target_of(model, groups, inputs, budget)
+            goal = goal_of(model, groups, inputs, budget)
             if budget.is_timed and training_name(stage) not in begun:
                 timed = functools.partial(meter, model) if meter is not None else None
                 processes.once(functools.partial(check_latency_reachable, model, groups, budget, goal, timed))

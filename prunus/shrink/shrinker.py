@@ -15,10 +15,10 @@ from prunus.modules.given import Inputs, arguments
 from prunus.modules.optimizers import unwrapped
 from prunus.records import ShrinkRecord
 from prunus.shrink import checks, state
+from prunus.shrink.goal import goal_of
 from prunus.shrink.network import NetworkInTraining
 from prunus.shrink.pressure import Importance, Pressure
 from prunus.shrink.settings import controller_of, schedule_of
-from prunus.shrink.target import target_of
 from prunus.shrink.watch import OptimizerWatch
 from prunus.surgery import Plan
 
@@ -106,8 +106,8 @@ class Shrinker:
         self.network, self.settings = network, settings
         self.schedule = schedule_of(settings, steps, epochs, every)
         self.clock = Clock(steps_per_period=steps // epochs if steps and epochs else None)
-        target = target_of(model, network.groups, network.example, budget, network.kwargs)
-        self.pressure = Pressure(network, budget, target, meter, reference, importance, told)
+        goal = goal_of(model, network.groups, network.example, budget, network.kwargs)
+        self.pressure = Pressure(network, budget, goal, meter, reference, importance, told)
         self._watch = OptimizerWatch(optimizer, self._before_step, network.check_state)
         self._late: ShrinkRecord | None = None  # of a cut that step() has not returned yet
 
