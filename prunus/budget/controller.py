@@ -1,10 +1,10 @@
 """The controller: which channel groups are under pressure, and how strongly, so that the budget is met exactly.
 
-The shrinking part of a training is cut into segments. At the start of a segment, a target between the current cost
+The shrinking part of a training is cut into segments. At the start of a segment, a goal between the current cost
 and the budget determines which groups selection would remove, given their importance during training; all
 other groups are exempt. In each step the group lasso's threshold of a pressed group of norm n with k steps left, this
 one included, is n / k. Its norm thus falls linearly, whatever the gradient, and is exactly zero at the segment's end.
-Removal then changes nothing, and the remaining widths are those of the target.
+Removal then changes nothing, and the remaining widths are those of the goal.
 """
 
 import dataclasses
@@ -87,7 +87,7 @@ class Controller:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Target:
+class Goal:
     """Costs at the start and at the end of shrinking; determined once, from the wide network's groups."""
 
     start: dict[str, float]  # cost before, by kind
@@ -97,8 +97,8 @@ class Target:
     solver: str = "greedy"  # see `Budget.solver`
 
     @classmethod
-    def of(cls, groups: ChannelGroups, budget: Budget, skippable: Collection[str] = ()) -> "Target":
-        """Return the target for a wide network whose layers `skippable` may vanish.
+    def of(cls, groups: ChannelGroups, budget: Budget, skippable: Collection[str] = ()) -> "Goal":
+        """Return the goal for a wide network whose layers `skippable` may vanish.
 
         Raises:
             BudgetError: it cannot be met.
@@ -111,16 +111,16 @@ class Target:
         bounds = budget.absolute(groups)
         if budget.is_timed:  # no bound is known before a measurement
             bounds.setdefault("macs", float(groups.macs()))
-        target = cls(
+        goal = cls(
             start={kind: float(groups.cost.total(kind, groups.all_alive())) for kind in bounds},
             bounds=bounds,
             floors=floors(groups, budget, skippable),
             solver=budget.solver,
         )
         selection(budget.solver)(
-            groups, torch.ones(len(groups), dtype=torch.float64), bounds, target.floors, budget.multiple_of
+            groups, torch.ones(len(groups), dtype=torch.float64), bounds, goal.floors, budget.multiple_of
         )
-        return target
+        return goal
 
     def at(self, progress: float) -> dict[str, float]:
         """Return the bounds at `progress` in [0, 1]: the excess over the budget falls as (1 - progress)^3 (Zhu & Gupta
@@ -129,9 +129,9 @@ class Target:
         return {kind: bound + (self.start[kind] - bound) * rest for kind, bound in self.bounds.items()}
 
 
-def press(groups: ChannelGroups, importance: Tensor, target: Target, progress: float, multiple_of: int) -> Tensor:
+def press(groups: ChannelGroups, importance: Tensor, goal: Goal, progress: float, multiple_of: int) -> Tensor:
     """Return the groups to press to zero in the segment that ends at `progress`: bool [num_groups]."""
-    return selection(target.solver)(groups, importance, target.at(progress), target.floors, multiple_of)
+    return selection(goal.solver)(groups, importance, goal.at(progress), goal.floors, multiple_of)
 
 
 def thresholds(norms: Tensor, pressed: Tensor, steps_left: int) -> Tensor:

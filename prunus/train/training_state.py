@@ -185,7 +185,7 @@ def save(state: TrainingState, training: TrainingJob, background: Background, *,
     content = {
         "plan": state.plan.to_json(),
         "progress": dataclasses.asdict(state.progress),
-        "target": None if pressure is None else dataclasses.asdict(pressure.target),
+        "target": None if pressure is None else dataclasses.asdict(pressure.goal),
         "tree": structure,
     }
     write = functools.partial(
