@@ -1,6 +1,7 @@
 """The pressure on channel groups: what their importance is, which are pressed to zero, and the press itself."""
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -26,8 +27,10 @@ class Pressure:
 
     Attributes:
         network: the network.
-        budget: what it may cost in the end.
-        target: the budget, fixed on the wide network.
+        budgets: that it passes one after the other; the last is what it may cost in the end.
+        targets: the budgets, fixed on the wide network.
+        budget: that it shrinks to now.
+        target: of that budget.
         importance: running mean of the groups' Taylor importance, [num_groups].
         pressed: groups under pressure in the running segment, bool [num_groups].
         observed: the importance is of at least one step.
@@ -40,14 +43,15 @@ class Pressure:
     def __init__(
         self,
         network: NetworkInTraining,
-        budget: Budget,
-        target: Target,
+        budgets: Sequence[Budget],
+        targets: Sequence[Target],
         meter: Meter | None,
         reference: nn.Module | None,
         importance: Importance | None,
         told: Callable[[str], None],
     ) -> None:
-        self.network, self.budget, self.target = network, budget, target
+        self.network, self.budgets, self.targets = network, tuple(budgets), tuple(targets)
+        self.budget, self.target = self.budgets[0], self.targets[0]
         self.meter, self.reference, self.told = meter, reference, told
         self._own = importance
         self.importance = torch.zeros(len(network.groups))
@@ -93,20 +97,35 @@ class Pressure:
     def begin(self, schedule: Schedule, clock: Clock) -> None:
         """Choose the groups to press where a segment begins with the running period; process 0 decides.
 
-        A budget in milliseconds is measured when the training begins, and before the last segment.
+        A budget in milliseconds is measured when the shrinking to it begins, and before its last segment.
         """
         if schedule.is_over(clock):
             return
         checks.check_unchanged(self.network.model, self.network.optimizer, self.lasso.slices.parameters)
-        if self.budget.is_timed and not self.measured:
+        self._aim_at(schedule.passed(clock), just_passed=schedule.has_just_passed(clock))
+        just_measured = self.budget.is_timed and not self.measured
+        if just_measured:
             self.measure()
         self._begin_when_stable(schedule, clock)
         progress = schedule.beginning(clock)
         if progress is None:
             return
-        if progress == 1 and self.budget.is_timed and clock.period:  # else it has just been measured
+        if progress == 1 and self.budget.is_timed and clock.period and not just_measured:
             self.measure()
         self.pressed = self.network.processes.share(self.selected(progress))
+
+    def aim_at_last(self) -> None:
+        """Shrink to the last budget from now on."""
+        if self.budget is not self.budgets[-1]:
+            self.budget, self.target = self.budgets[-1], self.targets[-1]
+
+    def _aim_at(self, number: int, *, just_passed: bool) -> None:
+        """Shrink to budget `number` from now on."""
+        self.budget = self.budgets[number]
+        if just_passed:
+            groups, target = self.network.groups, self.targets[number]
+            cost = {kind: float(groups.cost.total(kind, groups.all_alive())) for kind in target.bounds}
+            self.target, self.measured = dataclasses.replace(target, passed=cost), False
 
     def _begin_when_stable(self, schedule: Schedule, clock: Clock) -> None:
         """Note the widths that selection would leave now; start the pressure if they are stable, or at the latest."""

@@ -9,7 +9,7 @@ from torch import nn
 from prunus.budget import Budget
 from prunus.budget.latency_search import Meter, checked_meter
 from prunus.budget.schedule import Clock
-from prunus.errors import TrainingError
+from prunus.errors import BudgetError, TrainingError
 from prunus.graph import ChannelGroups
 from prunus.modules.given import Inputs, arguments
 from prunus.modules.optimizers import unwrapped
@@ -45,7 +45,8 @@ class Shrinker:
         model: any network that `prunus.trace` reads, or the part of a larger one that is to shrink.
         optimizer: any of torch's that keeps state of its parameters' shapes, wrapped by a trainer or not.
         example: the network's positional arguments; a tensor stands for a tuple of one.
-        budget: what the network may cost in the end.
+        budget: what the network may cost in the end; several, from the largest to the smallest: budgets that it passes
+            on its way, each at the end of an equal part of the segments.
         steps: of the optimizer in the whole training; without `steps` and `epochs` only `finish()` cuts.
         epochs: of the whole training, as long as they may be: call `end_epoch()` after each. `steps` is then what
             is expected of all of them; without it, an epoch is expected to be as long as the one before.
@@ -80,7 +81,7 @@ class Shrinker:
         optimizer: Any,
         example: Inputs,
         *,
-        budget: Budget,
+        budget: Budget | Sequence[Budget],
         steps: int | None = None,
         epochs: int | None = None,
         begin: float = 0.25,
@@ -98,16 +99,22 @@ class Shrinker:
         checks.check_network(model, optimizer)
         settings = controller_of(budget, keep, begin, end, every, settled, steps=steps, epochs=epochs)
         network = NetworkInTraining(model, optimizer, arguments(example), kwargs)
-        budget = settings.budget
-        checks.check_not_met(budget, network.groups, budget.absolute(network.groups))
-        if budget.is_timed and network.processes.first:  # which measures for all
+        budgets = settings.sequence
+        for each in budgets:
+            checks.check_not_met(each, network.groups, each.absolute(network.groups))
+        if len(budgets) > 1 and reference is None and any(each.latency is not None for each in budgets):
+            raise BudgetError(
+                "budgets that are shares of a latency need the network that they are shares of, since this one becomes "
+                "narrower: give reference=..., a copy, or latency_ms"
+            )
+        if any(each.is_timed for each in budgets) and network.processes.first:  # which measures for all
             meter = self.usual_meter(model, example) if meter is None and not kwargs else meter
             checked_meter(meter)
         self.network, self.settings = network, settings
         self.schedule = schedule_of(settings, steps, epochs, every)
         self.clock = Clock(steps_per_period=steps // epochs if steps and epochs else None)
-        target = target_of(model, network.groups, network.example, budget, network.kwargs)
-        self.pressure = Pressure(network, budget, target, meter, reference, importance, told)
+        targets = [target_of(model, network.groups, network.example, each, network.kwargs) for each in budgets]
+        self.pressure = Pressure(network, budgets, targets, meter, reference, importance, told)
         self._watch = OptimizerWatch(optimizer, self._before_step, network.check_state)
         self._late: ShrinkRecord | None = None  # of a cut that step() has not returned yet
 
@@ -125,6 +132,11 @@ class Shrinker:
     def plan(self) -> Plan:
         """All cuts so far, as edits of the wide network."""
         return self.network.plan
+
+    @property
+    def num_passed(self) -> int:
+        """The number of budgets that the network has passed."""
+        return self.schedule.passed(self.clock)
 
     def follow(self, copy: nn.Module) -> None:
         """Let a copy of the network, such as an average of its weights, become narrower with it, in place too.
@@ -184,7 +196,7 @@ class Shrinker:
         if ended or zeros:
             epoch = self.clock.period + 1
             when = f"after the cut at the end of {'epoch' if self.schedule.length is None else 'period'} {epoch}"
-            record = self.pressure.followed(self.network.cut_zeros(self.settings.budget.keep, when, epoch=epoch))
+            record = self.pressure.followed(self.network.cut_zeros(self.pressure.budget.keep, when, epoch=epoch))
         if ended:
             self.pressure.pressed.zero_()
         self.clock.next_period()
@@ -196,6 +208,7 @@ class Shrinker:
         They are not zero, so that the outputs change: train on for a while. Where the schedule has reached the budget,
         there is nothing left to remove. Afterwards the optimizer is no longer watched.
         """
+        self.pressure.aim_at_last()
         if self.settings.budget.is_timed:
             self.pressure.measure()
         epoch = self.clock.period + 1
