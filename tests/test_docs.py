@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+import tiny
 import yaml
 
 from prunus import cli, pipeline, recipe
@@ -55,6 +56,17 @@ def test_the_yaml_of_trained_networks_names_weights():
     settings = second["weights"]
     assert Weights(**{**settings, "leave_out": tuple(settings["leave_out"])}).into == "encoder"
     assert second["baseline"] == "untrained"
+
+
+def test_the_family_in_the_docs_is_one(tmp_path, monkeypatch):
+    (shrink,) = (yaml.safe_load(block) for block in blocks("family", "yaml"))
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump({**yaml.safe_load(tiny.RECIPE), **shrink}))
+    assert [budget.macs for budget in recipe.load(pipeline.Recipe, path, ["train.epochs=20"]).shrink.sequence] == [
+        0.7, 0.5, 0.3,
+    ]  # fmt: skip
+    (block,) = blocks("family", "python")
+    exec(compile(block, "family.md", "exec"), {"__name__": "family"})
 
 
 def test_the_yaml_of_the_gate_is_a_gate():

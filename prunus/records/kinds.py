@@ -102,6 +102,15 @@ class EvaluationRecord(Record):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class FamilyRecord(Record):
+    """One network of a family that a training has led to, and its budget."""
+
+    kind: ClassVar[str] = "family"
+    model: str
+    budget: dict[str, float]  # bounds by quantity, as the recipe has them
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class RemovalRecord(Record):
     """The law, measured: zero groups, cut them, compare."""
 
