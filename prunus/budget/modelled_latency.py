@@ -87,10 +87,16 @@ def reached(
     def measure(gone: Tensor) -> float:
         return of_plan(plan(gone))
 
+    latency = meter.latency_model(model, groups, measure)
+    if meter.target.remote:  # nothing can be measured: the model's word holds
+
+        def measure(gone: Tensor) -> float:
+            return latency.predicted(~gone)
+
     found = solve_milliseconds(
         groups,
         importance,
-        meter.latency_model(model, groups, measure),
+        latency,
         measure,
         budget.limit_ms(lambda: measure(torch.zeros(len(groups), dtype=torch.bool))),
         floor,
@@ -98,6 +104,7 @@ def reached(
         multiple_of=budget.multiple_of,
         blocks=blocks,
     )
+    found = dataclasses.replace(found, predicted_only=meter.target.remote)
     meter.tell(found)
     chosen = plan(found.best.solution.removed)
     return dataclasses.replace(chosen, notes=(*chosen.notes, str(found)))

@@ -49,6 +49,10 @@ train.epochs=N is given. The folder of the run (runs/NAME-shrunk) is that of `pr
 
 A network is an ONNX file, module:callable, or the folder of a run, whose narrow network is meant. The data and the task
 are those of a recipe or a run. Kinds of slices: class, condition, size, distance, "class in condition".""",
+    "target": """  prunus target kit kit/ my.networks:Net --shape 1,3,512,1024 --target onnxruntime,threads=4
+  (copy kit/ to the machine that is meant, run python measure.py there, bring measured.json back)
+  prunus target read kit/ --output orin.json
+  prunus run my.yaml target.table=orin.json target.remote=true target.threads=4 shrink.budget.solver=exact ...""",
     "report": "  prunus report runs/street_erfnet",
     "recipes": "  prunus recipes",
 }
@@ -92,6 +96,7 @@ def parser() -> argparse.ArgumentParser:
 
     _add_bench(add(commands.bench))
     _add_compare(add(commands.compare))
+    _add_target(add(commands.target))
     report = add(commands.report)
     report.add_argument("folder", type=Path, help="the folder of a run")
 
@@ -150,6 +155,17 @@ def _add_compare(compare: argparse.ArgumentParser) -> None:
     compare.add_argument("--split", default="test", choices=("train", "validation", "test"))
     compare.add_argument("overrides", nargs="*", metavar="key=value", help="of the recipe")
     _add_trust(compare)
+
+
+def _add_target(target: argparse.ArgumentParser) -> None:
+    actions = target.add_subparsers(required=True, metavar="ACTION", dest="action")
+    kit = actions.add_parser("kit", help="write what another machine measures with the runtime and numpy alone")
+    kit.add_argument("folder", type=Path, help="is made")
+    _add_network(kit)
+    kit.add_argument("--target", default="onnxruntime", help="as there, such as onnxruntime,threads=4,batch=1")
+    read = actions.add_parser("read", help="make the table of a target of what was measured there")
+    read.add_argument("folder", type=Path, help="of the kit, with measured.json in it")
+    read.add_argument("--output", type=Path, required=True, help="the table to write, a JSON file")
 
 
 def _add_network(parser: argparse.ArgumentParser) -> None:

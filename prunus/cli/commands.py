@@ -117,6 +117,16 @@ def compare(options: argparse.Namespace) -> None:
     Terminal().print(told(found, settings), soft_wrap=True)
 
 
+def target(options: argparse.Namespace) -> None:
+    """Let another machine, with the runtime alone, be a target: write a kit for it, read what it measured."""
+    from prunus.cli import target
+
+    if options.action == "kit":
+        target.kit(options, _named(options, options.network, options.set, options.shape))
+    else:
+        target.read(options)
+
+
 def report(options: argparse.Namespace) -> None:
     """Write report.html anew from a run's records, and print its table."""
     from prunus import records, report
