@@ -15,6 +15,7 @@ from torch import Tensor
 
 from prunus.budget.budget import Budget
 from prunus.budget.greedy_selection import floors
+from prunus.budget.latency_model import KnownLatency
 from prunus.budget.selection import selection
 from prunus.errors import BudgetError, RecipeError
 from prunus.graph import ChannelGroups
@@ -79,6 +80,8 @@ class Goal:
     floors: dict[str, int]  # groups that each layer keeps
     limit_ms: float | None = None  # bound on the latency, where the budget has one
     solver: str = "greedy"  # see `Budget.solver`
+    latency: KnownLatency | None = None  # where the segments are solved under a model of it
+    start_ms: float | None = None  # latency before, by the model
 
     @classmethod
     def of(cls, groups: ChannelGroups, budget: Budget, skippable: Collection[str] = ()) -> "Goal":
@@ -111,6 +114,11 @@ class Goal:
         2017), so that most of the training runs on a narrow network."""
         rest = (1 - progress) ** 3
         return {kind: bound + (self.start[kind] - bound) * rest for kind, bound in self.bounds.items()}
+
+    def milliseconds_at(self, progress: float) -> float:
+        """Return the bound on the latency at `progress`, where it is modelled; it falls as those of `at` do."""
+        assert self.limit_ms is not None and self.start_ms is not None
+        return self.limit_ms + (self.start_ms - self.limit_ms) * (1 - progress) ** 3
 
 
 def press(groups: ChannelGroups, importance: Tensor, goal: Goal, progress: float, multiple_of: int) -> Tensor:

@@ -99,7 +99,7 @@ def solve_milliseconds(
     Raises:
         BudgetError: the smallest network is too slow; names its latency and the layers that take it.
     """
-    problem = _Problem(groups, importance, floor, bounds or {}, multiple_of, blocks or {})
+    problem = Problem(groups, importance, floor, bounds or {}, multiple_of, blocks or {})
     rounds, aim = list[Round](), AIM
     while len(rounds) < ROUNDS:
         found = problem.best(model, aim * limit_ms)
@@ -125,7 +125,7 @@ def solve_milliseconds(
 
 
 @dataclasses.dataclass(frozen=True)
-class _Problem:
+class Problem:
     """What is solved in every round; the fields are the arguments of `solve_milliseconds`."""
 
     groups: ChannelGroups

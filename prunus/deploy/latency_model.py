@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from prunus.budget.choices import layer_choices, removed
-from prunus.budget.latency_model import PRIOR, Curve, LatencyModel, Unit
+from prunus.budget.latency_model import PRIOR, Curve, KnownLatency, LatencyModel, Unit
 from prunus.budget.target import Target
 from prunus.deploy.backends import Backend
 from prunus.deploy.latency_table import LatencyTable
@@ -21,6 +21,7 @@ from prunus.deploy.unit_curves import measured_curve
 from prunus.deploy.units import NetworkUnit, UnitShape, network_units
 from prunus.errors import DeployError
 from prunus.graph import ChannelGroups
+from prunus.graph.cost import Term
 from prunus.interrupt import check
 
 RUNS = (3, 12)  # of a unit: at least, at most
@@ -69,12 +70,8 @@ def latency_model(
             known.save()
         if progress is not None:
             progress("units", number + 1, len(distinct))
-    own = tuple(
-        Unit(name=u.name, curve=curves[u.shape, u.full, is_open(groups, u)], sizes=u.sizes, written=u.written)
-        for u in units
-    )
-    covered = {unit.name for unit in units}
-    others = tuple(term for term in groups.cost.macs if term.module not in covered)
+    own = tuple(_unit(u, curves[u.shape, u.full, is_open(groups, u)]) for u in units)
+    others = _others(own, groups)
     step, block = _step(own, groups, 0), _step([unit for unit in own if len(unit.sizes) > 1], groups, 1)
     fresh = LatencyModel(units=own, others=others, weights=PRIOR, step=step, block=block)
     if target.remote:
@@ -86,6 +83,31 @@ def latency_model(
         if progress is not None:
             progress("networks", number + 1, len(networks))
     return fresh.fitted(measured)
+
+
+def followed_model(
+    known: KnownLatency, model: nn.Module, groups: ChannelGroups, inputs: tuple[Any, ...]
+) -> LatencyModel:
+    """Return the latency model of `model`, a narrower version of the network of which `known` is; nothing is measured.
+
+    Raises:
+        TraceError: the network cannot be read.
+    """
+    curves = {(unit.name, unit.shape): unit.curve for unit in known.units}
+    units = [unit for unit in network_units(model, groups, inputs) if (unit.name, unit.shape.key) in curves]
+    own = tuple(_unit(unit, curves[unit.name, unit.shape.key]) for unit in units)
+    weights = np.array(known.weights)
+    return LatencyModel(units=own, others=_others(own, groups), weights=weights, step=known.step, block=known.block)
+
+
+def _unit(unit: NetworkUnit, curve: Curve) -> Unit:
+    return Unit(name=unit.name, shape=unit.shape.key, curve=curve, sizes=unit.sizes, written=unit.written)
+
+
+def _others(units: Sequence[Unit], groups: ChannelGroups) -> tuple[Term, ...]:
+    """Return the multiply-adds outside of all units."""
+    covered = {unit.name for unit in units}
+    return tuple(term for term in groups.cost.macs if term.module not in covered)
 
 
 def is_open(groups: ChannelGroups, unit: NetworkUnit) -> tuple[bool, ...]:

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prunus.budget.latency_model import LatencyModel
+from prunus.budget.latency_model import KnownLatency, LatencyModel
 from prunus.budget.milliseconds import Measure, Reached
 from prunus.budget.target import Target
 from prunus.deploy.latency import BenchmarkSettings
 from prunus.deploy.latency_meter import LatencyMeter
-from prunus.deploy.latency_model import Progress, latency_model
+from prunus.deploy.latency_model import Progress, followed_model, latency_model
 from prunus.deploy.latency_table import LatencyTable
 from prunus.deploy.signature import Inputs, as_tuple
 from prunus.errors import DeployError
@@ -82,6 +82,10 @@ class TargetMeter:
     def latency_model(self, model: nn.Module, groups: ChannelGroups, measure: Measure, /) -> LatencyModel:
         """Return the latency model of `model`, whose units are measured or known from the table."""
         return latency_model(model, groups, self.inputs, self.target, measure, table=self.table, progress=self.progress)
+
+    def follow(self, known: KnownLatency, model: nn.Module, groups: ChannelGroups, /) -> LatencyModel:
+        """Return the latency model of `model`, a narrower version of the network of which `known` is."""
+        return followed_model(known, model, groups, self.inputs)
 
     def tell(self, reached: Reached, /) -> None:
         """Take note of what was reached, and of what was predicted."""
