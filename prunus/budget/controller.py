@@ -9,6 +9,7 @@ Removal then changes nothing, and the remaining widths are those of the goal.
 
 import dataclasses
 from collections.abc import Collection
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -20,6 +21,9 @@ from prunus.budget.selection import selection
 from prunus.errors import BudgetError, RecipeError
 from prunus.graph import ChannelGroups
 
+Pace = Literal["accurate", "fast"]
+PACES: dict[Pace, tuple[float, float]] = {"accurate": (0.25, 0.6), "fast": (0.1, 0.4)}  # begin and end
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Controller:
@@ -27,6 +31,8 @@ class Controller:
 
     Attributes:
         budget: what the network may cost in the end.
+        pace: when to shrink, where `begin` and `end` do not say: "accurate" is from 0.25 to 0.6 of the training, "fast"
+            from 0.1 to 0.4, which trains in less time and loses more (`docs/methods/group_lasso.md` says how much).
         begin: share of the training before the first pressure; until then the network learns freely.
         end: share of the training at which the budget is met; the remaining network then learns without a penalty.
         every: epochs per segment; the network shrinks at the end of each segment.
@@ -36,24 +42,34 @@ class Controller:
     """
 
     budget: Budget = Budget(macs=0.4)  # noqa: RUF009 - frozen
-    begin: float = 0.25
-    end: float = 0.6
+    pace: Pace = "accurate"
+    begin: float | None = None
+    end: float | None = None
     every: int = 1
     settled: float | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.begin < self.end <= 1 or self.every < 1:
+        if self.pace not in PACES:
+            raise RecipeError(f"shrink.pace is {self.pace!r}; there are {' and '.join(PACES)}")
+        begin, end = self.shares
+        if not 0 <= begin < end <= 1 or self.every < 1:
             raise RecipeError(
-                f"shrink: begin {self.begin}, end {self.end}, every {self.every}: 0 <= begin < end <= 1 and every >= 1"
+                f"shrink: begin {begin}, end {end}, every {self.every}: 0 <= begin < end <= 1, every >= 1"
             )
-
         if self.settled is not None and not 0 < self.settled <= 1:
             raise RecipeError(f"shrink.settled is a similarity in (0, 1], not {self.settled}")
 
+    @property
+    def shares(self) -> tuple[float, float]:
+        """The shares of the training at which shrinking begins and ends."""
+        begin, end = PACES[self.pace]
+        return begin if self.begin is None else self.begin, end if self.end is None else self.end
+
     def window(self, epochs: int) -> tuple[int, int]:
         """Return the first epoch that may be under pressure (from 0), and the last at which pressure may begin."""
-        first = min(round(self.begin * epochs), epochs - 1)
-        last = max(first + 1, round(self.end * epochs))
+        begin, end = self.shares
+        first = min(round(begin * epochs), epochs - 1)
+        last = max(first + 1, round(end * epochs))
         return first, last - min(self.every, last - first)
 
     def segments(self, epochs: int, settled_at: int | None = None) -> tuple[int, int, int]:
@@ -62,7 +78,7 @@ class Controller:
         `settled_at` is the epoch at which the widths became stable, where the pressure waits for that; None: not yet.
         """
         first, latest = self.window(epochs)
-        every = min(self.every, max(first + 1, round(self.end * epochs)) - first)
+        every = min(self.every, max(first + 1, round(self.shares[1] * epochs)) - first)
         last = latest + every
         if self.settled is not None:
             if settled_at is None:

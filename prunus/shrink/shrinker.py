@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from prunus.budget import Budget
+from prunus.budget.controller import Pace
 from prunus.budget.latency_search import Meter, checked_meter
 from prunus.budget.modelled_latency import ModellingMeter, refuse_other_target
 from prunus.budget.schedule import Clock
@@ -51,8 +52,9 @@ class Shrinker:
         steps: of the optimizer in the whole training; without `steps` and `epochs` only `finish()` cuts.
         epochs: of the whole training, as long as they may be: call `end_epoch()` after each. `steps` is then what
             is expected of all of them; without it, an epoch is expected to be as long as the one before.
-        begin: share of the training before the first pressure.
-        end: share of the training at which the budget is met.
+        pace: when to shrink: "accurate", from 0.25 to 0.6 of the training, or "fast", from 0.1 to 0.4.
+        begin: share of the training before the first pressure, in place of the pace's.
+        end: share of the training at which the budget is met, in place of the pace's.
         every: steps per segment, or epochs where `epochs` is given; None: a twentieth of the steps, or one epoch.
         settled: similarity of widths to wait for; see `prunus.budget.controller`.
         keep: layers that keep all the channels that they make, by patterns over their paths, besides the budget's.
@@ -85,8 +87,9 @@ class Shrinker:
         budget: Budget,
         steps: int | None = None,
         epochs: int | None = None,
-        begin: float = 0.25,
-        end: float = 0.6,
+        pace: Pace = "accurate",
+        begin: float | None = None,
+        end: float | None = None,
         every: int | None = None,
         settled: float | None = None,
         keep: str | Sequence[str] = (),
@@ -98,7 +101,7 @@ class Shrinker:
     ) -> None:
         optimizer = unwrapped(optimizer)
         checks.check_network(model, optimizer)
-        settings = controller_of(budget, keep, begin, end, every, settled, steps=steps, epochs=epochs)
+        settings = controller_of(budget, keep, pace, begin, end, every, settled, steps=steps, epochs=epochs)
         network = NetworkInTraining(model, optimizer, arguments(example), kwargs)
         budget = settings.budget
         checks.check_not_met(budget, network.groups, budget.absolute(network.groups))

@@ -148,6 +148,7 @@ def _shrinker(
         inputs,
         budget=controller.budget,
         epochs=training.settings.epochs,
+        pace=controller.pace,
         begin=controller.begin,
         end=controller.end,
         every=controller.every,

@@ -18,7 +18,7 @@ def groups():
     [{"begin": 0.5, "end": 0.5}, {"begin": -0.1}, {"end": 1.1}, {"every": 0}],
 )
 def test_settings_that_make_no_sense(settings):
-    with pytest.raises(RecipeError, match=r"0 <= begin < end <= 1 and every >= 1"):
+    with pytest.raises(RecipeError, match=r"0 <= begin < end <= 1, every >= 1"):
         Controller(budget=Budget(macs=0.5), **settings)
 
 
@@ -37,6 +37,24 @@ def test_settings_that_make_no_sense(settings):
 def test_segments(begin, end, every, epochs, expected):
     controller = Controller(budget=Budget(macs=0.5), begin=begin, end=end, every=every)
     assert controller.segments(epochs) == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, (5, 1, 7)),
+        ({"pace": "fast"}, (2, 1, 6)),
+        ({"pace": "fast", "end": 0.6}, (2, 1, 10)),
+        ({"begin": 0.0}, (0, 1, 12)),
+    ],
+)
+def test_a_pace_says_when_where_nobody_else_does(settings, expected):
+    assert Controller(budget=Budget(macs=0.5), **settings).segments(20) == expected
+
+
+def test_an_unknown_pace_names_those_there_are():
+    with pytest.raises(RecipeError, match=r"'slow'; there are accurate and fast"):
+        Controller(pace="slow")
 
 
 @pytest.mark.parametrize("epochs", range(1, 30))
