@@ -17,6 +17,7 @@ from torch import Tensor
 from prunus.budget.budget import Budget
 from prunus.budget.family import family_budgets
 from prunus.budget.greedy_selection import floors
+from prunus.budget.latency_model import KnownLatency
 from prunus.budget.selection import selection
 from prunus.errors import BudgetError, RecipeError
 from prunus.graph import ChannelGroups
@@ -109,6 +110,8 @@ class Goal:
     limit_ms: float | None = None  # bound on the latency, where the budget has one
     solver: str = "greedy"  # see `Budget.solver`
     passed: dict[str, float] | None = None  # cost at which the shrinking to this target begins; None: `start`
+    latency: KnownLatency | None = None  # where the segments are solved under a model of it
+    start_ms: float | None = None  # latency before, by the model
 
     @classmethod
     def of(cls, groups: ChannelGroups, budget: Budget, skippable: Collection[str] = ()) -> "Goal":
@@ -141,6 +144,11 @@ class Goal:
         2017), so that most of the training runs on a narrow network."""
         rest, before = (1 - progress) ** 3, self.passed or self.start
         return {kind: bound + max(0.0, before[kind] - bound) * rest for kind, bound in self.bounds.items()}
+
+    def milliseconds_at(self, progress: float) -> float:
+        """Return the bound on the latency at `progress`, where it is modelled; it falls as those of `at` do."""
+        assert self.limit_ms is not None and self.start_ms is not None
+        return self.limit_ms + (self.start_ms - self.limit_ms) * (1 - progress) ** 3
 
 
 def press(groups: ChannelGroups, importance: Tensor, goal: Goal, progress: float, multiple_of: int) -> Tensor:

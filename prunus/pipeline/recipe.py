@@ -193,7 +193,7 @@ class Recipe:
     def benchmark(self) -> BenchmarkSettings:
         """How the networks are timed: where budgets are measured first, then as `deploy.benchmark` says."""
         budgets = [stage.shrink.budget.target for stage in self.stages if stage.shrink is not None]
-        named = [target for target in (*budgets, self.target) if target is not None]
+        named = [target for target in (*budgets, self.target) if target is not None and not target.remote]
         settings = self.deploy.benchmark
         return dataclasses.replace(settings, targets=tuple(dict.fromkeys((*named, *settings.targets))))
 

@@ -9,13 +9,14 @@ from torch import Tensor, nn
 from prunus.budget import Budget, width_stability
 from prunus.budget.controller import Goal, press, thresholds
 from prunus.budget.latency_search import Meter
+from prunus.budget.milliseconds import AIM
 from prunus.budget.schedule import Clock, Schedule
 from prunus.budget.select import checked_importance, relative_norms
 from prunus.graph import ChannelGroups
 from prunus.penalties import BoundGroupLasso, GroupLasso, taylor
 from prunus.records import ShrinkRecord
 from prunus.shrink import checks
-from prunus.shrink.latency_goal import measured_goal
+from prunus.shrink.latency_goal import measured_goal, modelled
 from prunus.shrink.network import CutResult, NetworkInTraining
 
 Importance = Callable[[nn.Module, ChannelGroups], Tensor]  # of each group, [num_groups]
@@ -57,6 +58,7 @@ class Pressure:
         self.importance = torch.zeros(len(network.groups))
         self.pressed = torch.zeros(len(network.groups), dtype=torch.bool)
         self.observed = self.measured = False
+        self._solved: Tensor | None = None  # the groups whose removal was measured to meet the latency, as of now
         self._lasso: BoundGroupLasso | None = None
 
     @property
@@ -65,6 +67,11 @@ class Pressure:
         if self._lasso is None:
             self._lasso = GroupLasso().bind(self.network.model, self.network.groups)
         return self._lasso
+
+    @property
+    def meter(self) -> Meter | None:
+        """The meter of the running budget."""
+        return self.meters[self.budgets.index(self.budget)]
 
     def observe(self, scale: float = 1.0) -> None:
         """Update the running mean of the Taylor importance with the gradients at hand, which are `scale` times as
@@ -92,7 +99,18 @@ class Pressure:
 
     def selected(self, progress: float) -> Tensor:
         """Return the groups that selection removes to reach the cost at `progress`, bool [num_groups]."""
-        return press(self.network.groups, self.ranking(), self.goal, progress, self.budget.multiple_of)
+        if self.goal.latency is None:
+            return press(self.network.groups, self.ranking(), self.goal, progress, self.budget.multiple_of)
+        if progress == 1 and self._solved is not None:
+            return self._solved
+        return self.network.processes.once(lambda: self._within(progress))
+
+    def _within(self, progress: float) -> Tensor:
+        """Return the groups that are removed to reach the latency at `progress` by the model of it."""
+        network = modelled(self.network, self.goal, self.budget, self.meter)
+        bounds = self.goal.at(progress)
+        given = {kind: bound for kind, bound in bounds.items() if getattr(self.budget, kind) is not None}
+        return network.chosen(self.ranking(), AIM * self.goal.milliseconds_at(progress), given)
 
     def begin(self, schedule: Schedule, clock: Clock) -> None:
         """Choose the groups to press where a segment begins with the running period; process 0 decides.
@@ -148,13 +166,15 @@ class Pressure:
             self.lasso.shrink_(thresholds(norms, self.pressed, steps_left), norms)
 
     def measure(self) -> None:
-        """Convert a budget in milliseconds into a bound on multiply-adds, and tell it.
+        """Convert a budget in milliseconds into a bound on multiply-adds, or solve for it under a model of the latency;
+        tell what was found.
 
         Raises:
             BudgetError: no network is fast enough, or the meter fails.
         """
-        meter = self.meters[self.budgets.index(self.budget)]
-        self.goal, said = measured_goal(self.network, self.ranking(), self.goal, self.budget, meter, self.reference)
+        self.goal, said, self._solved = measured_goal(
+            self.network, self.ranking(), self.goal, self.budget, self.meter, self.reference
+        )
         self.measured = True
         self.told(said)
 
@@ -162,10 +182,11 @@ class Pressure:
         """Follow the network after a cut and return the cut's record; None where nothing was cut."""
         if result is None:
             return None
+        self._solved = None
         self.importance, self.pressed = result.regrouped(self.importance), result.regrouped(self.pressed)
         self._lasso = GroupLasso().bind(self.network.model, self.network.groups)
         return result.record
 
     def unbind(self) -> None:
         """Forget the tensors of the network, which has changed; the next step finds them."""
-        self._lasso = None
+        self._lasso = self._solved = None
