@@ -109,8 +109,8 @@ def solve_milliseconds(
         model = model.fitted([(~r.solution.removed, r.measured_ms) for r in rounds])
         if found is None:
             _required(rounds[-1], model, limit_ms)
-        idle = not bool(solution.removed.any()) and rounds[-1].measured_ms <= limit_ms
-        if idle or (1 - NEAR) * limit_ms <= rounds[-1].measured_ms <= limit_ms:
+        taken, least = rounds[-1].measured_ms, (1 - NEAR) * limit_ms if bool(solution.removed.any()) else 0.0
+        if least <= taken <= limit_ms:
             break
     if not any(r.measured_ms <= limit_ms for r in rounds):
         rounds.append(_required(_measured(problem.smallest(), model, measure), model, limit_ms))

@@ -1,4 +1,4 @@
-"""Number the channel groups that a walk has found, and say what is known of each."""
+"""Build the channel groups: number the classes of ids, and collect what the findings say of each."""
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,7 +11,7 @@ from prunus.graph.cost import CostModel, Term
 from prunus.graph.findings import REASONED, Findings, Kind
 from prunus.graph.groups import ChannelGroups
 from prunus.graph.ids import NONE
-from prunus.graph.noted import Mode, noted_widths
+from prunus.graph.noted_widths import Mode, noted_widths
 from prunus.graph.slots import Attribute, Reason, Role, Slot, whole
 from prunus.graph.walk import Slots
 from prunus.modules.kinds import Conv, TransposedConv

@@ -1,4 +1,4 @@
-"""One operation of the network, and all that a rule may say about it."""
+"""`Call`: one operation, with labels in place of tensors, and everything that a rule may declare about it."""
 
 import dataclasses
 import math
@@ -12,9 +12,9 @@ from prunus.graph.cost import Term
 from prunus.graph.findings import Findings, Kind, Mark
 from prunus.graph.ids import NONE
 from prunus.graph.labels import Axis, Label, Labels, num_distinct
-from prunus.graph.program import Operation
 from prunus.modules.strides import varying_dims
 from prunus.modules.tree import flat, replaced
+from prunus.program import Operation
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What walking a network's operations brings together: channels united, and what is said of them."""
+"""Findings of a walk: channels that are one, and marks on channels (refused, approximate, produced, consumed, ...)."""
 
 import dataclasses
 import enum
@@ -29,7 +29,7 @@ class Kind(enum.Enum):
 REASONED = (Kind.REFUSED, Kind.APPROXIMATE, Kind.HARD_CODED)  # what is said for a reason, to a reader
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Mark:
     """Something said of channels, and where.
 

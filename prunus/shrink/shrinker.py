@@ -101,7 +101,10 @@ class Shrinker:
         budget = settings.budget
         checks.check_not_met(budget, network.groups, budget.absolute(network.groups))
         if budget.is_timed and network.processes.first:  # which measures for all
-            meter = self.usual_meter(model, example) if meter is None and not kwargs else meter
+            if meter is None and not kwargs:
+                from prunus.deploy.latency_meter import usual_meter  # and with it onnx, which other budgets do not need
+
+                meter = usual_meter(model, example)
             checked_meter(meter)
         self.network, self.settings = network, settings
         self.schedule = schedule_of(settings, steps, epochs, every)
@@ -110,11 +113,6 @@ class Shrinker:
         self.pressure = Pressure(network, budget, target, meter, reference, importance, told)
         self._watch = OptimizerWatch(optimizer, self._before_step, network.check_state)
         self._late: ShrinkRecord | None = None  # of a cut that step() has not returned yet
-
-    @staticmethod
-    def usual_meter(model: nn.Module, example: Inputs) -> Meter | None:
-        """Return the meter where nobody names one; `prunus/__init__.py`, which knows deploy, sets ONNX Runtime's."""
-        return None
 
     @property
     def groups(self) -> ChannelGroups:
