@@ -69,8 +69,10 @@ def reached(
     With a `min_share` of 0, residual blocks may go as a whole. The meter is told how the network was reached.
 
     Raises:
-        BudgetError: the smallest network is too slow; names its latency and the layers that take it.
+        BudgetError: the meter measures elsewhere than on the budget's target; or the smallest network is too slow:
+            names its latency and the layers that take it.
     """
+    refuse_other_target(budget, meter)
     timed, blocks = checked_meter(meter), dict[str, frozenset[str]]()
     if budget.min_share == 0:
         found_blocks = skippable_blocks(model, meter.inputs)

@@ -63,8 +63,8 @@ class Findings:
         marks: what is said of them.
         macs: the multiply-adds of each operation, of ids in place of groups.
         reasons: by number, "operator in module, file:line".
-        places: the dimensions along which data movement puts channels (`Call.place`), decided once for all widths.
-        finer: which of two dimensions of channels has more (`Call.is_finer`), decided once for all widths.
+        places: the dimensions along which `rules/placement.py` puts channels, decided once for all widths.
+        finer: which of two dimensions of channels has more, decided there too.
         whole: bool [num_ids], sizes of heads that stay since heads are removed as a whole; None where they shrink.
         made: ids of the zeros that an operator puts beside channels (`Call.zeros`), the same for all widths.
         alive: bool [num_ids], those that are left at the width that is walked; None where all are.
