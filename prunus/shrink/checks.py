@@ -1,4 +1,4 @@
-"""What a Shrinker refuses before anything is trained, by name and with what to do."""
+"""Checks before a Shrinker begins: each error names the problem and the remedy."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,25 +1,29 @@
 """The meters of a Shrinker: one for each of its budgets that is in milliseconds."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+
+from torch import nn
 
 from prunus.budget import Budget
 from prunus.budget.latency_search import Meter, checked_meter
 from prunus.budget.modelled_latency import ModellingMeter, refuse_other_target
-from prunus.budget.target import Target
 from prunus.errors import BudgetError
+from prunus.modules.given import Inputs
 
 
 def meters_of(
-    meter: Meter | Sequence[Meter | None] | None,
     budgets: Sequence[Budget],
-    usual: Callable[[Target | None], Meter | None],
+    meter: Meter | Sequence[Meter | None] | None,
+    model: nn.Module,
+    example: Inputs | None,
 ) -> tuple[Meter | None, ...]:
     """Return a meter for each budget, None where it is not in milliseconds.
 
     Args:
-        meter: one for all budgets, or one for each; None: the usual ones.
         budgets: that the network passes.
-        usual: returns the meter that measures on a target where nobody gives one.
+        meter: one for all of them, or one for each; None: what times `model` on the budget's target.
+        model: the network.
+        example: its positional arguments; None where it needs others, which no meter of Prunus's own takes.
 
     Raises:
         BudgetError: a budget in milliseconds has no meter, or one that measures on another target.
@@ -27,14 +31,17 @@ def meters_of(
     given = list(meter) if isinstance(meter, Sequence) else [meter] * len(budgets)
     if len(given) != len(budgets):
         raise BudgetError(f"{len(given)} meters for {len(budgets)} budgets: give one for all, or one for each")
-    return tuple(_meter_of(budget, own, usual) for budget, own in zip(budgets, given, strict=True))
+    pairs = zip(budgets, given, strict=True)
+    return tuple(_meter_of(budget, own, model, example) if budget.is_timed else None for budget, own in pairs)
 
 
-def _meter_of(budget: Budget, own: Meter | None, usual: Callable[[Target | None], Meter | None]) -> Meter | None:
-    if not budget.is_timed:
-        return None
-    own = usual(budget.target) if own is None else own
-    checked_meter(own, budget.target)
-    if isinstance(own, ModellingMeter):
-        refuse_other_target(budget, own)
-    return own
+def _meter_of(budget: Budget, meter: Meter | None, model: nn.Module, example: Inputs | None) -> Meter:
+    if meter is None and example is not None:
+        from prunus.deploy.target_meter import usual_meter  # and with it onnx, which other budgets do not need
+
+        meter = usual_meter(model, example, budget.target)
+    checked_meter(meter, budget.target)
+    assert meter is not None  # else it was refused
+    if isinstance(meter, ModellingMeter):
+        refuse_other_target(budget, meter)
+    return meter

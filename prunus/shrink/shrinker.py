@@ -10,7 +10,6 @@ from prunus.budget import Budget
 from prunus.budget.controller import Pace
 from prunus.budget.latency_search import Meter
 from prunus.budget.schedule import Clock
-from prunus.budget.target import Target
 from prunus.errors import TrainingError
 from prunus.graph import ChannelGroups
 from prunus.modules.given import Inputs, arguments
@@ -112,15 +111,10 @@ class Shrinker:
         goals = [goal_of(model, network.groups, network.example, each, network.kwargs) for each in budgets]
         meters: Sequence[Meter | None] = [None] * len(budgets)
         if network.processes.first:  # which measures for all
-            meters = meters_of(meter, budgets, lambda on: None if kwargs else self.usual_meter(model, example, on))
+            meters = meters_of(budgets, meter, model, None if kwargs else example)
         self.pressure = Pressure(network, budgets, goals, meters, reference, importance, told)
         self._watch = OptimizerWatch(optimizer, self._before_step, network.check_state)
         self._late: ShrinkRecord | None = None  # of a cut that step() has not returned yet
-
-    @staticmethod
-    def usual_meter(model: nn.Module, example: Inputs, target: Target | None = None) -> Meter | None:
-        """Return the meter where nobody names one; `prunus/__init__.py`, which knows deploy, sets ONNX Runtime's."""
-        return None
 
     @property
     def groups(self) -> ChannelGroups:
