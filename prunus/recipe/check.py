@@ -54,6 +54,9 @@ def check(hint: Any, value: Any, path: KeyPath, source: Source) -> None:
     elif isinstance(value, list) and (inner := _item_hint(hint)) is not None:
         for index, item in enumerate(value):
             check(inner, item, (*path, index), source)
+    elif isinstance(value, dict) and (inner := _value_hint(hint)) is not None:
+        for key, item in value.items():
+            check(inner, item, (*path, str(key)), source)
     else:
         _check_leaf(hint, value, path, source)
 
@@ -72,6 +75,14 @@ def _item_hint(hint: Any) -> Any | None:
         return None
     structured = dataclasses.is_dataclass(arguments[0]) or _is_component(arguments[0])
     return arguments[0] if structured else None
+
+
+def _value_hint(hint: Any) -> Any | None:
+    """The annotation of the values of dict[str, X], where X is structured."""
+    arguments = typing.get_args(hint)
+    if typing.get_origin(hint) is not dict:
+        return None
+    return arguments[1] if dataclasses.is_dataclass(arguments[1]) or _is_component(arguments[1]) else None
 
 
 def _check_structured(hint: Any, value: Any, path: KeyPath, source: Source) -> None:
@@ -165,6 +176,8 @@ def _built(cls: Any, value: dict[str, Any]) -> Any:
     hints, given = typing.get_type_hints(cls), dict[str, Any]()
     for key, item in value.items():
         inside = [option for option in (hints[key], *typing.get_args(hints[key])) if dataclasses.is_dataclass(option)]
+        if isinstance(item, dict) and typing.get_origin(hints[key]) is dict and inside:
+            raise TypeError(f"{key} is no plain value")
         if isinstance(item, dict) and inside and "class_path" not in item:
             item = _built(inside[0], item)
         elif isinstance(item, list) and not any(isinstance(each, dict | list) for each in item):

@@ -27,6 +27,7 @@ METRICS = {
     "ap40_hard": "AP40 hard",
     "top1": "top-1 accuracy",
     "top5": "top-5 accuracy",
+    "mean": "mean over tasks",
 }
 
 
@@ -41,8 +42,16 @@ def network_name(network: str) -> str:
 
 
 def metric_name(metric: str) -> str:
-    """Return the metric's usual spelling; one unknown here has its underscores opened."""
-    return METRICS.get(metric, metric.replace("_", " "))
+    """Return the metric's usual spelling, that of a sub-task behind its name; one unknown has its underscores opened.
+
+    Several, separated by commas, stay several.
+    """
+    return ", ".join(_one_metric(each) for each in metric.split(", "))
+
+
+def _one_metric(metric: str) -> str:
+    task, _, own = metric.rpartition(".")
+    return f"{task} {METRICS.get(own, own.replace('_', ' '))}".strip()
 
 
 def class_metric_name(metric: str) -> str:
