@@ -56,12 +56,13 @@ class PartlyDecoding(nn.Module):
 
     def __init__(self, model: nn.Module, decoders: Mapping[str, nn.Module]) -> None:
         super().__init__()
-        self.model, self.decoders = model, nn.ModuleDict(decoders)
+        self.model, self.names, self.decoders = model, list(decoders), nn.ModuleList(decoders.values())
 
     def forward(self, images: Tensor) -> dict[str, Any]:
         """Return the entries; those that have a decoder are what it makes of them."""
+        decoders = dict(zip(self.names, self.decoders, strict=True))
         found = entries_of(self.model(images))
-        return {key: self.decoders[key](each) if key in self.decoders else each for key, each in found.items()}
+        return {key: decoders[key](each) if key in decoders else each for key, each in found.items()}
 
 
 def stacked(pictures: list[Tensor]) -> Tensor:

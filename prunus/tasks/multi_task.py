@@ -69,6 +69,8 @@ class MultiTask(Task):
         if self.main is not None and self.main not in self.tasks:
             raise RecipeError(f"task.main is {self.main!r}; the sub-tasks are {', '.join(self.tasks)}")
         for name in self.tasks:
+            if not name.isidentifier():
+                raise RecipeError(f"task.tasks: {name!r} is no name of a sub-task: take letters, digits and _")
             if clash := next((other for other in self.tasks if name.startswith(f"{other}_")), None):
                 raise RecipeError(
                     f"task.tasks: the outputs of {name} could not be told from those of {clash} in a file: rename one"

@@ -82,7 +82,12 @@ def test_the_gate_judges_the_slices_of_both(done):
         with Image.open(done / getattr(pictures[0], name)) as picture:
             assert picture.size == (64, 64)  # masks, and boxes below them
     page = (done / "report.html").read_text()
-    for text in ("mean over tasks", "segmentation mIoU, detection mAP50", "calibration error of detection"):
+    for text in (
+        "mean over tasks",
+        "segmentation mIoU, detection mAP50",
+        "calibration error of detection",
+        "segmentation IoU, detection AP50 by class",
+    ):
         assert text in page
 
 

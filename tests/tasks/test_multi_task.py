@@ -189,6 +189,8 @@ def test_what_does_not_fit_is_refused():
         SubTask(task=MASKS, weight=0)
     with pytest.raises(RecipeError, match=r"a sub-task is one task"):
         SubTask(task=settings())
+    with pytest.raises(RecipeError, match=r"'a\.b' is no name of a sub-task"):
+        MultiTask(tasks={"a.b": SubTask(task=MASKS)})
     with pytest.raises(RecipeError, match=r"outputs of a_b could not be told from those of a"):
         MultiTask(tasks={"a": SubTask(task=MASKS), "a_b": SubTask(task=MASKS)})
     depth = MultiTask(tasks={**settings().tasks, "depth": SubTask(task=Classification())})
