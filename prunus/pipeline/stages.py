@@ -89,8 +89,9 @@ def train_stage(context: RunContext, stage: Stage, settings: Train, network: Net
     model = network.model  # it is deployed too, and stays as it is
     if stage.shrink is None and stage.penalty is None:
         model = apply(Plan(), model)
-    timed = stage.shrink is not None and stage.shrink.budget.is_timed
-    meter = context.meter(network.model) if timed and context.processes.first else None  # only process 0 measures
+    budget, meter = None if stage.shrink is None else stage.shrink.budget, None
+    if budget is not None and budget.is_timed and context.processes.first:  # only process 0 measures
+        meter = context.meter(network.model, budget)
     training = context.training(training_name(stage), settings, task)
     data = data if protect is None else protect.data(data)
     training = dataclasses.replace(training, data=data, penalty=stage.penalty, meter=meter, reference=network.model)

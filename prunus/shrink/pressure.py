@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from prunus.budget import Budget, width_stability
-from prunus.budget.controller import Target, press, thresholds
+from prunus.budget.controller import Goal, press, thresholds
 from prunus.budget.latency_search import Meter
 from prunus.budget.schedule import Clock, Schedule
 from prunus.budget.select import checked_importance, relative_norms
@@ -14,7 +14,7 @@ from prunus.graph import ChannelGroups
 from prunus.penalties import BoundGroupLasso, GroupLasso, taylor
 from prunus.records import ShrinkRecord
 from prunus.shrink import checks
-from prunus.shrink.latency_target import measured_target
+from prunus.shrink.latency_goal import measured_goal
 from prunus.shrink.network import CutResult, NetworkInTraining
 
 Importance = Callable[[nn.Module, ChannelGroups], Tensor]  # of each group, [num_groups]
@@ -27,11 +27,11 @@ class Pressure:
     Attributes:
         network: the network.
         budget: what it may cost in the end.
-        target: the budget, fixed on the wide network.
+        goal: the budget, fixed on the wide network.
         importance: running mean of the groups' Taylor importance, [num_groups].
         pressed: groups under pressure in the running segment, bool [num_groups].
         observed: the importance is of at least one step.
-        measured: the target of a budget in milliseconds has been measured.
+        measured: the goal of a budget in milliseconds has been measured.
         meter: measures a network's latency.
         reference: the network whose latency a budget takes a share of; None: the network as first measured.
         told: receives a sentence for a reader.
@@ -41,13 +41,13 @@ class Pressure:
         self,
         network: NetworkInTraining,
         budget: Budget,
-        target: Target,
+        goal: Goal,
         meter: Meter | None,
         reference: nn.Module | None,
         importance: Importance | None,
         told: Callable[[str], None],
     ) -> None:
-        self.network, self.budget, self.target = network, budget, target
+        self.network, self.budget, self.goal = network, budget, goal
         self.meter, self.reference, self.told = meter, reference, told
         self._own = importance
         self.importance = torch.zeros(len(network.groups))
@@ -88,7 +88,7 @@ class Pressure:
 
     def selected(self, progress: float) -> Tensor:
         """Return the groups that selection removes to reach the cost at `progress`, bool [num_groups]."""
-        return press(self.network.groups, self.ranking(), self.target, progress, self.budget.multiple_of)
+        return press(self.network.groups, self.ranking(), self.goal, progress, self.budget.multiple_of)
 
     def begin(self, schedule: Schedule, clock: Clock) -> None:
         """Choose the groups to press where a segment begins with the running period; process 0 decides.
@@ -134,8 +134,8 @@ class Pressure:
         Raises:
             BudgetError: no network is fast enough, or the meter fails.
         """
-        self.target, said = measured_target(
-            self.network, self.ranking(), self.target, self.budget, self.meter, self.reference
+        self.goal, said = measured_goal(
+            self.network, self.ranking(), self.goal, self.budget, self.meter, self.reference
         )
         self.measured = True
         self.told(said)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from prunus.budget import Budget
-from prunus.budget.controller import Controller
+from prunus.budget.controller import Controller, Pace
 from prunus.budget.schedule import Schedule
 from prunus.errors import BudgetError, RecipeError
 from prunus.penalties.keep import patterns_of
@@ -15,8 +15,9 @@ SEGMENTS = 20  # of a whole training, where nobody says how long one is
 def controller_of(
     budget: Budget,
     keep: str | Sequence[str],
-    begin: float,
-    end: float,
+    pace: Pace,
+    begin: float | None,
+    end: float | None,
     every: int | None,
     settled: float | None,
     *,
@@ -40,7 +41,7 @@ def controller_of(
         raise RecipeError(f"Shrinker: every is {every}, and the whole training has {steps} steps: it must be shorter")
     budget = replace(budget, keep=(*budget.keep, *patterns_of(keep)))
     every = every or 1 if steps is None or epochs else 1  # of a schedule in steps, a segment is one period
-    return Controller(budget=budget, begin=begin, end=end, every=every, settled=settled)
+    return Controller(budget=budget, pace=pace, begin=begin, end=end, every=every, settled=settled)
 
 
 def schedule_of(controller: Controller, steps: int | None, epochs: int | None, every: int | None) -> Schedule:

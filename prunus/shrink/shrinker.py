@@ -7,18 +7,21 @@ import torch
 from torch import nn
 
 from prunus.budget import Budget
+from prunus.budget.controller import Pace
 from prunus.budget.latency_search import Meter, checked_meter
+from prunus.budget.modelled_latency import ModellingMeter, refuse_other_target
 from prunus.budget.schedule import Clock
+from prunus.budget.target import Target
 from prunus.errors import TrainingError
 from prunus.graph import ChannelGroups
 from prunus.modules.given import Inputs, arguments
 from prunus.modules.optimizers import unwrapped
 from prunus.records import ShrinkRecord
 from prunus.shrink import checks, state
+from prunus.shrink.goal import goal_of
 from prunus.shrink.network import NetworkInTraining
 from prunus.shrink.pressure import Importance, Pressure
 from prunus.shrink.settings import controller_of, schedule_of
-from prunus.shrink.target import target_of
 from prunus.shrink.watch import OptimizerWatch
 from prunus.surgery import Plan
 
@@ -49,14 +52,15 @@ class Shrinker:
         steps: of the optimizer in the whole training; without `steps` and `epochs` only `finish()` cuts.
         epochs: of the whole training, as long as they may be: call `end_epoch()` after each. `steps` is then what
             is expected of all of them; without it, an epoch is expected to be as long as the one before.
-        begin: share of the training before the first pressure.
-        end: share of the training at which the budget is met.
+        pace: when to shrink: "accurate", from 0.25 to 0.6 of the training, or "fast", from 0.1 to 0.4.
+        begin: share of the training before the first pressure, in place of the pace's.
+        end: share of the training at which the budget is met, in place of the pace's.
         every: steps per segment, or epochs where `epochs` is given; None: a twentieth of the steps, or one epoch.
         settled: similarity of widths to wait for; see `prunus.budget.controller`.
         keep: layers that keep all the channels that they make, by patterns over their paths, besides the budget's.
         kwargs: the example's keyword arguments.
-        meter: measures a network's latency in milliseconds, for a budget that bounds it; None: ONNX Runtime on one
-            thread, where the example is one tensor.
+        meter: measures a network's latency in milliseconds, for a budget that bounds it; None: on the budget's
+            target, or in ONNX Runtime on one thread, where the example is tensors.
         reference: the network that a share of the latency refers to, measured anew each time; None: this one, once.
         importance: a function from the network and its groups to a number per group, [num_groups]; None: Taylor's.
         told: receives a sentence about each measurement.
@@ -83,8 +87,9 @@ class Shrinker:
         budget: Budget,
         steps: int | None = None,
         epochs: int | None = None,
-        begin: float = 0.25,
-        end: float = 0.6,
+        pace: Pace = "accurate",
+        begin: float | None = None,
+        end: float | None = None,
         every: int | None = None,
         settled: float | None = None,
         keep: str | Sequence[str] = (),
@@ -96,23 +101,25 @@ class Shrinker:
     ) -> None:
         optimizer = unwrapped(optimizer)
         checks.check_network(model, optimizer)
-        settings = controller_of(budget, keep, begin, end, every, settled, steps=steps, epochs=epochs)
+        settings = controller_of(budget, keep, pace, begin, end, every, settled, steps=steps, epochs=epochs)
         network = NetworkInTraining(model, optimizer, arguments(example), kwargs)
         budget = settings.budget
         checks.check_not_met(budget, network.groups, budget.absolute(network.groups))
         if budget.is_timed and network.processes.first:  # which measures for all
-            meter = self.usual_meter(model, example) if meter is None and not kwargs else meter
-            checked_meter(meter)
+            meter = self.usual_meter(model, example, budget.target) if meter is None and not kwargs else meter
+            checked_meter(meter, budget.target)
+            if isinstance(meter, ModellingMeter):
+                refuse_other_target(budget, meter)
         self.network, self.settings = network, settings
         self.schedule = schedule_of(settings, steps, epochs, every)
         self.clock = Clock(steps_per_period=steps // epochs if steps and epochs else None)
-        target = target_of(model, network.groups, network.example, budget, network.kwargs)
-        self.pressure = Pressure(network, budget, target, meter, reference, importance, told)
+        goal = goal_of(model, network.groups, network.example, budget, network.kwargs)
+        self.pressure = Pressure(network, budget, goal, meter, reference, importance, told)
         self._watch = OptimizerWatch(optimizer, self._before_step, network.check_state)
         self._late: ShrinkRecord | None = None  # of a cut that step() has not returned yet
 
     @staticmethod
-    def usual_meter(model: nn.Module, example: Inputs) -> Meter | None:
+    def usual_meter(model: nn.Module, example: Inputs, target: Target | None = None) -> Meter | None:
         """Return the meter where nobody names one; `prunus/__init__.py`, which knows deploy, sets ONNX Runtime's."""
         return None
 

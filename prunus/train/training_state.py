@@ -148,6 +148,7 @@ def _shrinker(
         inputs,
         budget=controller.budget,
         epochs=training.settings.epochs,
+        pace=controller.pace,
         begin=controller.begin,
         end=controller.end,
         every=controller.every,
@@ -184,7 +185,7 @@ def save(state: TrainingState, training: TrainingJob, background: Background, *,
     content = {
         "plan": state.plan.to_json(),
         "progress": dataclasses.asdict(state.progress),
-        "target": None if pressure is None else dataclasses.asdict(pressure.target),
+        "target": None if pressure is None else dataclasses.asdict(pressure.goal),
         "tree": structure,
     }
     write = functools.partial(
