@@ -54,6 +54,9 @@ def check(hint: Any, value: Any, path: KeyPath, source: Source) -> None:
     elif isinstance(value, list) and (inner := _item_hint(hint)) is not None:
         for index, item in enumerate(value):
             check(inner, item, (*path, index), source)
+    elif isinstance(value, dict) and (inner := _value_hint(hint)) is not None:
+        for key, item in value.items():
+            check(inner, item, (*path, str(key)), source)
     else:
         _check_leaf(hint, value, path, source)
 
@@ -84,6 +87,14 @@ def _item_hint(hint: Any) -> Any | None:
     if len(arguments) != 1 or not isinstance(typing.get_origin(hint), type):
         return None
     return arguments[0] if _structured(arguments[0]) else None
+
+
+def _value_hint(hint: Any) -> Any | None:
+    """The annotation of the values of dict[str, X], where X is structured."""
+    if typing.get_origin(hint) is not dict:
+        return None
+    values = typing.get_args(hint)[1]
+    return values if _structured(values) else None
 
 
 def _check_structured(hint: Any, value: Any, path: KeyPath, source: Source) -> None:
