@@ -47,7 +47,19 @@ class RunContext:
         """
         settings = self.recipe.benchmark
         target = budget.target or self.recipe.target or present(settings)[0]
-        return TargetMeter(target, self.inputs, reference=model, warmup=settings.warmup, repeats=settings.repeats)
+
+        def progress(what: str, done: int, whole: int) -> None:
+            if done in (1, whole):
+                self.watch.stage(f"measuring {what} on {target}: {done} of {whole}")
+
+        return TargetMeter(
+            target,
+            self.inputs,
+            reference=model,
+            warmup=settings.warmup,
+            repeats=settings.repeats,
+            progress=progress,
+        )
 
     def training(self, name: str, settings: Train, task: BoundTask) -> TrainingJob:
         """Return the training `name` under `settings`."""
