@@ -16,6 +16,7 @@ from prunus.deploy.backends import Backend, Network
 from prunus.deploy.device import device_of
 from prunus.deploy.export import export_onnx
 from prunus.deploy.latency import BenchmarkSettings, time_in_turn
+from prunus.deploy.quantization import quantize
 from prunus.deploy.signature import Inputs, as_arrays, as_tuple
 from prunus.errors import DeployError
 from prunus.modules.copying import copied
@@ -59,13 +60,21 @@ class LatencyMeter:
         reference: the network that a search, or a training, begins with.
         inputs: an example of what it takes, a tensor [N, ...] or a tuple of them.
         settings: backend, threads, rounds.
+        precision: "fp32", or "int8": each network is quantised first, calibrated on `inputs`, since the time that
+            integers take does not depend on their values.
 
     Raises:
         DeployError: no backend of the settings is present, or the reference cannot be exported or run there.
     """
 
-    def __init__(self, reference: nn.Module, inputs: Inputs, settings: BenchmarkSettings | None = None) -> None:
-        self.settings = settings or BenchmarkSettings()
+    def __init__(
+        self,
+        reference: nn.Module,
+        inputs: Inputs,
+        settings: BenchmarkSettings | None = None,
+        precision: str = "fp32",
+    ) -> None:
+        self.settings, self.precision = settings or BenchmarkSettings(), precision
         self.inputs, self.backend = as_tuple(inputs), _present(self.settings)
         folder = tempfile.mkdtemp(prefix="prunus-")
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
@@ -84,7 +93,12 @@ class LatencyMeter:
         own = in_evaluation(copied(model, isolated=True))
         own = own if self.backend.reads_modules else own.cpu()
         inputs = tuple(tensor.to(device_of(own)) for tensor in self.inputs)
-        return _loadable(apply(fuse(own, inputs), own), inputs, self.backend, self._folder / f"{name}.onnx")
+        path = self._folder / f"{name}.onnx"
+        network = _loadable(apply(fuse(own, inputs), own), inputs, self.backend, path)
+        if self.precision != "int8":
+            return network
+        output = path.with_name(f"{name}-int8{self.backend.int8_suffix}")
+        return quantize(path, output, inputs, backend=self.backend.name)
 
 
 def usual_meter(model: nn.Module, inputs: Any) -> LatencyMeter | None:

@@ -59,7 +59,7 @@ class TargetMeter:
     def __call__(self, model: nn.Module, /) -> float:
         """Return the median latency of `model` in milliseconds, BatchNorm folded."""
         if self._meter is None:
-            self._meter = LatencyMeter(model, self.inputs, self.settings)
+            self._meter = LatencyMeter(model, self.inputs, self.settings, self.target.precision)
         return self._meter(model)
 
     def latency_model(self, model: nn.Module, groups: ChannelGroups, measure: Measure, /) -> LatencyModel:

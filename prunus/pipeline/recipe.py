@@ -8,7 +8,7 @@ from typing import Literal
 from prunus.budget.controller import Controller
 from prunus.budget.schedule import Schedule
 from prunus.data.interface import Data
-from prunus.deploy import BenchmarkSettings
+from prunus.deploy import BenchmarkSettings, Quantize
 from prunus.errors import RecipeError
 from prunus.gate.protect import Protect
 from prunus.gate.settings import Gate
@@ -87,12 +87,18 @@ class Deploy:
     parity_samples: int = 8  # test images
     parity_tolerance: float = 1e-4  # relative
     decode: bool = False  # whether the files decode, too: a detector's then give boxes instead of raw heads
+    quantize: Quantize | None = None  # also deploy the narrow network in INT8; null: not
 
     def __post_init__(self) -> None:
         if self.parity_samples < 1 or not self.parity_tolerance > 0:
             raise RecipeError(
                 f"deploy: parity_samples {self.parity_samples} must be at least 1, parity_tolerance "
                 f"{self.parity_tolerance} above zero: parity needs at least one sample"
+            )
+        if self.decode and self.quantize is not None:
+            raise RecipeError(
+                "deploy.quantize tests the accuracy on the network's raw outputs, and with deploy.decode the files "
+                "give others: leave one of the two out"
             )
 
 

@@ -18,6 +18,7 @@ from prunus.records import (
     LatencyRecord,
     NoteRecord,
     ParityRecord,
+    QuantizationRecord,
     Record,
     RemovalRecord,
     RobustnessRecord,
@@ -59,6 +60,7 @@ class Facts:
     evaluations: dict[str, EvaluationRecord]
     latencies: dict[Setting, dict[str, LatencyRecord]]
     parities: tuple[ParityRecord, ...]
+    quantizations: tuple[QuantizationRecord, ...]
     family: tuple[FamilyRecord, ...]  # the largest network first
     removals: tuple[RemovalRecord, ...]
     edits: tuple[EditRecord, ...]
@@ -96,6 +98,9 @@ def gather(records: Sequence[Record]) -> Facts:
         evaluations=evaluations,
         latencies=_latencies(of_type(LatencyRecord, records)),
         parities=tuple(parities.values()),
+        quantizations=tuple(
+            {(record.model, record.backend): record for record in of_type(QuantizationRecord, records)}.values()
+        ),
         family=tuple({record.model: record for record in of_type(FamilyRecord, records)}.values()),
         removals=of_type(RemovalRecord, records),
         edits=of_type(EditRecord, records),
