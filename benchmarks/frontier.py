@@ -46,7 +46,7 @@ def measured(attempt: Attempt, split: str) -> Row:
         export(trained)
     shrink = trained.run.recipe.shrink
     if shrink is not None and attempt.arm in ("joint", "scratch"):
-        figures |= {"begin": shrink.begin, "end": shrink.end}
+        figures |= dict(zip(("begin", "end"), shrink.shares, strict=True))
     return {
         **figures,
         "macs": trained.macs(),

@@ -71,7 +71,7 @@ def table(rows: list[Row]) -> str:
 
 def compared(rows: list[Row]) -> list[str]:
     """Return by how much each pair of shares is above the default, over all cells and seeds that both have."""
-    default = (Controller().begin, Controller().end)
+    default = Controller().shares
     values = {(row["begin"], row["end"], row["task"], row["budget"], row["seed"]): row["validation"] for row in rows}
     lines = []
     for pair in PAIRS:

@@ -124,8 +124,8 @@ def __getattr__(name: str) -> Any:
     return found
 
 
-def _usual_meter(model: Any, inputs: Any) -> Any:
-    return importlib.import_module("prunus.deploy.latency_meter").usual_meter(model, inputs)
+def _usual_meter(model: Any, inputs: Any, target: Any = None) -> Any:
+    return importlib.import_module("prunus.deploy.target_meter").usual_meter(model, inputs, target)
 
 
 def __dir__() -> list[str]:

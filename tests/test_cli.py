@@ -1,5 +1,6 @@
 """The command line as a user and a script see it: exit codes, messages, signals."""
 
+import json
 import math
 import os
 import signal
@@ -237,6 +238,13 @@ def test_export_writes_a_file_that_bench_times(here, capsys):
     assert code == 0
     assert "1 x 3 x 32 x 64" in output and "operators" in output
     assert len((here / "a.csv").read_text().splitlines()) == 1 + 2 * 2
+    targets = ["--target", "onnxruntime,threads=2", "--target", "torch,resolution=16x16", "--output", "a.json"]
+    code, output, _ = prunus(capsys, "bench", "wide=tiny:build", "--shape", "3,16,32", *targets, "--repeats", "2")
+    assert code == 0
+    assert "1 x 3 x 16 x 32, 2 thread(s)" in output and "1 x 3 x 16 x 16, 1 thread(s)" in output
+    assert [row["threads"] for row in json.loads((here / "a.json").read_text())] == [2, 1]
+    code, _, errors = prunus(capsys, "bench", "one=a.onnx", "--target", "onnxruntime,cores=2")
+    assert code == 1 and "none of its settings" in errors
     code, _, errors = prunus(capsys, "bench", "one=a.onnx", "--output", "a.xls")
     assert code == 1 and "ends in .csv or .json" in errors
     code, _, errors = prunus(capsys, "bench", "one=a.onnx", "--shape", "1,3,16,32")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from prunus.budget.target import Target
 from prunus.errors import BudgetError
 from prunus.graph import ChannelGroups
 from prunus.penalties.keep import patterns_of
@@ -24,6 +25,7 @@ class Budget:
         params: parameters.
         latency: share of the network's own latency, in (0, 1], as a meter measures it.
         latency_ms: latency in milliseconds; excludes `latency`.
+        target: where the latency is measured; None: the recipe's or the meter's.
         min_share: no layer falls below this share of its channels. At 0, training may empty the layers that have a skip
             connection around them (`prunus.surgery.skippable`), so that the depth is learned; all others keep two.
         multiple_of: a layer's number of channels stays a multiple of this, which suits the target's kernels; 1: any.
@@ -39,6 +41,7 @@ class Budget:
     params: float | None = None
     latency: float | None = None
     latency_ms: float | None = None
+    target: Target | None = None
     min_share: float = 0.1
     multiple_of: int = 1
     keep: tuple[str, ...] = ()
@@ -81,6 +84,12 @@ class Budget:
                 )
         if self.latency is not None and self.latency_ms is not None:
             raise BudgetError("Budget has latency and latency_ms: give one of them")
+        if not isinstance(self.target, Target | None):
+            raise BudgetError(f"Budget.target is {self.target!r:.80}: give a prunus.Target, such as prunus.Target()")
+        if self.target is not None and not self.is_timed:
+            raise BudgetError(
+                f"Budget.target is {self.target}, and no latency is bounded: give latency=... or latency_ms=... with it"
+            )
 
     @property
     def is_timed(self) -> bool:

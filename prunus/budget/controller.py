@@ -1,14 +1,15 @@
 """The controller: which channel groups are under pressure, and how strongly, so that the budget is met exactly.
 
-The shrinking part of a training is cut into segments. At the start of a segment, a target between the current cost
+The shrinking part of a training is cut into segments. At the start of a segment, a goal between the current cost
 and the budget determines which groups selection would remove, given their importance during training; all
 other groups are exempt. In each step the group lasso's threshold of a pressed group of norm n with k steps left, this
 one included, is n / k. Its norm thus falls linearly, whatever the gradient, and is exactly zero at the segment's end.
-Removal then changes nothing, and the remaining widths are those of the target.
+Removal then changes nothing, and the remaining widths are those of the goal.
 """
 
 import dataclasses
 from collections.abc import Collection
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -20,6 +21,9 @@ from prunus.budget.selection import selection
 from prunus.errors import BudgetError, RecipeError
 from prunus.graph import ChannelGroups
 
+Pace = Literal["accurate", "fast"]
+PACES: dict[Pace, tuple[float, float]] = {"accurate": (0.25, 0.6), "fast": (0.1, 0.4)}  # begin and end
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Controller:
@@ -30,6 +34,8 @@ class Controller:
         budgets: of a family of networks, from the largest to the smallest, which takes the place of `budget`; a number
             is a share of the multiply-adds, with the other settings of `budget`. The segments are shared out equally:
             where those of a budget end, a branch of the training goes on with the network as it is.
+        pace: when to shrink, where `begin` and `end` do not say: "accurate" is from 0.25 to 0.6 of the training, "fast"
+            from 0.1 to 0.4, which trains in less time and loses more (`docs/methods/group_lasso.md` says how much).
         begin: share of the training before the first pressure; until then the network learns freely.
         end: share of the training at which the budget is met; the remaining network then learns without a penalty.
         every: epochs per segment; the network shrinks at the end of each segment.
@@ -40,17 +46,20 @@ class Controller:
 
     budget: Budget = Budget(macs=0.4)  # noqa: RUF009 - frozen
     budgets: tuple[float | Budget, ...] = ()
-    begin: float = 0.25
-    end: float = 0.6
+    pace: Pace = "accurate"
+    begin: float | None = None
+    end: float | None = None
     every: int = 1
     settled: float | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.begin < self.end <= 1 or self.every < 1:
+        if self.pace not in PACES:
+            raise RecipeError(f"shrink.pace is {self.pace!r}; there are {' and '.join(PACES)}")
+        begin, end = self.shares
+        if not 0 <= begin < end <= 1 or self.every < 1:
             raise RecipeError(
-                f"shrink: begin {self.begin}, end {self.end}, every {self.every}: 0 <= begin < end <= 1 and every >= 1"
+                f"shrink: begin {begin}, end {end}, every {self.every}: 0 <= begin < end <= 1, every >= 1"
             )
-
         if self.settled is not None and not 0 < self.settled <= 1:
             raise RecipeError(f"shrink.settled is a similarity in (0, 1], not {self.settled}")
         if self.budgets:
@@ -62,10 +71,17 @@ class Controller:
         """The budgets in the order in which the network passes them; the last one is `budget`."""
         return tuple(each for each in self.budgets if isinstance(each, Budget)) or (self.budget,)
 
+    @property
+    def shares(self) -> tuple[float, float]:
+        """The shares of the training at which shrinking begins and ends."""
+        begin, end = PACES[self.pace]
+        return begin if self.begin is None else self.begin, end if self.end is None else self.end
+
     def window(self, epochs: int) -> tuple[int, int]:
         """Return the first epoch that may be under pressure (from 0), and the last at which pressure may begin."""
-        first = min(round(self.begin * epochs), epochs - 1)
-        last = max(first + 1, round(self.end * epochs))
+        begin, end = self.shares
+        first = min(round(begin * epochs), epochs - 1)
+        last = max(first + 1, round(end * epochs))
         return first, last - min(self.every * len(self.sequence), last - first)
 
     def segments(self, epochs: int, settled_at: int | None = None) -> tuple[int, int, int]:
@@ -74,7 +90,7 @@ class Controller:
         `settled_at` is the epoch at which the widths became stable, where the pressure waits for that; None: not yet.
         """
         first, _ = self.window(epochs)
-        last = max(first + 1, round(self.end * epochs))
+        last = max(first + 1, round(self.shares[1] * epochs))
         every = min(self.every, last - first)
         if self.settled is not None:
             if settled_at is None:
@@ -84,7 +100,7 @@ class Controller:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Target:
+class Goal:
     """Costs at the start and at the end of shrinking; determined once, from the wide network's groups."""
 
     start: dict[str, float]  # the wide network's cost, by kind
@@ -95,8 +111,8 @@ class Target:
     passed: dict[str, float] | None = None  # cost at which the shrinking to this target begins; None: `start`
 
     @classmethod
-    def of(cls, groups: ChannelGroups, budget: Budget, skippable: Collection[str] = ()) -> "Target":
-        """Return the target for a wide network whose layers `skippable` may vanish.
+    def of(cls, groups: ChannelGroups, budget: Budget, skippable: Collection[str] = ()) -> "Goal":
+        """Return the goal for a wide network whose layers `skippable` may vanish.
 
         Raises:
             BudgetError: it cannot be met.
@@ -109,16 +125,16 @@ class Target:
         bounds = budget.absolute(groups)
         if budget.is_timed:  # no bound is known before a measurement
             bounds.setdefault("macs", float(groups.macs()))
-        target = cls(
+        goal = cls(
             start={kind: float(groups.cost.total(kind, groups.all_alive())) for kind in bounds},
             bounds=bounds,
             floors=floors(groups, budget, skippable),
             solver=budget.solver,
         )
         selection(budget.solver)(
-            groups, torch.ones(len(groups), dtype=torch.float64), bounds, target.floors, budget.multiple_of
+            groups, torch.ones(len(groups), dtype=torch.float64), bounds, goal.floors, budget.multiple_of
         )
-        return target
+        return goal
 
     def at(self, progress: float) -> dict[str, float]:
         """Return the bounds at `progress` in [0, 1]: the excess over the budget falls as (1 - progress)^3 (Zhu & Gupta
@@ -127,9 +143,9 @@ class Target:
         return {kind: bound + max(0.0, before[kind] - bound) * rest for kind, bound in self.bounds.items()}
 
 
-def press(groups: ChannelGroups, importance: Tensor, target: Target, progress: float, multiple_of: int) -> Tensor:
+def press(groups: ChannelGroups, importance: Tensor, goal: Goal, progress: float, multiple_of: int) -> Tensor:
     """Return the groups to press to zero in the segment that ends at `progress`: bool [num_groups]."""
-    return selection(target.solver)(groups, importance, target.at(progress), target.floors, multiple_of)
+    return selection(goal.solver)(groups, importance, goal.at(progress), goal.floors, multiple_of)
 
 
 def thresholds(norms: Tensor, pressed: Tensor, steps_left: int) -> Tensor:

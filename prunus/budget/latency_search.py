@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from prunus.budget.greedy_selection import all_removable
 from prunus.budget.selection import selection
+from prunus.budget.target import Target
 from prunus.errors import BudgetError, PrunusError
 from prunus.graph import ChannelGroups
 from prunus.modules.copying import copied
@@ -132,15 +133,17 @@ class LatencySearch:
         return MeasuredNetwork(plan=plan, macs=int(macs), measured_ms=taken, limit_ms=self.limit_ms)
 
 
-def checked_meter(meter: Meter | None) -> Meter:
+def checked_meter(meter: Meter | None, target: Target | None = None) -> Meter:
     """Return `meter` with checks: it gets a copy of each network, and must return milliseconds.
 
     Raises:
         BudgetError: there is no meter; when called, that it fails or returns something else.
     """
     if not callable(meter):
+        named = "prunus.deploy.LatencyMeter(model, example)"
+        named = named if target is None else "prunus.TargetMeter(budget.target, example)"
         raise BudgetError(
-            f"a budget in milliseconds needs a meter, not {meter!r}: meter=prunus.deploy.LatencyMeter(model, example), "
+            f"a budget in milliseconds needs a meter, not {meter!r}: meter={named}, "
             "or your own function that takes a network and returns its milliseconds on your target"
         )
 

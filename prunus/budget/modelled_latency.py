@@ -14,6 +14,8 @@ from prunus.budget.greedy_selection import floors
 from prunus.budget.latency_model import LatencyModel
 from prunus.budget.latency_search import checked_meter
 from prunus.budget.milliseconds import Measure, Reached, solve_milliseconds
+from prunus.budget.target import Target
+from prunus.errors import BudgetError
 from prunus.graph import ChannelGroups
 from prunus.surgery import Plan, apply
 from prunus.surgery.bypass import skippable_blocks
@@ -25,9 +27,11 @@ class ModellingMeter(Protocol):
 
     Attributes:
         inputs: the example that it times.
+        target: where it times.
     """
 
     inputs: tuple[Tensor, ...]
+    target: Target
 
     def __call__(self, model: nn.Module, /) -> float:
         """Return the milliseconds of a network."""
@@ -37,6 +41,19 @@ class ModellingMeter(Protocol):
 
     def tell(self, reached: Reached, /) -> None:
         """Take note of what was reached, and of what was predicted."""
+
+
+def refuse_other_target(budget: Budget, meter: ModellingMeter) -> None:
+    """Refuse a meter that measures elsewhere than on the target that the budget names.
+
+    Raises:
+        BudgetError: names both.
+    """
+    if budget.target not in (None, meter.target):
+        raise BudgetError(
+            f"the budget is for {budget.target}, and the meter measures on {meter.target}: give "
+            "meter=prunus.TargetMeter(budget.target, example), or a budget without a target"
+        )
 
 
 def reached(

@@ -44,6 +44,7 @@ train.epochs=N is given. The folder of the run (runs/NAME-shrunk) is that of `pr
     "bench": """  prunus bench wide=runs/street/wide.onnx narrow=runs/street/narrow.onnx --shape 3,128,256
   prunus bench torchvision.models:resnet18 torchvision.models:resnet34 --backends onnxruntime,openvino
   prunus bench wide=torchvision.models:resnet18 --resolutions 256x512,512x1024 --output table.csv
+  prunus bench wide=runs/street/wide.onnx --target openvino --target onnxruntime,threads=2
   prunus bench runs/street --layers""",
     "compare": """  prunus compare runs/signs/wide.onnx runs/signs/narrow.onnx --data runs/signs
   prunus compare runs/first runs/second --data my.yaml --max-drop 1 --per class,condition --tags weather.csv
@@ -123,6 +124,9 @@ def _add_bench(bench: argparse.ArgumentParser) -> None:
     bench.add_argument(
         "--backends", default="onnxruntime", help="comma-separated: onnxruntime, openvino, torch, tensorrt"
     )
+    text = "in place of --backends, --threads and --batch-size, as in openvino,threads=2,batch=1,resolution=512x1024; "
+    text += "give it once for each"
+    bench.add_argument("--target", action="append", default=[], help=text)
     bench.add_argument(
         "--resolutions",
         type=_resolutions,

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from prunus.deploy import BenchmarkSettings
+from prunus.deploy import BenchmarkSettings, Target
 from prunus.deploy.bench_table import bench_table, frames_per_second, layer_times, rows, write_rows
 from prunus.deploy.export import input_shape
 from prunus.errors import RecipeError
@@ -24,10 +24,11 @@ Shape = tuple[int, ...]
 def bench(options: argparse.Namespace, named: Callable[[str], Any]) -> None:
     """Print the table, write it where `options.output` says; `named` finds a network that is no ONNX file."""
     settings = BenchmarkSettings(
-        backends=tuple(name.strip() for name in options.backends.split(",")),
+        backends=() if options.target else tuple(name.strip() for name in options.backends.split(",")),
         threads=options.threads,
         repeats=options.repeats,
         batch_size=options.batch_size,
+        targets=tuple(map(Target.parse, options.target)),
     )
     if wrong := [path for path in options.output if path.suffix not in (".csv", ".json")]:
         raise RecipeError(f"--output {wrong[0]}: give a name that ends in .csv or .json")
@@ -35,37 +36,37 @@ def bench(options: argparse.Namespace, named: Callable[[str], Any]) -> None:
     shape = _shape(options, own)
     shapes = [(*shape[:-2], *size) for size in options.resolutions] or [shape]
     records = bench_table(networks, shapes, settings)
-    _print_table(records, shapes, settings)
+    _print_table(records)
     for path in options.output:
         write_rows(path, rows(records))
     if options.layers:
+        asked = dict.fromkeys((target.sized(one), target) for one in shapes for target in settings.all_targets)
         for name, network in networks.items():
-            for one in shapes:
-                _print_layers(name, network, one, settings)
+            for one, target in asked:
+                _print_layers(name, network, one, target)
 
 
-def _print_table(records: Sequence[LatencyRecord], shapes: Sequence[Shape], settings: BenchmarkSettings) -> None:
-    """Print a table per shape, so that it stays narrow."""
-    for shape in shapes:
-        title = f"{settings.batch_size} x {' x '.join(map(str, shape))}, {settings.threads} thread(s)"
+def _print_table(records: Sequence[LatencyRecord]) -> None:
+    """Print a table per shape and number of threads, so that it stays narrow."""
+    for shape, threads in dict.fromkeys((record.input_shape, record.threads) for record in records):
+        title = f"{' x '.join(map(str, shape))}, {threads} thread(s)"
         table = Table("network", "backend", "median ms", "p95 ms", "fps", "peak MB", title=title)
-        for record in (one for one in records if one.input_shape[1:] == shape):
+        for record in (one for one in records if (one.input_shape, one.threads) == (shape, threads)):
             peak = "n/a" if record.peak_memory_mb is None else f"{record.peak_memory_mb:.0f}"
             times = f"{record.median_ms:.2f}", f"{record.p95_ms:.2f}", f"{frames_per_second(record):.1f}"
             table.add_row(record.model, record.backend, *times, peak)
         Terminal().print(table)
 
 
-def _print_layers(name: str, network: Any, shape: Shape, settings: BenchmarkSettings) -> None:
-    for backend in settings.backends:
-        check()
-        times = layer_times(network, shape, backend, settings)
-        whole = sum(one.milliseconds for one in times)
-        title = f"{name}, {' x '.join(map(str, shape))}, {backend}: {whole:.2f} ms in {len(times)} operators"
-        table = Table("operator", "kind", "ms", "share", title=title)
-        for one in times[:MOST_LAYERS]:
-            table.add_row(one.name, one.kind, f"{one.milliseconds:.3f}", f"{one.milliseconds / whole:.1%}")
-        Terminal().print(table)
+def _print_layers(name: str, network: Any, shape: Shape, target: Target) -> None:
+    check()
+    times = layer_times(network, shape, target)
+    whole = sum(one.milliseconds for one in times)
+    title = f"{name}, {' x '.join(map(str, shape))}, {target}: {whole:.2f} ms in {len(times)} operators"
+    table = Table("operator", "kind", "ms", "share", title=title)
+    for one in times[:MOST_LAYERS]:
+        table.add_row(one.name, one.kind, f"{one.milliseconds:.3f}", f"{one.milliseconds / whole:.1%}")
+    Terminal().print(table)
 
 
 def _networks(options: argparse.Namespace, named: Callable[[str], Any]) -> tuple[dict[str, Any], dict[Shape, str]]:

@@ -113,7 +113,7 @@ def bench(options: argparse.Namespace) -> None:
     """Time ONNX files or networks against each other, interleaved; a row for each resolution and backend."""
     from prunus.cli.bench import bench
 
-    if "." in options.backends:
+    if any("." in name for name in (options.backends, *options.target)):
         import_from_current_folder()
     bench(options, lambda source: _named(options, source))
 

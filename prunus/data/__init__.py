@@ -25,6 +25,7 @@ Each training sample's augmentation depends on (seed, epoch, index) only, whatev
 returns from `source(split)` the images and the label of each: `image_folder.py`, `cifar10.py`, `chars74k.py`.
 A reader of images with boxes derives from `DetectionData` and returns from `source(split, checker)` the images and the
 objects in each, usually `AnnotatedFiles`: `voc.py`, `kitti.py`, `coco.py`, `street/boxes.py`.
+Several readers of the same images become one set for several tasks: `CombinedData`, `street/multi_task.py`.
 """
 
 from prunus.data.augmentation import Augmentation
@@ -41,11 +42,13 @@ from prunus.data.interface import Data, Split
 from prunus.data.kitti import KITTIData
 from prunus.data.labelled import LabelledArray, LabelledFiles
 from prunus.data.masks import value_table
+from prunus.data.multi_task import CombinedData, MultiTaskData
 from prunus.data.segmentation import SegmentationData, SegmentationDataset, normalise, to_colours, to_picture
 from prunus.data.shards import ShardsData
 from prunus.data.source import CachedSource, Source
 from prunus.data.street import Scene, StreetData, render
 from prunus.data.street.boxes import StreetBoxesData
+from prunus.data.street.multi_task import StreetMultiTaskData
 from prunus.data.voc import VOCData
 
 __all__ = [
@@ -58,6 +61,7 @@ __all__ = [
     "CityscapesData",
     "ClassificationData",
     "ClassificationSplit",
+    "CombinedData",
     "CropAndFlip",
     "Data",
     "DetectionData",
@@ -67,6 +71,7 @@ __all__ = [
     "KITTIData",
     "LabelledArray",
     "LabelledFiles",
+    "MultiTaskData",
     "Scene",
     "SegmentationData",
     "SegmentationDataset",
@@ -75,6 +80,7 @@ __all__ = [
     "Split",
     "StreetBoxesData",
     "StreetData",
+    "StreetMultiTaskData",
     "VOCData",
     "check_layout",
     "normalise",

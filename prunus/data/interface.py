@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Callable
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch.utils.data import Dataset
@@ -13,12 +13,12 @@ from prunus.errors import DataError, RecipeError
 from prunus.interrupt import check
 
 SplitName = Literal["train", "validation", "test"]
-Targets = Literal["masks", "labels", "boxes"]
+Targets = Literal["masks", "labels", "boxes", "several"]
 OnError = Literal["raise", "skip"]
 
 
-class Split(Dataset[tuple[torch.Tensor, torch.Tensor]], abc.ABC):
-    """One split: (image float32 [channels, H, W], normalised; target int64).
+class Split(Dataset[tuple[torch.Tensor, Any]], abc.ABC):
+    """One split: (image float32 [channels, H, W], normalised; target, a tensor or a dictionary of them by sub-task).
 
     Works in any DataLoader. A random augmentation is drawn from (seed, epoch, index) alone, so a sample does
     not depend on the number of workers, on the order of the samples or on torch's random state. Call
@@ -77,7 +77,7 @@ class Split(Dataset[tuple[torch.Tensor, torch.Tensor]], abc.ABC):
         """Number of samples."""
 
     @abc.abstractmethod
-    def sample(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def sample(self, index: int) -> tuple[torch.Tensor, Any]:
         """Return the sample `index`, from 0 on; torch's random state is that of the sample."""
 
     @abc.abstractmethod
@@ -88,7 +88,7 @@ class Split(Dataset[tuple[torch.Tensor, torch.Tensor]], abc.ABC):
         """Return the conditions under which the image was taken ("night"); () where nothing is known."""
         return conditions_at(getattr(self, "source", None), index)
 
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, Any]:
         if not -len(self) <= index < len(self):
             raise IndexError(f"index {index} in a split of {len(self)} samples")
         while True:
@@ -137,13 +137,18 @@ class Data(abc.ABC):
     on_error: OnError = "raise"
     max_skipped: float = 0.01
 
-    targets: ClassVar[Targets]  # "masks": a class for each pixel; "labels": one for the image; "boxes"
+    targets: ClassVar[Targets]  # "masks": a class for each pixel; "labels": one for the image; "boxes"; "several"
     palette: ClassVar[tuple[tuple[int, int, int], ...]] = ()  # one RGB colour a class where there are masks
 
     @property
     @abc.abstractmethod
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes, in the order of their numbers."""
+
+    @property
+    def num_classes(self) -> int | dict[str, int]:
+        """Number of classes, which the network is built for; of each sub-task where there are several."""
+        return len(self.class_names)
 
     @abc.abstractmethod
     def split(self, name: SplitName) -> Split:

@@ -5,12 +5,12 @@ several networks against each other on the backends of `prunus.deploy.backends`,
 milliseconds asks.
 """
 
+from prunus.budget.target import Target
 from prunus.deploy.export import export_onnx
 from prunus.deploy.latency import BenchmarkSettings, benchmark
 from prunus.deploy.latency_meter import LatencyMeter, latency_ms
 from prunus.deploy.parity import check_parity, require
 from prunus.deploy.quantization import Quantize, quantize
-from prunus.deploy.target import Target
 from prunus.deploy.target_meter import TargetMeter
 
 __all__ = [

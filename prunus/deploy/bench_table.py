@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from prunus.deploy import backends
+from prunus.budget.target import Target
 from prunus.deploy.backends import NodeTime, Shape
 from prunus.deploy.device import device_of
 from prunus.deploy.export import export_onnx
 from prunus.deploy.latency import BenchmarkSettings, benchmark
+from prunus.deploy.measuring import require
 from prunus.errors import DeployError
 from prunus.records import LatencyRecord
 
@@ -26,17 +27,32 @@ PROFILED = 10  # runs
 def bench_table(
     networks: Mapping[str, Path | nn.Module], shapes: Sequence[Shape], settings: BenchmarkSettings
 ) -> list[LatencyRecord]:
-    """Return a record for each network, shape and backend of `settings`; networks of one shape are timed in turn.
+    """Return a record for each network, shape and target of `settings`; networks of one shape are timed in turn.
+
+    A target with a resolution of its own is timed at that alone.
 
     Args:
         networks: ONNX files or modules.
         shapes: of one input without its batch, each.
-        settings: backends, threads, batch, rounds.
+        settings: targets, rounds.
 
     Raises:
         DeployError: see `benchmark`.
     """
-    return [record for shape in shapes for record in benchmark(dict(networks), shape, settings)]
+    asked: dict[Shape, dict[Target, None]] = {}
+    for shape in shapes:
+        for target in settings.all_targets:
+            asked.setdefault(target.sized(shape), {})[target] = None
+    return [
+        record
+        for shape, targets in asked.items()
+        for record in benchmark(dict(networks), shape, at(settings, *targets))
+    ]
+
+
+def at(settings: BenchmarkSettings, *targets: Target) -> BenchmarkSettings:
+    """Return `settings` for `targets` alone."""
+    return dataclasses.replace(settings, backends=(), targets=targets)
 
 
 def frames_per_second(record: LatencyRecord) -> float:
@@ -72,25 +88,22 @@ def write_rows(path: Path, table: Sequence[Mapping[str, Any]]) -> None:
         raise DeployError(f"{path} is neither .csv nor .json: give a name that ends so")
 
 
-def layer_times(network: Path | nn.Module, shape: Shape, backend: str, settings: BenchmarkSettings) -> list[NodeTime]:
-    """Return where the time of a network goes on a backend, by the backend's own profile, the most first.
+def layer_times(network: Path | nn.Module, shape: Shape, target: Target) -> list[NodeTime]:
+    """Return where the time of a network goes on a target, by the backend's own profile, the most first.
 
     Args:
         network: an ONNX file or a module.
         shape: of one input without its batch.
-        backend: a name from `prunus.deploy.backends`.
-        settings: threads and batch.
+        target: backend, threads, batch; its resolution is in `shape` already.
 
     Raises:
         DeployError: the backend is absent, or does not load or run the network.
     """
-    chosen = backends.find(backend)
-    if (reason := chosen.absence()) is not None:
-        raise DeployError(f"{backend} cannot be used: {reason}")
-    given = np.random.default_rng(0).standard_normal((settings.batch_size, *shape), dtype=np.float32)
+    chosen = require(target)
+    given = np.random.default_rng(0).standard_normal((target.batch, *shape), dtype=np.float32)
     with tempfile.TemporaryDirectory(prefix="prunus-") as folder:
         if isinstance(network, nn.Module) and not chosen.reads_modules:
             example = torch.from_numpy(given).to(device_of(network))
             network = export_onnx(network, example, Path(folder) / "network.onnx", dynamic_batch=False)
-        times = chosen.profile(network, [given], settings.threads, PROFILED)
+        times = chosen.profile(network, [given], target.threads, PROFILED)
     return sorted(times, key=lambda one: -one.milliseconds)

@@ -13,12 +13,14 @@ import numpy as np
 import torch
 from torch import nn
 
+from prunus.budget.target import MOST_THREADS, Target
 from prunus.deploy import backends
 from prunus.deploy.backends import Backend, Network, Shape
+from prunus.deploy.backends.interface import onnx_file
 from prunus.deploy.device import device_of
 from prunus.deploy.export import export_onnx
 from prunus.deploy.peak_memory import peak_memory_mb
-from prunus.deploy.room import MOST_THREADS, check_room
+from prunus.deploy.room import check_room
 from prunus.errors import DeployError, RecipeError
 from prunus.interrupt import check
 from prunus.records import LatencyRecord
@@ -34,6 +36,7 @@ class BenchmarkSettings:
         warmup: rounds before timing starts.
         repeats: timed rounds; a round runs every network once.
         batch_size: N of the inputs.
+        targets: where else, each with threads and batch of its own; they come first.
         measure_memory: also load each network in a process of its own and record its peak memory.
     """
 
@@ -42,6 +45,7 @@ class BenchmarkSettings:
     warmup: int = 10
     repeats: int = 50
     batch_size: int = 1
+    targets: tuple[Target, ...] = ()
     measure_memory: bool = True
 
     def __post_init__(self) -> None:
@@ -51,10 +55,16 @@ class BenchmarkSettings:
                 raise RecipeError(f"{key} is {getattr(self, key)}: it must be at least {smallest}")
         if self.threads > MOST_THREADS:
             raise RecipeError(f"threads is {self.threads}: at most {MOST_THREADS}, and the target's cores at best")
-        if not self.backends or len(set(self.backends)) != len(self.backends):
+        if not (self.backends or self.targets) or len(set(self.backends)) != len(self.backends):
             raise RecipeError(f"backends is {list(self.backends)}: name at least one, and none twice")
         for name in self.backends:
             backends.find(name)
+
+    @property
+    def all_targets(self) -> tuple[Target, ...]:
+        """Where networks are timed: `targets`, then each of the backends at `threads` and `batch_size`."""
+        named = (Target(backend=name, threads=self.threads, batch=self.batch_size) for name in self.backends)
+        return tuple(dict.fromkeys((*self.targets, *named)))
 
 
 def benchmark(
@@ -64,10 +74,10 @@ def benchmark(
     *,
     note: Callable[[str], None] | None = None,
 ) -> list[LatencyRecord]:
-    """Time `networks` on every backend and return one record for each pair, backend by backend.
+    """Time `networks` on every target and return one record for each pair, target by target.
 
-    On a backend all networks are loaded, then run in turn, round after round: whatever slows the machine
-    slows all of them, so the ratio of their medians can be trusted where a single median cannot. Backends
+    On a target all networks are loaded, then run in turn, round after round: whatever slows the machine
+    slows all of them, so the ratio of their medians can be trusted where a single median cannot. Targets
     come one after the other, because their thread pools would disturb each other. Python's garbage
     collection is off while timing. Inputs are standard normal, the same for all networks. Copies to and from
     a device are not part of the latency.
@@ -75,7 +85,7 @@ def benchmark(
     Args:
         networks: ONNX files, or modules; modules are exported for the backends that read files.
         input_shape: of one input without its batch dimension, (3, 128, 256), or one such tuple for each
-            input.
+            input. A target with a resolution of its own takes images of that size.
         settings: how to time; the defaults if None.
         note: told, in a sentence, what could not be measured and why (a backend that is not installed).
             Without it an absent backend is an error.
@@ -88,21 +98,27 @@ def benchmark(
     if not networks:
         raise DeployError("there are no networks to time: give at least one name and network")
     sources = {name: Path(net) if isinstance(net, str) else net for name, net in networks.items()}
-    shapes = _batched(input_shape, settings.batch_size)
-    check_room(shapes)
+    given = _inputs(input_shape)
     records: list[LatencyRecord] = []
     with tempfile.TemporaryDirectory(prefix="prunus-") as folder:
-        files = {name: Path(folder) / f"{index}.onnx" for index, name in enumerate(sources)}
-        exported = functools.cache(lambda name: _export(sources[name], shapes, files[name]))
-        for backend in _usable(settings.backends, sources, note):
+
+        @functools.cache
+        def exported(name: str, shapes: tuple[Shape, ...]) -> Path:
+            return _export(sources[name], shapes, Path(tempfile.mkdtemp(dir=folder)) / "network.onnx")
+
+        for target, backend in _usable(settings.all_targets, sources, note):
             check()
-            ready = {name: net if backend.reads_modules else exported(name) for name, net in sources.items()}
-            records += _benchmark_on(backend, ready, shapes, settings, note)
+            shapes = tuple((target.batch, *target.sized(shape)) for shape in given)
+            check_room(shapes)
+            ready = {name: net if backend.reads_modules else exported(name, shapes) for name, net in sources.items()}
+            if target.precision == "int8":
+                ready = _in_int8(backend, ready, shapes, Path(tempfile.mkdtemp(dir=folder)))
+            records += _benchmark_on(target, backend, ready, shapes, settings, note)
     return records
 
 
-def _batched(input_shape: Shape | Sequence[Shape], batch_size: int) -> tuple[Shape, ...]:
-    """Return one shape [N, ...] for each input."""
+def _inputs(input_shape: Shape | Sequence[Shape]) -> list[Shape]:
+    """Return one shape, without its batch, for each input."""
     several = [shape for shape in input_shape if not isinstance(shape, int)]
     shapes: list[Shape] = several or [tuple(size for size in input_shape if isinstance(size, int))]
     if len(several) not in (0, len(input_shape)) or any(size < 1 for shape in shapes for size in shape):
@@ -110,15 +126,17 @@ def _batched(input_shape: Shape | Sequence[Shape], batch_size: int) -> tuple[Sha
             f"input_shape is {input_shape}: give one input's sizes without the batch, such as (3, 128, 256), or a "
             "tuple of such tuples"
         )
-    return tuple((batch_size, *shape) for shape in shapes)
+    return shapes
 
 
-def _usable(names: Sequence[str], sources: Mapping[str, Network], note: Callable[[str], None] | None) -> list[Backend]:
-    """Return the backends that are here; tell of the others, or refuse where nobody listens."""
+def _usable(
+    targets: Sequence[Target], sources: Mapping[str, Network], note: Callable[[str], None] | None
+) -> list[tuple[Target, Backend]]:
+    """Return the targets whose backends are here; tell of the others, or refuse where nobody listens."""
     files = [str(network) for network in sources.values() if isinstance(network, Path)]
     usable = []
-    for name in names:
-        backend = backends.find(name)
+    for target in targets:
+        name, backend = target.backend, backends.find(target.backend)
         reason = backend.absence()
         if reason is not None and note is None:
             raise DeployError(f"{name} cannot be used: {reason}; or leave it out of backends")
@@ -130,9 +148,11 @@ def _usable(names: Sequence[str], sources: Mapping[str, Network], note: Callable
                 f"{name} runs modules, not files: give the nn.Module in place of {files[0]}, or leave {name} out of "
                 "backends"
             )
-        usable.append(backend)
+        usable.append((target, backend))
     if not usable:
-        raise DeployError(f"none of the backends {', '.join(names)} can be used here: the notes say why")
+        raise DeployError(
+            f"none of the backends {', '.join(each.backend for each in targets)} can be used here: the notes say why"
+        )
     return usable
 
 
@@ -146,18 +166,18 @@ def _export(network: Network, shapes: Sequence[Shape], path: Path) -> Path:
 
 
 def _benchmark_on(
+    target: Target,
     backend: Backend,
     networks: Mapping[str, Network],
     shapes: Sequence[Shape],
     settings: BenchmarkSettings,
     note: Callable[[str], None] | None,
 ) -> list[LatencyRecord]:
-    """Load all networks on one backend, time them in turn, and describe each."""
-    random = np.random.default_rng(0)
-    inputs = [random.standard_normal(shape, dtype=np.float32) for shape in shapes]
+    """Load all networks on one target, time them in turn, and describe each."""
+    inputs = _standard_normal(shapes)
     with contextlib.ExitStack() as stack:
         sessions = {
-            name: stack.enter_context(backend.load(network, shapes, settings.threads))
+            name: stack.enter_context(backend.load(network, shapes, target.threads))
             for name, network in networks.items()
         }
         calls = {name: session.bind(inputs) for name, session in sessions.items()}
@@ -172,18 +192,35 @@ def _benchmark_on(
             backend=backend.name,
             device=places[name][0],
             input_shape=shapes[0],
-            threads=settings.threads,
+            threads=target.threads,
             warmup=settings.warmup,
             repeats=settings.repeats,
             median_ms=1000 * float(np.median(seconds[name])),
             p95_ms=1000 * float(np.percentile(seconds[name], 95)),
-            peak_memory_mb=peak_memory_mb(network, shapes, backend=backend.name, threads=settings.threads)
+            peak_memory_mb=peak_memory_mb(network, shapes, backend=target.backend, threads=target.threads)
             if settings.measure_memory and on_cpu
             else None,
-            precision=places[name][1],
+            precision="int8" if target.precision == "int8" else places[name][1],
         )
         for name, network in networks.items()
     ]
+
+
+def _standard_normal(shapes: Sequence[Shape]) -> list[np.ndarray]:
+    random = np.random.default_rng(0)
+    return [random.standard_normal(shape, dtype=np.float32) for shape in shapes]
+
+
+def _in_int8(
+    backend: Backend, networks: Mapping[str, Network], shapes: Sequence[Shape], folder: Path
+) -> dict[str, Network]:
+    """Return the networks in INT8, calibrated on noise: how long integers take does not depend on their values."""
+    found: dict[str, Network] = {}
+    for number, (name, network) in enumerate(networks.items()):
+        file = folder / f"{number}{backend.int8_suffix}"
+        backend.quantize(onnx_file(network, backend.name), file, [tuple(_standard_normal(shapes))])
+        found[name] = file
+    return found
 
 
 def time_in_turn(calls: Mapping[str, Callable[[], None]], warmup: int, repeats: int) -> dict[str, list[float]]:

@@ -6,11 +6,11 @@ import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
+from torch import nn
 
+from prunus.budget.target import Target
 from prunus.deploy import backends
 from prunus.deploy.backends import Backend, Network
 from prunus.deploy.device import device_of
@@ -20,7 +20,6 @@ from prunus.deploy.quantization import quantize
 from prunus.deploy.signature import Inputs, as_arrays, as_tuple
 from prunus.errors import DeployError
 from prunus.modules.copying import copied
-from prunus.modules.given import arguments
 from prunus.modules.modes import in_evaluation
 from prunus.surgery import apply, fuse
 
@@ -43,14 +42,14 @@ def latency_ms(
         DeployError: the backend is absent, or the model cannot be exported or run there.
     """
     settings = BenchmarkSettings(backends=(backend,), threads=threads, warmup=warmup, repeats=repeats)
-    chosen = _present(settings)
+    target, chosen = present(settings)
     with tempfile.TemporaryDirectory(prefix="prunus-") as folder:
         network = _loadable(model, inputs, chosen, Path(folder) / "model.onnx")
-        return _medians({"model": network}, inputs, chosen, settings)["model"]
+        return _medians({"model": network}, inputs, chosen, target, settings)["model"]
 
 
 class LatencyMeter:
-    """Times networks, BatchNorm folded, on the first backend of the settings that is present.
+    """Times networks, BatchNorm folded, on the first target of the settings whose backend is present.
 
     Each is timed in turn with a reference, round after round, and its latency is scaled by the reference's first over
     its present one: whatever slows the machine slows both. So measurements of different moments can be compared, as a
@@ -59,23 +58,16 @@ class LatencyMeter:
     Args:
         reference: the network that a search, or a training, begins with.
         inputs: an example of what it takes, a tensor [N, ...] or a tuple of them.
-        settings: backend, threads, rounds.
-        precision: "fp32", or "int8": each network is quantised first, calibrated on `inputs`, since the time that
+        settings: targets, rounds. In INT8 each network is quantised first, calibrated on `inputs`, since the time that
             integers take does not depend on their values.
 
     Raises:
         DeployError: no backend of the settings is present, or the reference cannot be exported or run there.
     """
 
-    def __init__(
-        self,
-        reference: nn.Module,
-        inputs: Inputs,
-        settings: BenchmarkSettings | None = None,
-        precision: str = "fp32",
-    ) -> None:
-        self.settings, self.precision = settings or BenchmarkSettings(), precision
-        self.inputs, self.backend = as_tuple(inputs), _present(self.settings)
+    def __init__(self, reference: nn.Module, inputs: Inputs, settings: BenchmarkSettings | None = None) -> None:
+        self.settings = settings or BenchmarkSettings()
+        self.inputs, (self.target, self.backend) = as_tuple(inputs), present(self.settings)
         folder = tempfile.mkdtemp(prefix="prunus-")
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         self._folder = Path(folder)
@@ -85,7 +77,7 @@ class LatencyMeter:
     def __call__(self, model: nn.Module) -> float:
         """Return the median latency of `model` in milliseconds."""
         networks = {"reference": self.reference, "model": self._deployed(model, "model")}
-        timed = _medians(networks, self.inputs, self.backend, self.settings)
+        timed = _medians(networks, self.inputs, self.backend, self.target, self.settings)
         self.first_ms = self.first_ms or timed["reference"]
         return timed["model"] * self.first_ms / timed["reference"]
 
@@ -95,28 +87,20 @@ class LatencyMeter:
         inputs = tuple(tensor.to(device_of(own)) for tensor in self.inputs)
         path = self._folder / f"{name}.onnx"
         network = _loadable(apply(fuse(own, inputs), own), inputs, self.backend, path)
-        if self.precision != "int8":
+        if self.target.precision != "int8":
             return network
         output = path.with_name(f"{name}-int8{self.backend.int8_suffix}")
         return quantize(path, output, inputs, backend=self.backend.name)
 
 
-def usual_meter(model: nn.Module, inputs: Any) -> LatencyMeter | None:
-    """Return the meter where nobody names one: ONNX Runtime on one thread; None where `inputs` are not tensors."""
-    args = arguments(inputs)
-    if not args or not all(isinstance(one, Tensor) for one in args):
-        return None
-    return LatencyMeter(model, args, BenchmarkSettings(backends=("onnxruntime",)))
-
-
-def _present(settings: BenchmarkSettings) -> Backend:
-    """Return the first backend of the settings that can be used here."""
+def present(settings: BenchmarkSettings) -> tuple[Target, Backend]:
+    """Return the first target of the settings that can be used here, and its backend."""
     reasons = list[str]()
-    for name in settings.backends:
-        reason = backends.find(name).absence()
+    for target in settings.all_targets:
+        reason = backends.find(target.backend).absence()
         if reason is None:
-            return backends.find(name)
-        reasons.append(f"{name}: {reason}")
+            return target, backends.find(target.backend)
+        reasons.append(f"{target.backend}: {reason}")
     raise DeployError(f"latency cannot be measured on {'; '.join(reasons)}")
 
 
@@ -125,14 +109,14 @@ def _loadable(model: nn.Module, inputs: Inputs, backend: Backend, path: Path) ->
 
 
 def _medians(
-    networks: Mapping[str, Network], inputs: Inputs, backend: Backend, settings: BenchmarkSettings
+    networks: Mapping[str, Network], inputs: Inputs, backend: Backend, target: Target, settings: BenchmarkSettings
 ) -> dict[str, float]:
     """Return the median latency of each network in milliseconds; they are run in turn."""
     arrays = as_arrays(inputs)
     shapes: Sequence[tuple[int, ...]] = [array.shape for array in arrays]
     with ExitStack() as stack:
         calls = {
-            name: stack.enter_context(backend.load(network, shapes, settings.threads)).bind(arrays)
+            name: stack.enter_context(backend.load(network, shapes, target.threads)).bind(arrays)
             for name, network in networks.items()
         }
         seconds = time_in_turn(calls, settings.warmup, settings.repeats)

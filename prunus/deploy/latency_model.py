@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from prunus.budget.choices import layer_choices, removed
 from prunus.budget.latency_model import PRIOR, Curve, LatencyModel, Unit
+from prunus.budget.target import Target
 from prunus.deploy.backends import Backend
 from prunus.deploy.latency_table import LatencyTable
-from prunus.deploy.target import Target
+from prunus.deploy.measuring import require
 from prunus.deploy.unit_curves import measured_curve
 from prunus.deploy.units import NetworkUnit, UnitShape, network_units
 from prunus.graph import ChannelGroups
@@ -86,7 +87,7 @@ def _open(groups: ChannelGroups, unit: NetworkUnit) -> tuple[bool, ...]:
 
 
 def _meter(shape: UnitShape, target: Target, table: LatencyTable) -> Callable[[tuple[int, ...]], float]:
-    backend = target.require()
+    backend = require(target)
 
     def milliseconds(sizes: tuple[int, ...]) -> float:
         sizes = shape.possible(sizes)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from prunus.errors import DeployError
 
 BYTES = 4  # of a float32
-MOST_THREADS = 1024
 
 
 def check_room(shapes: Sequence[Sequence[int]]) -> None:

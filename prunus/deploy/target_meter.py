@@ -2,20 +2,22 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from prunus.budget.latency_model import LatencyModel
 from prunus.budget.milliseconds import Measure, Reached
+from prunus.budget.target import Target
 from prunus.deploy.latency import BenchmarkSettings
 from prunus.deploy.latency_meter import LatencyMeter
 from prunus.deploy.latency_model import Progress, latency_model
 from prunus.deploy.latency_table import LatencyTable
 from prunus.deploy.signature import Inputs, as_tuple
-from prunus.deploy.target import Target
 from prunus.errors import DeployError
 from prunus.graph import ChannelGroups
+from prunus.modules.given import arguments
 
 
 class TargetMeter:
@@ -26,6 +28,7 @@ class TargetMeter:
     Args:
         target: where the network will run.
         inputs: an example of what it takes, a tensor [N, ...] or a tuple of them; N becomes the target's batch.
+        reference: the network that each is timed in turn with; None: the first one.
         table: file of the units' milliseconds: used again, added to, and made where there is none.
         any_hardware: use a table that was measured on another target.
         warmup: rounds before timing starts.
@@ -41,6 +44,7 @@ class TargetMeter:
         target: Target,
         inputs: Inputs,
         *,
+        reference: nn.Module | None = None,
         table: str | Path | None = None,
         any_hardware: bool = False,
         warmup: int = 5,
@@ -51,15 +55,15 @@ class TargetMeter:
         self.inputs = _at(target, as_tuple(inputs))
         self.table = LatencyTable(target.key(), None if table is None else Path(table), any_hardware=any_hardware)
         self.settings = BenchmarkSettings(
-            backends=(target.backend,), threads=target.threads, warmup=warmup, repeats=repeats, measure_memory=False
+            backends=(), targets=(target,), warmup=warmup, repeats=repeats, measure_memory=False
         )
         self.reached: Reached | None = None  # of the last budget that was solved with it
-        self._meter: LatencyMeter | None = None
+        self._meter = None if reference is None else LatencyMeter(reference, self.inputs, self.settings)
 
     def __call__(self, model: nn.Module, /) -> float:
         """Return the median latency of `model` in milliseconds, BatchNorm folded."""
         if self._meter is None:
-            self._meter = LatencyMeter(model, self.inputs, self.settings, self.target.precision)
+            self._meter = LatencyMeter(model, self.inputs, self.settings)
         return self._meter(model)
 
     def latency_model(self, model: nn.Module, groups: ChannelGroups, measure: Measure, /) -> LatencyModel:
@@ -71,6 +75,20 @@ class TargetMeter:
         self.reached = reached
 
 
+def usual_meter(model: nn.Module, inputs: Any, target: Target | None = None) -> TargetMeter | None:
+    """Return the meter of a budget whose target is `target`, or of ONNX Runtime on one thread where it names none; None
+    where `inputs` are not tensors.
+
+    Raises:
+        DeployError: the backend of `target` is absent, or the network does not run there.
+    """
+    args = arguments(inputs)
+    if not args or not all(isinstance(one, Tensor) for one in args):
+        return None
+    target = target or Target(batch=len(args[0]) if args[0].dim() else 1)
+    return TargetMeter(target, args, reference=model, warmup=10, repeats=50)
+
+
 def _at(target: Target, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """Return the example at the target's batch."""
     for tensor in inputs:
@@ -80,4 +98,7 @@ def _at(target: Target, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
                 f"the example is {' x '.join(map(str, size))}, the target {' x '.join(map(str, target.resolution))}: "
                 "give an example of the target's resolution, and trace the network with it"
             )
-    return tuple(torch.cat([tensor[:1]] * target.batch) for tensor in inputs)
+    return tuple(
+        tensor if not tensor.dim() or len(tensor) == target.batch else torch.cat([tensor[:1]] * target.batch)
+        for tensor in inputs
+    )

@@ -1,6 +1,5 @@
 """Sizes that a module's code reads from its attributes: `self.head_dim`, `self.num_heads`, `self.split_sizes`."""
 
-import dataclasses
 import re
 from collections.abc import Iterable
 
@@ -8,33 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from prunus.graph.findings import Kind, Mark
+from prunus.graph.slots import Attribute
 from prunus.modules.code import names_read, statement
 from prunus.modules.numbers import numbers
 
 
-@dataclasses.dataclass(frozen=True)
-class Binding:
-    """An attribute that counts channels: `ids` are those it counts.
-
-    Attributes:
-        path: dotted path of the module.
-        name: of the attribute.
-        item: the index in it, where it is a list or a tuple; -1 where it is a number.
-    """
-
-    path: str
-    name: str
-    item: int
-    ids: Tensor
-    line: str
-
-    @property
-    def key(self) -> tuple[str, str, int]:
-        """Return what is bound."""
-        return self.path, self.name, self.item
-
-
-def bindings(model: nn.Module, marks: Iterable[Mark]) -> list[Binding]:
+def bindings(model: nn.Module, marks: Iterable[Mark]) -> list[Attribute]:
     """Return the attributes from which hard-coded sizes may come: those of equal value that the code reads.
 
     An attribute named on the very line goes before the others of the module.
@@ -43,7 +21,7 @@ def bindings(model: nn.Module, marks: Iterable[Mark]) -> list[Binding]:
     for mark in marks:
         if mark.kind is Kind.HARD_CODED:
             for name, item in _candidates(model.get_submodule(mark.module), mark):
-                found.append(Binding(mark.module, name, item, mark.ids, mark.line))
+                found.append(Attribute(mark.module, name, item, mark.ids, mark.line))
     return found
 
 

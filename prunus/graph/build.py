@@ -1,14 +1,14 @@
 """Number the channel groups that a walk has found, and say what is known of each."""
 
-from collections.abc import Iterable, Iterator
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from prunus.graph.attributes import Binding
 from prunus.graph.cost import CostModel, Term
-from prunus.graph.findings import REASONED, Factor, Findings, Kind
+from prunus.graph.findings import REASONED, Findings, Kind
 from prunus.graph.groups import ChannelGroups
 from prunus.graph.ids import NONE
 from prunus.graph.noted import Mode, noted_widths
@@ -32,9 +32,9 @@ def build(
     model: nn.Module,
     findings: Findings,
     slots: Slots,
-    macs: list[tuple[str, tuple[Factor, ...]]],
+    macs: Sequence[Term],
     notes: tuple[str, ...],
-    bound: Iterable[Binding] = (),
+    bound: Iterable[Attribute] = (),
     passed: Iterable[Mode] = (),
 ) -> ChannelGroups:
     """Return the groups of `findings`: the classes of ids that are channels.
@@ -61,8 +61,8 @@ def build(
     ):
         refused[groups] = True
         told.append(Reason(text, groups, True))
-    cost = CostModel(_terms(macs, group_of), _params(model, found))
-    attributes = tuple({b.key: Attribute(*b.key, group_of[b.ids]) for b in bound}.values())
+    cost = CostModel(tuple(term.mapped(group_of.__getitem__) for term in macs), _params(model, found))
+    attributes = tuple({b.key: dataclasses.replace(b, groups=group_of[b.groups]) for b in bound}.values())
     modes = [{path: each.grouped(group_of) for path, each in mode.items()} for mode in passed]
     noted = noted_widths(model, found, modes, attributes) if modes else ()
     return ChannelGroups(
@@ -164,19 +164,6 @@ def _layers(slots: tuple[Slot, ...], count: int) -> tuple[Tensor, tuple[str, ...
             layers[fresh] = len(names)
             names.append(slot.layer if first[slot.layer] is slot else f"{slot.layer}, dimension {slot.dim}")
     return layers, tuple(names)
-
-
-def _terms(macs: list[tuple[str, tuple[Factor, ...]]], group_of: Tensor) -> tuple[Term, ...]:
-    terms = []
-    for module, factors in macs:
-        fixed, vectors = 1, []
-        for factor in factors:
-            if isinstance(factor, int):
-                fixed *= factor
-            else:
-                vectors.append(group_of[factor.ids])
-        terms.append(Term(module, fixed, tuple(vectors)))
-    return tuple(terms)
 
 
 def _params(model: nn.Module, slots: tuple[Slot, ...]) -> tuple[Term, ...]:

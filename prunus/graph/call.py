@@ -1,13 +1,15 @@
 """One operation of the network, and all that a rule may say about it."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from prunus.graph.findings import Factor, Findings, Kind, Mark
+from prunus.graph.cost import Term
+from prunus.graph.findings import Findings, Kind, Mark
 from prunus.graph.ids import NONE
 from prunus.graph.labels import Axis, Label, Labels, num_distinct
 from prunus.graph.program import Operation
@@ -70,18 +72,21 @@ class Call:
         """The shapes of the outputs."""
         return tuple(value.shape for value in self.operation.results)
 
+    def dims(self) -> set[int]:
+        """Return the dimensions of the first tensor that the operator names, counted from the front; all where none."""
+        rank, named = len(self.input.shape), self.get("dims") or self.get("dim")
+        named = [] if named is None else named if isinstance(named, list | tuple) else [named]
+        return {dim % max(rank, 1) for dim in named} or set(range(rank))
+
     def run(self, function: Callable[[Label], object]) -> list[Tensor]:
         """Run the operator with `function(label)` in place of each tensor; return its outputs as a list."""
         result = self.operation.operator.named(replaced(self.arguments, Label, function))
         return [each for each in flat(result) if isinstance(each, Tensor)]
 
-    def plain(self) -> Labels:
-        """Return outputs that hold no channels."""
-        return self.outputs([Label(shape) for shape in self.shapes])
-
-    def first_output(self, axes: dict[int, Axis]) -> Labels:
-        """Return outputs of which the first holds channels."""
-        return self.outputs([Label(shape, {} if number else axes) for number, shape in enumerate(self.shapes)])
+    def results(self, *axes: dict[int, Axis]) -> Labels:
+        """Return outputs with the channels `axes` of each; those beyond hold none."""
+        found = [*axes, *({} for _ in self.shapes)]
+        return self.outputs([Label(shape, each) for shape, each in zip(self.shapes, found, strict=False)])
 
     def outputs(self, labels: Sequence[Label]) -> Labels:
         """Return one label for an operator with one output, a list for several."""
@@ -199,9 +204,11 @@ class Call:
         for axis in axes:
             self.findings.mark(Kind.HEAD_SIZE, axis)
 
-    def cost(self, *factors: Factor | None) -> None:
-        """Add the operator's multiply-adds: the product of the factors (None counts as 1)."""
-        self.findings.macs.append((self.operation.module, tuple(f for f in factors if f is not None)))
+    def cost(self, *factors: Axis | int) -> None:
+        """Add the operator's multiply-adds: the product of sizes, those of axes as wide as these are."""
+        fixed = math.prod(size for size in factors if isinstance(size, int))
+        axes = tuple(axis.ids for axis in factors if isinstance(axis, Axis))
+        self.findings.macs.append(Term(self.operation.module, fixed, axes))
 
     def place(self, ids: Tensor, source: Tensor, first: int = 0) -> tuple[int, Axis] | None:
         """Find the one dimension along which labels of the full shape lie.

@@ -25,6 +25,10 @@ class Term:
             result *= num_alive(factor, alive)
         return result
 
+    def mapped(self, function: Callable[[Tensor], Tensor]) -> "Term":
+        """Return the term with every factor's numbers replaced."""
+        return dataclasses.replace(self, factors=tuple(map(function, self.factors)))
+
 
 def num_alive(factor: Tensor, alive: Tensor) -> int:
     """Count the channels of a factor that are alive; group -1 always is."""
@@ -41,11 +45,8 @@ class CostModel:
 
     def mapped(self, function: Callable[[Tensor], Tensor]) -> "CostModel":
         """Return the model with every factor's group numbers replaced."""
-
-        def terms(old: tuple[Term, ...]) -> tuple[Term, ...]:
-            return tuple(dataclasses.replace(t, factors=tuple(function(f) for f in t.factors)) for t in old)
-
-        return CostModel(terms(self.macs), terms(self.params))
+        macs, params = (tuple(term.mapped(function) for term in terms) for terms in (self.macs, self.params))
+        return CostModel(macs, params)
 
     def total(self, kind: str, alive: Tensor) -> int:
         """Return the cost `kind` ("macs" or "params") with the groups `alive`, bool [num_groups]."""

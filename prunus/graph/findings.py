@@ -6,10 +6,9 @@ import enum
 import torch
 from torch import Tensor
 
+from prunus.graph.cost import Term
 from prunus.graph.ids import NONE, ChannelIds
 from prunus.graph.labels import Axis
-
-Factor = Axis | int  # of a product of sizes: a dimension that may shrink, or a fixed size
 
 
 class Kind(enum.Enum):
@@ -62,7 +61,7 @@ class Findings:
     Attributes:
         ids: the channels.
         marks: what is said of them.
-        macs: the multiply-adds of each operation as a product of sizes, with its module.
+        macs: the multiply-adds of each operation, of ids in place of groups.
         reasons: by number, "operator in module, file:line".
         places: the dimensions along which data movement puts channels (`Call.place`), decided once for all widths.
         finer: which of two dimensions of channels has more (`Call.is_finer`), decided once for all widths.
@@ -73,7 +72,7 @@ class Findings:
 
     ids: ChannelIds = dataclasses.field(default_factory=ChannelIds)
     marks: list[Mark] = dataclasses.field(default_factory=list)
-    macs: list[tuple[str, tuple[Factor, ...]]] = dataclasses.field(default_factory=list)
+    macs: list[Term] = dataclasses.field(default_factory=list)
     reasons: dict[int, str] = dataclasses.field(default_factory=dict)
     places: dict[tuple[int, int], dict[tuple[int, ...], int]] = dataclasses.field(default_factory=dict)
     finer: dict[tuple[int, int], bool] = dataclasses.field(default_factory=dict)

@@ -12,20 +12,21 @@ import itertools
 import torch
 from torch import Tensor
 
-from prunus.graph.attributes import Binding, bindings
+from prunus.graph.attributes import bindings
 from prunus.graph.build import numbering
 from prunus.graph.compare import Mismatch
 from prunus.graph.findings import Findings, Kind, Mark
 from prunus.graph.ids import NONE, ChannelIds
 from prunus.graph.mismatch_cause import channels_near, hard_coded_at
 from prunus.graph.other_width import Network, unequal_parts, without_some
+from prunus.graph.slots import Attribute
 
 MAX_COMPARISONS = 6  # after so many everything that is still open is refused
 MAX_ROUNDS = 30
 MAX_OTHERS = 4  # sets of attributes that are tried in place of one that is wrong
 
 
-def judge(network: Network, findings: Findings) -> tuple[list[Mark], list[Binding]]:
+def judge(network: Network, findings: Findings) -> tuple[list[Mark], list[Attribute]]:
     """Try the hard-coded sizes of `findings` out until what is not refused is proven.
 
     Returns the marks without hard-coded sizes: each is proven right, or refused; and the attributes that must follow.
@@ -70,7 +71,7 @@ def judge(network: Network, findings: Findings) -> tuple[list[Mark], list[Bindin
 
 
 def _tried(
-    network: Network, findings: Findings, still: Tensor, sizes: list[Mark], bound: list[Binding]
+    network: Network, findings: Findings, still: Tensor, sizes: list[Mark], bound: list[Attribute]
 ) -> tuple[Tensor, Mismatch | None, tuple[Mismatch, ...]]:
     """Leave some channels out, twice where parts are unequal; return the ids alive, what went wrong, what changed."""
     alive = without_some(network, findings, still, sizes)
@@ -82,12 +83,12 @@ def _tried(
     return alive, wrong, changed
 
 
-def _joined(found: list[Binding], apart: ChannelIds) -> ChannelIds:
+def _joined(found: list[Attribute], apart: ChannelIds) -> ChannelIds:
     """One attribute counts one thing: where it is bound twice, what it counts goes together."""
-    first: dict[tuple[str, str, int], Binding] = {}
+    first: dict[tuple[str, str, int], Attribute] = {}
     ids = apart.copy()
     for binding in found:
-        ids.unite(first.setdefault(binding.key, binding).ids, binding.ids)
+        ids.unite(first.setdefault(binding.key, binding).groups, binding.groups)
     return ids
 
 
@@ -97,9 +98,9 @@ def _rebound(
     apart: ChannelIds,
     still: Tensor,
     sizes: list[Mark],
-    bound: list[Binding],
+    bound: list[Attribute],
     blamed: list[Mark],
-) -> list[Binding] | None:
+) -> list[Attribute] | None:
     """Return fewer of the attributes that were taken for the sizes `blamed`, or none of them, where the code runs so:
     an equal one may count something else."""
     lines = {mark.line for mark in blamed}
@@ -115,8 +116,8 @@ def _rebound(
 
 
 def _without_refused(
-    findings: Findings, marks: list[Mark], sizes: list[Mark], bound: list[Binding]
-) -> tuple[list[Mark], list[Binding]]:
+    findings: Findings, marks: list[Mark], sizes: list[Mark], bound: list[Attribute]
+) -> tuple[list[Mark], list[Attribute]]:
     """Drop sizes and attributes whose channels are refused altogether: nothing is to be tried there."""
     group_of = numbering(dataclasses.replace(findings, marks=[*marks, *sizes]))
     refused = torch.zeros(int(group_of.max()) + 2, dtype=torch.bool)
@@ -128,7 +129,7 @@ def _without_refused(
     def open_(ids: Tensor) -> bool:
         return not bool(refused[group_of[ids]].all())
 
-    return [mark for mark in sizes if open_(mark.ids)], [binding for binding in bound if open_(binding.ids)]
+    return [mark for mark in sizes if open_(mark.ids)], [binding for binding in bound if open_(binding.groups)]
 
 
 def _refused(sizes: list[Mark], reason: str) -> list[Mark]:

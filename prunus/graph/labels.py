@@ -1,7 +1,7 @@
 """What the tracer knows about a tensor: along which dimensions its elements belong to which channels."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import torch
@@ -27,6 +27,14 @@ class Axis:
     def of(cls, ids: Tensor) -> "Axis":
         """Return the axis of `ids` that are zero when their channels are."""
         return cls(ids, torch.zeros_like(ids))
+
+    def mapped(self, function: Callable[[Tensor], Tensor]) -> "Axis":
+        """Return the axis of other indices: `function` picks or repeats the same of both vectors."""
+        return Axis(function(self.ids), function(self.source))
+
+    def blocks(self, size: int) -> "Axis":
+        """Return one channel for each `size` consecutive ones, which must be one: zero where all of them are."""
+        return Axis(self.ids[::size], self.source.reshape(-1, size).amax(1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +78,11 @@ class Label:
     def behind(self, dim: int) -> Axis | None:
         """Return the axis at `dim`, counted from the end: -1 is the last."""
         return self.axes.get(len(self.shape) + dim)
+
+    def source_along(self, dim: int, number: int) -> Tensor:
+        """Return the `source` of the axis at `dim`; `number` throughout where it holds no channels."""
+        axis = self.axes.get(dim)
+        return torch.full((self.shape[dim],), number) if axis is None else axis.source
 
     def uniform(self, dim: int) -> bool:
         """Whether the values are the same along `dim`, so that any part of them does for all."""

@@ -1,6 +1,5 @@
 """Run an operator on data: on the meta device, where they have shapes alone, or on numbers."""
 
-import functools
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
@@ -15,6 +14,8 @@ META = torch.device("meta")
 Args: TypeAlias = Sequence[Any]
 Settings: TypeAlias = Mapping[str, Any]
 T = TypeVar("T")
+MOST_MADE = 1 << 14
+_MADE: dict[Hashable, object] = {}  # what operators gave, by the operator and its arguments
 RECURRENT = frozenset(getattr(torch.ops.aten, name).input for name in ("lstm", "gru", "rnn_tanh", "rnn_relu"))
 
 
@@ -34,7 +35,7 @@ class OnMeta:
             return _recurrent(args)
         settings = {**kwargs, "device": META} if "device" in called.keywords and not tensors else kwargs
         inference = all(each.is_meta for each in tensors)  # a constant is no inference tensor, so that no view of it is
-        with torch.inference_mode(mode=inference):
+        with torch.inference_mode(mode=inference), torch.no_grad():
             real = {id(self._stand_in(each)): each for each in tensors if not each.is_meta}
             given, named = (replaced(on(META, part), Tensor, self._stand_in) for part in (args, dict(settings)))
             result = _like_before(called, given, named)
@@ -65,18 +66,6 @@ def _recurrent(args: Args) -> tuple[Tensor, ...]:
     return sequence.new_empty((*sequence.shape[:-1], width)), *(state.new_empty(state.shape) for state in states)
 
 
-def _like_before(called: Operator, args: Args, kwargs: Settings) -> object:
-    """Run an operator, or make what it gave for arguments of the same shapes: networks repeat their layers, and so do
-    their modes and widths."""
-    if called.is_view or called.writes:
-        return called.call(args, kwargs)
-    try:
-        made = _made(called, _hashable(args), _hashable(kwargs))
-    except TypeError:  # an argument that cannot be compared
-        return called.call(args, kwargs)
-    return replaced(made, Spec, Spec.tensor)
-
-
 class Spec(NamedTuple):
     """What there is to know of a tensor on the meta device."""
 
@@ -84,35 +73,38 @@ class Spec(NamedTuple):
     stride: tuple[int, ...]
     dtype: torch.dtype
 
+    @classmethod
+    def of(cls, tensor: Tensor) -> "Spec":
+        """Return what there is to know of `tensor`."""
+        return cls(tuple(tensor.shape), tensor.stride(), tensor.dtype)
+
     def tensor(self) -> Tensor:
         """Return a tensor of this kind."""
         return torch.empty_strided(self.shape, self.stride, dtype=self.dtype, device=META)
 
 
-@functools.lru_cache(maxsize=1 << 14)
-def _made(called: Operator, args: Hashable, kwargs: Hashable) -> object:
-    result = called.call(_rebuilt(args), _rebuilt(kwargs))
-    return replaced(result, Tensor, lambda tensor: Spec(tuple(tensor.shape), tensor.stride(), tensor.dtype))
+def _like_before(called: Operator, args: Args, kwargs: Settings) -> object:
+    """Run an operator, or make what it gave for arguments of the same shapes: networks repeat their layers, and so do
+    their modes and widths."""
+    if called.is_view or called.writes:
+        return called.call(args, kwargs)
+    key = called, _key(args), _key(kwargs)
+    if key not in _MADE:
+        if len(_MADE) > MOST_MADE:
+            _MADE.clear()
+        _MADE[key] = replaced(called.call(args, kwargs), Tensor, Spec.of)
+    return replaced(_MADE[key], Spec, Spec.tensor)
 
 
-def _hashable(value: object) -> Hashable:
+def _key(value: object) -> Hashable:
     """Return an argument as a key: numbers with their types, since 1, 1.0 and True are equal."""
     if isinstance(value, Tensor):
-        return Spec(tuple(value.shape), value.stride(), value.dtype)
+        return Spec.of(value)
     if isinstance(value, list | tuple):
-        return (list, *map(_hashable, value))
-    if isinstance(value, dict):
-        return (dict, *((name, _hashable(item)) for name, item in value.items()))
+        return tuple(map(_key, value))
+    if isinstance(value, Mapping):
+        return tuple((name, _key(item)) for name, item in value.items())
     return type(value), value
-
-
-def _rebuilt(key: Any) -> Any:
-    if isinstance(key, Spec):
-        return key.tensor()
-    kind, *items = key
-    if kind is list:
-        return [_rebuilt(item) for item in items]
-    return {name: _rebuilt(item) for name, item in items} if kind is dict else items[0]
 
 
 def run_with_values(called: Operator, args: Args, kwargs: Settings, tensors: list[Tensor]) -> object:

@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prunus.graph.attributes import Binding, count
+from prunus.graph.attributes import count
 from prunus.graph.build import build, numbering
 from prunus.graph.compare import Mismatch, compare
 from prunus.graph.findings import Findings, Mark
 from prunus.graph.groups import ChannelGroups
 from prunus.graph.read import Place, ReadError, read
+from prunus.graph.slots import Attribute
 from prunus.graph.walk import Reading, Slots, walk
 from prunus.modules.cutting import Keep
 
@@ -29,12 +30,12 @@ class Network:
     slots: Slots
 
     def without(
-        self, findings: Findings, alive: Tensor, bound: Iterable[Binding]
+        self, findings: Findings, alive: Tensor, bound: Iterable[Attribute]
     ) -> tuple[Mismatch | None, tuple[Mismatch, ...]]:
         """Read the network without the ids that are not `alive`, bool [num_ids]; return what goes wrong, and the
         numbers that change."""
         keep = _keep(self.slots, alive)
-        settings = {(*binding.key, count(binding.ids, alive)) for binding in bound}
+        settings = {(*binding.key, count(binding.groups, alive)) for binding in bound}
         roots, changed = torch.from_numpy(findings.ids.classes()), list[Mismatch]()
         slots, again = {key: ids[alive[ids]] for key, ids in self.slots.items()}, findings.afresh(alive=alive)
         for reading in self.readings:

@@ -67,13 +67,20 @@ class Attribute:
         path: dotted path of the module.
         name: of the attribute.
         item: the index in it where it is a list or a tuple, else -1.
-        groups: the group of each channel that it counts, -1 where it belongs to none.
+        groups: the group of each channel that it counts, -1 where it belongs to none; its id while groups are sought.
+        line: "file:line" of the code that reads it.
     """
 
     path: str
     name: str
     item: int
     groups: Tensor
+    line: str = ""
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        """Return which number it is."""
+        return self.path, self.name, self.item
 
 
 @dataclasses.dataclass(frozen=True)

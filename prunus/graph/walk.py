@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from prunus.graph.call import Call
-from prunus.graph.findings import Factor, Findings, Kind, Mark
+from prunus.graph.cost import Term
+from prunus.graph.findings import Findings, Kind, Mark
 from prunus.graph.ids import NONE
 from prunus.graph.in_place import is_plain_view, sharing, viewed, written
 from prunus.graph.labels import Axis, Label
@@ -31,7 +32,7 @@ class Reading:
 
     program: Program
     labels: dict[Value, Label]
-    macs: list[tuple[str, tuple[Factor, ...]]]  # as in `Findings`
+    macs: list[Term]  # as in `Findings`
 
 
 def walk(

@@ -57,7 +57,8 @@ class Shrink:
             part: path of the network in the model; "": the model itself.
             steps: optimizer steps of the whole training, of this process.
             epochs: of the whole training, where the steps are not known; call `end_epoch()` after each.
-            settings: `begin`, `end`, `every`, `settled`, `keep`, `kwargs` and `meter`, as `prunus.Shrinker` takes them.
+            settings: `pace`, `begin`, `end`, `every`, `settled`, `keep`, `kwargs` and `meter`, as
+                `prunus.Shrinker` takes them.
 
         Raises:
             TrainingError: several processes, or parameters that are sharded.

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from prunus.budget import Budget
-from prunus.deploy.latency_meter import usual_meter
+from prunus.deploy.target_meter import usual_meter
 from prunus.errors import CheckpointError, TrainingError
 from prunus.modules.paths import module_at
 from prunus.shrink import Shrinker
@@ -72,7 +72,7 @@ class Running:
             and settings.get("meter") is None
             and not settings.get("kwargs")
         ):
-            settings["meter"] = usual_meter(network, self.example)
+            settings["meter"] = usual_meter(network, self.example, budget.target)
         return Shrinker(network, optimizer, self.example, **length, **settings)
 
     def _follow_copies(self, shrinker: Shrinker) -> None:

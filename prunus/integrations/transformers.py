@@ -45,7 +45,8 @@ class Shrink(TrainerCallback):  # type: ignore[misc]
             example: positional arguments of the network; a tensor stands for a tuple of one.
             budget: what the network may cost in the end.
             part: path of the network in the model, such as "backbone"; "": the model itself.
-            settings: `begin`, `end`, `every`, `settled`, `keep`, `kwargs` and `meter`, as `prunus.Shrinker` takes them.
+            settings: `pace`, `begin`, `end`, `every`, `settled`, `keep`, `kwargs` and `meter`, as
+                `prunus.Shrinker` takes them.
         """
         self._running = Running(part, example, {"budget": budget, **settings})
         self._hook: Any = None

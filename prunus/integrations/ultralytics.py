@@ -49,8 +49,8 @@ class Shrink:
         Args:
             budget: what the network may cost in the end.
             example: an input [1, C, H, W]; None: zeros of the size that is trained.
-            settings: `begin`, `end`, `every`, `settled`, `keep` and `meter`, as `prunus.Shrinker` takes them, with
-                epochs as the unit of time.
+            settings: `pace`, `begin`, `end`, `every`, `settled`, `keep` and `meter`, as `prunus.Shrinker` takes them,
+                with epochs as the unit of time.
         """
         self._example, self._settings = example, {"budget": budget, **settings}
         self._began = Plan()

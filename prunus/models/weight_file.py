@@ -21,6 +21,7 @@ from prunus.errors import DataError
 WRAPPERS = ("model", "state_dict", "model_state_dict")  # keys under which training scripts keep the weights
 PREFIXES = ("module.", "_orig_mod.")  # of DistributedDataParallel and averages, and of torch.compile
 COUNTERS = ("n_averaged",)  # what torch's averages keep beside the weights
+STARTS = (b"PK", b"\x80")  # of what torch.save writes: a zip archive, or a pickle before torch 1.6
 DEPTH = 4  # of wrappers inside each other
 
 
@@ -81,6 +82,8 @@ def read_content(path: Path) -> Mapping[Any, Any]:
             return safetensors.torch.load_file(path)
         except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
             raise DecodingError(f"it is a damaged safetensors file: {error}") from error
+    if not start.startswith(STARTS):
+        raise DecodingError("it is neither a safetensors file nor one of torch.save, or what is left of one")
     return _of_torch(path)
 
 

@@ -6,8 +6,10 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from prunus.budget import Budget
 from prunus.budget.latency_search import Meter
-from prunus.deploy import LatencyMeter
+from prunus.deploy import TargetMeter
+from prunus.deploy.latency_meter import present
 from prunus.pipeline.recipe import Recipe
 from prunus.records import EpochRecord, Recorder
 from prunus.shrink.processes import ALONE, Processes
@@ -37,9 +39,15 @@ class RunContext:
     watch: Watch
     processes: Processes = ALONE
 
-    def meter(self, model: nn.Module) -> Meter:
-        """Return the meter of the networks that `model` becomes."""
-        return LatencyMeter(model, self.inputs, self.recipe.deploy.benchmark)
+    def meter(self, model: nn.Module, budget: Budget) -> Meter:
+        """Return the meter of the networks that `model` becomes, on the target of `budget`, or of the recipe.
+
+        Raises:
+            DeployError: no backend is here that it could be measured on.
+        """
+        settings = self.recipe.benchmark
+        target = budget.target or self.recipe.target or present(settings)[0]
+        return TargetMeter(target, self.inputs, reference=model, warmup=settings.warmup, repeats=settings.repeats)
 
     def training(self, name: str, settings: Train, task: BoundTask) -> TrainingJob:
         """Return the training `name` under `settings`."""

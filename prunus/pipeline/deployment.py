@@ -3,14 +3,14 @@
 import torch
 from torch import nn
 
-from prunus.deploy import backends, benchmark, check_parity, export_onnx, require
+from prunus.deploy import BenchmarkSettings, backends, benchmark, check_parity, export_onnx, require
 from prunus.errors import DeployError
 from prunus.interrupt import check
 from prunus.modules.modes import in_evaluation
 from prunus.pipeline.context import RunContext
 from prunus.pipeline.network import Network
 from prunus.pipeline.pictures import write_pictures
-from prunus.pipeline.recipe import NARROW, Deploy
+from prunus.pipeline.recipe import NARROW
 from prunus.records import NoteRecord
 from prunus.surgery import apply, fuse
 from prunus.verify import apply_measured
@@ -28,19 +28,20 @@ def deployed_form(context: RunContext, network: Network) -> nn.Module:
     return in_evaluation(model)
 
 
-def absent_backends(settings: Deploy) -> dict[str, str | None]:
-    """Return, for each backend of the settings, the reason why it is absent; None where it is present.
+def absent_backends(settings: BenchmarkSettings) -> dict[str, str | None]:
+    """Return, for each backend of the settings' targets, the reason why it is absent; None where it is present.
 
     Raises:
         DeployError: all are absent, so that no file could be checked; or one runs no files.
     """
-    for name in settings.benchmark.backends:
+    names = list(dict.fromkeys(target.backend for target in settings.all_targets))
+    for name in names:
         if backends.find(name).reads_modules:
             raise DeployError(
-                f"deploy.benchmark.backends names {name}, which runs modules, and a run deploys files: leave it "
-                f"out; `prunus bench --backends {name}` times the run's folder there"
+                f"target or deploy.benchmark.backends names {name}, which runs modules, and a run deploys files: leave "
+                f"it out; `prunus bench --backends {name}` times the run's folder there"
             )
-    reasons = {name: backends.find(name).absence() for name in settings.benchmark.backends}
+    reasons = {name: backends.find(name).absence() for name in names}
     if all(reasons.values()):
         raise DeployError(f"no backend can check the exported files: {reasons}; install onnxruntime, or name another")
     return reasons
@@ -54,15 +55,15 @@ def deploy(context: RunContext, networks: dict[str, nn.Module]) -> None:
         DeployError: all backends are absent.
     """
     settings, split = context.recipe.deploy, context.recipe.data.test()
-    reasons = absent_backends(settings)
+    reasons = absent_backends(context.recipe.benchmark)
     samples = torch.stack([split[i][0] for i in range(min(settings.parity_samples, len(split)))])
     files = {}
     for name, network in networks.items():
         context.watch.stage(f"exporting the {name} network")
         model = context.task.deployed(network).eval() if settings.decode else network
         files[name] = export_onnx(model, context.inputs.cpu(), context.folder / f"{name}.onnx")
-        for backend in settings.benchmark.backends:
-            if reason := reasons[backend]:
+        for backend, reason in reasons.items():
+            if reason:
                 context.recorder.write(NoteRecord(text=f"parity was not checked on {backend}: {reason}"))
                 continue
             record = check_parity(
@@ -80,7 +81,7 @@ def deploy(context: RunContext, networks: dict[str, nn.Module]) -> None:
     for latency in benchmark(
         files,
         tuple(context.inputs.shape[1:]),
-        settings.benchmark,
+        context.recipe.benchmark,
         note=lambda text: context.recorder.write(NoteRecord(text=text)),
     ):
         context.recorder.write(latency)

@@ -3,9 +3,10 @@
 import importlib.metadata
 import os
 import platform
-from pathlib import Path
 
 import torch
+
+from prunus.deploy.measuring import processor
 
 PACKAGES = ("prunus", "torch", "torchvision", "numpy", "onnx", "onnxruntime", "openvino")
 
@@ -24,7 +25,7 @@ def versions() -> dict[str, str]:
 def hardware() -> dict[str, str]:
     """Return processor, cores, memory and accelerator."""
     found = {
-        "processor": _processor(),
+        "processor": processor(),
         "cores": str(os.cpu_count()),
         "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB",
         "system": f"{platform.system()} {platform.machine()}",
@@ -32,12 +33,3 @@ def hardware() -> dict[str, str]:
     if torch.cuda.is_available():
         found["accelerator"] = torch.cuda.get_device_name()
     return found
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

@@ -7,6 +7,7 @@ from typing import Literal
 
 from prunus.budget.controller import Controller
 from prunus.budget.schedule import Schedule
+from prunus.budget.target import Target
 from prunus.data.interface import Data
 from prunus.deploy import BenchmarkSettings, Quantize
 from prunus.errors import RecipeError
@@ -123,6 +124,8 @@ class Recipe:
 
     Attributes:
         weights: that all trainings begin with: a file's path, or where it goes and what of it; null: fresh ones.
+        target: where the network will run: budgets in milliseconds are measured there unless they name a target of
+            their own, and the networks are timed there; null: the first of `deploy.benchmark` that is here.
         baseline: also train the network as built, without penalties or shrinking, with the settings `train`: the wide
             network of all comparisons, and the teacher of every distillation. "untrained": the wide network is the one
             that the weights give, as it is.
@@ -138,6 +141,7 @@ class Recipe:
     data: Data
     model: ModelFactory
     weights: Weights | str | None = None
+    target: Target | None = None
     task: Task = Segmentation()
     edits: tuple[Reshaping, ...] = ()
     train: Train = Train()
@@ -190,6 +194,15 @@ class Recipe:
     def starting_weights(self) -> Weights | None:
         """The weights that all trainings begin with; None: fresh ones."""
         return Weights(path=self.weights) if isinstance(self.weights, str) else self.weights
+
+    @property
+    def benchmark(self) -> BenchmarkSettings:
+        """How the networks are timed: where budgets are measured first, then as `deploy.benchmark` says."""
+        shrinks = [stage.shrink for stage in self.stages if stage.shrink is not None]
+        budgets = [budget.target for shrink in shrinks for budget in shrink.sequence]
+        named = [target for target in (*budgets, self.target) if target is not None]
+        settings = self.deploy.benchmark
+        return dataclasses.replace(settings, targets=tuple(dict.fromkeys((*named, *settings.targets))))
 
     @property
     def stages(self) -> tuple[Stage, ...]:

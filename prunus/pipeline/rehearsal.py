@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection
 
 from torch import Tensor, nn
 
+from prunus.budget import Budget
 from prunus.budget.latency_search import Meter
 from prunus.errors import RecipeError
 from prunus.graph import trace
@@ -12,9 +13,9 @@ from prunus.interrupt import check
 from prunus.pipeline.network import training_name
 from prunus.pipeline.recipe import Stage
 from prunus.pipeline.stage_edits import plan_edit
-from prunus.shrink.latency_target import check_latency_reachable
+from prunus.shrink.goal import goal_of
+from prunus.shrink.latency_goal import check_latency_reachable
 from prunus.shrink.processes import ALONE, Processes
-from prunus.shrink.target import target_of
 from prunus.surgery import apply
 from prunus.train import penalty_binding
 from prunus.train.contracted import expanded
@@ -24,7 +25,7 @@ def rehearse(
     stages: tuple[Stage, ...],
     model: nn.Module,
     inputs: Tensor,
-    meter: Callable[[nn.Module], Meter] | None = None,
+    meter: Callable[[nn.Module, Budget], Meter] | None = None,
     processes: Processes = ALONE,
     begun: Collection[str] = (),
 ) -> None:
@@ -34,7 +35,7 @@ def rehearse(
         stages: of the recipe.
         model: the network as built.
         inputs: an example, [1, C, H, W].
-        meter: returns the meter of a stage, given the network that it begins with.
+        meter: returns the meter of a stage, given the network that it begins with and its budget.
         processes: process 0 measures.
         begun: names of trainings with a checkpoint; their latency budgets have been checked before.
 
@@ -56,9 +57,9 @@ def rehearse(
                     "`shrink: null` and a GroupLasso, whose zero channels are removed too"
                 )
             for budget in stage.shrink.sequence:
-                goal = target_of(model, groups, inputs, budget)
+                goal = goal_of(model, groups, inputs, budget)
                 if budget.is_timed and training_name(stage) not in begun:
-                    timed = functools.partial(meter, model) if meter is not None else None
+                    timed = functools.partial(meter, model, budget) if meter is not None else None
                     processes.once(functools.partial(check_latency_reachable, model, groups, budget, goal, timed))
         if stage.penalty is not None:
             rate = stage.train.optimizer.learning_rate

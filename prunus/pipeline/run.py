@@ -98,11 +98,11 @@ def _run(
     for split in (recipe.data.validation(), recipe.data.test()):  # missing files are reported now, not after hours
         if len(split):
             split[0]
-    deployment.absent_backends(recipe.deploy)
+    deployment.absent_backends(recipe.benchmark)
     for name in recipe.deploy.quantize.backends if recipe.deploy.quantize is not None else ():
         quantizer(name)
     _check_asked(recipe, task)
-    check_room([(recipe.deploy.benchmark.batch_size, *inputs.shape[1:])])
+    _check_targets(recipe, tuple(inputs.shape[1:]))
     run_record = run_record_of(recipe, resolved, tuple(inputs.shape))
     if not accept_changes:
         refuse_other_data(recorder, run_record)
@@ -140,6 +140,17 @@ def _check_asked(recipe: Recipe, task: BoundTask) -> None:
         recipe.protect.data(recipe.data).train()
     if recipe.deploy.decode:
         task.deployed(torch.nn.Identity())
+
+
+def _check_targets(recipe: Recipe, shape: tuple[int, ...]) -> None:
+    """Refuse targets for images of another size than the data's, or for batches that there is no room for."""
+    for target in recipe.benchmark.all_targets:
+        if target.sized(shape) != shape:
+            raise RecipeError(
+                f"the target {target} is for another resolution than that of the data, {shape[-2]}x{shape[-1]}: "
+                "give data of the target's resolution, or a target without one"
+            )
+        check_room([(target.batch, *shape)])
 
 
 def _deliver(

@@ -108,16 +108,17 @@ def _stage_training(
     if stage.distillation is not None:
         assert wide is not None  # else the recipe is refused
         task = stage.distillation.wrap(task, wide.model)
-    budgets = () if stage.shrink is None else stage.shrink.sequence
-    timed = any(budget.is_timed for budget in budgets)
-    meter = context.meter(network.model) if timed and context.processes.first else None  # only process 0 measures
+    budgets, first = () if stage.shrink is None else stage.shrink.sequence, context.processes.first
+    meters = tuple(  # only process 0 measures
+        context.meter(network.model, budget) if budget.is_timed and first else None for budget in budgets
+    )
     training = context.training(training_name(stage), settings, task)
     data = data if protect is None else protect.data(data)
     return dataclasses.replace(
         training,
         data=data,
         penalty=stage.penalty,
-        meter=meter,
+        meter=meters,
         reference=network.model,
         branches=tuple(map(branch_name, budgets[:-1])),
     )

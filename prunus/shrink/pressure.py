@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from prunus.budget import Budget, width_stability
-from prunus.budget.controller import Target, press, thresholds
+from prunus.budget.controller import Goal, press, thresholds
 from prunus.budget.latency_search import Meter
 from prunus.budget.schedule import Clock, Schedule
 from prunus.budget.select import checked_importance, relative_norms
@@ -15,7 +15,7 @@ from prunus.graph import ChannelGroups
 from prunus.penalties import BoundGroupLasso, GroupLasso, taylor
 from prunus.records import ShrinkRecord
 from prunus.shrink import checks
-from prunus.shrink.latency_target import measured_target
+from prunus.shrink.latency_goal import measured_goal
 from prunus.shrink.network import CutResult, NetworkInTraining
 
 Importance = Callable[[nn.Module, ChannelGroups], Tensor]  # of each group, [num_groups]
@@ -28,14 +28,14 @@ class Pressure:
     Attributes:
         network: the network.
         budgets: that it passes one after the other; the last is what it may cost in the end.
-        targets: the budgets, fixed on the wide network.
+        goals: the budgets, fixed on the wide network.
+        meters: of the budgets; each measures a network's latency on the budget's target.
         budget: that it shrinks to now.
-        target: of that budget.
+        goal: of that budget.
         importance: running mean of the groups' Taylor importance, [num_groups].
         pressed: groups under pressure in the running segment, bool [num_groups].
         observed: the importance is of at least one step.
-        measured: the target of a budget in milliseconds has been measured.
-        meter: measures a network's latency.
+        measured: the goal of a budget in milliseconds has been measured.
         reference: the network whose latency a budget takes a share of; None: the network as first measured.
         told: receives a sentence for a reader.
     """
@@ -44,15 +44,15 @@ class Pressure:
         self,
         network: NetworkInTraining,
         budgets: Sequence[Budget],
-        targets: Sequence[Target],
-        meter: Meter | None,
+        goals: Sequence[Goal],
+        meters: Sequence[Meter | None],
         reference: nn.Module | None,
         importance: Importance | None,
         told: Callable[[str], None],
     ) -> None:
-        self.network, self.budgets, self.targets = network, tuple(budgets), tuple(targets)
-        self.budget, self.target = self.budgets[0], self.targets[0]
-        self.meter, self.reference, self.told = meter, reference, told
+        self.network, self.budgets, self.goals = network, tuple(budgets), tuple(goals)
+        self.budget, self.goal = self.budgets[0], self.goals[0]
+        self.meters, self.reference, self.told = tuple(meters), reference, told
         self._own = importance
         self.importance = torch.zeros(len(network.groups))
         self.pressed = torch.zeros(len(network.groups), dtype=torch.bool)
@@ -92,7 +92,7 @@ class Pressure:
 
     def selected(self, progress: float) -> Tensor:
         """Return the groups that selection removes to reach the cost at `progress`, bool [num_groups]."""
-        return press(self.network.groups, self.ranking(), self.target, progress, self.budget.multiple_of)
+        return press(self.network.groups, self.ranking(), self.goal, progress, self.budget.multiple_of)
 
     def begin(self, schedule: Schedule, clock: Clock) -> None:
         """Choose the groups to press where a segment begins with the running period; process 0 decides.
@@ -117,15 +117,20 @@ class Pressure:
     def aim_at_last(self) -> None:
         """Shrink to the last budget from now on."""
         if self.budget is not self.budgets[-1]:
-            self.budget, self.target = self.budgets[-1], self.targets[-1]
+            self.budget, self.goal = self.budgets[-1], self.goals[-1]
+
+    @property
+    def meter(self) -> Meter | None:
+        """Measures a network's latency, where the present budget bounds it; in process 0 alone."""
+        return self.meters[self.budgets.index(self.budget)]
 
     def _aim_at(self, number: int, *, just_passed: bool) -> None:
         """Shrink to budget `number` from now on."""
         self.budget = self.budgets[number]
         if just_passed:
-            groups, target = self.network.groups, self.targets[number]
-            cost = {kind: float(groups.cost.total(kind, groups.all_alive())) for kind in target.bounds}
-            self.target, self.measured = dataclasses.replace(target, passed=cost), False
+            groups, goal = self.network.groups, self.goals[number]
+            cost = {kind: float(groups.cost.total(kind, groups.all_alive())) for kind in goal.bounds}
+            self.goal, self.measured = dataclasses.replace(goal, passed=cost), False
 
     def _begin_when_stable(self, schedule: Schedule, clock: Clock) -> None:
         """Note the widths that selection would leave now; start the pressure if they are stable, or at the latest."""
@@ -153,8 +158,8 @@ class Pressure:
         Raises:
             BudgetError: no network is fast enough, or the meter fails.
         """
-        self.target, said = measured_target(
-            self.network, self.ranking(), self.target, self.budget, self.meter, self.reference
+        self.goal, said = measured_goal(
+            self.network, self.ranking(), self.goal, self.budget, self.meter, self.reference
         )
         self.measured = True
         self.told(said)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from prunus.budget import Budget
-from prunus.budget.controller import Controller
+from prunus.budget.controller import Controller, Pace
 from prunus.budget.schedule import Schedule
 from prunus.errors import BudgetError, RecipeError
 from prunus.penalties.keep import patterns_of
@@ -15,8 +15,9 @@ SEGMENTS = 20  # of a whole training, where nobody says how long one is
 def controller_of(
     budget: Budget | Sequence[Budget],
     keep: str | Sequence[str],
-    begin: float,
-    end: float,
+    pace: Pace,
+    begin: float | None,
+    end: float | None,
     every: int | None,
     settled: float | None,
     *,
@@ -44,7 +45,7 @@ def controller_of(
     *passed, last = (replace(each, keep=(*each.keep, *patterns_of(keep))) for each in budgets)
     every = every or 1 if steps is None or epochs else 1  # of a schedule in steps, a segment is one period
     family = (*passed, last) if passed else ()
-    return Controller(budget=last, budgets=family, begin=begin, end=end, every=every, settled=settled)
+    return Controller(budget=last, budgets=family, pace=pace, begin=begin, end=end, every=every, settled=settled)
 
 
 def schedule_of(controller: Controller, steps: int | None, epochs: int | None, every: int | None) -> Schedule:

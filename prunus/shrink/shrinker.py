@@ -7,18 +7,21 @@ import torch
 from torch import nn
 
 from prunus.budget import Budget
+from prunus.budget.controller import Pace
 from prunus.budget.latency_search import Meter, checked_meter
+from prunus.budget.modelled_latency import ModellingMeter, refuse_other_target
 from prunus.budget.schedule import Clock
+from prunus.budget.target import Target
 from prunus.errors import BudgetError, TrainingError
 from prunus.graph import ChannelGroups
 from prunus.modules.given import Inputs, arguments
 from prunus.modules.optimizers import unwrapped
 from prunus.records import ShrinkRecord
 from prunus.shrink import checks, state
+from prunus.shrink.goal import goal_of
 from prunus.shrink.network import NetworkInTraining
 from prunus.shrink.pressure import Importance, Pressure
 from prunus.shrink.settings import controller_of, schedule_of
-from prunus.shrink.target import target_of
 from prunus.shrink.watch import OptimizerWatch
 from prunus.surgery import Plan
 
@@ -50,14 +53,15 @@ class Shrinker:
         steps: of the optimizer in the whole training; without `steps` and `epochs` only `finish()` cuts.
         epochs: of the whole training, as long as they may be: call `end_epoch()` after each. `steps` is then what
             is expected of all of them; without it, an epoch is expected to be as long as the one before.
-        begin: share of the training before the first pressure.
-        end: share of the training at which the budget is met.
+        pace: when to shrink: "accurate", from 0.25 to 0.6 of the training, or "fast", from 0.1 to 0.4.
+        begin: share of the training before the first pressure, in place of the pace's.
+        end: share of the training at which the budget is met, in place of the pace's.
         every: steps per segment, or epochs where `epochs` is given; None: a twentieth of the steps, or one epoch.
         settled: similarity of widths to wait for; see `prunus.budget.controller`.
         keep: layers that keep all the channels that they make, by patterns over their paths, besides the budget's.
         kwargs: the example's keyword arguments.
-        meter: measures a network's latency in milliseconds, for a budget that bounds it; None: ONNX Runtime on one
-            thread, where the example is one tensor.
+        meter: measures a network's latency in milliseconds, for a budget that bounds it; None: on the budget's
+            target, or in ONNX Runtime on one thread, where the example is tensors. Several: one for each budget.
         reference: the network that a share of the latency refers to, measured anew each time; None: this one, once.
         importance: a function from the network and its groups to a number per group, [num_groups]; None: Taylor's.
         told: receives a sentence about each measurement.
@@ -84,20 +88,21 @@ class Shrinker:
         budget: Budget | Sequence[Budget],
         steps: int | None = None,
         epochs: int | None = None,
-        begin: float = 0.25,
-        end: float = 0.6,
+        pace: Pace = "accurate",
+        begin: float | None = None,
+        end: float | None = None,
         every: int | None = None,
         settled: float | None = None,
         keep: str | Sequence[str] = (),
         kwargs: Mapping[str, Any] | None = None,
-        meter: Meter | None = None,
+        meter: Meter | Sequence[Meter | None] | None = None,
         reference: nn.Module | None = None,
         importance: Importance | None = None,
         told: Callable[[str], None] = lambda text: None,
     ) -> None:
         optimizer = unwrapped(optimizer)
         checks.check_network(model, optimizer)
-        settings = controller_of(budget, keep, begin, end, every, settled, steps=steps, epochs=epochs)
+        settings = controller_of(budget, keep, pace, begin, end, every, settled, steps=steps, epochs=epochs)
         network = NetworkInTraining(model, optimizer, arguments(example), kwargs)
         budgets = settings.sequence
         for each in budgets:
@@ -107,21 +112,35 @@ class Shrinker:
                 "budgets that are shares of a latency need the network that they are shares of, since this one becomes "
                 "narrower: give reference=..., a copy, or latency_ms"
             )
-        if any(each.is_timed for each in budgets) and network.processes.first:  # which measures for all
-            meter = self.usual_meter(model, example) if meter is None and not kwargs else meter
-            checked_meter(meter)
+        meters = tuple(meter) if isinstance(meter, Sequence) else (meter,) * len(budgets)
+        if network.processes.first:  # which measures for all
+            meters = tuple(
+                self._checked(model, example, each, one, kwargs) for each, one in zip(budgets, meters, strict=True)
+            )
         self.network, self.settings = network, settings
         self.schedule = schedule_of(settings, steps, epochs, every)
         self.clock = Clock(steps_per_period=steps // epochs if steps and epochs else None)
-        targets = [target_of(model, network.groups, network.example, each, network.kwargs) for each in budgets]
-        self.pressure = Pressure(network, budgets, targets, meter, reference, importance, told)
+        goals = [goal_of(model, network.groups, network.example, each, network.kwargs) for each in budgets]
+        self.pressure = Pressure(network, budgets, goals, meters, reference, importance, told)
         self._watch = OptimizerWatch(optimizer, self._before_step, network.check_state)
         self._late: ShrinkRecord | None = None  # of a cut that step() has not returned yet
 
     @staticmethod
-    def usual_meter(model: nn.Module, example: Inputs) -> Meter | None:
+    def usual_meter(model: nn.Module, example: Inputs, target: Target | None = None) -> Meter | None:
         """Return the meter where nobody names one; `prunus/__init__.py`, which knows deploy, sets ONNX Runtime's."""
         return None
+
+    def _checked(
+        self, model: nn.Module, example: Inputs, budget: Budget, meter: Meter | None, kwargs: Mapping[str, Any] | None
+    ) -> Meter | None:
+        """Return the meter of `budget`, where it has milliseconds: the one given or the usual one."""
+        if not budget.is_timed:
+            return meter
+        meter = self.usual_meter(model, example, budget.target) if meter is None and not kwargs else meter
+        checked_meter(meter, budget.target)
+        if isinstance(meter, ModellingMeter):
+            refuse_other_target(budget, meter)
+        return meter
 
     @property
     def groups(self) -> ChannelGroups:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from prunus.budget.controller import Target
+from prunus.budget.controller import Goal
 from prunus.budget.schedule import Clock
 from prunus.decoding import from_json
 from prunus.errors import CheckpointError, EditError, TraceError
@@ -29,7 +29,7 @@ class Progress:
         format: of the state.
         periods: of the training, for a check.
         clock: where the training is.
-        target: the costs aimed at.
+        target: the costs aimed at (called so in files that were written before).
         observed: see `Pressure`.
         measured: see `Pressure`.
         stepped: the optimizer has stepped, and the Shrinker has not followed yet.
@@ -38,7 +38,7 @@ class Progress:
     format: int
     periods: int | None
     clock: Clock
-    target: Target
+    target: Goal
     observed: bool
     measured: bool
     stepped: bool = False
@@ -51,7 +51,7 @@ def saved(shrinker: "Shrinker", *, stepped: bool) -> dict[str, Any]:
         format=FORMAT,
         periods=shrinker.schedule.periods,
         clock=shrinker.clock,
-        target=pressure.target,
+        target=pressure.goal,
         observed=pressure.observed,
         measured=pressure.measured,
         stepped=stepped,
@@ -102,7 +102,7 @@ def restore_(shrinker: "Shrinker", plan: Plan, importance: Tensor, pressed: Tens
         raise CheckpointError(f"the state is of another network: {error}") from error
     pressure = shrinker.pressure
     pressure.importance, pressure.pressed = importance.detach().clone(), pressed.bool().clone()
-    pressure.target, pressure.observed, pressure.measured = progress.target, progress.observed, progress.measured
+    pressure.goal, pressure.observed, pressure.measured = progress.target, progress.observed, progress.measured
     pressure.budget = pressure.budgets[min(shrinker.schedule.passed(progress.clock), len(pressure.budgets) - 1)]
     pressure.unbind()
     shrinker.clock = progress.clock

@@ -149,12 +149,13 @@ def _targets(
 
     Returns:
         peaks [C, h, w], 1 at the cell of an object's centre, a Gaussian around it; counted [C, h, w], 0 inside ignored
-        regions; boxes [h, w, 4], of the smallest object whose Gaussian reaches the cell; weights [h, w], of these: in
-        all, those of an object are its class's weight where no other object takes its cells.
+        regions; boxes [h, w, 4], of the object whose Gaussian is highest at the cell, so that each peak has its own, of
+        the smaller one where two are equal; weights [h, w], of these: in all, those of an object are its class's weight
+        where no other object takes its cells.
     """
     (height, width), num_classes = shape, len(class_weights)
     peaks, counted = torch.zeros(num_classes, height, width), torch.ones(num_classes, height, width)
-    boxes, weights = torch.zeros(height, width, 4), torch.zeros(height, width)
+    boxes, (weights, highest) = torch.zeros(height, width, 4), torch.zeros(2, height, width)
     x, y = torch.arange(width) + 0.5, torch.arange(height)[:, None] + 0.5
     for box, label in zip(objects.boxes[objects.ignored].cpu() / stride, objects.labels[objects.ignored], strict=True):
         inside = (x >= box[0]) & (x < box[2]) & (y >= box[1]) & (y < box[3])
@@ -169,6 +170,7 @@ def _targets(
         peak = torch.exp(-apart / 2).where(apart < 9, 0.0)  # to three standard deviations
         label = int(real.labels[index])
         peaks[label] = torch.maximum(peaks[label], peak)
-        here = peak > 0
+        here = (peak > 0) & (peak >= highest)
+        highest[here] = peak[here]
         weights[here], boxes[here] = (class_weights[label] * peak / peak.sum())[here], box * stride
     return peaks, counted, boxes, weights

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from prunus.budget.controller import Controller, Target
+from prunus.budget.controller import Controller, Goal
 from prunus.budget.schedule import Clock
 from prunus.errors import CheckpointError, EditError, TraceError
 from prunus.shrink.state import FORMAT, restore_
@@ -33,11 +33,11 @@ def resume(
         CheckpointError: the checkpoint is of another network or another optimizer.
     """
     tree, plan, progress = tree_of(found), plan_of(found), typed_part(found, Progress, "progress")
-    target = typed_part(found, Target | None, "target")
+    goal = typed_part(found, Goal | None, "target")
     state = start(model, inputs, training, steps_per_epoch, controller)
     try:
-        if state.shrinker is not None and target is not None:
-            restore_(state.shrinker, plan, tree["importance"], tree["pressed"], _shrinking(progress, target, tree))
+        if state.shrinker is not None and goal is not None:
+            restore_(state.shrinker, plan, tree["importance"], tree["pressed"], _shrinking(progress, goal, tree))
         else:
             state.live.replay(plan)
     except (EditError, TraceError, CheckpointError) as error:
@@ -63,7 +63,7 @@ def resume(
     return state
 
 
-def _shrinking(progress: Progress, target: Target, tree: dict[str, Any]) -> ShrinkingProgress:
+def _shrinking(progress: Progress, goal: Goal, tree: dict[str, Any]) -> ShrinkingProgress:
     """Return where the shrinking is, which is where the training is."""
     steps = 0 if progress.cut else progress.step
     clock = Clock(
@@ -74,7 +74,7 @@ def _shrinking(progress: Progress, target: Target, tree: dict[str, Any]) -> Shri
         settled_at=progress.settled_at,
     )
     return ShrinkingProgress(
-        clock=clock, target=target, observed=bool(tree["importance"].any()), measured=True, format=FORMAT, periods=None
+        clock=clock, target=goal, observed=bool(tree["importance"].any()), measured=True, format=FORMAT, periods=None
     )
 
 

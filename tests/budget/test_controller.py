@@ -4,7 +4,7 @@ import torch
 
 import prunus
 from prunus.budget import Budget
-from prunus.budget.controller import Controller, Target, press, thresholds
+from prunus.budget.controller import Controller, Goal, press, thresholds
 from prunus.errors import BudgetError, RecipeError
 
 
@@ -18,7 +18,7 @@ def groups():
     [{"begin": 0.5, "end": 0.5}, {"begin": -0.1}, {"end": 1.1}, {"every": 0}],
 )
 def test_settings_that_make_no_sense(settings):
-    with pytest.raises(RecipeError, match=r"0 <= begin < end <= 1 and every >= 1"):
+    with pytest.raises(RecipeError, match=r"0 <= begin < end <= 1, every >= 1"):
         Controller(budget=Budget(macs=0.5), **settings)
 
 
@@ -39,6 +39,24 @@ def test_segments(begin, end, every, epochs, expected):
     assert controller.segments(epochs) == expected
 
 
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, (5, 1, 7)),
+        ({"pace": "fast"}, (2, 1, 6)),
+        ({"pace": "fast", "end": 0.6}, (2, 1, 10)),
+        ({"begin": 0.0}, (0, 1, 12)),
+    ],
+)
+def test_a_pace_says_when_where_nobody_else_does(settings, expected):
+    assert Controller(budget=Budget(macs=0.5), **settings).segments(20) == expected
+
+
+def test_an_unknown_pace_names_those_there_are():
+    with pytest.raises(RecipeError, match=r"'slow'; there are accurate and fast"):
+        Controller(pace="slow")
+
+
 @pytest.mark.parametrize("epochs", range(1, 30))
 @pytest.mark.parametrize("every", [1, 2, 5])
 def test_segments_always_end_within_the_training(epochs, every):
@@ -48,24 +66,24 @@ def test_segments_always_end_within_the_training(epochs, every):
 
 
 def test_the_target_goes_from_the_wide_cost_to_the_budget_and_fast_at_first(groups):
-    target = Target.of(groups, Budget(macs=0.4, params=0.5))
-    assert target.at(0.0) == {"macs": groups.macs(), "params": groups.params()}
-    assert target.at(1.0) == {"macs": 0.4 * groups.macs(), "params": 0.5 * groups.params()}
-    half = target.at(0.5)["macs"]
+    goal = Goal.of(groups, Budget(macs=0.4, params=0.5))
+    assert goal.at(0.0) == {"macs": groups.macs(), "params": groups.params()}
+    assert goal.at(1.0) == {"macs": 0.4 * groups.macs(), "params": 0.5 * groups.params()}
+    half = goal.at(0.5)["macs"]
     assert half == pytest.approx(groups.macs() * (0.4 + 0.6 / 8))  # (1 - 1/2)^3 of the way is left
 
 
 def test_a_target_out_of_reach_names_what_is_within(groups):
     with pytest.raises(BudgetError, match=r"the smallest reachable is macs [\d,]+, params [\d,]+"):
-        Target.of(groups, Budget(macs=0.9, params=10))
+        Goal.of(groups, Budget(macs=0.9, params=10))
 
 
 @pytest.mark.parametrize("progress", [0.2, 0.6, 1.0])
 def test_what_is_pressed_brings_the_cost_just_below_the_target(groups, progress):
     importance = torch.rand(len(groups), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    target = Target.of(groups, Budget(macs=0.4))
-    pressed = press(groups, importance, target, progress, 1)
-    bound = target.at(progress)["macs"]
+    goal = Goal.of(groups, Budget(macs=0.4))
+    pressed = press(groups, importance, goal, progress, 1)
+    bound = goal.at(progress)["macs"]
     cost = groups.cost.total("macs", ~pressed)
     assert cost <= bound
     assert not bool((pressed & ~groups.exact).any())

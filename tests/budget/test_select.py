@@ -5,7 +5,7 @@ from torch import nn
 
 import prunus
 from prunus.budget.budget import layer_sizes
-from prunus.budget.controller import Target
+from prunus.budget.controller import Goal
 from prunus.budget.greedy_selection import floors, greedy_selection
 from prunus.budget.select import relative_norms
 from prunus.errors import BudgetError, EditError, RecipeError
@@ -444,4 +444,4 @@ def test_a_budget_may_take_approximate_groups_where_it_says_so():
     assert 0.4 < sum(p.numel() for p in small.parameters()) / groups.params() <= 0.5
     assert small(inputs).shape == (4, 2)
     with pytest.raises(BudgetError, match=r"prunus\.select"):
-        Target.of(groups, budget)
+        Goal.of(groups, budget)

@@ -13,7 +13,7 @@ import prunus
 from prunus.budget import elimination
 from prunus.budget.budget import Budget, excess
 from prunus.budget.choices import below, layer_choices, sampled
-from prunus.budget.controller import Target, press
+from prunus.budget.controller import Goal, press
 from prunus.budget.elimination import elimination_order, minimum
 from prunus.budget.greedy_selection import all_removable, floors, greedy_selection
 from prunus.budget.solve import solve
@@ -179,8 +179,8 @@ def test_a_budget_names_its_solver():
         budget = Budget(macs=0.4, solver=solver)
         small = prunus.apply(prunus.select(model, groups, budget=budget, importance=importance), model)
         assert prunus.trace(small, torch.randn(1, 3, 6, 6)).macs() <= 0.4 * groups.macs()
-        target = Target.of(groups, budget)
-        pressed = press(groups, importance, target, 1.0, budget.multiple_of)
+        goal = Goal.of(groups, budget)
+        pressed = press(groups, importance, goal, 1.0, budget.multiple_of)
         left[solver] = float(importance[~pressed].sum())
         assert groups.widths(~pressed) == prunus.trace(small, torch.randn(1, 3, 6, 6)).widths()
     assert left["exact"] > left["greedy"]

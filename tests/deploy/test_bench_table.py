@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from prunus.deploy import BenchmarkSettings, backends, export_onnx
+from prunus.deploy import BenchmarkSettings, Target, backends, export_onnx
 from prunus.deploy.bench_table import bench_table, frames_per_second, layer_times, rows, write_rows
 from prunus.errors import DeployError
 
@@ -40,11 +40,11 @@ def test_a_row_for_each_network_resolution_and_backend(tmp_path):
 
 @pytest.mark.parametrize("name", PRESENT)
 def test_layers_are_told_by_the_backend_the_most_first(name):
-    times = layer_times(network(), (3, 32, 32), name, SETTINGS)
+    times = layer_times(network(), (3, 32, 32), Target(backend=name, batch=2))
     assert [one.milliseconds for one in times] == sorted((one.milliseconds for one in times), reverse=True)
     assert sum("conv" in one.kind.lower() for one in times) == (0 if backends.find(name).reads_modules else 2)
 
 
 def test_layers_of_a_file(tmp_path):
     path = export_onnx(network(), torch.randn(2, 3, 32, 32), tmp_path / "network.onnx")
-    assert layer_times(path, (3, 32, 32), "onnxruntime", SETTINGS)
+    assert layer_times(path, (3, 32, 32), Target(batch=2))

@@ -181,3 +181,58 @@ def test_an_example_of_another_resolution_is_refused(traced):
     with pytest.raises(DeployError, match="20 x 20, the target 512 x 1024"):
         prunus.TargetMeter(prunus.Target(resolution=(512, 1024)), traced[1])
     assert prunus.TargetMeter(prunus.Target(batch=3), traced[1]).inputs[0].shape == (3, 3, 20, 20)
+
+
+@pytest.mark.parametrize(
+    ("text", "target"),
+    [
+        ("torch", prunus.Target(backend="torch")),
+        ("onnxruntime,threads=4,batch=2", prunus.Target(threads=4, batch=2)),
+        ("onnxruntime,resolution=512x1024", prunus.Target(resolution=(512, 1024))),
+    ],
+)
+def test_a_target_is_named_by_a_text(text, target):
+    assert prunus.Target.parse(text) == target
+    assert prunus.Target.parse(str(target)) == target
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("onnxruntime,cores=4", r"'cores=4' is none of its settings.*threads="),
+        ("onnxruntime,threads=many", "threads is 'many'"),
+        ("onnxruntime,resolution=512", "no resolution.*512x1024"),
+    ],
+)
+def test_a_text_that_names_no_target_is_refused(text, said):
+    with pytest.raises(RecipeError, match=said):
+        prunus.Target.parse(text)
+
+
+def test_a_budget_names_its_target(traced):
+    model, images, groups = traced
+    budget = Budget(latency=0.9, target=prunus.Target(threads=2))
+    with pytest.raises(BudgetError, match="no latency is bounded"):
+        Budget(macs=0.5, target=prunus.Target())
+    with pytest.raises(BudgetError, match=r"give a prunus\.Target"):
+        Budget(latency=0.5, target="onnxruntime")
+    with pytest.raises(BudgetError, match=r"TargetMeter\(budget\.target, example\)"):
+        prunus.select(model, groups, budget=budget)
+    with pytest.raises(BudgetError, match="is for onnxruntime,threads=2, and the meter measures on onnxruntime:"):
+        prunus.select(model, groups, budget=budget, meter=prunus.TargetMeter(prunus.Target(), images))
+
+
+def test_a_shrinker_measures_on_the_target_of_its_budget(traced):
+    model, images, _ = traced
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    target = prunus.Target(backend="torch", batch=2)
+    shrinker = prunus.Shrinker(model, optimizer, images, budget=Budget(latency=0.9, target=target))
+    meter = shrinker.pressure.meter
+    assert isinstance(meter, prunus.TargetMeter)
+    assert meter.target == target
+    assert meter.inputs[0].shape[0] == 2
+
+
+def test_targets_and_backends_are_one_list():
+    settings = prunus.BenchmarkSettings(backends=("torch", "onnxruntime"), threads=2, targets=(prunus.Target(),))
+    assert list(map(str, settings.all_targets)) == ["onnxruntime", "torch,threads=2", "onnxruntime,threads=2"]

@@ -21,7 +21,7 @@ def test_two_lines_added_to_a_loop_shrink_it_to_the_budget(capsys):
     sizes = [int(size.replace(",", "")) for size in re.findall(r"([\d,]+) parameters", capsys.readouterr().out)]
     assert len(sizes) == 10 and sizes == sorted(sizes, reverse=True) and sizes[-1] < sizes[0]
     assert sizes[-1] == sum(parameter.numel() for parameter in model.parameters())
-    bound = shrinker.pressure.target.bounds["macs"]
+    bound = shrinker.pressure.goal.bounds["macs"]
     assert 0.9 * bound < prunus.trace(model, names["images"][:1]).macs() <= bound
     assert names["accuracy"] >= 0.95
 

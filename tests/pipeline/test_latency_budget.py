@@ -6,8 +6,8 @@ import torch
 
 import prunus
 from prunus.deploy import BenchmarkSettings, LatencyMeter
-from prunus.errors import BudgetError
-from prunus.records import EpochRecord, NoteRecord, ShrinkRecord, read
+from prunus.errors import BudgetError, RecipeError
+from prunus.records import EpochRecord, LatencyRecord, NoteRecord, ShrinkRecord, read
 from prunus.report import headline
 from prunus.report.facts import gather
 
@@ -55,3 +55,15 @@ def test_what_no_network_meets_is_refused_before_anything_is_trained(tmp_path):
     with pytest.raises(BudgetError, match=r"latency <= 1e-05 ms\) cannot be met"):
         prunus.run(recipe(tmp_path, "latency_ms: 0.00001"), [f"output={tmp_path / 'run'}"])
     assert not [record for record in read(tmp_path / "run") if isinstance(record, EpochRecord)]
+
+
+def test_a_recipe_names_its_target(tmp_path):
+    path = recipe(tmp_path, "latency_ms: 100000")
+    path.write_text(path.read_text() + "target: {backend: onnxruntime, threads: 2}\n")
+    folder = prunus.run(path, [f"output={tmp_path / 'run'}", "baseline=false"])
+    threads = [record.threads for record in read(folder) if isinstance(record, LatencyRecord)]
+    assert threads == [2, 1]  # the target, then what deploy.benchmark names
+    with pytest.raises(RecipeError, match=r"resolution=64x64 is for another resolution than that of the data, 16x32"):
+        prunus.run(path, [f"output={tmp_path / 'other'}", "target.resolution=[64, 64]"])
+    with pytest.raises(RecipeError, match="onnxrutime"):
+        prunus.run(path, [f"output={tmp_path / 'other'}", "target.backend=onnxrutime"])

@@ -3,15 +3,20 @@
 import dataclasses
 import itertools
 import math
+from pathlib import Path
 
 import pytest
 import torch
 
 from prunus.boxes import EVERY, Objects
+from prunus.data import KITTIData
 from prunus.errors import RecipeError, TrainingError
 from prunus.tasks.centre import Centre, _targets
 from prunus.tasks.detection import Detection
+from prunus.tasks.kitti_metric import KITTIMetric
 from prunus.tasks.segmentation import Segmentation
+
+SAMPLE = Path(__file__).parents[3] / "shared" / "data" / "kitti_sample"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,11 +87,32 @@ def test_targets_by_hand():
     assert int((_targets(region, torch.ones(2), (8, 16), 4.0)[1] == 0).sum()) == 2  # of every class
 
 
-def test_the_smaller_of_two_objects_has_the_cells_that_both_reach():
+def test_the_smaller_of_two_objects_has_the_cell_that_is_the_centre_of_both():
     truth = objects([0, 0, 60, 32], [24, 12, 32, 20], labels=[0, 0])
     boxes, weights = _targets(truth, torch.ones(2), (8, 16), 4.0)[2:]
     assert boxes[4, 7].tolist() == [24, 12, 32, 20] and weights[4, 7] > 0
     assert boxes[4, 5].tolist() == [0, 0, 60, 32]
+
+
+def test_each_centre_tells_its_own_box_where_a_smaller_object_reaches_it():
+    truth = objects([0, 0, 128, 64], [8, 0, 88, 64], labels=[0, 1])
+    boxes, weights = _targets(truth, torch.ones(2), (16, 32), 4.0)[2:]
+    assert boxes[8, 16].tolist() == [0, 0, 128, 64] and boxes[8, 12].tolist() == [8, 0, 88, 64]
+    assert boxes[8, 13].tolist() == [8, 0, 88, 64] and weights[8, 16] > weights[8, 15] > 0
+
+
+@pytest.mark.skipif(not SAMPLE.is_dir(), reason=f"{SAMPLE} is absent")
+def test_cells_that_tell_their_targets_find_every_object_of_crowded_frames():
+    data = KITTIData(root=SAMPLE, train_list="ImageSets/train.txt", test_list="ImageSets/train.txt")
+    metric, (height, width) = Detection(metric=KITTIMetric()).bind(data).metrics(), (48, 160)
+    centres = torch.stack(torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")).flip(0) + 0.5
+    for index in range(25):
+        target = data.test()[index][1]
+        peaks, _, boxes, _ = _targets(Objects.from_rows(target), torch.ones(3), (height, width), 4.0)
+        cells = boxes.movedim(-1, 0) / 4
+        sides = torch.cat([centres - cells[:2], cells[2:] - centres]).clamp(min=1e-3).log()
+        metric.update({"heat": torch.logit(peaks, eps=1e-4)[None], "sides": sides[None]}, target[None])
+    assert metric.compute()[0] == {"ap40_moderate": 1.0, "ap40_easy": 1.0, "ap40_hard": 1.0}
 
 
 def test_the_loss_is_least_where_the_output_is_right():

@@ -11,13 +11,13 @@ import torch
 
 import prunus
 from prunus.budget import Budget
-from prunus.budget.controller import Controller, Target
+from prunus.budget.controller import Controller, Goal
 from prunus.errors import BudgetError, RecipeError, TrainingError
 from prunus.models.decn import SkippedPair
 from prunus.penalties import BoundPenalty, Penalty
 from prunus.penalties.zeros import zero_
 from prunus.records import EpochRecord, ShrinkRecord, read
-from prunus.shrink.target import target_of
+from prunus.shrink.goal import goal_of
 from prunus.surgery import BypassBlock
 from prunus.train import checkpoint
 from prunus.train.fit import fit
@@ -302,7 +302,7 @@ DEPTH = Controller(budget=Budget(macs=27_000, min_share=0), begin=0.25, end=0.75
 
 def test_a_budget_that_leaves_no_share_is_met_by_depth_too(tmp_path):
     with pytest.raises(BudgetError, match="the smallest reachable is macs 27,392"):  # two channels in each layer
-        Target.of(prunus.trace(deep(), tiny.example()), DEPTH.budget)
+        Goal.of(prunus.trace(deep(), tiny.example()), DEPTH.budget)
     fitted = fit(tiny.training(tmp_path, ema_decay=0.9), deep(), tiny.example(), DEPTH)
     gone = [edit for edit in fitted.plan if isinstance(edit, BypassBlock)]
     assert gone and all(edit.kind == "SkippedPair" for edit in gone)
@@ -343,5 +343,5 @@ def test_a_layer_whose_block_would_stay_keeps_its_share():
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), Three(), torch.nn.Conv2d(8, 2, 1))
     image = torch.randn(1, 3, 9, 9)
-    kept = target_of(model, prunus.trace(model, image), image, Budget(macs=0.5, min_share=0)).floors
+    kept = goal_of(model, prunus.trace(model, image), image, Budget(macs=0.5, min_share=0)).floors
     assert (kept["1.first"], kept["1.second"], kept["0"]) == (2, 0, 2)

@@ -8,6 +8,7 @@ from prunus.graph.call import Call
 from prunus.graph.findings import Kind
 from prunus.graph.ids import NONE
 from prunus.graph.labels import Axis, Label, Labels
+from prunus.graph.rules.contraction import plus
 from prunus.graph.rules.table import rule
 
 
@@ -21,12 +22,12 @@ def conv(call: Call) -> Label:
     if groups == 1:
         call.contract(call.as_wide(call["input"], call["input"].last + 2 - len(weight.shape), inner), inner)
     elif weight.shape[1] == 1 or _go_together(call, channels, groups):
-        size = weight.shape[1]
-        read = channels and Axis(channels.ids[::size], channels.source.reshape(groups, size).amax(1))
-        call.join(_each(read, weight.shape[0] // groups), out)  # output j * m + i reads group j alone
+        read, each = channels and channels.blocks(weight.shape[1]), weight.shape[0] // groups
+        read = read and read.mapped(lambda values: values.repeat_interleave(each))
+        call.join(read, out)  # output j * m + i reads group j alone
         if channels is not None:
             call.hard_coded(channels)
-        out = _product(out, read, groups)
+        out = _product(out, read)
     else:
         call.contract(channels, _repeated(inner, groups))
         if out is not None:
@@ -44,7 +45,7 @@ def conv_transpose(call: Call) -> Label:
         call.join(channels, inner)
         if channels is not None:
             call.hard_coded(channels)
-        return _output(call, _product(inner, channels, groups), image.shape)
+        return _output(call, _product(inner, channels), image.shape)
     call.consume(inner)
     call.contract(channels, inner)
     if groups > 1 and inner is not None:
@@ -65,28 +66,19 @@ def _output(call: Call, out: Axis | None, slid: tuple[int, ...]) -> Label:
         call.findings.mark(Kind.POSITION, axis if dim > 1 else None)
     dim = len(shape) - len(weight.shape) + 1
     call.produce(out)
-    out = shifted(call, out, call["bias"])
     fixed = math.prod(shape[:dim]) * math.prod(slid[dim + 1 :]) * math.prod(weight.shape[2:])
     call.cost(fixed, *(weight.axes.get(d, weight.shape[d]) for d in (0, 1)))
-    return Label(shape, {dim: out} if out is not None else {})
+    result, bias = Label(shape, {dim: out} if out is not None else {}), call["bias"]
+    return (
+        result if bias is None else plus(call, result, Label((*bias.shape, *[1] * (len(weight.shape) - 2)), bias.axes))
+    )
 
 
-def shifted(call: Call, out: Axis | None, bias: Label | None) -> Axis | None:
-    """Join a bias: the sum is zero where both are."""
-    if bias is None:
-        return out
-    axis = bias.axes.get(0)
-    call.join(out, axis)
-    call.produce(axis)
-    return out and Axis(out.ids, torch.maximum(out.source, axis.source) if axis is not None else out.source)
-
-
-def _product(out: Axis | None, channels: Axis | None, groups: int) -> Axis | None:
+def _product(out: Axis | None, read: Axis | None) -> Axis | None:
     """Each output reads one input: it is zero where its weight or that input is."""
-    if out is None or channels is None:
+    if out is None or read is None:
         return out
-    source = channels.source.repeat_interleave(out.ids.numel() // groups)
-    return Axis(out.ids, torch.where(source == 0, 0, out.source))
+    return Axis(out.ids, torch.where(read.source == 0, 0, out.source))
 
 
 def _go_together(call: Call, channels: Axis | None, groups: int) -> bool:
@@ -99,11 +91,7 @@ def _go_together(call: Call, channels: Axis | None, groups: int) -> bool:
 
 def _repeated(axis: Axis | None, groups: int) -> Axis | None:
     """Column i of a grouped weight stands for channel i of every group: they can only be removed together."""
-    return axis and Axis(axis.ids.repeat(groups), axis.source.repeat(groups))
-
-
-def _each(axis: Axis | None, times: int) -> Axis | None:
-    return axis and Axis(axis.ids.repeat_interleave(times), axis.source.repeat_interleave(times))
+    return axis and axis.mapped(lambda values: values.repeat(groups))
 
 
 def _channels(call: Call) -> Axis | None:

@@ -1,90 +1,106 @@
-"""Einstein sums."""
+"""Sums of products over named dimensions: Einstein sums, and the operators that are one of them."""
 
 import torch
 
 from prunus.graph.call import Call
 from prunus.graph.findings import Kind
 from prunus.graph.labels import Axis, Label, Labels
-from prunus.graph.rules.table import rule, unknown
+from prunus.graph.rules.table import rule
 
 
 @rule("einsum")
 def einsum(call: Call) -> Labels:
-    """A sum of products over named dimensions: those that the output does not name are contracted.
+    """A sum of products over named dimensions: those that the output does not name are contracted."""
+    return sum_of_products(call, call["equation"], call["tensors"])
 
-    A product is zero where one of its factors is.
-    """
-    operands: list[Label] = call["tensors"]
-    terms, output = _names(call["equation"], [len(label.shape) for label in operands])
-    if any(len(set(term)) < len(term) for term in terms):  # a diagonal
-        return unknown(call)
-    return _summed(call, operands, terms, output)
+
+@rule("matmul", "bmm", "mm", "mv")
+def matmul(call: Call) -> Labels:
+    """c[..., n, m] = sum over k of a[..., n, k] b[..., k, m]; leading dimensions broadcast, a vector has no n or m."""
+    return product(call, *call.labels)
+
+
+def product(call: Call, first: Label, second: Label) -> Label:
+    """The matrix product of two labels: the second one reads the channels of the first."""
+    n, m = ("n" if first.last else ""), ("m" if second.last else "")
+    return sum_of_products(call, f"...{n}k,...k{m}->...{n}{m}", [first, second], reads=True)
 
 
 @rule("cdist")
-def distances(call: Call) -> Label:
+def distances(call: Call) -> Labels:
     """d[..., n, m] = ||a[..., n, :] - b[..., m, :]||: it does not see what is zero on both sides."""
-    terms, output = _names("...nk,...mk->...nm", [len(label.shape) for label in call.labels])
     for axis in (label.behind(-1) for label in call.labels):
         call.produce(axis)
         if axis is not None:
             call.blame(axis.ids, axis.source)
-    axes = _summed(call, call.labels, terms, output).axes
+    axes = sum_of_products(call, "...nk,...mk->...nm", call.labels).axes
     return Label(call.shapes[0], {dim: call.changed(axis) for dim, axis in axes.items()})
 
 
 @rule("dot", "vdot")
 def dot(call: Call) -> Labels:
     """s = sum over i of a[i] b[i]."""
-    return _summed(call, call.labels, ["i", "i"], "")
+    return sum_of_products(call, "i,i->", call.labels)
 
 
 @rule("tensordot")
 def tensordot(call: Call) -> Labels:
     """A sum of products over pairs of dimensions."""
-    operands = call.labels[:2]
-    ranks = [len(label.shape) for label in operands]
-    first, second = ([chr(0x3B1 + at + ranks[0] * number) for at in range(ranks[number])] for number in (0, 1))
+    first = [chr(ord("a") + dim) for dim in range(len(call["input"].shape))]
+    second = [chr(ord("A") + dim) for dim in range(len(call["other"].shape))]
     for left, right in zip(call["dims_self"], call["dims_other"], strict=True):
         second[right] = first[left]
     output = [name for name in (*first, *second) if (name in first) != (name in second)]
-    return _summed(call, operands, ["".join(first), "".join(second)], "".join(output))
+    return sum_of_products(call, f"{''.join(first)},{''.join(second)}->{''.join(output)}", call.labels[:2])
 
 
-def _summed(call: Call, operands: list[Label], terms: list[str], output: str) -> Label:
-    """A sum of products over the named dimensions that the output lacks."""
-    axes: dict[str, Axis | None] = {}
+def sum_of_products(call: Call, equation: str, operands: list[Label], *, reads: bool = False) -> Label:
+    """A sum of products by an equation as einsum takes it. A product is zero where one of its factors is.
+
+    Args:
+        call: the operator.
+        equation: names the dimensions of the operands and of the output; "..." stands for those that broadcast.
+        operands: the factors.
+        reads: the factors behind the first are weights that read its channels, whether or not these are zero. By
+            default they are where the first factor is zero with its channels; else they must be zero themselves.
+    """
+    terms, output = _names(equation, [len(label.shape) for label in operands])
+    if any(len(set(term)) < len(term) for term in terms):  # a diagonal
+        call.freeze_all(f"{call.name} takes a diagonal")
+        return Label(call.shapes[0])
+    axes, sizes = dict[str, Axis | None](), dict[str, int]()
     for name in dict.fromkeys("".join(terms)):
         at = [(label, term.index(name)) for label, term in zip(operands, terms, strict=True) if name in term]
+        sizes[name] = max(label.shape[dim] for label, dim in at)
         at = [(label, dim) for label, dim in at if label.shape[dim] > 1 or dim in label.axes]
-        axes[name] = _product(call, [label.axes.get(dim) for label, dim in at], contracted=name not in output)
+        axes[name] = _joined(call, at, contracted=name not in output, reads=reads)
     if len(operands) > 1 and all(len(label.shape) > 2 for label in operands):
         shared = set(terms[0]).intersection(*terms[1:])
         call.attend(*(axis for name, axis in axes.items() if name not in shared or name not in output))
-    sizes = {n: s for label, term in zip(operands, terms, strict=True) for n, s in zip(term, label.shape, strict=True)}
     call.cost(*(axes[name] or size for name, size in sizes.items()))
     found = {dim: axes[name] for dim, name in enumerate(output)}
     return Label(call.shapes[0], {dim: axis for dim, axis in found.items() if axis is not None})
 
 
-def _product(call: Call, factors: list[Axis | None], *, contracted: bool) -> Axis | None:
-    """Join the axes of one name; what is contracted is read by all factors but the first, where that one is zero."""
+def _joined(call: Call, places: list[tuple[Label, int]], *, contracted: bool, reads: bool) -> Axis | None:
+    """Make the axes of one name one: that of its product."""
+    like = next((label.axes[dim] for label, dim in places if dim in label.axes), None)
+    if like is None:
+        return None
+    factors = [call.as_wide(label, dim, like) for label, dim in places]
     for other in factors[1:]:
         call.join(factors[0], other)
-    present = [axis for axis in factors if axis is not None]
-    if not present:
-        return None
-    result = Axis(present[0].ids, torch.stack([axis.source for axis in present]).amin(0))
-    first = factors[0]
-    reading = contracted and first is not None and not bool(first.source.any())
-    for axis in present:
-        if reading and axis is not first:
-            call.consume(axis)
+    first, present = factors[0], [axis for axis in factors if axis is not None]
+    reading = contracted and (reads or (first is not None and not bool(first.source.any())))
+    for number, (label, dim) in enumerate(places):
+        if reading and number:
+            call.consume(label.axes.get(dim))
         else:
-            call.produce(axis)
+            call.produce(label.axes.get(dim))
+    result = Axis(like.ids, torch.stack([axis.source for axis in present]).amin(0))
     if contracted:
         call.findings.mark(Kind.CONTRACTED, result)
-        call.blame(result.ids, result.source)
+        call.blame(result.ids, first.source if reading and first is not None else result.source)
     return result
 
 

@@ -10,11 +10,10 @@ from prunus.graph.labels import Axis, Label, Labels
 from prunus.graph.rules.table import rule
 
 ZERO = torch.zeros((), dtype=torch.long)
-INDEXED = ("aten::index", "aten::index_select", "aten::gather", "aten::take_along_dim", "aten::repeat_interleave")
 
 
 @rule("permute", "transpose", "t", "numpy_T", "mT", "mH", "matrix_H", "adjoint", "movedim", "swapaxes", "swapdims")
-@rule("unsqueeze", "repeat_interleave", "flip", "rot90", "stack", "hstack", "vstack", "column_stack")
+@rule("unsqueeze", "flip", "rot90", "stack", "hstack", "vstack", "column_stack")
 @rule("pixel_unshuffle", "meshgrid", "view_as", "reshape_as")
 def move(call: Call) -> Labels:
     """Run the operator on the ids of each dimension that holds channels, and see where they come to lie."""
@@ -22,14 +21,23 @@ def move(call: Call) -> Labels:
     axes: list[dict[int, Axis]] = [{} for _ in call.shapes]
     for dim in sorted({dim for label in call.labels for dim in label.axes}):
         moved(call, dim, axes)
-    return call.outputs([Label(shape, found) for shape, found in zip(call.shapes, axes, strict=True)])
+    return call.results(*axes)
+
+
+@rule("repeat_interleave")
+def repeat(call: Call) -> Labels:
+    """Rows as often as a number, or another tensor, says."""
+    axes: dict[int, Axis] = {}
+    for dim in call.input.axes:
+        moved(call, dim, [axes], steered=True)
+    return call.results(axes)
 
 
 @rule("squeeze")
 def squeeze(call: Call) -> Labels:
     """Without dimensions it would take away that of the channels, were there one left: two of them stay."""
     for axis in call.input.axes.values() if "dim" not in call.arguments else ():
-        call.freeze(Axis(axis.ids[:2], axis.source[:2]), "squeeze() names no dimension, and must find two channels")
+        call.freeze(axis.ids[:2], "squeeze() names no dimension, and must find two channels")
     return move(call)
 
 
@@ -67,20 +75,22 @@ def slid(call: Call) -> Labels:
     return move(call)
 
 
-def moved(call: Call, dim: int, axes: list[dict[int, Axis]]) -> None:
-    """Run the operator on the ids of one dimension; put them into the `axes` of each output."""
-    ids = _run(call, dim, "ids")
+def moved(call: Call, dim: int, axes: list[dict[int, Axis]], *, steered: bool = False) -> None:
+    """Run the operator on the ids of one dimension; put them into the `axes` of each output.
+
+    Tensors whose values are known say where data go if the operator is `steered` by them.
+    """
+
+    def run(field: str) -> list[Tensor]:
+        return call.run(lambda each: each.data if steered and each.data is not None else each.expanded(dim, field))
+
+    ids = run("ids")
     zero = not any(bool(label.axes[dim].source.any()) for label in call.labels if dim in label.axes)
-    sources = [ZERO.expand(each.shape) for each in ids] if zero else _run(call, dim, "source")
+    sources = [ZERO.expand(each.shape) for each in ids] if zero else run("source")
     for number, (each, source) in enumerate(zip(ids, sources, strict=True)):
         placed = call.place(each, source)
         if placed is not None:
             put(call, axes[number], *placed)
-
-
-def _run(call: Call, dim: int, field: str) -> list[Tensor]:
-    indexed = call.name in INDEXED
-    return call.run(lambda label: label.data if indexed and label.data is not None else label.expanded(dim, field))
 
 
 def put(call: Call, axes: dict[int, Axis], dim: int, axis: Axis) -> None:
@@ -137,7 +147,7 @@ def im2col(call: Call) -> Label:
     axis, window = value.axes.get(dim), math.prod(call["kernel_size"])
     if axis is None:
         return Label(call.shapes[0])
-    return Label(call.shapes[0], {dim: Axis(axis.ids.repeat_interleave(window), axis.source.repeat_interleave(window))})
+    return Label(call.shapes[0], {dim: axis.mapped(lambda values: values.repeat_interleave(window))})
 
 
 @rule("col2im")
@@ -149,7 +159,7 @@ def col2im(call: Call) -> Label:
     axes = value.before(1)
     if dim in axes:
         call.couple(axes[dim].ids.reshape(-1, window).T)
-        axes[dim] = Axis(axes[dim].ids[::window], axes[dim].source.reshape(-1, window).amax(1))
+        axes[dim] = axes[dim].blocks(window)
     return Label(call.shapes[0], axes)
 
 
@@ -163,7 +173,7 @@ def pixel_shuffle(call: Call) -> Labels:
     axes = dict(value.axes)
     if dim in axes:
         call.couple(axes[dim].ids.reshape(-1, block).T)
-        axes[dim] = Axis(axes[dim].ids[::block], axes[dim].source.reshape(-1, block).amax(1))
+        axes[dim] = axes[dim].blocks(block)
     return Label(call.shapes[0], axes)
 
 

@@ -11,20 +11,6 @@ from prunus.graph.rules.movement import move, moved, put
 from prunus.graph.rules.table import rule
 
 
-@rule("chunk", "tensor_split", "unsafe_chunk")
-def chunk(call: Call) -> Labels:
-    """Equal parts stay equal only if each loses as much: channels at one position of all are removed together."""
-    value, dim = call.input, call["dim"] % len(call.input.shape)
-    parts = call.get("chunks", call.get("sections"))
-    if dim in value.axes:
-        ids = value.axes[dim].ids
-        if isinstance(parts, int) and ids.numel() % parts == 0:
-            call.couple(ids.reshape(parts, -1))
-        else:
-            call.freeze(ids, "parts of unequal size are taken")
-    return move(call)
-
-
 @rule("slice", "narrow")
 def section(call: Call) -> Labels:
     """A consecutive part of a dimension."""
@@ -44,57 +30,70 @@ def section(call: Call) -> Labels:
 def split(call: Call) -> Labels:
     """Consecutive parts of a dimension, equal or not."""
     dim = call["dim"] % len(call.input.shape)
-    if dim not in call.input.axes:
-        return move(call)
     sizes = [shape[dim] for shape in call.shapes]
     listed = isinstance(call.get("split_sizes", call.get("split_size")), list | tuple)
     return _hard_coded_parts(call, dim, math.gcd(*sizes), unequal=listed and len(set(sizes)) > 1)
 
 
-def _hard_coded_parts(call: Call, dim: int, unit: int, *, unequal: bool) -> Labels:
+@rule("chunk", "tensor_split", "unsafe_chunk")
+def chunk(call: Call) -> Labels:
+    """Equal parts stay equal only if each loses as much: channels at one position of all are removed together."""
+    dim = call["dim"] % len(call.input.shape)
+    parts = call.get("chunks", call.get("sections"))
+    if isinstance(parts, int) and call.input.shape[dim] % parts == 0:
+        return _hard_coded_parts(call, dim, call.input.shape[dim] // parts, follows=True)
+    call.freeze(call.input.axes.get(dim), "parts of unequal size are taken")
+    return move(call)
+
+
+def _hard_coded_parts(call: Call, dim: int, unit: int, *, unequal: bool = False, follows: bool | None = None) -> Labels:
     """Along channels the positions are hard-coded: parts of one `unit` are taken for equal ones, and what the code does
-    at another width is tried out. Unequal parts have a number each."""
+    at another width is tried out, unless it `follows`. Unequal parts have a number each."""
     result = move(call)
-    if not unequal:
+    if dim in call.input.axes and not unequal:
         call.couple(call.input.axes[dim].ids.reshape(-1, unit))
     for label in result if isinstance(result, list) else [result]:
         if dim in label.axes:
-            call.hard_coded(label.axes[dim], unequal=unequal)
+            call.hard_coded(label.axes[dim], unequal=unequal, follows=follows)
     return result
 
 
 @rule("select", "unbind")
 def select(call: Call) -> Labels:
     """Single positions of a dimension, which is no more."""
-    dim = call["dim"] % len(call.input.shape)
+    (dim,) = call.dims()
     return _picked(call, {dim}, lambda other: other - (other > dim))
 
 
 @rule("index_select", "roll")
 def index_select(call: Call) -> Labels:
     """Rows of a dimension in another order, or some of them."""
-    rank = len(call.input.shape)
-    dims = call.get("dims") if "dims" in call.arguments else [call["dim"]]
-    # roll of no dimension: as if the tensor were flat
-    touched = {dim % rank for dim in dims} or set(range(rank))
-    return _picked(call, touched, lambda other: other, by_rows=True)
+    return _picked(call, call.dims(), lambda other: other, by_rows=True)
 
 
-@rule("gather", "take_along_dim")
+@rule("gather")
 def gather(call: Call) -> Labels:
     """Positions for each element: the index has all dimensions of what is looked up."""
+    return _gathered(call, spreads=False)
+
+
+@rule("take_along_dim")
+def take_along_dim(call: Call) -> Labels:
+    """As `gather`; an index of size one is spread."""
+    return _gathered(call, spreads=True)
+
+
+def _gathered(call: Call, *, spreads: bool) -> Labels:
     value, index = call.labels[:2]
-    rank = len(value.shape)
-    touched = set(range(rank)) if call["dim"] is None else {call["dim"] % rank}
-    others = value.axes.keys() - touched
+    others = value.axes.keys() - call.dims()
     for dim in others:
-        as_wide(call, value.axes[dim], index, dim)
-    by_rows = all(index.uniform(dim) for dim in others)
+        if not spreads or index.shape[dim] > 1:
+            index_as_wide(call, value.axes[dim], index, dim)
 
     def carried(dim: int) -> int | None:
         return dim if call.shapes[0][dim] == value.shape[dim] else None
 
-    return _picked(call, touched, carried, by_rows=by_rows)
+    return _picked(call, call.dims(), carried, by_rows=all(index.uniform(dim) for dim in others))
 
 
 @rule("index")
@@ -135,19 +134,18 @@ def _picked(call: Call, touched: set[int], carried: Callable[[int], int | None],
             for found in axes:
                 put(call, found, at, value.axes[dim])
         elif known and value.data is None:
-            moved(call, dim, axes)
+            moved(call, dim, axes, steered=True)
         else:
             call.freeze(value.axes[dim], f"{call.name} works at positions that the data decide")
     for label in others:
         for axis in label.axes.values():
             call.freeze(axis, f"{call.name} looks up positions with it")
-    return call.outputs([Label(shape, found) for shape, found in zip(call.shapes, axes, strict=True)])
+    return call.results(*axes)
 
 
-def as_wide(call: Call, axis: Axis, index: Label, dim: int) -> None:
+def index_as_wide(call: Call, axis: Axis, index: Label, dim: int) -> None:
     """An index has a size of its own along a dimension that it does not look up: that of the channels must follow."""
-    size = index.shape[dim]
-    if size == axis.ids.numel() and index.uniform(dim):
+    if index.shape[dim] == axis.ids.numel() and index.uniform(dim):
         call.hard_coded(axis, follows=False)
-    elif size > 1 or call.name != "aten::take_along_dim":  # which alone spreads a size of one over all channels
+    else:
         call.freeze(axis, f"{call.name} has an index of its own for each channel")

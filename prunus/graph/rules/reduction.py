@@ -1,13 +1,20 @@
 """Operators that gather a whole dimension into one number, or mix along it."""
 
-from typing import Any
+from collections.abc import Callable
 
 from prunus.graph.call import Call
 from prunus.graph.findings import Kind
-from prunus.graph.labels import Label, Labels
+from prunus.graph.labels import Axis, Labels
 from prunus.graph.rules.table import POINTWISE, find, rule
 
 BLIND = (None, "fro", 1, 2)  # orders of norms that do not see zeros
+
+
+Change = Callable[[Axis], Axis]
+
+
+def _same(axis: Axis) -> Axis:
+    return axis
 
 
 @rule("sum", "nansum")
@@ -42,15 +49,10 @@ def extreme(call: Call) -> Labels:
     return _reduced(call, second=call.changed)
 
 
-def _reduced(call: Call, *, sees_zeros: bool = True, first: Any = None, second: Any = None) -> Labels:
+def _reduced(call: Call, *, sees_zeros: bool = True, first: Change = _same, second: Change = _same) -> Labels:
     """Reduce the dimensions that the operator names; `first` and `second` change the channels of its outputs."""
-    value = call.input
-    rank, dims = len(value.shape), call.get("dim")
-    dims = dims if isinstance(dims, list | tuple) else [] if dims is None else [dims]
-    reduced = {d % rank for d in dims} or set(range(rank))
-    keep = bool(call.get("keepdim", False))
-    axes = {}
-    for dim, axis in value.axes.items():
+    reduced, keep, axes = call.dims(), bool(call.get("keepdim", False)), {}
+    for dim, axis in call.input.axes.items():
         if dim not in reduced:
             axes[dim if keep else dim - sum(other < dim for other in reduced)] = axis
             continue
@@ -62,36 +64,38 @@ def _reduced(call: Call, *, sees_zeros: bool = True, first: Any = None, second: 
             maker = call.operation.operands[0].maker
             if maker is not None and maker.name == "aten::mul" and len(maker.operands) > 1:  # an Einstein sum
                 call.findings.mark(Kind.CONTRACTED, axis)
-    left = rank if keep else rank - len(reduced)
-    labels = []
-    for number, shape in enumerate(call.shapes):
-        change = (second if number else first) or (lambda axis: axis)
-        labels.append(Label(shape, {d: change(a) for d, a in axes.items()} if len(shape) == left else {}))
-    return call.outputs(labels)
+    return call.results(*({dim: change(axis) for dim, axis in axes.items()} for change in (first, second)))
 
 
 @rule("softmax", "_softmax", "log_softmax", "_log_softmax")
 def softmax(call: Call) -> Labels:
     """Over positions or channels, zeros become numbers that are not; each depends on all."""
-    value, dim = call.input, call["dim"] % len(call.input.shape)
-    call.approximate(value.axes.get(dim), f"{call.name} over the channels")
-    return Label(call.shapes[0], {d: call.changed(axis) for d, axis in value.axes.items()})
+    for dim in call.dims() & call.input.axes.keys():
+        call.approximate(call.input.axes[dim], f"{call.name} over the channels")
+    return call.results({dim: call.changed(axis) for dim, axis in call.input.axes.items()})
 
 
-@rule("cumsum", "cumprod", "cummax", "cummin", "sort", "topk", "argsort", "logcumsumexp")
+@rule("cumsum", "cumprod", "cummax", "cummin", "sort", "topk")
 def scan(call: Call) -> Labels:
-    """Along positions each channel is treated by itself, and sums and orders of zeros are zeros; positions, and
-    logarithms of sums, are not."""
-    value, dim = call.input, call["dim"] % len(call.input.shape)
-    call.freeze(value.axes.get(dim), f"{call.name} over the channels")
-    axes = {d: axis for d, axis in value.axes.items() if d != dim}
-    other = {d: call.changed(axis) for d, axis in axes.items()}
-    first = other if call.name in ("aten::argsort", "aten::logcumsumexp") else axes
-    return call.outputs([Label(shape, other if number else first) for number, shape in enumerate(call.shapes)])
+    """Along positions each channel is treated by itself, and sums and orders of zeros are zeros; positions are not."""
+    return _scanned(call, _same)
+
+
+@rule("argsort", "logcumsumexp")
+def scan_of_others(call: Call) -> Labels:
+    """As `scan`, but positions, and logarithms of sums, are not zero."""
+    return _scanned(call, call.changed)
+
+
+def _scanned(call: Call, first: Change) -> Labels:
+    for dim in call.dims() & call.input.axes.keys():
+        call.freeze(call.input.axes[dim], f"{call.name} over the channels")
+    axes = {dim: axis for dim, axis in call.input.axes.items() if dim not in call.dims()}
+    return call.results(*({dim: change(axis) for dim, axis in axes.items()} for change in (first, call.changed)))
 
 
 @rule("argmax", "argmin")
 def pick(call: Call) -> Labels:
     """A number of an index: channels cannot be renumbered under it."""
     call.freeze_all(f"{call.name} returns positions")
-    return call.plain()
+    return call.results()

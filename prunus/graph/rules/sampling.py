@@ -15,7 +15,7 @@ def pad(call: Call) -> Label:
     value, amounts, fill = call.input, call.get("pad") or call["padding"], call.get("value")
     rank = len(value.shape)
     padded = {rank - 1 - i // 2: (amounts[i], amounts[i + 1]) for i in range(0, len(amounts), 2)}
-    constant = call.name == "aten::constant_pad_nd" or call.get("mode") == "constant"
+    constant = "value" in call.arguments and call.get("mode", "constant") == "constant"
     axes = {}
     for dim, axis in value.axes.items():
         ids, source = axis.ids, axis.source
@@ -86,4 +86,4 @@ def resample(call: Call) -> Labels:
     for dim in sorted(kept.keys() | indices.axes.keys()) if indices is not None else ():
         call.join(kept.get(dim), indices.axes.get(dim))
     places = {dim: call.changed(axis) for dim, axis in kept.items()}  # as a second output
-    return call.outputs([Label(shape, places if number else kept) for number, shape in enumerate(call.shapes)])
+    return call.results(kept, places)

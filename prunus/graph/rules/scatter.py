@@ -4,19 +4,24 @@ import torch
 
 from prunus.graph.call import Call
 from prunus.graph.labels import Axis, Label, Labels
-from prunus.graph.rules.parts import as_wide
+from prunus.graph.rules.parts import index_as_wide
 from prunus.graph.rules.table import rule, unknown
 
 
-@rule("index_add", "index_copy", "scatter_add")
+@rule("index_add", "index_copy")
 def put_rows(call: Call) -> Label:
     """y[index[i]] = or += rows[i] along one dimension; along the others channels meet their like."""
-    into, dim, index = (call[name] for name in ("input", "dim", "index"))
-    rows = call.labels[2]
-    if call.name == "aten::scatter_add":  # an index has all dimensions
-        for other in rows.axes.keys() - {dim % len(into.shape)}:
-            as_wide(call, rows.axes[other], index, other)
-    return _put(call, dim % len(into.shape), index, rows)
+    (dim,) = call.dims()
+    return _put(call, dim, call["index"], call.labels[2])
+
+
+@rule("scatter_add")
+def add_elements(call: Call) -> Label:
+    """As `put_rows`, with an index of all dimensions."""
+    (dim,), rows = call.dims(), call["src"]
+    for other in rows.axes.keys() - {dim}:
+        index_as_wide(call, rows.axes[other], call["index"], other)
+    return _put(call, dim, call["index"], rows)
 
 
 @rule("index_put")

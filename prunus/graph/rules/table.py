@@ -1,21 +1,22 @@
 """The table from operators to rules."""
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from prunus.graph.call import Call
 from prunus.graph.labels import Labels
 from prunus.graph.operators import Operator
 
 Rule: TypeAlias = Callable[[Call], Labels]
+R = TypeVar("R", bound=Rule)
 POINTWISE = "tag::pointwise"  # stands for all operators that torch tags so
 _RULES: dict[str, Rule] = {}
 
 
-def rule(*names: str) -> Callable[[Rule], Rule]:
+def rule(*names: str) -> Callable[[R], R]:
     """Register a function as the rule of the operators `names` ("namespace::operator"; "aten::" may be left out)."""
 
-    def register(function: Rule) -> Rule:
+    def register(function: R) -> R:
         for name in names:
             _RULES[name if "::" in name else f"aten::{name}"] = function
         return function
@@ -35,10 +36,10 @@ def find(name: str, called: Operator) -> Rule:
 def recurrent(call: Call) -> Labels:
     """A recurrent layer: its weights stack the gates of a hidden state that comes back in every step."""
     call.freeze_all("a recurrent layer keeps its sizes")
-    return call.plain()
+    return call.results()
 
 
 def unknown(call: Call) -> Labels:
     """An operator that nobody has described: refuse every channel that reaches it."""
     call.freeze_all(f"unknown operator {call.name}")
-    return call.plain()
+    return call.results()

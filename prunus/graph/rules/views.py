@@ -8,12 +8,25 @@ from prunus.graph.rules.movement import ZERO, move, put
 from prunus.graph.rules.table import rule, unknown
 
 
-@rule("view", "reshape", "_unsafe_view", "flatten", "unflatten", "_reshape_alias")
+@rule("view", "reshape", "_unsafe_view", "unflatten", "_reshape_alias")
 def view(call: Call) -> Labels:
     """Data movement; sizes that are hard-coded, rather than inferred, must still be right."""
-    value = call.input
     if "dtype" in call.arguments:  # the same memory, other numbers
         return unknown(call)
+    result, sizes = flatten(call), call.get("sizes") or call.get("size") or call.get("shape") or ()
+    inferred = -1 in sizes
+    first = call.dims().pop() if "dim" in call.arguments else 0  # of those that have the sizes
+    for dim, axis in result.axes.items():
+        if not (inferred and 0 <= dim - first < len(sizes) and sizes[dim - first] == -1):
+            alike = [d for d, size in enumerate(call.shapes[0]) if size == axis.ids.numel()]
+            call.hard_coded(axis, nth=(alike.index(dim), len(alike)))
+    return result
+
+
+@rule("flatten")
+def flatten(call: Call) -> Label:
+    """Data movement: each part that is reshaped by itself."""
+    value = call.input
     axes: dict[int, Axis] = {}
     for dim, axis in value.axes.items():
         (start, end), (first, last) = _block(value.shape, call.shapes[0], dim)
@@ -25,17 +38,7 @@ def view(call: Call) -> Labels:
         placed = call.place(ids, source, first)
         if placed is not None:
             put(call, axes, placed[0] + first, placed[1])
-    result = Label(call.shapes[0], axes)
-    if call.name == "aten::flatten":
-        return result
-    sizes = call.get("sizes") or call.get("size") or call.get("shape") or ()
-    inferred = -1 in sizes
-    for dim, axis in result.axes.items():
-        written = list(sizes)[dim] if call.name != "aten::unflatten" and dim < len(sizes) else None
-        if not (inferred and written == -1):
-            alike = [d for d, size in enumerate(call.shapes[0]) if size == axis.ids.numel()]
-            call.hard_coded(axis, nth=(alike.index(dim), len(alike)))
-    return result
+    return Label(call.shapes[0], axes)
 
 
 def _block(shape: Sequence[int], new: Sequence[int], dim: int) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -54,24 +57,30 @@ def _block(shape: Sequence[int], new: Sequence[int], dim: int) -> tuple[tuple[in
             return (start, i), (first, j)
 
 
-@rule("expand", "expand_as", "broadcast_to", "repeat", "tile")
+@rule("expand", "broadcast_to", "repeat", "tile")
 def expand(call: Call) -> Labels:
     """Data movement; a size that is hard-coded rather than kept (-1) must still be right. One value that is spread over
     a dimension may be as wide as the channels that it meets."""
-    result, sizes = move(call), call.get("size")
-    assert isinstance(result, Label)  # one output
-    if call.name == "aten::expand_as":
-        _spread(call, result)
+    result, sizes = _expanded(call, {}), call.get("size")
     for dim, axis in result.axes.items() if sizes is not None else ():
         if sizes[dim] != -1:
             call.hard_coded(axis)
-    return Label(result.shape, result.axes, alike=spread([call.input], result.shape) - result.axes.keys())
+    return result
 
 
-def _spread(call: Call, result: Label) -> None:
+@rule("expand_as")
+def expand_as(call: Call) -> Labels:
     """What is spread over another tensor's channels is as wide as they are, and not zero."""
     value, model = call["input"], call["other"]
+    offset, wide = len(model.shape) - len(value.shape), {}
     for dim, axis in model.axes.items():
-        behind = dim - len(model.shape)
-        if len(value.shape) < -behind or value.shape[behind] == 1 < model.shape[dim]:
-            result.axes[dim] = call.changed(Axis.of(axis.ids))
+        if dim < offset or value.shape[dim - offset] == 1 < model.shape[dim]:
+            wide[dim] = call.changed(Axis.of(axis.ids))
+    return _expanded(call, wide)
+
+
+def _expanded(call: Call, wide: dict[int, Axis]) -> Label:
+    result = move(call)
+    assert isinstance(result, Label)  # one output
+    axes = result.axes | wide
+    return Label(result.shape, axes, alike=spread([call.input], result.shape) - axes.keys())

@@ -1,4 +1,4 @@
-"""The target of a training: what the network is to cost, and which of its layers may vanish."""
+"""The goal of a training: what the network is to cost, and which of its layers may vanish."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,16 +6,16 @@ from typing import Any
 from torch import nn
 
 from prunus.budget import Budget
-from prunus.budget.controller import Target
+from prunus.budget.controller import Goal
 from prunus.graph import ChannelGroups
 from prunus.modules.given import Inputs
 from prunus.penalties.zeros import zero_
 from prunus.surgery import Plan, apply, bypass, skippable
 
 
-def target_of(
+def goal_of(
     model: nn.Module, groups: ChannelGroups, inputs: Inputs, budget: Budget, kwargs: Mapping[str, Any] | None = None
-) -> Target:
+) -> Goal:
     """Return what a training of `model` shrinks to; with `min_share` 0, layers with a skip around them may vanish.
 
     Blocks are looked for with positional arguments alone: with `kwargs` no layer vanishes.
@@ -23,7 +23,7 @@ def target_of(
     Raises:
         BudgetError: the budget cannot be met.
     """
-    return Target.of(groups, budget, _may_vanish(model, groups, inputs) if budget.min_share == 0 and not kwargs else ())
+    return Goal.of(groups, budget, _may_vanish(model, groups, inputs) if budget.min_share == 0 and not kwargs else ())
 
 
 def _may_vanish(model: nn.Module, groups: ChannelGroups, inputs: Inputs) -> list[str]:

@@ -1,0 +1,110 @@
+"""Target: where a network will run, and so where its milliseconds are measured."""
+
+import dataclasses
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+from prunus.decoding import DecodingError, from_yaml
+from prunus.errors import RecipeError
+
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+MOST_THREADS = 1024
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Target:
+    """A backend on a machine, and how it is used there.
+
+    Attributes:
+        backend: a name from `prunus.deploy.backends`, or the dotted path of a private one.
+        device: "cpu", or the device that a backend of its own runs on; "auto": the backend's.
+        precision: in which it computes: "fp32"; see `Backend.precisions` for what each backend offers here.
+        threads: CPU threads that the network gets.
+        batch: N of the inputs.
+        resolution: height and width of the images; None: the example's.
+    """
+
+    backend: str = "onnxruntime"
+    device: str = "auto"
+    precision: str = "fp32"
+    threads: int = 1
+    batch: int = 1
+    resolution: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        for name, most in (("threads", MOST_THREADS), ("batch", 2**20)):
+            value = getattr(self, name)
+            if type(value) is not int or not 1 <= value <= most:
+                raise RecipeError(f"Target.{name} is {value!r}: a whole number from 1 to {most}")
+        size = self.resolution
+        if size is not None:
+            if len(size) != 2 or any(type(side) is not int or side < 1 for side in size):
+                raise RecipeError(f"Target.resolution is {size!r}: height and width in pixels, as in (512, 1024)")
+            object.__setattr__(self, "resolution", tuple(size))
+        object.__setattr__(self, "device", _measuring().checked_device(self))
+
+    @classmethod
+    def parse(cls, text: str) -> "Target":
+        """Return the target that `text` names, as on the command line: "openvino,threads=2,resolution=512x1024".
+
+        Raises:
+            RecipeError: it names none.
+        """
+        backend, *settings = text.split(",")
+        fields = {field.name for field in dataclasses.fields(cls)} - {"backend"}
+        given: dict[str, Any] = {}
+        for item in settings:
+            name, equals, value = item.partition("=")
+            if not equals or name not in fields:
+                raise RecipeError(
+                    f"{text!r} names no target: {item!r} is none of its settings; write a backend, then "
+                    f"{', '.join(f'{each}=...' for each in sorted(fields))}, separated by commas"
+                )
+            given[name] = _size(text, value) if name == "resolution" else _value(text, value)
+        return cls(backend=backend, **given)
+
+    def __str__(self) -> str:
+        shown = [self.backend]
+        for field in dataclasses.fields(self)[2:]:
+            value = getattr(self, field.name)
+            if value != field.default:
+                shown.append(f"{field.name}={'x'.join(map(str, value)) if isinstance(value, tuple) else value}")
+        return ",".join(shown)
+
+    def sized(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the shape of an input, [..., H, W], at this target's resolution."""
+        return shape if self.resolution is None or len(shape) < 3 else (*shape[:-2], *self.resolution)
+
+    def require(self) -> Any:
+        """Return the `prunus.deploy.backends.Backend`.
+
+        Raises:
+            DeployError: it cannot be used on this machine; says how to install it, and what else is there.
+        """
+        return _measuring().require(self)
+
+    def key(self) -> Mapping[str, Any]:
+        """Return what measured milliseconds depend on besides shapes: they hold for no other machine or version."""
+        key: Mapping[str, Any] = _measuring().key(self)
+        return key
+
+
+def _measuring() -> Any:
+    """Return what knows the backends. It lies in a layer above, and is found by name when there is a target: a budget
+    names its target, and nothing else of what measures it."""
+    return importlib.import_module("prunus.deploy.measuring")
+
+
+def _size(text: str, value: str) -> tuple[int, int]:
+    height, _, width = value.partition("x")
+    if not (height.isdecimal() and width.isdecimal()):
+        raise RecipeError(f"{text!r}: {value!r} is no resolution: give height x width, as in resolution=512x1024")
+    return int(height), int(width)
+
+
+def _value(text: str, value: str) -> Any:
+    try:
+        return from_yaml(value)
+    except DecodingError as error:
+        raise RecipeError(f"{text!r}: {value!r} is no value: {error}") from error

@@ -1,0 +1,46 @@
+"""The embedded street scenes with the masks and the boxes of the same pictures."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import final
+
+from prunus.data.augmentation import DEFAULT_AUGMENTATION, Augmentation
+from prunus.data.interface import Data
+from prunus.data.multi_task import MultiTaskData
+from prunus.data.street import StreetData
+from prunus.data.street.boxes import StreetBoxesData
+from prunus.data.street.conditions import CONDITIONS
+
+
+@final
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StreetMultiTaskData(MultiTaskData):
+    """Street scenes that are drawn, not read, for the sub-tasks "segmentation" (masks) and "detection" (boxes).
+
+    The settings are those of `StreetData` and `StreetBoxesData`, whose scenes these are.
+
+    Raises:
+        RecipeError: as `StreetData`.
+    """
+
+    size: tuple[int, int] = (128, 256)  # (height, width) in pixels
+    num_train: int = 480
+    num_validation: int = 120
+    num_test: int = 120
+    seed: int = 0  # of the scenes, and of the augmentation
+    conditions: tuple[str, ...] = CONDITIONS  # taken in turn
+    augmentation: Augmentation = DEFAULT_AUGMENTATION
+    cache: bool = True
+
+    def __post_init__(self) -> None:
+        self.by_task()
+
+    def by_task(self) -> Mapping[str, Data]:
+        """Return the same scenes with masks and with boxes."""
+        return self._parts
+
+    @functools.cached_property
+    def _parts(self) -> dict[str, Data]:
+        settings = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {"segmentation": StreetData(**settings), "detection": StreetBoxesData(**settings)}

@@ -1,0 +1,74 @@
+"""What a target needs of the backends: whether it can be one, whether it is here, and the key of what is measured."""
+
+import platform
+from pathlib import Path
+from typing import Any
+
+from prunus.budget.target import PRECISIONS, Target
+from prunus.deploy import backends
+from prunus.deploy.backends import BACKENDS, Backend
+from prunus.errors import DeployError, RecipeError
+
+
+def checked_device(target: Target) -> str:
+    """Return the device of `target`, the backend's own for "auto".
+
+    Raises:
+        RecipeError: there is no such backend, or it has no such precision or device; says what there is.
+    """
+    found = _find(target.backend)
+    if target.precision not in found.precisions:
+        offered = "; ".join(f"{name}: {', '.join(one.precisions)}" for name, one in BACKENDS.items())
+        what = "is measured on" if target.precision in PRECISIONS else "is known, let alone on"
+        raise RecipeError(f"no precision {target.precision!r} {what} {target.backend}; there are {offered}")
+    device = found.device if target.device == "auto" else target.device
+    if device != found.device and not device.startswith(f"{found.device}:"):
+        raise RecipeError(f"{target.backend} runs on {found.device!r}, not on {device!r}")
+    return device
+
+
+def require(target: Target) -> Backend:
+    """Return the backend of `target`.
+
+    Raises:
+        DeployError: it cannot be used on this machine; says how to install it, and what else is there.
+    """
+    found = _find(target.backend)
+    reason = found.absence() or (found.quantizer_absence() if target.precision == "int8" else None)
+    if reason is not None:
+        there = ", ".join(name for name, one in BACKENDS.items() if one.absence() is None)
+        raise DeployError(f"{target.backend} cannot be used: {reason}. Backends that are here: {there}")
+    return found
+
+
+def key(target: Target) -> dict[str, Any]:
+    """Return what milliseconds measured on `target` depend on besides shapes."""
+    return {
+        "backend": target.backend,
+        "version": require(target).version(),
+        "device": target.device,
+        "processor": processor(),
+        "threads": target.threads,
+        "precision": target.precision,
+    }
+
+
+def processor() -> str:
+    """Return the name of this machine's processor."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _find(name: str) -> Backend:
+    """Return a backend; where there is none of this name, say what is here and how to get the rest."""
+    try:
+        return backends.find(name)
+    except RecipeError as error:
+        states = {known: backend.absence() for known, backend in BACKENDS.items()}
+        here = ", ".join(known for known, reason in states.items() if reason is None)
+        absent = "".join(f"; {known}: {reason}" for known, reason in states.items() if reason is not None)
+        raise RecipeError(f"{error}. Here are {here}{absent}") from error
