@@ -88,6 +88,7 @@ class Deploy:
     parity_samples: int = 8  # test images
     parity_tolerance: float = 1e-4  # relative
     decode: bool = False  # whether the files decode, too: a detector's then give boxes instead of raw heads
+    choose_forms: bool = True  # time each factorised layer as one layer too, and deploy the faster form
     quantize: Quantize | None = None  # also deploy the narrow network in INT8; null: not
 
     def __post_init__(self) -> None:

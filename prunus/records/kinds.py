@@ -181,6 +181,19 @@ class LatencyRecord(Record):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class FormRecord(Record):
+    """The equal forms of one layer, each timed in its place, and the one that is deployed."""
+
+    kind: ClassVar[str] = "form"
+    model: str
+    layer: str
+    target: str
+    milliseconds: dict[str, float]  # of the whole network, by form; the one that was trained first
+    chosen: str
+    max_rel_diff: float | None  # between the forms, relative to the largest output
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class QuantizationRecord(Record):
     """One network in INT8 against the same network in float32, both as files on one backend."""
 

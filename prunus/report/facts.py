@@ -14,6 +14,7 @@ from prunus.records import (
     EpochRecord,
     EvaluationRecord,
     FamilyRecord,
+    FormRecord,
     GateRecord,
     LatencyRecord,
     NoteRecord,
@@ -60,6 +61,7 @@ class Facts:
     evaluations: dict[str, EvaluationRecord]
     latencies: dict[Setting, dict[str, LatencyRecord]]
     parities: tuple[ParityRecord, ...]
+    forms: tuple[FormRecord, ...]  # of layers that have several, each timed
     quantizations: tuple[QuantizationRecord, ...]
     family: tuple[FamilyRecord, ...]  # the largest network first
     removals: tuple[RemovalRecord, ...]
@@ -98,6 +100,7 @@ def gather(records: Sequence[Record]) -> Facts:
         evaluations=evaluations,
         latencies=_latencies(of_type(LatencyRecord, records)),
         parities=tuple(parities.values()),
+        forms=tuple({(record.model, record.layer): record for record in of_type(FormRecord, records)}.values()),
         quantizations=tuple(
             {(record.model, record.backend): record for record in of_type(QuantizationRecord, records)}.values()
         ),
