@@ -45,17 +45,30 @@ def check(hint: Any, value: Any, path: KeyPath, source: Source) -> None:
         RecipeError: a value that does not fit, with the file and line where it was written.
         RefusedError: a settings class refuses its values; only where `source.builds`.
     """
-    options = typing.get_args(hint) if typing.get_origin(hint) in (Union, types.UnionType) else (hint,)
+    options = _options(hint)
     if value is None and type(None) in options:
         return
-    structured = [option for option in options if dataclasses.is_dataclass(option) or _is_component(option)]
-    if len(structured) == 1 and not (isinstance(value, str) and str in options):
+    structured = _structured(hint)
+    if len(structured) == 1 and not _is_plain(value, options):
         _check_structured(structured[0], value, path, source)
     elif isinstance(value, list) and (inner := _item_hint(hint)) is not None:
         for index, item in enumerate(value):
             check(inner, item, (*path, index), source)
     else:
         _check_leaf(hint, value, path, source)
+
+
+def _options(hint: Any) -> tuple[Any, ...]:
+    return typing.get_args(hint) if typing.get_origin(hint) in (Union, types.UnionType) else (hint,)
+
+
+def _structured(hint: Any) -> list[Any]:
+    return [option for option in _options(hint) if dataclasses.is_dataclass(option) or _is_component(option)]
+
+
+def _is_plain(value: Any, options: tuple[Any, ...]) -> bool:
+    """Whether `value` is the string or the number that `options` allow beside settings."""
+    return type(value) in options or (type(value) is int and float in options)
 
 
 def _is_component(hint: Any) -> bool:
@@ -70,8 +83,7 @@ def _item_hint(hint: Any) -> Any | None:
     arguments = [argument for argument in typing.get_args(hint) if argument is not Ellipsis]
     if len(arguments) != 1 or not isinstance(typing.get_origin(hint), type):
         return None
-    structured = dataclasses.is_dataclass(arguments[0]) or _is_component(arguments[0])
-    return arguments[0] if structured else None
+    return arguments[0] if _structured(arguments[0]) else None
 
 
 def _check_structured(hint: Any, value: Any, path: KeyPath, source: Source) -> None:
@@ -164,15 +176,20 @@ def _built(cls: Any, value: dict[str, Any]) -> Any:
     """Return the settings that plain data describes; nested settings were built before without an error."""
     hints, given = typing.get_type_hints(cls), dict[str, Any]()
     for key, item in value.items():
-        inside = [option for option in (hints[key], *typing.get_args(hints[key])) if dataclasses.is_dataclass(option)]
-        if isinstance(item, dict) and inside and "class_path" not in item:
-            item = _built(inside[0], item)
-        elif isinstance(item, list) and not any(isinstance(each, dict | list) for each in item):
-            item = tuple(item)
-        elif isinstance(item, dict | list):
-            raise TypeError(f"{key} is no plain value")
-        given[key] = item
+        given[key] = _built_value(hints[key], item)
     return cls(**given)
+
+
+def _built_value(hint: Any, item: Any) -> Any:
+    inside = [option for option in _options(hint) if dataclasses.is_dataclass(option)]
+    if isinstance(item, dict) and inside and "class_path" not in item:
+        return _built(inside[0], item)
+    if isinstance(item, dict):
+        raise TypeError("a component or a mapping is no plain value")
+    if isinstance(item, list):
+        inner = next((each for each in typing.get_args(hint) if each is not Ellipsis), Any)
+        return tuple(_built_value(inner, each) for each in item)
+    return item
 
 
 def _name_default_classes(cls: Any, value: dict[str, Any]) -> None:

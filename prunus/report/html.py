@@ -21,6 +21,7 @@ from prunus.records import NoteRecord, Record
 from prunus.report import headline, plots, words
 from prunus.report.comparison import Goal, compare, goals, law, law_tolerance, setting_name, threads
 from prunus.report.facts import MODELS, Facts, gather
+from prunus.report.family import members, training_seconds
 from prunus.writing import write_whole
 
 FILE_NAME = "report.html"
@@ -114,6 +115,8 @@ def context(facts: Facts, folder: Path) -> dict[str, Any]:
         "figures": figures(facts),
         "by_epoch": BY_EPOCH | {"metric": f"{rows[0].label}, validation"},
         "stages": stages(facts),
+        "family": members(facts),
+        "family_seconds": training_seconds(facts),
         "curves": list(facts.curves)[:MOST_CURVES],
         "gallery": [_sample(sample, folder) | {"apart": sample.disagreement} for sample in facts.gallery],
         "samples": [_sample(sample, folder) for sample in facts.samples],
@@ -126,8 +129,9 @@ def context(facts: Facts, folder: Path) -> dict[str, Any]:
 
 def stages(facts: Facts) -> tuple[records.EvaluationRecord, ...]:
     """Return what each stage of the run led to, where there is more than a wide and a narrow network."""
-    found = tuple(facts.evaluations.values())
-    return found if set(facts.evaluations) - set(MODELS) else ()
+    family = {record.model for record in facts.family}
+    found = tuple(record for model, record in facts.evaluations.items() if model not in family - set(MODELS))
+    return found if {record.model for record in found} - set(MODELS) else ()
 
 
 def class_metric(facts: Facts) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from prunus.records import CurveRecord, EpochRecord, EvaluationRecord, LatencyRecord, WidthsRecord
 from prunus.report.comparison import Goal
+from prunus.report.facts import BRANCH
 from prunus.report.words import NETWORKS
 
 Figure = dict[str, Any]
@@ -49,8 +50,9 @@ def by_epoch(epochs: Mapping[str, Sequence[EpochRecord]], field: str, goal: Goal
     form = {"metric": ".1%", "loss": ".3~g", "seconds": ".3~g"}.get(field, ".3~s")
     traces = []
     last = 1
-    others = ("encoder", *NETWORKS)
-    ways = {"wide": ["wide"], "narrow": [model for model in epochs if model not in ("wide", *others)]}
+    others = ("wide", "encoder", *NETWORKS)
+    way = [model for model in epochs if model not in others and not model.startswith(BRANCH)]
+    ways = {"wide": ["wide"], "narrow": way}
     for role, way in ways.items():
         places, records, done = list[int](), list[EpochRecord](), 0
         for trained in (epochs[model] for model in way if epochs.get(model)):

@@ -12,7 +12,7 @@ from prunus.budget.latency_search import Meter, checked_meter
 from prunus.budget.modelled_latency import ModellingMeter, refuse_other_target
 from prunus.budget.schedule import Clock
 from prunus.budget.target import Target
-from prunus.errors import TrainingError
+from prunus.errors import BudgetError, TrainingError
 from prunus.graph import ChannelGroups
 from prunus.modules.given import Inputs, arguments
 from prunus.modules.optimizers import unwrapped
@@ -48,7 +48,8 @@ class Shrinker:
         model: any network that `prunus.trace` reads, or the part of a larger one that is to shrink.
         optimizer: any of torch's that keeps state of its parameters' shapes, wrapped by a trainer or not.
         example: the network's positional arguments; a tensor stands for a tuple of one.
-        budget: what the network may cost in the end.
+        budget: what the network may cost in the end; several, from the largest to the smallest: budgets that it passes
+            on its way, each at the end of an equal part of the segments.
         steps: of the optimizer in the whole training; without `steps` and `epochs` only `finish()` cuts.
         epochs: of the whole training, as long as they may be: call `end_epoch()` after each. `steps` is then what
             is expected of all of them; without it, an epoch is expected to be as long as the one before.
@@ -60,7 +61,7 @@ class Shrinker:
         keep: layers that keep all the channels that they make, by patterns over their paths, besides the budget's.
         kwargs: the example's keyword arguments.
         meter: measures a network's latency in milliseconds, for a budget that bounds it; None: on the budget's
-            target, or in ONNX Runtime on one thread, where the example is tensors.
+            target, or in ONNX Runtime on one thread, where the example is tensors. Several: one for each budget.
         reference: the network that a share of the latency refers to, measured anew each time; None: this one, once.
         importance: a function from the network and its groups to a number per group, [num_groups]; None: Taylor's.
         told: receives a sentence about each measurement.
@@ -84,7 +85,7 @@ class Shrinker:
         optimizer: Any,
         example: Inputs,
         *,
-        budget: Budget,
+        budget: Budget | Sequence[Budget],
         steps: int | None = None,
         epochs: int | None = None,
         pace: Pace = "accurate",
@@ -94,7 +95,7 @@ class Shrinker:
         settled: float | None = None,
         keep: str | Sequence[str] = (),
         kwargs: Mapping[str, Any] | None = None,
-        meter: Meter | None = None,
+        meter: Meter | Sequence[Meter | None] | None = None,
         reference: nn.Module | None = None,
         importance: Importance | None = None,
         told: Callable[[str], None] = lambda text: None,
@@ -103,18 +104,24 @@ class Shrinker:
         checks.check_network(model, optimizer)
         settings = controller_of(budget, keep, pace, begin, end, every, settled, steps=steps, epochs=epochs)
         network = NetworkInTraining(model, optimizer, arguments(example), kwargs)
-        budget = settings.budget
-        checks.check_not_met(budget, network.groups, budget.absolute(network.groups))
-        if budget.is_timed and network.processes.first:  # which measures for all
-            meter = self.usual_meter(model, example, budget.target) if meter is None and not kwargs else meter
-            checked_meter(meter, budget.target)
-            if isinstance(meter, ModellingMeter):
-                refuse_other_target(budget, meter)
+        budgets = settings.sequence
+        for each in budgets:
+            checks.check_not_met(each, network.groups, each.absolute(network.groups))
+        if len(budgets) > 1 and reference is None and any(each.latency is not None for each in budgets):
+            raise BudgetError(
+                "budgets that are shares of a latency need the network that they are shares of, since this one becomes "
+                "narrower: give reference=..., a copy, or latency_ms"
+            )
+        meters = tuple(meter) if isinstance(meter, Sequence) else (meter,) * len(budgets)
+        if network.processes.first:  # which measures for all
+            meters = tuple(
+                self._checked(model, example, each, one, kwargs) for each, one in zip(budgets, meters, strict=True)
+            )
         self.network, self.settings = network, settings
         self.schedule = schedule_of(settings, steps, epochs, every)
         self.clock = Clock(steps_per_period=steps // epochs if steps and epochs else None)
-        goal = goal_of(model, network.groups, network.example, budget, network.kwargs)
-        self.pressure = Pressure(network, budget, goal, meter, reference, importance, told)
+        goals = [goal_of(model, network.groups, network.example, each, network.kwargs) for each in budgets]
+        self.pressure = Pressure(network, budgets, goals, meters, reference, importance, told)
         self._watch = OptimizerWatch(optimizer, self._before_step, network.check_state)
         self._late: ShrinkRecord | None = None  # of a cut that step() has not returned yet
 
@@ -122,6 +129,18 @@ class Shrinker:
     def usual_meter(model: nn.Module, example: Inputs, target: Target | None = None) -> Meter | None:
         """Return the meter where nobody names one; `prunus/__init__.py`, which knows deploy, sets ONNX Runtime's."""
         return None
+
+    def _checked(
+        self, model: nn.Module, example: Inputs, budget: Budget, meter: Meter | None, kwargs: Mapping[str, Any] | None
+    ) -> Meter | None:
+        """Return the meter of `budget`, where it has milliseconds: the one given or the usual one."""
+        if not budget.is_timed:
+            return meter
+        meter = self.usual_meter(model, example, budget.target) if meter is None and not kwargs else meter
+        checked_meter(meter, budget.target)
+        if isinstance(meter, ModellingMeter):
+            refuse_other_target(budget, meter)
+        return meter
 
     @property
     def groups(self) -> ChannelGroups:
@@ -132,6 +151,11 @@ class Shrinker:
     def plan(self) -> Plan:
         """All cuts so far, as edits of the wide network."""
         return self.network.plan
+
+    @property
+    def num_passed(self) -> int:
+        """The number of budgets that the network has passed."""
+        return self.schedule.passed(self.clock)
 
     def follow(self, copy: nn.Module) -> None:
         """Let a copy of the network, such as an average of its weights, become narrower with it, in place too.
@@ -191,7 +215,7 @@ class Shrinker:
         if ended or zeros:
             epoch = self.clock.period + 1
             when = f"after the cut at the end of {'epoch' if self.schedule.length is None else 'period'} {epoch}"
-            record = self.pressure.followed(self.network.cut_zeros(self.settings.budget.keep, when, epoch=epoch))
+            record = self.pressure.followed(self.network.cut_zeros(self.pressure.budget.keep, when, epoch=epoch))
         if ended:
             self.pressure.pressed.zero_()
         self.clock.next_period()
@@ -203,6 +227,7 @@ class Shrinker:
         They are not zero, so that the outputs change: train on for a while. Where the schedule has reached the budget,
         there is nothing left to remove. Afterwards the optimizer is no longer watched.
         """
+        self.pressure.aim_at_last()
         if self.settings.budget.is_timed:
             self.pressure.measure()
         epoch = self.clock.period + 1

@@ -25,7 +25,7 @@ from prunus.train.interrupt import Interrupt, InterruptedTrainingError, interrup
 from prunus.train.job import TrainingJob
 from prunus.train.resume import reschedule
 from prunus.train.step import step
-from prunus.train.training_state import TrainingState, save
+from prunus.train.training_state import TrainingState, branch, save
 from prunus.train.workers import death_named
 
 __all__ = ["Fitted", "TrainingJob", "fit"]
@@ -82,6 +82,7 @@ def fit(training: TrainingJob, model: nn.Module, inputs: Tensor, controller: Con
                 background.wait()
                 where = f"in epoch {state.progress.epoch + 1}, after step {state.progress.step} of {steps}"
                 raise _interrupted(interrupt, where) from None
+            branch(state, training, background)
             epoch = state.progress.epoch
             if best or epoch == settings.epochs or epoch % settings.checkpoint_every == 0:
                 save(state, training, background, best=best)
