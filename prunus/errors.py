@@ -10,7 +10,8 @@
     │   └── CheckpointError   a checkpoint that cannot be written or read
     │       └── FolderInUseError  a folder that another run holds
     ├── DeployError       an export, a backend or a measurement that failed
-    │   └── ParityError       an exported network that does not equal its source
+    │   ├── ParityError       an exported network that does not equal its source
+    │   └── QuantizationError a network that loses more than allowed in INT8
     ├── GateError         a narrow network that falls behind the wide one where it may not
     └── RecordError       a run folder whose records cannot be read
 
@@ -60,6 +61,10 @@ class DeployError(PrunusError):
 
 class ParityError(DeployError):
     """An exported network that does not equal its source."""
+
+
+class QuantizationError(DeployError):
+    """A network that loses more than allowed in INT8."""
 
 
 class GateError(PrunusError):
