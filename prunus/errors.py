@@ -8,6 +8,7 @@
     ├── BudgetError       a budget that cannot be met
     ├── TrainingError     training that cannot go on
     │   └── CheckpointError   a checkpoint that cannot be written or read
+    │       └── FolderInUseError  a folder that another run holds
     ├── DeployError       an export, a backend or a measurement that failed
     │   ├── ParityError       an exported network that does not equal its source
     │   └── QuantizationError a network that loses more than allowed in INT8
@@ -48,6 +49,10 @@ class TrainingError(PrunusError):
 
 class CheckpointError(TrainingError):
     """A checkpoint that cannot be written or read."""
+
+
+class FolderInUseError(CheckpointError):
+    """A folder that another run holds."""
 
 
 class DeployError(PrunusError):

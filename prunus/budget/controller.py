@@ -17,6 +17,7 @@ from torch import Tensor
 from prunus.budget.budget import Budget
 from prunus.budget.family import family_budgets
 from prunus.budget.greedy_selection import floors
+from prunus.budget.latency_model import KnownLatency
 from prunus.budget.selection import selection
 from prunus.errors import BudgetError, RecipeError
 from prunus.graph import ChannelGroups
@@ -31,11 +32,11 @@ class Controller:
 
     Attributes:
         budget: what the network may cost in the end.
+        pace: when to shrink, where `begin` and `end` do not say: "accurate" is from 0.25 to 0.6 of the training, "fast"
+            from 0.1 to 0.4, which trains in less time and loses more (`docs/methods/group_lasso.md` says how much).
         budgets: of a family of networks, from the largest to the smallest, which takes the place of `budget`; a number
             is a share of the multiply-adds, with the other settings of `budget`. The segments are shared out equally:
             where those of a budget end, a branch of the training goes on with the network as it is.
-        pace: when to shrink, where `begin` and `end` do not say: "accurate" is from 0.25 to 0.6 of the training, "fast"
-            from 0.1 to 0.4, which trains in less time and loses more (`docs/methods/group_lasso.md` says how much).
         begin: share of the training before the first pressure; until then the network learns freely.
         end: share of the training at which the budget is met; the remaining network then learns without a penalty.
         every: epochs per segment; the network shrinks at the end of each segment.
@@ -45,8 +46,8 @@ class Controller:
     """
 
     budget: Budget = Budget(macs=0.4)  # noqa: RUF009 - frozen
-    budgets: tuple[float | Budget, ...] = ()
     pace: Pace = "accurate"
+    budgets: tuple[float | Budget, ...] = ()
     begin: float | None = None
     end: float | None = None
     every: int = 1
@@ -109,6 +110,8 @@ class Goal:
     limit_ms: float | None = None  # bound on the latency, where the budget has one
     solver: str = "greedy"  # see `Budget.solver`
     passed: dict[str, float] | None = None  # cost at which the shrinking to this target begins; None: `start`
+    latency: KnownLatency | None = None  # where the segments are solved under a model of it
+    start_ms: float | None = None  # latency before, by the model
 
     @classmethod
     def of(cls, groups: ChannelGroups, budget: Budget, skippable: Collection[str] = ()) -> "Goal":
@@ -141,6 +144,11 @@ class Goal:
         2017), so that most of the training runs on a narrow network."""
         rest, before = (1 - progress) ** 3, self.passed or self.start
         return {kind: bound + max(0.0, before[kind] - bound) * rest for kind, bound in self.bounds.items()}
+
+    def milliseconds_at(self, progress: float) -> float:
+        """Return the bound on the latency at `progress`, where it is modelled; it falls as those of `at` do."""
+        assert self.limit_ms is not None and self.start_ms is not None
+        return self.limit_ms + (self.start_ms - self.limit_ms) * (1 - progress) ** 3
 
 
 def press(groups: ChannelGroups, importance: Tensor, goal: Goal, progress: float, multiple_of: int) -> Tensor:

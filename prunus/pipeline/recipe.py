@@ -201,7 +201,7 @@ class Recipe:
         """How the networks are timed: where budgets are measured first, then as `deploy.benchmark` says."""
         shrinks = [stage.shrink for stage in self.stages if stage.shrink is not None]
         budgets = [budget.target for shrink in shrinks for budget in shrink.sequence]
-        named = [target for target in (*budgets, self.target) if target is not None]
+        named = [target for target in (*budgets, self.target) if target is not None and not target.remote]
         settings = self.deploy.benchmark
         return dataclasses.replace(settings, targets=tuple(dict.fromkeys((*named, *settings.targets))))
 

@@ -25,7 +25,7 @@ from prunus.verify import apply_measured, record_of
 def build_wide(context: RunContext) -> nn.Module:
     """Build the wide network; the same seed gives the same weights."""
     torch.manual_seed(context.recipe.seed)
-    return build(context.recipe.model, len(context.recipe.data.class_names))
+    return build(context.recipe.model, context.recipe.data.num_classes)
 
 
 def train_encoder(context: RunContext, stage: EncoderStage) -> dict[str, Tensor]:
@@ -33,7 +33,7 @@ def train_encoder(context: RunContext, stage: EncoderStage) -> dict[str, Tensor]
     context.watch.stage("training the encoder")
     torch.manual_seed(context.recipe.seed)
     try:
-        model = context.recipe.model(num_classes=len(context.recipe.data.class_names), encoder_only=True)  # type: ignore[call-arg]
+        model = context.recipe.model(num_classes=context.recipe.data.num_classes, encoder_only=True)  # type: ignore[call-arg]
         encoder = model.get_submodule("encoder")
     except (TypeError, AttributeError) as error:
         raise RecipeError(
@@ -108,17 +108,16 @@ def _stage_training(
     if stage.distillation is not None:
         assert wide is not None  # else the recipe is refused
         task = stage.distillation.wrap(task, wide.model)
-    budgets, first = () if stage.shrink is None else stage.shrink.sequence, context.processes.first
-    meters = tuple(  # only process 0 measures
-        context.meter(network.model, budget) if budget.is_timed and first else None for budget in budgets
-    )
+    budgets = () if stage.shrink is None else stage.shrink.sequence
+    measuring = context.processes.first  # for all
+    meters = tuple(context.meter(network.model, each) if each.is_timed and measuring else None for each in budgets)
     training = context.training(training_name(stage), settings, task)
     data = data if protect is None else protect.data(data)
     return dataclasses.replace(
         training,
         data=data,
         penalty=stage.penalty,
-        meter=meters,
+        meter=meters or None,
         reference=network.model,
         branches=tuple(map(branch_name, budgets[:-1])),
     )

@@ -124,6 +124,25 @@ def latency(records: Sequence[tuple[str, Mapping[str, LatencyRecord]]]) -> Figur
     return {"data": traces, "layout": layout | {"barmode": "group", "bargap": 0.45, "bargroupgap": 0.08}}
 
 
+def frontier(points: Sequence[tuple[str, float, float]], line: Sequence[tuple[float, float]], metric: str) -> Figure:
+    """Accuracy against milliseconds: all networks (name, ms, value), and the line that joins those none beats."""
+    joined = _trace("scatter", "narrow", [ms for ms, _ in line], [_finite(value) for _, value in line], "frontier")
+    joined |= {"mode": "lines", "hoverinfo": "skip"}
+    traces = [joined]
+    for role in ("wide", "narrow"):
+        own = [point for point in points if (point[0] == "wide") == (role == "wide")]
+        if own:
+            dots = _trace("scatter", role, [ms for _, ms, _ in own], [_finite(value) for *_, value in own], role)
+            names = [label(name) for name, *_ in own]
+            hover = "%{text}: %{x:.3~g} ms, %{y:.1%}<extra></extra>"
+            traces.append(
+                dots | {"mode": "markers+text", "text": names, "textposition": "top center", "hovertemplate": hover}
+            )
+    yaxis = {**_axis(metric), "tickformat": ".0%"}
+    xaxis = {**_axis("median milliseconds"), "rangemode": "tozero"}
+    return {"data": traces, "layout": _layout(420, xaxis=xaxis, yaxis=yaxis)}
+
+
 def class_names(evaluations: Mapping[str, EvaluationRecord]) -> list[str]:
     """Return the classes of all evaluations, each once, in their order."""
     return list(dict.fromkeys(name for record in evaluations.values() for name in record.per_class))

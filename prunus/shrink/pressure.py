@@ -1,4 +1,4 @@
-"""The pressure on channel groups: what their importance is, which are pressed to zero, and the press itself."""
+"""The pressure on channel groups: their importance, the choice of those to press to zero, and the press itself."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -9,13 +9,14 @@ from torch import Tensor, nn
 from prunus.budget import Budget, width_stability
 from prunus.budget.controller import Goal, press, thresholds
 from prunus.budget.latency_search import Meter
+from prunus.budget.milliseconds import AIM
 from prunus.budget.schedule import Clock, Schedule
 from prunus.budget.select import checked_importance, relative_norms
 from prunus.graph import ChannelGroups
 from prunus.penalties import BoundGroupLasso, GroupLasso, taylor
 from prunus.records import ShrinkRecord
 from prunus.shrink import checks
-from prunus.shrink.latency_goal import measured_goal
+from prunus.shrink.latency_goal import measured_goal, modelled
 from prunus.shrink.network import CutResult, NetworkInTraining
 
 Importance = Callable[[nn.Module, ChannelGroups], Tensor]  # of each group, [num_groups]
@@ -29,7 +30,7 @@ class Pressure:
         network: the network.
         budgets: that it passes one after the other; the last is what it may cost in the end.
         goals: the budgets, fixed on the wide network.
-        meters: of the budgets; each measures a network's latency on the budget's target.
+        meters: of each budget, that measure a network's latency.
         budget: that it shrinks to now.
         goal: of that budget.
         importance: running mean of the groups' Taylor importance, [num_groups].
@@ -51,12 +52,13 @@ class Pressure:
         told: Callable[[str], None],
     ) -> None:
         self.network, self.budgets, self.goals = network, tuple(budgets), tuple(goals)
-        self.budget, self.goal = self.budgets[0], self.goals[0]
-        self.meters, self.reference, self.told = tuple(meters), reference, told
+        self.budget, self.goal, self.meters = self.budgets[0], self.goals[0], tuple(meters)
+        self.reference, self.told = reference, told
         self._own = importance
         self.importance = torch.zeros(len(network.groups))
         self.pressed = torch.zeros(len(network.groups), dtype=torch.bool)
         self.observed = self.measured = False
+        self._solved: Tensor | None = None  # the groups whose removal was measured to meet the latency, as of now
         self._lasso: BoundGroupLasso | None = None
 
     @property
@@ -65,6 +67,11 @@ class Pressure:
         if self._lasso is None:
             self._lasso = GroupLasso().bind(self.network.model, self.network.groups)
         return self._lasso
+
+    @property
+    def meter(self) -> Meter | None:
+        """The meter of the running budget."""
+        return self.meters[self.budgets.index(self.budget)]
 
     def observe(self, scale: float = 1.0) -> None:
         """Update the running mean of the Taylor importance with the gradients at hand, which are `scale` times as
@@ -92,7 +99,18 @@ class Pressure:
 
     def selected(self, progress: float) -> Tensor:
         """Return the groups that selection removes to reach the cost at `progress`, bool [num_groups]."""
-        return press(self.network.groups, self.ranking(), self.goal, progress, self.budget.multiple_of)
+        if self.goal.latency is None:
+            return press(self.network.groups, self.ranking(), self.goal, progress, self.budget.multiple_of)
+        if progress == 1 and self._solved is not None:
+            return self._solved
+        return self.network.processes.once(lambda: self._within(progress))
+
+    def _within(self, progress: float) -> Tensor:
+        """Return the groups that are removed to reach the latency at `progress` by the model of it."""
+        network = modelled(self.network, self.goal, self.budget, self.meter)
+        bounds = self.goal.at(progress)
+        given = {kind: bound for kind, bound in bounds.items() if getattr(self.budget, kind) is not None}
+        return network.chosen(self.ranking(), AIM * self.goal.milliseconds_at(progress), given)
 
     def begin(self, schedule: Schedule, clock: Clock) -> None:
         """Choose the groups to press where a segment begins with the running period; process 0 decides.
@@ -118,11 +136,6 @@ class Pressure:
         """Shrink to the last budget from now on."""
         if self.budget is not self.budgets[-1]:
             self.budget, self.goal = self.budgets[-1], self.goals[-1]
-
-    @property
-    def meter(self) -> Meter | None:
-        """Measures a network's latency, where the present budget bounds it; in process 0 alone."""
-        return self.meters[self.budgets.index(self.budget)]
 
     def _aim_at(self, number: int, *, just_passed: bool) -> None:
         """Shrink to budget `number` from now on."""
@@ -153,12 +166,13 @@ class Pressure:
             self.lasso.shrink_(thresholds(norms, self.pressed, steps_left), norms)
 
     def measure(self) -> None:
-        """Convert a budget in milliseconds into a bound on multiply-adds, and tell it.
+        """Convert a budget in milliseconds into a bound on multiply-adds, or solve for it under a model of the latency;
+        tell what was found.
 
         Raises:
             BudgetError: no network is fast enough, or the meter fails.
         """
-        self.goal, said = measured_goal(
+        self.goal, said, self._solved = measured_goal(
             self.network, self.ranking(), self.goal, self.budget, self.meter, self.reference
         )
         self.measured = True
@@ -168,10 +182,11 @@ class Pressure:
         """Follow the network after a cut and return the cut's record; None where nothing was cut."""
         if result is None:
             return None
+        self._solved = None
         self.importance, self.pressed = result.regrouped(self.importance), result.regrouped(self.pressed)
         self._lasso = GroupLasso().bind(self.network.model, self.network.groups)
         return result.record
 
     def unbind(self) -> None:
         """Forget the tensors of the network, which has changed; the next step finds them."""
-        self._lasso = None
+        self._lasso = self._solved = None

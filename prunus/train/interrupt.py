@@ -1,4 +1,4 @@
-"""What a training raises once it has been asked to stop."""
+"""The error that a training raises after it has been asked to stop."""
 
 from prunus.errors import TrainingError
 from prunus.interrupt import Interrupt, interruptible
