@@ -7,7 +7,8 @@
     ├── EditError         an edit or a plan that does not fit the network
     ├── BudgetError       a budget that cannot be met
     ├── TrainingError     training that cannot go on
-    │   └── CheckpointError   a checkpoint that cannot be written or read
+    │   ├── CheckpointError   a checkpoint that cannot be written or read
+    │   └── InterruptedTrainingError   somebody asked the training to stop
     ├── DeployError       an export, a backend or a measurement that failed
     │   └── ParityError       an exported network that does not equal its source
     ├── GateError         a narrow network that falls behind the wide one where it may not
@@ -47,6 +48,14 @@ class TrainingError(PrunusError):
 
 class CheckpointError(TrainingError):
     """A checkpoint that cannot be written or read."""
+
+
+class InterruptedTrainingError(TrainingError):
+    """Somebody asked the training to stop; a checkpoint was written first."""
+
+    def __init__(self, number: int, message: str) -> None:
+        super().__init__(message)
+        self.signal = number
 
 
 class DeployError(PrunusError):
