@@ -8,7 +8,8 @@
     ├── BudgetError       a budget that cannot be met
     ├── TrainingError     training that cannot go on
     │   ├── CheckpointError   a checkpoint that cannot be written or read
-    │   └── InterruptedTrainingError   somebody asked the training to stop
+    │   │   └── FolderInUseError  a folder that another run holds
+    │   └── InterruptedTrainingError  somebody asked the training to stop
     ├── DeployError       an export, a backend or a measurement that failed
     │   └── ParityError       an exported network that does not equal its source
     ├── GateError         a narrow network that falls behind the wide one where it may not
@@ -48,6 +49,10 @@ class TrainingError(PrunusError):
 
 class CheckpointError(TrainingError):
     """A checkpoint that cannot be written or read."""
+
+
+class FolderInUseError(CheckpointError):
+    """A folder that another run holds."""
 
 
 class InterruptedTrainingError(TrainingError):

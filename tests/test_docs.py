@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+import tiny
 import yaml
 
 from prunus import cli, pipeline, recipe
@@ -12,7 +13,7 @@ from prunus.gate import Gate, Protect
 from prunus.models.weights import Weights
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("detection", "gate", "trained_networks")
+PAGES = ("detection", "gate", "multi_task", "trained_networks")
 
 
 def blocks(page, language):
@@ -49,12 +50,32 @@ def test_the_yaml_of_detection_is_a_recipe(tmp_path):
     assert loaded.model(num_classes=3).head is not None
 
 
+def test_the_yaml_of_several_tasks_is_a_recipe(tmp_path):
+    (block,) = blocks("multi_task", "yaml")
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump({**yaml.safe_load(block), "name": "views", "model": "prunus.models.erfnet.ERFNet"}))
+    loaded = recipe.load(pipeline.Recipe, path)
+    assert list(loaded.task.tasks) == list(loaded.data.by_task()) == ["road", "weather"]
+    assert loaded.task.tasks["weather"].output == "label"
+
+
 def test_the_yaml_of_trained_networks_names_weights():
     first, second = (yaml.safe_load(block) for block in blocks("trained_networks", "yaml"))
     assert isinstance(first["weights"], str)
     settings = second["weights"]
     assert Weights(**{**settings, "leave_out": tuple(settings["leave_out"])}).into == "encoder"
     assert second["baseline"] == "untrained"
+
+
+def test_the_family_in_the_docs_is_one(tmp_path, monkeypatch):
+    (shrink,) = (yaml.safe_load(block) for block in blocks("family", "yaml"))
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump({**yaml.safe_load(tiny.RECIPE), **shrink}))
+    assert [budget.macs for budget in recipe.load(pipeline.Recipe, path, ["train.epochs=20"]).shrink.sequence] == [
+        0.7, 0.5, 0.3,
+    ]  # fmt: skip
+    (block,) = blocks("family", "python")
+    exec(compile(block, "family.md", "exec"), {"__name__": "family"})
 
 
 def test_the_yaml_of_the_gate_is_a_gate():

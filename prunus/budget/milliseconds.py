@@ -43,6 +43,7 @@ class Reached:
     rounds: tuple[Round, ...]
     limit_ms: float
     model: LatencyModel
+    predicted_only: bool = False  # nothing was measured: the target is another machine
 
     @property
     def best(self) -> Round:
@@ -51,11 +52,16 @@ class Reached:
 
     @property
     def met(self) -> bool:
-        """Whether the network was measured within the bound, and at most 3 % below it."""
+        """Whether the network was measured within the bound, and at most 3 % below it; predicted, where nothing is."""
         return (1 - NEAR) * self.limit_ms <= self.best.measured_ms <= self.limit_ms
 
     def __str__(self) -> str:
         best, told = self.best, ", ".join(f"{r.predicted_ms:.3g} -> {r.measured_ms:.3g}" for r in self.rounds)
+        if self.predicted_only:
+            return (
+                f"{best.predicted_ms:.4g} ms predicted where {self.limit_ms:.4g} are allowed, not measured: the target "
+                f"is another machine; no widths keep more than {best.solution.gap:.2%} more importance by the model"
+            )
         text = (
             f"{best.measured_ms:.4g} ms measured where {self.limit_ms:.4g} are allowed, {best.predicted_ms:.4g} "
             f"predicted; no widths keep more than {best.solution.gap:.2%} more importance by the model "
@@ -96,7 +102,7 @@ def solve_milliseconds(
     Raises:
         BudgetError: the smallest network is too slow; names its latency and the layers that take it.
     """
-    problem = _Problem(groups, importance, floor, bounds or {}, multiple_of, blocks or {})
+    problem = Problem(groups, importance, floor, bounds or {}, multiple_of, blocks or {})
     rounds, aim = list[Round](), AIM
     while len(rounds) < ROUNDS:
         found = problem.best(model, aim * limit_ms)
@@ -121,7 +127,7 @@ def solve_milliseconds(
 
 
 @dataclasses.dataclass(frozen=True)
-class _Problem:
+class Problem:
     """What is solved in every round; the fields are the arguments of `solve_milliseconds`."""
 
     groups: ChannelGroups

@@ -49,6 +49,16 @@ train.epochs=N is given. The folder of the run (runs/NAME-shrunk) is that of `pr
 
 A network is an ONNX file, module:callable, or the folder of a run, whose narrow network is meant. The data and the task
 are those of a recipe or a run. Kinds of slices: class, condition, size, distance, "class in condition".""",
+    "target": """  prunus target kit kit/ my.networks:Net --shape 1,3,512,1024 --target onnxruntime,threads=4
+  (copy kit/ to the machine that is meant, run python measure.py there, bring measured.json back)
+  prunus target read kit/ --output orin.json
+  prunus run my.yaml target.table=orin.json target.remote=true target.threads=4 shrink.budget.solver=exact ...""",
+    "sweep": """  prunus sweep my.yaml --budgets 0.8 0.6 0.4 0.2
+  prunus sweep my.yaml --budgets 0.7 0.5 0.3 --bound latency output=/shared/frontier train.epochs=50
+
+Each budget is a run in a folder of its own, runs/NAME-sweep/macs-0.8. The same command on other machines, in a folder
+that all see, works on the budgets that nobody is at; where it was stopped, it goes on. Whoever ends last times all
+networks in turn and writes report.html, accuracy against milliseconds. journal.log is a journal of optuna's.""",
     "report": "  prunus report runs/street_erfnet",
     "recipes": "  prunus recipes",
 }
@@ -81,6 +91,12 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("overrides", nargs="*", metavar="key=value", help="dotted path into the recipe, and a value")
 
     _add_shrink(add(commands.shrink))
+    sweep = add(commands.sweep)
+    sweep.add_argument("recipe", help="a YAML file, or a name that `prunus recipes` lists")
+    sweep.add_argument("--budgets", type=_budget, nargs="+", required=True, help="a number up to 1 is a share")
+    text = "what the budgets are of: macs, params, latency, latency_ms (default: what the recipe's budget bounds)"
+    sweep.add_argument("--bound", help=text)
+    sweep.add_argument("overrides", nargs="*", metavar="key=value", help="dotted path into the recipe, and a value")
     trace = add(commands.trace)
     _add_network(trace)
     trace.add_argument("--whole-heads", action="store_true", help="let attention lose whole heads, not parts of all")
@@ -92,6 +108,7 @@ def parser() -> argparse.ArgumentParser:
 
     _add_bench(add(commands.bench))
     _add_compare(add(commands.compare))
+    _add_target(add(commands.target))
     report = add(commands.report)
     report.add_argument("folder", type=Path, help="the folder of a run")
 
@@ -152,6 +169,17 @@ def _add_compare(compare: argparse.ArgumentParser) -> None:
     _add_trust(compare)
 
 
+def _add_target(target: argparse.ArgumentParser) -> None:
+    actions = target.add_subparsers(required=True, metavar="ACTION", dest="action")
+    kit = actions.add_parser("kit", help="write what another machine measures with the runtime and numpy alone")
+    kit.add_argument("folder", type=Path, help="is made")
+    _add_network(kit)
+    kit.add_argument("--target", default="onnxruntime", help="as there, such as onnxruntime,threads=4,batch=1")
+    read = actions.add_parser("read", help="make the table of a target of what was measured there")
+    read.add_argument("folder", type=Path, help="of the kit, with measured.json in it")
+    read.add_argument("--output", type=Path, required=True, help="the table to write, a JSON file")
+
+
 def _add_network(parser: argparse.ArgumentParser) -> None:
     text = "module:callable that returns an nn.Module, or the folder of a run, which is code: its recipe builds it"
     parser.add_argument("network", help=text)
@@ -164,6 +192,16 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
 def _add_trust(parser: argparse.ArgumentParser) -> None:
     text = "run the code that the recipe in a run's folder names, though the folder is not of a run of yours"
     parser.add_argument("--trust", action="store_true", help=text)
+
+
+def _budget(text: str) -> float | str:
+    """Return a budget; an override of the recipe, which argparse takes for one of them, as it is."""
+    if "=" in text:
+        return text
+    try:
+        return float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number: give budgets as in 0.8 0.6 0.4 0.2") from error
 
 
 def _resolutions(text: str) -> tuple[tuple[int, int], ...]:

@@ -8,7 +8,7 @@ from typing import Any
 from prunus import trust
 from prunus.cli.process import import_from_current_folder
 from prunus.decoding import SETTINGS, DecodingError, read_text
-from prunus.errors import GateError
+from prunus.errors import BudgetError, GateError
 from prunus.interrupt import check
 from prunus.terminal import Terminal
 
@@ -26,6 +26,32 @@ def shrink(options: argparse.Namespace) -> None:
 
     path = find_recipe(options.recipe)
     _run(path, overrides_of(options, path), accept_changes=options.accept_changes)
+
+
+def sweep(options: argparse.Namespace) -> None:
+    """Run a recipe at several budgets, with as many workers as there are, and show accuracy against milliseconds."""
+    from prunus import pipeline
+    from prunus.display import Display
+    from prunus.pipeline.sweep import sweep
+
+    import_from_current_folder()
+    console = Terminal()
+    display = Display(console)
+    watch = pipeline.Watch(stage=display.stage, epoch=display.epoch, step=display.step)
+    budgets = [item for item in options.budgets if isinstance(item, float)]
+    overrides = [*options.overrides, *(item for item in options.budgets if isinstance(item, str))]
+    with display.live():
+        found = sweep(find_recipe(options.recipe), budgets, overrides, bound=options.bound, watch=watch)
+    check()
+    for budget, reason in found.failed.items():
+        console.print(f"{budget:g} cannot be met: {reason}", soft_wrap=True)
+    if found.elsewhere:
+        at = ", ".join(f"{budget:g}" for budget in found.elsewhere)
+        console.print(f"{found.folder}: other workers are at {at}; whoever ends last writes the report", soft_wrap=True)
+    if found.report is not None:
+        console.print(f"report: {found.report}", soft_wrap=True)
+    if found.failed and not found.done:
+        raise BudgetError("none of the budgets can be met")
 
 
 def _run(path: Path, overrides: Sequence[str], *, accept_changes: bool) -> None:
@@ -115,6 +141,16 @@ def compare(options: argparse.Namespace) -> None:
     if not found.passed:
         raise GateError(told(found, settings))
     Terminal().print(told(found, settings), soft_wrap=True)
+
+
+def target(options: argparse.Namespace) -> None:
+    """Let another machine, with the runtime alone, be a target: write a kit for it, read what it measured."""
+    from prunus.cli import target
+
+    if options.action == "kit":
+        target.kit(options, _named(options, options.network, options.set, options.shape))
+    else:
+        target.read(options)
 
 
 def report(options: argparse.Namespace) -> None:

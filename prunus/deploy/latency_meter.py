@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from prunus.budget.target import Target
 from prunus.deploy import backends
@@ -80,10 +80,16 @@ class LatencyMeter:
         return timed["model"] * self.first_ms / timed["reference"]
 
     def _deployed(self, model: nn.Module, name: str) -> Network:
-        own = in_evaluation(copied(model, isolated=True))
-        own = own if self.backend.reads_modules else own.cpu()
+        own = folded(model, self.inputs, on_cpu=not self.backend.reads_modules)
         inputs = tuple(tensor.to(device_of(own)) for tensor in self.inputs)
-        return _loadable(apply(fuse(own, inputs), own), inputs, self.backend, self._folder / f"{name}.onnx")
+        return _loadable(own, inputs, self.backend, self._folder / f"{name}.onnx")
+
+
+def folded(model: nn.Module, inputs: tuple[Tensor, ...], *, on_cpu: bool = True) -> nn.Module:
+    """Return a copy of `model` as it is deployed: in evaluation mode, BatchNorm folded."""
+    own = in_evaluation(copied(model, isolated=True))
+    own = own.cpu() if on_cpu else own
+    return apply(fuse(own, tuple(tensor.to(device_of(own)) for tensor in inputs)), own)
 
 
 def present(settings: BenchmarkSettings) -> tuple[Target, Backend]:

@@ -42,14 +42,10 @@ def require(target: Target) -> Backend:
 
 def key(target: Target) -> dict[str, Any]:
     """Return what milliseconds measured on `target` depend on besides shapes."""
-    return {
-        "backend": target.backend,
-        "version": require(target).version(),
-        "device": target.device,
-        "processor": processor(),
-        "threads": target.threads,
-        "precision": target.precision,
-    }
+    known = {name: getattr(target, name) for name in ("backend", "device", "threads", "precision")}
+    if target.remote:  # its table says the rest
+        return known
+    return {**known, "version": require(target).version(), "processor": processor()}
 
 
 def processor() -> str:

@@ -1,6 +1,6 @@
 """How a recipe names a network: a callable that builds the wide one, as often as it is asked."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from torch import nn
@@ -13,8 +13,8 @@ from prunus.recipe import modules
 class ModelFactory(Protocol):
     """A class that takes `num_classes`, or `prunus.models.factory.Function` with the `function` that gives it."""
 
-    def __call__(self, *, num_classes: int) -> nn.Module:
-        """Build the network with fresh weights."""
+    def __call__(self, *, num_classes: Any) -> nn.Module:
+        """Build the network with fresh weights; of several tasks `num_classes` is {sub-task: number}."""
         ...
 
 
@@ -44,7 +44,7 @@ class Function(nn.Module):
         return found(**(arguments or {}), num_classes=num_classes)
 
 
-def build(factory: ModelFactory, num_classes: int) -> nn.Module:
+def build(factory: ModelFactory, num_classes: int | Mapping[str, int]) -> nn.Module:
     """Return a network with fresh weights.
 
     Raises:

@@ -6,6 +6,7 @@ import re
 from typing import Literal
 
 from prunus.budget.controller import Controller
+from prunus.budget.schedule import Schedule
 from prunus.budget.target import Target
 from prunus.data.interface import Data
 from prunus.deploy import BenchmarkSettings
@@ -67,6 +68,8 @@ class Stage:
             raise RecipeError(
                 f"stage {self.name}: penalties, shrink and distillation act while it trains: give `train`"
             )
+        if self.train is not None and self.shrink is not None:
+            Schedule(controller=self.shrink, periods=self.train.epochs)  # refuses budgets without a segment
 
     @property
     def penalty(self) -> Penalty | None:
@@ -171,6 +174,12 @@ class Recipe:
             raise RecipeError(f"then: two stages are called {twice[0]} (the first is called {JOINT}): rename one")
         if self.gate is not None and not self.baseline:
             raise RecipeError("gate compares with the wide network, so it must be trained: baseline: true")
+        early = [stage.name for stage in self.stages[:-1] if stage.shrink is not None and stage.shrink.budgets]
+        if early:
+            raise RecipeError(
+                f"shrink.budgets of the stage {early[0]}: the networks of a family are deployed as they come out, and "
+                f"{self.stages[-1].name} follows: give the budgets to that last stage"
+            )
         taught = [stage.name for stage in self.stages if stage.distillation is not None]
         if taught and not self.baseline:
             raise RecipeError(f"stage {taught[0]} learns from the wide network, so it must be trained: baseline: true")
@@ -184,7 +193,7 @@ class Recipe:
     def benchmark(self) -> BenchmarkSettings:
         """How the networks are timed: where budgets are measured first, then as `deploy.benchmark` says."""
         budgets = [stage.shrink.budget.target for stage in self.stages if stage.shrink is not None]
-        named = [target for target in (*budgets, self.target) if target is not None]
+        named = [target for target in (*budgets, self.target) if target is not None and not target.remote]
         settings = self.deploy.benchmark
         return dataclasses.replace(settings, targets=tuple(dict.fromkeys((*named, *settings.targets))))
 

@@ -40,7 +40,8 @@ def run(
 
     An interrupted run is resumed by the same recipe on the same folder. The folder holds `recipe.yaml`,
     `records.jsonl`, `report.html`, `wide.onnx`, `narrow.onnx`, `narrow/` (see `prunus.load`), checkpoints and
-    TensorBoard's scalars. Started by torchrun, all processes train; process 0 does everything else.
+    TensorBoard's scalars; with `shrink.budgets` also a file and a folder of each network of the family. Started by
+    torchrun, all processes train; process 0 does everything else.
 
     Args:
         recipe: a recipe, or the path of a YAML file.
@@ -163,10 +164,13 @@ def _deliver(
     record_changes(recorder, run_record)
     for network in networks:
         evaluation.evaluate_on_test(context, network)
+    evaluation.record_family(context)
     model = narrow.model.cpu()
     evaluation.record_widths(context, trace(stages.build_wide(context), inputs), trace(model, inputs))
     evaluation.check_removal_law(context, model)
-    save(folder / "narrow", model, narrow.plan)
+    for network in reached:
+        if network.name.startswith(NARROW):
+            save(folder / network.name, network.model.cpu(), network.plan)
     if recipe.gate is not None and wide is not None:
         pass_gate(context, recipe.gate, wide.model, model)
     deployed = {network.name: deployment.deployed_form(context, network) for network in networks}

@@ -32,6 +32,7 @@ class RunRecord(Record):
     palette: tuple[tuple[int, int, int], ...]  # one RGB colour a class, 0 to 255
     input_shape: tuple[int, ...]  # [N, C, H, W] of the example that was traced
     data: dict[str, Any] = dataclasses.field(default_factory=dict)  # classes, samples and file lists: `data.inventory`
+    num_classes: dict[str, int] = dataclasses.field(default_factory=dict)  # of each sub-task, where there are several
     weights: str = ""  # SHA-256 of the file that the network began with
 
 
@@ -99,6 +100,15 @@ class EvaluationRecord(Record):
     macs: int
     params: int
     training_seconds: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FamilyRecord(Record):
+    """One network of a family that a training has led to, and its budget."""
+
+    kind: ClassVar[str] = "family"
+    model: str
+    budget: dict[str, float]  # bounds by quantity, as the recipe has them
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

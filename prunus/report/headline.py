@@ -8,6 +8,7 @@ from prunus.records import GateRecord
 from prunus.report import words
 from prunus.report.comparison import Comparison, Goal, goals, law, law_tolerance
 from prunus.report.facts import Facts
+from prunus.report.family import members
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,6 +93,11 @@ def _listed(parts: Iterable[str]) -> str:
 def checks(facts: Facts) -> tuple[Check, ...]:
     """Return the run's promises: the budget, parity of the exported networks, the law of removal."""
     limits = tuple(_budget(goal) for goal in goals(facts))
+    limits += tuple(
+        dataclasses.replace(_budget(goal), name=f"Budget of {member.model}: {goal.label}")
+        for member in members(facts)[:-1]
+        for goal in member.goals
+    )
     gate = () if facts.gate is None else (_gate(facts.gate, facts),)
     return (*(limits or (_no_budget(facts),)), *_of_stages(facts, limits), *gate, _parity(facts), _law(facts))
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from prunus.boxes import COLUMNS, DETECTION_COLUMNS, Objects
 from prunus.errors import RecipeError, TrainingError
+from prunus.modules.tree import on_device
 from prunus.tasks.box_metric import BoxCounts, BoxMetric
 from prunus.tasks.box_statistics import BoxStatistics
 from prunus.tasks.centre import CENTRE
@@ -74,6 +75,8 @@ class Detection(Task):
 @final
 class BoundDetection(BoundTask):
     """The task for C known classes: outputs are what the heads read, targets rows of objects [N, M, 10]."""
+
+    decodes = True
 
     def __init__(
         self,
@@ -197,7 +200,7 @@ class DetectionMetrics:
 
     def update(self, output: Any, target: Tensor) -> None:
         """Count a batch: the raw output against rows of objects [N, M, 10]."""
-        self._counts.update(self._task.predict(output).cpu(), objects_of(target.cpu()))
+        self._counts.update(self._task.predict(output).cpu(), objects_of(on_device(target, torch.device("cpu"))))
 
     def compute(self) -> tuple[Metrics, PerClass]:
         """Return the metrics, the main one first, and the main one for each class."""

@@ -26,7 +26,7 @@ from prunus.train.evaluate import evaluate
 from prunus.train.job import TrainingJob
 from prunus.train.resume import reschedule
 from prunus.train.step import step
-from prunus.train.training_state import TrainingState, save
+from prunus.train.training_state import TrainingState, branch, save
 from prunus.train.workers import death_named
 
 __all__ = ["Fitted", "TrainingJob", "fit"]
@@ -83,6 +83,7 @@ def fit(training: TrainingJob, model: nn.Module, inputs: Tensor, controller: Con
                 background.wait()
                 where = f"in epoch {state.progress.epoch + 1}, after step {state.progress.step} of {steps}"
                 raise _interrupted(interrupt, where) from None
+            branch(state, training, background)
             epoch = state.progress.epoch
             if best or epoch == settings.epochs or epoch % settings.checkpoint_every == 0:
                 save(state, training, background, best=best)
