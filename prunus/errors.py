@@ -11,7 +11,8 @@
     │   │   └── FolderInUseError  a folder that another run holds
     │   └── InterruptedTrainingError  somebody asked the training to stop
     ├── DeployError       an export, a backend or a measurement that failed
-    │   └── ParityError       an exported network that does not equal its source
+    │   ├── ParityError       an exported network that does not equal its source
+    │   └── QuantizationError a network that loses more than allowed in INT8
     ├── GateError         a narrow network that falls behind the wide one where it may not
     └── RecordError       a run folder whose records cannot be read
 
@@ -69,6 +70,10 @@ class DeployError(PrunusError):
 
 class ParityError(DeployError):
     """An exported network that does not equal its source."""
+
+
+class QuantizationError(DeployError):
+    """A network that loses more than allowed in INT8."""
 
 
 class GateError(PrunusError):

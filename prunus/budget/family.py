@@ -34,6 +34,9 @@ def family_budgets(budget: Budget, budgets: Sequence[float | Budget]) -> tuple[B
         )
     for before, after in itertools.pairwise(found):
         _check_falls(before, after)
+    names = [budget_name(each) for each in found]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise RecipeError(f"shrink.budgets: two networks would be called {twice[0]}: give them different bounds")
     return found
 
 
@@ -44,13 +47,21 @@ def bounds_of(budget: Budget) -> dict[str, float]:
 
 def budget_name(budget: Budget) -> str:
     """Return a name for the network of `budget` in files and records: "macs-0.7", "params-0.5-latency_ms-8"."""
-    return "-".join(f"{kind}-{value:.12g}" for kind, value in bounds_of(budget).items())
+    where = () if budget.target is None else (budget.target.backend.rpartition(".")[2],)
+    return "-".join((*(f"{kind}-{value:.12g}" for kind, value in bounds_of(budget).items()), *where))
+
+
+def _is_comparable(kind: str, before: Budget, after: Budget) -> bool:
+    """Whether both bounds are in the same unit: shares, numbers, or milliseconds on the same target."""
+    if kind.startswith("latency"):
+        return before.target == after.target
+    return bool((getattr(before, kind) <= 1) == (getattr(after, kind) <= 1))
 
 
 def _check_falls(before: Budget, after: Budget) -> None:
     first, second = bounds_of(before), bounds_of(after)
     both = first.keys() & second.keys()
-    comparable = [kind for kind in both if kind.startswith("latency") or (first[kind] <= 1) == (second[kind] <= 1)]
+    comparable = [kind for kind in both if _is_comparable(kind, before, after)]
     if not both or not all(first[kind] > second[kind] for kind in comparable):
         raise RecipeError(
             f"shrink.budgets: {budget_name(after)} follows {budget_name(before)}: name the budgets from the largest "

@@ -39,6 +39,8 @@ train.epochs=N is given. The folder of the run (runs/NAME-shrunk) is that of `pr
     "export": """  prunus export torchvision.models:resnet18 --output resnet18.onnx
   prunus export my.networks:Net --set num_classes=19 --backend openvino
   prunus export runs/street_erfnet --output narrow.onnx""",
+    "quantize": """  prunus quantize runs/signs/narrow.onnx --data runs/signs --max-drop 0.5
+  prunus quantize runs/signs/narrow.onnx --data runs/signs --backend openvino --samples 512""",
     "bench": """  prunus bench wide=runs/street/wide.onnx narrow=runs/street/narrow.onnx --shape 3,128,256
   prunus bench torchvision.models:resnet18 torchvision.models:resnet34 --backends onnxruntime,openvino
   prunus bench wide=torchvision.models:resnet18 --resolutions 256x512,512x1024 --output table.csv
@@ -106,6 +108,7 @@ def parser() -> argparse.ArgumentParser:
     export.add_argument("--output", type=Path, default=Path("network.onnx"), help="the file to write")
     export.add_argument("--backend", default="onnxruntime", help="the backend that checks the file")
 
+    _add_quantize(add(commands.quantize))
     _add_bench(add(commands.bench))
     _add_compare(add(commands.compare))
     _add_target(add(commands.target))
@@ -154,6 +157,18 @@ def _add_bench(bench: argparse.ArgumentParser) -> None:
     bench.add_argument("--threads", type=int, default=1)
     bench.add_argument("--repeats", type=int, default=50)
     bench.add_argument("--batch-size", type=int, default=1)
+
+
+def _add_quantize(quantize: argparse.ArgumentParser) -> None:
+    quantize.add_argument("network", type=Path, help="an ONNX file in float32")
+    quantize.add_argument("--data", type=Path, required=True, help="a recipe or a run's folder: its data and its task")
+    quantize.add_argument("--backend", default="onnxruntime", help="that will run it: onnxruntime, openvino")
+    quantize.add_argument("--samples", type=int, default=256, help="training images that calibrate")
+    quantize.add_argument("--seed", type=int, help="that draws them (default: the recipe's)")
+    quantize.add_argument("--max-drop", type=float, default=1.0, help="percentage points of the metric it may lose")
+    quantize.add_argument("--output", type=Path, help="the file to write (default: beside the network)")
+    quantize.add_argument("overrides", nargs="*", metavar="key=value", help="of the recipe")
+    _add_trust(quantize)
 
 
 def _add_compare(compare: argparse.ArgumentParser) -> None:

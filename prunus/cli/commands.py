@@ -103,6 +103,38 @@ def export(options: argparse.Namespace) -> None:
     Terminal().print(text, soft_wrap=True)
 
 
+def quantize(options: argparse.Namespace) -> None:
+    """Write an ONNX file in INT8, calibrated on training images; refuse it where it loses more than allowed."""
+    from prunus import pipeline, recipe
+    from prunus.deploy import Quantize
+    from prunus.deploy.quantization import quantizer
+    from prunus.pipeline.quantization import Quantizing, require
+
+    settings = Quantize(backends=(options.backend,), samples=options.samples, max_drop=options.max_drop)
+    suffix = quantizer(options.backend).int8_suffix
+    chosen = recipe.load(pipeline.Recipe, _recipe_of(options), options.overrides)
+    seed = chosen.seed if options.seed is None else options.seed
+    shared = Quantizing(data=chosen.data, task=chosen.task.bind(chosen.data), train=chosen.train, seed=seed)
+    output = options.output or options.network.with_name(f"{options.network.stem}-int8-{options.backend}{suffix}")
+    found = shared.quantized(options.network, output, settings, options.backend, options.network.stem)
+    require(found)
+    text = (
+        f"{output}: {100 * found.int8:.2f} % {found.metric} on the {found.split} split ({100 * found.float32:.2f} % in "
+        f"float32), {found.median_ms_int8:.3f} ms ({found.median_ms_float32:.3f} ms), {found.bytes_int8 / 1e6:.3f} MB "
+        f"({found.bytes_float32 / 1e6:.3f} MB)"
+    )
+    Terminal().print(text, soft_wrap=True)
+
+
+def _recipe_of(options: argparse.Namespace) -> Path:
+    """Return the file of the recipe that `--data` names: its own, or that in a run's folder, which is code."""
+    import_from_current_folder()
+    if not options.data.is_dir():
+        return find_recipe(str(options.data))
+    trust.require(options.data, trusted=options.trust)
+    return Path(options.data / "recipe.yaml")
+
+
 def bench(options: argparse.Namespace) -> None:
     """Time ONNX files or networks against each other, interleaved; a row for each resolution and backend."""
     from prunus.cli.bench import bench
@@ -125,11 +157,7 @@ def compare(options: argparse.Namespace) -> None:
         min_samples=options.min_samples,
         tags=options.tags,
     )
-    import_from_current_folder()
-    path = options.data / "recipe.yaml" if options.data.is_dir() else find_recipe(str(options.data))
-    if options.data.is_dir():
-        trust.require(options.data, trusted=options.trust)
-    chosen = recipe.load(pipeline.Recipe, path, options.overrides)
+    chosen = recipe.load(pipeline.Recipe, _recipe_of(options), options.overrides)
     wide, narrow = (
         name if name.endswith(".onnx") else in_evaluation(_named(options, name).model)
         for name in (options.wide, options.narrow)

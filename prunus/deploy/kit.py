@@ -55,6 +55,8 @@ def write_kit(
     if target.backend not in kit_script.RUNTIMES:
         known = ", ".join(kit_script.RUNTIMES)
         raise DeployError(f"a kit is measured in {known}, not in {target.backend}: name one of these")
+    if target.precision != "fp32":
+        raise DeployError(f"a kit is measured in fp32, and {target} is not: INT8 is measured where Prunus is")
     if folder.exists() and any(folder.iterdir()):
         raise DeployError(f"{folder} holds something already: name another folder for the kit, or empty it")
     folder.mkdir(parents=True, exist_ok=True)

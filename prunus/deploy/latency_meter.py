@@ -16,6 +16,7 @@ from prunus.deploy.backends import Backend, Network
 from prunus.deploy.device import device_of
 from prunus.deploy.export import export_onnx
 from prunus.deploy.latency import BenchmarkSettings, time_in_turn
+from prunus.deploy.quantization import quantize
 from prunus.deploy.signature import Inputs, as_arrays, as_tuple
 from prunus.errors import DeployError
 from prunus.modules.copying import copied
@@ -57,7 +58,8 @@ class LatencyMeter:
     Args:
         reference: the network that a search, or a training, begins with.
         inputs: an example of what it takes, a tensor [N, ...] or a tuple of them.
-        settings: targets, rounds.
+        settings: targets, rounds. In INT8 each network is quantised first, calibrated on `inputs`, since the time that
+            integers take does not depend on their values.
 
     Raises:
         DeployError: no backend of the settings is present, or the reference cannot be exported or run there.
@@ -82,7 +84,12 @@ class LatencyMeter:
     def _deployed(self, model: nn.Module, name: str) -> Network:
         own = folded(model, self.inputs, on_cpu=not self.backend.reads_modules)
         inputs = tuple(tensor.to(device_of(own)) for tensor in self.inputs)
-        return _loadable(own, inputs, self.backend, self._folder / f"{name}.onnx")
+        path = self._folder / f"{name}.onnx"
+        network = _loadable(own, inputs, self.backend, path)
+        if self.target.precision != "int8":
+            return network
+        output = path.with_name(f"{name}-int8{self.backend.int8_suffix}")
+        return quantize(path, output, inputs, backend=self.backend.name)
 
 
 def folded(model: nn.Module, inputs: tuple[Tensor, ...], *, on_cpu: bool = True) -> nn.Module:

@@ -168,15 +168,23 @@ def _measured(shape: UnitShape, sizes: tuple[int, ...], target: Target, backend:
     """Return the least milliseconds of a unit: what the machine adds while it does other things is no part of it."""
     given = np.random.default_rng(0).standard_normal(shape.input_shape(sizes), dtype=np.float32)
     with tempfile.TemporaryDirectory(prefix="prunus-") as folder:
-        network: Path | nn.Module = Path(folder) / "unit.onnx"
+        network: Path | nn.Module
         if backend.reads_modules:
             with torch.random.fork_rng(devices=[]):
                 network = shape.module(sizes).eval()
         else:
-            shape.write(sizes, Path(folder) / "unit.onnx")
+            path = Path(folder) / "unit.onnx"
+            shape.write(sizes, path)
+            network = path if target.precision != "int8" else _quantized(path, given, backend)
         first = backend.unit_milliseconds(network, [given], target.threads, RUNS[0])
         more = int(min(RUNS[1], ENOUGH_MS / max(first, 1e-3)) - RUNS[0])
         return min(first, backend.unit_milliseconds(network, [given], target.threads, more)) if more > 0 else first
+
+
+def _quantized(path: Path, given: np.ndarray, backend: Backend) -> Path:
+    output = path.with_name(f"int8{backend.int8_suffix}")
+    backend.quantize(path, output, [(given,)])
+    return output
 
 
 def _step(units: Sequence[Unit], groups: ChannelGroups, axis: int) -> int:

@@ -34,7 +34,8 @@ def require(target: Target) -> Backend:
         DeployError: it cannot be used on this machine; says how to install it, and what else is there.
     """
     found = _find(target.backend)
-    if (reason := found.absence()) is not None:
+    reason = found.absence() or (found.quantizer_absence() if target.precision == "int8" else None)
+    if reason is not None:
         there = ", ".join(name for name, one in BACKENDS.items() if one.absence() is None)
         raise DeployError(f"{target.backend} cannot be used: {reason}. Backends that are here: {there}")
     return found

@@ -8,6 +8,7 @@ import torch
 
 import prunus.recipe
 from prunus import report
+from prunus.deploy.quantization import quantizer
 from prunus.deploy.room import check_room
 from prunus.errors import RecipeError
 from prunus.graph import trace
@@ -16,6 +17,7 @@ from prunus.pipeline import deployment, evaluation, stages
 from prunus.pipeline.context import RunContext, Watch
 from prunus.pipeline.gating import pass_gate
 from prunus.pipeline.network import Network
+from prunus.pipeline.quantization import quantize_run, require
 from prunus.pipeline.recipe import NARROW, WIDE, Recipe
 from prunus.pipeline.rehearsal import rehearse
 from prunus.pipeline.run_folder import refuse_linked_folders, run_folder
@@ -97,6 +99,8 @@ def _run(
         if len(split):
             split[0]
     deployment.absent_backends(recipe.benchmark)
+    for name in recipe.deploy.quantize.backends if recipe.deploy.quantize is not None else ():
+        quantizer(name)
     _check_asked(recipe, task)
     _check_targets(recipe, tuple(inputs.shape[1:]))
     run_record = run_record_of(recipe, resolved, tuple(inputs.shape))
@@ -175,9 +179,12 @@ def _deliver(
         pass_gate(context, recipe.gate, wide.model, model)
     deployed = {network.name: deployment.deployed_form(context, network) for network in networks}
     deployment.deploy(context, deployed)
+    quantised = quantize_run(context)
     deployment.write_samples(context, {name: deployed[name] for name in (WIDE, NARROW) if name in deployed})
     context.watch.stage("writing the report")
     report.write(folder)
+    for record in quantised:
+        require(record)
 
 
 def _train(context: RunContext) -> tuple[Network | None, list[Network], list[Network]]:

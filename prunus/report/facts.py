@@ -14,10 +14,12 @@ from prunus.records import (
     EpochRecord,
     EvaluationRecord,
     FamilyRecord,
+    FormRecord,
     GateRecord,
     LatencyRecord,
     NoteRecord,
     ParityRecord,
+    QuantizationRecord,
     Record,
     RemovalRecord,
     RobustnessRecord,
@@ -59,6 +61,8 @@ class Facts:
     evaluations: dict[str, EvaluationRecord]
     latencies: dict[Setting, dict[str, LatencyRecord]]
     parities: tuple[ParityRecord, ...]
+    forms: tuple[FormRecord, ...]  # of layers that have several, each timed
+    quantizations: tuple[QuantizationRecord, ...]
     family: tuple[FamilyRecord, ...]  # the largest network first
     removals: tuple[RemovalRecord, ...]
     edits: tuple[EditRecord, ...]
@@ -96,6 +100,10 @@ def gather(records: Sequence[Record]) -> Facts:
         evaluations=evaluations,
         latencies=_latencies(of_type(LatencyRecord, records)),
         parities=tuple(parities.values()),
+        forms=tuple({(record.model, record.layer): record for record in of_type(FormRecord, records)}.values()),
+        quantizations=tuple(
+            {(record.model, record.backend): record for record in of_type(QuantizationRecord, records)}.values()
+        ),
         family=tuple({record.model: record for record in of_type(FamilyRecord, records)}.values()),
         removals=of_type(RemovalRecord, records),
         edits=of_type(EditRecord, records),

@@ -15,7 +15,9 @@ import prunus
 from prunus import pipeline, recipe
 from prunus.budget import Budget
 from prunus.budget.controller import Controller
+from prunus.budget.family import budget_name
 from prunus.budget.schedule import Clock, Schedule
+from prunus.budget.target import Target
 from prunus.errors import RecipeError
 from prunus.pipeline import deployment
 from prunus.records import EpochRecord, EvaluationRecord, FamilyRecord, LatencyRecord, ParityRecord, ShrinkRecord, read
@@ -153,6 +155,18 @@ REFUSED = {
     "two that bound nothing in common": ({"budgets": (0.5, Budget(params=0.3))}, "in what both bound"),
     "bounds in two places": ({"budget": Budget(macs=0.6), "budgets": (0.5, 0.3)}, "give all bounds in shrink.budgets"),
 }
+
+
+def test_each_budget_may_be_for_a_target_of_its_own():
+    small, large = Target(threads=2), Target(backend="openvino")
+    budgets = (Budget(latency_ms=8, target=large), Budget(latency_ms=9, target=small))
+    controller = Controller(budgets=budgets)
+    assert controller.sequence == budgets  # milliseconds on two targets cannot be compared
+    assert [budget_name(each) for each in budgets] == ["latency_ms-8-openvino", "latency_ms-9-onnxruntime"]
+    found = dataclasses.replace(FAMILY, shrink=controller).benchmark.all_targets
+    assert found[:2] == (large, small)
+    with pytest.raises(RecipeError, match="would be called latency_ms-8-onnxruntime"):
+        Controller(budgets=(Budget(latency_ms=8, target=small), Budget(latency_ms=8, target=Target())))
 
 
 @pytest.mark.parametrize(("settings", "reason"), REFUSED.values(), ids=REFUSED)
