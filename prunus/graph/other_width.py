@@ -18,6 +18,8 @@ from prunus.graph.walk import LabelledProgram, Slots, walk
 from prunus.modules.cutting import Keep
 from prunus.program import Place, ReadError, read
 
+MOST_TRIED = 4  # groups of a layer
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TracedNetwork:
@@ -108,12 +110,31 @@ def without_some(
         inside = counted[(counted >= 0) & candidates[counted]]
         if inside.numel() and bool(alive[inside].all()) and not bool(alone[counted].any()):
             alive[inside[-1]] = False
-    _spare_narrow(groups, alive, whole=not last)
+    if _spare_narrow(groups, alive, whole=not last) and not last:
+        _vary_spared_layers(groups, alive, candidates & ~alone[:-1])
     return alive[group_of]
 
 
-def _spare_narrow(groups: ChannelGroups, alive: Tensor, *, whole: bool) -> None:
-    """Leave tensors that would be left with nothing whole, or with their first channel."""
+def _spare_narrow(groups: ChannelGroups, alive: Tensor, *, whole: bool) -> bool:
+    """Leave tensors that would be left with nothing whole, or with their first channel; return whether any was."""
+    found = False
     for slot in groups.slots:
         if not bool(alive[slot.groups].any()):
-            alive[slot.groups if whole else slot.groups[:1]] = True
+            alive[slot.groups if whole else slot.groups[:1]] = found = True
+    return found
+
+
+def _vary_spared_layers(groups: ChannelGroups, alive: Tensor, candidates: Tensor) -> None:
+    """Leave out one of `candidates` of each layer that is whole again, if no tensor is left with nothing without it.
+
+    Where channels of several layers are one group, sparing one layer spares the others, whose code must be tried too.
+    """
+    for layer in range(len(groups.layer_names)):
+        inside = (candidates & (groups.layers == layer)).nonzero().flatten()
+        if not bool(alive[inside].all()):
+            continue
+        for group in reversed(inside[-MOST_TRIED:].tolist()):
+            alive[group] = False
+            if all(bool(alive[slot.groups].any()) for slot in groups.slots):
+                break
+            alive[group] = True

@@ -166,3 +166,19 @@ def test_unlike_parts_that_are_computed_from_the_whole_stay(function, exact):
 )
 def test_operators_along_positions_keep_zeros(function, exact):
     check(Call(function, conv(3, 8), conv(8, 2)), images(), exact=exact)
+
+
+class Shuffled(nn.Module):
+    """Scaled by its width beside another layer; a shuffle makes four channels one, across the two layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.last = conv(3, 6), conv(6, 6), conv(3, 2)
+
+    def forward(self, x):
+        y = self.first(x)
+        return self.last(F.pixel_shuffle(torch.cat([y / y.shape[1] ** 0.5, self.second(y)], 1), 2))
+
+
+def test_every_layer_is_tried_at_another_width_where_channels_of_several_are_one():
+    assert "a number in aten::div is computed from the width" in reasons(check(Shuffled(), images(), exact=0))
