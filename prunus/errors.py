@@ -7,9 +7,12 @@
     ├── EditError         an edit or a plan that does not fit the network
     ├── BudgetError       a budget that cannot be met
     ├── TrainingError     training that cannot go on
-    │   └── CheckpointError   a checkpoint that cannot be written or read
+    │   ├── CheckpointError   a checkpoint that cannot be written or read
+    │   │   └── FolderInUseError  a folder that another run holds
+    │   └── InterruptedTrainingError  somebody asked the training to stop
     ├── DeployError       an export, a backend or a measurement that failed
-    │   └── ParityError       an exported network that does not equal its source
+    │   ├── ParityError       an exported network that does not equal its source
+    │   └── QuantizationError a network that loses more than allowed in INT8
     ├── GateError         a narrow network that falls behind the wide one where it may not
     └── RecordError       a run folder whose records cannot be read
 
@@ -49,12 +52,28 @@ class CheckpointError(TrainingError):
     """A checkpoint that cannot be written or read."""
 
 
+class FolderInUseError(CheckpointError):
+    """A folder that another run holds."""
+
+
+class InterruptedTrainingError(TrainingError):
+    """Somebody asked the training to stop; a checkpoint was written first."""
+
+    def __init__(self, number: int, message: str) -> None:
+        super().__init__(message)
+        self.signal = number
+
+
 class DeployError(PrunusError):
     """An export, a backend or a measurement that failed."""
 
 
 class ParityError(DeployError):
     """An exported network that does not equal its source."""
+
+
+class QuantizationError(DeployError):
+    """A network that loses more than allowed in INT8."""
 
 
 class GateError(PrunusError):

@@ -5,14 +5,16 @@ import shlex
 from pathlib import Path
 
 import pytest
+import tiny
 import yaml
 
 from prunus import cli, pipeline, recipe
+from prunus.deploy import Quantize
 from prunus.gate import Gate, Protect
 from prunus.models.weights import Weights
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("detection", "gate", "multi_task", "trained_networks")
+PAGES = ("detection", "gate", "int8", "multi_task", "trained_networks")
 
 
 def blocks(page, language):
@@ -64,6 +66,23 @@ def test_the_yaml_of_trained_networks_names_weights():
     settings = second["weights"]
     assert Weights(**{**settings, "leave_out": tuple(settings["leave_out"])}).into == "encoder"
     assert second["baseline"] == "untrained"
+
+
+def test_the_yaml_of_int8_is_a_deployment():
+    (block,) = (yaml.safe_load(block) for block in blocks("int8", "yaml"))
+    settings = block["deploy"]["quantize"]
+    assert Quantize(**{**settings, "backends": tuple(settings["backends"])}) == Quantize()
+
+
+def test_the_family_in_the_docs_is_one(tmp_path, monkeypatch):
+    (shrink,) = (yaml.safe_load(block) for block in blocks("family", "yaml"))
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump({**yaml.safe_load(tiny.RECIPE), **shrink}))
+    assert [budget.macs for budget in recipe.load(pipeline.Recipe, path, ["train.epochs=20"]).shrink.sequence] == [
+        0.7, 0.5, 0.3,
+    ]  # fmt: skip
+    (block,) = blocks("family", "python")
+    exec(compile(block, "family.md", "exec"), {"__name__": "family"})
 
 
 def test_the_yaml_of_the_gate_is_a_gate():

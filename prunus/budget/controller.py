@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 
 from prunus.budget.budget import Budget
+from prunus.budget.family import family_budgets
 from prunus.budget.greedy_selection import floors
+from prunus.budget.latency_model import KnownLatency
 from prunus.budget.selection import selection
 from prunus.errors import BudgetError, RecipeError
 from prunus.graph import ChannelGroups
@@ -32,6 +34,9 @@ class Controller:
         budget: what the network may cost in the end.
         pace: when to shrink, where `begin` and `end` do not say: "accurate" is from 0.25 to 0.6 of the training, "fast"
             from 0.1 to 0.4, which trains in less time and loses more (`docs/methods/group_lasso.md` says how much).
+        budgets: of a family of networks, from the largest to the smallest, which takes the place of `budget`; a number
+            is a share of the multiply-adds, with the other settings of `budget`. The segments are shared out equally:
+            where those of a budget end, a branch of the training goes on with the network as it is.
         begin: share of the training before the first pressure; until then the network learns freely.
         end: share of the training at which the budget is met; the remaining network then learns without a penalty.
         every: epochs per segment; the network shrinks at the end of each segment.
@@ -42,6 +47,7 @@ class Controller:
 
     budget: Budget = Budget(macs=0.4)  # noqa: RUF009 - frozen
     pace: Pace = "accurate"
+    budgets: tuple[float | Budget, ...] = ()
     begin: float | None = None
     end: float | None = None
     every: int = 1
@@ -57,6 +63,14 @@ class Controller:
             )
         if self.settled is not None and not 0 < self.settled <= 1:
             raise RecipeError(f"shrink.settled is a similarity in (0, 1], not {self.settled}")
+        if self.budgets:
+            object.__setattr__(self, "budgets", family_budgets(self.budget, self.budgets))
+            object.__setattr__(self, "budget", self.sequence[-1])
+
+    @property
+    def sequence(self) -> tuple[Budget, ...]:
+        """The budgets in the order in which the network passes them; the last one is `budget`."""
+        return tuple(each for each in self.budgets if isinstance(each, Budget)) or (self.budget,)
 
     @property
     def shares(self) -> tuple[float, float]:
@@ -69,16 +83,16 @@ class Controller:
         begin, end = self.shares
         first = min(round(begin * epochs), epochs - 1)
         last = max(first + 1, round(end * epochs))
-        return first, last - min(self.every, last - first)
+        return first, last - min(self.every * len(self.sequence), last - first)
 
     def segments(self, epochs: int, settled_at: int | None = None) -> tuple[int, int, int]:
         """Return the first epoch under pressure (from 0), the epochs per segment, and the number of segments.
 
         `settled_at` is the epoch at which the widths became stable, where the pressure waits for that; None: not yet.
         """
-        first, latest = self.window(epochs)
-        every = min(self.every, max(first + 1, round(self.shares[1] * epochs)) - first)
-        last = latest + every
+        first, _ = self.window(epochs)
+        last = max(first + 1, round(self.shares[1] * epochs))
+        every = min(self.every, last - first)
         if self.settled is not None:
             if settled_at is None:
                 return epochs, every, 0
@@ -90,11 +104,14 @@ class Controller:
 class Goal:
     """Costs at the start and at the end of shrinking; determined once, from the wide network's groups."""
 
-    start: dict[str, float]  # cost before, by kind
+    start: dict[str, float]  # the wide network's cost, by kind
     bounds: dict[str, float]  # the budget, by kind; for a latency, the multiply-adds known so far to meet it
     floors: dict[str, int]  # groups that each layer keeps
     limit_ms: float | None = None  # bound on the latency, where the budget has one
     solver: str = "greedy"  # see `Budget.solver`
+    passed: dict[str, float] | None = None  # cost at which the shrinking to this target begins; None: `start`
+    latency: KnownLatency | None = None  # where the segments are solved under a model of it
+    start_ms: float | None = None  # latency before, by the model
 
     @classmethod
     def of(cls, groups: ChannelGroups, budget: Budget, skippable: Collection[str] = ()) -> "Goal":
@@ -125,8 +142,13 @@ class Goal:
     def at(self, progress: float) -> dict[str, float]:
         """Return the bounds at `progress` in [0, 1]: the excess over the budget falls as (1 - progress)^3 (Zhu & Gupta
         2017), so that most of the training runs on a narrow network."""
-        rest = (1 - progress) ** 3
-        return {kind: bound + (self.start[kind] - bound) * rest for kind, bound in self.bounds.items()}
+        rest, before = (1 - progress) ** 3, self.passed or self.start
+        return {kind: bound + max(0.0, before[kind] - bound) * rest for kind, bound in self.bounds.items()}
+
+    def milliseconds_at(self, progress: float) -> float:
+        """Return the bound on the latency at `progress`, where it is modelled; it falls as those of `at` do."""
+        assert self.limit_ms is not None and self.start_ms is not None
+        return self.limit_ms + (self.start_ms - self.limit_ms) * (1 - progress) ** 3
 
 
 def press(groups: ChannelGroups, importance: Tensor, goal: Goal, progress: float, multiple_of: int) -> Tensor:

@@ -74,12 +74,14 @@ class Unit:
         curve: its milliseconds over `sizes`.
         sizes: the groups of the channels along each axis of the curve, as the factors of a `Term`.
         written: numbers that it writes per channel of its first size.
+        shape: what is the same of it at all widths; with the name it tells it apart.
     """
 
     name: str
     curve: Curve
     sizes: tuple[Tensor, ...]
     written: float
+    shape: str = ""
 
     def milliseconds(self, alive: Tensor) -> float:
         """Return its milliseconds with the groups `alive`, bool [num_groups]."""
@@ -154,6 +156,54 @@ class LatencyModel:
             product_tables(others, float(term.fixed), [counted.of(factor) for factor in term.factors])
         parts = (units, others, written, misfit, Tables(1.0, {}))
         return combined(zip(map(float, self.weights), parts, strict=True))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class KnownUnit:
+    """A unit's curve as plain data; see `Unit` and `Curve`."""
+
+    name: str
+    shape: str
+    levels: tuple[tuple[int, ...], ...]
+    values: tuple[float, ...]
+    steps: tuple[int, ...]
+    penalties: tuple[float, ...]
+
+    @classmethod
+    def of(cls, unit: Unit) -> "KnownUnit":
+        """Return the plain data of `unit`."""
+        curve = unit.curve
+        return cls(
+            name=unit.name,
+            shape=unit.shape,
+            levels=tuple(tuple(map(int, each)) for each in curve.levels),
+            values=tuple(map(float, curve.values.ravel())),
+            steps=curve.steps,
+            penalties=tuple(map(float, curve.penalties)),
+        )
+
+    @property
+    def curve(self) -> Curve:
+        """The curve."""
+        levels = tuple(np.array(each) for each in self.levels)
+        values = np.array(self.values).reshape([len(each) for each in self.levels])
+        return Curve(levels=levels, values=values, steps=self.steps, penalties=self.penalties)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class KnownLatency:
+    """A latency model without a network, as plain data: what stays true of it when the network becomes narrower."""
+
+    units: tuple[KnownUnit, ...]
+    weights: tuple[float, ...]
+    step: int
+    block: int
+
+    @classmethod
+    def of(cls, model: LatencyModel) -> "KnownLatency":
+        """Return what `model` knows."""
+        units = tuple(map(KnownUnit.of, model.units))
+        return cls(units=units, weights=tuple(map(float, model.weights)), step=model.step, block=model.block)
 
 
 def _add_unit(tables: Tables, curve: Curve, sizes: Sequence[dict[int | None, np.ndarray]]) -> None:

@@ -35,24 +35,33 @@ class Reached:
     """The best network within the bound, and how it was found.
 
     Attributes:
-        best: of `rounds`: the one within the bound that keeps the most.
         rounds: all networks measured, in their order.
         limit_ms: the bound.
         model: the latency model, corrected with each of them.
     """
 
-    best: Round
     rounds: tuple[Round, ...]
     limit_ms: float
     model: LatencyModel
+    predicted_only: bool = False  # nothing was measured: the target is another machine
+
+    @property
+    def best(self) -> Round:
+        """The network within the bound that keeps the most importance."""
+        return max((r for r in self.rounds if r.measured_ms <= self.limit_ms), key=lambda r: r.solution.kept)
 
     @property
     def met(self) -> bool:
-        """Whether the network was measured within the bound, and at most 3 % below it."""
+        """Whether the network was measured within the bound, and at most 3 % below it; predicted, where nothing is."""
         return (1 - NEAR) * self.limit_ms <= self.best.measured_ms <= self.limit_ms
 
     def __str__(self) -> str:
         best, told = self.best, ", ".join(f"{r.predicted_ms:.3g} -> {r.measured_ms:.3g}" for r in self.rounds)
+        if self.predicted_only:
+            return (
+                f"{best.predicted_ms:.4g} ms predicted where {self.limit_ms:.4g} are allowed, not measured: the target "
+                f"is another machine; no widths keep more than {best.solution.gap:.2%} more importance by the model"
+            )
         text = (
             f"{best.measured_ms:.4g} ms measured where {self.limit_ms:.4g} are allowed, {best.predicted_ms:.4g} "
             f"predicted; no widths keep more than {best.solution.gap:.2%} more importance by the model "
@@ -93,7 +102,7 @@ def solve_milliseconds(
     Raises:
         BudgetError: the smallest network is too slow; names its latency and the layers that take it.
     """
-    problem = _Problem(groups, importance, floor, bounds or {}, multiple_of, blocks or {})
+    problem = Problem(groups, importance, floor, bounds or {}, multiple_of, blocks or {})
     rounds, aim = list[Round](), AIM
     while len(rounds) < ROUNDS:
         found = problem.best(model, aim * limit_ms)
@@ -109,17 +118,16 @@ def solve_milliseconds(
         model = model.fitted([(~r.solution.removed, r.measured_ms) for r in rounds])
         if found is None:
             _required(rounds[-1], model, limit_ms)
-        idle = not bool(solution.removed.any()) and rounds[-1].measured_ms <= limit_ms
-        if idle or (1 - NEAR) * limit_ms <= rounds[-1].measured_ms <= limit_ms:
+        taken, least = rounds[-1].measured_ms, (1 - NEAR) * limit_ms if bool(solution.removed.any()) else 0.0
+        if least <= taken <= limit_ms:
             break
     if not any(r.measured_ms <= limit_ms for r in rounds):
         rounds.append(_required(_measured(problem.smallest(), model, measure), model, limit_ms))
-    best = max((r for r in rounds if r.measured_ms <= limit_ms), key=lambda r: r.solution.kept)
-    return Reached(best=best, rounds=tuple(rounds), limit_ms=limit_ms, model=model)
+    return Reached(rounds=tuple(rounds), limit_ms=limit_ms, model=model)
 
 
 @dataclasses.dataclass(frozen=True)
-class _Problem:
+class Problem:
     """What is solved in every round; the fields are the arguments of `solve_milliseconds`."""
 
     groups: ChannelGroups

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from prunus.budget.blocks import plan_without, possible_blocks
 from prunus.budget.budget import Budget
 from prunus.budget.greedy_selection import floors
-from prunus.budget.latency_model import LatencyModel
+from prunus.budget.latency_model import KnownLatency, LatencyModel
 from prunus.budget.latency_search import checked_meter
-from prunus.budget.milliseconds import Measure, Reached, solve_milliseconds
+from prunus.budget.milliseconds import Measure, Problem, Reached, solve_milliseconds
 from prunus.budget.target import Target
 from prunus.errors import BudgetError
 from prunus.graph import ChannelGroups
@@ -39,6 +39,9 @@ class ModellingMeter(Protocol):
     def latency_model(self, model: nn.Module, groups: ChannelGroups, measure: Measure, /) -> LatencyModel:
         """Return the latency model of `model`; `measure` times it without groups."""
 
+    def follow(self, known: KnownLatency, model: nn.Module, groups: ChannelGroups, /) -> LatencyModel:
+        """Return the latency model of a narrower version of the network of which `known` is."""
+
     def tell(self, reached: Reached, /) -> None:
         """Take note of what was reached, and of what was predicted."""
 
@@ -56,6 +59,92 @@ def refuse_other_target(budget: Budget, meter: ModellingMeter) -> None:
         )
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelledNetwork:
+    """A network within a budget in milliseconds, and the model of its latency.
+
+    Attributes:
+        model: the network, as traced.
+        groups: `prunus.trace` of it.
+        budget: has a latency.
+        floor: groups that each layer keeps, by its name.
+        meter: measures and models.
+        known: of the latency, from a wider version of the network; None: the meter makes the model.
+    """
+
+    model: nn.Module
+    groups: ChannelGroups
+    budget: Budget
+    floor: Mapping[str, int]
+    meter: ModellingMeter
+    known: KnownLatency | None = None
+
+    @functools.cached_property
+    def latency(self) -> LatencyModel:
+        """The model of the latency."""
+        if self.known is None:
+            return self.meter.latency_model(self.model, self.groups, self._timed)
+        return self.meter.follow(self.known, self.model, self.groups)
+
+    @functools.cached_property
+    def blocks(self) -> dict[str, frozenset[str]]:
+        """Residual blocks that may go as a whole, where the budget has a `min_share` of 0."""
+        if self.budget.min_share > 0:
+            return {}
+        return possible_blocks(self.groups, self.floor, skippable_blocks(self.model, self.meter.inputs))
+
+    def plan(self, gone: Tensor) -> Plan:
+        """Return the plan that removes the groups `gone`."""
+        return plan_without(self.model, self.groups, gone, self.meter.inputs if self.blocks else None)
+
+    def measured(self, gone: Tensor) -> float:
+        """Return the milliseconds without the groups `gone`; those predicted where the target is another machine."""
+        return self.latency.predicted(~gone) if self.meter.target.remote else self._timed(gone)
+
+    def whole_ms(self) -> float:
+        """Return the milliseconds of the network as it is."""
+        return self.measured(torch.zeros(len(self.groups), dtype=torch.bool))
+
+    def reached(self, importance: Tensor, limit_ms: float, bounds: Mapping[str, float]) -> Reached:
+        """Return the network within `limit_ms`, and `bounds` on "macs" and "params", that loses the least importance.
+
+        The meter is told of it.
+
+        Raises:
+            BudgetError: the smallest network is too slow; names its latency and the layers that take it.
+        """
+        found = solve_milliseconds(
+            self.groups,
+            importance,
+            self.latency,
+            self.measured,
+            limit_ms,
+            self.floor,
+            bounds=bounds,
+            multiple_of=self.budget.multiple_of,
+            blocks=self.blocks,
+        )
+        found = dataclasses.replace(found, predicted_only=self.meter.target.remote)
+        self.meter.tell(found)
+        return found
+
+    def chosen(self, importance: Tensor, limit_ms: float, bounds: Mapping[str, float]) -> Tensor:
+        """Return the groups to remove so that by the model the latency is at most `limit_ms`: bool [num_groups].
+
+        Where not even the smallest network is fast enough by the model, those that leave it.
+        """
+        problem = Problem(self.groups, importance, self.floor, bounds, self.budget.multiple_of, self.blocks)
+        return (problem.best(self.latency, limit_ms) or problem.smallest()).removed
+
+    def _timed(self, gone: Tensor) -> float:
+        return self._of_plan(self.plan(gone))
+
+    @functools.cached_property
+    def _of_plan(self) -> Callable[[Plan], float]:
+        timed = checked_meter(self.meter)
+        return functools.cache(lambda plan: timed(apply(plan, self.model)))
+
+
 def reached(
     model: nn.Module,
     groups: ChannelGroups,
@@ -69,35 +158,13 @@ def reached(
     With a `min_share` of 0, residual blocks may go as a whole. The meter is told how the network was reached.
 
     Raises:
-        BudgetError: the smallest network is too slow; names its latency and the layers that take it.
+        BudgetError: the meter measures elsewhere than on the budget's target; or the smallest network is too slow:
+            names its latency and the layers that take it.
     """
-    timed, blocks = checked_meter(meter), dict[str, frozenset[str]]()
+    refuse_other_target(budget, meter)
     if budget.min_share == 0:
-        found_blocks = skippable_blocks(model, meter.inputs)
-        floor = floors(groups, budget, frozenset().union(*found_blocks.values()))
-        blocks = possible_blocks(groups, floor, found_blocks)
-
-    def plan(gone: Tensor) -> Plan:
-        return plan_without(model, groups, gone, meter.inputs if blocks else None)
-
-    @functools.cache
-    def of_plan(plan: Plan) -> float:
-        return timed(apply(plan, model))
-
-    def measure(gone: Tensor) -> float:
-        return of_plan(plan(gone))
-
-    found = solve_milliseconds(
-        groups,
-        importance,
-        meter.latency_model(model, groups, measure),
-        measure,
-        budget.limit_ms(lambda: measure(torch.zeros(len(groups), dtype=torch.bool))),
-        floor,
-        bounds=budget.absolute(groups),
-        multiple_of=budget.multiple_of,
-        blocks=blocks,
-    )
-    meter.tell(found)
-    chosen = plan(found.best.solution.removed)
+        floor = floors(groups, budget, frozenset().union(*skippable_blocks(model, meter.inputs).values()))
+    network = ModelledNetwork(model=model, groups=groups, budget=budget, floor=floor, meter=meter)
+    found = network.reached(importance, budget.limit_ms(network.whole_ms), budget.absolute(groups))
+    chosen = network.plan(found.best.solution.removed)
     return dataclasses.replace(chosen, notes=(*chosen.notes, str(found)))

@@ -7,6 +7,7 @@ the schedule is the same whatever a period is. Settings and state are apart: `Sc
 import dataclasses
 
 from prunus.budget.controller import Controller
+from prunus.errors import RecipeError
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -49,6 +50,18 @@ class Schedule:
     periods: int | None
     length: int | None = None
 
+    def __post_init__(self) -> None:
+        num_budgets = len(self.controller.sequence)
+        if num_budgets == 1:
+            return
+        latest = None if self.periods is None else self.controller.window(self.periods)[1]
+        num = 0 if self.periods is None else self.controller.segments(self.periods, latest)[2]
+        if num < num_budgets:
+            raise RecipeError(
+                f"{num_budgets} budgets need a segment each, and the training has {num} segments: train for more "
+                "epochs, or give shrink.begin and shrink.end further apart, or a smaller shrink.every"
+            )
+
     def is_over(self, clock: Clock) -> bool:
         """Whether the last segment has ended."""
         if self.periods is None:
@@ -57,13 +70,25 @@ class Schedule:
         return clock.period >= first + every * num
 
     def beginning(self, clock: Clock) -> float | None:
-        """Return the progress in (0, 1] at the end of the segment that begins with the running period, None where none
-        does."""
+        """Return the progress to the running budget, in (0, 1], at the end of the segment that begins with the running
+        period, None where none does."""
         first, every, num = self._segments(clock)
         since = clock.period - first
         if since < 0 or since >= every * num or since % every:
             return None
-        return (since // every + 1) / num
+        before, end = self._bounds(self.passed(clock), num)
+        return (since // every + 1 - before) / (end - before)
+
+    def passed(self, clock: Clock) -> int:
+        """Return the number of budgets whose segments have ended."""
+        first, every, num = self._segments(clock)
+        ends = (self._bounds(number, num)[1] for number in range(len(self.controller.sequence)))
+        return sum(clock.period >= first + every * end for end in ends) if num else 0
+
+    def has_just_passed(self, clock: Clock) -> bool:
+        """Whether the last segment of a budget ended with the period before the running one, and another follows."""
+        earlier = dataclasses.replace(clock, period=clock.period - 1)
+        return self.passed(earlier) < self.passed(clock) < len(self.controller.sequence)
 
     def periods_left(self, clock: Clock) -> int:
         """Return the periods left in the running segment, the running one included; 0 outside all segments."""
@@ -80,6 +105,11 @@ class Schedule:
     def has_ended(self, clock: Clock) -> bool:
         """Whether the running period has as many steps as it should, where that is known by the schedule."""
         return self.length is not None and clock.step >= self.length
+
+    def _bounds(self, number: int, num: int) -> tuple[int, int]:
+        """Return the segments of `num` in all between which the network shrinks to budget `number`."""
+        budgets = len(self.controller.sequence)
+        return number * num // budgets, (number + 1) * num // budgets
 
     def _segments(self, clock: Clock) -> tuple[int, int, int]:
         return (0, 1, 0) if self.periods is None else self.controller.segments(self.periods, clock.settled_at)

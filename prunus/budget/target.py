@@ -23,6 +23,8 @@ class Target:
         threads: CPU threads that the network gets.
         batch: N of the inputs.
         resolution: height and width of the images; None: the example's.
+        table: file of measured milliseconds, which is used again and added to; None: none is kept.
+        remote: it is another machine, and `table` says what it takes (`prunus target read`); nothing is measured here.
     """
 
     backend: str = "onnxruntime"
@@ -31,6 +33,8 @@ class Target:
     threads: int = 1
     batch: int = 1
     resolution: tuple[int, int] | None = None
+    table: str | None = None
+    remote: bool = False
 
     def __post_init__(self) -> None:
         for name, most in (("threads", MOST_THREADS), ("batch", 2**20)):
@@ -42,6 +46,8 @@ class Target:
             if len(size) != 2 or any(type(side) is not int or side < 1 for side in size):
                 raise RecipeError(f"Target.resolution is {size!r}: height and width in pixels, as in (512, 1024)")
             object.__setattr__(self, "resolution", tuple(size))
+        if self.remote and self.table is None:
+            raise RecipeError("Target.remote: another machine is known by its table alone: give table=...")
         object.__setattr__(self, "device", _measuring().checked_device(self))
 
     @classmethod

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from prunus import interrupt
 from prunus.cli import process
-from prunus.errors import PrunusError
+from prunus.errors import InterruptedTrainingError, PrunusError
 
 if TYPE_CHECKING:
     from prunus.cli.arguments import parser
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with interrupt.whole_process():
             process.prepare()
             options = _options(arguments)
-            running = options.command.__name__ in ("run", "shrink")
+            running = options.command.__name__ in ("run", "shrink", "sweep")
             options.command(options)
     except (PrunusError, OSError, MemoryError) as error:
         return _failed(error)
@@ -45,7 +45,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _failed(error: PrunusError | OSError | MemoryError) -> int:
     from prunus.terminal import Terminal
-    from prunus.train.interrupt import InterruptedTrainingError
 
     if isinstance(error, InterruptedTrainingError):
         return _stopped(str(error), error.signal)
@@ -69,7 +68,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
     known = parser()
     options, rest = known.parse_known_args(arguments)
-    takes = (commands.run, commands.shrink, commands.compare)
+    takes = (commands.run, commands.shrink, commands.compare, commands.sweep)
     if rest and options.command in takes and not any(item.startswith("-") for item in rest):
         options.overrides += rest  # argparse takes no more of them behind an option
     elif rest:

@@ -39,6 +39,8 @@ train.epochs=N is given. The folder of the run (runs/NAME-shrunk) is that of `pr
     "export": """  prunus export torchvision.models:resnet18 --output resnet18.onnx
   prunus export my.networks:Net --set num_classes=19 --backend openvino
   prunus export runs/street_erfnet --output narrow.onnx""",
+    "quantize": """  prunus quantize runs/signs/narrow.onnx --data runs/signs --max-drop 0.5
+  prunus quantize runs/signs/narrow.onnx --data runs/signs --backend openvino --samples 512""",
     "bench": """  prunus bench wide=runs/street/wide.onnx narrow=runs/street/narrow.onnx --shape 3,128,256
   prunus bench torchvision.models:resnet18 torchvision.models:resnet34 --backends onnxruntime,openvino
   prunus bench wide=torchvision.models:resnet18 --resolutions 256x512,512x1024 --output table.csv
@@ -49,6 +51,16 @@ train.epochs=N is given. The folder of the run (runs/NAME-shrunk) is that of `pr
 
 A network is an ONNX file, module:callable, or the folder of a run, whose narrow network is meant. The data and the task
 are those of a recipe or a run. Kinds of slices: class, condition, size, distance, "class in condition".""",
+    "target": """  prunus target kit kit/ my.networks:Net --shape 1,3,512,1024 --target onnxruntime,threads=4
+  (copy kit/ to the machine that is meant, run python measure.py there, bring measured.json back)
+  prunus target read kit/ --output orin.json
+  prunus run my.yaml target.table=orin.json target.remote=true target.threads=4 shrink.budget.solver=exact ...""",
+    "sweep": """  prunus sweep my.yaml --budgets 0.8 0.6 0.4 0.2
+  prunus sweep my.yaml --budgets 0.7 0.5 0.3 --bound latency output=/shared/frontier train.epochs=50
+
+Each budget is a run in a folder of its own, runs/NAME-sweep/macs-0.8. The same command on other machines, in a folder
+that all see, works on the budgets that nobody is at; where it was stopped, it goes on. Whoever ends last times all
+networks in turn and writes report.html, accuracy against milliseconds. journal.log is a journal of optuna's.""",
     "report": "  prunus report runs/street_erfnet",
     "recipes": "  prunus recipes",
 }
@@ -81,6 +93,12 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("overrides", nargs="*", metavar="key=value", help="dotted path into the recipe, and a value")
 
     _add_shrink(add(commands.shrink))
+    sweep = add(commands.sweep)
+    sweep.add_argument("recipe", help="a YAML file, or a name that `prunus recipes` lists")
+    sweep.add_argument("--budgets", type=_budget, nargs="+", required=True, help="a number up to 1 is a share")
+    text = "what the budgets are of: macs, params, latency, latency_ms (default: what the recipe's budget bounds)"
+    sweep.add_argument("--bound", help=text)
+    sweep.add_argument("overrides", nargs="*", metavar="key=value", help="dotted path into the recipe, and a value")
     trace = add(commands.trace)
     _add_network(trace)
     trace.add_argument("--whole-heads", action="store_true", help="let attention lose whole heads, not parts of all")
@@ -90,8 +108,10 @@ def parser() -> argparse.ArgumentParser:
     export.add_argument("--output", type=Path, default=Path("network.onnx"), help="the file to write")
     export.add_argument("--backend", default="onnxruntime", help="the backend that checks the file")
 
+    _add_quantize(add(commands.quantize))
     _add_bench(add(commands.bench))
     _add_compare(add(commands.compare))
+    _add_target(add(commands.target))
     report = add(commands.report)
     report.add_argument("folder", type=Path, help="the folder of a run")
 
@@ -139,6 +159,18 @@ def _add_bench(bench: argparse.ArgumentParser) -> None:
     bench.add_argument("--batch-size", type=int, default=1)
 
 
+def _add_quantize(quantize: argparse.ArgumentParser) -> None:
+    quantize.add_argument("network", type=Path, help="an ONNX file in float32")
+    quantize.add_argument("--data", type=Path, required=True, help="a recipe or a run's folder: its data and its task")
+    quantize.add_argument("--backend", default="onnxruntime", help="that will run it: onnxruntime, openvino")
+    quantize.add_argument("--samples", type=int, default=256, help="training images that calibrate")
+    quantize.add_argument("--seed", type=int, help="that draws them (default: the recipe's)")
+    quantize.add_argument("--max-drop", type=float, default=1.0, help="percentage points of the metric it may lose")
+    quantize.add_argument("--output", type=Path, help="the file to write (default: beside the network)")
+    quantize.add_argument("overrides", nargs="*", metavar="key=value", help="of the recipe")
+    _add_trust(quantize)
+
+
 def _add_compare(compare: argparse.ArgumentParser) -> None:
     compare.add_argument("wide", help="an ONNX file, module:callable or a run's folder")
     compare.add_argument("narrow", help="the network that is compared with it")
@@ -150,6 +182,17 @@ def _add_compare(compare: argparse.ArgumentParser) -> None:
     compare.add_argument("--split", default="test", choices=("train", "validation", "test"))
     compare.add_argument("overrides", nargs="*", metavar="key=value", help="of the recipe")
     _add_trust(compare)
+
+
+def _add_target(target: argparse.ArgumentParser) -> None:
+    actions = target.add_subparsers(required=True, metavar="ACTION", dest="action")
+    kit = actions.add_parser("kit", help="write what another machine measures with the runtime and numpy alone")
+    kit.add_argument("folder", type=Path, help="is made")
+    _add_network(kit)
+    kit.add_argument("--target", default="onnxruntime", help="as there, such as onnxruntime,threads=4,batch=1")
+    read = actions.add_parser("read", help="make the table of a target of what was measured there")
+    read.add_argument("folder", type=Path, help="of the kit, with measured.json in it")
+    read.add_argument("--output", type=Path, required=True, help="the table to write, a JSON file")
 
 
 def _add_network(parser: argparse.ArgumentParser) -> None:
@@ -164,6 +207,16 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
 def _add_trust(parser: argparse.ArgumentParser) -> None:
     text = "run the code that the recipe in a run's folder names, though the folder is not of a run of yours"
     parser.add_argument("--trust", action="store_true", help=text)
+
+
+def _budget(text: str) -> float | str:
+    """Return a budget; an override of the recipe, which argparse takes for one of them, as it is."""
+    if "=" in text:
+        return text
+    try:
+        return float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number: give budgets as in 0.8 0.6 0.4 0.2") from error
 
 
 def _resolutions(text: str) -> tuple[tuple[int, int], ...]:

@@ -8,7 +8,7 @@ from typing import Any
 from prunus import trust
 from prunus.cli.process import import_from_current_folder
 from prunus.decoding import SETTINGS, DecodingError, read_text
-from prunus.errors import GateError
+from prunus.errors import BudgetError, GateError
 from prunus.interrupt import check
 from prunus.terminal import Terminal
 
@@ -26,6 +26,32 @@ def shrink(options: argparse.Namespace) -> None:
 
     path = find_recipe(options.recipe)
     _run(path, overrides_of(options, path), accept_changes=options.accept_changes)
+
+
+def sweep(options: argparse.Namespace) -> None:
+    """Run a recipe at several budgets, with as many workers as there are, and show accuracy against milliseconds."""
+    from prunus import pipeline
+    from prunus.display import Display
+    from prunus.pipeline.sweep import sweep
+
+    import_from_current_folder()
+    console = Terminal()
+    display = Display(console)
+    watch = pipeline.Watch(stage=display.stage, epoch=display.epoch, step=display.step)
+    budgets = [item for item in options.budgets if isinstance(item, float)]
+    overrides = [*options.overrides, *(item for item in options.budgets if isinstance(item, str))]
+    with display.live():
+        found = sweep(find_recipe(options.recipe), budgets, overrides, bound=options.bound, watch=watch)
+    check()
+    for budget, reason in found.failed.items():
+        console.print(f"{budget:g} cannot be met: {reason}", soft_wrap=True)
+    if found.elsewhere:
+        at = ", ".join(f"{budget:g}" for budget in found.elsewhere)
+        console.print(f"{found.folder}: other workers are at {at}; whoever ends last writes the report", soft_wrap=True)
+    if found.report is not None:
+        console.print(f"report: {found.report}", soft_wrap=True)
+    if found.failed and not found.done:
+        raise BudgetError("none of the budgets can be met")
 
 
 def _run(path: Path, overrides: Sequence[str], *, accept_changes: bool) -> None:
@@ -77,6 +103,38 @@ def export(options: argparse.Namespace) -> None:
     Terminal().print(text, soft_wrap=True)
 
 
+def quantize(options: argparse.Namespace) -> None:
+    """Write an ONNX file in INT8, calibrated on training images; refuse it where it loses more than allowed."""
+    from prunus import pipeline, recipe
+    from prunus.deploy import Quantize
+    from prunus.deploy.quantization import quantizer
+    from prunus.pipeline.quantization import Quantizing, require
+
+    settings = Quantize(backends=(options.backend,), samples=options.samples, max_drop=options.max_drop)
+    suffix = quantizer(options.backend).int8_suffix
+    chosen = recipe.load(pipeline.Recipe, _recipe_of(options), options.overrides)
+    seed = chosen.seed if options.seed is None else options.seed
+    shared = Quantizing(data=chosen.data, task=chosen.task.bind(chosen.data), train=chosen.train, seed=seed)
+    output = options.output or options.network.with_name(f"{options.network.stem}-int8-{options.backend}{suffix}")
+    found = shared.quantized(options.network, output, settings, options.backend, options.network.stem)
+    require(found)
+    text = (
+        f"{output}: {100 * found.int8:.2f} % {found.metric} on the {found.split} split ({100 * found.float32:.2f} % in "
+        f"float32), {found.median_ms_int8:.3f} ms ({found.median_ms_float32:.3f} ms), {found.bytes_int8 / 1e6:.3f} MB "
+        f"({found.bytes_float32 / 1e6:.3f} MB)"
+    )
+    Terminal().print(text, soft_wrap=True)
+
+
+def _recipe_of(options: argparse.Namespace) -> Path:
+    """Return the file of the recipe that `--data` names: its own, or that in a run's folder, which is code."""
+    import_from_current_folder()
+    if not options.data.is_dir():
+        return find_recipe(str(options.data))
+    trust.require(options.data, trusted=options.trust)
+    return Path(options.data / "recipe.yaml")
+
+
 def bench(options: argparse.Namespace) -> None:
     """Time ONNX files or networks against each other, interleaved; a row for each resolution and backend."""
     from prunus.cli.bench import bench
@@ -99,11 +157,7 @@ def compare(options: argparse.Namespace) -> None:
         min_samples=options.min_samples,
         tags=options.tags,
     )
-    import_from_current_folder()
-    path = options.data / "recipe.yaml" if options.data.is_dir() else find_recipe(str(options.data))
-    if options.data.is_dir():
-        trust.require(options.data, trusted=options.trust)
-    chosen = recipe.load(pipeline.Recipe, path, options.overrides)
+    chosen = recipe.load(pipeline.Recipe, _recipe_of(options), options.overrides)
     wide, narrow = (
         name if name.endswith(".onnx") else in_evaluation(_named(options, name).model)
         for name in (options.wide, options.narrow)
@@ -115,6 +169,16 @@ def compare(options: argparse.Namespace) -> None:
     if not found.passed:
         raise GateError(told(found, settings))
     Terminal().print(told(found, settings), soft_wrap=True)
+
+
+def target(options: argparse.Namespace) -> None:
+    """Let another machine, with the runtime alone, be a target: write a kit for it, read what it measured."""
+    from prunus.cli import target
+
+    if options.action == "kit":
+        target.kit(options, _named(options, options.network, options.set, options.shape))
+    else:
+        target.read(options)
 
 
 def report(options: argparse.Namespace) -> None:

@@ -10,16 +10,19 @@ from prunus.deploy.export import export_onnx
 from prunus.deploy.latency import BenchmarkSettings, benchmark
 from prunus.deploy.latency_meter import LatencyMeter, latency_ms
 from prunus.deploy.parity import check_parity, require
+from prunus.deploy.quantization import Quantize, quantize
 from prunus.deploy.target_meter import TargetMeter
 
 __all__ = [
     "BenchmarkSettings",
     "LatencyMeter",
+    "Quantize",
     "Target",
     "TargetMeter",
     "benchmark",
     "check_parity",
     "export_onnx",
     "latency_ms",
+    "quantize",
     "require",
 ]

@@ -16,6 +16,7 @@ from torch import nn
 from prunus.budget.target import MOST_THREADS, Target
 from prunus.deploy import backends
 from prunus.deploy.backends import Backend, Network, Shape
+from prunus.deploy.backends.interface import onnx_file
 from prunus.deploy.device import device_of
 from prunus.deploy.export import export_onnx
 from prunus.deploy.peak_memory import peak_memory_mb
@@ -110,6 +111,8 @@ def benchmark(
             shapes = tuple((target.batch, *target.sized(shape)) for shape in given)
             check_room(shapes)
             ready = {name: net if backend.reads_modules else exported(name, shapes) for name, net in sources.items()}
+            if target.precision == "int8":
+                ready = _in_int8(backend, ready, shapes, Path(tempfile.mkdtemp(dir=folder)))
             records += _benchmark_on(target, backend, ready, shapes, settings, note)
     return records
 
@@ -171,8 +174,7 @@ def _benchmark_on(
     note: Callable[[str], None] | None,
 ) -> list[LatencyRecord]:
     """Load all networks on one target, time them in turn, and describe each."""
-    random = np.random.default_rng(0)
-    inputs = [random.standard_normal(shape, dtype=np.float32) for shape in shapes]
+    inputs = _standard_normal(shapes)
     with contextlib.ExitStack() as stack:
         sessions = {
             name: stack.enter_context(backend.load(network, shapes, target.threads))
@@ -198,10 +200,27 @@ def _benchmark_on(
             peak_memory_mb=peak_memory_mb(network, shapes, backend=target.backend, threads=target.threads)
             if settings.measure_memory and on_cpu
             else None,
-            precision=places[name][1],
+            precision="int8" if target.precision == "int8" else places[name][1],
         )
         for name, network in networks.items()
     ]
+
+
+def _standard_normal(shapes: Sequence[Shape]) -> list[np.ndarray]:
+    random = np.random.default_rng(0)
+    return [random.standard_normal(shape, dtype=np.float32) for shape in shapes]
+
+
+def _in_int8(
+    backend: Backend, networks: Mapping[str, Network], shapes: Sequence[Shape], folder: Path
+) -> dict[str, Network]:
+    """Return the networks in INT8, calibrated on noise: how long integers take does not depend on their values."""
+    found: dict[str, Network] = {}
+    for number, (name, network) in enumerate(networks.items()):
+        file = folder / f"{number}{backend.int8_suffix}"
+        backend.quantize(onnx_file(network, backend.name), file, [tuple(_standard_normal(shapes))])
+        found[name] = file
+    return found
 
 
 def time_in_turn(calls: Mapping[str, Callable[[], None]], warmup: int, repeats: int) -> dict[str, list[float]]:

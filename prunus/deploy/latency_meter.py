@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from prunus.budget.target import Target
 from prunus.deploy import backends
@@ -16,6 +16,7 @@ from prunus.deploy.backends import Backend, Network
 from prunus.deploy.device import device_of
 from prunus.deploy.export import export_onnx
 from prunus.deploy.latency import BenchmarkSettings, time_in_turn
+from prunus.deploy.quantization import quantize
 from prunus.deploy.signature import Inputs, as_arrays, as_tuple
 from prunus.errors import DeployError
 from prunus.modules.copying import copied
@@ -57,7 +58,8 @@ class LatencyMeter:
     Args:
         reference: the network that a search, or a training, begins with.
         inputs: an example of what it takes, a tensor [N, ...] or a tuple of them.
-        settings: targets, rounds.
+        settings: targets, rounds. In INT8 each network is quantised first, calibrated on `inputs`, since the time that
+            integers take does not depend on their values.
 
     Raises:
         DeployError: no backend of the settings is present, or the reference cannot be exported or run there.
@@ -80,10 +82,21 @@ class LatencyMeter:
         return timed["model"] * self.first_ms / timed["reference"]
 
     def _deployed(self, model: nn.Module, name: str) -> Network:
-        own = in_evaluation(copied(model, isolated=True))
-        own = own if self.backend.reads_modules else own.cpu()
+        own = folded(model, self.inputs, on_cpu=not self.backend.reads_modules)
         inputs = tuple(tensor.to(device_of(own)) for tensor in self.inputs)
-        return _loadable(apply(fuse(own, inputs), own), inputs, self.backend, self._folder / f"{name}.onnx")
+        path = self._folder / f"{name}.onnx"
+        network = _loadable(own, inputs, self.backend, path)
+        if self.target.precision != "int8":
+            return network
+        output = path.with_name(f"{name}-int8{self.backend.int8_suffix}")
+        return quantize(path, output, inputs, backend=self.backend.name)
+
+
+def folded(model: nn.Module, inputs: tuple[Tensor, ...], *, on_cpu: bool = True) -> nn.Module:
+    """Return a copy of `model` as it is deployed: in evaluation mode, BatchNorm folded."""
+    own = in_evaluation(copied(model, isolated=True))
+    own = own.cpu() if on_cpu else own
+    return apply(fuse(own, tuple(tensor.to(device_of(own)) for tensor in inputs)), own)
 
 
 def present(settings: BenchmarkSettings) -> tuple[Target, Backend]:

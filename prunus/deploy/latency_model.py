@@ -1,5 +1,6 @@
 """The latency model of a network on a target: its units are measured, or known from a table, then whole networks."""
 
+import hashlib
 import math
 import tempfile
 from collections.abc import Callable, Sequence
@@ -11,14 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from prunus.budget.choices import layer_choices, removed
-from prunus.budget.latency_model import PRIOR, Curve, LatencyModel, Unit
+from prunus.budget.latency_model import PRIOR, Curve, KnownLatency, LatencyModel, Unit
 from prunus.budget.target import Target
 from prunus.deploy.backends import Backend
 from prunus.deploy.latency_table import LatencyTable
 from prunus.deploy.measuring import require
 from prunus.deploy.unit_curves import measured_curve
 from prunus.deploy.units import NetworkUnit, UnitShape, network_units
+from prunus.errors import DeployError
 from prunus.graph import ChannelGroups
+from prunus.graph.cost import Term
 from prunus.interrupt import check
 
 RUNS = (3, 12)  # of a unit: at least, at most
@@ -48,32 +51,33 @@ def latency_model(
         inputs: the example, at the target's batch and resolution.
         target: where units are measured.
         measure: measures whole networks there.
-        table: of units; what it lacks is measured and saved in it, unit by unit.
+        table: of units; what it lacks is measured and saved in it, unit by unit. That of a remote target has it all.
         progress: told of each unit and network.
 
     Raises:
-        DeployError: the target's backend is absent, or does not run a unit.
+        DeployError: the target's backend is absent, or does not run a unit; the table of a remote one is of another
+            network.
         TraceError: the network cannot be read.
     """
     units = network_units(model, groups, inputs)
     known = LatencyTable(target.key()) if table is None else table
-    distinct = dict.fromkeys((unit.shape, unit.full, _open(groups, unit)) for unit in units)
+    distinct = dict.fromkeys((unit.shape, unit.full, is_open(groups, unit)) for unit in units)
     curves: dict[Any, Curve] = {}
-    for number, (shape, full, is_open) in enumerate(distinct):
-        curves[shape, full, is_open] = measured_curve(full, is_open, _meter(shape, target, known))
-        known.save()
+    for number, (shape, full, open_) in enumerate(distinct):
+        measured_unit = _known(shape, known) if target.remote else _meter(shape, target, known)
+        curves[shape, full, open_] = measured_curve(full, open_, measured_unit, planned=target.remote)
+        if not target.remote:
+            known.save()
         if progress is not None:
             progress("units", number + 1, len(distinct))
-    own = tuple(
-        Unit(name=u.name, curve=curves[u.shape, u.full, _open(groups, u)], sizes=u.sizes, written=u.written)
-        for u in units
-    )
-    covered = {unit.name for unit in units}
-    others = tuple(term for term in groups.cost.macs if term.module not in covered)
+    own = tuple(_unit(u, curves[u.shape, u.full, is_open(groups, u)]) for u in units)
+    others = _others(own, groups)
     step, block = _step(own, groups, 0), _step([unit for unit in own if len(unit.sizes) > 1], groups, 1)
     fresh = LatencyModel(units=own, others=others, weights=PRIOR, step=step, block=block)
+    if target.remote:
+        return fresh.fitted(_networks_there(known, fingerprint(units, groups), len(groups)))
     measured: list[tuple[Tensor, float]] = []
-    networks = _spread(groups, step)
+    networks = spread_networks(groups, step)
     for number, alive in enumerate(networks):
         measured.insert(0, (alive, measure(~alive)))
         if progress is not None:
@@ -81,7 +85,32 @@ def latency_model(
     return fresh.fitted(measured)
 
 
-def _open(groups: ChannelGroups, unit: NetworkUnit) -> tuple[bool, ...]:
+def followed_model(
+    known: KnownLatency, model: nn.Module, groups: ChannelGroups, inputs: tuple[Any, ...]
+) -> LatencyModel:
+    """Return the latency model of `model`, a narrower version of the network of which `known` is; nothing is measured.
+
+    Raises:
+        TraceError: the network cannot be read.
+    """
+    curves = {(unit.name, unit.shape): unit.curve for unit in known.units}
+    units = [unit for unit in network_units(model, groups, inputs) if (unit.name, unit.shape.key) in curves]
+    own = tuple(_unit(unit, curves[unit.name, unit.shape.key]) for unit in units)
+    weights = np.array(known.weights)
+    return LatencyModel(units=own, others=_others(own, groups), weights=weights, step=known.step, block=known.block)
+
+
+def _unit(unit: NetworkUnit, curve: Curve) -> Unit:
+    return Unit(name=unit.name, shape=unit.shape.key, curve=curve, sizes=unit.sizes, written=unit.written)
+
+
+def _others(units: Sequence[Unit], groups: ChannelGroups) -> tuple[Term, ...]:
+    """Return the multiply-adds outside of all units."""
+    covered = {unit.name for unit in units}
+    return tuple(term for term in groups.cost.macs if term.module not in covered)
+
+
+def is_open(groups: ChannelGroups, unit: NetworkUnit) -> tuple[bool, ...]:
     """Return for each of a unit's sizes whether channels of it may go."""
     return tuple(bool(groups.exact[size[size >= 0]].any()) for size in unit.sizes)
 
@@ -101,19 +130,61 @@ def _meter(shape: UnitShape, target: Target, table: LatencyTable) -> Callable[[t
     return milliseconds
 
 
+def _known(shape: UnitShape, table: LatencyTable) -> Callable[[tuple[int, ...]], float]:
+    def milliseconds(sizes: tuple[int, ...]) -> float:
+        taken = table.find(shape.key, shape.possible(sizes))
+        if taken is None:
+            raise DeployError(
+                f"{table.path} lacks {shape.key} at {' x '.join(map(str, sizes))}: it was measured for another "
+                "network, or at another resolution. Make a kit of this one with `prunus target kit`, and measure that"
+            )
+        return taken
+
+    return milliseconds
+
+
+def _networks_there(table: LatencyTable, name: str, num_groups: int) -> list[tuple[Tensor, float]]:
+    """Return the whole networks of a table, the narrowest first."""
+    found = list[tuple[Tensor, float]]()
+    for gone, milliseconds in table.networks(name):
+        alive = torch.ones(num_groups, dtype=torch.bool)
+        alive[gone] = False
+        found.append((alive, milliseconds))
+    if not found:
+        raise DeployError(
+            f"{table.path} knows the units of this network, but was measured for another: make a kit of this one with "
+            "`prunus target kit`, and measure that"
+        )
+    return sorted(found, key=lambda each: int(each[0].sum()))
+
+
+def fingerprint(units: Sequence[NetworkUnit], groups: ChannelGroups) -> str:
+    """Return the name of a network in a table: equal for networks of the same units and channel groups."""
+    parts = [(unit.name, unit.shape.key, unit.full) for unit in units]
+    return hashlib.sha256(repr((parts, len(groups))).encode()).hexdigest()[:16]
+
+
 def _measured(shape: UnitShape, sizes: tuple[int, ...], target: Target, backend: Backend) -> float:
     """Return the least milliseconds of a unit: what the machine adds while it does other things is no part of it."""
     given = np.random.default_rng(0).standard_normal(shape.input_shape(sizes), dtype=np.float32)
     with tempfile.TemporaryDirectory(prefix="prunus-") as folder:
-        network: Path | nn.Module = Path(folder) / "unit.onnx"
+        network: Path | nn.Module
         if backend.reads_modules:
             with torch.random.fork_rng(devices=[]):
                 network = shape.module(sizes).eval()
         else:
-            shape.write(sizes, Path(folder) / "unit.onnx")
+            path = Path(folder) / "unit.onnx"
+            shape.write(sizes, path)
+            network = path if target.precision != "int8" else _quantized(path, given, backend)
         first = backend.unit_milliseconds(network, [given], target.threads, RUNS[0])
         more = int(min(RUNS[1], ENOUGH_MS / max(first, 1e-3)) - RUNS[0])
         return min(first, backend.unit_milliseconds(network, [given], target.threads, more)) if more > 0 else first
+
+
+def _quantized(path: Path, given: np.ndarray, backend: Backend) -> Path:
+    output = path.with_name(f"int8{backend.int8_suffix}")
+    backend.quantize(path, output, [(given,)])
+    return output
 
 
 def _step(units: Sequence[Unit], groups: ChannelGroups, axis: int) -> int:
@@ -124,7 +195,7 @@ def _step(units: Sequence[Unit], groups: ChannelGroups, axis: int) -> int:
     return max(times, key=lambda step: times[step]) if times else 1
 
 
-def _spread(groups: ChannelGroups, step: int) -> list[Tensor]:
+def spread_networks(groups: ChannelGroups, step: int) -> list[Tensor]:
     """Return networks from the whole one to narrow ones, bool [num_groups] each, all layers alike."""
     layers = layer_choices(groups, torch.ones(len(groups), dtype=torch.float64), {}, 1)
     found = []

@@ -1,12 +1,13 @@
 """The table of measured units: a JSON file that is used again by all networks that share shapes, on the same target."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from prunus.decoding import DATA, DecodingError, from_json, read_text
 from prunus.errors import DeployError
+from prunus.records.typed import typed
 from prunus.writing import write_whole
 
 FORMAT = 1
@@ -22,6 +23,7 @@ class LatencyTable:
     def __init__(self, key: Mapping[str, Any], path: Path | None = None, *, any_hardware: bool = False) -> None:
         self.key, self.path = dict(key), path
         self._units: dict[str, dict[str, float]] = {}
+        self._networks: dict[str, list[dict[str, Any]]] = {}
         if path is not None and path.exists():
             self._units = self._read(path, any_hardware=any_hardware)
 
@@ -33,6 +35,14 @@ class LatencyTable:
         """Take milliseconds in; `save` writes them."""
         self._units.setdefault(unit, {})[_text(sizes)] = milliseconds
 
+    def networks(self, name: str) -> list[tuple[list[int], float]]:
+        """Return the groups removed and the milliseconds of each whole network `name` that was measured."""
+        return [(entry["removed"], float(entry["ms"])) for entry in self._networks.get(name, [])]
+
+    def add_network(self, name: str, removed: Sequence[int], milliseconds: float) -> None:
+        """Take in what the network `name` takes without the groups `removed`."""
+        self._networks.setdefault(name, []).append({"removed": list(removed), "ms": milliseconds})
+
     def __len__(self) -> int:
         return sum(map(len, self._units.values()))
 
@@ -40,6 +50,7 @@ class LatencyTable:
         """Write the file, whole or not at all; nothing where the table has none."""
         if self.path is not None:
             content = {"format": FORMAT, "key": self.key, "units": self._units}
+            content |= {"networks": self._networks} if self._networks else {}
             self.path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(self.path, (json.dumps(content, indent=1) + "\n").encode())
 
@@ -59,8 +70,11 @@ class LatencyTable:
         if not isinstance(there, dict) or (different and not any_hardware):
             raise DeployError(
                 f"{path} was measured elsewhere ({'; '.join(different) or 'it does not say where'}), so its "
-                "milliseconds do not hold here: give another path, or any_hardware=True to use it all the same"
+                "milliseconds do not hold here: give another path, any_hardware=True to use it all the same, or, where "
+                "it is of the machine that is meant, Target(..., remote=True)"
             )
+        self._networks = _networks(path, content)
+        self.key = {**there, **self.key}
         return {unit: _numbers(path, entries) for unit, entries in _entries(path, content)}
 
 
@@ -69,6 +83,13 @@ def _entries(path: Path, content: Mapping[str, Any]) -> Any:
     if not isinstance(units, dict) or not all(isinstance(entries, dict) for entries in units.values()):
         raise DeployError(f"{path} has no units: move it away, and measure again")
     return units.items()
+
+
+def _networks(path: Path, content: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    try:
+        return typed(dict[str, list[dict[str, Any]]], content.get("networks", {}), "networks")  # type: ignore[no-any-return]
+    except ValueError as error:
+        raise DeployError(f"{path}: {error}: move it away, and measure again") from error
 
 
 def _numbers(path: Path, entries: Mapping[str, Any]) -> dict[str, float]:

@@ -34,7 +34,8 @@ def require(target: Target) -> Backend:
         DeployError: it cannot be used on this machine; says how to install it, and what else is there.
     """
     found = _find(target.backend)
-    if (reason := found.absence()) is not None:
+    reason = found.absence() or (found.quantizer_absence() if target.precision == "int8" else None)
+    if reason is not None:
         there = ", ".join(name for name, one in BACKENDS.items() if one.absence() is None)
         raise DeployError(f"{target.backend} cannot be used: {reason}. Backends that are here: {there}")
     return found
@@ -42,14 +43,10 @@ def require(target: Target) -> Backend:
 
 def key(target: Target) -> dict[str, Any]:
     """Return what milliseconds measured on `target` depend on besides shapes."""
-    return {
-        "backend": target.backend,
-        "version": require(target).version(),
-        "device": target.device,
-        "processor": processor(),
-        "threads": target.threads,
-        "precision": target.precision,
-    }
+    known = {name: getattr(target, name) for name in ("backend", "device", "threads", "precision")}
+    if target.remote:  # its table says the rest
+        return known
+    return {**known, "version": require(target).version(), "processor": processor()}
 
 
 def processor() -> str:

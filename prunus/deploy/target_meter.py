@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prunus.budget.latency_model import LatencyModel
+from prunus.budget.latency_model import KnownLatency, LatencyModel
 from prunus.budget.milliseconds import Measure, Reached
 from prunus.budget.target import Target
 from prunus.deploy.latency import BenchmarkSettings
 from prunus.deploy.latency_meter import LatencyMeter
-from prunus.deploy.latency_model import Progress, latency_model
+from prunus.deploy.latency_model import Progress, followed_model, latency_model
 from prunus.deploy.latency_table import LatencyTable
 from prunus.deploy.signature import Inputs, as_tuple
 from prunus.errors import DeployError
@@ -29,7 +29,7 @@ class TargetMeter:
         target: where the network will run.
         inputs: an example of what it takes, a tensor [N, ...] or a tuple of them; N becomes the target's batch.
         reference: the network that each is timed in turn with; None: the first one.
-        table: file of the units' milliseconds: used again, added to, and made where there is none.
+        table: file of the units' milliseconds: used again, added to, and made where there is none; None: the target's.
         any_hardware: use a table that was measured on another target.
         warmup: rounds before timing starts.
         repeats: timed rounds.
@@ -53,15 +53,30 @@ class TargetMeter:
     ) -> None:
         self.target, self.progress = target, progress
         self.inputs = _at(target, as_tuple(inputs))
-        self.table = LatencyTable(target.key(), None if table is None else Path(table), any_hardware=any_hardware)
+        table = target.table if table is None else table
+        path = None if table is None else Path(table)
+        if target.remote and path is not None and not path.is_file():
+            raise DeployError(f"{path} is not there: `prunus target read` makes the table of a remote target")
+        self.table = LatencyTable(target.key(), path, any_hardware=any_hardware)
         self.settings = BenchmarkSettings(
             backends=(), targets=(target,), warmup=warmup, repeats=repeats, measure_memory=False
         )
         self.reached: Reached | None = None  # of the last budget that was solved with it
-        self._meter = None if reference is None else LatencyMeter(reference, self.inputs, self.settings)
+        self._meter: LatencyMeter | None = None
+        if reference is not None and not target.remote:
+            self._meter = LatencyMeter(reference, self.inputs, self.settings)
 
     def __call__(self, model: nn.Module, /) -> float:
-        """Return the median latency of `model` in milliseconds, BatchNorm folded."""
+        """Return the median latency of `model` in milliseconds, BatchNorm folded.
+
+        Raises:
+            DeployError: the target is another machine.
+        """
+        if self.target.remote:
+            raise DeployError(
+                f"{self.target} is another machine, where nothing can be measured from here: its table predicts, with "
+                'Budget(..., solver="exact")'
+            )
         if self._meter is None:
             self._meter = LatencyMeter(model, self.inputs, self.settings)
         return self._meter(model)
@@ -69,6 +84,10 @@ class TargetMeter:
     def latency_model(self, model: nn.Module, groups: ChannelGroups, measure: Measure, /) -> LatencyModel:
         """Return the latency model of `model`, whose units are measured or known from the table."""
         return latency_model(model, groups, self.inputs, self.target, measure, table=self.table, progress=self.progress)
+
+    def follow(self, known: KnownLatency, model: nn.Module, groups: ChannelGroups, /) -> LatencyModel:
+        """Return the latency model of `model`, a narrower version of the network of which `known` is."""
+        return followed_model(known, model, groups, self.inputs)
 
     def tell(self, reached: Reached, /) -> None:
         """Take note of what was reached, and of what was predicted."""

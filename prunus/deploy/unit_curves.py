@@ -17,21 +17,26 @@ BETTER = 0.8  # a larger step must leave this share of the error
 MISSED = 0.06  # relative: a line this near to the middle need not be divided
 MOST_LEVELS = 6  # along one axis
 LEAST = 0.08  # share of an axis where it begins
+PLANNED_LEVELS = 5  # along one axis, where they are planned
 WINDOW = 64  # sizes up to here are probed for steps
 
 Milliseconds = Callable[[tuple[int, ...]], float]
 
 
-def measured_curve(full: Sequence[int], is_open: Sequence[bool], measure: Milliseconds) -> Curve:
+def measured_curve(
+    full: Sequence[int], is_open: Sequence[bool], measure: Milliseconds, *, planned: bool = False
+) -> Curve:
     """Return the curve of a unit.
 
     Args:
         full: its sizes in the network.
         is_open: along each axis whether the size may change.
         measure: its milliseconds at given sizes.
+        planned: at those of `planned_sizes`, which do not depend on what is measured.
     """
+    axis = _planned_axis if planned else _axis
     axes = [
-        _axis(full, number, measure) if open_ else _Axis(1, 1.0, np.array([full[number]]))
+        axis(full, number, measure) if open_ else _Axis(1, 1.0, np.array([full[number]]))
         for number, open_ in enumerate(is_open)
     ]
     grid = np.stack(np.meshgrid(*(axis.levels for axis in axes), indexing="ij"), axis=-1)
@@ -54,22 +59,19 @@ class _Axis:
 def _axis(full: Sequence[int], number: int, measure: Milliseconds) -> _Axis:
     """Return the step, the penalty and the levels of one axis, the other at its full size, or the window's."""
 
-    def at(size: int, others: Sequence[int]) -> float:
-        sizes = list(others)
-        sizes[number] = size
-        return measure(tuple(sizes))
+    def at(size: int) -> float:
+        return measure(_with(full, number, size))
 
-    near = [min(size, WINDOW) for size in full]
-    step, penalty = fitted_step({size: at(size, near) for size in probe_sizes(near[number])})
+    step, penalty = _step(full, number, measure)
     top = -(-full[number] // step) * step
     bottom = min(top, max(step, round(LEAST * top / step) * step))
-    known = {size: at(size, full) for size in {bottom, top}}
+    known = {size: at(size) for size in {bottom, top}}
     while len(known) < MOST_LEVELS:
         missed, new = {}, {}
         for low, high in itertools.pairwise(sorted(known)):
             middle = (low + high) // 2 // step * step
             if low < middle < high:
-                new[middle] = at(middle, full)
+                new[middle] = at(middle)
                 line = known[low] + (known[high] - known[low]) * (middle - low) / (high - low)
                 missed[middle] = abs(new[middle] / line - 1)
         worst = sorted((m for m in missed if missed[m] > MISSED or len(known) < 3), key=lambda m: -missed[m])
@@ -77,6 +79,44 @@ def _axis(full: Sequence[int], number: int, measure: Milliseconds) -> _Axis:
         if not worst:
             break
     return _Axis(step, penalty, np.array(sorted(known)))
+
+
+def planned_sizes(full: Sequence[int], is_open: Sequence[bool]) -> list[tuple[int, ...]]:
+    """Return sizes at which a unit is measured where nothing is known of it yet, as on another machine."""
+    levels = [planned_levels(size) if open_ else [size] for size, open_ in zip(full, is_open, strict=True)]
+    found = dict.fromkeys(itertools.product(*levels))
+    for number in (number for number, open_ in enumerate(is_open) if open_):
+        near = _near(full)
+        found |= dict.fromkeys(_with(near, number, size) for size in probe_sizes(near[number]))
+    return list(found)
+
+
+def planned_levels(size: int) -> list[int]:
+    """Return at most `PLANNED_LEVELS` levels of an axis up to `size`, on as large a step as it has room for."""
+    step = 32 if size >= 128 else 8 if size >= 16 else 1
+    top = -(-size // step)
+    bottom = max(1, round(LEAST * top))
+    return sorted({step * round(level) for level in np.linspace(bottom, top, PLANNED_LEVELS).tolist()})
+
+
+def _planned_axis(full: Sequence[int], number: int, measure: Milliseconds) -> _Axis:
+    step, penalty = _step(full, number, measure)
+    levels = planned_levels(full[number])
+    return _Axis(step, penalty, np.array([level for level in levels if level % step == 0] or levels))
+
+
+def _step(full: Sequence[int], number: int, measure: Milliseconds) -> tuple[int, float]:
+    """Return the step and the penalty of one axis, the others at most at the window's size."""
+    near = _near(full)
+    return fitted_step({size: measure(_with(near, number, size)) for size in probe_sizes(near[number])})
+
+
+def _near(full: Sequence[int]) -> list[int]:
+    return [min(size, WINDOW) for size in full]
+
+
+def _with(sizes: Sequence[int], number: int, size: int) -> tuple[int, ...]:
+    return (*sizes[:number], size, *sizes[number + 1 :])
 
 
 def probe_sizes(most: int) -> list[int]:

@@ -17,8 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from prunus.graph import ChannelGroups
-from prunus.graph.program import Operation, Value
-from prunus.graph.read import read
+from prunus.program import Operation, Value, read
 
 OPSET, IR_VERSION = 18, 9
 
@@ -69,9 +68,13 @@ class UnitShape:
         channels = sizes[1] * self.groups if self.groups else sizes[0]
         return (self.leading[0], channels, *self.leading[1:])
 
-    def write(self, sizes: Sequence[int], path: Path) -> None:
-        """Write the unit with random weights at `sizes` as an ONNX file."""
-        weight = np.random.default_rng(0).standard_normal(self._weight_shape(sizes), dtype=np.float32)
+    def num_weights(self, sizes: Sequence[int]) -> int:
+        """Return the number of its weights at `sizes`."""
+        return math.prod(self._weight_shape(sizes))
+
+    def write(self, sizes: Sequence[int], path: Path, shared: str | None = None) -> None:
+        """Write the unit with random weights at `sizes` as an ONNX file; its weights are the first of those in the file
+        `shared`, float32, beside it, where that is given."""
         if self.kind == "MatMul":
             node = helper.make_node("MatMul", ["input", "weight"], ["output"], name="unit")
         else:
@@ -87,7 +90,7 @@ class UnitShape:
             node = helper.make_node(self.kind, ["input", "weight"], ["output"], name="unit", **attributes)
         given = helper.make_tensor_value_info("input", TensorProto.FLOAT, self.input_shape(sizes))
         returned = helper.make_tensor_value_info("output", TensorProto.FLOAT, None)
-        graph = helper.make_graph([node], "unit", [given], [returned], [numpy_helper.from_array(weight, "weight")])
+        graph = helper.make_graph([node], "unit", [given], [returned], [self._weights(sizes, shared)])
         opsets = [helper.make_opsetid("", OPSET)]
         onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION), str(path))
 
@@ -105,6 +108,17 @@ class UnitShape:
             self.input_shape(sizes)[1], sizes[0], self.kernel, groups=self.groups or sizes[0], **settings
         )
         return made
+
+    def _weights(self, sizes: Sequence[int], shared: str | None) -> TensorProto:
+        shape = self._weight_shape(sizes)
+        if shared is None:
+            weight = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+            return numpy_helper.from_array(weight, "weight")
+        tensor = TensorProto(name="weight", data_type=TensorProto.FLOAT, dims=shape)
+        tensor.data_location = TensorProto.EXTERNAL
+        for key, value in (("location", shared), ("offset", "0"), ("length", str(4 * math.prod(shape)))):
+            tensor.external_data.add(key=key, value=value)
+        return tensor
 
     def _weight_shape(self, sizes: Sequence[int]) -> tuple[int, ...]:
         if self.kind == "MatMul":

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from prunus.budget import Budget
 from prunus.budget.latency_search import Meter
+from prunus.budget.target import Target
 from prunus.deploy import TargetMeter
 from prunus.deploy.latency_meter import present
 from prunus.pipeline.recipe import Recipe
@@ -39,15 +40,35 @@ class RunContext:
     watch: Watch
     processes: Processes = ALONE
 
-    def meter(self, model: nn.Module, budget: Budget) -> Meter:
+    def meter(self, model: nn.Module, budget: Budget | None) -> Meter:
         """Return the meter of the networks that `model` becomes, on the target of `budget`, or of the recipe.
 
         Raises:
             DeployError: no backend is here that it could be measured on.
         """
-        settings = self.recipe.benchmark
-        target = budget.target or self.recipe.target or present(settings)[0]
-        return TargetMeter(target, self.inputs, reference=model, warmup=settings.warmup, repeats=settings.repeats)
+        settings, target = self.recipe.benchmark, self.target(budget)
+
+        def progress(what: str, done: int, whole: int) -> None:
+            if done in (1, whole):
+                self.watch.stage(f"measuring {what} on {target}: {done} of {whole}")
+
+        return TargetMeter(
+            target,
+            self.inputs,
+            reference=model,
+            warmup=settings.warmup,
+            repeats=settings.repeats,
+            progress=progress,
+        )
+
+    def target(self, budget: Budget | None) -> Target:
+        """Return the target of `budget`, of the recipe, or else the first one that is here.
+
+        Raises:
+            DeployError: no backend is here.
+        """
+        named = None if budget is None else budget.target
+        return named or self.recipe.target or present(self.recipe.benchmark)[0]
 
     def training(self, name: str, settings: Train, task: BoundTask) -> TrainingJob:
         """Return the training `name` under `settings`."""

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from prunus.deploy import BenchmarkSettings, backends, benchmark, check_parity, export_onnx, require
+from prunus.deploy.forms import choose_forms, has_forms
 from prunus.errors import DeployError
 from prunus.interrupt import check
 from prunus.modules.modes import in_evaluation
@@ -11,7 +12,7 @@ from prunus.pipeline.context import RunContext
 from prunus.pipeline.network import Network
 from prunus.pipeline.pictures import write_pictures
 from prunus.pipeline.recipe import NARROW
-from prunus.records import NoteRecord
+from prunus.records import FormRecord, NoteRecord
 from prunus.surgery import apply, fuse
 from prunus.verify import apply_measured
 
@@ -47,6 +48,28 @@ def absent_backends(settings: BenchmarkSettings) -> dict[str, str | None]:
     return reasons
 
 
+def fastest_form(context: RunContext, name: str, network: nn.Module) -> nn.Module:
+    """Return a network of the family `name` with each layer in its fastest form; record the choices. Others stay.
+
+    Raises:
+        EditError: a form does not compute the same.
+    """
+    if not context.recipe.deploy.choose_forms or not name.startswith(NARROW) or not has_forms(network):
+        return network
+    context.watch.stage(f"timing the forms of the layers of the {name} network")
+    shrink = context.recipe.stages[-1].shrink
+    budget = None if shrink is None else shrink.budget
+    if context.target(budget).remote:
+        context.recorder.write(
+            NoteRecord(text=f"{name} is deployed as it was trained: the forms of its layers cannot be timed elsewhere.")
+        )
+        return network
+    model, choices = choose_forms(network, context.inputs.cpu(), context.meter(network, budget))
+    for choice in choices:
+        context.recorder.write(FormRecord(model=name, target=str(context.target(budget)), **vars(choice)))
+    return in_evaluation(model)
+
+
 def deploy(context: RunContext, networks: dict[str, nn.Module]) -> None:
     """Export the networks, check the files' parity on test images, and time them interleaved.
 
@@ -58,7 +81,8 @@ def deploy(context: RunContext, networks: dict[str, nn.Module]) -> None:
     reasons = absent_backends(context.recipe.benchmark)
     samples = torch.stack([split[i][0] for i in range(min(settings.parity_samples, len(split)))])
     files = {}
-    for name, network in networks.items():
+    for name, trained in networks.items():
+        network = fastest_form(context, name, trained)
         context.watch.stage(f"exporting the {name} network")
         model = context.task.deployed(network).eval() if settings.decode else network
         files[name] = export_onnx(model, context.inputs.cpu(), context.folder / f"{name}.onnx")

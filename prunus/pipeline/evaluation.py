@@ -2,11 +2,13 @@
 
 from torch import nn
 
+from prunus.budget.family import bounds_of
 from prunus.errors import TrainingError
 from prunus.graph import ChannelGroups, trace
 from prunus.pipeline.context import RunContext
-from prunus.pipeline.network import Network
-from prunus.records import EvaluationRecord, WidthsRecord
+from prunus.pipeline.network import Network, branch_name
+from prunus.pipeline.recipe import NARROW
+from prunus.records import EvaluationRecord, FamilyRecord, WidthsRecord
 from prunus.train.evaluate import evaluate
 from prunus.verify import check_removal
 
@@ -41,6 +43,15 @@ def record_widths(context: RunContext, wide: ChannelGroups, narrow: ChannelGroup
             learned=tuple(_units(after, name) for name in before),
         )
     )
+
+
+def record_family(context: RunContext) -> None:
+    """Record the networks of a family, the largest first, and the budget of each."""
+    shrink = context.recipe.stages[-1].shrink
+    if shrink is not None and shrink.budgets:
+        *passed, last = shrink.sequence
+        for name, budget in [*((branch_name(budget), budget) for budget in passed), (NARROW, last)]:
+            context.recorder.write(FamilyRecord(model=name, budget=bounds_of(budget)))
 
 
 def _units(widths: dict[str, int], name: str) -> int:

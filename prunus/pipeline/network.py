@@ -4,6 +4,8 @@ import dataclasses
 
 from torch import nn
 
+from prunus.budget import Budget
+from prunus.budget.family import budget_name
 from prunus.pipeline.recipe import JOINT, NARROW, Stage
 from prunus.records import EditRecord
 from prunus.surgery import Plan
@@ -38,3 +40,8 @@ def network_name(stages: tuple[Stage, ...], stage: Stage) -> str:
 def training_name(stage: Stage) -> str:
     """Return the name of the stage's training in records and checkpoints."""
     return NARROW if stage.name == JOINT else stage.name
+
+
+def branch_name(budget: Budget) -> str:
+    """Return the name of the network, and of the training, that branches off where `budget` is passed."""
+    return f"{NARROW}-{budget_name(budget)}"

@@ -1,4 +1,4 @@
-"""Pictures of test images with their truth and what networks answer, as the task draws them."""
+"""Pictures of test images with ground truth and predictions, as the task draws them."""
 
 import io
 from collections.abc import Callable, Mapping

@@ -6,9 +6,10 @@ import re
 from typing import Literal
 
 from prunus.budget.controller import Controller
+from prunus.budget.schedule import Schedule
 from prunus.budget.target import Target
 from prunus.data.interface import Data
-from prunus.deploy import BenchmarkSettings
+from prunus.deploy import BenchmarkSettings, Quantize
 from prunus.errors import RecipeError
 from prunus.gate.protect import Protect
 from prunus.gate.settings import Gate
@@ -67,6 +68,8 @@ class Stage:
             raise RecipeError(
                 f"stage {self.name}: penalties, shrink and distillation act while it trains: give `train`"
             )
+        if self.train is not None and self.shrink is not None:
+            Schedule(controller=self.shrink, periods=self.train.epochs)  # refuses budgets without a segment
 
     @property
     def penalty(self) -> Penalty | None:
@@ -85,12 +88,19 @@ class Deploy:
     parity_samples: int = 8  # test images
     parity_tolerance: float = 1e-4  # relative
     decode: bool = False  # whether the files decode, too: a detector's then give boxes instead of raw heads
+    choose_forms: bool = True  # time each factorised layer as one layer too, and deploy the faster form
+    quantize: Quantize | None = None  # also deploy the narrow network in INT8; null: not
 
     def __post_init__(self) -> None:
         if self.parity_samples < 1 or not self.parity_tolerance > 0:
             raise RecipeError(
                 f"deploy: parity_samples {self.parity_samples} must be at least 1, parity_tolerance "
                 f"{self.parity_tolerance} above zero: parity needs at least one sample"
+            )
+        if self.decode and self.quantize is not None:
+            raise RecipeError(
+                "deploy.quantize tests the accuracy on the network's raw outputs, and with deploy.decode the files "
+                "give others: leave one of the two out"
             )
 
 
@@ -171,6 +181,12 @@ class Recipe:
             raise RecipeError(f"then: two stages are called {twice[0]} (the first is called {JOINT}): rename one")
         if self.gate is not None and not self.baseline:
             raise RecipeError("gate compares with the wide network, so it must be trained: baseline: true")
+        early = [stage.name for stage in self.stages[:-1] if stage.shrink is not None and stage.shrink.budgets]
+        if early:
+            raise RecipeError(
+                f"shrink.budgets of the stage {early[0]}: the networks of a family are deployed as they come out, and "
+                f"{self.stages[-1].name} follows: give the budgets to that last stage"
+            )
         taught = [stage.name for stage in self.stages if stage.distillation is not None]
         if taught and not self.baseline:
             raise RecipeError(f"stage {taught[0]} learns from the wide network, so it must be trained: baseline: true")
@@ -183,8 +199,9 @@ class Recipe:
     @property
     def benchmark(self) -> BenchmarkSettings:
         """How the networks are timed: where budgets are measured first, then as `deploy.benchmark` says."""
-        budgets = [stage.shrink.budget.target for stage in self.stages if stage.shrink is not None]
-        named = [target for target in (*budgets, self.target) if target is not None]
+        shrinks = [stage.shrink for stage in self.stages if stage.shrink is not None]
+        budgets = [budget.target for shrink in shrinks for budget in shrink.sequence]
+        named = [target for target in (*budgets, self.target) if target is not None and not target.remote]
         settings = self.deploy.benchmark
         return dataclasses.replace(settings, targets=tuple(dict.fromkeys((*named, *settings.targets))))
 

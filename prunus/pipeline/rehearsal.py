@@ -56,11 +56,11 @@ def rehearse(
                     "expanded here: contract it in an earlier stage (prunus.pipeline.Contract), or train it with "
                     "`shrink: null` and a GroupLasso, whose zero channels are removed too"
                 )
-            budget = stage.shrink.budget
-            goal = goal_of(model, groups, inputs, budget)
-            if budget.is_timed and training_name(stage) not in begun:
-                timed = functools.partial(meter, model, budget) if meter is not None else None
-                processes.once(functools.partial(check_latency_reachable, model, groups, budget, goal, timed))
+            for budget in stage.shrink.sequence:
+                goal = goal_of(model, groups, inputs, budget)
+                if budget.is_timed and training_name(stage) not in begun:
+                    timed = functools.partial(meter, model, budget) if meter is not None else None
+                    processes.once(functools.partial(check_latency_reachable, model, groups, budget, goal, timed))
         if stage.penalty is not None:
             rate = stage.train.optimizer.learning_rate
             penalty_binding.bind(

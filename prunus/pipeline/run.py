@@ -8,6 +8,7 @@ import torch
 
 import prunus.recipe
 from prunus import report
+from prunus.deploy.quantization import quantizer
 from prunus.deploy.room import check_room
 from prunus.errors import RecipeError
 from prunus.graph import trace
@@ -16,6 +17,7 @@ from prunus.pipeline import deployment, evaluation, stages
 from prunus.pipeline.context import RunContext, Watch
 from prunus.pipeline.gating import pass_gate
 from prunus.pipeline.network import Network
+from prunus.pipeline.quantization import quantize_run, require
 from prunus.pipeline.recipe import NARROW, WIDE, Recipe
 from prunus.pipeline.rehearsal import rehearse
 from prunus.pipeline.run_folder import refuse_linked_folders, run_folder
@@ -40,7 +42,8 @@ def run(
 
     An interrupted run is resumed by the same recipe on the same folder. The folder holds `recipe.yaml`,
     `records.jsonl`, `report.html`, `wide.onnx`, `narrow.onnx`, `narrow/` (see `prunus.load`), checkpoints and
-    TensorBoard's scalars. Started by torchrun, all processes train; process 0 does everything else.
+    TensorBoard's scalars; with `shrink.budgets` also a file and a folder of each network of the family. Started by
+    torchrun, all processes train; process 0 does everything else.
 
     Args:
         recipe: a recipe, or the path of a YAML file.
@@ -96,6 +99,8 @@ def _run(
         if len(split):
             split[0]
     deployment.absent_backends(recipe.benchmark)
+    for name in recipe.deploy.quantize.backends if recipe.deploy.quantize is not None else ():
+        quantizer(name)
     _check_asked(recipe, task)
     _check_targets(recipe, tuple(inputs.shape[1:]))
     run_record = run_record_of(recipe, resolved, tuple(inputs.shape))
@@ -163,17 +168,23 @@ def _deliver(
     record_changes(recorder, run_record)
     for network in networks:
         evaluation.evaluate_on_test(context, network)
+    evaluation.record_family(context)
     model = narrow.model.cpu()
     evaluation.record_widths(context, trace(stages.build_wide(context), inputs), trace(model, inputs))
     evaluation.check_removal_law(context, model)
-    save(folder / "narrow", model, narrow.plan)
+    for network in reached:
+        if network.name.startswith(NARROW):
+            save(folder / network.name, network.model.cpu(), network.plan)
     if recipe.gate is not None and wide is not None:
         pass_gate(context, recipe.gate, wide.model, model)
     deployed = {network.name: deployment.deployed_form(context, network) for network in networks}
     deployment.deploy(context, deployed)
+    quantised = quantize_run(context)
     deployment.write_samples(context, {name: deployed[name] for name in (WIDE, NARROW) if name in deployed})
     context.watch.stage("writing the report")
     report.write(folder)
+    for record in quantised:
+        require(record)
 
 
 def _train(context: RunContext) -> tuple[Network | None, list[Network], list[Network]]:

@@ -28,18 +28,35 @@ def prepare_run_folder(folder: Path, resolved: Mapping[str, Any], *, accept_chan
     path = folder / FILE_NAME
     begun = any(folder.glob("checkpoints/*/[0-9]*"))
     if begun and not accept_changes:
-        if different := recipe_differences(_read(path), resolved):
-            raise RecipeError(
-                f"{folder} holds a run of another recipe: {'; '.join(different[:5])}: choose another folder with "
-                "output=..., or remove this one; or, to go on from its checkpoints under this recipe, give "
-                "--accept-changes (in Python: accept_changes=True)"
-            )
+        refuse_other_recipe(folder, resolved)
         return True
     try:
         _write(path, prunus.recipe.dump(resolved))
     except OSError as error:
         raise RecordError(f"{folder} is not writable ({error.strerror}): choose another with output=...") from error
     return begun
+
+
+def refuse_other_recipe(folder: Path, resolved: Mapping[str, Any]) -> None:
+    """Refuse a folder that holds the run of another recipe than `resolved`; one without a recipe holds none.
+
+    Raises:
+        RecipeError: names the differences.
+    """
+    path = folder / FILE_NAME
+    if path.is_file() and (different := recipe_differences(_read(path), resolved)):
+        raise RecipeError(
+            f"{folder} holds a run of another recipe: {'; '.join(different[:5])}: choose another folder with "
+            "output=..., or remove this one; or, to go on from its checkpoints under this recipe, give "
+            "--accept-changes (in Python: accept_changes=True)"
+        )
+
+
+def begun_with(folder: Path, key: str) -> Any:
+    """Return what the recipe of the run in `folder` says of `key`, at its top; None where there is no run yet."""
+    path = folder / FILE_NAME
+    found = _read(path) if path.is_file() else None
+    return found.get(key) if isinstance(found, Mapping) else None
 
 
 def refuse_linked_folders(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a run says of its beginning: recipe, data, weights; and what differs from it when the run goes on."""
+"""The record of a run's start (recipe, data, weights), and of what differs from it when the run is resumed."""
 
 import datetime
 import shlex

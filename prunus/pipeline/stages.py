@@ -6,16 +6,18 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from prunus.budget.controller import Controller
 from prunus.errors import RecipeError
 from prunus.models.factory import build
 from prunus.models.weights import load_
 from prunus.pipeline.context import RunContext
-from prunus.pipeline.network import Network, network_name, training_name
+from prunus.pipeline.network import Network, branch_name, network_name, training_name
 from prunus.pipeline.recipe import SCRATCH, WIDE, EncoderStage, Stage
 from prunus.pipeline.reinitialization import reinitialized
 from prunus.pipeline.stage_edits import apply_edits
 from prunus.surgery import Plan, apply, bypass
 from prunus.train.fit import fit
+from prunus.train.job import TrainingJob
 from prunus.train.settings import Train
 from prunus.verify import apply_measured, record_of
 
@@ -72,33 +74,64 @@ def run_stages(context: RunContext, encoder: dict[str, Tensor] | None, wide: Net
         if stage.edits:
             context.watch.stage(f"{stage.name}: editing the network")
         network = apply_edits(network, stage, context.inputs)
-        if stage.train is not None:
-            network = train_stage(context, stage, stage.train, network, wide)
-        reached.append(network)
+        trained = [network] if stage.train is None else train_stage(context, stage, stage.train, network, wide)
+        reached += trained
+        network = trained[-1]
     return reached
 
 
-def train_stage(context: RunContext, stage: Stage, settings: Train, network: Network, wide: Network | None) -> Network:
-    """Train `network`, which the earlier stages have led to, with the settings of `stage`."""
+def train_stage(
+    context: RunContext, stage: Stage, settings: Train, network: Network, wide: Network | None
+) -> list[Network]:
+    """Train `network`, which the earlier stages have led to, with the settings of `stage`.
+
+    With several budgets the first networks returned are those of all budgets but the last: each goes on from where the
+    training passed its budget, under the same settings, without shrinking any further.
+    """
+    training = _stage_training(context, stage, settings, network, wide)
+    trunk = _trained(context, training, network, stage.shrink)
+    branches = list[Network]()
+    for name in training.branches:
+        context.watch.stage(f"training the branch {name}")
+        job = dataclasses.replace(training, name=name, branches=(), meter=None)
+        begin = dataclasses.replace(network, name=name)
+        branches.append(_trained(context, job, begin, None))
+    return [*branches, trunk]
+
+
+def _stage_training(
+    context: RunContext, stage: Stage, settings: Train, network: Network, wide: Network | None
+) -> TrainingJob:
     context.watch.stage(f"training the {'shrinking' if stage.shrink else 'reshaped'} network ({stage.name})")
     protect, data = context.recipe.protect, context.recipe.data
     task = context.task if protect is None else protect.task(context.task, data.class_names)
     if stage.distillation is not None:
         assert wide is not None  # else the recipe is refused
         task = stage.distillation.wrap(task, wide.model)
-    model = network.model  # it is deployed too, and stays as it is
-    if stage.shrink is None and stage.penalty is None:
-        model = apply(Plan(), model)
-    budget, meter = None if stage.shrink is None else stage.shrink.budget, None
-    if budget is not None and budget.is_timed and context.processes.first:  # only process 0 measures
-        meter = context.meter(network.model, budget)
+    budgets, first = () if stage.shrink is None else stage.shrink.sequence, context.processes.first
+    meters = tuple(  # only process 0 measures
+        context.meter(network.model, budget) if budget.is_timed and first else None for budget in budgets
+    )
     training = context.training(training_name(stage), settings, task)
     data = data if protect is None else protect.data(data)
-    training = dataclasses.replace(training, data=data, penalty=stage.penalty, meter=meter, reference=network.model)
-    fitted = fit(training, model, context.inputs, stage.shrink)
-    vanished = bypass(
-        fitted.model, context.inputs.to(settings.torch_device())
-    )  # blocks with a layer that training has emptied
+    return dataclasses.replace(
+        training,
+        data=data,
+        penalty=stage.penalty,
+        meter=meters,
+        reference=network.model,
+        branches=tuple(map(branch_name, budgets[:-1])),
+    )
+
+
+def _trained(context: RunContext, training: TrainingJob, network: Network, shrink: Controller | None) -> Network:
+    """Train the model of `network` and return what becomes of it."""
+    model = network.model
+    if shrink is None and training.penalty is None:
+        model = apply(Plan(), model)  # that of an earlier stage is deployed too, and stays as it is
+    fitted = fit(training, model, context.inputs, shrink)
+    inputs = context.inputs.to(training.settings.torch_device())
+    vanished = bypass(fitted.model, inputs)  # blocks with a layer that training has emptied
     model, edits = apply_measured(fitted.model, vanished, context.inputs)
     return dataclasses.replace(
         network,

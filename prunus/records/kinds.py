@@ -103,6 +103,15 @@ class EvaluationRecord(Record):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class FamilyRecord(Record):
+    """One network of a family that a training has led to, and its budget."""
+
+    kind: ClassVar[str] = "family"
+    model: str
+    budget: dict[str, float]  # bounds by quantity, as the recipe has them
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class RemovalRecord(Record):
     """The law, measured: zero groups, cut them, compare."""
 
@@ -170,6 +179,47 @@ class LatencyRecord(Record):
     p95_ms: float
     peak_memory_mb: float | None  # that the network adds to a process; None where not measured
     precision: str  # "float32", ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FormRecord(Record):
+    """The equal forms of one layer, each timed in its place, and the one that is deployed."""
+
+    kind: ClassVar[str] = "form"
+    model: str
+    layer: str
+    target: str
+    milliseconds: dict[str, float]  # of the whole network, by form; the one that was trained first
+    chosen: str
+    max_rel_diff: float | None  # between the forms, relative to the largest output
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class QuantizationRecord(Record):
+    """One network in INT8 against the same network in float32, both as files on one backend."""
+
+    kind: ClassVar[str] = "quantization"
+    model: str
+    backend: str
+    file: str  # beside the file in float32
+    split: str  # on which the metric was taken
+    images: int
+    metric: str  # the task's main one
+    float32: float  # the metric, in [0, 1]
+    int8: float
+    max_drop: float  # percentage points
+    samples: int  # that calibrated
+    seed: int  # that drew them
+    median_ms_float32: float  # timed in turn
+    median_ms_int8: float
+    bytes_float32: int
+    bytes_int8: int
+    passed: bool
+
+    @property
+    def drop(self) -> float:
+        """What INT8 loses of the metric, in percentage points."""
+        return 100 * (self.float32 - self.int8)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from prunus.records import EXACT
@@ -137,9 +137,9 @@ def setting_name(setting: Setting, facts: Facts) -> str:
     return ", ".join([words.backend_name(setting.backend), *apart])
 
 
-def goals(facts: Facts) -> tuple[Goal, ...]:
-    """Return the limits in the recipe's `budget`: up to 1 relative to the wide network, above absolute."""
-    settings = _budget(facts.run.recipe) if facts.run else None
+def goals(facts: Facts, budget: Mapping[str, Any] | None = None) -> tuple[Goal, ...]:
+    """Return the limits of `budget`, or the recipe's: up to 1 relative to the wide network, above absolute."""
+    settings = budget or (_budget(facts.run.recipe) if facts.run else None)
     if settings is None:
         return ()
     settings = settings.get("init_args", settings)
@@ -162,7 +162,7 @@ def goals(facts: Facts) -> tuple[Goal, ...]:
     return tuple(found)
 
 
-def _limit(settings: dict[str, Any], quantity: str) -> tuple[float | None, bool]:
+def _limit(settings: Mapping[str, Any], quantity: str) -> tuple[float | None, bool]:
     """Return the limit that the budget sets, if it does, and whether it is a share of the wide network's."""
     key = "latency_ms" if quantity == "latency" and settings.get("latency") is None else quantity
     limit = settings.get(key) if quantity in ("macs", "params", "latency") else None

@@ -13,10 +13,13 @@ from prunus.records import (
     EditRecord,
     EpochRecord,
     EvaluationRecord,
+    FamilyRecord,
+    FormRecord,
     GateRecord,
     LatencyRecord,
     NoteRecord,
     ParityRecord,
+    QuantizationRecord,
     Record,
     RemovalRecord,
     RobustnessRecord,
@@ -28,6 +31,7 @@ from prunus.records import (
 )
 
 MODELS = ("wide", "narrow")
+BRANCH = "narrow-"  # begins the name of a network that has branched off the narrow one's training
 # The split that was kept from every decision comes first.
 SPLITS = ("test", "validation", "train")
 
@@ -57,6 +61,9 @@ class Facts:
     evaluations: dict[str, EvaluationRecord]
     latencies: dict[Setting, dict[str, LatencyRecord]]
     parities: tuple[ParityRecord, ...]
+    forms: tuple[FormRecord, ...]  # of layers that have several, each timed
+    quantizations: tuple[QuantizationRecord, ...]
+    family: tuple[FamilyRecord, ...]  # the largest network first
     removals: tuple[RemovalRecord, ...]
     edits: tuple[EditRecord, ...]
     samples: tuple[SampleRecord, ...]
@@ -93,6 +100,11 @@ def gather(records: Sequence[Record]) -> Facts:
         evaluations=evaluations,
         latencies=_latencies(of_type(LatencyRecord, records)),
         parities=tuple(parities.values()),
+        forms=tuple({(record.model, record.layer): record for record in of_type(FormRecord, records)}.values()),
+        quantizations=tuple(
+            {(record.model, record.backend): record for record in of_type(QuantizationRecord, records)}.values()
+        ),
+        family=tuple({record.model: record for record in of_type(FamilyRecord, records)}.values()),
         removals=of_type(RemovalRecord, records),
         edits=of_type(EditRecord, records),
         samples=tuple(samples[index] for index in sorted(samples)),

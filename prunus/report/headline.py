@@ -4,10 +4,11 @@ import dataclasses
 import math
 from collections.abc import Iterable
 
-from prunus.records import GateRecord
+from prunus.records import GateRecord, QuantizationRecord
 from prunus.report import words
 from prunus.report.comparison import Comparison, Goal, goals, law, law_tolerance
 from prunus.report.facts import Facts
+from prunus.report.family import members
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,8 +93,15 @@ def _listed(parts: Iterable[str]) -> str:
 def checks(facts: Facts) -> tuple[Check, ...]:
     """Return the run's promises: the budget, parity of the exported networks, the law of removal."""
     limits = tuple(_budget(goal) for goal in goals(facts))
+    limits += tuple(
+        dataclasses.replace(_budget(goal), name=f"Budget of {member.model}: {goal.label}")
+        for member in members(facts)[:-1]
+        for goal in member.goals
+    )
     gate = () if facts.gate is None else (_gate(facts.gate, facts),)
-    return (*(limits or (_no_budget(facts),)), *_of_stages(facts, limits), *gate, _parity(facts), _law(facts))
+    integers = tuple(map(_quantization, facts.quantizations))
+    told = (*(limits or (_no_budget(facts),)), *_of_stages(facts, limits), *gate)
+    return (*told, _parity(facts), *integers, _law(facts))
 
 
 def _gate(gate: GateRecord, facts: Facts) -> Check:
@@ -107,6 +115,14 @@ def _gate(gate: GateRecord, facts: Facts) -> Check:
         more = f" and {len(fallen) - 3} more" if len(fallen) > 3 else ""
         text = f"failed: {', '.join(fallen[:3])}{more} fell by {allowed}"
     return Check(name="Gate", passed=gate.passed, text=text)
+
+
+def _quantization(record: QuantizationRecord) -> Check:
+    name = f"INT8: {record.model} on {words.backend_name(record.backend)}"
+    verdict, within = ("kept", "within") if record.passed else ("refused", "beyond")
+    change = words.points(record.int8 - record.float32)
+    text = f"{verdict}: {change} of {words.metric_name(record.metric)}, {within} {record.max_drop:g}{words.GAP}points"
+    return Check(name=name, passed=record.passed, text=text)
 
 
 def _of_stages(facts: Facts, limits: tuple[Check, ...]) -> Iterable[Check]:

@@ -21,6 +21,7 @@ from prunus.records import NoteRecord, Record
 from prunus.report import headline, plots, words
 from prunus.report.comparison import Goal, compare, goals, law, law_tolerance, setting_name, threads
 from prunus.report.facts import MODELS, Facts, gather
+from prunus.report.family import members, training_seconds
 from prunus.writing import write_whole
 
 FILE_NAME = "report.html"
@@ -114,20 +115,23 @@ def context(facts: Facts, folder: Path) -> dict[str, Any]:
         "figures": figures(facts),
         "by_epoch": BY_EPOCH | {"metric": f"{rows[0].label}, validation"},
         "stages": stages(facts),
+        "family": members(facts),
+        "family_seconds": training_seconds(facts),
         "curves": list(facts.curves)[:MOST_CURVES],
         "gallery": [_sample(sample, folder) | {"apart": sample.disagreement} for sample in facts.gallery],
         "samples": [_sample(sample, folder) for sample in facts.samples],
         "recipe": _recipe(facts, folder),
-        "style": _own("style.css"),
-        "script": _own("report.js"),
-        "plotly": _plotly(),
+        "style": own_file("style.css"),
+        "script": own_file("report.js"),
+        "plotly": plotly_js(),
     }
 
 
 def stages(facts: Facts) -> tuple[records.EvaluationRecord, ...]:
     """Return what each stage of the run led to, where there is more than a wide and a narrow network."""
-    found = tuple(facts.evaluations.values())
-    return found if set(facts.evaluations) - set(MODELS) else ()
+    family = {record.model for record in facts.family}
+    found = tuple(record for model, record in facts.evaluations.items() if model not in family - set(MODELS))
+    return found if {record.model for record in found} - set(MODELS) else ()
 
 
 def class_metric(facts: Facts) -> str:
@@ -192,13 +196,13 @@ def _recipe(facts: Facts, folder: Path) -> str:
     return json.dumps(facts.run.recipe, indent=2, ensure_ascii=False) if facts.run else ""
 
 
-def _own(name: str) -> markupsafe.Markup:
+def own_file(name: str) -> markupsafe.Markup:
     """A file of this folder, to be placed as it is."""
     return markupsafe.Markup((HERE / name).read_text(encoding="utf-8"))
 
 
 @functools.cache
-def _plotly() -> str:
+def plotly_js() -> str:
     """plotly.js, compressed from 4.8 MB to 1.9 MB; the page's script unpacks it by the browser's own gzip."""
     packed = gzip.compress(plotly.offline.get_plotlyjs().encode("utf-8"), compresslevel=9, mtime=0)
     return base64.b64encode(packed).decode("ascii")

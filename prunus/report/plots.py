@@ -11,6 +11,7 @@ from typing import Any
 
 from prunus.records import CurveRecord, EpochRecord, EvaluationRecord, LatencyRecord, WidthsRecord
 from prunus.report.comparison import Goal
+from prunus.report.facts import BRANCH
 from prunus.report.words import NETWORKS
 
 Figure = dict[str, Any]
@@ -49,8 +50,9 @@ def by_epoch(epochs: Mapping[str, Sequence[EpochRecord]], field: str, goal: Goal
     form = {"metric": ".1%", "loss": ".3~g", "seconds": ".3~g"}.get(field, ".3~s")
     traces = []
     last = 1
-    others = ("encoder", *NETWORKS)
-    ways = {"wide": ["wide"], "narrow": [model for model in epochs if model not in ("wide", *others)]}
+    others = ("wide", "encoder", *NETWORKS)
+    way = [model for model in epochs if model not in others and not model.startswith(BRANCH)]
+    ways = {"wide": ["wide"], "narrow": way}
     for role, way in ways.items():
         places, records, done = list[int](), list[EpochRecord](), 0
         for trained in (epochs[model] for model in way if epochs.get(model)):
@@ -120,6 +122,25 @@ def latency(records: Sequence[tuple[str, Mapping[str, LatencyRecord]]]) -> Figur
     xaxis |= {"range": [-0.7, len(records) - 0.3], "automargin": True, "tickangle": 0}
     layout = _layout(320, xaxis=xaxis, yaxis={**_axis("milliseconds"), "rangemode": "tozero"})
     return {"data": traces, "layout": layout | {"barmode": "group", "bargap": 0.45, "bargroupgap": 0.08}}
+
+
+def frontier(points: Sequence[tuple[str, float, float]], line: Sequence[tuple[float, float]], metric: str) -> Figure:
+    """Accuracy against milliseconds: all networks (name, ms, value), and the line that joins those none beats."""
+    joined = _trace("scatter", "narrow", [ms for ms, _ in line], [_finite(value) for _, value in line], "frontier")
+    joined |= {"mode": "lines", "hoverinfo": "skip"}
+    traces = [joined]
+    for role in ("wide", "narrow"):
+        own = [point for point in points if (point[0] == "wide") == (role == "wide")]
+        if own:
+            dots = _trace("scatter", role, [ms for _, ms, _ in own], [_finite(value) for *_, value in own], role)
+            names = [label(name) for name, *_ in own]
+            hover = "%{text}: %{x:.3~g} ms, %{y:.1%}<extra></extra>"
+            traces.append(
+                dots | {"mode": "markers+text", "text": names, "textposition": "top left", "hovertemplate": hover}
+            )
+    yaxis = {**_axis(metric), "tickformat": ".0%"}
+    xaxis = {**_axis("median milliseconds"), "rangemode": "tozero"}
+    return {"data": traces, "layout": _layout(420, xaxis=xaxis, yaxis=yaxis)}
 
 
 def class_names(evaluations: Mapping[str, EvaluationRecord]) -> list[str]:

@@ -1,20 +1,25 @@
-"""The latency goal of a training: a budget in milliseconds, converted into a bound on multiply-adds by measuring.
+"""The latency goal of a training: a budget in milliseconds, converted into a bound on multiply-adds by measuring; or,
+with the exact solver and a meter that models the latency, a bound on the modelled milliseconds.
 
-That happens when the training begins, and again before the last segment, on the network as it is by then. Process 0
+It is measured when the training begins, and again before the last segment, on the network as it is by then. Process 0
 measures for all.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 
 from prunus.budget import Budget
 from prunus.budget.controller import Goal
+from prunus.budget.latency_model import KnownLatency
 from prunus.budget.latency_search import LatencySearch, MeasuredNetwork, Meter, checked_meter
+from prunus.budget.modelled_latency import ModelledNetwork, ModellingMeter
 from prunus.budget.select import relative_norms
-from prunus.graph import ChannelGroups
+from prunus.graph import ChannelGroups, trace
 from prunus.shrink.network import NetworkInTraining
 
 
@@ -25,9 +30,9 @@ def measured_goal(
     budget: Budget,
     meter: Meter | None,
     reference: nn.Module | None,
-) -> tuple[Goal, str]:
-    """Return the goal with the multiply-adds of the largest network found that meets the budget's latency, and a
-    sentence for the reader.
+) -> tuple[Goal, str, Tensor | None]:
+    """Return the goal with the multiply-adds of the largest network found that meets the budget's latency, or with the
+    corrected model of it; a sentence for the reader; and, with the model, the groups whose removal meets it.
 
     Args:
         network: as it is now.
@@ -40,6 +45,11 @@ def measured_goal(
     Raises:
         BudgetError: in every process; no network is fast enough.
     """
+
+    if network.processes.once(lambda: is_modelled(budget, meter)):
+        return network.processes.once(
+            lambda: _modelled_goal(modelled(network, goal, budget, meter), importance, goal, reference)
+        )
 
     def measure() -> MeasuredNetwork:
         timed, limit = checked_meter(meter), goal.limit_ms
@@ -65,7 +75,44 @@ def measured_goal(
         f"{found.limit_ms:,.3f} ms are allowed."
     )
     bounds = {**goal.bounds, "macs": float(found.macs)}
-    return dataclasses.replace(goal, bounds=bounds, limit_ms=limit), text
+    return dataclasses.replace(goal, bounds=bounds, limit_ms=limit), text, None
+
+
+def is_modelled(budget: Budget, meter: Meter | None) -> bool:
+    """Whether the milliseconds are solved for under a model; a share of 1 bounds nothing."""
+    return budget.solver == "exact" and budget.latency != 1 and isinstance(meter, ModellingMeter)
+
+
+def modelled(network: NetworkInTraining, goal: Goal, budget: Budget, meter: Meter | None) -> ModelledNetwork:
+    """Return the network as it is now, with the model of its latency that `goal` knows."""
+    assert isinstance(meter, ModellingMeter)
+    return ModelledNetwork(
+        model=network.model, groups=network.groups, budget=budget, floor=goal.floors, meter=meter, known=goal.latency
+    )
+
+
+def _modelled_goal(
+    network: ModelledNetwork, importance: Tensor, goal: Goal, reference: nn.Module | None
+) -> tuple[Goal, str, Tensor | None]:
+    limit = goal.limit_ms
+    if limit is None or (reference is not None and not network.meter.target.remote):
+        limit = network.budget.limit_ms(functools.partial(_whole_ms, network, reference))
+    found = network.reached(importance, limit, network.budget.bounds(goal.start))
+    everything = torch.ones(len(network.groups), dtype=torch.bool)
+    start = found.model.predicted(everything) if goal.start_ms is None else goal.start_ms
+    goal = dataclasses.replace(goal, limit_ms=limit, latency=KnownLatency.of(found.model), start_ms=start)
+    return goal, f"{found}.", found.best.solution.removed
+
+
+def _whole_ms(network: ModelledNetwork, reference: nn.Module | None) -> float:
+    """Return the milliseconds that a share refers to: the reference's, predicted where the target is elsewhere."""
+    meter = network.meter
+    if reference is None:
+        return network.whole_ms()
+    if not meter.target.remote:
+        return checked_meter(meter)(reference)
+    groups = trace(reference, meter.inputs)
+    return dataclasses.replace(network, model=reference, groups=groups, known=None).whole_ms()
 
 
 def check_latency_reachable(
@@ -76,7 +123,12 @@ def check_latency_reachable(
     Raises:
         BudgetError: names the latency of the smallest network.
     """
-    timed = checked_meter(None if meter is None else meter())
+    found = None if meter is None else meter()
+    if isinstance(found, ModellingMeter) and found.target.remote and is_modelled(budget, found):
+        own = ModelledNetwork(model=model, groups=groups, budget=budget, floor=goal.floors, meter=found)
+        own.reached(relative_norms(model, groups), budget.limit_ms(own.whole_ms), budget.absolute(groups))
+        return
+    timed = checked_meter(found)
     search = LatencySearch(
         model=model,
         groups=groups,

@@ -1,6 +1,7 @@
-"""The pressure on channel groups: what their importance is, which are pressed to zero, and the press itself."""
+"""The pressure on channel groups: their importance, the choice of those to press to zero, and the press itself."""
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -8,13 +9,14 @@ from torch import Tensor, nn
 from prunus.budget import Budget, width_stability
 from prunus.budget.controller import Goal, press, thresholds
 from prunus.budget.latency_search import Meter
+from prunus.budget.milliseconds import AIM
 from prunus.budget.schedule import Clock, Schedule
 from prunus.budget.select import checked_importance, relative_norms
 from prunus.graph import ChannelGroups
 from prunus.penalties import BoundGroupLasso, GroupLasso, taylor
 from prunus.records import ShrinkRecord
 from prunus.shrink import checks
-from prunus.shrink.latency_goal import measured_goal
+from prunus.shrink.latency_goal import measured_goal, modelled
 from prunus.shrink.network import CutResult, NetworkInTraining
 
 Importance = Callable[[nn.Module, ChannelGroups], Tensor]  # of each group, [num_groups]
@@ -26,13 +28,15 @@ class Pressure:
 
     Attributes:
         network: the network.
-        budget: what it may cost in the end.
-        goal: the budget, fixed on the wide network.
+        budgets: that it passes one after the other; the last is what it may cost in the end.
+        goals: the budgets, fixed on the wide network.
+        meters: of the budgets; each measures a network's latency on the budget's target.
+        budget: that it shrinks to now.
+        goal: of that budget.
         importance: running mean of the groups' Taylor importance, [num_groups].
         pressed: groups under pressure in the running segment, bool [num_groups].
         observed: the importance is of at least one step.
         measured: the goal of a budget in milliseconds has been measured.
-        meter: measures a network's latency.
         reference: the network whose latency a budget takes a share of; None: the network as first measured.
         told: receives a sentence for a reader.
     """
@@ -40,19 +44,21 @@ class Pressure:
     def __init__(
         self,
         network: NetworkInTraining,
-        budget: Budget,
-        goal: Goal,
-        meter: Meter | None,
+        budgets: Sequence[Budget],
+        goals: Sequence[Goal],
+        meters: Sequence[Meter | None],
         reference: nn.Module | None,
         importance: Importance | None,
         told: Callable[[str], None],
     ) -> None:
-        self.network, self.budget, self.goal = network, budget, goal
-        self.meter, self.reference, self.told = meter, reference, told
+        self.network, self.budgets, self.goals = network, tuple(budgets), tuple(goals)
+        self.budget, self.goal = self.budgets[0], self.goals[0]
+        self.meters, self.reference, self.told = tuple(meters), reference, told
         self._own = importance
         self.importance = torch.zeros(len(network.groups))
         self.pressed = torch.zeros(len(network.groups), dtype=torch.bool)
         self.observed = self.measured = False
+        self._solved: Tensor | None = None  # the groups whose removal was measured to meet the latency, as of now
         self._lasso: BoundGroupLasso | None = None
 
     @property
@@ -88,25 +94,62 @@ class Pressure:
 
     def selected(self, progress: float) -> Tensor:
         """Return the groups that selection removes to reach the cost at `progress`, bool [num_groups]."""
-        return press(self.network.groups, self.ranking(), self.goal, progress, self.budget.multiple_of)
+        if self.goal.latency is None:
+            return press(self.network.groups, self.ranking(), self.goal, progress, self.budget.multiple_of)
+        if progress == 1 and self._solved is not None:
+            return self._solved
+        return self.network.processes.once(lambda: self._within(progress))
+
+    def _within(self, progress: float) -> Tensor:
+        """Return the groups that are removed to reach the latency at `progress` by the model of it."""
+        network = modelled(self.network, self.goal, self.budget, self.meter)
+        bounds = self.goal.at(progress)
+        given = {kind: bound for kind, bound in bounds.items() if getattr(self.budget, kind) is not None}
+        return network.chosen(self.ranking(), AIM * self.goal.milliseconds_at(progress), given)
 
     def begin(self, schedule: Schedule, clock: Clock) -> None:
         """Choose the groups to press where a segment begins with the running period; process 0 decides.
 
-        A budget in milliseconds is measured when the training begins, and before the last segment.
+        A budget in milliseconds is measured when the shrinking to it begins, and before its last segment.
         """
         if schedule.is_over(clock):
             return
         checks.check_unchanged(self.network.model, self.network.optimizer, self.lasso.slices.parameters)
-        if self.budget.is_timed and not self.measured:
+        self._aim_at(schedule.passed(clock), just_passed=schedule.has_just_passed(clock))
+        just_measured = self.budget.is_timed and not self.measured
+        if just_measured:
             self.measure()
         self._begin_when_stable(schedule, clock)
         progress = schedule.beginning(clock)
         if progress is None:
             return
-        if progress == 1 and self.budget.is_timed and clock.period:  # else it has just been measured
+        if progress == 1 and self.budget.is_timed and clock.period and not just_measured:
             self.measure()
         self.pressed = self.network.processes.share(self.selected(progress))
+
+    def aim_at_last(self) -> None:
+        """Shrink to the last budget from now on."""
+        if self.budget is not self.budgets[-1]:
+            self.budget, self.goal = self.budgets[-1], self._known_goal(len(self.budgets) - 1)
+
+    @property
+    def meter(self) -> Meter | None:
+        """Measures a network's latency, where the present budget bounds it; in process 0 alone."""
+        return self.meters[self.budgets.index(self.budget)]
+
+    def _known_goal(self, number: int) -> Goal:
+        """Return the goal of budget `number`, with what the present one knows of the latency on the same target."""
+        same = self.budgets[number].target == self.budget.target
+        return dataclasses.replace(self.goals[number], latency=self.goal.latency if same else None)
+
+    def _aim_at(self, number: int, *, just_passed: bool) -> None:
+        """Shrink to budget `number` from now on."""
+        goal = self._known_goal(number) if just_passed else self.goal
+        self.budget = self.budgets[number]
+        if just_passed:
+            groups = self.network.groups
+            cost = {kind: float(groups.cost.total(kind, groups.all_alive())) for kind in goal.bounds}
+            self.goal, self.measured = dataclasses.replace(goal, passed=cost), False
 
     def _begin_when_stable(self, schedule: Schedule, clock: Clock) -> None:
         """Note the widths that selection would leave now; start the pressure if they are stable, or at the latest."""
@@ -129,12 +172,13 @@ class Pressure:
             self.lasso.shrink_(thresholds(norms, self.pressed, steps_left), norms)
 
     def measure(self) -> None:
-        """Convert a budget in milliseconds into a bound on multiply-adds, and tell it.
+        """Convert a budget in milliseconds into a bound on multiply-adds, or solve for it under a model of the latency;
+        tell what was found.
 
         Raises:
             BudgetError: no network is fast enough, or the meter fails.
         """
-        self.goal, said = measured_goal(
+        self.goal, said, self._solved = measured_goal(
             self.network, self.ranking(), self.goal, self.budget, self.meter, self.reference
         )
         self.measured = True
@@ -144,10 +188,11 @@ class Pressure:
         """Follow the network after a cut and return the cut's record; None where nothing was cut."""
         if result is None:
             return None
+        self._solved = None
         self.importance, self.pressed = result.regrouped(self.importance), result.regrouped(self.pressed)
         self._lasso = GroupLasso().bind(self.network.model, self.network.groups)
         return result.record
 
     def unbind(self) -> None:
         """Forget the tensors of the network, which has changed; the next step finds them."""
-        self._lasso = None
+        self._lasso = self._solved = None

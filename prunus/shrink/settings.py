@@ -13,7 +13,7 @@ SEGMENTS = 20  # of a whole training, where nobody says how long one is
 
 
 def controller_of(
-    budget: Budget,
+    budget: Budget | Sequence[Budget],
     keep: str | Sequence[str],
     pace: Pace,
     begin: float | None,
@@ -30,8 +30,11 @@ def controller_of(
         BudgetError: no budget.
         RecipeError: a setting that makes no sense.
     """
-    if not isinstance(budget, Budget):
-        raise BudgetError(f"Shrinker takes a Budget, as in budget=prunus.Budget(macs=0.4), not {budget!r:.80}")
+    budgets = [budget] if isinstance(budget, Budget) else budget
+    if not isinstance(budgets, Sequence) or not budgets or not all(isinstance(each, Budget) for each in budgets):
+        raise BudgetError(
+            f"Shrinker takes a Budget, as in budget=prunus.Budget(macs=0.4), not {budget!r:.80}; or a list of them"
+        )
     for name, value in (("steps", steps), ("epochs", epochs), ("every", every)):
         if value is not None and (type(value) is not int or value < 1):
             raise RecipeError(f"Shrinker: {name} is {value!r}: it must be a whole number from 1")
@@ -39,9 +42,10 @@ def controller_of(
         raise RecipeError(f"Shrinker: steps={steps} in epochs={epochs}: there is at least one in each")
     if epochs is None and steps is not None and (every or 1) > steps:
         raise RecipeError(f"Shrinker: every is {every}, and the whole training has {steps} steps: it must be shorter")
-    budget = replace(budget, keep=(*budget.keep, *patterns_of(keep)))
+    *passed, last = (replace(each, keep=(*each.keep, *patterns_of(keep))) for each in budgets)
     every = every or 1 if steps is None or epochs else 1  # of a schedule in steps, a segment is one period
-    return Controller(budget=budget, pace=pace, begin=begin, end=end, every=every, settled=settled)
+    family = (*passed, last) if passed else ()
+    return Controller(budget=last, budgets=family, pace=pace, begin=begin, end=end, every=every, settled=settled)
 
 
 def schedule_of(controller: Controller, steps: int | None, epochs: int | None, every: int | None) -> Schedule:

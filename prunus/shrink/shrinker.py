@@ -8,10 +8,8 @@ from torch import nn
 
 from prunus.budget import Budget
 from prunus.budget.controller import Pace
-from prunus.budget.latency_search import Meter, checked_meter
-from prunus.budget.modelled_latency import ModellingMeter, refuse_other_target
+from prunus.budget.latency_search import Meter
 from prunus.budget.schedule import Clock
-from prunus.budget.target import Target
 from prunus.errors import TrainingError
 from prunus.graph import ChannelGroups
 from prunus.modules.given import Inputs, arguments
@@ -19,6 +17,7 @@ from prunus.modules.optimizers import unwrapped
 from prunus.records import ShrinkRecord
 from prunus.shrink import checks, state
 from prunus.shrink.goal import goal_of
+from prunus.shrink.meters import meters_of
 from prunus.shrink.network import NetworkInTraining
 from prunus.shrink.pressure import Importance, Pressure
 from prunus.shrink.settings import controller_of, schedule_of
@@ -48,7 +47,8 @@ class Shrinker:
         model: any network that `prunus.trace` reads, or the part of a larger one that is to shrink.
         optimizer: any of torch's that keeps state of its parameters' shapes, wrapped by a trainer or not.
         example: the network's positional arguments; a tensor stands for a tuple of one.
-        budget: what the network may cost in the end.
+        budget: what the network may cost in the end; several, from the largest to the smallest: budgets that it passes
+            on its way, each at the end of an equal part of the segments.
         steps: of the optimizer in the whole training; without `steps` and `epochs` only `finish()` cuts.
         epochs: of the whole training, as long as they may be: call `end_epoch()` after each. `steps` is then what
             is expected of all of them; without it, an epoch is expected to be as long as the one before.
@@ -59,8 +59,8 @@ class Shrinker:
         settled: similarity of widths to wait for; see `prunus.budget.controller`.
         keep: layers that keep all the channels that they make, by patterns over their paths, besides the budget's.
         kwargs: the example's keyword arguments.
-        meter: measures a network's latency in milliseconds, for a budget that bounds it; None: on the budget's
-            target, or in ONNX Runtime on one thread, where the example is tensors.
+        meter: measures a network's latency in milliseconds, for a budget that bounds it; several: one for each budget;
+            None: on the budget's target, or in ONNX Runtime on one thread, where the example is tensors.
         reference: the network that a share of the latency refers to, measured anew each time; None: this one, once.
         importance: a function from the network and its groups to a number per group, [num_groups]; None: Taylor's.
         told: receives a sentence about each measurement.
@@ -84,7 +84,7 @@ class Shrinker:
         optimizer: Any,
         example: Inputs,
         *,
-        budget: Budget,
+        budget: Budget | Sequence[Budget],
         steps: int | None = None,
         epochs: int | None = None,
         pace: Pace = "accurate",
@@ -94,7 +94,7 @@ class Shrinker:
         settled: float | None = None,
         keep: str | Sequence[str] = (),
         kwargs: Mapping[str, Any] | None = None,
-        meter: Meter | None = None,
+        meter: Meter | Sequence[Meter | None] | None = None,
         reference: nn.Module | None = None,
         importance: Importance | None = None,
         told: Callable[[str], None] = lambda text: None,
@@ -103,25 +103,18 @@ class Shrinker:
         checks.check_network(model, optimizer)
         settings = controller_of(budget, keep, pace, begin, end, every, settled, steps=steps, epochs=epochs)
         network = NetworkInTraining(model, optimizer, arguments(example), kwargs)
-        budget = settings.budget
-        checks.check_not_met(budget, network.groups, budget.absolute(network.groups))
-        if budget.is_timed and network.processes.first:  # which measures for all
-            meter = self.usual_meter(model, example, budget.target) if meter is None and not kwargs else meter
-            checked_meter(meter, budget.target)
-            if isinstance(meter, ModellingMeter):
-                refuse_other_target(budget, meter)
+        budgets = settings.sequence
+        checks.check_budgets(budgets, network.groups, reference)
         self.network, self.settings = network, settings
         self.schedule = schedule_of(settings, steps, epochs, every)
         self.clock = Clock(steps_per_period=steps // epochs if steps and epochs else None)
-        goal = goal_of(model, network.groups, network.example, budget, network.kwargs)
-        self.pressure = Pressure(network, budget, goal, meter, reference, importance, told)
+        goals = [goal_of(model, network.groups, network.example, each, network.kwargs) for each in budgets]
+        meters: Sequence[Meter | None] = [None] * len(budgets)
+        if network.processes.first:  # which measures for all
+            meters = meters_of(budgets, meter, model, None if kwargs else example)
+        self.pressure = Pressure(network, budgets, goals, meters, reference, importance, told)
         self._watch = OptimizerWatch(optimizer, self._before_step, network.check_state)
         self._late: ShrinkRecord | None = None  # of a cut that step() has not returned yet
-
-    @staticmethod
-    def usual_meter(model: nn.Module, example: Inputs, target: Target | None = None) -> Meter | None:
-        """Return the meter where nobody names one; `prunus/__init__.py`, which knows deploy, sets ONNX Runtime's."""
-        return None
 
     @property
     def groups(self) -> ChannelGroups:
@@ -132,6 +125,11 @@ class Shrinker:
     def plan(self) -> Plan:
         """All cuts so far, as edits of the wide network."""
         return self.network.plan
+
+    @property
+    def num_passed(self) -> int:
+        """The number of budgets that the network has passed."""
+        return self.schedule.passed(self.clock)
 
     def follow(self, copy: nn.Module) -> None:
         """Let a copy of the network, such as an average of its weights, become narrower with it, in place too.
@@ -191,7 +189,7 @@ class Shrinker:
         if ended or zeros:
             epoch = self.clock.period + 1
             when = f"after the cut at the end of {'epoch' if self.schedule.length is None else 'period'} {epoch}"
-            record = self.pressure.followed(self.network.cut_zeros(self.settings.budget.keep, when, epoch=epoch))
+            record = self.pressure.followed(self.network.cut_zeros(self.pressure.budget.keep, when, epoch=epoch))
         if ended:
             self.pressure.pressed.zero_()
         self.clock.next_period()
@@ -203,6 +201,7 @@ class Shrinker:
         They are not zero, so that the outputs change: train on for a while. Where the schedule has reached the budget,
         there is nothing left to remove. Afterwards the optimizer is no longer watched.
         """
+        self.pressure.aim_at_last()
         if self.settings.budget.is_timed:
             self.pressure.measure()
         epoch = self.clock.period + 1

@@ -103,6 +103,7 @@ def restore_(shrinker: "Shrinker", plan: Plan, importance: Tensor, pressed: Tens
     pressure = shrinker.pressure
     pressure.importance, pressure.pressed = importance.detach().clone(), pressed.bool().clone()
     pressure.goal, pressure.observed, pressure.measured = progress.target, progress.observed, progress.measured
+    pressure.budget = pressure.budgets[min(shrinker.schedule.passed(progress.clock), len(pressure.budgets) - 1)]
     pressure.unbind()
     shrinker.clock = progress.clock
 

@@ -44,7 +44,9 @@ def begin(
     if found is not None:
         _refuse_other_length(training, found)
         state = resume(found, model, inputs, training, steps, controller)
-        if state.progress.epoch < training.settings.epochs:  # else later stages have written on
+        if not state.progress.records:  # a branch of another training, which has written on
+            _forget(training)
+        elif state.progress.epoch < training.settings.epochs:  # else later stages have written on
             training.recorder.truncate(state.progress.records)
         for note in found.notes:
             training.recorder.write(NoteRecord(text=note))
@@ -52,7 +54,7 @@ def begin(
         _forget(training)
         torch.manual_seed(training.seed + 1_000_003 * processes.index)
         state = start(model, inputs, training, steps, controller)
-        if state.shrinker is not None and state.shrinker.settings.budget.is_timed:
+        if state.shrinker is not None and state.shrinker.pressure.budget.is_timed:
             state.shrinker.pressure.measure()
     state.regularizer = penalty
     state.regularize(inputs)

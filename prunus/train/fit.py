@@ -13,6 +13,8 @@ from torch.utils.data import Dataset
 
 from prunus.budget.controller import Controller
 from prunus.data.interface import Split
+from prunus.errors import InterruptedTrainingError
+from prunus.interrupt import Interrupt, interruptible
 from prunus.records import EpochRecord, NoteRecord
 from prunus.surgery import Plan
 from prunus.train.background import Background
@@ -21,11 +23,10 @@ from prunus.train.batches import steps_per_epoch, training_batches
 from prunus.train.begin import begin
 from prunus.train.distributed import Question
 from prunus.train.evaluate import evaluate
-from prunus.train.interrupt import Interrupt, InterruptedTrainingError, interruptible
 from prunus.train.job import TrainingJob
 from prunus.train.resume import reschedule
 from prunus.train.step import step
-from prunus.train.training_state import TrainingState, save
+from prunus.train.training_state import TrainingState, branch, save
 from prunus.train.workers import death_named
 
 __all__ = ["Fitted", "TrainingJob", "fit"]
@@ -82,6 +83,7 @@ def fit(training: TrainingJob, model: nn.Module, inputs: Tensor, controller: Con
                 background.wait()
                 where = f"in epoch {state.progress.epoch + 1}, after step {state.progress.step} of {steps}"
                 raise _interrupted(interrupt, where) from None
+            branch(state, training, background)
             epoch = state.progress.epoch
             if best or epoch == settings.epochs or epoch % settings.checkpoint_every == 0:
                 save(state, training, background, best=best)

@@ -29,7 +29,8 @@ class TrainingJob:
     recorder: Recorder
     processes: Processes = ALONE
     shown: Callable[[EpochRecord], None] = lambda record: None  # called with each epoch's record
-    meter: Meter | None = None  # of latencies, for a budget in milliseconds
+    meter: Meter | tuple[Meter | None, ...] | None = None  # of latencies; several: one for each budget
+    branches: tuple[str, ...] = ()  # trainings that go on where the network passes its budgets, the last excepted
     reference: nn.Module | None = None  # the network whose latency such a budget takes a share of
     ticked: Callable[[str, int, int, float], None] = lambda name, step, steps, loss: None  # after each step
 

@@ -7,7 +7,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from prunus.errors import CheckpointError
+from prunus.errors import CheckpointError, FolderInUseError
 
 FILE_NAME = ".lock"
 _held: set[tuple[int, int]] = set()  # (device, inode): the system's lock does not keep one process from itself
@@ -21,12 +21,13 @@ def lock(folder: Path) -> Iterator[None]:
     forked data workers that outlive the process for some seconds do not keep it. The file itself stays.
 
     Raises:
-        CheckpointError: another run holds the folder (its process number is named), or it is not writable.
+        FolderInUseError: another run holds the folder (its process number is named).
+        CheckpointError: it is not writable.
     """
     path = Path(folder) / FILE_NAME
     # Asked before the file is opened: closing any descriptor of it would free the lock this process holds.
     if path.exists() and _identity(path.lstat()) in _held:
-        raise CheckpointError(_taken(folder, str(os.getpid())))
+        raise FolderInUseError(_taken(folder, str(os.getpid())))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
@@ -42,7 +43,7 @@ def lock(folder: Path) -> Iterator[None]:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
-            raise CheckpointError(_taken(folder, holder)) from error
+            raise FolderInUseError(_taken(folder, holder)) from error
         except OSError as error:
             raise CheckpointError(f"folder {folder} cannot be locked: {error.strerror}; choose another") from error
         os.ftruncate(descriptor, 0)

@@ -135,8 +135,11 @@ def start(
 def _shrinker(
     model: nn.Module, optimizer: Optimizer, inputs: Tensor, training: TrainingJob, controller: Controller
 ) -> Shrinker:
-    if controller.budget.is_timed and training.processes.first:
-        checked_meter(training.meter)  # a recipe's target is named, not guessed
+    budgets = controller.sequence
+    meters = training.meter if isinstance(training.meter, tuple) else (training.meter,) * len(budgets)
+    for budget, meter in zip(budgets, meters, strict=True):
+        if budget.is_timed and training.processes.first:
+            checked_meter(meter)  # a recipe's target is named, not guessed
 
     def told(text: str) -> None:
         text = f"{training.name}, after epoch {shrinker.clock.period}: {text}"
@@ -146,7 +149,7 @@ def _shrinker(
         model,
         optimizer,
         inputs,
-        budget=controller.budget,
+        budget=controller.sequence,
         epochs=training.settings.epochs,
         pace=controller.pace,
         begin=controller.begin,
@@ -160,12 +163,25 @@ def _shrinker(
     return shrinker
 
 
-def save(state: TrainingState, training: TrainingJob, background: Background, *, best: bool = False) -> None:
+def branch(state: TrainingState, training: TrainingJob, background: Background) -> None:
+    """Where the network has just passed a budget, write its state as the first checkpoint of the budget's branch.
+
+    This comes before the training's own checkpoint, so that none that is resumed from has missed it.
+    """
+    shrinker = state.shrinker
+    if shrinker is not None and training.branches and shrinker.schedule.has_just_passed(shrinker.clock):
+        name = training.branches[shrinker.num_passed - 1]
+        save(state, dataclasses.replace(training, name=name), background, begins=True)
+
+
+def save(
+    state: TrainingState, training: TrainingJob, background: Background, *, best: bool = False, begins: bool = False
+) -> None:
     """Copy `state` and write the copy as a checkpoint in the background; `resume` restores it bit for bit.
 
-    All processes take part; process 0 writes.
+    All processes take part; process 0 writes. A training that `begins` with it has no records yet.
     """
-    state.progress.records = training.recorder.count()
+    state.progress.records = 0 if begins else training.recorder.count()
     pressure = None if state.shrinker is None else state.shrinker.pressure
     if state.shrinker is not None:
         clock = state.shrinker.clock

@@ -1,15 +1,12 @@
 """Whole residual blocks as choices of a budget in milliseconds, on a fake target that charges for each convolution."""
 
-import numpy as np
 import pytest
 import torch
+from modelled_meter import FakeMeter
 from torch import nn
 
 import prunus
 from prunus.budget.blocks import plan_without
-from prunus.budget.latency_model import PRIOR, Curve, LatencyModel, Unit
-
-CALL, EACH = 0.2, 1e-5  # milliseconds of a convolution, and of each of its kernels
 
 
 class Block(nn.Module):
@@ -39,32 +36,6 @@ def network():
     return nn.Sequential(
         nn.Conv2d(3, 24, 3), nn.ReLU(), *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(24, 5)
     )
-
-
-class FakeMeter:
-    """Counts convolutions and their kernels."""
-
-    def __init__(self, images):
-        self.inputs, self.reached, self.asked = (images,), None, 0
-
-    def __call__(self, model):
-        self.asked += 1
-        convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
-        return 0.1 + sum(CALL + EACH * c.in_channels * c.out_channels for c in convolutions)
-
-    def latency_model(self, model, groups, measure):
-        units = []
-        for term in groups.cost.macs:
-            if term.module and isinstance(model.get_submodule(term.module), nn.Conv2d):
-                levels = tuple(np.array([1, factor.numel()]) for factor in term.factors)
-                values = CALL + EACH * np.prod(np.meshgrid(*levels, indexing="ij"), axis=0)
-                curve = Curve(levels, values, (1, 1), (1.0, 1.0))
-                units.append(Unit(name=term.module, curve=curve, sizes=term.factors, written=0.0))
-        fresh = LatencyModel(units=tuple(units), others=(), weights=PRIOR)
-        return fresh.fitted([(groups.all_alive(), measure(~groups.all_alive()))])
-
-    def tell(self, reached):
-        self.reached = reached
 
 
 @pytest.fixture(scope="module")

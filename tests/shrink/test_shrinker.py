@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import prunus
+from prunus.errors import BudgetError, RecipeError
 
 
 def test_two_lines_in_a_loop_meet_the_budget():
@@ -97,3 +98,50 @@ def test_a_compiled_network_sees_the_narrower_layers(when):
     other = loops.OPTIMIZERS["sgd"](alone.parameters())
     loops.train(alone, other, loops.shrinker_of(alone, other))
     assert [p.shape for p in alone.parameters()] == [p.shape for p in model.parameters()]
+
+
+def test_several_budgets_are_passed_on_the_way():
+    model = loops.build()
+    optimizer = loops.OPTIMIZERS["adamw"](model.parameters())
+    wide = prunus.trace(model, loops.EXAMPLE).macs()
+    shares = (0.8, 0.6, 0.4)
+    shrinker = loops.shrinker_of(model, optimizer, budget=[prunus.Budget(macs=share) for share in shares])
+    costs = dict[int, int]()
+    loops.train(
+        model, optimizer, shrinker, after=lambda step: costs.setdefault(shrinker.num_passed, shrinker.groups.macs())
+    )
+    assert list(costs) == [0, 1, 2, 3]
+    assert all(0.85 * share * wide < costs[number + 1] <= share * wide for number, share in enumerate(shares))
+
+
+def test_shares_of_a_latency_on_the_way_need_the_network_that_they_are_shares_of():
+    model = loops.build()
+    optimizer = loops.OPTIMIZERS["adamw"](model.parameters())
+    budgets = [prunus.Budget(latency=0.8), prunus.Budget(latency=0.5)]
+    with pytest.raises(BudgetError, match="reference="):
+        loops.shrinker_of(model, optimizer, budget=budgets, meter=lambda network: 1.0)
+    with pytest.raises(RecipeError, match="2 budgets need a segment each"):
+        loops.shrinker_of(model, optimizer, budget=[prunus.Budget(macs=0.8), prunus.Budget(macs=0.5)], steps=None)
+
+
+def test_each_budget_on_the_way_is_measured_by_its_own_meter():
+    model, wide, asked = loops.build(), loops.build(), []
+
+    def meter(number, factor):
+        def milliseconds(network):
+            asked.append(number)
+            return factor * prunus.trace(network, loops.EXAMPLE).macs() / 1e6
+
+        return milliseconds
+
+    optimizer = loops.OPTIMIZERS["adamw"](model.parameters())
+    budgets = [prunus.Budget(latency=0.8), prunus.Budget(latency=0.5)]
+    meters = [meter(0, 1.0), meter(1, 7.0)]
+    shrinker = loops.shrinker_of(model, optimizer, budget=budgets, meter=meters, reference=wide)
+    costs = dict[int, int]()
+    loops.train(
+        model, optimizer, shrinker, after=lambda step: costs.setdefault(shrinker.num_passed, shrinker.groups.macs())
+    )
+    full = prunus.trace(wide, loops.EXAMPLE).macs()
+    assert list(costs) == [0, 1, 2] and 0.65 * full < costs[1] <= 0.8 * full and 0.4 * full < costs[2] <= 0.5 * full
+    assert asked == sorted(asked) and set(asked) == {0, 1}

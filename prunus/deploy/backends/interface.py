@@ -75,7 +75,9 @@ class Backend(abc.ABC):
         precisions: in which it can be measured here.
         device: where it runs, "cpu" or "cuda".
         package: that it is installed by.
-        layout: kinds of operators in its profile that lay tensors out anew; inside a network they are rare.
+        layout: kinds of operators in its profile that lay tensors out anew, or go to INT8 and back; inside a network
+            they are rare.
+        int8_suffix: ending of the files that `quantize` writes.
     """
 
     name: ClassVar[str]
@@ -84,6 +86,7 @@ class Backend(abc.ABC):
     device: ClassVar[str] = "cpu"
     package: ClassVar[str] = ""
     layout: ClassVar[tuple[str, ...]] = ()
+    int8_suffix: ClassVar[str] = ".onnx"
 
     def version(self) -> str:
         """Return the version of the runtime, "unknown" where it says none."""
@@ -116,6 +119,18 @@ class Backend(abc.ABC):
     @abc.abstractmethod
     def absence(self) -> str | None:
         """Return why this backend cannot be used on this machine and what to do; None where it can."""
+
+    def quantizer_absence(self) -> str | None:
+        """Return why this backend's tool for INT8 is not here, and what to do; None where it is."""
+        return f"{self.name} has no tool for INT8 here"
+
+    def quantize(self, path: Path, output: Path, batches: Sequence[tuple[np.ndarray, ...]]) -> None:
+        """Write the network in the ONNX file `path` in INT8 to `output`, calibrated on `batches` of its inputs.
+
+        Raises:
+            DeployError: the tool does not take the network, or there is none.
+        """
+        raise DeployError(f"{path} cannot be quantised: {self.quantizer_absence()}")
 
     @abc.abstractmethod
     def load(self, network: Network, shapes: Sequence[Shape], threads: int) -> Session:

@@ -9,6 +9,7 @@ from typing import Any, final
 
 import numpy as np
 
+from prunus.deploy.backends.int8_onnx import quantize_static
 from prunus.deploy.backends.interface import (
     Backend,
     Network,
@@ -20,6 +21,7 @@ from prunus.deploy.backends.interface import (
     refusals,
 )
 
+_INT8_REMEDY = "Quantise for another backend, or deploy the network in float32"
 _REMEDY = "Export the network again, and give inputs of the shapes and types it was exported for"
 
 
@@ -95,11 +97,22 @@ class OnnxRuntime(Backend):
     name = "onnxruntime"
     reads_modules = False
     package = "onnxruntime"
-    layout = ("ReorderInput", "ReorderOutput")
+    layout = ("ReorderInput", "ReorderOutput", "QuantizeLinear", "DequantizeLinear")
+    precisions = ("fp32", "int8")
 
     def absence(self) -> str | None:
         """Return why ONNX Runtime is not here."""
         return missing_library("onnxruntime", "install it with `pip install onnxruntime`")
+
+    def quantizer_absence(self) -> str | None:
+        """Return why `onnxruntime.quantization` is not here."""
+        return missing_library("onnxruntime.quantization", "install it with `pip install onnxruntime onnx`")
+
+    def quantize(self, path: Path, output: Path, batches: Sequence[tuple[np.ndarray, ...]]) -> None:
+        """Quantise statically, to QDQ: weights and activations int8; see `Backend.quantize`."""
+        onnx_file(path, self.name)
+        with tempfile.TemporaryDirectory(prefix="prunus-") as folder, refusals(f"quantising {path}", _INT8_REMEDY):
+            quantize_static(path, output, batches, Path(folder))
 
     def profile(self, network: Network, inputs: Sequence[np.ndarray], threads: int, repeats: int) -> list[NodeTime]:
         """Return what each operator takes; see `Backend.profile`."""

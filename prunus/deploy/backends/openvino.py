@@ -1,6 +1,7 @@
 """OpenVINO on the CPU."""
 
 import functools
+import logging
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from prunus.deploy.backends.interface import (
     onnx_file,
     refusals,
 )
+from prunus.writing import folder_aside
 
 _REMEDY = "Export the network again, and give inputs of the shapes and types it was exported for"
 
@@ -104,11 +106,32 @@ class OpenVINO(Backend):
     name = "openvino"
     reads_modules = False
     package = "openvino"
+    precisions = ("fp32", "int8")
+    int8_suffix = ".xml"
     layout = ("Reorder", "Parameter", "Result", "Constant", "Input", "Output")
 
     def absence(self) -> str | None:
         """Return why OpenVINO is not here."""
         return missing_library("openvino", "install it with `pip install 'prunus[openvino]'`")
+
+    def quantizer_absence(self) -> str | None:
+        """Return why NNCF, OpenVINO's tool, is not here."""
+        return missing_library("nncf", "install it with `pip install 'prunus[openvino,int8]'`")
+
+    def quantize(self, path: Path, output: Path, batches: Sequence[tuple[np.ndarray, ...]]) -> None:
+        """Quantise by NNCF; see `Backend.quantize`. The weights lie beside the file, in .bin."""
+        onnx_file(path, self.name)
+        with refusals(f"quantising {path} for OpenVINO", "Quantise for another backend, or deploy it in float32"):
+            import nncf
+            import openvino
+
+            nncf.set_log_level(logging.ERROR)
+            model = _core().read_model(str(path))
+            found = nncf.quantize(model, nncf.Dataset(list(map(list, batches))), subset_size=len(batches))
+            with folder_aside(output) as aside:
+                openvino.save_model(found, str(aside / output.name), compress_to_fp16=False)
+                for written in (output.with_suffix(".bin"), output):
+                    (aside / written.name).replace(written)
 
     def profile(self, network: Network, inputs: Sequence[np.ndarray], threads: int, repeats: int) -> list[NodeTime]:
         """Return what each operator takes; see `Backend.profile`."""

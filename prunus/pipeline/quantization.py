@@ -1,0 +1,129 @@
+"""INT8 in a run and on the command line: quantised, timed and tested against the file in floating point."""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from prunus.data.interface import Data
+from prunus.deploy import BenchmarkSettings, Quantize, benchmark, quantize
+from prunus.deploy.quantization import calibration_indices, quantizer
+from prunus.errors import DataError, QuantizationError
+from prunus.gate.networks import answering
+from prunus.interrupt import check
+from prunus.pipeline.context import RunContext
+from prunus.pipeline.recipe import NARROW
+from prunus.records import QuantizationRecord
+from prunus.tasks.interface import BoundTask
+from prunus.train.batches import evaluation_batches
+from prunus.train.settings import Train
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Quantizing:
+    """What INT8 is calibrated and tested with."""
+
+    data: Data
+    task: BoundTask
+    train: Train  # gives the size of a batch
+    seed: int
+    timing: BenchmarkSettings = BenchmarkSettings()  # noqa: RUF009 - frozen
+
+    def quantized(self, source: Path, output: Path, settings: Quantize, backend: str, name: str) -> QuantizationRecord:
+        """Quantise the file `source` to `output` and return what came of it; a file that is refused is removed.
+
+        Raises:
+            DataError: there are no validation images to test on.
+            DeployError: the backend's tool is absent, or does not take the network.
+        """
+        validation = self.data.validation()
+        if not len(validation):
+            raise DataError("INT8 is tested on the validation split, which is empty: hold images of train/ out for it")
+        quantizer(backend)
+        file = quantize(source, output, self._calibration(settings.samples), backend=backend)
+        before, after = (self._metric(path, backend) for path in (source, file))
+        passed = 100 * (before - after) <= settings.max_drop
+        times = self._milliseconds({"float32": source, "int8": file}, backend)
+        sizes = {path: sum(each.stat().st_size for each in _parts(path)) for path in (source, file)}
+        if not passed:
+            for part in _parts(file):
+                part.unlink()
+        return QuantizationRecord(
+            model=name,
+            backend=backend,
+            file=file.name,
+            split="validation",
+            images=len(validation),
+            metric=self.task.main_metric,
+            float32=before,
+            int8=after,
+            max_drop=settings.max_drop,
+            samples=min(settings.samples, len(self.data.train())),
+            seed=self.seed,
+            median_ms_float32=times["float32"],
+            median_ms_int8=times["int8"],
+            bytes_float32=sizes[source],
+            bytes_int8=sizes[file],
+            passed=passed,
+        )
+
+    def _calibration(self, samples: int) -> Iterator[Tensor]:
+        split = self.data.train()
+        for index in calibration_indices(len(split), samples, self.seed):
+            yield split[index][0][None]
+
+    def _metric(self, path: Path, backend: str) -> float:
+        metrics = self.task.metrics()
+        with answering(path, torch.device("cpu"), backend=backend) as answer:
+            for batch in evaluation_batches(self.data.validation(), self.train):
+                check()
+                if batch is not None:
+                    inputs, target = batch
+                    metrics.update(answer(inputs), target)
+        return metrics.compute()[0][self.task.main_metric]
+
+    def _milliseconds(self, files: dict[str, Path], backend: str) -> dict[str, float]:
+        shape = tuple(self.data.validation()[0][0].shape)
+        settings = dataclasses.replace(self.timing, backends=(backend,), measure_memory=False)
+        return {record.model: record.median_ms for record in benchmark(files, shape, settings)}
+
+
+def require(record: QuantizationRecord) -> None:
+    """Accept a network in INT8 that passed.
+
+    Raises:
+        QuantizationError: it lost more than allowed; by how much, and what to do.
+    """
+    if not record.passed:
+        raise QuantizationError(
+            f"{record.model} in INT8 on {record.backend} reaches {100 * record.int8:.2f} % {record.metric} on "
+            f"{record.images} images of the {record.split} split, {record.drop:.2f} percentage points less than in "
+            f"float32, and max_drop allows {record.max_drop:g}: its file is refused. Calibrate with more samples than "
+            f"{record.samples}, allow a larger max_drop, or deploy it in float32"
+        )
+
+
+def quantize_run(context: RunContext) -> list[QuantizationRecord]:
+    """Quantise the narrow network's file, and those of its family, as the recipe says; record what came of it."""
+    settings, recipe = context.recipe.deploy.quantize, context.recipe
+    if settings is None:
+        return []
+    shared = Quantizing(
+        data=recipe.data, task=context.task, train=recipe.train, seed=recipe.seed, timing=recipe.deploy.benchmark
+    )
+    found = []
+    for source in sorted(context.folder.glob(f"{NARROW}*.onnx")):
+        for backend in () if "-int8-" in source.name else settings.backends:
+            context.watch.stage(f"quantising {source.stem} for {backend}")
+            output = source.with_name(f"{source.stem}-int8-{backend}{quantizer(backend).int8_suffix}")
+            found.append(shared.quantized(source, output, settings, backend, source.stem))
+            context.recorder.write(found[-1])
+    return found
+
+
+def _parts(path: Path) -> list[Path]:
+    """Return the file and, where its weights lie beside it, theirs."""
+    beside = [path.with_suffix(".bin")] if path.suffix == ".xml" else [path.with_name(f"{path.name}.data")]
+    return [path, *(each for each in beside if each.is_file())]

@@ -1,0 +1,52 @@
+"""The networks of a family: each against its budget and against the wide network."""
+
+import dataclasses
+from typing import TypeVar
+
+from prunus.report.comparison import Comparison, Goal, compare, goals
+from prunus.report.facts import Facts
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Member:
+    """One network of a family."""
+
+    model: str
+    rows: tuple[Comparison, ...]  # as of the headline, with this network in the place of the narrow one
+    goals: tuple[Goal, ...]
+    begun: int | None  # epochs that the trunk had trained when this network branched off; None: the trunk itself
+    own_seconds: float  # of training, from there on
+
+
+def members(facts: Facts) -> tuple[Member, ...]:
+    """Return the networks of the family, the largest first."""
+    return tuple(_member(facts, record.model, record.budget) for record in facts.family)
+
+
+def training_seconds(facts: Facts) -> float:
+    """Return the seconds of training that the whole family took."""
+    return sum(member.own_seconds for member in members(facts))
+
+
+def _member(facts: Facts, model: str, budget: dict[str, float]) -> Member:
+    view, epochs = _as_narrow(facts, model), facts.epochs.get(model, ())
+    begun = epochs[0].epoch - 1 if epochs and model != "narrow" else None
+    seconds = sum(epoch.seconds for epoch in epochs)
+    return Member(model=model, rows=compare(view), goals=goals(view, budget), begun=begun, own_seconds=seconds)
+
+
+def _as_narrow(facts: Facts, model: str) -> Facts:
+    """Return the facts with `model` in the place of the narrow network."""
+
+    def put(found: dict[str, T]) -> dict[str, T]:
+        rest = {name: value for name, value in found.items() if name != "narrow"}
+        return rest | ({"narrow": found[model]} if model in found else {})
+
+    return dataclasses.replace(
+        facts,
+        epochs=put(facts.epochs),
+        evaluations=put(facts.evaluations),
+        latencies={setting: put(found) for setting, found in facts.latencies.items()},
+    )

@@ -1,0 +1,105 @@
+"""A sweep: one recipe at several budgets, in folders that workers share, and the frontier that comes of it."""
+
+import json
+import sys
+
+import optuna
+import pytest
+import tiny
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+
+from prunus.cli import main
+from prunus.errors import RecipeError
+from prunus.pipeline.sweep import sweep
+from prunus.records import EpochRecord, read
+from prunus.report.frontier import Point, figure, on_frontier
+from prunus.train.lock import lock
+
+SHRINK = "shrink: {begin: 0.0, end: 0.5, budget: {macs: 0.6}}\n"
+QUICK = ("train.epochs=2", "train.evaluate_every=2")
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory):
+    path = tiny.write_recipe(tmp_path_factory.mktemp("sweep"))
+    path.write_text(path.read_text() + SHRINK)
+    return path
+
+
+def trials(folder):
+    storage = JournalStorage(JournalFileBackend(str(folder / "journal.log")))
+    return optuna.load_study(study_name="sweep", storage=storage).trials
+
+
+def test_workers_share_a_folder_and_the_last_tells_the_frontier(recipe, tmp_path):
+    asked = (recipe, [0.8, 0.4, 0.0001], [*QUICK, f"output={tmp_path / 'all'}"])
+    folder = tmp_path / "all"
+    with lock(folder / "macs-0.4"):  # another worker is at it
+        first = sweep(*asked)
+    assert first.done == (0.8,) and first.elsewhere == (0.4,) and first.report is None
+    assert list(first.failed) == [0.0001] and "cannot be met" in first.failed[0.0001]
+    before = (folder / "macs-0.8" / "records.jsonl").read_bytes()
+    last = sweep(*asked)
+    assert last.done == (0.8, 0.4) and not last.elsewhere
+    assert (folder / "macs-0.8" / "records.jsonl").read_bytes() == before  # what is done is not done again
+    trained = [{r.model for r in read(folder / f"macs-{b}") if isinstance(r, EpochRecord)} for b in (0.8, 0.4)]
+    assert trained == [{"wide", "narrow"}, {"narrow"}]
+    points = {point["name"]: point for point in json.loads((folder / "frontier.json").read_text())}
+    assert points.keys() == {"wide", "macs 0.8", "macs 0.4"}
+    assert points["macs 0.4"]["macs"] < points["macs 0.8"]["macs"] < points["wide"]["macs"]
+    assert last.report is not None
+    page = last.report.read_text()
+    assert "mIoU against milliseconds" in page and "macs 0.0001:" in page and "cannot be met" in page
+    complete = [trial for trial in trials(folder) if trial.values is not None]
+    assert [trial.params["budget"] for trial in complete] == [0.8, 0.4]
+    assert all(0 <= trial.values[0] <= 1 and trial.values[1] > 0 for trial in complete)
+    with pytest.raises(RecipeError, match=r"macs-0.8 holds a run of another recipe: `train.epochs` is 2 there, 3 here"):
+        sweep(recipe, [0.8], [*QUICK, "train.epochs=3", f"output={folder}"])
+
+
+@pytest.mark.parametrize(
+    ("budgets", "overrides", "bound", "said"),
+    [
+        ([], [], None, "give at least one"),
+        ([0.5, 0.5], [], None, "none twice"),
+        ([0.5], ["shrink=null"], None, "its shrink is null"),
+        ([0.5], [], "watts", "there are macs"),
+        ([0.5], ["shrink.budget.params=0.5"], None, "bounds macs, params: name what the budgets are"),
+    ],
+)
+def test_a_sweep_of_nothing_is_refused(recipe, tmp_path, budgets, overrides, bound, said):
+    with pytest.raises(RecipeError, match=said):
+        sweep(recipe, budgets, [*overrides, f"output={tmp_path / 'none'}"], bound=bound)
+    assert not (tmp_path / "none").exists()
+
+
+def test_without_optuna_it_says_what_to_install(recipe, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    assert main(["sweep", str(recipe), "--budgets", "0.8", "0.4", f"output={tmp_path / 'none'}"]) == 1
+    assert "prunus[sweep]" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["sweep", str(recipe), "--budgets", "much"])
+    assert "'much' is no number" in capsys.readouterr().err
+
+
+def test_a_file_that_is_no_journal_is_named(recipe, tmp_path):
+    (tmp_path / "journal.log").write_text("[")
+    with pytest.raises(RecipeError, match=r"journal.log cannot be read as a journal"):
+        sweep(recipe, [0.8], [f"output={tmp_path}"])
+
+
+def test_the_frontier_is_what_no_other_beats_in_both():
+    def point(name, ms, value):
+        fields = {"metric": "mIoU", "p95_ms": ms, "macs": 1, "params": 1, "where": "here", "folder": name}
+        return Point(name=name, median_ms=ms, value=value, **fields)
+
+    points = [
+        point("a", 3.0, 0.9),
+        point("b", 2.0, 0.5),
+        point("c", 2.5, 0.4),
+        point("d", 1.0, 0.3),
+        point("e", 3.0, 0.8),
+    ]
+    assert [each.name for each in on_frontier(points)] == ["d", "b", "a"]
+    assert figure(points)["data"][0]["x"] == [1.0, 2.0, 3.0]
