@@ -129,11 +129,7 @@ class BoundMultiTask(BoundTask):
         return self.output(name, output), target[name]
 
     def output(self, name: str, output: Any) -> Any:
-        """Return the entry of a network's output that the sub-task `name` reads.
-
-        Raises:
-            TrainingError: the output has no such entry; says which it has.
-        """
+        """Return what the sub-task `name` reads in a network's output; see `entry`."""
         return entry(output, self.key(name), name)
 
     def key(self, name: str) -> str:
