@@ -40,9 +40,9 @@ from zoo_networks import Network, networks
 from zoo_table import line, totals, write
 
 import prunus
-from prunus.graph.read import read
 from prunus.modules.given import arguments
 from prunus.penalties.zeros import zero_
+from prunus.program import read
 from prunus.surgery.removal import removal, spare_layers
 from prunus.verify import difference
 

@@ -118,14 +118,7 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module(f"prunus.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'prunus' has no attribute {name!r}")
-    found = getattr(importlib.import_module(f"prunus.{_HOME[name]}"), name)
-    if name == "Shrinker":  # which lies below what measures
-        found.usual_meter = staticmethod(_usual_meter)
-    return found
-
-
-def _usual_meter(model: Any, inputs: Any, target: Any = None) -> Any:
-    return importlib.import_module("prunus.deploy.target_meter").usual_meter(model, inputs, target)
+    return getattr(importlib.import_module(f"prunus.{_HOME[name]}"), name)
 
 
 def __dir__() -> list[str]:

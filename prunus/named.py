@@ -75,7 +75,7 @@ def _narrow(folder: Path) -> Named:
             f"{folder / records.FILE_NAME} holds no record of the run itself: it was damaged or cut short"
         )
     about = found[-1]
-    model = load(folder / "narrow", lambda: build(recipe.model, len(about.class_names)))
+    model = load(folder / "narrow", lambda: build(recipe.model, about.num_classes or len(about.class_names)))
     return Named(model, about.input_shape)
 
 

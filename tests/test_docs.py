@@ -14,7 +14,7 @@ from prunus.gate import Gate, Protect
 from prunus.models.weights import Weights
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("detection", "gate", "int8", "trained_networks")
+PAGES = ("detection", "gate", "int8", "multi_task", "trained_networks")
 
 
 def blocks(page, language):
@@ -49,6 +49,15 @@ def test_the_yaml_of_detection_is_a_recipe(tmp_path):
     loaded = recipe.load(pipeline.Recipe, path)
     assert type(loaded.task.heads).__name__ == "TorchvisionHeads"
     assert loaded.model(num_classes=3).head is not None
+
+
+def test_the_yaml_of_several_tasks_is_a_recipe(tmp_path):
+    (block,) = blocks("multi_task", "yaml")
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump({**yaml.safe_load(block), "name": "views", "model": "prunus.models.erfnet.ERFNet"}))
+    loaded = recipe.load(pipeline.Recipe, path)
+    assert list(loaded.task.tasks) == list(loaded.data.by_task()) == ["road", "weather"]
+    assert loaded.task.tasks["weather"].output == "label"
 
 
 def test_the_yaml_of_trained_networks_names_weights():

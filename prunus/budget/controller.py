@@ -32,11 +32,11 @@ class Controller:
 
     Attributes:
         budget: what the network may cost in the end.
+        pace: when to shrink, where `begin` and `end` do not say: "accurate" is from 0.25 to 0.6 of the training, "fast"
+            from 0.1 to 0.4, which trains in less time and loses more (`docs/methods/group_lasso.md` says how much).
         budgets: of a family of networks, from the largest to the smallest, which takes the place of `budget`; a number
             is a share of the multiply-adds, with the other settings of `budget`. The segments are shared out equally:
             where those of a budget end, a branch of the training goes on with the network as it is.
-        pace: when to shrink, where `begin` and `end` do not say: "accurate" is from 0.25 to 0.6 of the training, "fast"
-            from 0.1 to 0.4, which trains in less time and loses more (`docs/methods/group_lasso.md` says how much).
         begin: share of the training before the first pressure; until then the network learns freely.
         end: share of the training at which the budget is met; the remaining network then learns without a penalty.
         every: epochs per segment; the network shrinks at the end of each segment.
@@ -46,8 +46,8 @@ class Controller:
     """
 
     budget: Budget = Budget(macs=0.4)  # noqa: RUF009 - frozen
-    budgets: tuple[float | Budget, ...] = ()
     pace: Pace = "accurate"
+    budgets: tuple[float | Budget, ...] = ()
     begin: float | None = None
     end: float | None = None
     every: int = 1
@@ -109,9 +109,9 @@ class Goal:
     floors: dict[str, int]  # groups that each layer keeps
     limit_ms: float | None = None  # bound on the latency, where the budget has one
     solver: str = "greedy"  # see `Budget.solver`
+    passed: dict[str, float] | None = None  # cost at which the shrinking to this target begins; None: `start`
     latency: KnownLatency | None = None  # where the segments are solved under a model of it
     start_ms: float | None = None  # latency before, by the model
-    passed: dict[str, float] | None = None  # cost at which the shrinking to this target begins; None: `start`
 
     @classmethod
     def of(cls, groups: ChannelGroups, budget: Budget, skippable: Collection[str] = ()) -> "Goal":

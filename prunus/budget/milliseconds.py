@@ -35,17 +35,20 @@ class Reached:
     """The best network within the bound, and how it was found.
 
     Attributes:
-        best: of `rounds`: the one within the bound that keeps the most.
         rounds: all networks measured, in their order.
         limit_ms: the bound.
         model: the latency model, corrected with each of them.
     """
 
-    best: Round
     rounds: tuple[Round, ...]
     limit_ms: float
     model: LatencyModel
     predicted_only: bool = False  # nothing was measured: the target is another machine
+
+    @property
+    def best(self) -> Round:
+        """The network within the bound that keeps the most importance."""
+        return max((r for r in self.rounds if r.measured_ms <= self.limit_ms), key=lambda r: r.solution.kept)
 
     @property
     def met(self) -> bool:
@@ -115,13 +118,12 @@ def solve_milliseconds(
         model = model.fitted([(~r.solution.removed, r.measured_ms) for r in rounds])
         if found is None:
             _required(rounds[-1], model, limit_ms)
-        idle = not bool(solution.removed.any()) and rounds[-1].measured_ms <= limit_ms
-        if idle or (1 - NEAR) * limit_ms <= rounds[-1].measured_ms <= limit_ms:
+        taken, least = rounds[-1].measured_ms, (1 - NEAR) * limit_ms if bool(solution.removed.any()) else 0.0
+        if least <= taken <= limit_ms:
             break
     if not any(r.measured_ms <= limit_ms for r in rounds):
         rounds.append(_required(_measured(problem.smallest(), model, measure), model, limit_ms))
-    best = max((r for r in rounds if r.measured_ms <= limit_ms), key=lambda r: r.solution.kept)
-    return Reached(best=best, rounds=tuple(rounds), limit_ms=limit_ms, model=model)
+    return Reached(rounds=tuple(rounds), limit_ms=limit_ms, model=model)
 
 
 @dataclasses.dataclass(frozen=True)

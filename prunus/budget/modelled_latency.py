@@ -158,8 +158,10 @@ def reached(
     With a `min_share` of 0, residual blocks may go as a whole. The meter is told how the network was reached.
 
     Raises:
-        BudgetError: the smallest network is too slow; names its latency and the layers that take it.
+        BudgetError: the meter measures elsewhere than on the budget's target; or the smallest network is too slow:
+            names its latency and the layers that take it.
     """
+    refuse_other_target(budget, meter)
     if budget.min_share == 0:
         floor = floors(groups, budget, frozenset().union(*skippable_blocks(model, meter.inputs).values()))
     network = ModelledNetwork(model=model, groups=groups, budget=budget, floor=floor, meter=meter)

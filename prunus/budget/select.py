@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from prunus.budget.budget import Budget
 from prunus.budget.greedy_selection import floors
 from prunus.budget.latency_search import LatencySearch, Meter, checked_meter
-from prunus.budget.modelled_latency import ModellingMeter, reached, refuse_other_target
+from prunus.budget.modelled_latency import ModellingMeter, reached
 from prunus.budget.selection import selection
 from prunus.errors import BudgetError
 from prunus.graph import ChannelGroups
@@ -71,7 +71,6 @@ def select(
     values = checked_importance(relative_norms(model, groups) if importance is None else importance, len(groups))
     floor, multiple_of = floors(groups, budget), budget.multiple_of
     if budget.is_timed and isinstance(meter, ModellingMeter):
-        refuse_other_target(budget, meter)
         return reached(model, groups, budget, values, floor, meter)
     if not budget.is_timed:
         return removal(groups, selection(budget.solver)(groups, values, bounds, floor, multiple_of))

@@ -1,4 +1,4 @@
-"""What a task makes of outputs where a network and its file are compared."""
+"""The decisions that a task makes from outputs, such as classes, where a network is compared with its exported file."""
 
 from collections.abc import Mapping
 from typing import Protocol

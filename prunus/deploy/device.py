@@ -1,4 +1,4 @@
-"""Where a user's module lies."""
+"""The device on which a module lies."""
 
 import torch
 from torch import nn

@@ -1,4 +1,4 @@
-"""What a network computes in float64, and what may explain that a file of it computes something else."""
+"""A network's outputs in float64, and possible reasons why its exported file computes something else."""
 
 import numpy as np
 import torch

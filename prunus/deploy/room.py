@@ -1,4 +1,4 @@
-"""Is there room for what is asked for? Asked before it is made: the system may end a process that takes too much."""
+"""Check that the memory suffices before tensors are made: the system may end a process that takes too much."""
 
 import math
 import os

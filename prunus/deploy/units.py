@@ -17,8 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from prunus.graph import ChannelGroups
-from prunus.graph.program import Operation, Value
-from prunus.graph.read import read
+from prunus.program import Operation, Value, read
 
 OPSET, IR_VERSION = 18, 9
 

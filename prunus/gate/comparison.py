@@ -1,7 +1,7 @@
 """`compare`: two networks on one split, slice by slice, with what changed, calibration and robustness."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,34 +9,39 @@ import torch
 from torch import Tensor, nn
 
 from prunus.data.interface import Data, Split, SplitName
+from prunus.data.multi_task import MultiTaskData
 from prunus.errors import DataError
 from prunus.gate.networks import Answer, answering
 from prunus.gate.robustness import Robustness, robustness
 from prunus.gate.settings import KINDS, Gate
-from prunus.gate.slices import FELL, Judged, judge, slices_of
+from prunus.gate.slices import FELL, Judged, judge, slices_of, worst_first
 from prunus.gate.tags import conditions_of
 from prunus.interrupt import check
+from prunus.modules.tree import on_device
 from prunus.tasks.classification import Classification
 from prunus.tasks.detection import Detection
 from prunus.tasks.interface import BoundTask, Task
+from prunus.tasks.multi_task import MultiTask, SubTask
 from prunus.tasks.outputs import named_tensors_of
 from prunus.tasks.segmentation import Segmentation
 from prunus.tasks.statistics import Statistics, expected_calibration_error
 from prunus.train.batches import evaluation_batches
 from prunus.train.settings import Train
 
-TASKS: dict[str, type[Task]] = {"masks": Segmentation, "labels": Classification, "boxes": Detection}
+TASKS: dict[str, Callable[[], Task]] = {"masks": Segmentation, "labels": Classification, "boxes": Detection}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Compared:
     """What a comparison found; both pairs are (wide, narrow).
 
+    Of several tasks, the names of metrics, slices and curves begin with the sub-task's.
+
     Attributes:
-        metric: of every slice.
+        metric: of every slice; of several tasks one for each, separated by commas.
         slices: the worst first.
         disagreement: how much the two disagree on each image, in [0, 1].
-        calibration: expected calibration errors; None where nothing was predicted.
+        calibrations: expected calibration errors by sub-task, "" where there are none; None: nothing was predicted.
         curves: precision over recall for each class, [P, 2]; empty but for detection.
         robustness: the main metric on changed images.
     """
@@ -44,9 +49,14 @@ class Compared:
     metric: str
     slices: tuple[Judged, ...]
     disagreement: tuple[float, ...]
-    calibration: tuple[float | None, float | None]
+    calibrations: dict[str, tuple[float | None, float | None]]
     curves: tuple[dict[str, Tensor], dict[str, Tensor]]
     robustness: tuple[Robustness, ...] = ()
+
+    @property
+    def calibration(self) -> tuple[float | None, float | None]:
+        """The expected calibration errors of a task alone; of several, those of the first."""
+        return next(iter(self.calibrations.values()))
 
     @property
     def fallen(self) -> tuple[Judged, ...]:
@@ -96,7 +106,7 @@ def compare(
         TrainingError: an output that does not fit the task.
     """
     gate, options = settings or Gate(max_drop=max_drop, per=tuple(per)), train or Train(batch_size=8)
-    chosen = TASKS[data.targets]() if task is None else task
+    chosen = default_task(data) if task is None else task
     bound, samples = chosen.bind(data) if isinstance(chosen, Task) else chosen, data.split(split)
     if not len(samples):
         raise DataError(f"the {split} split is empty, so there is nothing to compare on")
@@ -105,34 +115,64 @@ def compare(
     with answering(wide, device, threads) as first, answering(narrow, device, threads) as second:
         statistics, disagreement = _counted(first, second, bound, samples, options)
         robust = robustness(first, second, bound, samples, options, gate) if gate.robust_images else ()
-    counts, (one, other) = [each.counts() for each in statistics], [each.calibration() for each in statistics]
+    metrics, judged = list[str](), list[Judged]()
+    for name, pair in statistics.items():
+        one, other = (each.counts() for each in pair)
+        metrics.append(f"{name}.{one.metric}".removeprefix("."))
+        found = judge(one, other, slices_of(one, conditions, gate.per), gate)
+        judged += [dataclasses.replace(each, name=_within(name, each.name)) for each in found]
+    errors = {
+        name: tuple(expected_calibration_error(each.calibration()) for each in pair)
+        for name, pair in statistics.items()
+    }
     return Compared(
-        metric=counts[0].metric,
-        slices=tuple(judge(counts[0], counts[1], slices_of(counts[0], conditions, gate.per), gate)),
+        metric=", ".join(metrics),
+        slices=tuple(worst_first(judged)),
         disagreement=tuple(disagreement),
-        calibration=(expected_calibration_error(one), expected_calibration_error(other)),
-        curves=(statistics[0].curves(), statistics[1].curves()),
+        calibrations={name: (first, second) for name, (first, second) in errors.items()},
+        curves=(_curves(statistics, 0), _curves(statistics, 1)),
         robustness=robust,
     )
 
 
+def default_task(data: Data) -> Task:
+    """Return the task of the data's targets, with its defaults; of several targets a sub-task for each."""
+    if isinstance(data, MultiTaskData):
+        return MultiTask(tasks={name: SubTask(task=default_task(part)) for name, part in data.by_task().items()})
+    return TASKS[data.targets]()
+
+
+def _within(task: str, name: str) -> str:
+    """Return the name of a class or slice of a sub-task."""
+    return f"{task}: {name}" if task else name
+
+
+def _curves(statistics: Mapping[str, Sequence[Statistics]], network: int) -> dict[str, Tensor]:
+    return {
+        _within(task, name): curve
+        for task, pair in statistics.items()
+        for name, curve in pair[network].curves().items()
+    }
+
+
 def _counted(
     wide: Answer, narrow: Answer, task: BoundTask, samples: Split, options: Train
-) -> tuple[tuple[Statistics, Statistics], list[float]]:
-    """Return the statistics of both networks over the split, and their disagreement on each image."""
-    both, disagreement = (task.statistics(), task.statistics()), list[float]()
+) -> tuple[dict[str, tuple[Statistics, Statistics]], list[float]]:
+    """Return the statistics of both networks over the split by sub-task, and their disagreement on each image."""
+    found = {name: (sub.statistics(), sub.statistics()) for name, sub in task.by_task().items()}
+    disagreement = list[float]()
     for batch in evaluation_batches(samples, options):
         check()
         if batch is None:
             continue
         images, target = batch
         answers: list[Any] = [wide(images), narrow(images)]
-        for statistics, answer in zip(both, answers, strict=True):
-            statistics.update(answer, target.to(_device(answer)))
+        for name, pair in found.items():
+            for statistics, answer in zip(pair, answers, strict=True):
+                statistics.update(*task.part(name, answer, on_device(target, _device(answer))))
         disagreement += task.disagreement(*answers).tolist()
-    return both, disagreement
+    return found, disagreement
 
 
 def _device(answer: Any) -> torch.device:
-
     return next(iter(named_tensors_of(answer).values())).device

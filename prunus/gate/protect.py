@@ -22,7 +22,7 @@ class Protect:
     It acts on the trainings of all stages, not on that of the wide network, with which they are compared.
 
     Attributes:
-        classes: their names.
+        classes: their names; of several tasks, "detection: car" is that of one, "car" that of each that has it.
         conditions: as the data name them; such images are drawn `weight` times as often, with replacement.
         weight: above 1; the loss of these classes counts so many times.
     """
@@ -43,11 +43,12 @@ class Protect:
         Raises:
             RecipeError: no such class, or a task that cannot weigh classes.
         """
-        if unknown := [name for name in self.classes if name not in class_names]:
+        own = {full: {full, full.partition(": ")[2]} & set(self.classes) for full in class_names}
+        if unknown := [name for name in self.classes if not any(name in found for found in own.values())]:
             raise RecipeError(f"protect.classes names {', '.join(unknown)}; the data have {', '.join(class_names)}")
         if not self.classes:
             return task
-        return task.weighted(torch.tensor([self.weight if name in self.classes else 1.0 for name in class_names]))
+        return task.weighted(torch.tensor([self.weight if own[name] else 1.0 for name in class_names]))
 
     def data(self, data: Data) -> Data:
         """Return the data, images of the protected conditions drawn more often in training.

@@ -11,6 +11,7 @@ from prunus.data.interface import Split
 from prunus.data.segmentation import STD
 from prunus.gate.networks import Answer
 from prunus.gate.settings import Gate
+from prunus.modules.tree import on_device
 from prunus.tasks.interface import BoundTask
 from prunus.train.batches import evaluation_batches
 from prunus.train.settings import Train
@@ -63,7 +64,7 @@ def robustness(
                 if batch is not None:
                     changed = apply(batch[0], strength)
                     for answer, metric in zip((wide, narrow), metrics, strict=True):
-                        metric.update(answer(changed), batch[1].to(options.torch_device()))
+                        metric.update(answer(changed), on_device(batch[1], options.torch_device()))
             values = [metric.compute()[0][task.main_metric] for metric in metrics]
             found.append(Robustness(change=change, strength=strength, wide=values[0], narrow=values[1]))
     return tuple(found)

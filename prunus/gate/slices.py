@@ -86,7 +86,12 @@ def judge(wide: Counts, narrow: Counts, slices: Sequence[Slice], settings: Gate)
         for place, number in enumerate(own):
             values[number] = [each[place] for each in both]
     found = [_judged(each, values[number], wide.samples, settings) for number, each in enumerate(slices)]
-    return sorted(found, key=_badness, reverse=True)
+    return worst_first(found)
+
+
+def worst_first(slices: Sequence[Judged]) -> list[Judged]:
+    """Return the slices, those that are judged first; of these the one whose drop is largest."""
+    return sorted(slices, key=_badness, reverse=True)
 
 
 def _resampled(num: int, settings: Gate) -> Tensor:
@@ -132,5 +137,4 @@ def _verdict(number: int, low: float | None, high: float | None, settings: Gate)
 
 
 def _badness(each: Judged) -> tuple[bool, float]:
-    """Slices that are judged come first; of these the one whose drop is largest."""
     return each.verdict != SMALL, -1.0 if each.drop is None else each.drop

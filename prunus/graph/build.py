@@ -1,4 +1,4 @@
-"""Number the channel groups that a walk has found, and say what is known of each."""
+"""Build the channel groups: number the classes of ids, and collect what the findings say of each."""
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,13 +11,12 @@ from prunus.graph.cost import CostModel, Term
 from prunus.graph.findings import REASONED, Findings, Kind
 from prunus.graph.groups import ChannelGroups
 from prunus.graph.ids import NONE
-from prunus.graph.noted import Mode, noted_widths
+from prunus.graph.noted_widths import Mode, noted_widths
 from prunus.graph.slots import Attribute, Reason, Role, Slot, whole
 from prunus.graph.walk import Slots
-from prunus.modules.kinds import Conv, TransposedConv
+from prunus.modules.kinds import LinearLayer, TransposedConv
 from prunus.modules.ties import canonical_paths
 
-LINEAR = Conv | TransposedConv | nn.Linear
 CHANNEL = (*REASONED, Kind.CONTRACTED)  # what is so marked is a channel
 KINDS = (Role.PRODUCER, Role.CONSUMER, Role.STATISTIC)
 ROLES = {  # what a mark makes of a tensor's dimension; a later one overrides an earlier one
@@ -126,7 +125,7 @@ def _unread(model: nn.Module, slots: Slots, group_of: Tensor) -> Iterator[str]:
     for (path, dim), ids in slots.items():
         name, _, tensor = path.rpartition(".")
         module = model.get_submodule(name)
-        makes = isinstance(module, LINEAR) and tensor == "weight" and dim == isinstance(module, TransposedConv)
+        makes = isinstance(module, LinearLayer) and tensor == "weight" and dim == isinstance(module, TransposedConv)
         if makes and not bool((group_of[ids] >= 0).any()):
             names.append(name)
     if names:

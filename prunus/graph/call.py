@@ -1,4 +1,4 @@
-"""One operation of the network, and all that a rule may say about it."""
+"""`Call`: one operation, with labels in place of tensors, and everything that a rule may declare about it."""
 
 import dataclasses
 import math
@@ -11,10 +11,9 @@ from torch import Tensor
 from prunus.graph.cost import Term
 from prunus.graph.findings import Findings, Kind, Mark
 from prunus.graph.ids import NONE
-from prunus.graph.labels import Axis, Label, Labels, num_distinct
-from prunus.graph.program import Operation
-from prunus.modules.strides import varying_dims
+from prunus.graph.labels import Axis, Label, Labels
 from prunus.modules.tree import flat, replaced
+from prunus.program import Operation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,9 +100,9 @@ class Call:
         """Refuse the removal of these channels."""
         self._mark(axis, f"{reason} ({self.where})", Kind.REFUSED)
 
-    def freeze_all(self, reason: str) -> None:
-        """Refuse the removal of every channel that reaches the operator."""
-        for label in self.labels:
+    def freeze_all(self, reason: str, *others: Label) -> None:
+        """Refuse the removal of every channel that reaches the operator, and of those of other tensors."""
+        for label in (*others, *self.labels):
             for axis in label.axes.values():
                 self.freeze(axis, reason)
 
@@ -209,49 +208,3 @@ class Call:
         fixed = math.prod(size for size in factors if isinstance(size, int))
         axes = tuple(axis.ids for axis in factors if isinstance(axis, Axis))
         self.findings.macs.append(Term(self.operation.module, fixed, axes))
-
-    def place(self, ids: Tensor, source: Tensor, first: int = 0) -> tuple[int, Axis] | None:
-        """Find the one dimension along which labels of the full shape lie.
-
-        Labels that change along several dimensions (heads x head size, pixel-shuffled positions, tokens put
-        behind tokens) can only be cut evenly: the channels are coupled across all but one of them, the one with
-        the most channels, the last of equals. Where whole heads are to be removed, the second one is taken instead.
-        The choice is made once, for all widths: at a narrower one a dimension may be down to one channel, and then
-        nothing varies along it. `first` is the dimension of the output at which the labels begin.
-        """
-        compact, varying = varying_dims(ids)
-        known = self.findings.places.setdefault((self.number, first), {})
-        if not varying and not known:
-            known[()] = -1  # not at another width either
-        if not ids.numel() or not (varying or (() not in known and bool(compact.any()))):
-            self.freeze(compact.reshape(-1)[:1], "a channel is picked at a fixed position")
-            return None
-        before = (dim for dims, dim in known.items() if dims and set(varying) <= set(dims))
-        dim = next(before, -1)
-        if dim < 0:
-            dim = known[tuple(varying)] = self._preferred(compact, varying)
-        size = ids.shape[dim]
-        # One row per position in all other dimensions: the same channels must stand in each.
-        rows = compact.movedim(dim, -1).reshape(-1, compact.shape[dim]).expand(-1, size)
-        self.couple(rows)
-        worst = source
-        for other in reversed(range(source.dim())):
-            if other != dim:
-                worst = worst.narrow(other, 0, 1) if source.stride(other) == 0 else worst.amax(other, keepdim=True)
-        return dim, Axis(rows[0].clone(), worst.reshape(-1).expand(size).clone())
-
-    def _preferred(self, labels: Tensor, varying: list[int]) -> int:
-        """Return the dimension to cut."""
-        ordered = sorted(varying, key=lambda d: (num_distinct(labels, d), d))
-        whole = len(ordered) > 1 and self._stays_whole(labels, ordered[-1])
-        return ordered[-2 if whole else -1]
-
-    def is_finer(self, dim: int, first: Axis, second: Axis) -> bool:
-        """Whether `first` has as many channels as `second`, both along `dim`; answered once, for all widths."""
-        counts = [torch.unique(axis.ids).numel() for axis in (first, second)]
-        return self.findings.finer.setdefault((self.number, dim), counts[0] >= counts[1])
-
-    def _stays_whole(self, labels: Tensor, dim: int) -> bool:
-        """Whether `dim` holds the sizes of heads, and heads are removed as a whole."""
-        line = labels.movedim(dim, 0).reshape(labels.shape[dim], -1)[:, 0]
-        return self.findings.whole is not None and bool(self.findings.whole[line].any())

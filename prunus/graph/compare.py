@@ -1,4 +1,4 @@
-"""Hold a network at another width, or in another mode, against what it does here."""
+"""Compare a network at another width, or in another mode, with what its labels predict."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -9,11 +9,10 @@ from torch import Tensor
 
 from prunus.graph.ids import NONE
 from prunus.graph.labels import Label
-from prunus.graph.program import Operation, Program, Value
-from prunus.graph.read import Place
-from prunus.graph.walk import Reading
+from prunus.graph.walk import LabelledProgram
 from prunus.modules.strides import same_values
 from prunus.modules.tree import flat
+from prunus.program import Operation, Place, Program, Value
 
 NOISE = ("empty", "rand", "bernoulli")  # in the names of operators that make it
 
@@ -68,7 +67,7 @@ def _calls(program: Program) -> list[Any]:
 
 
 def compare(
-    wide: Reading, narrow: Reading, alive: Tensor, roots: Tensor
+    wide: LabelledProgram, narrow: LabelledProgram, alive: Tensor, roots: Tensor
 ) -> tuple[Mismatch | None, tuple[Mismatch, ...]]:
     """Compare a network with itself without the ids that are not `alive`, bool [num_ids], operation by operation.
 
@@ -95,7 +94,7 @@ def compare(
     return None, tuple(changed)
 
 
-def _loose(a: Operation, b: Operation, wide: Reading) -> str:
+def _loose(a: Operation, b: Operation, wide: LabelledProgram) -> str:
     """Say what is wrong where an operator sees how often a value was spread over the width, and so computes with it."""
     if a.operator.pointwise or a.name.partition("::")[2] in SPREAD:
         return ""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from prunus.graph.cost import CostModel, Term
+from prunus.graph.cost import CostModel
 from prunus.graph.slots import Reason, Slot
 from prunus.records.coverage import Coverage, LayerCoverage
 
@@ -34,10 +34,11 @@ def coverage(
             refused=inside.numel() - num_removable,
             reason=_most_frequent(reason_of[inside[~exact[inside]]], told),
         )
-    shares = {
-        f"{name}_{kind}": _share(terms, mask)
+    totals = {kind: cost.total(kind, torch.ones_like(exact)) for kind in ("params", "macs")}
+    shares = {  # of each cost, what lies in at least one channel of such groups
+        f"{name}_{kind}": 1 - cost.total(kind, ~mask) / totals[kind] if totals[kind] else 0.0
         for name, mask in (("exact", exact), ("removable", removable))
-        for kind, terms in (("params", cost.params), ("macs", cost.macs))
+        for kind in ("params", "macs")
     }
     return Coverage(rows=tuple(rows.values()), notes=notes, **shares)
 
@@ -55,15 +56,3 @@ def _most_frequent(numbers: Tensor, told: Sequence[Reason]) -> str:
     if not known.numel():
         return "no operator mixes its channels" if numbers.numel() else ""
     return told[int(torch.mode(known).values)].text
-
-
-def _share(terms: tuple[Term, ...], mask: Tensor) -> float:
-    """Return which share of a cost lies in at least one channel of the groups in `mask`."""
-    total = kept = 0.0
-    for term in terms:
-        whole = left = float(term.fixed)
-        for factor in term.factors:
-            whole *= factor.numel()
-            left *= int((~mask[factor]).sum())
-        total, kept = total + whole, kept + left
-    return 1 - kept / total if total else 0.0

@@ -1,4 +1,4 @@
-"""What walking a network's operations brings together: channels united, and what is said of them."""
+"""Findings of a walk: channels that are one, and marks on channels (refused, approximate, produced, consumed, ...)."""
 
 import dataclasses
 import enum
@@ -29,7 +29,7 @@ class Kind(enum.Enum):
 REASONED = (Kind.REFUSED, Kind.APPROXIMATE, Kind.HARD_CODED)  # what is said for a reason, to a reader
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Mark:
     """Something said of channels, and where.
 
@@ -63,8 +63,8 @@ class Findings:
         marks: what is said of them.
         macs: the multiply-adds of each operation, of ids in place of groups.
         reasons: by number, "operator in module, file:line".
-        places: the dimensions along which data movement puts channels (`Call.place`), decided once for all widths.
-        finer: which of two dimensions of channels has more (`Call.is_finer`), decided once for all widths.
+        places: the dimensions along which `rules/placement.py` puts channels, decided once for all widths.
+        finer: which of two dimensions of channels has more, decided there too.
         whole: bool [num_ids], sizes of heads that stay since heads are removed as a whole; None where they shrink.
         made: ids of the zeros that an operator puts beside channels (`Call.zeros`), the same for all widths.
         alive: bool [num_ids], those that are left at the width that is walked; None where all are.

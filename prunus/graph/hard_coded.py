@@ -12,91 +12,91 @@ import itertools
 import torch
 from torch import Tensor
 
-from prunus.graph.attributes import bindings
 from prunus.graph.build import numbering
 from prunus.graph.compare import Mismatch
 from prunus.graph.findings import Findings, Kind, Mark
 from prunus.graph.ids import NONE, ChannelIds
 from prunus.graph.mismatch_cause import channels_near, hard_coded_at
-from prunus.graph.other_width import Network, unequal_parts, without_some
+from prunus.graph.other_width import TracedNetwork, unequal_parts, without_some
+from prunus.graph.size_attributes import bindings
 from prunus.graph.slots import Attribute
 
-MAX_COMPARISONS = 6  # after so many everything that is still open is refused
+MAX_COMPARISONS = 6  # then every size that is not decided is refused
 MAX_ROUNDS = 30
 MAX_OTHERS = 4  # sets of attributes that are tried in place of one that is wrong
 
 
-def judge(network: Network, findings: Findings) -> tuple[list[Mark], list[Attribute]]:
-    """Try the hard-coded sizes of `findings` out until what is not refused is proven.
+def judge(network: TracedNetwork, findings: Findings) -> tuple[list[Mark], list[Attribute]]:
+    """Try the network at other widths until each hard-coded size has been seen to follow, or is refused.
 
-    Returns the marks without hard-coded sizes: each is proven right, or refused; and the attributes that must follow.
+    Returns the marks without those of hard-coded sizes, and the attributes that must follow a cut.
     """
     roots = torch.from_numpy(findings.ids.classes())
     held = roots[torch.cat([torch.tensor([NONE]), *network.slots.values()])]  # zeros that meet no parameter are data
     sizes = [mark for mark in findings.marks if mark.kind is Kind.HARD_CODED]
     sizes = [mark for mark in sizes if bool(torch.isin(roots[mark.ids[mark.ids != NONE]], held).any())]
     marks = [mark for mark in findings.marks if mark.kind is not Kind.HARD_CODED]
-    apart, bound = findings.ids, bindings(network.model, sizes)
-    still = torch.zeros(findings.ids.count, dtype=torch.bool)  # ids that are left whole
+    unjoined, bound = findings.ids, bindings(network.model, sizes)
+    spared = torch.zeros(findings.ids.count, dtype=torch.bool)  # ids that no trial leaves out
     proven = list[Mark]()
     for round_ in range(MAX_ROUNDS):
-        findings.ids = _joined(bound, apart)
+        findings.ids = _joined(bound, unjoined)
         sizes, bound = _without_refused(findings, marks, sizes, bound)
         now = dataclasses.replace(findings, marks=marks)
-        alive, wrong, changed = _tried(network, now, still, sizes, bound)
-        if wrong is None:
+        alive, mismatch, changed = _try_without_some(network, now, spared, sizes, bound)
+        if mismatch is None:
             proven += [mark for mark in sizes if not bool(alive[mark.ids].all())]
-        if wrong is None and not changed:
-            untried = [mark for mark in sizes if not any(mark is other for other in proven)]
+        if mismatch is None and not changed:
+            untried = [mark for mark in sizes if mark not in proven]
             return marks + _refused(untried, "nothing of it could be tried out"), bound
-        if wrong is not None:
-            blamed = hard_coded_at(sizes, wrong) if round_ < MAX_COMPARISONS else sizes
-            if (other := _rebound(network, now, apart, still, sizes, bound, blamed)) is not None:
+        if mismatch is not None:
+            blamed = hard_coded_at(sizes, mismatch) if round_ < MAX_COMPARISONS else sizes
+            if (other := _with_fewer_attributes(network, now, unjoined, spared, sizes, bound, blamed)) is not None:
                 bound, proven = other, []
                 continue
-            marks = [*marks, *_refused(blamed, wrong.reason)]
+            marks = [*marks, *_refused(blamed, mismatch.reason)]
             if not blamed:  # nothing hard-coded to blame: the channels that arrive there
-                near = channels_near(network, findings, wrong, alive)
-                marks.append(Mark(near, Kind.REFUSED, wrong.told))
-            sizes = [mark for mark in sizes if not any(mark is other for other in blamed)]
+                near = channels_near(network, findings, mismatch, alive)
+                marks.append(Mark(near, Kind.REFUSED, mismatch.told))
+            sizes = [mark for mark in sizes if mark not in blamed]
         for place in changed:
             near = channels_near(network, findings, place, alive)
             marks = [*marks, Mark(near, Kind.APPROXIMATE, place.told)]
-            still[near] = True
+            spared[near] = True
         roots = torch.from_numpy(findings.ids.classes())
-        still = torch.isin(roots, roots[still])
+        spared = torch.isin(roots, roots[spared])
     everything = torch.arange(1, findings.ids.count)
     reason = f"not decided in {MAX_ROUNDS} tries at other widths"
     return [*marks, Mark(everything, Kind.REFUSED, reason)], []
 
 
-def _tried(
-    network: Network, findings: Findings, still: Tensor, sizes: list[Mark], bound: list[Attribute]
+def _try_without_some(
+    network: TracedNetwork, findings: Findings, spared: Tensor, sizes: list[Mark], bound: list[Attribute]
 ) -> tuple[Tensor, Mismatch | None, tuple[Mismatch, ...]]:
     """Leave some channels out, twice where parts are unequal; return the ids alive, what went wrong, what changed."""
-    alive = without_some(network, findings, still, sizes)
-    wrong, changed = network.without(findings, alive, bound) if not bool(alive.all()) else (None, ())
-    if wrong is None and not changed and unequal_parts(sizes):
-        first, alive = alive, without_some(network, findings, still, sizes, last=True)
-        wrong, changed = network.without(findings, alive, bound)
-        alive = alive & first if wrong is None and not changed else alive
-    return alive, wrong, changed
+    alive = without_some(network, findings, spared, sizes)
+    mismatch, changed = network.without(findings, alive, bound) if not bool(alive.all()) else (None, ())
+    if mismatch is None and not changed and unequal_parts(sizes):
+        first, alive = alive, without_some(network, findings, spared, sizes, last=True)
+        mismatch, changed = network.without(findings, alive, bound)
+        alive = alive & first if mismatch is None and not changed else alive
+    return alive, mismatch, changed
 
 
-def _joined(found: list[Attribute], apart: ChannelIds) -> ChannelIds:
+def _joined(found: list[Attribute], unjoined: ChannelIds) -> ChannelIds:
     """One attribute counts one thing: where it is bound twice, what it counts goes together."""
     first: dict[tuple[str, str, int], Attribute] = {}
-    ids = apart.copy()
+    ids = unjoined.copy()
     for binding in found:
         ids.unite(first.setdefault(binding.key, binding).groups, binding.groups)
     return ids
 
 
-def _rebound(
-    network: Network,
+def _with_fewer_attributes(
+    network: TracedNetwork,
     findings: Findings,
-    apart: ChannelIds,
-    still: Tensor,
+    unjoined: ChannelIds,
+    spared: Tensor,
     sizes: list[Mark],
     bound: list[Attribute],
     blamed: list[Mark],
@@ -109,8 +109,10 @@ def _rebound(
     fewer = itertools.chain.from_iterable(itertools.combinations(names, num) for num in range(len(names)))
     for chosen in itertools.islice(fewer, MAX_OTHERS):
         other = [binding for binding in bound if binding.key not in doubtful or binding.key[1:] in chosen]
-        wrong = _tried(network, dataclasses.replace(findings, ids=_joined(other, apart)), still, sizes, other)[1]
-        if wrong is None or not any(mark.line in lines for mark in hard_coded_at(sizes, wrong)):
+        mismatch = _try_without_some(
+            network, dataclasses.replace(findings, ids=_joined(other, unjoined)), spared, sizes, other
+        )[1]
+        if mismatch is None or not any(mark.line in lines for mark in hard_coded_at(sizes, mismatch)):
             return other
     return None
 

@@ -1,6 +1,8 @@
 """Locate the cause where a network goes wrong at another width: the hard-coded sizes there, the channels near it."""
 
-from collections.abc import Iterable, Iterator
+import collections
+import itertools
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -8,11 +10,8 @@ from torch import Tensor
 from prunus.graph.compare import Mismatch
 from prunus.graph.findings import Findings, Mark
 from prunus.graph.ids import NONE
-from prunus.graph.other_width import Network
-from prunus.graph.program import Operation, Value
-from prunus.graph.walk import Reading
-
-Place = tuple[Reading, Operation]
+from prunus.graph.other_width import TracedNetwork
+from prunus.program import Value
 
 
 def hard_coded_at(sizes: list[Mark], wrong: Mismatch) -> list[Mark]:
@@ -28,58 +27,51 @@ def hard_coded_at(sizes: list[Mark], wrong: Mismatch) -> list[Mark]:
     return [mark for mark in sizes if mark.line in lines]
 
 
-def channels_near(network: Network, findings: Findings, wrong: Mismatch, alive: Tensor) -> Tensor:
-    """Return the channels left out that reach the line, else those that went into what reaches it, the nearest first,
-    else its modules', else all of them: whole classes of ids."""
+def channels_near(network: TracedNetwork, findings: Findings, wrong: Mismatch, alive: Tensor) -> Tensor:
+    """Return the channels left out that are nearest to where it went wrong: whole classes of ids."""
     roots = torch.from_numpy(findings.ids.classes())
-    for ids in _reaching(network, wrong):
+    for found in _places(network, wrong):
+        ids = torch.cat([torch.tensor([NONE]), *found])
         gone = ids[~alive[ids]]
         if gone.numel():
-            families = _families(network, roots[gone], roots)
-            return families[families != NONE]
-    families = _families(network, roots[~alive], roots)
-    return families[families != NONE]
+            return _families(network, roots[gone], roots)
+    return _families(network, roots[~alive], roots)
 
 
-def _families(network: Network, gone: Tensor, roots: Tensor) -> Tensor:
+def _families(network: TracedNetwork, gone: Tensor, roots: Tensor) -> Tensor:
     """Return all ids of the tensors' dimensions that hold one of the classes `gone`."""
     found = [ids for ids in network.slots.values() if bool(torch.isin(roots[ids], gone).any())]
     return torch.unique(torch.cat(found)) if found else gone
 
 
-def _reaching(network: Network, wrong: Mismatch) -> Iterator[Tensor]:
-    every = [(reading, operation) for reading in network.readings for operation in reading.program.operations]
-    known, line = wrong.operation, wrong.place.line
-    here = [(r, o) for r, o in every if (o is known if known is not None else line and o.line == line)]
+def _places(network: TracedNetwork, wrong: Mismatch) -> Iterator[list[Tensor]]:
+    """Yield the ids at the operation that is wrong, else at its line; those that lead to the operation, the nearest
+    first; those inside the modules of its kind, which run the same code; those of these modules' tensors."""
+    labels = collections.ChainMap(*(program.labels for program in network.programs))
+    operations = [operation for program in network.programs for operation in program.program.operations]
     kinds = {path: type(module) for path, module in network.model.named_modules(remove_duplicate=False)}
-    kind = kinds.get(wrong.place.module)
-    modules = {path for path in kinds if path and kinds[path] is kind} or {o.module for _, o in here}
+    known, line, kind = wrong.operation, wrong.place.line, kinds.get(wrong.place.module)
+    here = [known] if known is not None else [each for each in operations if line and each.line == line]
+    modules = {path for path in kinds if path and kinds[path] is kind} or {each.module for each in here}
+    inside = [each for each in operations if any(_within(each.module, path) for path in modules)]
     if known is None:
-        here = [(r, o) for r, o in here if any(_within(o.module, path) for path in modules)]
-    inside = [(r, o) for r, o in every if any(_within(o.module, path) for path in modules)]
-    touched = [(r, value) for r, o in here for value in (*o.results, *o.operands)]
-    for group in (
-        touched,
-        *(_before(here) if known is not None else ()),
-        [(r, v) for r, o in inside for v in o.results],
-    ):
-        found = [axis.ids for reading, value in group for axis in reading.labels[value].axes.values()]
-        if found:
-            yield torch.cat(found)
-    own = [ids for (path, _), ids in network.slots.items() if any(_within(path, outer) for outer in modules if outer)]
-    if own:
-        yield torch.cat(own)
+        here = [each for each in here if each in inside]
+    near = [[value for each in here for value in (*each.results, *each.operands)]]
+    before = _before([*known.operands]) if known is not None else ()
+    for values in itertools.chain(near, before, [[value for each in inside for value in each.results]]):
+        yield [axis.ids for value in values for axis in labels[value].axes.values()]
+    own = [path for path in modules if path]
+    yield [ids for (path, _), ids in network.slots.items() if any(_within(path, outer) for outer in own)]
 
 
-def _before(places: Iterable[Place]) -> Iterator[list[tuple[Reading, Value]]]:
-    """Yield what leads to an operation, a step farther each time."""
-    values = [(reading, value) for reading, operation in places for value in operation.operands]
+def _before(values: list[Value]) -> Iterator[list[Value]]:
+    """Yield `values`, then what they are made of, a step farther each time."""
     seen = set[Value]()
     while values:
         yield values
-        sources = [(r, source) for r, v in values if v.maker is not None for source in v.maker.operands]
-        values = [(r, source) for r, source in dict.fromkeys(sources) if source not in seen]
-        seen.update(value for _, value in values)
+        sources = dict.fromkeys(source for value in values if value.maker for source in value.maker.operands)
+        values = [source for source in sources if source not in seen]
+        seen.update(values)
 
 
 def _within(path: str, outer: str) -> bool:

@@ -1,4 +1,4 @@
-"""Channels that are off: zero wherever they are read, though not all that makes them is zero."""
+"""Channels that are off: zero wherever they are read, although some of the weights that make them are not."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from prunus.graph.findings import Findings, Kind
-from prunus.graph.program import Program
 from prunus.graph.walk import Slots, walk
 from prunus.modules.tensors import named_tensors
+from prunus.program import Program
 
 SHIFTS = {"bias", "running_mean"}  # what is added, by the names of torch's layers
 

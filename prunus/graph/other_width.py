@@ -1,4 +1,4 @@
-"""A network under trial: which channels to leave out, and what it does without them."""
+"""Read a network at another width: choose channels to leave out, and check that it does what the labels predict."""
 
 import dataclasses
 import itertools
@@ -8,25 +8,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prunus.graph.attributes import count
 from prunus.graph.build import build, numbering
 from prunus.graph.compare import Mismatch, compare
 from prunus.graph.findings import Findings, Mark
 from prunus.graph.groups import ChannelGroups
-from prunus.graph.read import Place, ReadError, read
+from prunus.graph.size_attributes import count
 from prunus.graph.slots import Attribute
-from prunus.graph.walk import Reading, Slots, walk
+from prunus.graph.walk import LabelledProgram, Slots, walk
 from prunus.modules.cutting import Keep
+from prunus.program import Place, ReadError, read
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Network:
-    """A network, its example, its readings (in evaluation, in training where that differs), the ids of its tensors."""
+class TracedNetwork:
+    """A network and its example, its labelled programs (of training too where it differs), the ids of its tensors."""
 
     model: nn.Module
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
-    readings: tuple[Reading, ...]
+    programs: tuple[LabelledProgram, ...]
     slots: Slots
 
     def without(
@@ -38,12 +38,12 @@ class Network:
         settings = {(*binding.key, count(binding.groups, alive)) for binding in bound}
         roots, changed = torch.from_numpy(findings.ids.classes()), list[Mismatch]()
         slots, again = {key: ids[alive[ids]] for key, ids in self.slots.items()}, findings.afresh(alive=alive)
-        for reading in self.readings:
-            wide = reading.program
+        for labelled in self.programs:
+            wide = labelled.program
             mode = {"training": wide.training, "with_values": wide.with_values}
             try:
                 narrow = read(self.model, self.args, self.kwargs, keep=keep, settings=settings, **mode)
-                wrong, computed = compare(reading, walk(narrow, self.model, again, slots), alive, roots)
+                wrong, computed = compare(labelled, walk(narrow, self.model, again, slots), alive, roots)
             except ReadError as error:
                 reason = f"the code does not run at another width: {error.reason[:160]}"
                 return Mismatch(reason, error.place), ()
@@ -71,18 +71,18 @@ def unequal_parts(sizes: Iterable[Mark]) -> list[list[Mark]]:
 
 
 def without_some(
-    network: Network, findings: Findings, still: Tensor, sizes: list[Mark], *, last: bool = False
+    network: TracedNetwork, findings: Findings, spared_ids: Tensor, sizes: list[Mark], *, last: bool = False
 ) -> Tensor:
     """Leave out one or two groups of every layer, and one of every hard-coded size; bool [num_ids].
 
     Of unequal parts of one dimension all but the last lose some channels, or (`last`) all but the first as many as they
-    can, and nothing else: code that computes a part from another size cannot follow both. `still` ids stay whole.
+    can, and nothing else: code that computes a part from another size cannot follow both. `spared_ids` stay.
     """
     group_of = numbering(findings)
     groups = build(network.model, findings, network.slots, [], ())
     padded = len(groups) + 1  # ids of no group have the number -1, the last place
     spared = torch.zeros(padded, dtype=torch.bool)
-    spared[group_of[still]] = True
+    spared[group_of[spared_ids]] = True
     alive, alone = torch.ones(padded, dtype=torch.bool), torch.zeros(padded, dtype=torch.bool)
     candidates = groups.removable & ~spared[:-1]
     unequal = unequal_parts(sizes)

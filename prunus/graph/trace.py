@@ -1,4 +1,4 @@
-"""`prunus.trace`: read a network's channel groups from its exported graph."""
+"""`prunus.trace`: read a network's channel groups from its program."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -12,15 +12,14 @@ from prunus.graph.compare import same_code
 from prunus.graph.findings import Findings, Kind
 from prunus.graph.groups import ChannelGroups
 from prunus.graph.hard_coded import judge
-from prunus.graph.noted import passed_channels
+from prunus.graph.noted_widths import passed_channels
 from prunus.graph.off import Off
-from prunus.graph.other_width import Network
-from prunus.graph.program import Program
-from prunus.graph.read import ReadError, read
-from prunus.graph.walk import Reading, Slots, walk
+from prunus.graph.other_width import TracedNetwork
+from prunus.graph.walk import LabelledProgram, Slots, walk
 from prunus.modules.defaults import whatever_device
 from prunus.modules.given import Inputs, arguments, check_readable
 from prunus.modules.undisturbed import undisturbed
+from prunus.program import Program, ReadError, read
 
 
 @whatever_device
@@ -52,18 +51,18 @@ def trace(
 def _traced(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, whole_heads: bool) -> ChannelGroups:
     programs, notes = _programs(model, args, kwargs)
     findings, slots = Findings(), Slots()
-    readings = _walked(programs, model, findings, slots)
+    labelled = _walked(programs, model, findings, slots)
     attended = findings.ids_of(Kind.HEAD_SIZE)
     if whole_heads and bool(attended.any()):
         roots = torch.from_numpy(findings.ids.classes())
         findings = findings.afresh(torch.isin(roots, roots[attended]))
-        readings = _walked(programs, model, findings, slots)
-    walked = set(map(id, findings.marks))
-    findings.marks, bindings = judge(Network(model, args, kwargs, readings, slots), findings)
-    groups = build(model, findings, slots, readings[0].macs, notes, bindings, map(passed_channels, readings))
+        labelled = _walked(programs, model, findings, slots)
+    walked = set(findings.marks)
+    findings.marks, bindings = judge(TracedNetwork(model, args, kwargs, labelled, slots), findings)
+    groups = build(model, findings, slots, labelled[0].macs, notes, bindings, map(passed_channels, labelled))
     excluded, group_of = torch.cat([groups.refused, torch.tensor([True])]), numbering(findings)  # -1 is the last
     for mark in findings.marks:
-        if mark.kind is Kind.APPROXIMATE and id(mark) not in walked:
+        if mark.kind is Kind.APPROXIMATE and mark not in walked:
             excluded[group_of[mark.ids]] = True
     for program in programs:
         program.forget()
@@ -86,5 +85,5 @@ def _programs(
     return [evaluation] if same_code(evaluation, training) else [evaluation, training], ()
 
 
-def _walked(programs: list[Program], model: nn.Module, findings: Findings, slots: Slots) -> tuple[Reading, ...]:
+def _walked(programs: list[Program], model: nn.Module, findings: Findings, slots: Slots) -> tuple[LabelledProgram, ...]:
     return tuple([walk(program, model, findings, slots) for program in programs])

@@ -1,4 +1,4 @@
-"""Labels every tensor of a network's operations, one rule an operator."""
+"""Label every tensor of a program, with one rule per operator."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -11,12 +11,12 @@ from prunus.graph.call import Call
 from prunus.graph.cost import Term
 from prunus.graph.findings import Findings, Kind, Mark
 from prunus.graph.ids import NONE
-from prunus.graph.in_place import is_plain_view, sharing, viewed, written
 from prunus.graph.labels import Axis, Label
-from prunus.graph.program import Operation, Origin, Program, Value
 from prunus.graph.rules import find
+from prunus.graph.written_views import is_plain_view, sharing, viewed, written
 from prunus.modules.kinds import SizedLayer
 from prunus.modules.tree import flat, replaced
+from prunus.program import Operation, Origin, Program, Value
 
 EMPTY = MappingProxyType[tuple[str, int], Tensor]({})
 Slots = dict[tuple[str, int], Tensor]  # (path, dimension) of a parameter or buffer -> ids
@@ -27,7 +27,7 @@ HOOKED = (
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Reading:
+class LabelledProgram:
     """A network's operations in one mode, with the labels of their tensors and their multiply-adds."""
 
     program: Program
@@ -37,7 +37,7 @@ class Reading:
 
 def walk(
     program: Program, model: nn.Module, findings: Findings, slots: Slots, zero: Mapping[tuple[str, int], Tensor] = EMPTY
-) -> Reading:
+) -> LabelledProgram:
     """Label every tensor of `program`.
 
     What the rules find is added to `findings`, parameters' ids to `slots`. `zero` says where parameters and buffers
@@ -56,7 +56,7 @@ def walk(
         for axis in walker.labels[value].axes.values():
             ids = axis.ids[axis.ids != NONE]
             findings.marks.append(Mark(ids, Kind.REFUSED, f"reaches the network's output {number}"))
-    return Reading(program, walker.labels, findings.macs[first:])
+    return LabelledProgram(program, walker.labels, findings.macs[first:])
 
 
 class _Walker:
@@ -69,12 +69,12 @@ class _Walker:
 
     def call(self, operation: Operation) -> None:
         """Label the results of an operation, and what shares memory with what it writes into."""
-        call = self._labelled(operation)
+        call = self._label(operation)
         for target in flat([operation.arguments[name] for name in operation.operator.writes]):
             if isinstance(target, Value):
                 self._written(call, target, [self.labels[value] for value in operation.results])
 
-    def _labelled(self, operation: Operation) -> Call:
+    def _label(self, operation: Operation) -> Call:
         """Label the results of an operation."""
         module = self.kinds.get(operation.module)
         follows = isinstance(module, SizedLayer)
@@ -98,7 +98,12 @@ class _Walker:
         return call
 
     def _written(self, call: Call, target: Value, results: list[Label]) -> None:
-        """An operator wrote into `target`, perhaps a view of a tensor: what is read of that later is seen anew."""
+        """An operator wrote into `target`, perhaps a view of a tensor: label anew what is read of that tensor later.
+
+        A view's label is that of what it views, moved: once the whole has other channels, so have its views. Those
+        that were made before the write and are read after it are labelled again; where that is impossible, all is
+        refused.
+        """
         now, (base, *views) = call.operation.number, viewed(target)
         into, part = self.labels[base], results[0] if len(results) == 1 else self.labels[target]
         alike = len(results) == 1 and part.shape == target.shape
@@ -113,16 +118,14 @@ class _Walker:
                 continue
             stale = [(view, maker) for view in viewed(shared) if view not in current and (maker := view.maker)]
             if label is None or not all(is_plain_view(maker) for _, maker in stale):
-                for each in (self.labels[shared], *results, *call.labels):
-                    for axis in each.axes.values():
-                        call.freeze(axis, "a part of a tensor is written in place")
+                call.freeze_all("a part of a tensor is written in place", self.labels[shared], *results)
                 continue
             for view, maker in stale:
                 current.add(view)
                 if maker.operator.writes:
                     self.labels[view] = self.labels[maker.operands[0]]
                 else:
-                    self._labelled(maker)
+                    self._label(maker)
 
 
 def _given(

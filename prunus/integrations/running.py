@@ -10,8 +10,6 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from prunus.budget import Budget
-from prunus.deploy.target_meter import usual_meter
 from prunus.errors import CheckpointError, TrainingError
 from prunus.modules.paths import module_at
 from prunus.shrink import Shrinker
@@ -65,15 +63,7 @@ class Running:
         self._waits = True
 
     def _made(self, network: nn.Module, optimizer: Any, **length: Any) -> Shrinker:
-        settings, budget = dict(self.settings), self.settings.get("budget")
-        if (
-            isinstance(budget, Budget)
-            and budget.is_timed
-            and settings.get("meter") is None
-            and not settings.get("kwargs")
-        ):
-            settings["meter"] = usual_meter(network, self.example, budget.target)
-        return Shrinker(network, optimizer, self.example, **length, **settings)
+        return Shrinker(network, optimizer, self.example, **length, **self.settings)
 
     def _follow_copies(self, shrinker: Shrinker) -> None:
         for copy in self._copies:

@@ -105,6 +105,18 @@ class CentreDetector(nn.Module):
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Return the raw heads."""
+        return self.heads(self.features(images))
+
+    def heads(self, level: Tensor) -> dict[str, Tensor]:
+        """Return the raw heads of `features`."""
+        return {"heat": self.heat(level), "sides": self.sides(level)}
+
+    def features(self, images: Tensor) -> Tensor:
+        """Return what the heads read: [N, neck, H/4, W/4].
+
+        Raises:
+            RecipeError: an image whose sides are no multiples of 2^len(widths).
+        """
         multiple = 2 ** (len(self.stages) + 1)
         height, width = images.shape[-2:]
         if height % multiple or width % multiple:
@@ -119,8 +131,8 @@ class CentreDetector(nn.Module):
         level = found.pop()
         while found:
             level = self.upsample(level) + found.pop()
-        level = self.smooth(level)
-        return {"heat": self.heat(level), "sides": self.sides(level)}
+        smooth: Tensor = self.smooth(level)
+        return smooth
 
 
 def _head(neck: int, channels: int) -> nn.Sequential:

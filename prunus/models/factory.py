@@ -1,6 +1,6 @@
 """How a recipe names a network: a callable that builds the wide one, as often as it is asked."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from torch import nn
@@ -13,8 +13,8 @@ from prunus.recipe import modules
 class ModelFactory(Protocol):
     """A class that takes `num_classes`, or `prunus.models.factory.Function` with the `function` that gives it."""
 
-    def __call__(self, *, num_classes: int) -> nn.Module:
-        """Build the network with fresh weights."""
+    def __call__(self, *, num_classes: Any) -> nn.Module:
+        """Build the network with fresh weights; of several tasks `num_classes` is {sub-task: number}."""
         ...
 
 
@@ -44,7 +44,7 @@ class Function(nn.Module):
         return found(**(arguments or {}), num_classes=num_classes)
 
 
-def build(factory: ModelFactory, num_classes: int) -> nn.Module:
+def build(factory: ModelFactory, num_classes: int | Mapping[str, int]) -> nn.Module:
     """Return a network with fresh weights.
 
     Raises:
@@ -55,8 +55,10 @@ def build(factory: ModelFactory, num_classes: int) -> nn.Module:
     except RecipeError:
         raise
     except Exception as error:  # whatever the user's own code raises
+        many = isinstance(num_classes, Mapping)
+        hint = "; the network of several tasks takes {sub-task: number of classes} as num_classes" if many else ""
         raise RecipeError(
-            f"the model cannot be built for {num_classes} classes: {type(error).__name__}: {error}"
+            f"the model cannot be built for {num_classes} classes: {type(error).__name__}: {error}{hint}"
         ) from error
     if not isinstance(model, nn.Module):
         raise RecipeError(f"the model is a {type(model).__name__}, not an nn.Module")

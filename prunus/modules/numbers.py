@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from torch import nn
 
-from prunus.modules.noted import set_number_at_
+from prunus.modules.noted_numbers import set_number_at_
 
 
 def numbers(module: nn.Module) -> Iterator[tuple[str, int, int]]:
@@ -21,6 +21,6 @@ def numbers(module: nn.Module) -> Iterator[tuple[str, int, int]]:
 def set_number_(model: nn.Module, path: str, name: str, item: int, value: int) -> None:
     """Set a number that the module at `path` keeps, or the item of it at an index that is not -1.
 
-    `name` is an attribute's, or keys joined with dots (`prunus.modules.noted`).
+    `name` is an attribute's, or keys joined with dots (`prunus.modules.noted_numbers`).
     """
     set_number_at_(model.get_submodule(path), name if item < 0 else f"{name}.{item}", value)

@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
+import torch
 from torch import nn
 
 T = TypeVar("T")
@@ -83,6 +84,11 @@ def _sequence(tree: Any, new: list[Any]) -> Any:
         return type(tree)(new)
     except TypeError:  # such as torch.Size, which holds whole numbers alone
         return tuple(new)
+
+
+def on_device(tree: Any, device: torch.device) -> Any:
+    """Return a tree of tensors on `device`."""
+    return mapped(lambda tensor: tensor.to(device), tree)
 
 
 def replaced(value: Any, kind: type[T], function: Callable[[T], object]) -> Any:

@@ -59,6 +59,11 @@ def fastest_form(context: RunContext, name: str, network: nn.Module) -> nn.Modul
     context.watch.stage(f"timing the forms of the layers of the {name} network")
     shrink = context.recipe.stages[-1].shrink
     budget = None if shrink is None else shrink.budget
+    if context.target(budget).remote:
+        context.recorder.write(
+            NoteRecord(text=f"{name} is deployed as it was trained: the forms of its layers cannot be timed elsewhere.")
+        )
+        return network
     model, choices = choose_forms(network, context.inputs.cpu(), context.meter(network, budget))
     for choice in choices:
         context.recorder.write(FormRecord(model=name, target=str(context.target(budget)), **vars(choice)))

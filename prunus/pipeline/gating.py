@@ -47,6 +47,7 @@ def _record(context: RunContext, settings: Gate, found: Compared) -> None:
             passed=found.passed,
             calibration_wide=found.calibration[0],
             calibration_narrow=found.calibration[1],
+            calibrations=found.calibrations if set(found.calibrations) != {""} else {},
         )
     )
     for each in found.slices:

@@ -1,4 +1,4 @@
-"""Pictures of test images with their truth and what networks answer, as the task draws them."""
+"""Pictures of test images with ground truth and predictions, as the task draws them."""
 
 import io
 from collections.abc import Callable, Mapping
@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from prunus.errors import RecordError
+from prunus.modules.tree import mapped
 from prunus.pipeline.context import RunContext
 from prunus.records import SampleRecord
 from prunus.writing import write_whole
@@ -34,7 +35,8 @@ def write_pictures(
     picture, (image, target) = split.picture(index), split[index]
     files = {"image": picture, "truth": task.draw_on(picture, target)}
     for name, network in networks.items():
-        files[name] = task.draw_on(picture, task.predict(network(image[None]))[0].cpu())
+        answers = task.predict(network(image[None]))
+        files[name] = task.draw_on(picture, mapped(lambda answer: answer[0].cpu(), answers))
     kind = "" if disagreement is None else "-gallery"
     paths = {name: f"images/{index:05d}-{name}{kind}.png" for name in files}
     for name, pixels in files.items():

@@ -1,4 +1,4 @@
-"""What a run says of its beginning: recipe, data, weights; and what differs from it when the run goes on."""
+"""The record of a run's start (recipe, data, weights), and of what differs from it when the run is resumed."""
 
 import datetime
 import shlex
@@ -28,6 +28,7 @@ def run_record_of(recipe: Recipe, resolved: dict[str, Any], input_shape: tuple[i
         started=datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         class_names=tuple(recipe.data.class_names),
         palette=tuple(recipe.data.palette),
+        num_classes=classes if isinstance(classes := recipe.data.num_classes, dict) else {},
         data=inventory(recipe.data),
         weights="" if recipe.starting_weights is None else recipe.starting_weights.sha256(),
         input_shape=input_shape,
@@ -42,7 +43,7 @@ def record_weights(recorder: Recorder, recipe: Recipe) -> None:
     """
     weights = recipe.starting_weights
     if weights is not None:
-        found = load_(build(recipe.model, len(recipe.data.class_names)), weights)
+        found = load_(build(recipe.model, recipe.data.num_classes), weights)
         recorder.write(NoteRecord(text=f"The trainings begin with {weights.path}: {found.summary()}."))
 
 

@@ -25,7 +25,7 @@ from prunus.verify import apply_measured, record_of
 def build_wide(context: RunContext) -> nn.Module:
     """Build the wide network; the same seed gives the same weights."""
     torch.manual_seed(context.recipe.seed)
-    return build(context.recipe.model, len(context.recipe.data.class_names))
+    return build(context.recipe.model, context.recipe.data.num_classes)
 
 
 def train_encoder(context: RunContext, stage: EncoderStage) -> dict[str, Tensor]:
@@ -33,7 +33,7 @@ def train_encoder(context: RunContext, stage: EncoderStage) -> dict[str, Tensor]
     context.watch.stage("training the encoder")
     torch.manual_seed(context.recipe.seed)
     try:
-        model = context.recipe.model(num_classes=len(context.recipe.data.class_names), encoder_only=True)  # type: ignore[call-arg]
+        model = context.recipe.model(num_classes=context.recipe.data.num_classes, encoder_only=True)  # type: ignore[call-arg]
         encoder = model.get_submodule("encoder")
     except (TypeError, AttributeError) as error:
         raise RecipeError(

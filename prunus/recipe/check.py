@@ -6,36 +6,26 @@ jsonargparse refuses the same recipes, but its errors name neither the file and 
 import argparse
 import dataclasses
 import difflib
-import enum
 import inspect
 import types
 import typing
 from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Any, Union
+from typing import Any
 
 from jsonargparse import ArgumentParser
 
 from prunus.errors import PrunusError
 from prunus.recipe import modules
-from prunus.recipe.source import COMPONENT_KEYS, KeyPath, RefusedError, Source
-
-PLAIN = (
-    bool,
-    int,
-    float,
-    complex,
-    str,
-    bytes,
-    list,
-    tuple,
-    dict,
-    set,
-    frozenset,
-    type(None),
-    Path,
-    enum.Enum,
+from prunus.recipe.annotations import (
+    alternatives,
+    describe,
+    is_component,
+    is_plain,
+    item_hint,
+    structured,
+    value_hint,
 )
+from prunus.recipe.source import COMPONENT_KEYS, KeyPath, RefusedError, Source
 
 
 def check(hint: Any, value: Any, path: KeyPath, source: Source) -> None:
@@ -45,53 +35,27 @@ def check(hint: Any, value: Any, path: KeyPath, source: Source) -> None:
         RecipeError: a value that does not fit, with the file and line where it was written.
         RefusedError: a settings class refuses its values; only where `source.builds`.
     """
-    options = _options(hint)
-    if value is None and type(None) in options:
+    if value is None and type(None) in alternatives(hint):
         return
-    structured = _structured(hint)
-    if len(structured) == 1 and not _is_plain(value, options):
-        _check_structured(structured[0], value, path, source)
-    elif isinstance(value, list) and (inner := _item_hint(hint)) is not None:
+    settings = structured(hint)
+    if len(settings) == 1 and not is_plain(value, hint):
+        _check_structured(settings[0], value, path, source)
+    elif isinstance(value, list) and (inner := item_hint(hint)) is not None:
         for index, item in enumerate(value):
             check(inner, item, (*path, index), source)
+    elif isinstance(value, dict) and (inner := value_hint(hint)) is not None:
+        for key, item in value.items():
+            check(inner, item, (*path, str(key)), source)
     else:
         _check_leaf(hint, value, path, source)
 
 
-def _options(hint: Any) -> tuple[Any, ...]:
-    return typing.get_args(hint) if typing.get_origin(hint) in (Union, types.UnionType) else (hint,)
-
-
-def _structured(hint: Any) -> list[Any]:
-    return [option for option in _options(hint) if dataclasses.is_dataclass(option) or _is_component(option)]
-
-
-def _is_plain(value: Any, options: tuple[Any, ...]) -> bool:
-    """Whether `value` is the string or the number that `options` allow beside settings."""
-    return type(value) in options or (type(value) is int and float in options)
-
-
-def _is_component(hint: Any) -> bool:
-    """Whether `class_path` names the class of the value: the annotation is abstract, a protocol, or not plain data."""
-    if hint in (Any, object) or not isinstance(hint, type) or typing.get_origin(hint) is not None:
-        return False
-    return inspect.isabstract(hint) or not (dataclasses.is_dataclass(hint) or issubclass(hint, PLAIN))
-
-
-def _item_hint(hint: Any) -> Any | None:
-    """The annotation of the items of list[X], tuple[X, ...] or Sequence[X], where X is structured."""
-    arguments = [argument for argument in typing.get_args(hint) if argument is not Ellipsis]
-    if len(arguments) != 1 or not isinstance(typing.get_origin(hint), type):
-        return None
-    return arguments[0] if _structured(arguments[0]) else None
-
-
 def _check_structured(hint: Any, value: Any, path: KeyPath, source: Source) -> None:
-    if isinstance(value, str) and _is_component(hint):
+    if isinstance(value, str) and is_component(hint):
         value = {"class_path": value}
     if not isinstance(value, dict):
         raise source.error(path, f"must be a mapping of {hint.__name__}'s keys, not {value!r}")
-    if "class_path" in value or _is_component(hint):
+    if "class_path" in value or is_component(hint):
         _check_component(hint, value, path, source)
     else:
         _check_arguments(hint, value, path, source, filled=())
@@ -181,7 +145,7 @@ def _built(cls: Any, value: dict[str, Any]) -> Any:
 
 
 def _built_value(hint: Any, item: Any) -> Any:
-    inside = [option for option in _options(hint) if dataclasses.is_dataclass(option)]
+    inside = [option for option in alternatives(hint) if dataclasses.is_dataclass(option)]
     if isinstance(item, dict) and inside and "class_path" not in item:
         return _built(inside[0], item)
     if isinstance(item, dict):
@@ -228,11 +192,10 @@ def _inside(cls: Any, path: str = "") -> dict[str, str]:
     found, deeper = dict[str, str](), list[tuple[Any, str]]()
     for field in dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ():
         hint = typing.get_type_hints(cls)[field.name]
-        each_of = typing.get_args(hint) if typing.get_origin(hint) in (Union, types.UnionType) else (hint,)
-        options = [each for each in each_of if dataclasses.is_dataclass(each)]
+        nested = [each for each in alternatives(hint) if dataclasses.is_dataclass(each)]
         if path:
             found.setdefault(field.name, f"{path}{field.name}")
-        deeper += [(each, f"{path}{field.name}.") for each in options]
+        deeper += [(each, f"{path}{field.name}.") for each in nested]
     for each, dotted in deeper:
         found = {**_inside(each, dotted), **found}
     return found
@@ -255,12 +218,4 @@ def _check_leaf(hint: Any, value: Any, path: KeyPath, source: Source) -> None:
             raise TypeError("jsonargparse would take null for `not given`")
         parser.parse_object({"value": value})
     except (argparse.ArgumentError, ValueError, TypeError) as error:
-        raise source.error(path, f"must be {_describe(hint)}, not {value!r}") from error
-
-
-def _describe(hint: Any) -> str:
-    if typing.get_origin(hint) is typing.Literal:
-        return f"one of {', '.join(map(repr, typing.get_args(hint)))}"
-    if isinstance(hint, type) and typing.get_origin(hint) is None:
-        return hint.__name__
-    return str(hint).replace("typing.", "")
+        raise source.error(path, f"must be {describe(hint)}, not {value!r}") from error

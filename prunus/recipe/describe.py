@@ -26,7 +26,8 @@ def plain(hint: Any, value: Any, path: str) -> Any:
         inner = next((item for item in typing.get_args(hint) if item is not Ellipsis), Any)
         return [plain(inner, item, f"{path}[{index}]") for index, item in enumerate(value)]
     if isinstance(value, dict):
-        return {key: plain(Any, item, f"{path}.{key}") for key, item in value.items()}
+        inner = typing.get_args(hint)[1] if typing.get_origin(hint) is dict else Any
+        return {key: plain(inner, item, f"{path}.{key}") for key, item in value.items()}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = fields_of(value, path)
         expected = type(value) is hint or type(value) in typing.get_args(hint)

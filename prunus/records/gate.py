@@ -13,13 +13,14 @@ class GateRecord(Record):
     kind: ClassVar[str] = "gate"
     split: str
     images: int
-    metric: str  # of every slice
+    metric: str  # of every slice; of several tasks one for each, separated by commas
     max_drop: float  # percentage points
     min_samples: int
     confidence: float  # of the intervals
     passed: bool
-    calibration_wide: float | None  # expected calibration error, in [0, 1]
+    calibration_wide: float | None  # expected calibration error, in [0, 1]; of several tasks the first one's
     calibration_narrow: float | None
+    calibrations: dict[str, tuple[float | None, float | None]] = dataclasses.field(default_factory=dict)  # by sub-task
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -32,6 +32,7 @@ class RunRecord(Record):
     palette: tuple[tuple[int, int, int], ...]  # one RGB colour a class, 0 to 255
     input_shape: tuple[int, ...]  # [N, C, H, W] of the example that was traced
     data: dict[str, Any] = dataclasses.field(default_factory=dict)  # classes, samples and file lists: `data.inventory`
+    num_classes: dict[str, int] = dataclasses.field(default_factory=dict)  # of each sub-task, where there are several
     weights: str = ""  # SHA-256 of the file that the network began with
 
 

@@ -135,9 +135,12 @@ def stages(facts: Facts) -> tuple[records.EvaluationRecord, ...]:
 
 
 def class_metric(facts: Facts) -> str:
-    """Return what the numbers by class are called: of "mIoU" it is "IoU"."""
-    metrics = [next(iter(record.metrics), "") for record in facts.evaluations.values()]
-    return words.class_metric_name(metrics[0]) if metrics and metrics[0] else "Metric"
+    """Return what the numbers by class are called: of "mIoU" it is "IoU"; of several tasks the first metric of each."""
+    metrics = list(next((record.metrics for record in facts.evaluations.values()), {}))
+    first = {words.task_and_metric(name)[0]: name for name in reversed(metrics)}
+    if len(first) > 1:
+        first.pop("", None)  # the mean over the tasks has no classes
+    return words.class_metric_name(", ".join(reversed(first.values()))) if first else "Metric"
 
 
 def figures(facts: Facts) -> dict[str, plots.Figure]:

@@ -1,7 +1,7 @@
 """Numbers and names as a reader wants them: `0.4213` is `42.1 %`, `onnxruntime` is `ONNX Runtime`."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeGuard
 
 ABSENT = "n/a"
@@ -27,6 +27,7 @@ METRICS = {
     "ap40_hard": "AP40 hard",
     "top1": "top-1 accuracy",
     "top5": "top-5 accuracy",
+    "mean": "mean over tasks",
 }
 
 
@@ -41,13 +42,27 @@ def network_name(network: str) -> str:
 
 
 def metric_name(metric: str) -> str:
-    """Return the metric's usual spelling; one unknown here has its underscores opened."""
-    return METRICS.get(metric, metric.replace("_", " "))
+    """Return the metric's usual spelling, that of a sub-task behind its name; one unknown has its underscores opened.
+
+    Several, separated by commas, stay several.
+    """
+    return _spelt(metric, METRICS)
 
 
 def class_metric_name(metric: str) -> str:
     """Return what the metric is called for one class: `miou` is the mean of `IoU`."""
-    return CLASS_METRICS.get(metric, metric_name(metric))
+    return _spelt(metric, METRICS | CLASS_METRICS)
+
+
+def _spelt(metric: str, names: Mapping[str, str]) -> str:
+    parts = map(task_and_metric, metric.split(", "))
+    return ", ".join(f"{task} {names.get(own, own.replace('_', ' '))}".strip() for task, own in parts)
+
+
+def task_and_metric(metric: str) -> tuple[str, str]:
+    """Return the sub-task and its metric: "road" and "f0.5" of "road.f0.5"; "" where there is no sub-task."""
+    task, _, own = metric.partition(".")
+    return (task, own) if own and not own[0].isdigit() else ("", metric)
 
 
 def share(value: float | None) -> str:

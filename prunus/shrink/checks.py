@@ -1,4 +1,4 @@
-"""What a Shrinker refuses before anything is trained, by name and with what to do."""
+"""Checks before a Shrinker begins: each error names the problem and the remedy."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -92,12 +92,24 @@ def _check_optimizer(model: nn.Module, optimizer: Any) -> None:
         )
 
 
-def check_not_met(budget: Budget, groups: ChannelGroups, bounds: Mapping[str, float]) -> None:
-    """Refuse a budget that the network meets as it is; a share of exactly 1 asks for nothing and says so.
+def check_budgets(budgets: Sequence[Budget], groups: ChannelGroups, reference: nn.Module | None) -> None:
+    """Refuse budgets that the network meets as it is, and shares of a latency that nothing tells.
 
     Raises:
-        BudgetError: names the cost and the bound.
+        BudgetError: names the cost and the bound, or what to give.
     """
+    for budget in budgets:
+        _check_not_met(budget, groups)
+    if len(budgets) > 1 and reference is None and any(budget.latency is not None for budget in budgets):
+        raise BudgetError(
+            "budgets that are shares of a latency need the network that they are shares of, since this one becomes "
+            "narrower: give reference=..., a copy, or latency_ms"
+        )
+
+
+def _check_not_met(budget: Budget, groups: ChannelGroups) -> None:
+    """A share of exactly 1 asks for nothing and says so."""
+    bounds = budget.absolute(groups)
     costs = {"macs": groups.macs(), "params": groups.params()}
     given = {kind: bounds[kind] for kind in costs if getattr(budget, kind) not in (None, 1)}
     if given and not budget.is_timed and all(costs[kind] <= bound for kind, bound in given.items()):

@@ -1,4 +1,4 @@
-"""The pressure on channel groups: what their importance is, which are pressed to zero, and the press itself."""
+"""The pressure on channel groups: their importance, the choice of those to press to zero, and the press itself."""
 
 import dataclasses
 from collections.abc import Callable, Sequence

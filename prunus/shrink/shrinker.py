@@ -8,17 +8,16 @@ from torch import nn
 
 from prunus.budget import Budget
 from prunus.budget.controller import Pace
-from prunus.budget.latency_search import Meter, checked_meter
-from prunus.budget.modelled_latency import ModellingMeter, refuse_other_target
+from prunus.budget.latency_search import Meter
 from prunus.budget.schedule import Clock
-from prunus.budget.target import Target
-from prunus.errors import BudgetError, TrainingError
+from prunus.errors import TrainingError
 from prunus.graph import ChannelGroups
 from prunus.modules.given import Inputs, arguments
 from prunus.modules.optimizers import unwrapped
 from prunus.records import ShrinkRecord
 from prunus.shrink import checks, state
 from prunus.shrink.goal import goal_of
+from prunus.shrink.meters import meters_of
 from prunus.shrink.network import NetworkInTraining
 from prunus.shrink.pressure import Importance, Pressure
 from prunus.shrink.settings import controller_of, schedule_of
@@ -60,8 +59,8 @@ class Shrinker:
         settled: similarity of widths to wait for; see `prunus.budget.controller`.
         keep: layers that keep all the channels that they make, by patterns over their paths, besides the budget's.
         kwargs: the example's keyword arguments.
-        meter: measures a network's latency in milliseconds, for a budget that bounds it; None: on the budget's
-            target, or in ONNX Runtime on one thread, where the example is tensors. Several: one for each budget.
+        meter: measures a network's latency in milliseconds, for a budget that bounds it; several: one for each budget;
+            None: on the budget's target, or in ONNX Runtime on one thread, where the example is tensors.
         reference: the network that a share of the latency refers to, measured anew each time; None: this one, once.
         importance: a function from the network and its groups to a number per group, [num_groups]; None: Taylor's.
         told: receives a sentence about each measurement.
@@ -105,42 +104,17 @@ class Shrinker:
         settings = controller_of(budget, keep, pace, begin, end, every, settled, steps=steps, epochs=epochs)
         network = NetworkInTraining(model, optimizer, arguments(example), kwargs)
         budgets = settings.sequence
-        for each in budgets:
-            checks.check_not_met(each, network.groups, each.absolute(network.groups))
-        if len(budgets) > 1 and reference is None and any(each.latency is not None for each in budgets):
-            raise BudgetError(
-                "budgets that are shares of a latency need the network that they are shares of, since this one becomes "
-                "narrower: give reference=..., a copy, or latency_ms"
-            )
-        meters = tuple(meter) if isinstance(meter, Sequence) else (meter,) * len(budgets)
-        if network.processes.first:  # which measures for all
-            meters = tuple(
-                self._checked(model, example, each, one, kwargs) for each, one in zip(budgets, meters, strict=True)
-            )
+        checks.check_budgets(budgets, network.groups, reference)
         self.network, self.settings = network, settings
         self.schedule = schedule_of(settings, steps, epochs, every)
         self.clock = Clock(steps_per_period=steps // epochs if steps and epochs else None)
         goals = [goal_of(model, network.groups, network.example, each, network.kwargs) for each in budgets]
+        meters: Sequence[Meter | None] = [None] * len(budgets)
+        if network.processes.first:  # which measures for all
+            meters = meters_of(budgets, meter, model, None if kwargs else example)
         self.pressure = Pressure(network, budgets, goals, meters, reference, importance, told)
         self._watch = OptimizerWatch(optimizer, self._before_step, network.check_state)
         self._late: ShrinkRecord | None = None  # of a cut that step() has not returned yet
-
-    @staticmethod
-    def usual_meter(model: nn.Module, example: Inputs, target: Target | None = None) -> Meter | None:
-        """Return the meter where nobody names one; `prunus/__init__.py`, which knows deploy, sets ONNX Runtime's."""
-        return None
-
-    def _checked(
-        self, model: nn.Module, example: Inputs, budget: Budget, meter: Meter | None, kwargs: Mapping[str, Any] | None
-    ) -> Meter | None:
-        """Return the meter of `budget`, where it has milliseconds: the one given or the usual one."""
-        if not budget.is_timed:
-            return meter
-        meter = self.usual_meter(model, example, budget.target) if meter is None and not kwargs else meter
-        checked_meter(meter, budget.target)
-        if isinstance(meter, ModellingMeter):
-            refuse_other_target(budget, meter)
-        return meter
 
     @property
     def groups(self) -> ChannelGroups:

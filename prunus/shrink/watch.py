@@ -1,4 +1,4 @@
-"""Watch an optimizer: what its gradients say before each step, and whether it has stepped."""
+"""Watch an optimizer: inspect the gradients before each step, and note whether it has stepped."""
 
 import functools
 from collections.abc import Callable

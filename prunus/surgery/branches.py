@@ -1,4 +1,4 @@
-"""The constant that a branch adds which does not depend on the input: zero, or one number per channel."""
+"""Branches whose output no longer depends on the input: the constant that each adds, zero or one number per channel."""
 
 import dataclasses
 from collections.abc import Callable
@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prunus.graph.program import Operation, Program, Value
-from prunus.graph.read import read
 from prunus.modules.copying import copied
+from prunus.program import Operation, Program, Value, read
 
 ROUNDING = 1e-9  # relative, in float64: below it two positions are equal
 

@@ -13,12 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from prunus.errors import EditError
-from prunus.graph.program import Operation, Origin, Program, Value
-from prunus.graph.read import read
 from prunus.modules.copying import copied
 from prunus.modules.given import Inputs, arguments, check_readable
 from prunus.modules.paths import module_at
 from prunus.modules.tensors import in_float64
+from prunus.program import Operation, Origin, Program, Value, read
 from prunus.surgery.argument_types import checked
 from prunus.surgery.branches import Branches, ancestors
 from prunus.surgery.layers import ReplaceModules

@@ -13,12 +13,12 @@ import torch
 from torch import nn
 
 from prunus.errors import EditError
-from prunus.graph.program import Value
-from prunus.graph.read import read as read_operations
 from prunus.modules.copying import replaced
 from prunus.modules.given import Inputs, arguments
 from prunus.modules.kinds import BatchNorm, Conv, TransposedConv, is_plain, members
 from prunus.modules.paths import module_at
+from prunus.program import Value
+from prunus.program import read as read_operations
 from prunus.surgery.argument_types import checked
 from prunus.surgery.edit import Edit
 from prunus.surgery.factors import placed

@@ -1,4 +1,4 @@
-"""How much a plan may make of a network: a file of 200 bytes can ask for more weights than a machine has memory."""
+"""The limit on what a plan may add to a network: a file of 200 bytes can ask for more weights than fit into memory."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""A layer as an edit names it: found again in a network, and refused where it cannot be replaced."""
+"""`Layer`: how an edit identifies a layer, and edits that replace layers; one that cannot be replaced is refused."""
 
 import abc
 import dataclasses

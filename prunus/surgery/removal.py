@@ -1,4 +1,4 @@
-"""The plan that removes the channel groups chosen, and which of them are spared so that no layer is left empty."""
+"""The plan that removes chosen channel groups, and the groups that are spared so that no layer becomes empty."""
 
 import collections
 import dataclasses

@@ -31,6 +31,7 @@ from prunus.surgery.plan import Plan, apply
 
 FORMAT = 1
 PLAN, WEIGHTS, MANIFEST = "plan.json", "weights.safetensors", "manifest.json"
+WITHOUT_VALUES = (RuntimeError, TypeError, ValueError, EditError)  # raised by code that reads a tensor that has none
 _MANIFEST_TYPES: dict[str, Any] = {
     "model": str,
     "files": dict[str, str],
@@ -173,7 +174,7 @@ def _replayed(plan: Plan, build: Callable[[], nn.Module], name: str) -> nn.Modul
         small = apply(plan, wide)
         if not any(tensor.is_meta for tensor in _loose_tensors(small)):
             return small
-    except Exception:  # user code that reads a value while it builds; real trouble shows again below
+    except WITHOUT_VALUES:  # the network's code reads values while it builds; what else is wrong shows again below
         pass
     return apply(plan, _built(build, name))
 

@@ -1,8 +1,8 @@
 """SetAttribute: a number of channels that a module keeps (`head_dim`, `num_heads`) follows the plan's cuts.
 
-Plans are read from files, and whoever wrote one is not trusted: no number is set but one that the module's code reads,
-or that is called as widths are (`prunus.modules.noted`), that torch does not use for something else, and that the cuts
-of the same edit change from `before` to `after`.
+Plans are read from files that anybody may have written. A number is therefore set only where the module's code reads
+it or its name says that it is a width (`prunus.modules.noted_numbers`), where torch uses it for nothing else, and where
+the cuts of the same edit change it from `before` to `after`.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from prunus.errors import EditError
 from prunus.modules.code import names_read
 from prunus.modules.kinds import SizedLayer
-from prunus.modules.noted import Meaning, number_at, numbers_of
+from prunus.modules.noted_numbers import Meaning, number_at, numbers_of
 from prunus.modules.numbers import numbers
 
 SETTINGS = {"stride", "padding", "output_padding", "dilation", "kernel_size", "version"}  # numbers of no channels

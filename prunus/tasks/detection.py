@@ -3,7 +3,7 @@
 import copy
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal, Protocol, final
+from typing import Any, ClassVar, Literal, Protocol, TypeGuard, final
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from prunus.boxes import COLUMNS, DETECTION_COLUMNS, Objects
 from prunus.errors import RecipeError, TrainingError
+from prunus.modules.tree import on_device
 from prunus.tasks.box_metric import BoxCounts, BoxMetric
 from prunus.tasks.box_statistics import BoxStatistics
 from prunus.tasks.centre import CENTRE
@@ -75,6 +76,8 @@ class Detection(Task):
 class BoundDetection(BoundTask):
     """The task for C known classes: outputs are what the heads read, targets rows of objects [N, M, 10]."""
 
+    decodes = True
+
     def __init__(
         self,
         *,
@@ -100,8 +103,8 @@ class BoundDetection(BoundTask):
         return self.heads.imitation(output, answer)
 
     def predict(self, output: Any) -> Tensor:
-        """Return the best detections of each image: float32 [N, most, 6], see `prunus.boxes`."""
-        return self.heads.decode(output, self.settings.most)
+        """Return the best detections of each image, float32 [N, most, 6] (`prunus.boxes`); decoded ones as they are."""
+        return output if _is_rows(output) else self.heads.decode(output, self.settings.most)
 
     def metrics(self) -> "DetectionMetrics":
         """Return an empty metric to be fed a whole set."""
@@ -186,7 +189,11 @@ class BoundDetection(BoundTask):
 
 
 def _is_decoded(outputs: Outputs) -> bool:
-    return set(outputs) == {"output"} and outputs["output"].shape[-1] == len(DETECTION_COLUMNS)
+    return set(outputs) == {"output"} and _is_rows(outputs["output"])
+
+
+def _is_rows(output: Any) -> TypeGuard[Tensor]:
+    return isinstance(output, Tensor) and output.dim() == 3 and output.shape[2] == len(DETECTION_COLUMNS)
 
 
 class DetectionMetrics:
@@ -197,7 +204,7 @@ class DetectionMetrics:
 
     def update(self, output: Any, target: Tensor) -> None:
         """Count a batch: the raw output against rows of objects [N, M, 10]."""
-        self._counts.update(self._task.predict(output).cpu(), objects_of(target.cpu()))
+        self._counts.update(self._task.predict(output).cpu(), objects_of(on_device(target, torch.device("cpu"))))
 
     def compute(self) -> tuple[Metrics, PerClass]:
         """Return the metrics, the main one first, and the main one for each class."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from prunus.errors import RecipeError
 from prunus.modules.modes import in_evaluation, modes_kept
 from prunus.tasks.imitation import distillation_loss
-from prunus.tasks.interface import BoundTask, Metric
+from prunus.tasks.interface import BoundTask, Metric, Target
 
 __all__ = ["Distillation", "Distilled", "distillation_loss"]
 
@@ -48,11 +48,11 @@ class Distilled(BoundTask):
         self.task, self.teacher, self.settings = task, teacher, settings
         self.main_metric, self.reading = task.main_metric, task.reading
 
-    def loss(self, output: Any, target: Tensor) -> Tensor:
+    def loss(self, output: Any, target: Target) -> Tensor:
         """Return the task's own loss, as in evaluation, where nobody teaches."""
         return self.task.loss(output, target)
 
-    def training_loss(self, inputs: Tensor, output: Tensor, target: Tensor) -> Tensor:
+    def training_loss(self, inputs: Tensor, output: Any, target: Target) -> Tensor:
         """Return (1 - weight) * the task's loss + weight * the distillation loss.
 
         Args:
@@ -77,7 +77,7 @@ class Distilled(BoundTask):
         """Return the scores that the task reads from an output."""
         return self.task.scores(output)
 
-    def predict(self, output: Any) -> Tensor:
+    def predict(self, output: Any) -> Target:
         """Return what the task reads from an output."""
         return self.task.predict(output)
 
@@ -85,10 +85,10 @@ class Distilled(BoundTask):
         """Return the task's metric."""
         return self.task.metrics()
 
-    def draw(self, answer: Tensor, size: tuple[int, int]) -> Tensor:
+    def draw(self, answer: Target, size: tuple[int, int]) -> Tensor:
         """Return the task's picture of an answer."""
         return self.task.draw(answer, size)
 
-    def draw_on(self, picture: Tensor, answer: Tensor) -> Tensor:
+    def draw_on(self, picture: Tensor, answer: Target) -> Tensor:
         """Return the task's picture of an answer."""
         return self.task.draw_on(picture, answer)

@@ -15,7 +15,8 @@ from prunus.tasks.statistics import Statistics
 Outputs = Mapping[str, Tensor]
 Metrics = dict[str, float]
 PerClass = dict[str, float | None]
-Targets = Literal["masks", "labels", "boxes"]
+Target = Any  # a tensor, or a dictionary of them by sub-task
+Targets = Literal["masks", "labels", "boxes", "several"]
 
 
 class Source(Protocol):
@@ -23,7 +24,7 @@ class Source(Protocol):
 
     @property
     def targets(self) -> Targets:
-        """What a target is: a class for each pixel, one for the image, or the objects in it."""
+        """What a target is: a class for each pixel, one for the image, the objects in it, or one for each sub-task."""
         ...
 
     @property
@@ -35,7 +36,7 @@ class Source(Protocol):
 class Metric(Protocol):
     """Counts over a set."""
 
-    def update(self, output: Tensor, target: Tensor) -> None:
+    def update(self, output: Any, target: Target) -> None:
         """Count a batch."""
         ...
 
@@ -49,12 +50,13 @@ class BoundTask(abc.ABC):
 
     main_metric: str  # higher is better
     reading: Reading = Reading()  # which tensors of an output count
+    decodes: bool = False  # whether `deployed` gives a module that decodes
 
     @abc.abstractmethod
-    def loss(self, output: Any, target: Tensor) -> Tensor:
+    def loss(self, output: Any, target: Target) -> Tensor:
         """Return the loss of a batch, a scalar."""
 
-    def training_loss(self, inputs: Tensor, output: Any, target: Tensor) -> Tensor:
+    def training_loss(self, inputs: Tensor, output: Any, target: Target) -> Tensor:
         """Return the loss that trains: `loss`, and those of auxiliary heads times their weights.
 
         `inputs` is the batch that `output` came from.
@@ -77,7 +79,7 @@ class BoundTask(abc.ABC):
         return distillation_loss(self.scores(output), self.scores(answer), temperature)
 
     @abc.abstractmethod
-    def predict(self, output: Any) -> Tensor:
+    def predict(self, output: Any) -> Target:
         """Return what the network says, in the form of the targets."""
 
     @abc.abstractmethod
@@ -85,7 +87,7 @@ class BoundTask(abc.ABC):
         """Return an empty metric to be fed a whole set."""
 
     @abc.abstractmethod
-    def draw(self, answer: Tensor, size: tuple[int, int]) -> Tensor:
+    def draw(self, answer: Target, size: tuple[int, int]) -> Tensor:
         """Return one target or prediction as a picture to show beside the image of `size`: uint8 RGB [3, h, w]."""
 
     def weighted(self, weights: Tensor) -> "BoundTask":
@@ -109,8 +111,16 @@ class BoundTask(abc.ABC):
 
     def disagreement(self, first: Any, second: Any) -> Tensor:
         """Return how much two networks disagree on each image, from their raw outputs: [N], in [0, 1]."""
-        apart = (self.predict(first) != self.predict(second)).float()
+        apart: Tensor = (self.predict(first) != self.predict(second)).float()
         return apart.flatten(1).mean(1) if apart.dim() > 1 else apart
+
+    def by_task(self) -> Mapping[str, "BoundTask"]:
+        """Return the sub-tasks by their names; {"": itself} where there are none."""
+        return {"": self}
+
+    def part(self, name: str, output: Any, target: Target) -> tuple[Any, Target]:
+        """Return the output and the target of the sub-task `name`."""
+        return output, target
 
     def deployed(self, model: nn.Module) -> nn.Module:
         """Return the module that is exported where the file shall decode, too.
@@ -130,7 +140,7 @@ class BoundTask(abc.ABC):
         """Return how many decisions of the network and its file agree, of how many; None: by the largest score."""
         return None
 
-    def draw_on(self, picture: Tensor, answer: Tensor) -> Tensor:
+    def draw_on(self, picture: Tensor, answer: Target) -> Tensor:
         """Return one target or prediction as it is shown for the image `picture`, uint8 RGB [3, H, W]."""
         return self.draw(answer, (picture.shape[1], picture.shape[2]))
 
@@ -167,6 +177,15 @@ def checked_target(target: object, form: str, dim: int) -> Tensor:
     )
 
 
+_KINDS = {"labels": "labels", "masks": "masks", "boxes": "boxes", "several": "a target for each sub-task"}
+_TASKS = {
+    "labels": "classification.Classification",
+    "masks": "segmentation.Segmentation",
+    "boxes": "detection.Detection",
+    "several": "multi_task.MultiTask",
+}
+
+
 def check_targets(task: Task, data: Source) -> None:
     """Refuse data whose targets are of another kind, or that names two classes alike.
 
@@ -174,10 +193,9 @@ def check_targets(task: Task, data: Source) -> None:
         RecipeError: names the task and the data.
     """
     if data.targets != task.targets:
-        other = {"labels": "Classification", "masks": "Segmentation", "boxes": "Detection"}[data.targets]
         raise RecipeError(
-            f"{type(task).__name__} needs {task.targets}, and {type(data).__name__} gives {data.targets}: set "
-            f"task.class_path to prunus.tasks.{other.lower()}.{other}, or choose other data"
+            f"{type(task).__name__} needs {_KINDS[task.targets]}, and {type(data).__name__} gives "
+            f"{_KINDS[data.targets]}: set task.class_path to prunus.tasks.{_TASKS[data.targets]}, or choose other data"
         )
     names = list(data.class_names)
     if twice := sorted({str(name) for name in names if names.count(name) > 1}):

@@ -59,7 +59,7 @@ class Statistics(abc.ABC):
     """Counts a split, image by image, in its order."""
 
     @abc.abstractmethod
-    def update(self, output: Any, target: Tensor) -> None:
+    def update(self, output: Any, target: Any) -> None:
         """Count a batch: a network's raw output against the targets."""
 
     @abc.abstractmethod

@@ -1,7 +1,8 @@
 """Batches for training and evaluation, split among processes; an epoch can be resumed in its middle."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from prunus.shrink.processes import ALONE, Processes
 from prunus.train.settings import Train
 from prunus.train.workers import death_named, started, take_signals
 
-Batch = tuple[Tensor, Tensor]
+Batch = tuple[Tensor, Any]  # images, and the target: a tensor, or a dictionary of them by sub-task
 
 
 class Batches:
@@ -124,10 +125,17 @@ def _in_worker(error: Exception) -> str | None:
 
 
 def _pair(batch: object) -> Batch:
-    if isinstance(batch, tuple | list) and len(batch) == 2 and all(isinstance(part, Tensor) for part in batch):
+    if isinstance(batch, tuple | list) and len(batch) == 2 and isinstance(batch[0], Tensor) and _is_target(batch[1]):
         return batch[0], batch[1]
     inside = ", ".join(type(part).__name__ for part in batch) if isinstance(batch, tuple | list) else ""
     raise DataError(
         f"a batch of the data set is a {type(batch).__name__}{f' of {inside}' if inside else ''}, and training takes "
-        "a pair of tensors: let the data set give each image with one tensor or number as its target"
+        "a pair of tensors: let the data set give each image with one tensor or number as its target, or, for several "
+        "tasks, a dictionary of these"
     )
+
+
+def _is_target(target: object) -> bool:
+    if isinstance(target, Mapping):
+        return bool(target) and all(isinstance(each, Tensor) for each in target.values())
+    return isinstance(target, Tensor)

@@ -9,6 +9,7 @@ from torch.utils.data import Dataset
 
 from prunus.interrupt import check
 from prunus.modules.modes import modes_kept, set_mode_
+from prunus.modules.tree import on_device
 from prunus.shrink.processes import ALONE, Processes
 from prunus.tasks.interface import BoundTask
 from prunus.train.batches import evaluation_batches
@@ -42,7 +43,7 @@ def evaluate(
                 inputs, target = batch
                 with autocast(settings), through_kernels(model):
                     output = model(inputs.to(device, memory_format=settings.memory_format))
-                metrics.update(output, target.to(device))
+                metrics.update(output, on_device(target, device))
             between()
     return metrics.compute()
 

@@ -1,4 +1,4 @@
-"""Is what a checkpoint holds a training's state? If not: at which path, and what should be there.
+"""Check what a checkpoint holds before it is used: an error names the entry and what should be there.
 
 Its digests only say that a file is what was written, not by whom. So nothing of it is used before it is known to be of
 the kind that `training_state.save` writes.

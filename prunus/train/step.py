@@ -5,13 +5,15 @@ import math
 from torch import Tensor, nn
 
 from prunus.errors import TrainingError
+from prunus.modules.tree import on_device
+from prunus.tasks.interface import Target
 from prunus.train.contracted import through_kernels
 from prunus.train.evaluate import autocast
 from prunus.train.job import TrainingJob
 from prunus.train.training_state import TrainingState
 
 
-def step(state: TrainingState, training: TrainingJob, inputs: Tensor, target: Tensor) -> float:
+def step(state: TrainingState, training: TrainingJob, inputs: Tensor, target: Target) -> float:
     """Train on one batch and return its loss.
 
     Args:
@@ -28,7 +30,7 @@ def step(state: TrainingState, training: TrainingJob, inputs: Tensor, target: Te
     with through_kernels(state.model):
         with autocast(training.settings):
             output = state.network(inputs)
-        loss = training.task.training_loss(inputs, output, target.to(device))
+        loss = training.task.training_loss(inputs, output, on_device(target, device))
         state.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
     value = loss.item()

@@ -1,4 +1,4 @@
-"""Is a change of the outputs rounding? float64 is the proof; float32 is held against the network's own rounding.
+"""Determine whether a change of outputs is rounding: in float64, and against the network's own rounding in float32.
 
 A bound in float32 that holds for every network does not exist: a deep or badly scaled one rounds by more than any
 number chosen beforehand. So each output y of a network in its own precision is compared with that y* in float64: the

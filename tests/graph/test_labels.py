@@ -6,8 +6,8 @@ from torch import nn
 
 import prunus
 from prunus.graph.labels import Label
-from prunus.graph.read import read
 from prunus.modules.strides import compact
+from prunus.program import read
 
 
 def test_an_empty_table_of_positions_is_even():

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 import prunus
 from prunus.compat import torchvision
 from prunus.graph.compare import same_code
-from prunus.graph.read import ReadError, read
+from prunus.program import ReadError, read
 
 
 class DropPath(nn.Module):

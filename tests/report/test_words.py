@@ -58,3 +58,7 @@ def test_names_known_and_unknown():
     assert words.backend_name("my_board") == "my_board"
     assert words.metric_name("pixel_accuracy") == "pixel accuracy"
     assert words.class_metric_name("miou") == "IoU"
+    assert words.metric_name("mean") == "mean over tasks"
+    assert words.metric_name("road.miou, objects.map50") == "road mIoU, objects mAP50"
+    assert words.metric_name("f0.5") == "f0.5" and words.metric_name("road.f0.5") == "road f0.5"
+    assert words.class_metric_name("road.miou, objects.map50") == "road IoU, objects AP50"

@@ -114,9 +114,9 @@ ODD = {
     "missing": (missing, r"KeyError: 'no such key'"),
     "object": (lambda index: (IMAGE, object()), "TypeError: .*object"),
     "sizes": (lambda index: (torch.zeros(3, 4, 4 + index), 0), "RuntimeError: .*equal size"),
-    "boxes": (
-        lambda index: (IMAGE, {"boxes": IMAGE, "labels": 1}),
-        "a list of Tensor, dict, and training takes",
+    "names": (
+        lambda index: (IMAGE, {"boxes": IMAGE, "name": "cat"}),
+        "a list of Tensor, dict, and training takes.*for several tasks, a dictionary",
     ),
     "text": (lambda index: (IMAGE, "cat"), "a list of Tensor, (tuple|list), and training takes"),
     "three": (lambda index: (IMAGE, 1, 2), "a list of Tensor, Tensor, Tensor, and training takes"),
@@ -135,6 +135,13 @@ def test_samples_that_are_no_pair_of_tensors_are_named(num_workers, name):
         with pytest.raises(DataError, match=message) as error:
             list(batches)
         assert "Traceback" not in str(error.value)
+
+
+def test_a_dictionary_of_targets_is_a_target():
+    settings = type(tiny.TRAIN)(batch_size=2, num_workers=0, device="cpu")
+    sample = Odd(lambda index: (IMAGE, {"boxes": IMAGE, "label": index}))
+    (images, target), *_ = evaluation_batches(sample, settings)
+    assert images.shape == (2, 3, 4, 4) and target["boxes"].shape == (2, 3, 4, 4) and target["label"].tolist() == [0, 1]
 
 
 def test_a_number_is_a_target():

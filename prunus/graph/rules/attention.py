@@ -2,6 +2,7 @@
 
 from prunus.graph.call import Call
 from prunus.graph.labels import Label
+from prunus.graph.rules.einsum import sum_of_products
 from prunus.graph.rules.table import rule
 
 
@@ -14,29 +15,18 @@ def attention(call: Call) -> Label:
     treated by itself: the output is zero where v is.
     """
     query, key, value, mask = (call[name] for name in ("query", "key", "value", "attn_mask"))
-    last = query.last
-    left, right = query.axes.get(last), key.axes.get(last)
-    call.contract(left, right)
-    call.attend(left, right, value.axes.get(last))
-    if call["scale"] is None:
-        call.approximate(left, "the default scale 1 / sqrt(size of a head) changes")
     alike = query.shape[:-2] == key.shape[:-2] == value.shape[:-2]
-    heads = value.before(2) if alike else {}
-    for label in (query, key, value):
-        for dim in range(last):
-            if dim in heads:
-                call.join(heads[dim], label.axes.get(dim))
-            else:
-                call.freeze(label.axes.get(dim), "channels along the tokens of attention, or heads that are shared")
-    if mask is not None:
-        for dim in (mask.last - 1, mask.last):
-            call.freeze(mask.axes.get(dim), "channels along the tokens of attention")
-        for dim in heads:
-            behind = dim - last - 1
-            if len(mask.shape) >= -behind and mask.shape[behind] > 1:
-                call.join(heads[dim], mask.behind(behind))
-    shape = call.shapes[0]
-    batch = [heads.get(dim, size) for dim, size in enumerate(shape[:-1])]
-    call.cost(*batch, key.shape[-2], left or query.shape[-1])
-    call.cost(*batch, key.shape[-2], value.axes.get(last, value.shape[-1]))
-    return Label(shape, {dim: axis for dim, axis in value.axes.items() if dim in heads or dim == last})
+    for label in (query, key, value, mask) if mask is not None else (query, key, value):
+        for dim, axis in label.axes.items():
+            if dim == label.last - 1 or (dim == label.last if label is mask else dim < label.last and not alike):
+                call.freeze(axis, "channels along the tokens of attention, or heads that are shared")
+    if call["scale"] is None:
+        call.approximate(query.behind(-1), "the default scale 1 / sqrt(size of a head) changes")
+    scores = sum_of_products(call, "...nd,...md->...nm", [query, key], reads=True)
+    heads = scores.before(2) if alike else {}
+    for behind, axis in ((dim - len(query.shape), axis) for dim, axis in heads.items()):
+        if mask is not None and len(mask.shape) >= -behind and mask.shape[behind] > 1:
+            call.join(axis, mask.behind(behind))
+    weights = Label(scores.shape, {dim: call.changed(axis) for dim, axis in heads.items()})  # softmax of zeros is not 0
+    result = sum_of_products(call, "...nm,...me->...ne", [weights, value], reads=True)
+    return Label(call.shapes[0], {dim: axis for dim, axis in result.axes.items() if dim in heads or dim == value.last})

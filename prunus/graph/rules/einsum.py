@@ -79,7 +79,8 @@ def sum_of_products(call: Call, equation: str, operands: list[Label], *, reads: 
         call.attend(*(axis for name, axis in axes.items() if name not in shared or name not in output))
     call.cost(*(axes[name] or size for name, size in sizes.items()))
     found = {dim: axes[name] for dim, name in enumerate(output)}
-    return Label(call.shapes[0], {dim: axis for dim, axis in found.items() if axis is not None})
+    shape = tuple(sizes[name] for name in output)
+    return Label(shape, {dim: axis for dim, axis in found.items() if axis is not None})
 
 
 def _joined(call: Call, places: list[tuple[Label, int]], *, contracted: bool, reads: bool) -> Axis | None:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from prunus.graph.call import Call
 from prunus.graph.labels import Axis, Label, Labels
+from prunus.graph.rules.placement import place
 from prunus.graph.rules.table import rule
 
 ZERO = torch.zeros((), dtype=torch.long)
@@ -88,19 +89,7 @@ def moved(call: Call, dim: int, axes: list[dict[int, Axis]], *, steered: bool = 
     zero = not any(bool(label.axes[dim].source.any()) for label in call.labels if dim in label.axes)
     sources = [ZERO.expand(each.shape) for each in ids] if zero else run("source")
     for number, (each, source) in enumerate(zip(ids, sources, strict=True)):
-        placed = call.place(each, source)
-        if placed is not None:
-            put(call, axes[number], *placed)
-
-
-def put(call: Call, axes: dict[int, Axis], dim: int, axis: Axis) -> None:
-    """Where two channel dimensions become one, the finer one stays and the other is frozen."""
-    if dim in axes:
-        other = axes[dim]
-        if call.is_finer(dim, other, axis):
-            axis, other = other, axis
-        call.freeze(other, "two channel dimensions become one")
-    axes[dim] = axis
+        place(call, each, source, axes[number])
 
 
 @rule("cat", "concat", "concatenate")
@@ -118,9 +107,7 @@ def concatenate(call: Call) -> Labels:
         ids, source = (
             torch.cat([label.expanded(dim, field, size) for label, size in rows], along) for field in ("ids", "source")
         )
-        placed = call.place(ids, source)
-        if placed is not None:
-            put(call, axes, *placed)
+        place(call, ids, source, axes)
     return Label(shape, axes)
 
 

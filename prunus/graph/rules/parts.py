@@ -7,7 +7,8 @@ import torch
 
 from prunus.graph.call import Call
 from prunus.graph.labels import Axis, Label, Labels
-from prunus.graph.rules.movement import move, moved, put
+from prunus.graph.rules.movement import move, moved
+from prunus.graph.rules.placement import put
 from prunus.graph.rules.table import rule
 
 

@@ -5,7 +5,7 @@ from typing import TypeAlias, TypeVar
 
 from prunus.graph.call import Call
 from prunus.graph.labels import Labels
-from prunus.graph.operators import Operator
+from prunus.program.operators import Operator
 
 Rule: TypeAlias = Callable[[Call], Labels]
 R = TypeVar("R", bound=Rule)

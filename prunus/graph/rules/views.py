@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from prunus.graph.call import Call
 from prunus.graph.labels import Axis, Label, Labels, spread
-from prunus.graph.rules.movement import ZERO, move, put
+from prunus.graph.rules.movement import ZERO, move
+from prunus.graph.rules.placement import place
 from prunus.graph.rules.table import rule, unknown
 
 
@@ -35,9 +36,7 @@ def flatten(call: Call) -> Label:
         ids = small.expanded(dim - start, "ids").reshape(shape)
         zero = not bool(axis.source.any())
         source = ZERO.expand(shape) if zero else small.expanded(dim - start, "source").reshape(shape)
-        placed = call.place(ids, source, first)
-        if placed is not None:
-            put(call, axes, placed[0] + first, placed[1])
+        place(call, ids, source, axes, first)
     return Label(call.shapes[0], axes)
 
 

@@ -1,4 +1,4 @@
-"""Run an operator on data: on the meta device, where they have shapes alone, or on numbers."""
+"""Run one operator: on the meta device, where tensors have shapes but no values, or with values."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias, TypeVar
@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from prunus.graph.operators import Operator, operator
 from prunus.modules.tree import replaced
+from prunus.program.operators import Operator, operator
 
 META = torch.device("meta")
 Args: TypeAlias = Sequence[Any]

@@ -9,16 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from prunus.errors import TraceError
-from prunus.graph.functions import Functions
-from prunus.graph.meta import ValueDependenceError
-from prunus.graph.program import Origin, Program, Value
-from prunus.graph.recorder import FOREIGN, Recorder
 from prunus.modules.cutting import Keep
 from prunus.modules.defaults import users_device
 from prunus.modules.given import tensors_in, unusable
 from prunus.modules.modes import set_mode_
 from prunus.modules.stand_in import Setting, fed, stand_in
 from prunus.modules.undisturbed import undisturbed
+from prunus.program.functions import Functions
+from prunus.program.meta import ValueDependenceError
+from prunus.program.operations import Origin, Program, Value
+from prunus.program.recorder import FOREIGN, OperationRecorder
 
 MOST_SAID = 300  # characters of what torch says
 
@@ -81,7 +81,7 @@ def read(
         with_values = True
     small, given = model, (tuple(args), dict(kwargs or {}))
     device = next((t.device for t in (*model.parameters(), *model.buffers(), *tensors_in(args))), torch.device("cpu"))
-    recorder = Recorder(device, with_values=with_values)
+    recorder = OperationRecorder(device, with_values=with_values)
     with undisturbed(model), torch.inference_mode():
         try:
             small = stand_in(model, keep or {}, settings, with_values=with_values)
@@ -94,7 +94,7 @@ def read(
     return Program(recorder.given, recorder.operations, outputs, training, with_values, recorder.passed)
 
 
-def _run(model: nn.Module, given: Any, recorder: Recorder, *, training: bool) -> list[Value]:
+def _run(model: nn.Module, given: Any, recorder: OperationRecorder, *, training: bool) -> list[Value]:
     """Run the copy and return the values of its outputs."""
     for origin, named in ((Origin.PARAMETER, model.named_parameters()), (Origin.BUFFER, model.named_buffers())):
         for path, tensor in named:
@@ -108,7 +108,7 @@ def _run(model: nn.Module, given: Any, recorder: Recorder, *, training: bool) ->
         return [recorder.value_of(tensor) for tensor in tensors_in(outputs, strict=True)]
 
 
-def _let_know(model: nn.Module, recorder: Recorder) -> None:
+def _let_know(model: nn.Module, recorder: OperationRecorder) -> None:
     """Let the recorder know which module is running."""
 
     def hooks(path: str) -> tuple[Any, Any]:

@@ -1,4 +1,4 @@
-"""Sizes that a module's code reads from its attributes: `self.head_dim`, `self.num_heads`, `self.split_sizes`."""
+"""Attributes of modules from which the code reads sizes: `self.head_dim`, `self.num_heads`, `self.split_sizes`."""
 
 import re
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""A network as the operators that its code calls: the one form in which networks are read."""
+"""`Program`: a network as the sequence of operators that its code calls."""
 
 import dataclasses
 import enum
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from prunus.graph.operators import Operator
+from prunus.program.operators import Operator
 
 
 class Origin(enum.Enum):

@@ -10,8 +10,7 @@ import torch
 from torch import nn
 
 import prunus
-from prunus.graph.program import Origin
-from prunus.graph.read import ReadError, read
+from prunus.program import Origin, ReadError, read
 
 SEEN: list[torch.Tensor] = []  # what a hook of a notebook collects in a global variable
 TABLES: dict[int, torch.Tensor] = {}

@@ -1,12 +1,12 @@
-"""Widths that were noted and that no code reads while the network runs: which dimensions of channels they may count.
+"""Noted widths: numbers that count channels and that no code reads while the network runs, such as `num_features`.
 
-Nothing that runs tells what such a number means; what decides is where it stands and what it is called
-(`prunus.modules.noted`). The dimension that a convention names goes first:
+What such a number means follows from its place and its name (`prunus.modules.noted_numbers`). The first convention that
+fits determines which dimensions it may count:
 
-- the channels that a module returns, for a number beside the module's path (timm's `feature_info`);
-- of an attribute that is called by what its module takes or returns: those channels, or the nearest to the module's
-  output that the layers before it read (`num_features`, of what goes into a classifier);
-- else every dimension of this size in the module. A configuration describes them all.
+- a number beside the path of a module (timm's `feature_info`): the channels that the module returns;
+- an attribute named after what its module takes or returns: those channels, or else those that the layers before the
+  module's output read, the nearest first (`num_features` counts what goes into a classifier);
+- any other number, and those of a configuration: every dimension of this size in the module.
 """
 
 import dataclasses
@@ -16,11 +16,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from prunus.graph.program import Value
 from prunus.graph.slots import Attribute, NotedWidth, Slot
-from prunus.graph.walk import Reading
-from prunus.modules.noted import Meaning, NotedNumber, noted_numbers
+from prunus.graph.walk import LabelledProgram
+from prunus.modules.noted_numbers import Meaning, NotedNumber, noted_numbers
 from prunus.modules.tensors import named_tensors
+from prunus.program import Value
 
 Vectors = list[list[Tensor]]  # of each tensor: the channels along each of its dimensions
 
@@ -41,14 +41,14 @@ class PassedChannels:
 Mode = Mapping[str, PassedChannels]  # of each module by path
 
 
-def passed_channels(reading: Reading) -> dict[str, PassedChannels]:
+def passed_channels(labelled: LabelledProgram) -> dict[str, PassedChannels]:
     """Return the ids of the channels that each module takes and returns."""
 
     def ids(values: Iterable[Value]) -> Vectors:
-        labels = [reading.labels.get(value) for value in values]
+        labels = [labelled.labels.get(value) for value in values]
         return [[axis.ids for axis in label.axes.values()] if label is not None else [] for label in labels]
 
-    return {path: PassedChannels(ids(one.taken), ids(one.returned)) for path, one in reading.program.passed.items()}
+    return {path: PassedChannels(ids(one.taken), ids(one.returned)) for path, one in labelled.program.passed.items()}
 
 
 def noted_widths(

@@ -1,4 +1,4 @@
-"""The memory of constants while a network is read: what views it, who has read it, what stood there before."""
+"""The memory of constants while a network is read: its views, its readers, and its former contents."""
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from prunus.graph.operators import Operator
-from prunus.graph.program import Value
+from prunus.program.operations import Value
+from prunus.program.operators import Operator
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Records every operator that a network's code calls.
+"""Record every operator that a network's code calls.
 
 What depends on inputs, parameters or floating-point buffers is *data*: on the meta device it has a shape, no numbers.
 What the code makes of numbers alone (index tables, masks, positions) is *constant*: it is computed as in any run, so
@@ -10,24 +10,26 @@ import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from types import FrameType
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from prunus.graph.constant_memory import ConstantMemory, View
-from prunus.graph.meta import Args, OnMeta, Settings, ValueDependenceError, on, run_with_values
-from prunus.graph.operators import Operator, operator
-from prunus.graph.program import Operation, Origin, Passed, Value
 from prunus.modules.strides import compact
 from prunus.modules.tree import flat, leaves, replaced
+from prunus.program.constant_memory import ConstantMemory, View
+from prunus.program.meta import Args, OnMeta, Settings, ValueDependenceError, on, run_with_values
+from prunus.program.operations import Operation, Origin, Passed, Value
+from prunus.program.operators import Operator, operator
 
 LARGE = 1 << 22  # elements of a constant that are not worth being computed
 EMPTY = frozenset({"aten::empty", "aten::new_empty", "aten::empty_strided", "aten::new_empty_strided"})
+READ = str(Path(__file__).with_name("read.py"))
 FOREIGN = tuple(f"{Path(file).parent}{os.sep}" for file in (torch.__file__, __file__))
 
 
-class Recorder(TorchDispatchMode):
+class OperationRecorder(TorchDispatchMode):
     """Notes the operators that are called while it is active.
 
     Args:
@@ -223,8 +225,8 @@ def _is_large(called: Operator, args: Args) -> bool:
 
 
 def _line() -> str:
-    """Return "file:line" of the innermost code that is neither torch's nor of this package's reader."""
-    frame = sys._getframe(3)
-    while frame.f_code.co_filename.startswith(FOREIGN) and frame.f_back is not None:
-        frame = frame.f_back
-    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+    """Return "file:line" of the innermost code that is neither torch's nor of this room; "" where there is none."""
+    frame: FrameType | None = sys._getframe(3)
+    while frame is not None and frame.f_code.co_filename.startswith(FOREIGN):
+        frame = frame.f_back if frame.f_code.co_filename != READ else None  # which runs the network
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame is not None else ""

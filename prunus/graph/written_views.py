@@ -1,4 +1,4 @@
-"""What is written into a part of a tensor, through views of it: its channels become those of the whole."""
+"""Writes into a part of a tensor, through views of it: the channels of the part become those of the whole."""
 
 from collections.abc import Iterator
 
@@ -7,10 +7,10 @@ from torch import Tensor
 
 from prunus.graph.call import Call
 from prunus.graph.labels import Axis, Label
-from prunus.graph.operators import UNDECLARED
-from prunus.graph.program import Operation, Value
 from prunus.modules.strides import varying_dims
 from prunus.modules.tree import flat, replaced
+from prunus.program import Operation, Value
+from prunus.program.operators import UNDECLARED
 
 COPIES = UNDECLARED | {"aten::reshape", "aten::flatten", "aten::contiguous", "aten::to", "aten::type_as"}  # perhaps
 

@@ -1,4 +1,4 @@
-"""Functions of torch that no dispatch mode sees: they make constants of Python's numbers, or take values out."""
+"""Functions of torch that bypass dispatch modes: they make constants of Python's numbers, or take values out."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from prunus.graph.meta import ValueDependenceError
-from prunus.graph.recorder import Recorder
+from prunus.program.meta import ValueDependenceError
+from prunus.program.recorder import OperationRecorder
 
 INDEXING = frozenset({"__getitem__", "__setitem__"})
 MAKERS = frozenset({"tensor", "as_tensor", "asarray"})
@@ -19,7 +19,7 @@ ESCAPES = frozenset({"tolist", "numpy", "__array__", "__dlpack__", "data_ptr"})
 class Functions(TorchFunctionMode):
     """Makes constants where the network lies rather than on the device of data; refuses to give away data's values."""
 
-    def __init__(self, recorder: Recorder) -> None:
+    def __init__(self, recorder: OperationRecorder) -> None:
         super().__init__()
         self.recorder = recorder
 

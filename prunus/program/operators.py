@@ -1,4 +1,4 @@
-"""What torch's dispatcher says of an operator: its name, its arguments, what it writes into and what it views."""
+"""`Operator`: the schema of one of torch's operators: its arguments, what it writes into and what it views."""
 
 import dataclasses
 import functools
