@@ -72,25 +72,37 @@ def sweep(
         PrunusError: whatever makes a run impossible, other than a budget that cannot be met.
     """
     planned = _planned(Path(recipe), budgets, overrides, bound)
-    journal, failed, elsewhere = Journal(planned.folder), dict[float, str](), list[float]()
-    for budget, chosen in planned.runs.items():
-        check()
-        folder = Path(chosen.output or "")
-        refuse_other_recipe(folder, prunus.recipe.describe(chosen))
-        try:
-            if not _is_done(folder):
-                run(chosen, watch=watch)
-            journal.tell(budget, *_values(folder))
-        except FolderInUseError:
-            elsewhere.append(budget)
-        except BudgetError as error:
-            failed[budget] = str(error)
-            journal.tell_failure(budget, str(error))
+    journal, failed = Journal(planned.folder), dict[float, str]()
+    elsewhere, before = list(planned.runs), 0
+    while len(elsewhere) != before:  # also those that others have ended meanwhile: the last worker sees them all
+        before = len(elsewhere)
+        elsewhere = [
+            budget for budget in elsewhere if _is_elsewhere(budget, planned.runs[budget], journal, failed, watch)
+        ]
     done = tuple(budget for budget, chosen in planned.runs.items() if _is_done(Path(chosen.output or "")))
     path = None
     if done and not elsewhere:
         path = _told(planned, done, failed)
     return Swept(folder=planned.folder, done=done, failed=failed, elsewhere=tuple(elsewhere), report=path)
+
+
+def _is_elsewhere(
+    budget: float, chosen: Recipe, journal: Journal, failed: dict[float, str], watch: Watch | None
+) -> bool:
+    """Bring the run of a budget to its end, and note what comes of it; return whether another worker is at it."""
+    check()
+    folder = Path(chosen.output or "")
+    refuse_other_recipe(folder, prunus.recipe.describe(chosen))
+    try:
+        if not _is_done(folder):
+            run(chosen, watch=watch)
+        journal.tell(budget, *_values(folder))
+    except FolderInUseError:
+        return True
+    except BudgetError as error:
+        failed[budget] = str(error)
+        journal.tell_failure(budget, str(error))
+    return False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 
 import optuna
 import pytest
@@ -10,7 +11,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from prunus.cli import main
-from prunus.errors import RecipeError
+from prunus.errors import FolderInUseError, RecipeError
 from prunus.pipeline.sweep import sweep
 from prunus.records import EpochRecord, read
 from prunus.report.frontier import Point, figure, on_frontier
@@ -56,6 +57,25 @@ def test_workers_share_a_folder_and_the_last_tells_the_frontier(recipe, tmp_path
     assert all(0 <= trial.values[0] <= 1 and trial.values[1] > 0 for trial in complete)
     with pytest.raises(RecipeError, match=r"macs-0.8 holds a run of another recipe: `train.epochs` is 2 there, 3 here"):
         sweep(recipe, [0.8], [*QUICK, "train.epochs=3", f"output={folder}"])
+
+
+def test_the_last_worker_sees_what_others_have_ended_meanwhile(recipe, tmp_path, monkeypatch):
+    """Another worker has 0.8, and ends while this one is at 0.4: nobody comes after this one."""
+    done = set()
+
+    def run(chosen, watch):
+        folder = Path(chosen.output)
+        if folder.name == "macs-0.8":
+            raise FolderInUseError(f"{folder} is in use by another run")
+        done.update({folder, folder.with_name("macs-0.8")})
+
+    monkeypatch.setattr("prunus.pipeline.sweep.run", run)
+    monkeypatch.setattr("prunus.pipeline.sweep._is_done", lambda folder: folder in done)
+    monkeypatch.setattr("prunus.pipeline.sweep._values", lambda folder: (0.5, 1.0))
+    monkeypatch.setattr("prunus.pipeline.sweep._told", lambda planned, done, failed: planned.folder / "report.html")
+    found = sweep(recipe, [0.8, 0.4], [f"output={tmp_path}"])
+    assert found.done == (0.8, 0.4) and found.report == tmp_path / "report.html"
+    assert [trial.params["budget"] for trial in trials(tmp_path)] == [0.4, 0.8]
 
 
 @pytest.mark.parametrize(

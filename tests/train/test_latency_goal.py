@@ -148,6 +148,32 @@ def test_a_shrinker_keeps_its_model(tmp_path):
     assert 0.97 * 0.5 <= fake(shrinker.network.model) / wide <= 0.5
 
 
+class Once(FakeMeter):
+    """Makes its model once, from the wide network."""
+
+    def latency_model(self, model, groups, measure):
+        assert self.reached is None
+        return super().latency_model(model, groups, measure)
+
+
+def test_a_family_keeps_what_is_known_of_its_target():
+    model, wide = tiny.build(), tiny.build()
+    optimizer, images = torch.optim.SGD(model.parameters(), lr=0.01), tiny.example()
+    fake = Once(images, call=0.0, dear={"body.0": 20.0})
+    budgets = [Budget(latency=share, solver="exact") for share in (0.8, 0.6)]
+    shrinker = prunus.Shrinker(model, optimizer, images, budget=budgets, steps=16, every=2, meter=fake, reference=wide)
+    shares = []
+    for _ in range(16):
+        optimizer.zero_grad()
+        model(images).square().mean().backward()
+        optimizer.step()
+        if shrinker.step() is not None:
+            shares.append(fake(model) / fake(wide))
+    assert shares == sorted(shares, reverse=True)
+    assert any(0.97 * 0.8 <= share <= 0.8 for share in shares)
+    assert 0.97 * 0.6 <= shares[-1] <= 0.6
+
+
 def test_without_a_meter_nothing_is_trained(tmp_path):
     with pytest.raises(BudgetError, match="needs a meter"):
         fit(tiny.training(tmp_path), tiny.build(), tiny.example(), SHRINK)
