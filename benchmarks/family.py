@@ -22,12 +22,12 @@ import torch
 from result import write_result
 
 from prunus.budget.controller import Controller
+from prunus.errors import InterruptedTrainingError
 from prunus.pipeline import Recipe, Watch, stages
 from prunus.pipeline.context import RunContext
 from prunus.recipe import load
 from prunus.records import EpochRecord, Recorder
 from prunus.train.evaluate import evaluate
-from prunus.train.interrupt import InterruptedTrainingError
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "gtsrb_small.yaml"
 SHARES = (0.7, 0.5, 0.3)

@@ -7,8 +7,9 @@
     ├── EditError         an edit or a plan that does not fit the network
     ├── BudgetError       a budget that cannot be met
     ├── TrainingError     training that cannot go on
-    │   └── CheckpointError   a checkpoint that cannot be written or read
-    │       └── FolderInUseError  a folder that another run holds
+    │   ├── CheckpointError   a checkpoint that cannot be written or read
+    │   │   └── FolderInUseError  a folder that another run holds
+    │   └── InterruptedTrainingError  somebody asked the training to stop
     ├── DeployError       an export, a backend or a measurement that failed
     │   ├── ParityError       an exported network that does not equal its source
     │   └── QuantizationError a network that loses more than allowed in INT8
@@ -53,6 +54,14 @@ class CheckpointError(TrainingError):
 
 class FolderInUseError(CheckpointError):
     """A folder that another run holds."""
+
+
+class InterruptedTrainingError(TrainingError):
+    """Somebody asked the training to stop; a checkpoint was written first."""
+
+    def __init__(self, number: int, message: str) -> None:
+        super().__init__(message)
+        self.signal = number
 
 
 class DeployError(PrunusError):

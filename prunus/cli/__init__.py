@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from prunus import interrupt
 from prunus.cli import process
-from prunus.errors import PrunusError
+from prunus.errors import InterruptedTrainingError, PrunusError
 
 if TYPE_CHECKING:
     from prunus.cli.arguments import parser
@@ -45,7 +45,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _failed(error: PrunusError | OSError | MemoryError) -> int:
     from prunus.terminal import Terminal
-    from prunus.train.interrupt import InterruptedTrainingError
 
     if isinstance(error, InterruptedTrainingError):
         return _stopped(str(error), error.signal)

@@ -56,10 +56,7 @@ def write_kit(
         known = ", ".join(kit_script.RUNTIMES)
         raise DeployError(f"a kit is measured in {known}, not in {target.backend}: name one of these")
     if target.precision != "fp32":
-        raise DeployError(
-            f"a kit holds networks in fp32, and the target is in {target.precision}: measure that where Prunus runs, "
-            "with prunus.TargetMeter, or name the target in fp32"
-        )
+        raise DeployError(f"a kit is measured in fp32, and {target} is not: INT8 is measured where Prunus is")
     if folder.exists() and any(folder.iterdir()):
         raise DeployError(f"{folder} holds something already: name another folder for the kit, or empty it")
     folder.mkdir(parents=True, exist_ok=True)

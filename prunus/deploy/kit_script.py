@@ -163,7 +163,12 @@ def measured(folder: Path, kit: dict[str, Any], machine: dict[str, Any]) -> dict
     return found
 
 
-def main(tell: Callable[[str], None] = print) -> None:
+def say(text: str) -> None:
+    """Print a line at once, also into a pipe."""
+    print(text, flush=True)
+
+
+def main(tell: Callable[[str], None] = say) -> None:
     """Measure what is not measured yet."""
     folder = Path(__file__).resolve().parent
     kit = json.loads((folder / "kit.json").read_text(encoding="utf-8"))

@@ -62,7 +62,9 @@ class TargetMeter:
             backends=(), targets=(target,), warmup=warmup, repeats=repeats, measure_memory=False
         )
         self.reached: Reached | None = None  # of the last budget that was solved with it
-        self._meter = None if reference is None else LatencyMeter(reference, self.inputs, self.settings)
+        self._meter: LatencyMeter | None = None
+        if reference is not None and not target.remote:
+            self._meter = LatencyMeter(reference, self.inputs, self.settings)
 
     def __call__(self, model: nn.Module, /) -> float:
         """Return the median latency of `model` in milliseconds, BatchNorm folded.

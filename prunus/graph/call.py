@@ -100,9 +100,9 @@ class Call:
         """Refuse the removal of these channels."""
         self._mark(axis, f"{reason} ({self.where})", Kind.REFUSED)
 
-    def freeze_all(self, reason: str) -> None:
-        """Refuse the removal of every channel that reaches the operator."""
-        for label in self.labels:
+    def freeze_all(self, reason: str, *others: Label) -> None:
+        """Refuse the removal of every channel that reaches the operator, and of those of other tensors."""
+        for label in (*others, *self.labels):
             for axis in label.axes.values():
                 self.freeze(axis, reason)
 

@@ -98,7 +98,12 @@ class _Walker:
         return call
 
     def _written(self, call: Call, target: Value, results: list[Label]) -> None:
-        """An operator wrote into `target`, perhaps a view of a tensor: what is read of that later is seen anew."""
+        """An operator wrote into `target`, perhaps a view of a tensor: label anew what is read of that tensor later.
+
+        A view's label is that of what it views, moved: once the whole has other channels, so have its views. Those
+        that were made before the write and are read after it are labelled again; where that is impossible, all is
+        refused.
+        """
         now, (base, *views) = call.operation.number, viewed(target)
         into, part = self.labels[base], results[0] if len(results) == 1 else self.labels[target]
         alike = len(results) == 1 and part.shape == target.shape
@@ -113,9 +118,7 @@ class _Walker:
                 continue
             stale = [(view, maker) for view in viewed(shared) if view not in current and (maker := view.maker)]
             if label is None or not all(is_plain_view(maker) for _, maker in stale):
-                for each in (self.labels[shared], *results, *call.labels):
-                    for axis in each.axes.values():
-                        call.freeze(axis, "a part of a tensor is written in place")
+                call.freeze_all("a part of a tensor is written in place", self.labels[shared], *results)
                 continue
             for view, maker in stale:
                 current.add(view)

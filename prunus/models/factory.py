@@ -55,8 +55,10 @@ def build(factory: ModelFactory, num_classes: int | Mapping[str, int]) -> nn.Mod
     except RecipeError:
         raise
     except Exception as error:  # whatever the user's own code raises
+        many = isinstance(num_classes, Mapping)
+        hint = "; the network of several tasks takes {sub-task: number of classes} as num_classes" if many else ""
         raise RecipeError(
-            f"the model cannot be built for {num_classes} classes: {type(error).__name__}: {error}"
+            f"the model cannot be built for {num_classes} classes: {type(error).__name__}: {error}{hint}"
         ) from error
     if not isinstance(model, nn.Module):
         raise RecipeError(f"the model is a {type(model).__name__}, not an nn.Module")

@@ -47,7 +47,19 @@ class RunContext:
             DeployError: no backend is here that it could be measured on.
         """
         settings, target = self.recipe.benchmark, self.target(budget)
-        return TargetMeter(target, self.inputs, reference=model, warmup=settings.warmup, repeats=settings.repeats)
+
+        def progress(what: str, done: int, whole: int) -> None:
+            if done in (1, whole):
+                self.watch.stage(f"measuring {what} on {target}: {done} of {whole}")
+
+        return TargetMeter(
+            target,
+            self.inputs,
+            reference=model,
+            warmup=settings.warmup,
+            repeats=settings.repeats,
+            progress=progress,
+        )
 
     def target(self, budget: Budget | None) -> Target:
         """Return the target of `budget`, of the recipe, or else the first one that is here.

@@ -108,16 +108,17 @@ def _stage_training(
     if stage.distillation is not None:
         assert wide is not None  # else the recipe is refused
         task = stage.distillation.wrap(task, wide.model)
-    budgets = () if stage.shrink is None else stage.shrink.sequence
-    measuring = context.processes.first  # for all
-    meters = tuple(context.meter(network.model, each) if each.is_timed and measuring else None for each in budgets)
+    budgets, first = () if stage.shrink is None else stage.shrink.sequence, context.processes.first
+    meters = tuple(  # only process 0 measures
+        context.meter(network.model, budget) if budget.is_timed and first else None for budget in budgets
+    )
     training = context.training(training_name(stage), settings, task)
     data = data if protect is None else protect.data(data)
     return dataclasses.replace(
         training,
         data=data,
         penalty=stage.penalty,
-        meter=meters or None,
+        meter=meters,
         reference=network.model,
         branches=tuple(map(branch_name, budgets[:-1])),
     )

@@ -136,7 +136,7 @@ def frontier(points: Sequence[tuple[str, float, float]], line: Sequence[tuple[fl
             names = [label(name) for name, *_ in own]
             hover = "%{text}: %{x:.3~g} ms, %{y:.1%}<extra></extra>"
             traces.append(
-                dots | {"mode": "markers+text", "text": names, "textposition": "top center", "hovertemplate": hover}
+                dots | {"mode": "markers+text", "text": names, "textposition": "top left", "hovertemplate": hover}
             )
     yaxis = {**_axis(metric), "tickformat": ".0%"}
     xaxis = {**_axis("median milliseconds"), "rangemode": "tozero"}

@@ -19,7 +19,7 @@ from prunus.budget.latency_model import KnownLatency
 from prunus.budget.latency_search import LatencySearch, MeasuredNetwork, Meter, checked_meter
 from prunus.budget.modelled_latency import ModelledNetwork, ModellingMeter
 from prunus.budget.select import relative_norms
-from prunus.graph import ChannelGroups
+from prunus.graph import ChannelGroups, trace
 from prunus.shrink.network import NetworkInTraining
 
 
@@ -96,15 +96,23 @@ def _modelled_goal(
 ) -> tuple[Goal, str, Tensor | None]:
     limit = goal.limit_ms
     if limit is None or (reference is not None and not network.meter.target.remote):
-        whole = network.whole_ms
-        if reference is not None and not network.meter.target.remote:
-            whole = functools.partial(checked_meter(network.meter), reference)
-        limit = network.budget.limit_ms(whole)
+        limit = network.budget.limit_ms(functools.partial(_whole_ms, network, reference))
     found = network.reached(importance, limit, network.budget.bounds(goal.start))
     everything = torch.ones(len(network.groups), dtype=torch.bool)
     start = found.model.predicted(everything) if goal.start_ms is None else goal.start_ms
     goal = dataclasses.replace(goal, limit_ms=limit, latency=KnownLatency.of(found.model), start_ms=start)
     return goal, f"{found}.", found.best.solution.removed
+
+
+def _whole_ms(network: ModelledNetwork, reference: nn.Module | None) -> float:
+    """Return the milliseconds that a share refers to: the reference's, predicted where the target is elsewhere."""
+    meter = network.meter
+    if reference is None:
+        return network.whole_ms()
+    if not meter.target.remote:
+        return checked_meter(meter)(reference)
+    groups = trace(reference, meter.inputs)
+    return dataclasses.replace(network, model=reference, groups=groups, known=None).whole_ms()
 
 
 def check_latency_reachable(

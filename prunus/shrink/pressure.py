@@ -30,7 +30,7 @@ class Pressure:
         network: the network.
         budgets: that it passes one after the other; the last is what it may cost in the end.
         goals: the budgets, fixed on the wide network.
-        meters: of each budget, that measure a network's latency.
+        meters: of the budgets; each measures a network's latency on the budget's target.
         budget: that it shrinks to now.
         goal: of that budget.
         importance: running mean of the groups' Taylor importance, [num_groups].
@@ -52,8 +52,8 @@ class Pressure:
         told: Callable[[str], None],
     ) -> None:
         self.network, self.budgets, self.goals = network, tuple(budgets), tuple(goals)
-        self.budget, self.goal, self.meters = self.budgets[0], self.goals[0], tuple(meters)
-        self.reference, self.told = reference, told
+        self.budget, self.goal = self.budgets[0], self.goals[0]
+        self.meters, self.reference, self.told = tuple(meters), reference, told
         self._own = importance
         self.importance = torch.zeros(len(network.groups))
         self.pressed = torch.zeros(len(network.groups), dtype=torch.bool)
@@ -67,11 +67,6 @@ class Pressure:
         if self._lasso is None:
             self._lasso = GroupLasso().bind(self.network.model, self.network.groups)
         return self._lasso
-
-    @property
-    def meter(self) -> Meter | None:
-        """The meter of the running budget."""
-        return self.meters[self.budgets.index(self.budget)]
 
     def observe(self, scale: float = 1.0) -> None:
         """Update the running mean of the Taylor importance with the gradients at hand, which are `scale` times as
@@ -135,13 +130,24 @@ class Pressure:
     def aim_at_last(self) -> None:
         """Shrink to the last budget from now on."""
         if self.budget is not self.budgets[-1]:
-            self.budget, self.goal = self.budgets[-1], self.goals[-1]
+            self.budget, self.goal = self.budgets[-1], self._known_goal(len(self.budgets) - 1)
+
+    @property
+    def meter(self) -> Meter | None:
+        """Measures a network's latency, where the present budget bounds it; in process 0 alone."""
+        return self.meters[self.budgets.index(self.budget)]
+
+    def _known_goal(self, number: int) -> Goal:
+        """Return the goal of budget `number`, with what the present one knows of the latency on the same target."""
+        same = self.budgets[number].target == self.budget.target
+        return dataclasses.replace(self.goals[number], latency=self.goal.latency if same else None)
 
     def _aim_at(self, number: int, *, just_passed: bool) -> None:
         """Shrink to budget `number` from now on."""
+        goal = self._known_goal(number) if just_passed else self.goal
         self.budget = self.budgets[number]
         if just_passed:
-            groups, goal = self.network.groups, self.goals[number]
+            groups = self.network.groups
             cost = {kind: float(groups.cost.total(kind, groups.all_alive())) for kind in goal.bounds}
             self.goal, self.measured = dataclasses.replace(goal, passed=cost), False
 

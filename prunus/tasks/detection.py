@@ -3,7 +3,7 @@
 import copy
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal, Protocol, final
+from typing import Any, ClassVar, Literal, Protocol, TypeGuard, final
 
 import numpy as np
 import torch
@@ -103,8 +103,8 @@ class BoundDetection(BoundTask):
         return self.heads.imitation(output, answer)
 
     def predict(self, output: Any) -> Tensor:
-        """Return the best detections of each image: float32 [N, most, 6], see `prunus.boxes`."""
-        return self.heads.decode(output, self.settings.most)
+        """Return the best detections of each image, float32 [N, most, 6] (`prunus.boxes`); decoded ones as they are."""
+        return output if _is_rows(output) else self.heads.decode(output, self.settings.most)
 
     def metrics(self) -> "DetectionMetrics":
         """Return an empty metric to be fed a whole set."""
@@ -189,7 +189,11 @@ class BoundDetection(BoundTask):
 
 
 def _is_decoded(outputs: Outputs) -> bool:
-    return set(outputs) == {"output"} and outputs["output"].shape[-1] == len(DETECTION_COLUMNS)
+    return set(outputs) == {"output"} and _is_rows(outputs["output"])
+
+
+def _is_rows(output: Any) -> TypeGuard[Tensor]:
+    return isinstance(output, Tensor) and output.dim() == 3 and output.shape[2] == len(DETECTION_COLUMNS)
 
 
 class DetectionMetrics:

@@ -13,6 +13,8 @@ from torch.utils.data import Dataset
 
 from prunus.budget.controller import Controller
 from prunus.data.interface import Split
+from prunus.errors import InterruptedTrainingError
+from prunus.interrupt import Interrupt, interruptible
 from prunus.records import EpochRecord, NoteRecord
 from prunus.surgery import Plan
 from prunus.train.background import Background
@@ -21,7 +23,6 @@ from prunus.train.batches import steps_per_epoch, training_batches
 from prunus.train.begin import begin
 from prunus.train.distributed import Question
 from prunus.train.evaluate import evaluate
-from prunus.train.interrupt import Interrupt, InterruptedTrainingError, interruptible
 from prunus.train.job import TrainingJob
 from prunus.train.resume import reschedule
 from prunus.train.step import step

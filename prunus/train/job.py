@@ -1,7 +1,7 @@
 """A training job: the data, task, settings and folder of one training."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from torch import nn
@@ -29,9 +29,7 @@ class TrainingJob:
     recorder: Recorder
     processes: Processes = ALONE
     shown: Callable[[EpochRecord], None] = lambda record: None  # called with each epoch's record
-    meter: Meter | Sequence[Meter | None] | None = (
-        None  # of latencies, for budgets in milliseconds: one, or one for each
-    )
+    meter: Meter | tuple[Meter | None, ...] | None = None  # of latencies; several: one for each budget
     branches: tuple[str, ...] = ()  # trainings that go on where the network passes its budgets, the last excepted
     reference: nn.Module | None = None  # the network whose latency such a budget takes a share of
     ticked: Callable[[str, int, int, float], None] = lambda name, step, steps, loss: None  # after each step

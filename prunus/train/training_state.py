@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -136,9 +135,11 @@ def start(
 def _shrinker(
     model: nn.Module, optimizer: Optimizer, inputs: Tensor, training: TrainingJob, controller: Controller
 ) -> Shrinker:
-    timed = any(budget.is_timed for budget in controller.sequence) and training.processes.first
-    if timed and not isinstance(training.meter, Sequence):
-        checked_meter(training.meter)  # a recipe's target is named, not guessed
+    budgets = controller.sequence
+    meters = training.meter if isinstance(training.meter, tuple) else (training.meter,) * len(budgets)
+    for budget, meter in zip(budgets, meters, strict=True):
+        if budget.is_timed and training.processes.first:
+            checked_meter(meter)  # a recipe's target is named, not guessed
 
     def told(text: str) -> None:
         text = f"{training.name}, after epoch {shrinker.clock.period}: {text}"

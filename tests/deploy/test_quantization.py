@@ -131,7 +131,7 @@ def test_int8_is_a_target_that_a_meter_measures(exported, monkeypatch):
 def test_a_kit_for_another_machine_is_refused_in_int8(exported, tmp_path):
     images = torch.randn(1, 3, 16, 32)
     groups = prunus.trace(exported[0], images)
-    with pytest.raises(DeployError, match="a kit holds networks in fp32, and the target is in int8"):
+    with pytest.raises(DeployError, match="a kit is measured in fp32, and onnxruntime,precision=int8 is not"):
         write_kit(tmp_path / "kit", exported[0], groups, (images,), Target(precision="int8"))
     assert not (tmp_path / "kit").exists()
 

@@ -1,5 +1,6 @@
 """Targets, their meters and tables: mechanics on small networks with the real backends."""
 
+import dataclasses
 import json
 
 import pytest
@@ -8,10 +9,13 @@ from torch import nn
 
 import prunus
 from prunus.budget import Budget
+from prunus.budget.latency_model import KnownLatency
 from prunus.deploy import backends
 from prunus.deploy.latency_table import LatencyTable
 from prunus.deploy.units import network_units
 from prunus.errors import BudgetError, DeployError, RecipeError
+from prunus.records.typed import typed
+from prunus.surgery.removal import removal
 
 
 class Network(nn.Module):
@@ -236,3 +240,18 @@ def test_a_shrinker_measures_on_the_target_of_its_budget(traced):
 def test_targets_and_backends_are_one_list():
     settings = prunus.BenchmarkSettings(backends=("torch", "onnxruntime"), threads=2, targets=(prunus.Target(),))
     assert list(map(str, settings.all_targets)) == ["onnxruntime", "torch,threads=2", "onnxruntime,threads=2"]
+
+
+def test_the_model_follows_a_network_that_becomes_narrower(traced):
+    model, images, groups = traced
+    meter = prunus.TargetMeter(prunus.Target(), images)
+    wide = meter.latency_model(model, groups, lambda gone: 1.0 + float((~gone).sum()))
+    gone = groups.exact & (torch.arange(len(groups)) % 3 == 0)
+    small = prunus.apply(removal(groups, gone), model)
+    narrow = meter.follow(KnownLatency.of(wide), small, prunus.trace(small, images))
+    left = narrow.units[0].sizes[0].numel()
+    assert left == int((~gone[wide.units[0].sizes[0]]).sum())
+    everything = torch.ones(len(groups) - int(gone.sum()), dtype=torch.bool)
+    assert narrow.predicted(everything) == pytest.approx(wide.predicted(~gone))
+    again = typed(KnownLatency, json.loads(json.dumps(dataclasses.asdict(KnownLatency.of(narrow)))), "known")
+    assert again == KnownLatency.of(narrow)

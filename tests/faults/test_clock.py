@@ -8,10 +8,10 @@ import pytest
 import tiny
 import torch
 
+from prunus.errors import InterruptedTrainingError
 from prunus.records import EpochRecord, read
 from prunus.train import checkpoint
 from prunus.train.fit import fit
-from prunus.train.interrupt import InterruptedTrainingError
 
 YEAR = 365 * 86400.0
 

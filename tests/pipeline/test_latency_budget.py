@@ -1,12 +1,16 @@
 """A recipe whose budget is in milliseconds: measured on its backend, refused early, told in the report."""
 
+import json
+import math
+
 import pytest
 import tiny
 import torch
 
 import prunus
-from prunus.deploy import BenchmarkSettings, LatencyMeter
-from prunus.errors import BudgetError, RecipeError
+from prunus.deploy import BenchmarkSettings, LatencyMeter, kit_script
+from prunus.deploy.kit import read_kit, write_kit
+from prunus.errors import BudgetError, DeployError, RecipeError
 from prunus.records import EpochRecord, LatencyRecord, NoteRecord, ShrinkRecord, read
 from prunus.report import headline
 from prunus.report.facts import gather
@@ -67,3 +71,40 @@ def test_a_recipe_names_its_target(tmp_path):
         prunus.run(path, [f"output={tmp_path / 'other'}", "target.resolution=[64, 64]"])
     with pytest.raises(RecipeError, match="onnxrutime"):
         prunus.run(path, [f"output={tmp_path / 'other'}", "target.backend=onnxrutime"])
+
+
+def test_the_exact_solver_steers_a_run_by_a_model_of_its_target(tmp_path):
+    path = recipe(tmp_path, "latency_ms: 100000, solver: exact")
+    table = tmp_path / "units.json"
+    changes = [f"output={tmp_path / 'run'}", "baseline=false", f"target.table={table}"]
+    notes = [record.text for record in read(prunus.run(path, changes)) if isinstance(record, NoteRecord)]
+    assert len(notes) == 2 and all("nothing has to be removed" in note for note in notes)
+    assert json.loads(table.read_text())["units"]
+
+
+def test_a_run_shrinks_to_the_milliseconds_of_a_machine_that_is_elsewhere(tmp_path):
+    """Its kit was measured there; here the milliseconds are made up, so that the run is the same each time."""
+    model, image = tiny.build().eval(), tiny.example()
+    kit = write_kit(tmp_path / "kit", model, prunus.trace(model, image), (image,), prunus.Target())
+    items = json.loads((kit / "kit.json").read_text())["items"]
+    macs = {item["file"]: math.prod(item["sizes"]) if "sizes" in item else 3000 / 2**i for i, item in enumerate(items)}
+    networks = iter((1.0, 0.55, 0.3, 0.16, 0.7, 0.3))  # from wide to narrow, then off the steps
+    taken = {name: next(networks) if name.startswith("network") else 1e-4 * macs[name] for name in macs}
+    content = {
+        "format": kit_script.FORMAT,
+        "kit": json.loads((kit / "kit.json").read_text())["id"],
+        "machine": {"version": "9", "processor": "Abacus 3"},
+        "items": {name: {"ms": ms, "reference_ms": 1.0, "spread": 1.0} for name, ms in taken.items()},
+    }
+    (kit / "measured.json").write_text(json.dumps(content))
+    read_kit(kit, tmp_path / "there.json").table.save()
+    path = recipe(tmp_path, "latency: 0.6, solver: exact")
+    path.write_text(path.read_text() + f"target: {{table: {tmp_path / 'there.json'}, remote: true}}\n")
+    folder = prunus.run(path, [f"output={tmp_path / 'run'}", "baseline=false"])
+    records = read(folder)
+    notes = [record.text for record in records if isinstance(record, NoteRecord)]
+    assert sum("predicted where" in note and "another machine" in note for note in notes) == 2
+    cuts = [record for record in records if isinstance(record, ShrinkRecord)]
+    assert cuts and cuts[-1].macs_after < cuts[0].macs_before
+    with pytest.raises(DeployError, match="nothing can be measured from here"):
+        prunus.run(path, [f"output={tmp_path / 'greedy'}", "baseline=false", "shrink.budget.solver=greedy"])

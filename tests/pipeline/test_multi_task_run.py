@@ -100,6 +100,15 @@ def test_the_narrow_network_is_built_again_and_compared(done, capsys):
     assert "detection: car" in capsys.readouterr().out
 
 
+def test_files_that_decode_are_compared_as_their_networks_are(done, capsys):
+    files = [str(done / "wide.onnx"), str(done / "narrow.onnx")]
+    assert main(["compare", *files, "--data", str(done), "--max-drop", "100", "--min-samples", "5"]) == 0
+    shown = capsys.readouterr().out
+    (of_run,) = (each for each in of_type(SliceRecord, read(done)) if each.name == "detection: all")
+    (line,) = (line for line in shown.splitlines() if "detection: all" in line)
+    assert [f"{100 * of_run.wide:.1f}", f"{100 * of_run.narrow:.1f}"] == line.replace("│", " ").split()[3:5]
+
+
 def test_files_with_raw_heads_are_compared_too(tmp_path, capsys):
     raw = [item for item in SMALL if item.partition("=")[0] not in ("deploy.decode", "distillation", "protect")]
     chosen = recipe.load(pipeline.Recipe, SHIPPED, [*raw, "train.epochs=1", "gate=null", f"output={tmp_path / 'run'}"])
@@ -195,6 +204,8 @@ def test_what_a_recipe_gets_wrong_is_named(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(TrainingError, match=r"dict with pixels, and the sub-task label reads the entry 'label'"):
         pipeline.run(own(tmp_path, "model.lost=true", f"output={tmp_path / 'lost'}"))
+    with pytest.raises(RecipeError, match=r"cannot be built for .*takes \{sub-task: number of classes\}"):
+        pipeline.run(own(tmp_path, "model.class_path=prunus.models.erfnet.ERFNet", f"output={tmp_path / 'one'}"))
     with pytest.raises(RecipeError, match=r"sub-task depth, and CombinedData gives targets for masks, label"):
         depth = "task.tasks.depth={task: {class_path: prunus.tasks.segmentation.Segmentation}}"
         pipeline.run(own(tmp_path, depth, f"output={tmp_path / 'depth'}"))

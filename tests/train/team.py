@@ -25,13 +25,12 @@ from forked import COUNT, in_two_processes
 
 from prunus.budget import Budget
 from prunus.budget.controller import Controller
-from prunus.errors import PrunusError
+from prunus.errors import InterruptedTrainingError, PrunusError
 from prunus.records import EpochRecord, Recorder, Silent, read
 from prunus.tasks.classification import BoundClassification
 from prunus.train.distributed import joined
 from prunus.train.evaluate import evaluate
 from prunus.train.fit import fit
-from prunus.train.interrupt import InterruptedTrainingError
 
 STEPS = 4
 

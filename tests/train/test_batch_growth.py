@@ -12,10 +12,10 @@ from torch import nn
 import prunus
 from prunus.budget import Budget
 from prunus.budget.controller import Controller
+from prunus.errors import InterruptedTrainingError
 from prunus.records import EpochRecord, ShrinkRecord, read
 from prunus.train.batch_growth import activations, with_grown_batch
 from prunus.train.fit import fit
-from prunus.train.interrupt import InterruptedTrainingError
 from prunus.train.settings import OptimizerSettings
 
 

@@ -12,7 +12,7 @@ import torch
 import prunus
 from prunus.budget import Budget
 from prunus.budget.controller import Controller, Goal
-from prunus.errors import BudgetError, RecipeError, TrainingError
+from prunus.errors import BudgetError, InterruptedTrainingError, RecipeError, TrainingError
 from prunus.models.decn import SkippedPair
 from prunus.penalties import BoundPenalty, Penalty
 from prunus.penalties.zeros import zero_
@@ -21,7 +21,6 @@ from prunus.shrink.goal import goal_of
 from prunus.surgery import BypassBlock
 from prunus.train import checkpoint
 from prunus.train.fit import fit
-from prunus.train.interrupt import InterruptedTrainingError
 from prunus.train.settings import OptimizerSettings
 
 

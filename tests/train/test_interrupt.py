@@ -9,10 +9,11 @@ import pytest
 import tiny
 import torch
 
+from prunus.errors import InterruptedTrainingError
+from prunus.interrupt import interruptible
 from prunus.records import EpochRecord, NoteRecord, RunRecord, ShrinkRecord, read
 from prunus.train import checkpoint
 from prunus.train.fit import fit
-from prunus.train.interrupt import InterruptedTrainingError, interruptible
 
 SETTINGS = {"ema_decay": 0.9, "warmup_epochs": 0.5}  # all that a checkpoint must hold
 STEPS = 4  # an epoch

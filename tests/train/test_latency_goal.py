@@ -12,10 +12,9 @@ from modelled_meter import FakeMeter
 import prunus
 from prunus.budget import Budget
 from prunus.budget.controller import Controller
-from prunus.errors import BudgetError
+from prunus.errors import BudgetError, InterruptedTrainingError
 from prunus.records import NoteRecord, ShrinkRecord, read
 from prunus.train.fit import fit
-from prunus.train.interrupt import InterruptedTrainingError
 
 SHRINK = Controller(budget=Budget(latency=0.5), begin=0.25, end=0.75)
 

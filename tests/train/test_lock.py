@@ -46,7 +46,7 @@ def test_one_process_does_not_enter_twice_and_the_refusal_does_not_free_it(tmp_p
             pass
         script = HOLD.replace("time.sleep(60)", "pass")
         result = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True)
-        assert "CheckpointError" in result.stderr
+        assert "FolderInUseError" in result.stderr
     with lock(tmp_path):
         pass
 
