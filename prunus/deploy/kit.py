@@ -50,7 +50,7 @@ def write_kit(
         progress: told of each file.
 
     Raises:
-        DeployError: the folder is in use, or no script measures the backend.
+        DeployError: the folder is in use, or no script measures the backend or the precision.
     """
     if target.backend not in kit_script.RUNTIMES:
         known = ", ".join(kit_script.RUNTIMES)

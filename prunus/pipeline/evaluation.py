@@ -1,7 +1,10 @@
 """Evaluation of the trained networks: metrics on the test split, widths, and the law of removal."""
 
+from typing import Any
+
 from torch import nn
 
+from prunus.budget import Budget
 from prunus.budget.family import bounds_of
 from prunus.errors import TrainingError
 from prunus.graph import ChannelGroups, trace
@@ -51,7 +54,16 @@ def record_family(context: RunContext) -> None:
     if shrink is not None and shrink.budgets:
         *passed, last = shrink.sequence
         for name, budget in [*((branch_name(budget), budget) for budget in passed), (NARROW, last)]:
-            context.recorder.write(FamilyRecord(model=name, budget=bounds_of(budget)))
+            context.recorder.write(FamilyRecord(model=name, budget=bounds_of(budget), target=_target(budget)))
+
+
+def _target(budget: Budget) -> dict[str, Any]:
+    """Return what tells the latencies that the budget bounds apart from others in the records."""
+    target = budget.target
+    if target is None:
+        return {}
+    precision = "int8" if target.precision == "int8" else "float32"
+    return {"backend": target.backend, "threads": target.threads, "precision": precision}
 
 
 def _units(widths: dict[str, int], name: str) -> int:

@@ -109,6 +109,9 @@ class FamilyRecord(Record):
     kind: ClassVar[str] = "family"
     model: str
     budget: dict[str, float]  # bounds by quantity, as the recipe has them
+    target: dict[str, Any] = dataclasses.field(
+        default_factory=dict
+    )  # backend, threads and precision, if it has its own
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,8 +1,10 @@
 """The networks of a family: each against its budget and against the wide network."""
 
 import dataclasses
-from typing import TypeVar
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
+from prunus.records import FamilyRecord
 from prunus.report.comparison import Comparison, Goal, compare, goals
 from prunus.report.facts import Facts
 
@@ -22,7 +24,7 @@ class Member:
 
 def members(facts: Facts) -> tuple[Member, ...]:
     """Return the networks of the family, the largest first."""
-    return tuple(_member(facts, record.model, record.budget) for record in facts.family)
+    return tuple(_member(facts, record) for record in facts.family)
 
 
 def training_seconds(facts: Facts) -> float:
@@ -30,11 +32,23 @@ def training_seconds(facts: Facts) -> float:
     return sum(member.own_seconds for member in members(facts))
 
 
-def _member(facts: Facts, model: str, budget: dict[str, float]) -> Member:
-    view, epochs = _as_narrow(facts, model), facts.epochs.get(model, ())
+def _member(facts: Facts, record: FamilyRecord) -> Member:
+    model, epochs = record.model, facts.epochs.get(record.model, ())
+    view = _as_narrow(facts, model)
     begun = epochs[0].epoch - 1 if epochs and model != "narrow" else None
-    seconds = sum(epoch.seconds for epoch in epochs)
-    return Member(model=model, rows=compare(view), goals=goals(view, budget), begun=begun, own_seconds=seconds)
+    return Member(
+        model=model,
+        rows=compare(view),
+        goals=goals(_on_target(view, record.target), record.budget),
+        begun=begun,
+        own_seconds=sum(epoch.seconds for epoch in epochs),
+    )
+
+
+def _on_target(facts: Facts, target: Mapping[str, Any]) -> Facts:
+    """Return the facts with the latencies on `target` alone, where a budget names one."""
+    kept = {s: found for s, found in facts.latencies.items() if all(vars(s).get(k) == v for k, v in target.items())}
+    return dataclasses.replace(facts, latencies=kept)
 
 
 def _as_narrow(facts: Facts, model: str) -> Facts:

@@ -92,12 +92,8 @@ def _listed(parts: Iterable[str]) -> str:
 
 def checks(facts: Facts) -> tuple[Check, ...]:
     """Return the run's promises: the budget, parity of the exported networks, the law of removal."""
-    limits = tuple(_budget(goal) for goal in goals(facts))
-    limits += tuple(
-        dataclasses.replace(_budget(goal), name=f"Budget of {member.model}: {goal.label}")
-        for member in members(facts)[:-1]
-        for goal in member.goals
-    )
+    family = [(member.model, goal) for member in members(facts) for goal in member.goals]
+    limits = tuple(_budget(goal, model) for model, goal in family) or tuple(_budget(goal) for goal in goals(facts))
     gate = () if facts.gate is None else (_gate(facts.gate, facts),)
     integers = tuple(map(_quantization, facts.quantizations))
     told = (*(limits or (_no_budget(facts),)), *_of_stages(facts, limits), *gate)
@@ -141,8 +137,8 @@ def _no_budget(facts: Facts) -> Check:
     return Check(name="Budget", passed=None, text=text)
 
 
-def _budget(goal: Goal) -> Check:
-    name = f"Budget: {goal.label}"
+def _budget(goal: Goal, model: str | None = None) -> Check:
+    name = f"Budget: {goal.label}" if model is None else f"Budget of {model}: {goal.label}"
     if goal.reached is None:
         text = "not judged: a share of the wide network's, which was not measured" if math.isnan(goal.limit) else None
         return Check(name=name, passed=None, text=text or "not measured yet")

@@ -6,7 +6,19 @@ import torch
 from deployed_networks import Segmenter
 
 import prunus
-from prunus.deploy import Quantize, Target, TargetMeter, backends, check_parity, export_onnx, latency_meter, quantize
+from prunus.deploy import (
+    BenchmarkSettings,
+    Quantize,
+    Target,
+    TargetMeter,
+    backends,
+    benchmark,
+    check_parity,
+    export_onnx,
+    latency_meter,
+    quantize,
+)
+from prunus.deploy.kit import write_kit
 from prunus.deploy.quantization import calibration_indices
 from prunus.errors import BudgetError, DeployError, RecipeError
 
@@ -114,6 +126,22 @@ def test_int8_is_a_target_that_a_meter_measures(exported, monkeypatch):
     meter = TargetMeter(Target(precision="int8"), torch.randn(1, 3, 16, 32), warmup=1, repeats=3)
     assert meter(model) > 0
     assert len(loaded) == 2 and all("QuantizeLinear" in kinds for kinds in loaded)
+
+
+def test_a_kit_for_another_machine_is_refused_in_int8(exported, tmp_path):
+    images = torch.randn(1, 3, 16, 32)
+    groups = prunus.trace(exported[0], images)
+    with pytest.raises(DeployError, match="a kit is measured in fp32, and onnxruntime,precision=int8 is not"):
+        write_kit(tmp_path / "kit", exported[0], groups, (images,), Target(precision="int8"))
+    assert not (tmp_path / "kit").exists()
+
+
+def test_files_are_timed_in_int8_where_the_target_says_so(exported):
+    settings = BenchmarkSettings(
+        backends=(), targets=(Target(precision="int8"), Target()), repeats=2, warmup=0, measure_memory=False
+    )
+    records = benchmark({"network": exported[1]}, (3, 16, 32), settings)
+    assert [record.precision for record in records] == ["int8", "float32"]
 
 
 def test_a_budget_is_solved_in_int8_milliseconds(exported, monkeypatch):

@@ -28,6 +28,8 @@ FIELDS = {
     "dict[str, float | None]": {"road": 0.5},
     "dict[str, typing.Any]": {"a": 1},
     "dict[str, str]": {"a": "b"},
+    "dict[str, int]": {"a": 3},
+    "dict[str, tuple[float | None, float | None]]": {"a": (0.5, None)},
     "tuple[str, ...]": ("a",),
     "tuple[int, ...]": (3,),
     "tuple[float, ...]": (0.5,),

@@ -20,7 +20,19 @@ from prunus.budget.schedule import Clock, Schedule
 from prunus.budget.target import Target
 from prunus.errors import RecipeError
 from prunus.pipeline import deployment
-from prunus.records import EpochRecord, EvaluationRecord, FamilyRecord, LatencyRecord, ParityRecord, ShrinkRecord, read
+from prunus.records import (
+    EpochRecord,
+    EvaluationRecord,
+    FamilyRecord,
+    LatencyRecord,
+    ParityRecord,
+    Recorder,
+    ShrinkRecord,
+    read,
+)
+from prunus.report.facts import gather
+from prunus.report.family import members
+from prunus.report.headline import checks
 
 NAMES = ["narrow-macs-0.7", "narrow-macs-0.5", "narrow"]
 SHARES = dict(zip(NAMES, (0.7, 0.5, 0.3), strict=True))
@@ -167,6 +179,24 @@ def test_each_budget_may_be_for_a_target_of_its_own():
     assert found[:2] == (large, small)
     with pytest.raises(RecipeError, match="would be called latency_ms-8-onnxruntime"):
         Controller(budgets=(Budget(latency_ms=8, target=small), Budget(latency_ms=8, target=Target())))
+
+
+def test_each_budget_is_judged_on_its_own_target(tmp_path):
+    recorder = Recorder(tmp_path)
+    for backend, times in (("onnxruntime", (1.0, 9.0)), ("openvino", (9.0, 1.0))):
+        for model, milliseconds in zip(("narrow-a", "narrow"), times, strict=True):
+            recorder.write(
+                LatencyRecord(
+                    model=model, backend=backend, device="cpu", input_shape=(1, 3, 8, 8), threads=1, warmup=0,
+                    repeats=1, median_ms=milliseconds, p95_ms=milliseconds, peak_memory_mb=None, precision="float32",
+                )
+            )  # fmt: skip
+    for model, backend in (("narrow-a", "onnxruntime"), ("narrow", "openvino")):
+        target = {"backend": backend, "threads": 1, "precision": "float32"}
+        recorder.write(FamilyRecord(model=model, budget={"latency_ms": 2.0}, target=target))
+    facts = gather(list(read(tmp_path)))
+    assert [goal.reached for member in members(facts) for goal in member.goals] == [1.0, 1.0]
+    assert [check.passed for check in checks(facts) if check.name.startswith("Budget of")] == [True, True]
 
 
 @pytest.mark.parametrize(("settings", "reason"), REFUSED.values(), ids=REFUSED)
