@@ -93,12 +93,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("overrides", nargs="*", metavar="key=value", help="dotted path into the recipe, and a value")
 
     _add_shrink(add(commands.shrink))
-    sweep = add(commands.sweep)
-    sweep.add_argument("recipe", help="a YAML file, or a name that `prunus recipes` lists")
-    sweep.add_argument("--budgets", type=_budget, nargs="+", required=True, help="a number up to 1 is a share")
-    text = "what the budgets are of: macs, params, latency, latency_ms (default: what the recipe's budget bounds)"
-    sweep.add_argument("--bound", help=text)
-    sweep.add_argument("overrides", nargs="*", metavar="key=value", help="dotted path into the recipe, and a value")
+    _add_sweep(add(commands.sweep))
     trace = add(commands.trace)
     _add_network(trace)
     trace.add_argument("--whole-heads", action="store_true", help="let attention lose whole heads, not parts of all")
@@ -117,6 +112,14 @@ def parser() -> argparse.ArgumentParser:
 
     add(commands.recipes)
     return whole
+
+
+def _add_sweep(sweep: argparse.ArgumentParser) -> None:
+    sweep.add_argument("recipe", help="a YAML file, or a name that `prunus recipes` lists")
+    sweep.add_argument("--budgets", type=_budget, nargs="+", required=True, help="a number up to 1 is a share")
+    text = "what the budgets are of: macs, params, latency, latency_ms (default: what the recipe's budget bounds)"
+    sweep.add_argument("--bound", help=text)
+    sweep.add_argument("overrides", nargs="*", metavar="key=value", help="dotted path into the recipe, and a value")
 
 
 def _add_shrink(shrink: argparse.ArgumentParser) -> None:

@@ -76,23 +76,20 @@ def benchmark(
 ) -> list[LatencyRecord]:
     """Time `networks` on every target and return one record for each pair, target by target.
 
-    On a target all networks are loaded, then run in turn, round after round: whatever slows the machine
-    slows all of them, so the ratio of their medians can be trusted where a single median cannot. Targets
-    come one after the other, because their thread pools would disturb each other. Python's garbage
-    collection is off while timing. Inputs are standard normal, the same for all networks. Copies to and from
-    a device are not part of the latency.
+    On a target all networks are loaded, then run in turn, round after round: whatever slows the machine slows all of
+    them, so the ratio of their medians can be trusted where a single median cannot. Targets come one after the other,
+    because their thread pools would disturb each other. Python's garbage collection is off while timing. Inputs are
+    standard normal, the same for all networks. Copies to and from a device are not part of the latency.
 
     Args:
         networks: ONNX files, or modules; modules are exported for the backends that read files.
-        input_shape: of one input without its batch dimension, (3, 128, 256), or one such tuple for each
-            input. A target with a resolution of its own takes images of that size.
+        input_shape: of one input without its batch dimension, (3, 128, 256), or one such tuple for each input. A target
+            with a resolution of its own takes images of that size.
         settings: how to time; the defaults if None.
-        note: told, in a sentence, what could not be measured and why (a backend that is not installed).
-            Without it an absent backend is an error.
+        note: told in a sentence what could not be measured and why, as a backend that is absent; None: it is an error.
 
     Raises:
-        DeployError: no backend can be used, a network does not load or run on one, or a file is given to
-            PyTorch.
+        DeployError: no backend can be used, a network does not load or run on one, or a file is given to PyTorch.
     """
     settings = settings or BenchmarkSettings()
     if not networks:

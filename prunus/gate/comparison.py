@@ -115,24 +115,32 @@ def compare(
     with answering(wide, device, threads) as first, answering(narrow, device, threads) as second:
         statistics, disagreement = _counted(first, second, bound, samples, options)
         robust = robustness(first, second, bound, samples, options, gate) if gate.robust_images else ()
+    metrics, judged = _judged(statistics, conditions, gate)
+    errors = {
+        name: tuple(expected_calibration_error(each.calibration()) for each in pair)
+        for name, pair in statistics.items()
+    }
+    return Compared(
+        metric=metrics,
+        slices=judged,
+        disagreement=tuple(disagreement),
+        calibrations={name: (first, second) for name, (first, second) in errors.items()},
+        curves=(_curves(statistics, 0), _curves(statistics, 1)),
+        robustness=robust,
+    )
+
+
+def _judged(
+    statistics: Mapping[str, tuple[Statistics, Statistics]], conditions: Sequence[tuple[str, ...]], gate: Gate
+) -> tuple[str, tuple[Judged, ...]]:
+    """Return the metrics' names, and the slices of all tasks, the worst first."""
     metrics, judged = list[str](), list[Judged]()
     for name, pair in statistics.items():
         one, other = (each.counts() for each in pair)
         metrics.append(f"{name}.{one.metric}".removeprefix("."))
         found = judge(one, other, slices_of(one, conditions, gate.per), gate)
         judged += [dataclasses.replace(each, name=_within(name, each.name)) for each in found]
-    errors = {
-        name: tuple(expected_calibration_error(each.calibration()) for each in pair)
-        for name, pair in statistics.items()
-    }
-    return Compared(
-        metric=", ".join(metrics),
-        slices=tuple(worst_first(judged)),
-        disagreement=tuple(disagreement),
-        calibrations={name: (first, second) for name, (first, second) in errors.items()},
-        curves=(_curves(statistics, 0), _curves(statistics, 1)),
-        robustness=robust,
-    )
+    return ", ".join(metrics), tuple(worst_first(judged))
 
 
 def default_task(data: Data) -> Task:

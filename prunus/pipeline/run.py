@@ -98,9 +98,6 @@ def _run(
     for split in (recipe.data.validation(), recipe.data.test()):  # missing files are reported now, not after hours
         if len(split):
             split[0]
-    deployment.absent_backends(recipe.benchmark)
-    for name in recipe.deploy.quantize.backends if recipe.deploy.quantize is not None else ():
-        quantizer(name)
     _check_asked(recipe, task)
     _check_targets(recipe, tuple(inputs.shape[1:]))
     run_record = run_record_of(recipe, resolved, tuple(inputs.shape))
@@ -134,7 +131,10 @@ def _run(
 
 
 def _check_asked(recipe: Recipe, task: BoundTask) -> None:
-    """Refuse before hours of training what cannot be protected, or decoded in a file."""
+    """Refuse before hours of training what cannot be protected, quantised, or decoded in a file."""
+    deployment.absent_backends(recipe.benchmark)
+    for name in recipe.deploy.quantize.backends if recipe.deploy.quantize is not None else ():
+        quantizer(name)
     if recipe.protect is not None:
         recipe.protect.task(task, recipe.data.class_names)
         recipe.protect.data(recipe.data).train()

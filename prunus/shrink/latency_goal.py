@@ -50,25 +50,7 @@ def measured_goal(
         return network.processes.once(
             lambda: _modelled_goal(modelled(network, goal, budget, meter), importance, goal, reference)
         )
-
-    def measure() -> MeasuredNetwork:
-        timed, limit = checked_meter(meter), goal.limit_ms
-        if limit is None or reference is not None:  # a share refers to the present latency on this machine
-            limit = budget.limit_ms(lambda: timed(network.model if reference is None else reference))
-        search = LatencySearch(
-            model=network.model,
-            groups=network.groups,
-            importance=importance,
-            meter=timed,
-            limit_ms=limit,
-            floor=goal.floors,
-            multiple_of=budget.multiple_of,
-            bounds=budget.bounds(goal.start),
-            solver=budget.solver,
-        )
-        return search.largest()
-
-    found = network.processes.once(measure)
+    found = network.processes.once(lambda: _largest(network, importance, goal, budget, meter, reference))
     limit = found.limit_ms if math.isfinite(found.limit_ms) else None  # a share of 1; JSON has no infinity
     text = (
         f"{found.macs:,} MACs are aimed at; a network of so many took {found.measured_ms:,.3f} ms, where "
@@ -76,6 +58,32 @@ def measured_goal(
     )
     bounds = {**goal.bounds, "macs": float(found.macs)}
     return dataclasses.replace(goal, bounds=bounds, limit_ms=limit), text, None
+
+
+def _largest(
+    network: NetworkInTraining,
+    importance: Tensor,
+    goal: Goal,
+    budget: Budget,
+    meter: Meter | None,
+    reference: nn.Module | None,
+) -> MeasuredNetwork:
+    """Return the largest network that meets the budget's latency, found by measuring alone."""
+    timed, limit = checked_meter(meter), goal.limit_ms
+    if limit is None or reference is not None:  # a share refers to the present latency on this machine
+        limit = budget.limit_ms(lambda: timed(network.model if reference is None else reference))
+    search = LatencySearch(
+        model=network.model,
+        groups=network.groups,
+        importance=importance,
+        meter=timed,
+        limit_ms=limit,
+        floor=goal.floors,
+        multiple_of=budget.multiple_of,
+        bounds=budget.bounds(goal.start),
+        solver=budget.solver,
+    )
+    return search.largest()
 
 
 def is_modelled(budget: Budget, meter: Meter | None) -> bool:
