@@ -116,15 +116,11 @@ def compare(
         statistics, disagreement = _counted(first, second, bound, samples, options)
         robust = robustness(first, second, bound, samples, options, gate) if gate.robust_images else ()
     metrics, judged = _judged(statistics, conditions, gate)
-    errors = {
-        name: tuple(expected_calibration_error(each.calibration()) for each in pair)
-        for name, pair in statistics.items()
-    }
     return Compared(
         metric=metrics,
         slices=judged,
         disagreement=tuple(disagreement),
-        calibrations={name: (first, second) for name, (first, second) in errors.items()},
+        calibrations={name: _calibration_errors(*pair) for name, pair in statistics.items()},
         curves=(_curves(statistics, 0), _curves(statistics, 1)),
         robustness=robust,
     )
@@ -141,6 +137,10 @@ def _judged(
         found = judge(one, other, slices_of(one, conditions, gate.per), gate)
         judged += [dataclasses.replace(each, name=_within(name, each.name)) for each in found]
     return ", ".join(metrics), tuple(worst_first(judged))
+
+
+def _calibration_errors(wide: Statistics, narrow: Statistics) -> tuple[float | None, float | None]:
+    return expected_calibration_error(wide.calibration()), expected_calibration_error(narrow.calibration())
 
 
 def default_task(data: Data) -> Task:
