@@ -30,7 +30,7 @@ Times = "dict[str, float]"  # milliseconds of a run by operator
 class OnnxRuntime:
     """A file in ONNX Runtime; its profile is read when all runs are done."""
 
-    layout = ("ReorderInput", "ReorderOutput")
+    layout = ("ReorderInput", "ReorderOutput", "QuantizeLinear", "DequantizeLinear")
 
     @staticmethod
     def version() -> str:

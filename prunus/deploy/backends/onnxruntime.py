@@ -9,7 +9,6 @@ from typing import Any, final
 
 import numpy as np
 
-from prunus.deploy.backends.int8_onnx import quantize_static
 from prunus.deploy.backends.interface import (
     Backend,
     Network,
@@ -20,6 +19,7 @@ from prunus.deploy.backends.interface import (
     onnx_file,
     refusals,
 )
+from prunus.deploy.int8_onnx import quantize_static
 
 _INT8_REMEDY = "Quantise for another backend, or deploy the network in float32"
 _REMEDY = "Export the network again, and give inputs of the shapes and types it was exported for"
