@@ -12,7 +12,7 @@ from prunus.data.interface import Split
 from prunus.errors import DataError, PrunusError
 from prunus.shrink.processes import ALONE, Processes
 from prunus.train.settings import Train
-from prunus.train.workers import death_named, started, take_signals
+from prunus.train.workers import death_named, let_go_on_error, started, take_signals
 
 Batch = tuple[Tensor, Any]  # images, and the target: a tensor, or a dictionary of them by sub-task
 
@@ -100,7 +100,7 @@ def _plainly(batches: DataLoader[Batch]) -> Iterator[Batch]:
         DataError: a batch that cannot be put together, or is no pair of tensors.
     """
     try:
-        with death_named():
+        with death_named(), let_go_on_error():
             for batch in started(batches):
                 yield _pair(batch)
     except PrunusError as error:

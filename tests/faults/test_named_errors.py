@@ -91,14 +91,14 @@ def test_a_removed_working_directory_is_named(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["bench", "tiny:build", "--shape", "3,16,32", "--batch-size", "99999999999"], "GB: take a smaller batch"),
+        (["bench", "tiny:build", "--shape", "3,16,32", "--batch-size", "99999999999"], "Target.batch is 99999999999"),
         (["bench", "tiny:build", "--shape", "3,160000,320000"], "GB: take a smaller batch"),
         (["bench", "tiny:build", "--shape", "3,16,32", "--threads", "99999999"], "threads is 99999999: at most"),
         (["trace", "tiny:build", "--shape", "1,3,99999999999,99999999999"], "no example of the shape"),
         (["trace", "tiny:build", "--shape", f"1,3,{10**30},1"], "no example of the shape"),
         (["run", "tiny.yaml", "train.num_workers=99999999"], "train.num_workers is 99999999: at most"),
         (["run", "tiny.yaml", "train.threads=99999999"], "train.threads is 99999999: at most"),
-        (["run", "tiny.yaml", "deploy.benchmark.batch_size=99999999999"], "GB: take a smaller batch"),
+        (["run", "tiny.yaml", "deploy.benchmark.batch_size=99999999999"], "Target.batch is 99999999999"),
         (["run", "tiny.yaml", "data.size=[9999999,9999999]"], "GB"),
     ],
 )

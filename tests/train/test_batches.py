@@ -1,3 +1,5 @@
+import multiprocessing
+
 import pytest
 import tiny
 import torch
@@ -122,8 +124,7 @@ ODD = {
     "three": (lambda index: (IMAGE, 1, 2), "a list of Tensor, Tensor, Tensor, and training takes"),
     "dict": (lambda index: {"image": IMAGE, "label": 1}, "a dict, and training takes"),
 }
-# torch waits five seconds for a worker whose sample raised: one of its own errors, one of those of a batch.
-CASES = [(0, name) for name in ODD] + [(1, "missing"), (1, "sizes")]
+CASES = [(0, name) for name in ODD] + [(1, "missing"), (1, "sizes")]  # an error of its own, and one of a batch
 
 
 @pytest.mark.parametrize(("num_workers", "name"), CASES)
@@ -135,6 +136,7 @@ def test_samples_that_are_no_pair_of_tensors_are_named(num_workers, name):
         with pytest.raises(DataError, match=message) as error:
             list(batches)
         assert "Traceback" not in str(error.value)
+        assert not multiprocessing.active_children()  # though the error is kept
 
 
 def test_a_dictionary_of_targets_is_a_target():
