@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Iterator
 
-SPINS = "20000"  # of torch's OpenMP threads at a barrier, about half a millisecond
+SPINS = "5000"  # of torch's OpenMP threads at a barrier, about an eighth of a millisecond
 WAITING = {
     # GNU's OpenMP, which torch's wheels bring for Linux: it spins for minutes where there are as many cores as threads.
     "GOMP_SPINCOUNT": SPINS,
@@ -27,7 +27,7 @@ def wait_politely() -> None:
     """Bound how long the threads of OpenMP spin at a barrier, where the user has set nothing and torch is not loaded.
 
     A thread that spins while its core is wanted by another process keeps the whole team waiting: beside one busy
-    process on the same cores a step of training takes sixty times as long (`benchmarks/busy_machine.py`). Processes
+    process on the same cores a step of training takes three to sixty times as long (`benchmarks/busy_machine.py`). Processes
     that this one starts inherit the setting. OpenMP reads it once, when torch is loaded.
     """
     if "torch" not in sys.modules and not any(name in os.environ for name in SET_BY_USER):
