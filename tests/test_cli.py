@@ -238,7 +238,7 @@ def test_export_writes_a_file_that_bench_times(here, capsys):
     assert code == 0
     assert "1 x 3 x 32 x 64" in output and "operators" in output
     assert len((here / "a.csv").read_text().splitlines()) == 1 + 2 * 2
-    targets = ["--target", "onnxruntime,threads=2", "--target", "torch,resolution=16x16", "--output", "a.json"]
+    targets = ["--target", "onnxruntime,threads=2", "--target", "onnxruntime,resolution=16x16", "--output", "a.json"]
     code, output, _ = prunus(capsys, "bench", "wide=tiny:build", "--shape", "3,16,32", *targets, "--repeats", "2")
     assert code == 0
     assert "1 x 3 x 16 x 32, 2 thread(s)" in output and "1 x 3 x 16 x 16, 1 thread(s)" in output

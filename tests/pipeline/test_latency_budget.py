@@ -45,6 +45,7 @@ def test_a_budget_that_is_met_already_cuts_nothing(tmp_path):
     assert goal.passed and goal.text.startswith("met: ") and "within" in goal.text
 
 
+@pytest.mark.slow  # a run of its own on a real runtime; the one steered by a model, below, is not slow
 def test_a_share_is_met_or_missed_by_what_the_files_take(tmp_path):
     wide = ["model.width=48", "baseline=true", "deploy.benchmark.repeats=9"]
     folder = prunus.run(recipe(tmp_path, "latency: 0.7"), [f"output={tmp_path / 'run'}", *wide])
