@@ -27,8 +27,8 @@ def wait_politely() -> None:
     """Bound how long the threads of OpenMP spin at a barrier, where the user has set nothing and torch is not loaded.
 
     A thread that spins while its core is wanted by another process keeps the whole team waiting: beside one busy
-    process on the same cores a step of training takes three to sixty times as long (`benchmarks/busy_machine.py`). Processes
-    that this one starts inherit the setting. OpenMP reads it once, when torch is loaded.
+    process on the same cores a step of training takes three to sixty times as long (`benchmarks/busy_machine.py`).
+    Processes that this one starts inherit the setting. OpenMP reads it once, when torch is loaded.
     """
     if "torch" not in sys.modules and not any(name in os.environ for name in SET_BY_USER):
         os.environ.update(WAITING)
