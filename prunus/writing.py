@@ -66,16 +66,16 @@ def folder_aside(path: Path) -> Iterator[Path]:
         contextlib.ExitStack() as stack,
     ):
         with contextlib.suppress(OSError):  # a file system without locks
-            stack.enter_context(_locked(Path(folder)))
+            stack.enter_context(_locked(Path(folder), wait=True))  # another may be looking how old it is
         yield Path(folder)
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder; raise `OSError` where another process does, or it is no folder."""
+def _locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
+    """Hold the lock of a folder; raise `OSError` where another process does and none waits, or it is no folder."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     finally:
         os.close(descriptor)

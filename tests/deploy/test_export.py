@@ -1,9 +1,12 @@
 import contextlib
 import dataclasses
+import fcntl
 import logging
 import os
 import subprocess
 import sys
+import tempfile
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +22,7 @@ from prunus.deploy import check_parity, export_onnx, latency_ms
 from prunus.deploy.export import publish
 from prunus.deploy.signature import named_outputs
 from prunus.errors import DeployError
+from prunus.writing import folder_aside
 
 IMAGE = torch.rand(2, 3, 8, 8)
 
@@ -219,6 +223,28 @@ def test_what_a_killed_export_left_is_removed_by_the_next_and_what_another_write
         left = {each.name for each in tmp_path.iterdir()}
         processes[1].kill()
     assert left == {"net.onnx", ".net.onnx.mine.writing", folders[1].name}
+
+
+def test_a_folder_that_another_looks_at_is_locked_all_the_same(tmp_path, monkeypatch):
+    """Another process holds the lock of a folder that was just made for as long as it asks how old it is."""
+    holders = []
+
+    class Looked(tempfile.TemporaryDirectory):
+        def __enter__(self):
+            folder = super().__enter__()
+            held = os.open(folder, os.O_RDONLY)
+            fcntl.flock(held, fcntl.LOCK_EX)
+            holders.append(threading.Timer(0.2, lambda: os.close(held)))
+            holders[0].start()
+            return folder
+
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", Looked)
+    with folder_aside(tmp_path / "net.onnx") as folder:
+        own = os.open(folder, os.O_RDONLY)
+        holders[0].join()
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(own, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.close(own)
 
 
 def test_weights_beside_the_graph_are_moved_along(segmenter_file, segmenter, tmp_path):
