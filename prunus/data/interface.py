@@ -39,7 +39,7 @@ class Split(Dataset[tuple[torch.Tensor, Any]], abc.ABC):
         self._epoch[0] = epoch
 
     def order(self, generator: torch.Generator) -> torch.Tensor:
-        """Return the indices of an epoch, int64 [N]: all of them shuffled or, with weights, N drawn at random."""
+        """Return the indices of an epoch, int64 [N]: shuffled; with weights, N drawn by weight, with replacement."""
         if self._weights is not None:
             return torch.multinomial(self._weights, len(self), replacement=True, generator=generator)
         return torch.randperm(len(self), generator=generator)

@@ -1,12 +1,11 @@
 """What a target needs of the backends: whether it can be one, whether it is here, and the key of what is measured."""
 
-import platform
-from pathlib import Path
 from typing import Any
 
 from prunus.budget.target import PRECISIONS, Target
 from prunus.deploy import backends
 from prunus.deploy.backends import BACKENDS, Backend
+from prunus.deploy.kit_script import processor
 from prunus.errors import DeployError, RecipeError
 
 
@@ -47,16 +46,6 @@ def key(target: Target) -> dict[str, Any]:
     if target.remote:  # its table says the rest
         return known
     return {**known, "version": require(target).version(), "processor": processor()}
-
-
-def processor() -> str:
-    """Return the name of this machine's processor."""
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def _find(name: str) -> Backend:

@@ -6,7 +6,7 @@ import platform
 
 import torch
 
-from prunus.deploy.measuring import processor
+from prunus.deploy.kit_script import processor
 
 PACKAGES = ("prunus", "torch", "torchvision", "numpy", "onnx", "onnxruntime", "openvino")
 

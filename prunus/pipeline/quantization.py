@@ -124,6 +124,6 @@ def quantize_run(context: RunContext) -> list[QuantizationRecord]:
 
 
 def _parts(path: Path) -> list[Path]:
-    """Return the file and, where its weights lie beside it, theirs."""
+    """Return the path of the file, and that of its weights where they have a file of their own."""
     beside = [path.with_suffix(".bin")] if path.suffix == ".xml" else [path.with_name(f"{path.name}.data")]
     return [path, *(each for each in beside if each.is_file())]

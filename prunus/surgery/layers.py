@@ -1,4 +1,4 @@
-"""`Layer`: how an edit identifies a layer, and edits that replace layers; one that cannot be replaced is refused."""
+"""`Layer`, by which an edit identifies a layer; edits that replace layers, and the checks of whether one can."""
 
 import abc
 import dataclasses

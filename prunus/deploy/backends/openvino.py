@@ -119,7 +119,7 @@ class OpenVINO(Backend):
         return missing_library("nncf", "install it with `pip install 'prunus[openvino,int8]'`")
 
     def quantize(self, path: Path, output: Path, batches: Sequence[tuple[np.ndarray, ...]]) -> None:
-        """Quantise by NNCF; see `Backend.quantize`. The weights lie beside the file, in .bin."""
+        """Quantise by NNCF; see `Backend.quantize`. The weights go into a .bin file beside it."""
         onnx_file(path, self.name)
         with refusals(f"quantising {path} for OpenVINO", "Quantise for another backend, or deploy it in float32"):
             import nncf
