@@ -14,8 +14,8 @@ def family_budgets(budget: Budget, budgets: Sequence[float | Budget]) -> tuple[B
     """Return the budgets of a family, from the largest network to the smallest.
 
     Args:
-        budget: gives a number its other settings (`min_share`, `keep`, ...); its own bounds must be the default, or
-            those of the last one.
+        budget: gives a number its other settings (`min_share`, `keep`, ...). Its own multiply-adds are replaced; other
+            bounds must be those of the last one.
         budgets: a number is a share of the multiply-adds.
 
     Raises:
@@ -27,10 +27,10 @@ def family_budgets(budget: Budget, budgets: Sequence[float | Budget]) -> tuple[B
         else dataclasses.replace(budget, macs=each, params=None, latency=None, latency_ms=None)
         for each in budgets
     )
-    if bounds_of(budget) not in (bounds_of(Budget(macs=0.4)), bounds_of(found[-1])):
+    if set(bounds_of(budget)) != {"macs"} and bounds_of(budget) != bounds_of(found[-1]):
         raise RecipeError(
-            f"shrink.budget bounds {budget_name(budget)} and shrink.budgets ends at {budget_name(found[-1])}: give all "
-            "bounds in shrink.budgets, and in shrink.budget the other settings alone"
+            f"shrink.budget bounds {budget_name(budget)} and shrink.budgets ends at {budget_name(found[-1])}: leave "
+            "the bounds out of shrink.budget, or name macs there, which shrink.budgets replaces; keep the rest of it"
         )
     for before, after in itertools.pairwise(found):
         _check_falls(before, after)

@@ -5,6 +5,7 @@ import itertools
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 import tiny
@@ -165,8 +166,15 @@ def assert_equal(there, here):
 REFUSED = {
     "a budget above the one before": ({"budgets": (0.5, 0.7)}, "each below the one before"),
     "two that bound nothing in common": ({"budgets": (0.5, Budget(params=0.3))}, "in what both bound"),
-    "bounds in two places": ({"budget": Budget(macs=0.6), "budgets": (0.5, 0.3)}, "give all bounds in shrink.budgets"),
+    "bounds in two places": ({"budget": Budget(params=0.6), "budgets": (0.5, 0.3)}, "leave the bounds out"),
 }
+
+
+def test_the_budgets_take_the_place_of_the_multiply_adds_that_a_recipe_names():
+    recipes = Path(__file__).parents[2] / "recipes"
+    chosen = recipe.load(pipeline.Recipe, recipes / "street_erfnet.yaml", ["shrink.budgets=[0.7,0.4]"])
+    assert [(each.macs, each.multiple_of) for each in chosen.shrink.sequence] == [(0.7, 8), (0.4, 8)]
+    assert chosen.shrink.budget == chosen.shrink.sequence[-1]
 
 
 def test_each_budget_may_be_for_a_target_of_its_own():
