@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from frontier_arms import ARMS, WIDE, Attempt
+from frontier_arms import ARMS, TWICE, WIDE, Attempt
 from frontier_rows import Row, Rows
 from frontier_table import write_table
 from frontier_tasks import BUDGETS, TASKS
@@ -45,14 +45,14 @@ def measured(attempt: Attempt, split: str) -> Row:
         figures["test"] = trained.metrics("test")[metric]
         export(trained)
     shrink = trained.run.recipe.shrink
-    if shrink is not None and attempt.arm in ("joint", "scratch"):
+    if shrink is not None and attempt.arm in ("joint", "scratch", "taught"):
         figures |= dict(zip(("begin", "end"), shrink.shares, strict=True))
     return {
         **figures,
         "macs": trained.macs(),
         "mean_macs": trained.mean_macs(),
         "params": sum(parameter.numel() for parameter in trained.model.parameters()),
-        "epochs": trained.run.recipe.train.epochs,
+        "epochs": trained.epochs(),
     }
 
 
@@ -77,6 +77,7 @@ def chosen(task: str, budget: str | None, arm: str, options: argparse.Namespace)
         "arm": arm,
         "data": options.data,
         "runs": options.runs,
+        "wide_rate": chosen(task, None, WIDE, options)["rate"] if arm in TWICE else None,
         "joint_rate": chosen(task, budget, "joint", options)["rate"] if arm == "scratch" else None,
     }
     tried = {

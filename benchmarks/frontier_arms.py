@@ -1,12 +1,21 @@
-"""The arms of `frontier.py`: what a user can do for a network of a given cost, all with the same epochs and batch.
+"""The arms of `frontier.py`: what a user can do for a network of a given cost, all with the same batch.
+
+With as many epochs as the wide network:
 
 - wide: the network as built, for comparison.
 - uniform: the same share of the channels of every layer, from scratch.
 - tp-...: torch-pruning after half of the epochs (`frontier_rivals.py`); "-steps" in five steps, "-global" with one
   threshold for all layers.
 - select: `prunus.select` with its defaults after half of the epochs, tuned for the rest.
-- joint: what a recipe with that budget does.
+- joint: what a recipe with that budget does that trains no wide network.
 - scratch: the architecture that joint came to, from scratch.
+
+With twice as many, the training of the wide network among them where it is of use:
+
+- taught: what a recipe with that budget does by default: the trained wide network teaches the one that shrinks.
+- uniform-taught: the thinner network, from scratch, with the same teacher.
+- uniform-long: the thinner network, from scratch, for twice as long.
+- tp-taylor-after: torch-pruning on the trained wide network, tuned for as long again; "-taught" with the same teacher.
 """
 
 import dataclasses
@@ -25,7 +34,7 @@ from prunus.pipeline import Recipe, stages
 from prunus.pipeline.reinitialization import reinitialized
 from prunus.surgery.removal import removal
 
-ARMS: tuple[str, ...] = (
+ONCE: tuple[str, ...] = (
     "uniform",
     "tp-l2",
     "tp-l2-steps",
@@ -36,6 +45,8 @@ ARMS: tuple[str, ...] = (
     "joint",
     "scratch",
 )
+TWICE: tuple[str, ...] = ("uniform-long", "uniform-taught", "tp-taylor-after", "tp-taylor-taught", "taught")
+ARMS = (*ONCE, *TWICE)
 WIDE = "wide"
 RIVALS = {
     "tp-l2": TorchPruning(importance="l2"),
@@ -52,6 +63,7 @@ class Attempt:
 
     Attributes:
         budget: a name of `BUDGETS`; None for the wide network.
+        wide_rate: learning rate of the trained wide network that an arm of twice the epochs begins with.
         joint_rate: learning rate of the joint network whose architecture "scratch" takes.
         change: made to each recipe before it is trained.
     """
@@ -63,6 +75,7 @@ class Attempt:
     seed: int
     data: Path
     runs: Path
+    wide_rate: float | None = None
     joint_rate: float | None = None
     change: Callable[[Recipe], Recipe] = lambda recipe: recipe
 
@@ -79,6 +92,8 @@ class Attempt:
         if self.arm == "joint":
             return walked(self.recipe(arm=self.arm, budget=self.budget))
         recipe = self.recipe(arm=self.arm, budget=self.budget)
+        if self.arm in TWICE:
+            return self.twice(recipe)
         if self.arm == "uniform":
             return uniform(recipe)
         if self.arm == "scratch":
@@ -86,7 +101,24 @@ class Attempt:
             narrow = walked(self.recipe(arm="joint", rate=self.joint_rate, budget=self.budget))
             run = begun(recipe)
             return fitted(run, reinitialized(narrow.model, stages.build_wide(run), self.seed))
-        return selected(recipe, self.half()) if self.arm == "select" else RIVALS[self.arm].tuned(recipe, self.half())
+        half = self.half()
+        if self.arm == "select":
+            return selected(recipe, half)
+        return RIVALS[self.arm].tuned(recipe, half, recipe.train.epochs - half.run.recipe.train.epochs)
+
+    def twice(self, recipe: Recipe) -> Trained:
+        """Train an arm that has twice the epochs."""
+        epochs = recipe.train.epochs
+        if self.arm == "uniform-long":
+            return uniform(recipe, epochs=2 * epochs)
+        assert self.wide_rate is not None
+        wide = walked(self.recipe(arm=WIDE, rate=self.wide_rate))
+        if self.arm == "taught":
+            return walked(dataclasses.replace(recipe, baseline=True), wide)
+        if self.arm == "uniform-taught":
+            return uniform(recipe, teacher=wide)
+        teacher = wide if self.arm.endswith("-taught") else None
+        return RIVALS[self.arm.rsplit("-", 1)[0]].tuned(recipe, wide, epochs, teacher)
 
     def half(self) -> Trained:
         """Train the wide network for half of the epochs, its learning rate annealed: where all that prune begin."""
@@ -96,15 +128,18 @@ class Attempt:
         return walked(dataclasses.replace(recipe, train=train))
 
 
-def uniform(recipe: Recipe) -> Trained:
-    """Train the uniformly thinner network from scratch."""
+def uniform(recipe: Recipe, *, epochs: int | None = None, teacher: Trained | None = None) -> Trained:
+    """Train the uniformly thinner network from scratch, for as many epochs as the recipe has or for `epochs`."""
     assert recipe.shrink is not None
     run = begun(recipe)
     wide = stages.build_wide(run)
     groups = trace(wide, run.inputs)
     cost, bound = costs(run, wide, recipe.shrink.budget)
     thin = largest(lambda share: thinned(wide, groups, share), cost, bound)
-    return fitted(run, reinitialized(thin, stages.build_wide(run), recipe.seed))
+    epochs = epochs or recipe.train.epochs
+    settings = dataclasses.replace(recipe.train, epochs=epochs, evaluate_every=epochs)
+    network = reinitialized(thin, stages.build_wide(run), recipe.seed)
+    return fitted(run, network, settings=settings, teacher=teacher)
 
 
 def thinned(wide: nn.Module, groups: ChannelGroups, share: float) -> nn.Module:
@@ -124,5 +159,4 @@ def selected(recipe: Recipe, half: Trained) -> Trained:
     plan = select(half.model, trace(half.model, run.inputs), budget=budget, meter=meter)
     epochs = recipe.train.epochs - half.run.recipe.train.epochs
     settings = dataclasses.replace(recipe.train, epochs=epochs, warmup_epochs=0.0, evaluate_every=epochs)
-    tuned = fitted(run, apply(plan, half.model), settings=settings)
-    return dataclasses.replace(tuned, folders=(*half.folders, run.folder))
+    return fitted(run, apply(plan, half.model), settings=settings, after=half)

@@ -29,12 +29,11 @@ class TorchPruning:
     steps: int = 1
     across_layers: bool = False  # its `global_pruning`
 
-    def tuned(self, recipe: Recipe, half: Trained) -> Trained:
-        """Prune the network that has trained for half of the epochs, and tune it for the other half."""
-        run, model = begun(recipe), copy.deepcopy(half.model)
+    def tuned(self, recipe: Recipe, before: Trained, epochs: int, teacher: Trained | None = None) -> Trained:
+        """Prune the network of `before`, and tune it for so many epochs, taught by `teacher` where there is one."""
+        run, model = begun(recipe), copy.deepcopy(before.model)
         assert recipe.shrink is not None
-        cost, bound = costs(run, half.model, recipe.shrink.budget)
-        epochs = recipe.train.epochs - half.run.recipe.train.epochs
+        cost, bound = costs(run, before.model, recipe.shrink.budget)
         for step in range(1, self.steps + 1):
             share = (1 - (1 - math.sqrt(bound)) * step / self.steps) ** 2  # channels fall in a straight line
             wider = model.eval()
@@ -43,8 +42,8 @@ class TorchPruning:
             model = largest(lambda kept, wider=wider: self.pruned(run, wider, 1 - kept), cost, share)  # type: ignore[misc]
             own = epochs - (self.steps - 1) if step == self.steps else 1
             settings = dataclasses.replace(recipe.train, epochs=own, warmup_epochs=0.0, evaluate_every=own)
-            model = fitted(run, model, name=f"tuned-{step}", settings=settings).model
-        return Trained(run=run, model=model, folders=(*half.folders, run.folder))
+            model = fitted(run, model, name=f"tuned-{step}", settings=settings, teacher=teacher).model
+        return Trained(run=run, model=model, folders=(*before.folders, run.folder))
 
     def pruned(self, run: RunContext, model: nn.Module, ratio: float) -> nn.Module:
         """Return a copy without `ratio` of the channels; the gradients of `model` are those that Taylor needs."""

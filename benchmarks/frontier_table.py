@@ -43,7 +43,8 @@ def write_table(rows: Sequence[Row], data: str) -> None:
         "![the same as a picture](frontier.svg)",
         "",
         f"{about['date']}, `{about['command']}`; {listed(about['versions'])}; {listed(about['hardware'])}; "
-        f"torch-pruning {importlib.metadata.version('torch-pruning')}. Rows: frontier.jsonl, frontier-times.jsonl.",
+        f"torch-pruning {importlib.metadata.version('torch-pruning')}. Rows: frontier.jsonl"
+        f"{', frontier-times.jsonl' if time_rows().read() else ''}.",
     ]
     (RESULTS / f"{NAME}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     (RESULTS / f"{NAME}.svg").write_text(picture(rows), encoding="utf-8")

@@ -12,7 +12,10 @@ from prunus.budget import Budget
 from prunus.graph import trace
 from prunus.pipeline import Recipe, Watch, stages
 from prunus.pipeline.context import RunContext
+from prunus.pipeline.network import Network
+from prunus.pipeline.recipe import WIDE
 from prunus.records import EpochRecord, Recorder, ShrinkRecord
+from prunus.tasks.distillation import Distillation
 from prunus.train.evaluate import evaluate
 from prunus.train.fit import fit
 from prunus.train.settings import Train
@@ -46,6 +49,10 @@ class Trained:
         epochs = [r for r in found if isinstance(r, EpochRecord)]
         return statistics.mean(cuts.get((r.model, r.epoch), r.macs) for r in epochs)
 
+    def epochs(self) -> int:
+        """Return the epochs of all trainings that led to the network."""
+        return sum(isinstance(record, EpochRecord) for folder in self.folders for record in records.read(folder))
+
     def seconds(self) -> tuple[float, float]:
         """Return the seconds of all epochs without their cuts, and those of the cuts."""
         found = [record for folder in self.folders for record in records.read(folder)]
@@ -67,16 +74,32 @@ def begun(recipe: Recipe) -> RunContext:
     )
 
 
-def walked(recipe: Recipe) -> Trained:
-    """Train what `prunus.run` trains of a recipe without baseline: it shrinks if the recipe says so."""
+def walked(recipe: Recipe, wide: Trained | None = None) -> Trained:
+    """Train what `prunus.run` trains of a recipe after its baseline, `wide`: it shrinks if the recipe says so."""
     run = begun(recipe)
-    return Trained(run=run, model=stages.run_stages(run, None, None)[-1].model, folders=(run.folder,))
+    baseline = None if wide is None else Network(name=WIDE, model=wide.model)
+    reached = stages.run_stages(run, None, baseline)[-1].model
+    return Trained(run=run, model=reached, folders=(*(() if wide is None else wide.folders), run.folder))
 
 
-def fitted(run: RunContext, model: nn.Module, *, name: str = "narrow", settings: Train | None = None) -> Trained:
-    """Train `model` plainly, as long as the run's recipe says or `settings` do."""
-    training = run.training(name, settings or run.recipe.train, run.task)
-    return Trained(run=run, model=fit(training, model, run.inputs).model, folders=(run.folder,))
+def fitted(
+    run: RunContext,
+    model: nn.Module,
+    *,
+    name: str = "narrow",
+    settings: Train | None = None,
+    teacher: Trained | None = None,
+    after: Trained | None = None,
+) -> Trained:
+    """Train `model` plainly, as long as the run's recipe says or `settings` do, taught by `teacher` where there is one.
+
+    The epochs of `after`, or of the teacher, count as this one's too.
+    """
+    task = run.task if teacher is None else Distillation().wrap(run.task, teacher.model)
+    training = run.training(name, settings or run.recipe.train, task)
+    before = after or teacher
+    folders = (*(() if before is None else before.folders), run.folder)
+    return Trained(run=run, model=fit(training, model, run.inputs).model, folders=folders)
 
 
 def costs(run: RunContext, wide: nn.Module, budget: Budget) -> tuple[Callable[[nn.Module], float], float]:

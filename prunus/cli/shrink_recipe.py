@@ -14,7 +14,7 @@ PLAIN: dict[str, Any] = {
     "encoder_stage": None,
     "edits": [],
     "penalties": [],
-    "distillation": None,
+    "distillation": "auto",
     "then": [],
     "from_scratch": False,
 }  # what else a recipe may do

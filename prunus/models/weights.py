@@ -42,6 +42,11 @@ class Weights:
         if wrong := [pattern for pattern in self.leave_out if not pattern]:
             raise RecipeError(f'weights: leave_out takes patterns such as "head.*", not {wrong[0]!r}')
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether they are for all of the network."""
+        return not self.into and not self.leave_out and self.strict
+
     def sha256(self) -> str:
         """Return the SHA-256 of the file.
 

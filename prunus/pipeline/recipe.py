@@ -124,6 +124,8 @@ class Recipe:
     `distillation`, as in `Stage`) are those of the recipe itself, then those of `then`.
 
     Attributes:
+        distillation: of the joint training. "auto": where it shrinks and there is a wide network that has been trained,
+            by this run or before (all its `weights`), that network teaches it; null: it learns from the labels alone.
         weights: that all trainings begin with: a file's path, or where it goes and what of it; null: fresh ones.
         target: where the network will run: budgets in milliseconds are measured there unless they name a target of
             their own, and the networks are timed there; null: the first of `deploy.benchmark` that is here.
@@ -148,7 +150,7 @@ class Recipe:
     train: Train = Train()
     penalties: tuple[Penalty, ...] = ()
     shrink: Controller | None = Controller()
-    distillation: Distillation | None = None
+    distillation: Distillation | Literal["auto"] | None = "auto"
     then: tuple[Stage, ...] = ()
     encoder_stage: EncoderStage | None = None
     baseline: bool | Literal["untrained"] = True
@@ -214,6 +216,14 @@ class Recipe:
             train=self.train,
             penalties=self.penalties,
             shrink=self.shrink,
-            distillation=self.distillation,
+            distillation=self._distillation,
         )
         return (joint, *self.then)
+
+    @property
+    def _distillation(self) -> Distillation | None:
+        if self.distillation != "auto":
+            return self.distillation
+        given = self.starting_weights
+        trained = self.baseline is True or (given is not None and given.is_whole and self.baseline == "untrained")
+        return Distillation() if trained and self.shrink is not None else None

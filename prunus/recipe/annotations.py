@@ -37,9 +37,10 @@ def structured(hint: Any) -> list[Any]:
 
 
 def is_plain(value: Any, hint: Any) -> bool:
-    """Whether `value` is the string or the number that `hint` allows beside settings."""
+    """Whether `value` is the string, the number or the literal that `hint` allows beside settings."""
     allowed = alternatives(hint)
-    return type(value) in allowed or (type(value) is int and float in allowed)
+    literals = [each for hint in allowed if typing.get_origin(hint) is typing.Literal for each in typing.get_args(hint)]
+    return type(value) in allowed or (type(value) is int and float in allowed) or value in literals
 
 
 def is_component(hint: Any) -> bool:
