@@ -47,6 +47,7 @@ ONCE: tuple[str, ...] = (
 )
 TWICE: tuple[str, ...] = ("uniform-long", "uniform-taught", "tp-taylor-after", "tp-taylor-taught", "taught")
 ARMS = (*ONCE, *TWICE)
+OURS = ("joint", "taught")
 WIDE = "wide"
 RIVALS = {
     "tp-l2": TorchPruning(importance="l2"),

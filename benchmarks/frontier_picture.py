@@ -4,12 +4,15 @@ import html
 import math
 from collections.abc import Sequence
 
-from frontier_arms import ARMS, WIDE
+from frontier_arms import ARMS, OURS, WIDE
 from frontier_rows import Row, mean_and_error
 from frontier_tasks import TASKS
 
 PANEL, HEIGHT, MARGIN, LEGEND = 300, 300, 46, 150  # pixels
-COLOURS = ("#7f7f7f", "#9ecae1", "#6baed6", "#fdae6b", "#e6550d", "#a63603", "#31a354", "#d62728", "#756bb1")
+COLOURS = (
+    *("#7f7f7f", "#9ecae1", "#6baed6", "#fdae6b", "#e6550d", "#a63603", "#31a354", "#d62728", "#756bb1"),
+    *("#bdbdbd", "#525252", "#fdd0a2", "#8c2d04", "#99000d", "#ff7f0e"),
+)
 LOWEST = 0.07  # share of the multiply-adds at the left edge
 
 Point = tuple[float, float, float]  # share of the multiply-adds, mean, standard error
@@ -26,7 +29,7 @@ def picture(rows: Sequence[Row]) -> str:
     ]
     for number, task in enumerate(tasks):
         parts += panel(task, points(rows, task), PANEL * number)
-    for number, (arm, colour) in enumerate(zip(ARMS, COLOURS, strict=True)):
+    for number, (arm, colour) in enumerate(zip(ARMS, COLOURS, strict=False)):
         y = MARGIN + 18 * number
         left = PANEL * len(tasks) + 8
         parts.append(f'<path d="M{left} {y}h20" stroke="{colour}" stroke-width="{thickness(arm)}"/>')
@@ -73,7 +76,7 @@ def panel(task: str, lines: dict[str, list[Point]], left: int) -> list[str]:
         parts.append(
             f'<path d="M{x(LOWEST):.1f} {y(lines[WIDE][0][1]):.1f}H{x(1):.1f}" stroke="black" stroke-dasharray="4 3"/>'
         )
-    for arm, colour in zip(ARMS, COLOURS, strict=True):
+    for arm, colour in zip(ARMS, COLOURS, strict=False):
         places = [(x(share), y(mean), y(mean - error) - y(mean)) for share, mean, error in lines.get(arm, [])]
         path = "L".join(f"{a:.1f} {b:.1f}" for a, b, _ in places)
         bars = "".join(f"M{a:.1f} {b - c:.1f}v{2 * c:.1f}" for a, b, c in places)
@@ -85,4 +88,4 @@ def panel(task: str, lines: dict[str, list[Point]], left: int) -> list[str]:
 
 def thickness(arm: str) -> float:
     """Return a line's width: what Prunus does stands out."""
-    return 2.5 if arm == "joint" else 1.2
+    return 2.5 if arm in OURS else 1.2

@@ -24,6 +24,7 @@ from prunus.graph import ChannelGroups
 
 Pace = Literal["accurate", "fast"]
 PACES: dict[Pace, tuple[float, float]] = {"accurate": (0.25, 0.6), "fast": (0.1, 0.4)}  # begin and end
+BEGIN_ON_TRAINED = 0.1  # what is trained already need not wait for a quarter of the training
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,7 +34,8 @@ class Controller:
     Attributes:
         budget: what the network may cost in the end.
         pace: when to shrink, where `begin` and `end` do not say: "accurate" is from 0.25 to 0.6 of the training, "fast"
-            from 0.1 to 0.4, which trains in less time and loses more (`docs/methods/group_lasso.md` says how much).
+            from 0.1 to 0.4, which trains in less time and loses more (`docs/methods/group_lasso.md` says how much). A
+            recipe whose training starts with trained weights begins at 0.1 with both.
         budgets: of a family of networks, from the largest to the smallest, which takes the place of `budget`; a number
             is a share of the multiply-adds, with the other settings of `budget`. The segments are shared out equally:
             where those of a budget end, a branch of the training goes on with the network as it is.
@@ -77,6 +79,10 @@ class Controller:
         """The shares of the training at which shrinking begins and ends."""
         begin, end = PACES[self.pace]
         return begin if self.begin is None else self.begin, end if self.end is None else self.end
+
+    def on_trained(self) -> "Controller":
+        """Return the settings for a network that is trained already: where `begin` does not say, it is 0.1."""
+        return dataclasses.replace(self, begin=BEGIN_ON_TRAINED) if self.begin is None else self
 
     def window(self, epochs: int) -> tuple[int, int]:
         """Return the first epoch that may be under pressure (from 0), and the last at which pressure may begin."""

@@ -8,12 +8,12 @@ from typing import Any
 
 from prunus.errors import RecipeError
 
-BEGIN, END = 0.1, 0.6  # of the training: what is trained already need not wait for a quarter of it
 PLAIN: dict[str, Any] = {
     "baseline": "untrained",
     "encoder_stage": None,
     "edits": [],
     "penalties": [],
+    "start": "auto",
     "distillation": "auto",
     "then": [],
     "from_scratch": False,
@@ -38,7 +38,7 @@ def overrides_of(options: argparse.Namespace, path: Path) -> list[str]:
         "model.init_args": arguments,
         "weights": {"path": options.weights},
         **PLAIN,
-        "shrink": {"budget": _values("--budget", options.budget), "begin": BEGIN, "end": END},
+        "shrink": {"budget": _values("--budget", options.budget)},
     }
     composed = [f"{key}={json.dumps(value)}" for key, value in given.items()]
     resolved = recipe.resolve(Recipe, path, composed)

@@ -124,8 +124,11 @@ class Recipe:
     `distillation`, as in `Stage`) are those of the recipe itself, then those of `then`.
 
     Attributes:
-        distillation: of the joint training. "auto": where it shrinks and there is a wide network that has been trained,
-            by this run or before (all its `weights`), that network teaches it; null: it learns from the labels alone.
+        start: what the joint training begins with: "wide" are the weights of the wide network when it has been
+            trained; "fresh" are those that the wide network's training begins with too. "auto": wide, where there is a
+            trained one, by this run or before (all its `weights`), and the joint training shrinks it without `edits`.
+        distillation: of the joint training. "auto": where it shrinks and there is a trained wide network, that teaches
+            it; null: it learns from the labels alone.
         weights: that all trainings begin with: a file's path, or where it goes and what of it; null: fresh ones.
         target: where the network will run: budgets in milliseconds are measured there unless they name a target of
             their own, and the networks are timed there; null: the first of `deploy.benchmark` that is here.
@@ -150,6 +153,7 @@ class Recipe:
     train: Train = Train()
     penalties: tuple[Penalty, ...] = ()
     shrink: Controller | None = Controller()
+    start: Literal["auto", "wide", "fresh"] = "auto"
     distillation: Distillation | Literal["auto"] | None = "auto"
     then: tuple[Stage, ...] = ()
     encoder_stage: EncoderStage | None = None
@@ -192,6 +196,10 @@ class Recipe:
         taught = [stage.name for stage in self.stages if stage.distillation is not None]
         if taught and not self.baseline:
             raise RecipeError(f"stage {taught[0]} learns from the wide network, so it must be trained: baseline: true")
+        if self.start == "wide" and not self.baseline:
+            raise RecipeError(
+                "start: wide begins with the wide network's weights, so it must be trained: baseline: true"
+            )
 
     @property
     def starting_weights(self) -> Weights | None:
@@ -215,15 +223,29 @@ class Recipe:
             edits=self.edits,
             train=self.train,
             penalties=self.penalties,
-            shrink=self.shrink,
+            shrink=self._shrink,
             distillation=self._distillation,
         )
         return (joint, *self.then)
 
     @property
+    def starts_wide(self) -> bool:
+        """Whether the joint training begins with the trained wide network's weights."""
+        return self.start == "wide" or (
+            self.start == "auto" and self._wide_is_trained and self.shrink is not None and not self.edits
+        )
+
+    @property
+    def _wide_is_trained(self) -> bool:
+        given = self.starting_weights
+        return self.baseline is True or (self.baseline == "untrained" and given is not None and given.is_whole)
+
+    @property
+    def _shrink(self) -> Controller | None:
+        return self.shrink.on_trained() if self.shrink is not None and self.starts_wide else self.shrink
+
+    @property
     def _distillation(self) -> Distillation | None:
         if self.distillation != "auto":
             return self.distillation
-        given = self.starting_weights
-        trained = self.baseline is True or (given is not None and given.is_whole and self.baseline == "untrained")
-        return Distillation() if trained and self.shrink is not None else None
+        return Distillation() if self._wide_is_trained and self.shrink is not None else None

@@ -46,7 +46,8 @@ def train_encoder(context: RunContext, stage: EncoderStage) -> dict[str, Tensor]
 
 
 def build_start(context: RunContext, encoder: dict[str, Tensor] | None) -> nn.Module:
-    """Build the network that every training except the encoder's starts with."""
+    """Build the network that the wide training starts with, and the joint one unless it starts with the wide network's
+    trained weights."""
     model = build_wide(context)
     if context.recipe.starting_weights is not None:
         load_(model, context.recipe.starting_weights)
@@ -68,7 +69,11 @@ def train_wide(context: RunContext, encoder: dict[str, Tensor] | None) -> Networ
 
 def run_stages(context: RunContext, encoder: dict[str, Tensor] | None, wide: Network | None) -> list[Network]:
     """Run all stages and return the network that each leads to; the last one is the narrow network."""
-    reached, network = list[Network](), Network(name="", model=build_start(context, encoder))
+    start = build_start(context, encoder)
+    if context.recipe.starts_wide:
+        assert wide is not None  # else the recipe is refused
+        start.load_state_dict(wide.model.state_dict())
+    reached, network = list[Network](), Network(name="", model=start)
     for stage in context.recipe.stages:
         network = dataclasses.replace(network, name=network_name(context.recipe.stages, stage))
         if stage.edits:
