@@ -44,7 +44,7 @@ def measured(attempt: Attempt, split: str) -> Row:
     if split == "test":
         figures["test"] = trained.metrics("test")[metric]
         export(trained)
-    shrink = trained.run.recipe.shrink
+    shrink = trained.run.recipe.stages[0].shrink
     if shrink is not None and attempt.arm in ("joint", "scratch", "taught"):
         figures |= dict(zip(("begin", "end"), shrink.shares, strict=True))
     return {

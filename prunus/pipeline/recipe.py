@@ -223,7 +223,7 @@ class Recipe:
             edits=self.edits,
             train=self.train,
             penalties=self.penalties,
-            shrink=self._shrink,
+            shrink=self.shrink.on_trained() if self.shrink is not None and self.starts_wide else self.shrink,
             distillation=self._distillation,
         )
         return (joint, *self.then)
@@ -239,10 +239,6 @@ class Recipe:
     def _wide_is_trained(self) -> bool:
         given = self.starting_weights
         return self.baseline is True or (self.baseline == "untrained" and given is not None and given.is_whole)
-
-    @property
-    def _shrink(self) -> Controller | None:
-        return self.shrink.on_trained() if self.shrink is not None and self.starts_wide else self.shrink
 
     @property
     def _distillation(self) -> Distillation | None:

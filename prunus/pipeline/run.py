@@ -41,8 +41,8 @@ def run(
     """Train wide, reshape and shrink, verify, export, measure and report; return the folder of the run.
 
     An interrupted run is resumed by the same recipe on the same folder. The folder holds `recipe.yaml`,
-    `records.jsonl`, `report.html`, `wide.onnx`, `narrow.onnx`, `narrow/` (see `prunus.load`), checkpoints and
-    TensorBoard's scalars; with `shrink.budgets` also a file and a folder of each network of the family. Started by
+    `records.jsonl`, `report.html`, `wide.onnx`, `narrow.onnx`, `wide/` and `narrow/` (see `prunus.load`), checkpoints
+    and TensorBoard's scalars; with `shrink.budgets` also a file and a folder of each network of the family. Started by
     torchrun, all processes train; process 0 does everything else.
 
     Args:
@@ -172,8 +172,8 @@ def _deliver(
     model = narrow.model.cpu()
     evaluation.record_widths(context, trace(stages.build_wide(context), inputs), trace(model, inputs))
     evaluation.check_removal_law(context, model)
-    for network in reached:
-        if network.name.startswith(NARROW):
+    for network in networks:
+        if network.name.startswith(NARROW) or (network is wide and recipe.baseline is True):
             save(folder / network.name, network.model.cpu(), network.plan)
     if recipe.gate is not None and wide is not None:
         pass_gate(context, recipe.gate, wide.model, model)

@@ -15,6 +15,7 @@ import prunus.recipe
 from prunus.deploy import benchmark
 from prunus.errors import BudgetError, FolderInUseError, RecipeError, RecordError
 from prunus.interrupt import check
+from prunus.models.weights import Weights
 from prunus.pipeline.context import Watch
 from prunus.pipeline.journal import Journal
 from prunus.pipeline.recipe import NARROW, WIDE, Recipe
@@ -23,6 +24,7 @@ from prunus.pipeline.run_folder import begun_with, refuse_other_recipe
 from prunus.records import EvaluationRecord, LatencyRecord, RunRecord, lines
 from prunus.report.frontier import Point
 from prunus.report.frontier import write as write_frontier
+from prunus.surgery.save import WEIGHTS
 from prunus.train.lock import lock
 
 BOUNDS = ("macs", "params", "latency", "latency_ms")
@@ -92,6 +94,7 @@ def _is_elsewhere(
     """Bring the run of a budget to its end, and note what comes of it; return whether another worker is at it."""
     check()
     folder = Path(chosen.output or "")
+    chosen = _with_wide(chosen)
     refuse_other_recipe(folder, prunus.recipe.describe(chosen))
     try:
         if not _is_done(folder):
@@ -103,6 +106,21 @@ def _is_elsewhere(
         failed[budget] = str(error)
         journal.tell_failure(budget, str(error))
     return False
+
+
+def _with_wide(chosen: Recipe) -> Recipe:
+    """Return the recipe of a run with the wide network that another run of the sweep has trained, which would be the
+    same: the run begins with it. A run that has begun stays as it is."""
+    folder = Path(chosen.output or "")
+    if not chosen.starts_wide or chosen.baseline is not True:
+        return chosen
+    if (begun := begun_with(folder, "baseline")) is None:
+        path = next((str(path) for path in sorted(folder.parent.glob(f"*/{WIDE}/{WEIGHTS}"))), None)
+    else:
+        path = begun_with(folder, "weights")["path"] if begun == "untrained" else None
+    if path is None:
+        return chosen
+    return dataclasses.replace(chosen, baseline="untrained", weights=Weights(path=path), encoder_stage=None)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -125,8 +143,8 @@ def _planned(recipe: Path, budgets: Sequence[float], overrides: Sequence[str], b
         value = int(budget) if budget > 1 and budget == round(budget) and bound != "latency_ms" else budget
         place = folder / f"{bound}-{budget:g}"
         own = [*cleared, f"shrink.budget.{bound}={value!r}", f"output={place}"]
-        if whole.baseline is True and not needs_wide:
-            # The wide network is the same for all: the first run trains it. A run that has begun stays as it is.
+        if whole.baseline is True and not needs_wide and not whole.starts_wide:
+            # The wide network is for comparison alone: the first run trains it. A run that has begun stays as it is.
             begun = begun_with(place, "baseline")
             own.append(f"baseline={str(begun if isinstance(begun, bool) else not number).lower()}")
         runs[budget] = prunus.recipe.load(Recipe, recipe, [*overrides, *own])
