@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from frontier_arms import ARMS, TWICE, WIDE, Attempt
+from frontier_arms import ARMS, OURS_TWICE, TWICE, WIDE, Attempt
 from frontier_rows import Row, Rows
 from frontier_table import write_table
 from frontier_tasks import BUDGETS, TASKS
@@ -45,7 +45,7 @@ def measured(attempt: Attempt, split: str) -> Row:
         figures["test"] = trained.metrics("test")[metric]
         export(trained)
     shrink = trained.run.recipe.stages[0].shrink
-    if shrink is not None and attempt.arm in ("joint", "scratch", "taught"):
+    if shrink is not None and attempt.arm in ("joint", "scratch", *OURS_TWICE):
         figures |= dict(zip(("begin", "end"), shrink.shares, strict=True))
     return {
         **figures,

@@ -12,7 +12,10 @@ With as many epochs as the wide network:
 
 With twice as many, the training of the wide network among them where it is of use:
 
-- taught: what a recipe with that budget does by default: the trained wide network teaches the one that shrinks.
+- taught: what a recipe with that budget does by default: the joint training starts with the trained wide network's
+  weights and learns from its scores too.
+- fresh-taught: it learns from its scores, and starts with fresh weights.
+- started: it starts with its weights, and learns from the labels alone.
 - uniform-taught: the thinner network, from scratch, with the same teacher.
 - uniform-long: the thinner network, from scratch, for twice as long.
 - tp-taylor-after: torch-pruning on the trained wide network, tuned for as long again; "-taught" with the same teacher.
@@ -21,6 +24,7 @@ With twice as many, the training of the wide network among them where it is of u
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from frontier_rivals import STEPS, TorchPruning
@@ -45,7 +49,12 @@ ONCE: tuple[str, ...] = (
     "joint",
     "scratch",
 )
-TWICE: tuple[str, ...] = ("uniform-long", "uniform-taught", "tp-taylor-after", "tp-taylor-taught", "taught")
+OURS_TWICE: dict[str, dict[str, Any]] = {  # what the recipe says, by arm
+    "taught": {},
+    "fresh-taught": {"start": "fresh"},
+    "started": {"distillation": None},
+}
+TWICE = ("uniform-long", "uniform-taught", "tp-taylor-after", "tp-taylor-taught", *OURS_TWICE)
 ARMS = (*ONCE, *TWICE)
 OURS = ("joint", "taught")
 WIDE = "wide"
@@ -114,8 +123,8 @@ class Attempt:
             return uniform(recipe, epochs=2 * epochs)
         assert self.wide_rate is not None
         wide = walked(self.recipe(arm=WIDE, rate=self.wide_rate))
-        if self.arm == "taught":
-            return walked(dataclasses.replace(recipe, baseline=True), wide)
+        if self.arm in OURS_TWICE:
+            return walked(dataclasses.replace(recipe, baseline=True, **OURS_TWICE[self.arm]), wide)
         if self.arm == "uniform-taught":
             return uniform(recipe, teacher=wide)
         teacher = wide if self.arm.endswith("-taught") else None

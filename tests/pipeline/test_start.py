@@ -7,6 +7,7 @@ import tiny
 import torch
 
 import prunus
+from prunus import recipe
 from prunus.errors import RecipeError
 from prunus.models.weights import Weights
 from prunus.pipeline import Expand, stages
@@ -50,8 +51,8 @@ WHOLE = Weights(path="w.safetensors")
     ],
 )
 def test_the_wide_network_starts_and_teaches_where_it_is_trained(changes, starts_wide, teacher):
-    recipe = dataclasses.replace(RECIPE, **changes)
-    assert recipe.starts_wide == starts_wide and recipe.stages[0].distillation == teacher
+    changed = dataclasses.replace(RECIPE, **changes)
+    assert changed.starts_wide == starts_wide and changed.stages[0].distillation == teacher
 
 
 def test_what_is_trained_need_not_wait_as_long(tmp_path):
@@ -66,6 +67,14 @@ def test_what_is_trained_need_not_wait_as_long(tmp_path):
 def test_a_start_without_a_wide_network_is_refused():
     with pytest.raises(RecipeError, match="start: wide begins with the wide network's weights"):
         dataclasses.replace(RECIPE, start="wide", baseline=False)
+
+
+def test_a_teacher_is_settings_or_a_word(tmp_path):
+    path = tiny.write_recipe(tmp_path)
+    with pytest.raises(RecipeError, match="must be a mapping of Distillation's keys, or auto, not 'wide'"):
+        recipe.load(Recipe, path, ["distillation=wide"])
+    assert recipe.load(Recipe, path, ["distillation=auto"]).distillation == "auto"
+    assert recipe.load(Recipe, path, ["distillation.weight=0.2"]).distillation == Distillation(weight=0.2)
 
 
 @pytest.fixture
