@@ -7,9 +7,10 @@
 `overfit` trains on the 25 training frames of the sample alone, without augmentation, and evaluates on the same frames:
 reader, loss, decoding and metric are right if the average precision comes near 1. `roadsign` evaluates on the test
 split: the wide centre detector, torchvision's SSDLite in the same training, the centre detector shrunk to 40 % of its
-multiply-adds jointly, from fresh weights and the labels alone, the same by train, prune, tune in as many epochs, the same
-as a recipe does it by default, after the wide one's training and taught by it, and the wide one trained expanded (rate
-2) and contracted. Each row (arm, seed, epochs, size) is appended to results/detection.jsonl as it comes, and never made twice.
+multiply-adds jointly, from fresh weights and the labels alone, the same by train, prune, tune in as many epochs, the
+same as a recipe does it by default, after the wide one's training and taught by it, and the wide one trained expanded
+(rate 2) and contracted. Each row (arm, seed, epochs, size) is appended to results/detection.jsonl as it comes, and
+never made twice.
 """
 
 import argparse

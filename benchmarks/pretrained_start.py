@@ -3,8 +3,9 @@
     python benchmarks/pretrained_start.py --data DATA/gtsrb_small --folder runs/pretrained
 
 Per seed, on the validation and the test split: the wide network trained as long as the recipe says ("long"); from its
-weights, shrunk to the budget in a third of the epochs ("pretrained"); from fresh weights, shrunk in as many epochs
-("scratch, a third"), and in as many as both trainings together ("scratch, all"). Each row is kept as it comes.
+weights, shrunk to the budget in a third of the epochs, taught by it as `prunus shrink` does it ("pretrained"), and by
+the labels alone ("pretrained, labels"); from fresh weights, shrunk in as many epochs ("scratch, a third"), and in as
+many as both trainings together ("scratch, all"). Each row is kept as it comes.
 """
 
 import argparse
@@ -13,18 +14,21 @@ import math
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 from frontier_rows import Row, Rows, mean_and_error
 from frontier_train import Trained, walked
 from result import RESULTS, write_result
 
 import prunus
 from prunus import recipe as recipes
-from prunus import storage
-from prunus.models.weights import Weights
 from prunus.pipeline import Recipe
 
-LONG, PRETRAINED, SCRATCH, ALL = "long", "pretrained", "scratch, a third", "scratch, all"
+LONG, PRETRAINED, LABELS, SCRATCH, ALL = ARMS = (
+    "long",
+    "pretrained",
+    "pretrained, labels",
+    "scratch, a third",
+    "scratch, all",
+)
 
 
 def main() -> None:
@@ -32,11 +36,10 @@ def main() -> None:
     options.folder.mkdir(parents=True, exist_ok=True)
     rows = Rows(options.folder / "rows.jsonl", ("seed", "arm"))
     for seed in range(options.seeds):
-        for arm, recipe in arms(options, seed).items():
-            rows.once({"seed": seed, "arm": arm}, lambda recipe=recipe: figures(recipe))  # type: ignore[misc]
-    summary = {
-        arm: _summary([row for row in rows.read() if row["arm"] == arm]) for arm in (LONG, PRETRAINED, SCRATCH, ALL)
-    }
+        planned = arms(options, seed)
+        for arm, recipe in planned.items():
+            rows.once({"seed": seed, "arm": arm}, lambda recipe=recipe, long=planned[LONG]: figures(recipe, long))  # type: ignore[misc]
+    summary = {arm: _summary([row for row in rows.read() if row["arm"] == arm]) for arm in ARMS}
     settings = {name: getattr(options, name) for name in ("epochs", "macs", "seeds")}
     write_result(
         "pretrained_start",
@@ -53,29 +56,25 @@ def arms(options: argparse.Namespace, seed: int) -> dict[str, Recipe]:
     short = math.ceil(long / 3)
     assert base.shrink is not None
     shrink = dataclasses.replace(base.shrink, budget=prunus.Budget(macs=options.macs, multiple_of=4))
-    early = dataclasses.replace(shrink, begin=options.begin)
 
     def arm(name: str, epochs: int, **changes: Any) -> Recipe:
         folder = str(options.folder / f"seed{seed}" / name.replace(", ", "-").replace(" ", "-"))
         train = dataclasses.replace(base.train, epochs=epochs)
         return dataclasses.replace(base, output=folder, train=train, **changes)
 
-    weights = Weights(path=str(options.folder / f"seed{seed}" / LONG / "weights.safetensors"))
     return {
         LONG: arm(LONG, long, shrink=None),
-        PRETRAINED: arm(PRETRAINED, short, shrink=early, weights=weights),
+        PRETRAINED: arm(PRETRAINED, short, shrink=shrink, baseline=True),
+        LABELS: arm(LABELS, short, shrink=shrink, baseline=True, distillation=None),
         SCRATCH: arm(SCRATCH, short, shrink=shrink),
         ALL: arm(ALL, long + short, shrink=shrink),
     }
 
 
-def figures(recipe: Recipe) -> Row:
-    """Train what a recipe says, keep the weights where others begin with them, and return the row."""
-    trained: Trained = walked(recipe)
-    folder = Path(str(recipe.output))
-    if recipe.shrink is None:
-        safetensors.torch.save_file(storage.storable(trained.model.state_dict()), folder / "weights.safetensors")
-    steps, cuts = trained.seconds()
+def figures(recipe: Recipe, long: Recipe) -> Row:
+    """Train what a recipe says, where it has a baseline after what `long` says, and return the row."""
+    trained: Trained = walked(recipe, walked(long) if recipe.baseline else None)
+    steps, cuts = dataclasses.replace(trained, folders=trained.folders[-1:]).seconds()
     metric = trained.run.task.main_metric
     return {
         "epochs": recipe.train.epochs,
@@ -102,7 +101,6 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--recipe", default=str(Path(__file__).parents[1] / "recipes" / "gtsrb_small.yaml"))
     parser.add_argument("--epochs", type=int, default=None, help="of the long training; the recipe's")
     parser.add_argument("--macs", type=float, default=0.2, help="the budget, as a share")
-    parser.add_argument("--begin", type=float, default=0.1, help="of shrinking, from trained weights")
     parser.add_argument("--seeds", type=int, default=2)
     return parser.parse_args()
 
