@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from frontier_arms import ARMS, OURS_TWICE, TWICE, WIDE, Attempt
+from frontier_arms import ARMS, OURS_TWICE, TWICE, WIDE, WIDE_LONG, Attempt
 from frontier_rows import Row, Rows
 from frontier_table import write_table
 from frontier_tasks import BUDGETS, TASKS
@@ -80,6 +80,8 @@ def chosen(task: str, budget: str | None, arm: str, options: argparse.Namespace)
         "wide_rate": chosen(task, None, WIDE, options)["rate"] if arm in TWICE else None,
         "joint_rate": chosen(task, budget, "joint", options)["rate"] if arm == "scratch" else None,
     }
+    if arm == WIDE_LONG:
+        return {**about, "rate": chosen(task, None, WIDE, options)["rate"]}
     tried = {
         rate: row(Attempt(**about, rate=rate, seed=CHOICE_SEED), "validation")["validation"]
         for rate in TASKS[task].rates
@@ -90,7 +92,10 @@ def chosen(task: str, budget: str | None, arm: str, options: argparse.Namespace)
 def train(options: argparse.Namespace) -> None:
     """Make the rows that are missing, task by task."""
     for task in options.tasks:
-        cells = [(None, WIDE), *itertools.product(options.budgets, options.arms)]
+        arms = [arm for arm in options.arms if arm != WIDE_LONG]
+        cells = [(None, WIDE), *itertools.product(options.budgets, arms)]
+        if WIDE_LONG in options.arms:
+            cells.append((None, WIDE_LONG))
         for budget, arm in cells:
             settings = chosen(task, budget, arm, options)
             for seed in options.seeds:
@@ -113,7 +118,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("data"), help="holds gtsrb_small, camvid and cifar10_jpg")
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
     parser.add_argument("--budgets", nargs="+", default=["macs=0.3", "macs=0.1"], choices=list(BUDGETS))
-    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
+    parser.add_argument("--arms", nargs="+", default=[*ARMS, WIDE_LONG], choices=[*ARMS, WIDE_LONG])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--rounds", type=int, default=3, help="of the timed trainings")
     parser.add_argument("--part", type=int, default=4, help="one of so many training images, in the timed trainings")

@@ -12,6 +12,7 @@ With as many epochs as the wide network:
 
 With twice as many, the training of the wide network among them where it is of use:
 
+- wide-long: the network as built, for comparison, at the wide network's learning rate.
 - taught: what a recipe with that budget does by default: the joint training starts with the trained wide network's
   weights and learns from its scores too.
 - fresh-taught: it learns from its scores, and starts with fresh weights.
@@ -57,7 +58,7 @@ OURS_TWICE: dict[str, dict[str, Any]] = {  # what the recipe says, by arm
 TWICE = ("uniform-long", "uniform-taught", "tp-taylor-after", "tp-taylor-taught", *OURS_TWICE)
 ARMS = (*ONCE, *TWICE)
 OURS = ("joint", "taught")
-WIDE = "wide"
+WIDE, WIDE_LONG = "wide", "wide-long"
 RIVALS = {
     "tp-l2": TorchPruning(importance="l2"),
     "tp-l2-steps": TorchPruning(importance="l2", steps=STEPS),
@@ -99,6 +100,11 @@ class Attempt:
         """Train the arm, or go on with it."""
         if self.arm == WIDE:
             return walked(self.recipe(arm=WIDE))
+        if self.arm == WIDE_LONG:
+            recipe = self.recipe(arm=WIDE_LONG)
+            epochs = 2 * recipe.train.epochs
+            train = dataclasses.replace(recipe.train, epochs=epochs, evaluate_every=epochs)
+            return walked(dataclasses.replace(recipe, train=train))
         if self.arm == "joint":
             return walked(self.recipe(arm=self.arm, budget=self.budget))
         recipe = self.recipe(arm=self.arm, budget=self.budget)

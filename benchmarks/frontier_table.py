@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from frontier_arms import ARMS, ONCE, OURS_TWICE, TWICE, WIDE
+from frontier_arms import ARMS, ONCE, OURS_TWICE, TWICE, WIDE, WIDE_LONG
 from frontier_picture import picture
 from frontier_rows import Row, mean_and_error, told
 from frontier_tasks import BUDGETS, TASKS
@@ -20,7 +20,7 @@ def write_table(rows: Sequence[Row], data: str) -> None:
     cells = {
         f"{task}, {budget}, {arm}": found
         for task in TASKS
-        for budget, arm in ((None, WIDE), *((budget, arm) for budget in BUDGETS for arm in ARMS))
+        for budget, arm in ((None, WIDE), (None, WIDE_LONG), *((budget, arm) for budget in BUDGETS for arm in ARMS))
         if (found := cell(rows, task, budget, arm))
     }
     write_result(NAME, {"cells": cells}, data=data)
@@ -35,11 +35,11 @@ def write_table(rows: Sequence[Row], data: str) -> None:
         "",
         "As many epochs as the wide network:",
         "",
-        *accuracies(rows, ONCE, "joint"),
+        *accuracies(rows, ONCE, "joint", WIDE),
         "",
         "Twice as many, the wide network's training among them:",
         "",
-        *accuracies(rows, TWICE, "taught"),
+        *accuracies(rows, TWICE, "taught", WIDE_LONG),
         "",
         "What they cost, in % of the wide network's: multiply-adds that were reached / milliseconds (ONNX Runtime, one",
         "thread) / training seconds; an empty place was not timed.",
@@ -89,11 +89,11 @@ def cell(rows: Sequence[Row], task: str, budget: str | None, arm: str) -> dict[s
     }
 
 
-def accuracies(rows: Sequence[Row], arms: Sequence[str], ours: str) -> list[str]:
-    """Return the table of test metrics of some arms, with the lead of one of them."""
-    lines = [f"| task, budget | wide | {' | '.join(arms)} | {ours} - best other |", "|---" * (len(arms) + 3) + "|"]
+def accuracies(rows: Sequence[Row], arms: Sequence[str], ours: str, whole: str) -> list[str]:
+    """Return the table of test metrics of some arms and of the whole network, with the lead of one of them."""
+    lines = [f"| task, budget | {whole} | {' | '.join(arms)} | {ours} - best other |", "|---" * (len(arms) + 3) + "|"]
     for task in TASKS:
-        wide = told([row["test"] for row in tested(rows, task, None, WIDE).values()])
+        wide = told([row["test"] for row in tested(rows, task, None, whole).values()])
         for budget in BUDGETS:
             texts = [told([row["test"] for row in tested(rows, task, budget, arm).values()]) for arm in arms]
             if any(texts):
