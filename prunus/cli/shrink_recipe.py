@@ -38,7 +38,7 @@ def overrides_of(options: argparse.Namespace, path: Path) -> list[str]:
         "model.init_args": arguments,
         "weights": {"path": options.weights},
         **PLAIN,
-        "shrink": {"budget": _values("--budget", options.budget), "begin": BEGIN, "end": END},
+        "shrink": {"budget": _values("--budget", options.budget), "budgets": [], "begin": BEGIN, "end": END},
     }
     composed = [f"{key}={json.dumps(value)}" for key, value in given.items()]
     resolved = recipe.resolve(Recipe, path, composed)

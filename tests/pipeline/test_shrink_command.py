@@ -9,6 +9,10 @@ import torch
 
 import prunus
 from prunus import cli
+from prunus.cli.arguments import parser
+from prunus.cli.shrink_recipe import overrides_of
+from prunus.pipeline import Recipe
+from prunus.recipe import load
 from prunus.records import EpochRecord, EvaluationRecord, read
 
 SHRINK = ["shrink", "tiny:TinySegmenter", "--weights", "w.safetensors", "--recipe", "tiny.yaml"]
@@ -53,3 +57,12 @@ def test_what_is_wrong_is_said_before_anything_is_trained(here, capsys, argument
     error = capsys.readouterr().err
     assert re.search(told, error), error
     assert not list(here[0].glob("runs/*/checkpoints"))
+
+
+def test_the_budget_of_the_command_takes_the_place_of_a_family(here):
+    folder, _ = here
+    recipe = folder / "tiny.yaml"
+    recipe.write_text(recipe.read_text() + "shrink: {budgets: [0.9, 0.8]}\n")
+    options = parser().parse_args([*SHRINK, "--budget", "params=0.5"])
+    chosen = load(Recipe, recipe, overrides_of(options, recipe))
+    assert chosen.shrink.sequence == (prunus.Budget(params=0.5),)
