@@ -53,9 +53,11 @@ class Quantizing:
             sizes = {path: sum(each.stat().st_size for each in _parts(path)) for path in (source, file)}
             passed = 100 * (before - after) <= settings.max_drop
             for part in reversed(_parts(file)):  # the weights first
-                (output.parent / part.name).unlink(missing_ok=True)
+                place = output.parent / part.name
                 if passed:
-                    part.replace(output.parent / part.name)
+                    part.replace(place)
+                else:
+                    place.unlink(missing_ok=True)
         return QuantizationRecord(
             model=name,
             backend=backend,
