@@ -94,7 +94,7 @@ def read_kit(folder: Path, table: Path) -> MeasuredKit:
         if item.kind == "unit":
             result.add(item.unit, item.sizes, max(1e-6, milliseconds * first))
         else:
-            result.add_network(item.network, item.removed, milliseconds * networks)
+            result.add_network(item.network, item.removed, max(1e-6, milliseconds * networks))
     noisy = tuple(item.file for item in items if measured[item.file]["spread"] >= kit_script.NOISY)
     return MeasuredKit(table=result, machine=dataclasses.asdict(machine), noisy=noisy)
 
