@@ -59,10 +59,14 @@ def test_what_is_wrong_is_said_before_anything_is_trained(here, capsys, argument
     assert not list(here[0].glob("runs/*/checkpoints"))
 
 
-def test_the_budget_of_the_command_takes_the_place_of_a_family(here):
+@pytest.mark.parametrize(
+    "own", ["", "shrink: {budget: {macs: 0.3, min_share: 0.1}}\n", "shrink: {budgets: [0.9, 0.8]}\n"]
+)
+def test_the_budget_of_the_command_takes_the_place_of_the_recipes(here, own):
     folder, _ = here
     recipe = folder / "tiny.yaml"
-    recipe.write_text(recipe.read_text() + "shrink: {budgets: [0.9, 0.8]}\n")
-    options = parser().parse_args([*SHRINK, "--budget", "params=0.5"])
-    chosen = load(Recipe, recipe, overrides_of(options, recipe))
-    assert chosen.shrink.sequence == (prunus.Budget(params=0.5),)
+    recipe.write_text(recipe.read_text() + own)
+    for given in ({"params": 0.5}, {"latency": 0.5}, {"macs": 0.5, "params": 0.6}):
+        asked = [part for name, value in given.items() for part in ("--budget", f"{name}={value}")]
+        chosen = load(Recipe, recipe, overrides_of(parser().parse_args([*SHRINK, *asked]), recipe))
+        assert chosen.shrink.sequence == (prunus.Budget(**given),)
