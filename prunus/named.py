@@ -83,8 +83,8 @@ def _called(network: str, settings: Sequence[str]) -> nn.Module:
     module_name, _, name = network.partition(":")
     if not module_name or not name:
         raise RecipeError(
-            f"{network!r} names no network: write module:callable, as in torchvision.models:resnet18, "
-            "or the folder of a run"
+            f"{network!r} names no network: write module:callable, as in torchvision.models:resnet18, the folder of a "
+            "run, or, for `prunus bench` and `prunus compare`, an ONNX file, whose name ends in .onnx"
         )
     try:
         function = modules.named(f"{module_name}.{name}")

@@ -150,7 +150,10 @@ def test_overrides_may_stand_behind_an_option_and_strangers_are_refused(here, ca
     assert code == 1 and "train.epochs is 0" in errors
     with pytest.raises(SystemExit) as exit_:
         cli.main(["run", "tiny.yaml", "--frob", "train.epochs=1"])
-    assert exit_.value.code == 2 and "unrecognized arguments: --frob" in capsys.readouterr().err
+    assert exit_.value.code == 2
+    assert "unrecognized arguments: --frob train.epochs=1; `prunus run --help` lists" in capsys.readouterr().err
+    code, _, errors = prunus(capsys, "quantize", "n.onnx", "--data", "tiny.yaml", "--samples", "2", "train.epochs=0")
+    assert code == 1 and "train.epochs is 0" in errors
 
 
 NETWORK = ["tiny:TinySegmenter", "--shape", "1,3,16,32"]
@@ -291,7 +294,8 @@ def test_trace_says_what_can_be_removed_and_why_not(here, capsys):
         (["trace", "tiny:example"], "returns a Tensor"),
         (["trace", "tiny:TinySegmenter", "--set", "num_classes"], "key=value"),
         (["trace", "tiny:TinySegmenter", "--set", "num_classes=3", "--shape", "1,5,16,32"], "channels"),
-        (["bench", "missing.onnx"], "missing.onnx"),
+        (["bench", "missing.onnx"], "missing.onnx does not exist"),
+        (["bench", "tiny:build", "--output", "no/table.csv"], "there is no folder no"),
         (
             ["trace", "tiny:TinySegmenter", "--set", "num_classes=3", "--shape", "99999,3,99999,9999"],
             "no example of the",

@@ -127,6 +127,20 @@ def excess(groups: ChannelGroups, alive: Tensor, bounds: Mapping[str, float]) ->
     return max(groups.cost.total(kind, alive) / bound - 1 for kind, bound in bounds.items())
 
 
+def out_of_reach(groups: ChannelGroups, alive: Tensor, bounds: Mapping[str, float]) -> BudgetError:
+    """Return the error that the smallest network, with the groups `alive`, is above `bounds`, and what holds it."""
+    kind = max(bounds, key=lambda each: excess(groups, alive, {each: bounds[each]}))
+    whole = groups.cost.total(kind, alive)
+    parts = list(groups.cost.by_module(kind, alive).items())[:3]
+    held = ", ".join(f"{name or 'the network itself'} {cost / max(1, whole):.0%}" for name, cost in parts)
+    reach = ", ".join(f"{each} {groups.cost.total(each, alive):,}" for each in bounds)
+    return BudgetError(
+        f"the budget ({', '.join(f'{each} <= {bound:,.0f}' for each, bound in bounds.items())}) cannot be met: the "
+        f"smallest reachable is {reach}, the most of its {kind} in {held}; raise the budget, lower min_share or "
+        "multiple_of, keep fewer layers, train more of them, or see coverage() for what cannot be removed"
+    )
+
+
 def layer_sizes(groups: ChannelGroups) -> dict[str, int]:
     """Return the number of groups that each layer makes."""
     made = groups.layers[groups.layers >= 0]

@@ -58,8 +58,12 @@ class Controller:
     def __post_init__(self) -> None:
         if self.pace not in PACES:
             raise RecipeError(f"shrink.pace is {self.pace!r}; there are {' and '.join(PACES)}")
+        for name in ("begin", "end", "settled"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+                raise RecipeError(f"shrink.{name} is {value!r}: it must be a number between 0 and 1")
         begin, end = self.shares
-        if not 0 <= begin < end <= 1 or self.every < 1:
+        if not 0 <= begin < end <= 1 or type(self.every) is not int or self.every < 1:
             raise RecipeError(
                 f"shrink: begin {begin}, end {end}, every {self.every}: 0 <= begin < end <= 1, every >= 1"
             )

@@ -6,10 +6,9 @@ from collections.abc import Collection, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from prunus.budget.budget import Budget, excess, layer_sizes
+from prunus.budget.budget import Budget, excess, layer_sizes, out_of_reach
 from prunus.budget.choices import exact_members, most_important, removal_order, steps
 from prunus.budget.running_cost import RunningCost
-from prunus.errors import BudgetError
 from prunus.graph import ChannelGroups, Role
 from prunus.penalties.keep import kept_groups
 
@@ -86,14 +85,7 @@ def greedy_selection(
 
     low, high = 0, len(bundles)
     if excess(groups, alive_after(high), bounds) > 0:
-        reach = {kind: groups.cost.total(kind, alive_after(high)) for kind in bounds}
-        asked = ", ".join(f"{kind} <= {bound:,.0f}" for kind, bound in bounds.items())
-        raise BudgetError(
-            f"the budget ({asked}) cannot be met: the smallest reachable is "
-            + ", ".join(f"{kind} {cost:,}" for kind, cost in reach.items())
-            + "; raise the budget, lower min_share or multiple_of, keep fewer layers, or see coverage() for what "
-            "cannot be removed"
-        )
+        raise out_of_reach(groups, alive_after(high), bounds)
     while low < high:
         middle = (low + high) // 2
         if excess(groups, alive_after(middle), bounds) > 0:

@@ -12,12 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from torch import Tensor
 
+from prunus.budget.budget import out_of_reach
 from prunus.budget.choices import Layer, below, layer_choices, removed, sampled
 from prunus.budget.elimination import largest_table
 from prunus.budget.integer_programme import cheapest
 from prunus.budget.lagrangian import ROUNDING, Dual, dual
 from prunus.budget.tables import Tables, cost_tables, importance_tables
-from prunus.errors import BudgetError
 from prunus.graph import ChannelGroups
 
 SAMPLES = (32, 16, 8)  # widths per layer for the dual: as many as its tables allow
@@ -83,18 +83,20 @@ def solve(
         exact = cost_tables(groups, chosen, bounds)
         return {**{kind: exact[kind].over(bounds[kind]) for kind in bounds}, **(further(chosen) if further else {})}
 
-    places, bound = _solved(layers, costs, bounds, step)
+    least = [layer.counts.size - 1 for layer in layers]
+    if _excess(layers, least, costs) > ROUNDING:
+        raise out_of_reach(groups, ~removed(groups, layers, least), bounds)
+    places, bound = _solved(layers, least, costs, step)
     lost = _lost(layers, places)
     kept = float(importance[groups.exact].double().sum()) - lost
     return Solution(removed=removed(groups, layers, places), lost=lost, kept=kept, bound=bound)
 
 
-def _solved(layers: Sequence[Layer], costs: Costs, bounds: Mapping[str, float], step: int) -> tuple[Places, float]:
-    """Return the best choices found, and a lower bound of what any lose."""
-    whole, least = [0] * len(layers), [layer.counts.size - 1 for layer in layers]
+def _solved(layers: Sequence[Layer], least: Places, costs: Costs, step: int) -> tuple[Places, float]:
+    """Return the best choices found, and a lower bound of what any lose; `least` are those of the smallest network."""
+    whole = [0] * len(layers)
     if _excess(layers, whole, costs) <= ROUNDING:
         return whole, 0.0
-    _refuse_where_out_of_reach(layers, least, costs, bounds)
     found, sampled_places = _sampled_dual(layers, costs, step)
     near = [
         [int(place[one]) for place, one in zip(sampled_places, point.chosen, strict=True)] for point in found.points
@@ -174,18 +176,3 @@ def _excess(layers: Sequence[Layer], places: Places, costs: Costs) -> float:
 
 def _lost(layers: Sequence[Layer], places: Places) -> float:
     return float(sum(layer.lost[place] for layer, place in zip(layers, places, strict=True)))
-
-
-def _refuse_where_out_of_reach(
-    layers: Sequence[Layer], least: Places, costs: Costs, bounds: Mapping[str, float]
-) -> None:
-    """Raise `BudgetError` where the smallest network is above a bound."""
-    reach = {kind: cost.at([0] * len(layers)) for kind, cost in costs(_only(layers, least)).items()}
-    if max(reach.values()) <= ROUNDING:
-        return
-    told = ", ".join(f"{kind} {(1 + reach[kind]) * bound:,.0f}" for kind, bound in bounds.items())
-    raise BudgetError(
-        f"the budget ({', '.join(f'{kind} <= {bound:,.0f}' for kind, bound in bounds.items())}) cannot be met: the "
-        f"smallest reachable is {told}; raise the budget, lower min_share or multiple_of, keep fewer layers, or see "
-        "coverage() for what cannot be removed"
-    )

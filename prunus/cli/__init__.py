@@ -63,16 +63,15 @@ def _stopped(text: str, number: int) -> int:
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Return what the arguments say; where they are wrong, the parser ends the process with 2."""
-    from prunus.cli import commands
     from prunus.cli.arguments import parser
 
     known = parser()
     options, rest = known.parse_known_args(arguments)
-    takes = (commands.run, commands.shrink, commands.compare, commands.sweep)
-    if rest and options.command in takes and not any(item.startswith("-") for item in rest):
+    if rest and "overrides" in options and not any(item.startswith("-") for item in rest):
         options.overrides += rest  # argparse takes no more of them behind an option
     elif rest:
-        known.error(f"unrecognized arguments: {' '.join(rest)}")
+        name = options.command.__name__
+        known.error(f"unrecognized arguments: {' '.join(rest)}; `prunus {name} --help` lists those of {name}")
     return options
 
 

@@ -130,7 +130,7 @@ def _add_shrink(shrink: argparse.ArgumentParser) -> None:
     shrink.add_argument("--recipe", required=True, help="a YAML file, or a name that `prunus recipes` lists")
     text = "a keyword argument of the callable; give it once for each"
     shrink.add_argument("--set", action="append", default=[], metavar="key=value", help=text)
-    shrink.add_argument("--accept-changes", action="store_true", help="as of `prunus run`")
+    shrink.add_argument("--accept-changes", action="store_true", help="as for `prunus run`")
     shrink.add_argument("overrides", nargs="*", metavar="key=value", help="dotted path into the recipe, and a value")
 
 
@@ -157,20 +157,24 @@ def _add_bench(bench: argparse.ArgumentParser) -> None:
     text = "also write the table to a file, .csv or .json; give it once for each"
     bench.add_argument("--output", type=Path, action="append", default=[], help=text)
     _add_trust(bench)
-    bench.add_argument("--threads", type=int, default=1)
-    bench.add_argument("--repeats", type=int, default=50)
-    bench.add_argument("--batch-size", type=int, default=1)
+    bench.add_argument("--threads", type=int, default=1, help="CPU threads that each network gets (default: 1)")
+    bench.add_argument("--repeats", type=int, default=50, help="timed runs of each network (default: 50)")
+    bench.add_argument("--batch-size", type=int, default=1, help="inputs per run (default: 1)")
 
 
 def _add_quantize(quantize: argparse.ArgumentParser) -> None:
     quantize.add_argument("network", type=Path, help="an ONNX file in float32")
     quantize.add_argument("--data", type=Path, required=True, help="a recipe or a run's folder: its data and its task")
-    quantize.add_argument("--backend", default="onnxruntime", help="that will run it: onnxruntime, openvino")
-    quantize.add_argument("--samples", type=int, default=256, help="training images that calibrate")
-    quantize.add_argument("--seed", type=int, help="that draws them (default: the recipe's)")
-    quantize.add_argument("--max-drop", type=float, default=1.0, help="percentage points of the metric it may lose")
+    text = "the one that will run it: onnxruntime (default), openvino"
+    quantize.add_argument("--backend", default="onnxruntime", help=text)
+    quantize.add_argument(
+        "--samples", type=int, default=256, help="number of training images to calibrate with (default: 256)"
+    )
+    quantize.add_argument("--seed", type=int, help="seed by which these images are drawn (default: the recipe's)")
+    text = "percentage points of the metric that it may lose (default: 1)"
+    quantize.add_argument("--max-drop", type=float, default=1.0, help=text)
     quantize.add_argument("--output", type=Path, help="the file to write (default: beside the network)")
-    quantize.add_argument("overrides", nargs="*", metavar="key=value", help="of the recipe")
+    quantize.add_argument("overrides", nargs="*", metavar="key=value", help="dotted path into the recipe, and a value")
     _add_trust(quantize)
 
 
@@ -178,23 +182,30 @@ def _add_compare(compare: argparse.ArgumentParser) -> None:
     compare.add_argument("wide", help="an ONNX file, module:callable or a run's folder")
     compare.add_argument("narrow", help="the network that is compared with it")
     compare.add_argument("--data", type=Path, required=True, help="a recipe or a run's folder: its data and its task")
-    compare.add_argument("--max-drop", type=float, default=0.5, help="percentage points that a slice may fall")
-    compare.add_argument("--per", default="class,condition,size,distance,class in condition", help="kinds of slices")
-    compare.add_argument("--min-samples", type=int, default=30, help="of a slice that is judged")
+    compare.add_argument(
+        "--max-drop", type=float, default=0.5, help="percentage points that a slice may fall (default: 0.5)"
+    )
+    text = "kinds of slices, separated by commas (default: all that the data know)"
+    compare.add_argument("--per", default="class,condition,size,distance,class in condition", help=text)
+    text = "samples that a slice needs to be judged (default: 30)"
+    compare.add_argument("--min-samples", type=int, default=30, help=text)
     compare.add_argument("--tags", type=Path, help="a CSV file of the images' conditions: file,tag,tag,...")
-    compare.add_argument("--split", default="test", choices=("train", "validation", "test"))
-    compare.add_argument("overrides", nargs="*", metavar="key=value", help="of the recipe")
+    splits = ("train", "validation", "test")
+    compare.add_argument("--split", default="test", choices=splits, help="of the data (default: test)")
+    compare.add_argument("overrides", nargs="*", metavar="key=value", help="dotted path into the recipe, and a value")
     _add_trust(compare)
 
 
 def _add_target(target: argparse.ArgumentParser) -> None:
     actions = target.add_subparsers(required=True, metavar="ACTION", dest="action")
-    kit = actions.add_parser("kit", help="write what another machine measures with the runtime and numpy alone")
-    kit.add_argument("folder", type=Path, help="is made")
+    text = "write what another machine measures with the runtime and numpy alone"
+    kit = actions.add_parser("kit", help=text, description=f"{text.capitalize()}.")
+    kit.add_argument("folder", type=Path, help="the kit's folder, which is made")
     _add_network(kit)
-    kit.add_argument("--target", default="onnxruntime", help="as there, such as onnxruntime,threads=4,batch=1")
-    read = actions.add_parser("read", help="make the table of a target of what was measured there")
-    read.add_argument("folder", type=Path, help="of the kit, with measured.json in it")
+    kit.add_argument("--target", default="onnxruntime", help="how it runs there, as in onnxruntime,threads=4,batch=1")
+    text = "make a target's table from what was measured there"
+    read = actions.add_parser("read", help=text, description=f"{text.capitalize()}.")
+    read.add_argument("folder", type=Path, help="the kit's folder, with measured.json in it")
     read.add_argument("--output", type=Path, required=True, help="the table to write, a JSON file")
 
 

@@ -32,6 +32,8 @@ def bench(options: argparse.Namespace, named: Callable[[str], Any]) -> None:
     )
     if wrong := [path for path in options.output if path.suffix not in (".csv", ".json")]:
         raise RecipeError(f"--output {wrong[0]}: give a name that ends in .csv or .json")
+    if absent := [path for path in options.output if not path.parent.is_dir()]:
+        raise RecipeError(f"--output {absent[0]}: there is no folder {absent[0].parent}: make it, or name another")
     networks, own = _networks(options, named)
     shape = _shape(options, own)
     shapes = [(*shape[:-2], *size) for size in options.resolutions] or [shape]

@@ -153,7 +153,7 @@ def compare(options: argparse.Namespace) -> None:
 
     settings = Gate(
         max_drop=options.max_drop,
-        per=tuple(kind.strip() for kind in options.per.split(",")),
+        per=options.per,
         min_samples=options.min_samples,
         tags=options.tags,
     )

@@ -27,6 +27,8 @@ def overrides_of(options: argparse.Namespace, path: Path) -> list[str]:
         RecipeError: an option that is no key=value, a network that is no module:callable.
     """
     from prunus import recipe
+    from prunus.budget.controller import BEGIN_ON_TRAINED
+    from prunus.budget.family import QUANTITIES
     from prunus.pipeline import Recipe
 
     module, _, function = options.network.partition(":")
@@ -38,7 +40,12 @@ def overrides_of(options: argparse.Namespace, path: Path) -> list[str]:
         "model.init_args": arguments,
         "weights": {"path": options.weights},
         **PLAIN,
-        "shrink": {"budget": _values("--budget", options.budget)},
+        "shrink": {
+            "budget": {**dict.fromkeys(QUANTITIES), **_values("--budget", options.budget)},  # no bound of the recipe's
+            "budgets": [],
+            "begin": BEGIN_ON_TRAINED,
+            "end": None,
+        },
     }
     composed = [f"{key}={json.dumps(value)}" for key, value in given.items()]
     resolved = recipe.resolve(Recipe, path, composed)

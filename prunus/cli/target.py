@@ -6,7 +6,8 @@ import dataclasses
 import torch
 
 from prunus.budget.target import Target
-from prunus.deploy.kit import read_kit, write_kit
+from prunus.deploy.kit import write_kit
+from prunus.deploy.measured_kit import read_kit
 from prunus.graph import trace
 from prunus.interrupt import check
 from prunus.modules.modes import in_evaluation

@@ -5,7 +5,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar, get_args
 
 import torch
 
@@ -13,12 +13,17 @@ from prunus.boxes import EVERY, Objects
 from prunus.data.decode import MAX_PIXELS, dimensions
 from prunus.data.files import read_image
 from prunus.data.listing import relative
-from prunus.errors import DataError
+from prunus.errors import DataError, RecipeError
 from prunus.interrupt import check
 
 T = TypeVar("T")
 OnBadBox = Literal["raise", "clip", "skip"]
-REMEDY = 'correct it, or set data.on_bad_box to "clip" (cuts boxes at the border) or "skip" (leaves them out)'
+SKIP = 'set data.on_bad_box to "skip" (leaves such boxes out)'
+REMEDIES = {
+    "class": f"correct it, name the class among those of the data, or {SKIP}",
+    "area": f'correct it, or {SKIP}; "clip" leaves it out, too',
+    "outside": f'correct it, set data.on_bad_box to "clip" (cuts boxes at the border), or {SKIP}',
+}
 
 
 class BoxSource(Protocol):
@@ -79,9 +84,14 @@ class Checker:
         on_bad_box: "raise" refuses a box outside its image, of no area, or of an unknown class; "clip" cuts boxes at
             the border, leaves out those of which nothing is left, and refuses unknown classes; "skip" leaves out all.
         max_pixels: an image of more is refused before it is decoded.
+
+    Raises:
+        RecipeError: another `on_bad_box`.
     """
 
     def __init__(self, labels: Mapping[str, int], on_bad_box: OnBadBox, max_pixels: int = MAX_PIXELS) -> None:
+        if on_bad_box not in get_args(OnBadBox):
+            raise RecipeError(f"data.on_bad_box is {on_bad_box!r}: there are {', '.join(get_args(OnBadBox))}")
         self.labels, self.on_bad_box, self.max_pixels = labels, on_bad_box, max_pixels
         self.counts = Counter[str]()
 
@@ -112,7 +122,7 @@ class Checker:
             return annotation, annotation.box
         kind, text = problem
         if self.on_bad_box == "raise" or (self.on_bad_box == "clip" and kind == "class"):
-            raise DataError(f"{annotation.where}: the box {text}; {REMEDY}")
+            raise DataError(f"{annotation.where}: the box {text}; {REMEDIES[kind]}")
         if self.on_bad_box == "clip" and kind == "outside":
             x1, y1, x2, y2 = annotation.box
             box = (max(x1, 0.0), max(y1, 0.0), min(x2, float(size[0])), min(y2, float(size[1])))
@@ -195,7 +205,16 @@ class AnnotatedFiles:
             yield f"{path} {objects.labels.tolist()} {objects.boxes.tolist()}"
 
 
-def held_back(samples: Sequence[T], share: float) -> tuple[list[T], list[T]]:
-    """Return the samples to train on and the last `share` of them, which are held out for validation."""
+def held_back(samples: Sequence[T], share: float, origin: str) -> tuple[list[T], list[T]]:
+    """Return the samples to train on and the last `share` of them, which are held out for validation.
+
+    Raises:
+        DataError: `origin`, where they come from, has too few for both.
+    """
     number = max(1, round(share * len(samples)))
+    if len(samples) == number:
+        raise DataError(
+            f"{origin} has {len(samples)} images, and {share:g} of them are held out for validation, at least one: "
+            "none is left to train on. Give more, a smaller data.validation_share, or a validation set of its own"
+        )
     return list(samples[:-number]), list(samples[-number:])

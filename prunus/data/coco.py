@@ -74,7 +74,7 @@ class COCOData(DetectionData):
         folder = Path(self.root) / (self.train_images if held else images)
         samples = _samples(self._content(file), Path(self.root) / file, folder)
         if held:
-            samples = held_back(samples, self.validation_share)[split == "validation"]
+            samples = held_back(samples, self.validation_share, str(Path(self.root) / file))[split == "validation"]
         return AnnotatedFiles(samples, checker, str(Path(self.root) / file))
 
     def _content(self, file: str) -> dict[str, Any]:
@@ -112,11 +112,13 @@ def _samples(content: dict[str, Any], path: Path, folder: Path) -> list[tuple[Pa
     found: dict[int, list[Annotation]] = {number: [] for number in names}
     for number, each in enumerate(content["annotations"]):
         where = f"{path}, annotations[{number}] (id {each.get('id')})"
-        if each.get("image_id") not in found:
-            raise DataError(f"{where} is of the image {each.get('image_id')!r}, which is not in the file's images")
+        image, category = each.get("image_id"), each.get("category_id")
+        if type(image) is not int or image not in found:
+            raise DataError(f"{where} is of the image {image!r:.60}, which is not in the file's images")
+        if type(category) is not int:
+            raise DataError(f"{where}: category_id is {category!r:.60}, and must be a whole number")
         x, y, width, height = _box(each.get("bbox"), where)
-        category = each.get("category_id")
-        found[each["image_id"]].append(
+        found[image].append(
             Annotation(
                 name=categories.get(category, f"category_id {category}"),
                 box=(x, y, x + width, y + height),

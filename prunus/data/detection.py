@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import ClassVar, Literal
 
 import torch
@@ -65,8 +65,7 @@ class DetectionData(Data):
     def _sources(self, name: SplitName) -> tuple["ScaledImages", Checker]:
         """One source a split and object: what was read for one purpose is there for the next."""
         if name not in self._known_sources:
-            labels = {label: number for number, label in enumerate(self.class_names)}
-            checker = Checker(labels, self.on_bad_box, self.max_pixels)
+            checker = Checker(_labels(self.class_names), self.on_bad_box, self.max_pixels)
             with asking(f"the {name} split of {type(self).__name__}"):
                 source = self.source(name, checker)
                 empty = not len(source)
@@ -74,6 +73,21 @@ class DetectionData(Data):
                 raise DataError(f"the {name} split of {type(self).__name__} holds no image")
             self._known_sources[name] = ScaledImages(source, self.size, cache=self.cache), checker
         return self._known_sources[name]
+
+
+def _labels(names: Sequence[str]) -> dict[str, int]:
+    """Return the number of each class.
+
+    Raises:
+        DataError: there is none, or two have the same name.
+    """
+    labels = {name: number for number, name in enumerate(names)}
+    if not names or len(labels) != len(names):
+        twice = ", ".join(name for name in labels if list(names).count(name) > 1)
+        raise DataError(
+            f"the data name {f'the class {twice} twice' if names else 'no class'}: give each class one name"
+        )
+    return labels
 
 
 class ScaledImages:

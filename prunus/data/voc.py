@@ -55,8 +55,8 @@ class VOCData(DetectionData):
         check_size(self.size)
         if not 0 < self.validation_share < 1 or self.first_pixel not in (0, 1):
             raise RecipeError(
-                f"data.validation_share {self.validation_share} lies between 0 and 1, data.first_pixel "
-                f"{self.first_pixel} is 0 or 1"
+                f"data.validation_share is {self.validation_share} and must lie between 0 and 1, data.first_pixel is "
+                f"{self.first_pixel} and must be 0 or 1"
             )
 
     @property
@@ -76,7 +76,7 @@ class VOCData(DetectionData):
         check_layout(root, LAYOUT, listed)
         pairs = _listed(root, root / listed)
         if split != "test" and self.validation_list is None:
-            pairs = held_back(pairs, self.validation_share)[split == "validation"]
+            pairs = held_back(pairs, self.validation_share, str(root / listed))[split == "validation"]
         samples = [(image, annotations(file, self.first_pixel)) for image, file in pairs]
         return AnnotatedFiles(samples, checker, str(root / listed))
 

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import io
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,7 @@ from prunus.deploy.latency import BenchmarkSettings, benchmark
 from prunus.deploy.measuring import require
 from prunus.errors import DeployError
 from prunus.records import LatencyRecord
+from prunus.writing import write_whole
 
 PROFILED = 10  # runs
 
@@ -78,12 +80,13 @@ def write_rows(path: Path, table: Sequence[Mapping[str, Any]]) -> None:
         OSError: the file cannot be written.
     """
     if path.suffix == ".json":
-        path.write_text(json.dumps(list(table), indent=1) + "\n", encoding="utf-8")
+        write_whole(path, (json.dumps(list(table), indent=1) + "\n").encode())
     elif path.suffix == ".csv":
-        with path.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, list(table[0]))
-            writer.writeheader()
-            writer.writerows(table)
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, list(table[0]))
+        writer.writeheader()
+        writer.writerows(table)
+        write_whole(path, text.getvalue().encode())
     else:
         raise DeployError(f"{path} is neither .csv nor .json: give a name that ends so")
 

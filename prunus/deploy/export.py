@@ -86,6 +86,8 @@ def input_shape(path: Path) -> tuple[int, ...] | None:
     """
     try:
         inputs = onnx.load_model_from_string(read_bytes(path, MOST_BYTES)).graph.input
+    except FileNotFoundError as error:
+        raise DeployError(f"{path} does not exist: name an ONNX file, as a run or `prunus export` writes it") from error
     except Exception as error:  # protobuf's own errors, the system's, and another kind of file
         raise DeployError(f"{path} cannot be read as an ONNX file: {error}") from error
     sizes = [dim.dim_value for dim in inputs[0].type.tensor_type.shape.dim][1:] if inputs else []

@@ -146,10 +146,12 @@ def _known(shape: UnitShape, table: LatencyTable) -> Callable[[tuple[int, ...]],
 def _networks_there(table: LatencyTable, name: str, num_groups: int) -> list[tuple[Tensor, float]]:
     """Return the whole networks of a table, the narrowest first."""
     found = list[tuple[Tensor, float]]()
-    for gone, milliseconds in table.networks(name):
+    for each in table.networks(name):
         alive = torch.ones(num_groups, dtype=torch.bool)
-        alive[gone] = False
-        found.append((alive, milliseconds))
+        if max(each.removed, default=0) >= num_groups:
+            raise DeployError(f"{table.path} was changed: it names the group {max(each.removed)} of {num_groups}")
+        alive[list(each.removed)] = False
+        found.append((alive, each.ms))
     if not found:
         raise DeployError(
             f"{table.path} knows the units of this network, but was measured for another: make a kit of this one with "

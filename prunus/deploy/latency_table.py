@@ -1,5 +1,6 @@
 """The table of measured units: a JSON file that is used again by all networks that share shapes, on the same target."""
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,18 @@ from prunus.writing import write_whole
 FORMAT = 1
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NetworkTime:
+    """What a whole network takes without some of its channel groups."""
+
+    removed: tuple[int, ...]
+    ms: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.ms < float("inf") or min(self.removed, default=0) < 0:
+            raise ValueError(f"{self.ms} milliseconds without the groups {list(self.removed)[:5]} are none")
+
+
 class LatencyTable:
     """Milliseconds by unit and sizes, on one target.
 
@@ -23,7 +36,7 @@ class LatencyTable:
     def __init__(self, key: Mapping[str, Any], path: Path | None = None, *, any_hardware: bool = False) -> None:
         self.key, self.path = dict(key), path
         self._units: dict[str, dict[str, float]] = {}
-        self._networks: dict[str, list[dict[str, Any]]] = {}
+        self._networks: dict[str, list[NetworkTime]] = {}
         if path is not None and path.exists():
             self._units = self._read(path, any_hardware=any_hardware)
 
@@ -35,13 +48,13 @@ class LatencyTable:
         """Take milliseconds in; `save` writes them."""
         self._units.setdefault(unit, {})[_text(sizes)] = milliseconds
 
-    def networks(self, name: str) -> list[tuple[list[int], float]]:
-        """Return the groups removed and the milliseconds of each whole network `name` that was measured."""
-        return [(entry["removed"], float(entry["ms"])) for entry in self._networks.get(name, [])]
+    def networks(self, name: str) -> list[NetworkTime]:
+        """Return what was measured of the whole network `name`."""
+        return list(self._networks.get(name, []))
 
     def add_network(self, name: str, removed: Sequence[int], milliseconds: float) -> None:
         """Take in what the network `name` takes without the groups `removed`."""
-        self._networks.setdefault(name, []).append({"removed": list(removed), "ms": milliseconds})
+        self._networks.setdefault(name, []).append(NetworkTime(removed=tuple(removed), ms=milliseconds))
 
     def __len__(self) -> int:
         return sum(map(len, self._units.values()))
@@ -50,7 +63,8 @@ class LatencyTable:
         """Write the file, whole or not at all; nothing where the table has none."""
         if self.path is not None:
             content = {"format": FORMAT, "key": self.key, "units": self._units}
-            content |= {"networks": self._networks} if self._networks else {}
+            networks = {name: list(map(dataclasses.asdict, times)) for name, times in self._networks.items()}
+            content |= {"networks": networks} if networks else {}
             self.path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(self.path, (json.dumps(content, indent=1) + "\n").encode())
 
@@ -85,9 +99,9 @@ def _entries(path: Path, content: Mapping[str, Any]) -> Any:
     return units.items()
 
 
-def _networks(path: Path, content: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+def _networks(path: Path, content: Mapping[str, Any]) -> dict[str, list[NetworkTime]]:
     try:
-        return typed(dict[str, list[dict[str, Any]]], content.get("networks", {}), "networks")  # type: ignore[no-any-return]
+        return typed(dict[str, list[NetworkTime]], content.get("networks", {}), "networks")  # type: ignore[no-any-return]
     except ValueError as error:
         raise DeployError(f"{path}: {error}: move it away, and measure again") from error
 

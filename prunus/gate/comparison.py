@@ -3,14 +3,14 @@
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
 from prunus.data.interface import Data, Split, SplitName
 from prunus.data.multi_task import MultiTaskData
-from prunus.errors import DataError
+from prunus.errors import DataError, RecipeError
 from prunus.gate.networks import Answer, answering
 from prunus.gate.robustness import Robustness, robustness
 from prunus.gate.settings import KINDS, Gate
@@ -102,10 +102,17 @@ def compare(
         train: batch size, workers and device.
 
     Raises:
+        RecipeError: no networks, data or split to compare on.
         DataError: the split is empty, or its tags do not fit.
         TrainingError: an output that does not fit the task.
     """
-    gate, options = settings or Gate(max_drop=max_drop, per=tuple(per)), train or Train(batch_size=8)
+    if not isinstance(data, Data) or split not in get_args(SplitName):
+        names = ", ".join(get_args(SplitName))
+        raise RecipeError(
+            f"compare takes a prunus.data.Data and one of its splits ({names}), not {data!r:.60}, {split!r}"
+        )
+    gate = settings or Gate(max_drop=max_drop, per=per if isinstance(per, str) else tuple(per))  # type: ignore[arg-type]
+    options = train or Train(batch_size=8)
     chosen = default_task(data) if task is None else task
     bound, samples = chosen.bind(data) if isinstance(chosen, Task) else chosen, data.split(split)
     if not len(samples):

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from prunus.deploy import backends
-from prunus.errors import RecipeError
+from prunus.deploy.device import device_of
+from prunus.deploy.export import input_shape
+from prunus.errors import DeployError, RecipeError, TrainingError
 from prunus.modules.modes import modes_kept
 
 Answer = Callable[[Tensor], Any]
@@ -29,25 +31,61 @@ def answering(
 
     Raises:
         RecipeError: neither a module nor a file of the backend's.
+        TrainingError: a module that cannot be run on the images.
         DeployError: the backend is absent, or the file does not load or run.
     """
     if isinstance(network, nn.Module):
+        before = device_of(network)
         with modes_kept(network), torch.no_grad():
-            network.to(device).eval()
-            yield lambda images: network(images.to(device))
+            try:
+                network.to(device).eval()
+                yield lambda images: _returned(network, images.to(device))
+            finally:
+                network.to(before)
         return
+    if not isinstance(network, str | Path):
+        raise RecipeError(f"a network to compare is a module, or an ONNX file, not {network!r:.60}")
     path, chosen = Path(network), backends.find(backend)
-    if path.suffix not in (".onnx", chosen.int8_suffix) or not path.is_file():
+    if path.suffix not in (".onnx", chosen.int8_suffix):
         raise RecipeError(f"{path} is no ONNX file; a network to compare is a module, or a file that ends in .onnx")
+    if not path.is_file():
+        raise RecipeError(
+            f"{path} does not exist: name the ONNX file of a network, as a run or `prunus export` writes it"
+        )
     with contextlib.ExitStack() as stack:
         sessions = dict[tuple[int, ...], Any]()
 
         def answer(images: Tensor) -> Any:
             shape = tuple(images.shape)
             if shape not in sessions:
+                if path.suffix == ".onnx":
+                    require_inputs(path, shape[1:])
                 loaded = chosen.load(path, (shape,), threads)
                 sessions[shape] = stack.enter_context(loaded)
             found = {name: torch.from_numpy(each) for name, each in sessions[shape].run((images.numpy(),)).items()}
             return next(iter(found.values())) if len(found) == 1 else found
 
         yield answer
+
+
+def _returned(network: nn.Module, images: Tensor) -> Any:
+    try:
+        return network(images)
+    except (RuntimeError, TypeError, ValueError, LookupError) as error:
+        raise TrainingError(
+            f"{type(network).__name__} cannot be run on images {list(images.shape)} of the data: {error}"
+        ) from error
+
+
+def require_inputs(path: Path, given: tuple[int, ...]) -> None:
+    """Accept an ONNX file whose input has the shape `given`, without the batch.
+
+    Raises:
+        DeployError: it has another, or is no such file.
+    """
+    own = input_shape(path)
+    if own is not None and own != given:
+        raise DeployError(
+            f"{path} takes inputs {own}, and the data give {given}: name the recipe or the run with whose data it was "
+            "trained"
+        )

@@ -18,8 +18,8 @@ class Gate:
 
     Attributes:
         max_drop: percentage points.
-        per: kinds of slices beside the whole: class, condition, size, distance, "class in condition". Those of which
-            the data say nothing are left out.
+        per: kinds of slices beside the whole: class, condition, size, distance, "class in condition"; or one text with
+            commas between them. Those of which the data say nothing are left out.
         min_samples: objects, images or labels in a slice that is judged.
         confidence: of the intervals, in (0, 1).
         resamples: of the images, for the intervals (Efron 1979).
@@ -42,15 +42,17 @@ class Gate:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if isinstance(self.per, str):
+            object.__setattr__(self, "per", tuple(kind.strip() for kind in self.per.split(",")))
         if unknown := [kind for kind in self.per if kind not in KINDS]:
             raise RecipeError(f"gate.per names {', '.join(unknown)}; known are {', '.join(KINDS)}")
         if not 0 <= self.max_drop < math.inf or not 0 < self.confidence < 1:
             raise RecipeError(
-                f"gate: max_drop {self.max_drop} is a number of percentage points, zero or more; confidence "
-                f"{self.confidence} lies between 0 and 1"
+                f"gate: max_drop is {self.max_drop} and must be a number of percentage points, zero or more; "
+                f"confidence is {self.confidence} and must lie between 0 and 1"
             )
         if self.min_samples < 1 or self.resamples < 100 or self.gallery < 0 or self.robust_images < 0:
             raise RecipeError(
-                f"gate: min_samples {self.min_samples} is at least 1, resamples {self.resamples} at least 100, gallery "
-                f"{self.gallery} and robust_images {self.robust_images} zero or more"
+                f"gate: min_samples is {self.min_samples} and must be at least 1, resamples {self.resamples} at least "
+                f"100, gallery {self.gallery} and robust_images {self.robust_images} zero or more"
             )

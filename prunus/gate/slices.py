@@ -85,7 +85,7 @@ def judge(wide: Counts, narrow: Counts, slices: Sequence[Slice], settings: Gate)
         both = [counts.values([slices[number].units for number in own], inside) for counts in (wide, narrow)]
         for place, number in enumerate(own):
             values[number] = [each[place] for each in both]
-    found = [_judged(each, values[number], wide.samples, settings) for number, each in enumerate(slices)]
+    found = [_judged(each, values[number], wide, settings) for number, each in enumerate(slices)]
     return worst_first(found)
 
 
@@ -107,9 +107,8 @@ def _sets(slices: Sequence[Slice]) -> list[Tensor | None]:
     return list({id(each.images): each.images for each in slices}.values())
 
 
-def _judged(each: Slice, values: Sequence[Tensor], samples: Tensor, settings: Gate) -> Judged:
-    seen = samples[list(each.units)]
-    number = int((seen if each.images is None else seen[:, each.images]).sum())
+def _judged(each: Slice, values: Sequence[Tensor], counts: Counts, settings: Gate) -> Judged:
+    number = counts.num_samples(each.units, each.images)
     first, second = (None if bool(value[0].isnan()) else float(value[0]) for value in values)
     drops = (values[0] - values[1])[1:]
     drops = drops[~drops.isnan()]

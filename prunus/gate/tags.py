@@ -16,7 +16,7 @@ def conditions_of(split: Split, tags: Path | None) -> list[tuple[str, ...]]:
     """Return the conditions of each image of the split, from the file `tags` where there is one.
 
     Raises:
-        DataError: the file names images that are not in the split, or the split's images have no names.
+        DataError: the file names images that are not in the split, or no condition; or the split's images are no files.
     """
     if tags is None:
         return [split.conditions(index) for index in range(len(split))]
@@ -35,6 +35,11 @@ def conditions_of(split: Split, tags: Path | None) -> list[tuple[str, ...]]:
             f"{tags} names {len(unknown)} images that are not in the split, {', '.join(unknown[:3])} among them; write "
             f"a file's name or its path, as in {names[0]}, and no header"
         )
+    if not any(found.values()):
+        raise DataError(f"{tags} names no condition of any image: write a line an image, as in {names[0]},night,rain")
+    numbers = [places[name] for name in found]
+    if twice := [name for name in found if numbers.count(places[name]) > 1]:
+        raise DataError(f"{tags}: {' and '.join(twice[:2])} are the same image: name it once")
     result: list[tuple[str, ...]] = [()] * len(split)
     for name, named in found.items():
         result[places[name]] = named

@@ -52,6 +52,13 @@ class CostModel:
         """Return the cost `kind` ("macs" or "params") with the groups `alive`, bool [num_groups]."""
         return sum(term.at(alive) for term in self._terms(kind))
 
+    def by_module(self, kind: str, alive: Tensor) -> dict[str, int]:
+        """Return the cost `kind` of each module with the groups `alive`, the largest first."""
+        found: dict[str, int] = {}
+        for term in self._terms(kind):
+            found[term.module] = found.get(term.module, 0) + term.at(alive)
+        return dict(sorted(found.items(), key=lambda item: -item[1]))
+
     def saving(self, kind: str, alive: Tensor) -> Tensor:
         """Return what each group saves if it alone goes, to first order in its channels; float64 [num_groups]."""
         result = torch.zeros(alive.numel() + 1, dtype=torch.float64)

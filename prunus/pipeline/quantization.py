@@ -1,5 +1,6 @@
 """INT8 in a run and on the command line: quantised, timed and tested against the file in floating point."""
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,8 +11,8 @@ from torch import Tensor
 from prunus.data.interface import Data
 from prunus.deploy import BenchmarkSettings, Quantize, benchmark, quantize
 from prunus.deploy.quantization import calibration_indices, quantizer
-from prunus.errors import DataError, QuantizationError
-from prunus.gate.networks import answering
+from prunus.errors import DataError, DeployError, QuantizationError
+from prunus.gate.networks import answering, require_inputs
 from prunus.interrupt import check
 from prunus.pipeline.context import RunContext
 from prunus.pipeline.recipe import NARROW
@@ -19,6 +20,7 @@ from prunus.records import QuantizationRecord
 from prunus.tasks.interface import BoundTask
 from prunus.train.batches import evaluation_batches
 from prunus.train.settings import Train
+from prunus.writing import folder_aside
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,24 +34,30 @@ class Quantizing:
     timing: BenchmarkSettings = BenchmarkSettings()  # noqa: RUF009 - frozen
 
     def quantized(self, source: Path, output: Path, settings: Quantize, backend: str, name: str) -> QuantizationRecord:
-        """Quantise the file `source` to `output` and return what came of it; a file that is refused is removed.
+        """Quantise the file `source` to `output` and return what came of it; a file that is refused is removed, and one
+        from before with it.
 
         Raises:
             DataError: there are no validation images to test on.
-            DeployError: the backend's tool is absent, or does not take the network.
+            DeployError: the backend's tool is absent or does not take the network, or the data have other shapes.
         """
         validation = self.data.validation()
         if not len(validation):
             raise DataError("INT8 is tested on the validation split, which is empty: hold images of train/ out for it")
         quantizer(backend)
-        file = quantize(source, output, self._calibration(settings.samples), backend=backend)
-        before, after = (self._metric(path, backend) for path in (source, file))
-        passed = 100 * (before - after) <= settings.max_drop
-        times = self._milliseconds({"float32": source, "int8": file}, backend)
-        sizes = {path: sum(each.stat().st_size for each in _parts(path)) for path in (source, file)}
-        if not passed:
-            for part in _parts(file):
-                part.unlink()
+        require_inputs(source, tuple(validation[0][0].shape))
+        with _aside(source, output) as aside:  # a file that has not been tested is never seen under its name
+            file = quantize(source, aside / output.name, self._calibration(settings.samples), backend=backend)
+            before, after = (self._metric(path, backend) for path in (source, file))
+            times = self._milliseconds({"float32": source, "int8": file}, backend)
+            sizes = {path: sum(each.stat().st_size for each in _parts(path)) for path in (source, file)}
+            passed = 100 * (before - after) <= settings.max_drop
+            for part in reversed(_parts(file)):  # the weights first
+                place = output.parent / part.name
+                if passed:
+                    part.replace(place)
+                else:
+                    place.unlink(missing_ok=True)
         return QuantizationRecord(
             model=name,
             backend=backend,
@@ -88,6 +96,19 @@ class Quantizing:
         shape = tuple(self.data.validation()[0][0].shape)
         settings = dataclasses.replace(self.timing, backends=(backend,), measure_memory=False)
         return {record.model: record.median_ms for record in benchmark(files, shape, settings)}
+
+
+@contextlib.contextmanager
+def _aside(source: Path, output: Path) -> Iterator[Path]:
+    """Hand out a folder beside `output`, which is another file than `source`."""
+    if output.resolve() == source.resolve():
+        raise DeployError(f"{output} is the network in float32 itself: name another file for the one in INT8")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with folder_aside(output) as aside:
+            yield aside
+    except OSError as error:
+        raise DeployError(f"{output} cannot be written ({error.strerror or error}): choose another") from error
 
 
 def require(record: QuantizationRecord) -> None:

@@ -154,6 +154,11 @@ def _planned(recipe: Path, budgets: Sequence[float], overrides: Sequence[str], b
 def _bound(recipe: Recipe, bound: str | None) -> str:
     if recipe.shrink is None:
         raise RecipeError("a sweep varies the recipe's `shrink.budget`, and its shrink is null: give it one")
+    if recipe.shrink.budgets:
+        raise RecipeError(
+            "the recipe trains a family of networks, whose budgets (shrink.budgets) take the place of the one that a "
+            "sweep varies: run it as it is, or sweep with shrink.budgets=[]"
+        )
     if bound is not None and bound not in BOUNDS:
         raise RecipeError(f"bound is {bound!r}: there are {', '.join(BOUNDS)}")
     given = [name for name in BOUNDS if getattr(recipe.shrink.budget, name) is not None]

@@ -81,7 +81,11 @@ def check_state(model: nn.Module, optimizer: Optimizer) -> None:
 
 def _check_optimizer(model: nn.Module, optimizer: Any) -> None:
     if not isinstance(optimizer, Optimizer):
-        raise TrainingError(f"Shrinker takes the optimizer, a torch.optim.Optimizer, not {optimizer!r:.80}")
+        several = " (of several, none knows the whole network: make one with parameter groups)"
+        raise TrainingError(
+            f"Shrinker takes the optimizer, a torch.optim.Optimizer, not {optimizer!r:.60}"
+            f"{several if isinstance(optimizer, list | tuple) else ''}"
+        )
     held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     trained = [path for path, parameter in model.named_parameters() if id(parameter) in held]
     if not trained:
@@ -89,6 +93,33 @@ def _check_optimizer(model: nn.Module, optimizer: Any) -> None:
             f"the {type(optimizer).__name__} holds none of the {sum(1 for _ in model.parameters())} parameters of "
             f"{type(model).__name__}: it trains another network, or copies from before a `.to(device)`. Pass the "
             "network and the optimizer made of model.parameters()"
+        )
+
+
+def check_held(model: nn.Module, optimizer: Optimizer, groups: ChannelGroups) -> None:
+    """Refuse an optimizer that leaves out parameters which may be cut and are trained: another one's state of them
+    would keep its shapes.
+
+    Raises:
+        TrainingError: names them, and what to do.
+    """
+    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    parameters, removable = (
+        dict(model.named_parameters(remove_duplicate=False)),
+        {*groups.exact.nonzero().flatten().tolist()},
+    )
+    others = {
+        slot.path: None
+        for slot in groups.slots
+        if (found := parameters.get(slot.path)) is not None and found.requires_grad and id(found) not in held
+        if not removable.isdisjoint(slot.groups.tolist())
+    }
+    if others:
+        raise TrainingError(
+            f"the {type(optimizer).__name__} does not hold {len(others)} parameters of {type(model).__name__} that "
+            f"require gradients and may be cut, such as {', '.join(list(others)[:3])}: the state that a second "
+            "optimizer keeps of them could not follow. Train them with the same optimizer, in a parameter group of "
+            "their own, or, if nothing trains them, freeze them with requires_grad_(False)"
         )
 
 

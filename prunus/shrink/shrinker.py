@@ -68,7 +68,7 @@ class Shrinker:
     Raises:
         BudgetError: the budget is met already or out of reach, or has milliseconds and there is no meter.
         RecipeError: a setting that makes no sense.
-        TrainingError: the network is wrapped or sharded, or the optimizer trains another one.
+        TrainingError: the network is wrapped or sharded, or the optimizer trains another one, or a part of it.
         TraceError: the network cannot be read.
 
     Attributes:
@@ -104,6 +104,7 @@ class Shrinker:
         settings = controller_of(budget, keep, pace, begin, end, every, settled, steps=steps, epochs=epochs)
         network = NetworkInTraining(model, optimizer, arguments(example), kwargs)
         budgets = settings.sequence
+        checks.check_held(model, optimizer, network.groups)
         checks.check_budgets(budgets, network.groups, reference)
         self.network, self.settings = network, settings
         self.schedule = schedule_of(settings, steps, epochs, every)
@@ -143,9 +144,7 @@ class Shrinker:
         self.network.copies.append(checks.average_of(copy, self.network.model))
 
     def use(self, optimizer: Any) -> None:
-        """Go on with another optimizer of the same network, as a trainer makes one of its own.
-
-        Layers that have been frozen since keep their channels.
+        """Go on with another optimizer, as a trainer makes one of its own; layers frozen since keep their channels.
 
         Raises:
             TrainingError: it trains another network.
@@ -155,6 +154,7 @@ class Shrinker:
         self._watch.close()
         self.network.optimizer = optimizer
         self.network.groups = self.network.trained(self.network.groups)
+        checks.check_held(self.network.model, optimizer, self.network.groups)
         self._watch = OptimizerWatch(optimizer, self._before_step, self.network.check_state)
 
     def step(self) -> ShrinkRecord | None:

@@ -10,9 +10,10 @@ from torch import Tensor
 from prunus.budget.controller import Goal
 from prunus.budget.schedule import Clock
 from prunus.decoding import from_json
-from prunus.errors import CheckpointError, EditError, TraceError
+from prunus.errors import CheckpointError, EditError, TraceError, TrainingError
 from prunus.graph import ChannelGroups
 from prunus.records.typed import typed
+from prunus.shrink.checks import check_state
 from prunus.surgery import Plan
 
 if TYPE_CHECKING:
@@ -78,8 +79,21 @@ def load_(shrinker: "Shrinker", state: Mapping[str, Any]) -> bool:
             f"the training has {periods} periods (epochs, or stretches of steps), and the state to go on from has done "
             f"{progress.clock.period}: give at least as many steps or epochs as it had"
         )
+    _refuse_loaded_optimizer(shrinker)
     restore_(shrinker, plan, state["importance"], state["pressed"], progress)
     return progress.stepped
+
+
+def _refuse_loaded_optimizer(shrinker: "Shrinker") -> None:
+    network = shrinker.network
+    try:
+        check_state(network.model, network.optimizer)
+    except TrainingError as error:
+        raise CheckpointError(
+            "the optimizer holds state of other shapes than the network's: its load_state_dict was called before the "
+            "Shrinker's, which makes both narrow. Make network, optimizer and Shrinker anew, and load the Shrinker's "
+            f"state first ({error})"
+        ) from error
 
 
 def restore_(shrinker: "Shrinker", plan: Plan, importance: Tensor, pressed: Tensor, progress: Progress) -> None:

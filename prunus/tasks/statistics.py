@@ -33,6 +33,7 @@ class Counts:
         samples: float32 [U, N], objects, labels or images that the truth has of a unit in each image.
         score: from sums [..., K] to the metric of each, in [0, 1]; NaN where nothing is defined.
         pooled: whether a slice of several units sums their numbers; else it is the mean of their scores.
+        shared: whether samples are images, which several units share: in a slice of several each counts once.
     """
 
     metric: str
@@ -41,6 +42,12 @@ class Counts:
     samples: Tensor
     score: Callable[[Tensor], Tensor]
     pooled: bool
+    shared: bool = False
+
+    def num_samples(self, units: Sequence[int], images: Tensor | None = None) -> int:
+        """Return the number of samples of some units, on all images or those of a mask, bool [N]."""
+        seen = self.samples[list(units)] if images is None else self.samples[list(units)][:, images]
+        return int((seen.max(0).values if self.shared and len(seen) else seen).sum())
 
     def value(self, units: Sequence[int], weights: Tensor) -> Tensor:
         """Return the metric of some units, with each image counted as often as `weights` [N, B] says: [B]."""
@@ -175,6 +182,7 @@ class MaskStatistics(Statistics):
             units=tuple(Unit(label=name) for name in self.class_names),
             numbers=sparse(self._rows, 2 * len(self.class_names)),
             samples=torch.stack(self._samples, dim=1),
+            shared=True,
             score=lambda sums: sums[..., 0] / sums[..., 1],
             pooled=False,
         )

@@ -116,6 +116,19 @@ def test_files_that_are_not_there_or_say_nothing_are_named(tmp_path):
         voc(write_voc(tmp_path / "empty", [])).test()
     with pytest.raises(RecipeError, match="first_pixel"):
         voc(root, first_pixel=2)
+    with pytest.raises(RecipeError, match="on_bad_box is 'drop': there are raise, clip, skip"):
+        voc(root, on_bad_box="drop").test()
+    with pytest.raises(DataError, match="class stop twice"):
+        voc(root, classes=("stop", "light", "stop")).test()
+    (root / "label_list.txt").write_text("\n")
+    with pytest.raises(DataError, match="no class"):
+        VOCData(root=root, size=(64, 64), first_pixel=0).test()
+
+
+def test_too_few_images_to_hold_one_back(tmp_path):
+    root = write_voc(tmp_path, [("stop", 1, 2, 11, 12)], names=("a",))
+    with pytest.raises(DataError, match=r"train\.txt has 1 images.*none is left to train on"):
+        voc(root).train()
 
 
 @pytest.mark.parametrize(

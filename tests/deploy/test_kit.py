@@ -1,6 +1,7 @@
 """The kit for a machine that has the runtime and numpy alone, and the table that is read of it."""
 
 import json
+import signal
 import subprocess
 import sys
 import venv
@@ -15,8 +16,10 @@ from prunus.cli import main
 from prunus.deploy import kit_script
 from prunus.deploy.backends import BACKENDS
 from prunus.deploy.backends.openvino import _core, _settings
-from prunus.deploy.kit import read_kit, write_kit
+from prunus.deploy.kit import digest, write_kit
+from prunus.deploy.measured_kit import read_kit
 from prunus.errors import BudgetError, DeployError, RecipeError
+from prunus.interrupt import Interrupted
 
 BLOCKED = """
 import importlib.abc, runpy, sys
@@ -143,11 +146,29 @@ def test_the_script_goes_on_where_it_was_stopped(measured, tmp_path):
         ({"measured": lambda c: c.update(kit="another")}, "not of the kit beside it"),
         ({"kit": lambda c: c["items"].pop()}, "or that was changed"),
         ({"measured": lambda c: c["items"].update({"unit-00000.onnx": {"ms": -1}})}, "measured in part"),
+        ({"measured": lambda c: c.pop("machine")}, r"measured.json cannot be read: machine: None is not an object"),
+        ({"measured": lambda c: c["machine"].update(version=3)}, r"machine.version: 3 is not str.*Make the kit anew"),
+        ({"measured": lambda c: c.update(items=[])}, r"measured.json cannot be read: items"),
     ],
 )
 def test_what_is_no_measured_kit_is_refused(measured, tmp_path, changes, said):
     with pytest.raises(DeployError, match=said):
         read_kit(copy(measured, tmp_path, **changes), tmp_path / "table.json")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [({"items": [{"kind": "unit"}]}, "field 'file' is missing"), ({"items": 3}, "items"), ({"target": None}, "target")],
+)
+def test_a_crafted_kit_is_refused(tmp_path, changes, said):
+    kit = {"format": kit_script.FORMAT, "items": [], "target": {}} | changes
+    kit["id"] = digest(kit)
+    machine = {"version": "9", "processor": "Abacus 3", "threads": 1, "precision": "fp32"}
+    measured = {"format": kit_script.FORMAT, "kit": kit["id"], "machine": machine, "items": {}}
+    (tmp_path / "kit.json").write_text(json.dumps(kit))
+    (tmp_path / "measured.json").write_text(json.dumps(measured))
+    with pytest.raises(DeployError, match=rf"kit.json cannot be read: items.*{said}|kit.json cannot be read: {said}"):
+        read_kit(tmp_path, tmp_path / "table.json")
 
 
 def test_a_folder_that_is_no_kit_or_in_use_is_refused(measured, traced, tmp_path):
@@ -158,6 +179,22 @@ def test_a_folder_that_is_no_kit_or_in_use_is_refused(measured, traced, tmp_path
         write_kit(measured, model, groups, (images,), prunus.Target())
     with pytest.raises(DeployError, match="not in torch"):
         write_kit(tmp_path, model, groups, (images,), prunus.Target(backend="torch"))
+
+
+def test_a_kit_is_whole_or_not_there(traced, tmp_path):
+    model, images, groups = traced
+
+    def stop(what, done, whole):
+        raise Interrupted(signal.SIGTERM)
+
+    with pytest.raises(Interrupted):
+        write_kit(tmp_path / "kit", model, groups, (images,), prunus.Target(), stop)
+    assert not list(tmp_path.iterdir())
+    write_kit(tmp_path / "kit", model, groups, (images,), prunus.Target())
+    assert (tmp_path / "kit" / "kit.json").is_file() and [path.name for path in tmp_path.iterdir()] == ["kit"]
+    (tmp_path / "file").touch()
+    with pytest.raises(DeployError, match="file cannot be written"):
+        write_kit(tmp_path / "file", model, groups, (images,), prunus.Target())
 
 
 def test_the_script_uses_a_runtime_as_the_backends_do(traced, tmp_path, monkeypatch):

@@ -149,7 +149,12 @@ def test_a_table_of_other_hardware_is_refused_unless_told(tmp_path):
 
 @pytest.mark.parametrize(
     "content",
-    ["{", "[]", '{"format": 7}', '{"format": 1, "key": 3}', '{"format": 1, "key": {}, "units": {"a": {"1": -1}}}'],
+    [
+        *("{", "[]", '{"format": 7}', '{"format": 1, "key": 3}', '{"format": 1, "key": {}, "units": {"a": {"1": -1}}}'),
+        '{"format": 1, "key": {}, "units": {}, "networks": {"a": [{"removed": [1]}]}}',
+        '{"format": 1, "key": {}, "units": {}, "networks": {"a": [{"removed": [-1], "ms": 1}]}}',
+        '{"format": 1, "key": {}, "units": {}, "networks": {"a": [{"removed": ["b"], "ms": 1}]}}',
+    ],
 )
 def test_a_file_that_is_no_table_is_refused(tmp_path, content):
     path = tmp_path / "table.json"

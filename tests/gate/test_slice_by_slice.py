@@ -12,7 +12,7 @@ from prunus.boxes import Objects
 from prunus.data import StreetBoxesData, StreetData
 from prunus.data.interface import Data, Split
 from prunus.deploy import export_onnx
-from prunus.errors import DataError, RecipeError
+from prunus.errors import DataError, DeployError, RecipeError, TrainingError
 from prunus.gate import Gate
 from prunus.gate.slices import DOUBTFUL, FELL, KEPT, SMALL, judge, slices_of
 from prunus.gate.tags import conditions_of
@@ -153,6 +153,13 @@ def test_tags_come_from_a_file_and_unknown_images_are_named(tmp_path):
     path.write_text("0/0.png,rain\n0/0.png,snow\n")
     with pytest.raises(DataError, match=r"line 2: 0/0\.png has been named before"):
         conditions_of(Numbers(8, files=True), path)
+    path.write_text("0.png,rain\n0/0.png,snow\n")
+    with pytest.raises(DataError, match=r"0\.png and 0/0\.png are the same image"):
+        conditions_of(Numbers(8, files=True), path)
+    for nothing in ("", "0/0.png\n"):
+        path.write_text(nothing)
+        with pytest.raises(DataError, match="names no condition of any image"):
+            conditions_of(Numbers(8, files=True), path)
     with pytest.raises(DataError, match="Numbers reads none"):
         conditions_of(Numbers(8), path)
 
@@ -184,6 +191,22 @@ def boxes(*rows, scale=1.0, distance=None):
     rows = torch.tensor(rows, dtype=torch.float32)
     far = None if distance is None else torch.tensor(distance)
     return Objects.of(rows[:, 1:], rows[:, 0].long(), scale=scale, distance=far)
+
+
+def test_an_image_of_several_classes_is_one_sample_of_a_segmentation():
+    data = StreetData(size=(16, 32), num_train=1, num_validation=1, num_test=6)
+    statistics = Segmentation(class_weight_offset=None).bind(data).statistics()
+    split = data.test()
+    for index in range(len(split)):
+        mask = split[index][1][None]
+        statistics.update(torch.nn.functional.one_hot(mask.clamp(min=0), len(data.class_names)).movedim(3, 1), mask)
+    counts = statistics.counts()
+    conditions = [split.conditions(index) for index in range(6)]
+    found = judge(counts, counts, slices_of(counts, conditions, ("class", "condition")), Gate(min_samples=1))
+    samples = {each.name: each.samples for each in found}
+    assert samples["all"] == 6 and counts.samples.sum() > 6
+    for tag in set(sum(conditions, ())):
+        assert samples[tag] == sum(tag in own for own in conditions)
 
 
 def test_detection_slices_by_hand():
@@ -249,6 +272,34 @@ def test_files_are_compared_like_modules(tmp_path):
     assert found.passed and all(each.drop == 0 for each in found.slices)
     with pytest.raises(RecipeError, match=r"net\.txt is no ONNX file"):
         prunus.compare(model, tmp_path / "net.txt", data, train=CPU)
+    with pytest.raises(RecipeError, match=r"absent\.onnx does not exist"):
+        prunus.compare(model, tmp_path / "absent.onnx", data, train=CPU)
+    other = nn.Sequential(nn.Flatten(), nn.Linear(9, 3)).eval()
+    path = export_onnx(other, torch.zeros(1, 1, 3, 3), tmp_path / "other.onnx")
+    with pytest.raises(DeployError, match=r"takes inputs \(1, 3, 3\), and the data give \(1, 2, 2\)"):
+        prunus.compare(model, path, data, train=CPU)
+    with pytest.raises(TrainingError, match=r"Sequential cannot be run on images \[\d+, 1, 2, 2\]"):
+        prunus.compare(model, other, data, train=CPU)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"narrow": 3}, "a module, or an ONNX file, not 3"),
+        ({"data": None}, "takes a prunus.data.Data"),
+        ({"split": "tets"}, "train, validation, test"),
+        ({"per": "clas"}, "gate.per names clas; known are class"),
+    ],
+)
+def test_what_cannot_be_compared_is_named(changes, said):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3)).eval()
+    asked = {"wide": model, "narrow": model, "data": NumbersData(num=4), "train": CPU} | changes
+    with pytest.raises(RecipeError, match=said):
+        prunus.compare(asked.pop("wide"), asked.pop("narrow"), asked.pop("data"), **asked)
+
+
+def test_kinds_of_slices_may_be_one_text():
+    assert Gate(per="class, class in condition").per == ("class", "class in condition")
 
 
 def test_robustness_is_the_main_metric_on_changed_images():

@@ -9,7 +9,8 @@ import torch
 
 import prunus
 from prunus.deploy import BenchmarkSettings, LatencyMeter, kit_script
-from prunus.deploy.kit import read_kit, write_kit
+from prunus.deploy.kit import write_kit
+from prunus.deploy.measured_kit import read_kit
 from prunus.errors import BudgetError, DeployError, RecipeError
 from prunus.records import EpochRecord, LatencyRecord, NoteRecord, ShrinkRecord, read
 from prunus.report import headline

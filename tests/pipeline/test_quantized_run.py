@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+import signal
 
 import pytest
 from test_run import RECIPE, at, only
@@ -10,6 +11,7 @@ import prunus
 from prunus import cli, pipeline
 from prunus.deploy import Quantize
 from prunus.errors import DeployError, QuantizationError, RecipeError
+from prunus.interrupt import Interrupted
 from prunus.pipeline import quantization
 from prunus.records import QuantizationRecord
 
@@ -64,3 +66,26 @@ def test_the_command_quantises_the_file_of_a_run(done, tmp_path, monkeypatch, ca
     assert cli.main([*command, "--output", "other.onnx"]) == 1
     assert "its file is refused" in capsys.readouterr().err
     assert not (tmp_path / "other.onnx").exists()
+
+
+def test_a_file_is_there_once_it_has_been_tested(done, tmp_path, monkeypatch, capsys):
+    shutil.copytree(done.here, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    command = ["quantize", "runs/tiny/narrow.onnx", "--data", "tiny.yaml", "--samples", "2", "--max-drop", "100"]
+
+    def stopped(*ignored):
+        assert not (tmp_path / "new/int8.onnx").exists()
+        raise Interrupted(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(quantization.Quantizing, "_metric", stopped)
+        assert cli.main([*command, "--output", "new/int8.onnx"]) == 143
+    assert not list((tmp_path / "new").iterdir())
+    assert cli.main([*command, "--output", "new/int8.onnx"]) == 0
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["int8.onnx"]
+    before = (tmp_path / "runs/tiny/narrow.onnx").read_bytes()
+    assert cli.main([*command, "--output", "runs/tiny/narrow.onnx"]) == 1
+    assert "is the network in float32 itself" in capsys.readouterr().err
+    assert (tmp_path / "runs/tiny/narrow.onnx").read_bytes() == before
+    assert cli.main([*command, "data.size=[32,32]"]) == 1
+    assert "takes inputs (3, 16, 32), and the data give (3, 32, 32)" in capsys.readouterr().err.replace("\n", " ")

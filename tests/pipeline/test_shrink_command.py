@@ -9,6 +9,10 @@ import torch
 
 import prunus
 from prunus import cli
+from prunus.cli.arguments import parser
+from prunus.cli.shrink_recipe import overrides_of
+from prunus.pipeline import Recipe
+from prunus.recipe import load
 from prunus.records import EpochRecord, EvaluationRecord, read
 
 SHRINK = ["shrink", "tiny:TinySegmenter", "--weights", "w.safetensors", "--recipe", "tiny.yaml"]
@@ -53,3 +57,16 @@ def test_what_is_wrong_is_said_before_anything_is_trained(here, capsys, argument
     error = capsys.readouterr().err
     assert re.search(told, error), error
     assert not list(here[0].glob("runs/*/checkpoints"))
+
+
+@pytest.mark.parametrize(
+    "own", ["", "shrink: {budget: {macs: 0.3, min_share: 0.1}}\n", "shrink: {budgets: [0.9, 0.8]}\n"]
+)
+def test_the_budget_of_the_command_takes_the_place_of_the_recipes(here, own):
+    folder, _ = here
+    recipe = folder / "tiny.yaml"
+    recipe.write_text(recipe.read_text() + own)
+    for given in ({"params": 0.5}, {"latency": 0.5}, {"macs": 0.5, "params": 0.6}):
+        asked = [part for name, value in given.items() for part in ("--budget", f"{name}={value}")]
+        chosen = load(Recipe, recipe, overrides_of(parser().parse_args([*SHRINK, *asked]), recipe))
+        assert chosen.shrink.sequence == (prunus.Budget(**given),)

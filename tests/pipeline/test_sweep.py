@@ -59,6 +59,13 @@ def test_workers_share_a_folder_and_the_last_tells_the_frontier(recipe, tmp_path
         sweep(recipe, [0.8], [*QUICK, "train.epochs=3", f"output={folder}"])
 
 
+def test_a_family_is_no_sweep(recipe, tmp_path):
+    asked = ["train.epochs=8", f"output={tmp_path}", "shrink.budgets=[0.8,0.4]"]
+    with pytest.raises(RecipeError, match=r"shrink\.budgets=\[\]"):
+        sweep(recipe, [0.8, 0.4], asked)
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_last_worker_sees_what_others_have_ended_meanwhile(recipe, tmp_path, monkeypatch):
     """Another worker has 0.8, and ends while this one is at 0.4: nobody comes after this one."""
     done = set()

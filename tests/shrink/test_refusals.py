@@ -25,6 +25,33 @@ def test_an_optimizer_of_another_network():
         shrinker(optimizer=0.1)
 
 
+@pytest.mark.parametrize("kind", ["weights", "others", "stem"])
+def test_two_optimizers_of_one_network(kind):
+    """The state that the other one keeps would not follow a cut."""
+    model = loops.build()
+    chosen = {
+        "weights": lambda name, tensor: tensor.dim() > 1,
+        "others": lambda name, tensor: tensor.dim() == 1,
+        "stem": lambda name, tensor: name.startswith("stem"),
+    }[kind]
+    held = [tensor for name, tensor in model.named_parameters() if chosen(name, tensor)]
+    with pytest.raises(TrainingError, match=r"does not hold \d+ parameters of Net.*a parameter group of their own"):
+        shrinker(model, torch.optim.SGD(held, lr=0.1))
+    whole = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(TrainingError, match="make one with parameter groups"):
+        shrinker(model, [whole, torch.optim.AdamW(model.parameters())])
+    going = shrinker(model, whole)
+    with pytest.raises(TrainingError, match=r"does not hold \d+ parameters"):
+        going.use(torch.optim.SGD(held, lr=0.1))
+
+
+def test_parameters_that_nothing_trains_are_frozen_and_left_out():
+    model = loops.build()
+    model.head.requires_grad_(False)
+    rest = [tensor for tensor in model.parameters() if tensor.requires_grad]
+    assert shrinker(model, torch.optim.SGD(rest, lr=0.1)).groups.macs() > 0
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -35,6 +62,8 @@ def test_an_optimizer_of_another_network():
         ({"every": 0}, "every is 0"),
         ({"every": 25}, "every is 25, and the whole training has 24 steps"),
         ({"begin": 0.6}, "begin 0.6, end 0.6"),
+        ({"begin": "early"}, "shrink.begin is 'early'"),
+        ({"settled": [0.9]}, "shrink.settled is"),
         ({"settled": 2.0}, "settled"),
         ({"keep": ["stm"]}, "'stm' matches no layer"),
     ],
@@ -48,7 +77,7 @@ def test_settings_that_make_no_sense(settings, message):
     ("settings", "message"),
     [
         ({"budget": 0.4}, r"takes a Budget, as in budget=prunus.Budget\(macs=0.4\), not 0.4"),
-        ({"budget": prunus.Budget(macs=0.001)}, r"cannot be met: the smallest reachable is macs [\d,]+"),
+        ({"budget": prunus.Budget(macs=0.001)}, r"the smallest reachable is macs [\d,]+, the most .* in \S+ \d+%, "),
         (
             {"budget": prunus.Budget(params=10**7)},
             r"meets the budget as it is: it has [\d,]+ params, at most 10,000,000",

@@ -143,3 +143,14 @@ def test_a_state_of_another_network_or_of_a_longer_training_is_refused():
     shorter = loops.shrinker_of(model, torch.optim.SGD(model.parameters(), lr=0.1), steps=9, every=3)
     with pytest.raises(CheckpointError, match=r"has 3 periods .* has done 4"):
         shorter.load_state_dict(state)
+
+
+def test_an_optimizer_that_was_loaded_first_is_named():
+    first = Training()
+    first.run(range(13))
+    model = loops.build()
+    optimizer = loops.OPTIMIZERS["sgd"](model.parameters())
+    again = loops.shrinker_of(model, optimizer)
+    optimizer.load_state_dict(first.optimizer.state_dict())
+    with pytest.raises(CheckpointError, match="its load_state_dict was called before the Shrinker's"):
+        again.load_state_dict(first.shrinker.state_dict())
