@@ -20,6 +20,7 @@ from prunus.graph.mismatch_cause import channels_near, hard_coded_at
 from prunus.graph.other_width import TracedNetwork, unequal_parts, without_some
 from prunus.graph.size_attributes import bindings
 from prunus.graph.slots import Attribute
+from prunus.graph.tied_widths import tied_widths
 
 MAX_COMPARISONS = 6  # then every size that is not decided is refused
 MAX_ROUNDS = 30
@@ -53,6 +54,10 @@ def judge(network: TracedNetwork, findings: Findings) -> tuple[list[Mark], list[
             blamed = hard_coded_at(sizes, mismatch) if round_ < MAX_COMPARISONS else sizes
             if (other := _with_fewer_attributes(network, now, unjoined, spared, sizes, bound, blamed)) is not None:
                 bound, proven = other, []
+                continue
+            tied = _with_tied_widths(network, now, unjoined, spared, sizes, bound, blamed)
+            if round_ < MAX_COMPARISONS and tied is not None:
+                unjoined, proven = tied, []
                 continue
             marks = [*marks, *_refused(blamed, mismatch.reason)]
             if not blamed:  # nothing hard-coded to blame: the channels that arrive there
@@ -114,6 +119,26 @@ def _with_fewer_attributes(
         )[1]
         if mismatch is None or not any(mark.line in lines for mark in hard_coded_at(sizes, mismatch)):
             return other
+    return None
+
+
+def _with_tied_widths(
+    network: TracedNetwork,
+    findings: Findings,
+    unjoined: ChannelIds,
+    spared: Tensor,
+    sizes: list[Mark],
+    bound: list[Attribute],
+    blamed: list[Mark],
+) -> ChannelIds | None:
+    """Return ids in which the sizes `blamed` count the channels of another tensor, where the code runs so."""
+    lines = {mark.line for mark in blamed}
+    for ids in tied_widths(network, findings, unjoined, sizes, blamed):
+        trial = dataclasses.replace(findings, ids=_joined(bound, ids))
+        alive, mismatch, _ = _try_without_some(network, trial, spared, sizes, bound)
+        tried = any(not bool(alive[mark.ids].all()) for mark in blamed)
+        if tried and (mismatch is None or not any(mark.line in lines for mark in hard_coded_at(sizes, mismatch))):
+            return ids
     return None
 
 
