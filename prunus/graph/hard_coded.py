@@ -17,7 +17,7 @@ from prunus.graph.compare import Mismatch
 from prunus.graph.findings import Findings, Kind, Mark
 from prunus.graph.ids import NONE, ChannelIds
 from prunus.graph.mismatch_cause import channels_near, hard_coded_at
-from prunus.graph.other_width import TracedNetwork, unequal_parts, without_some
+from prunus.graph.other_width import TracedNetwork, unequal_parts, without_some, without_some_sizes
 from prunus.graph.size_attributes import bindings
 from prunus.graph.slots import Attribute
 from prunus.graph.tied_widths import tied_widths
@@ -78,13 +78,18 @@ def judge(network: TracedNetwork, findings: Findings) -> tuple[list[Mark], list[
 def _try_without_some(
     network: TracedNetwork, findings: Findings, spared: Tensor, sizes: list[Mark], bound: list[Attribute]
 ) -> tuple[Tensor, Mismatch | None, tuple[Mismatch, ...]]:
-    """Leave some channels out, twice where parts are unequal; return the ids alive, what went wrong, what changed."""
+    """Leave some channels out, several times where sizes are hard-coded; return the ids alive, what went wrong, what
+    changed."""
     alive = without_some(network, findings, spared, sizes)
     mismatch, changed = network.without(findings, alive, bound) if not bool(alive.all()) else (None, ())
     if mismatch is None and not changed and unequal_parts(sizes):
         first, alive = alive, without_some(network, findings, spared, sizes, last=True)
         mismatch, changed = network.without(findings, alive, bound)
         alive = alive & first if mismatch is None and not changed else alive
+    for other in without_some_sizes(network, findings, spared, sizes) if mismatch is None and not changed else ():
+        mismatch, changed = network.without(findings, other, bound)
+        if mismatch is not None or changed:
+            return other, mismatch, changed
     return alive, mismatch, changed
 
 
