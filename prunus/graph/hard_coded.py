@@ -17,7 +17,13 @@ from prunus.graph.compare import Mismatch
 from prunus.graph.findings import Findings, Kind, Mark
 from prunus.graph.ids import NONE, ChannelIds
 from prunus.graph.mismatch_cause import channels_near, hard_coded_at
-from prunus.graph.other_width import TracedNetwork, unequal_parts, without_some, without_some_sizes
+from prunus.graph.other_width import (
+    TracedNetwork,
+    unequal_parts,
+    without_most,
+    without_some,
+    without_some_sizes,
+)
 from prunus.graph.size_attributes import bindings
 from prunus.graph.slots import Attribute
 from prunus.graph.tied_widths import tied_widths
@@ -86,11 +92,13 @@ def _try_without_some(
         first, alive = alive, without_some(network, findings, spared, sizes, last=True)
         mismatch, changed = network.without(findings, alive, bound)
         alive = alive & first if mismatch is None and not changed else alive
-    for other in without_some_sizes(network, findings, spared, sizes) if mismatch is None and not changed else ():
+    if mismatch is not None or changed:
+        return alive, mismatch, changed
+    for other in (*without_some_sizes(network, findings, spared, sizes), without_most(network, findings, spared)):
         mismatch, changed = network.without(findings, other, bound)
         if mismatch is not None or changed:
             return other, mismatch, changed
-    return alive, mismatch, changed
+    return alive, None, ()
 
 
 def _joined(found: list[Attribute], unjoined: ChannelIds) -> ChannelIds:

@@ -263,3 +263,21 @@ def test_a_size_that_rounds_another_width_is_told_from_an_attribute():
         chosen[number] = groups.removable[number]
         if bool(chosen.any()):
             assert prunus.apply(removal(groups, chosen), model)(torch.randn(2, 5, 12)).shape == (2, 5, 2)
+
+
+class OtherWhenNarrow(Between):
+    """The code chooses by the width."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind = kind
+
+    def between(self, x):
+        if self.kind == "branch":
+            return x.relu() if x.shape[1] > 4 else x.sigmoid()
+        return functional.group_norm(x, 4 if x.shape[1] % 4 == 0 else 1)
+
+
+@pytest.mark.parametrize("kind", ["branch", "number of groups"])
+def test_what_code_does_when_it_is_narrow_is_seen(kind):
+    assert not law(OtherWhenNarrow(kind).eval(), IMAGE).exact.any()
