@@ -25,6 +25,8 @@ _MOVES = """
 """
 MOVES = frozenset(_MOVES.split())
 
+GROUPED = frozenset(["aten::group_norm", "aten::native_group_norm"])
+
 SPREAD = frozenset(
     ["expand", "repeat", "tile", "gather", "cat", "where", "clone", "contiguous", "to", "_to_copy", "type_as", "copy"]
 )  # do not see it
@@ -79,7 +81,7 @@ def compare(
         place = Place(a.module, a.line)
         if a.operator is not b.operator:
             return Mismatch(f"{a.name} becomes {b.name} at another width", place, a), tuple(changed)
-        if text := _loose(a, b, wide):
+        if text := _loose(a, b, wide) or _regrouped(a, b, wide, alive):
             return Mismatch(text, place, a), tuple(changed)
         computed = a.name.partition("::")[2] not in MOVES and list(_numbers(a)) != list(_numbers(b))
         for first, second in _pairs(a, b):
@@ -103,6 +105,15 @@ def _loose(a: Operation, b: Operation, wide: LabelledProgram) -> str:
             if size != other and first.constant is None and dim not in wide.labels[first].axes:
                 return f"{a.name} works on {size} equal values, which become {other} at another width"
     return ""
+
+
+def _regrouped(a: Operation, b: Operation, wide: LabelledProgram, alive: Tensor) -> str:
+    """Say what is wrong where channels are normalised in another number of groups than are left: no label shows it."""
+    if a.name not in GROUPED or (axis := wide.labels[a.operands[0]].axes.get(1)) is None:
+        return ""
+    groups, found = ([n for name in ("num_groups", "group") if (n := each.arguments.get(name))] for each in (a, b))
+    left = int(alive[axis.ids].reshape(*groups, -1).any(1).sum())
+    return "" if found == [left] else f"{a.name} takes {found[0]} groups at another width, where {left} are left"
 
 
 def _pairs(a: Operation, b: Operation) -> Iterator[tuple[Value, Value]]:

@@ -17,9 +17,16 @@ from prunus.graph.compare import Mismatch
 from prunus.graph.findings import Findings, Kind, Mark
 from prunus.graph.ids import NONE, ChannelIds
 from prunus.graph.mismatch_cause import channels_near, hard_coded_at
-from prunus.graph.other_width import TracedNetwork, unequal_parts, without_some
+from prunus.graph.other_width import (
+    TracedNetwork,
+    unequal_parts,
+    without_most,
+    without_some,
+    without_some_sizes,
+)
 from prunus.graph.size_attributes import bindings
 from prunus.graph.slots import Attribute
+from prunus.graph.tied_widths import tied_widths
 
 MAX_COMPARISONS = 6  # then every size that is not decided is refused
 MAX_ROUNDS = 30
@@ -54,6 +61,10 @@ def judge(network: TracedNetwork, findings: Findings) -> tuple[list[Mark], list[
             if (other := _with_fewer_attributes(network, now, unjoined, spared, sizes, bound, blamed)) is not None:
                 bound, proven = other, []
                 continue
+            tied = _with_tied_widths(network, now, unjoined, spared, sizes, bound, blamed)
+            if round_ < MAX_COMPARISONS and tied is not None:
+                unjoined, proven = tied, []
+                continue
             marks = [*marks, *_refused(blamed, mismatch.reason)]
             if not blamed:  # nothing hard-coded to blame: the channels that arrive there
                 near = channels_near(network, findings, mismatch, alive)
@@ -73,14 +84,21 @@ def judge(network: TracedNetwork, findings: Findings) -> tuple[list[Mark], list[
 def _try_without_some(
     network: TracedNetwork, findings: Findings, spared: Tensor, sizes: list[Mark], bound: list[Attribute]
 ) -> tuple[Tensor, Mismatch | None, tuple[Mismatch, ...]]:
-    """Leave some channels out, twice where parts are unequal; return the ids alive, what went wrong, what changed."""
+    """Leave some channels out, several times where sizes are hard-coded; return the ids alive, what went wrong, what
+    changed."""
     alive = without_some(network, findings, spared, sizes)
     mismatch, changed = network.without(findings, alive, bound) if not bool(alive.all()) else (None, ())
     if mismatch is None and not changed and unequal_parts(sizes):
         first, alive = alive, without_some(network, findings, spared, sizes, last=True)
         mismatch, changed = network.without(findings, alive, bound)
         alive = alive & first if mismatch is None and not changed else alive
-    return alive, mismatch, changed
+    if mismatch is not None or changed:
+        return alive, mismatch, changed
+    for other in (*without_some_sizes(network, findings, spared, sizes), without_most(network, findings, spared)):
+        mismatch, changed = network.without(findings, other, bound)
+        if mismatch is not None or changed:
+            return other, mismatch, changed
+    return alive, None, ()
 
 
 def _joined(found: list[Attribute], unjoined: ChannelIds) -> ChannelIds:
@@ -114,6 +132,26 @@ def _with_fewer_attributes(
         )[1]
         if mismatch is None or not any(mark.line in lines for mark in hard_coded_at(sizes, mismatch)):
             return other
+    return None
+
+
+def _with_tied_widths(
+    network: TracedNetwork,
+    findings: Findings,
+    unjoined: ChannelIds,
+    spared: Tensor,
+    sizes: list[Mark],
+    bound: list[Attribute],
+    blamed: list[Mark],
+) -> ChannelIds | None:
+    """Return ids in which the sizes `blamed` count the channels of another tensor, where the code runs so."""
+    lines = {mark.line for mark in blamed}
+    for ids in tied_widths(network, findings, unjoined, sizes, blamed):
+        trial = dataclasses.replace(findings, ids=_joined(bound, ids))
+        alive, mismatch, _ = _try_without_some(network, trial, spared, sizes, bound)
+        tried = any(not bool(alive[mark.ids].all()) for mark in blamed)
+        if tried and (mismatch is None or not any(mark.line in lines for mark in hard_coded_at(sizes, mismatch))):
+            return ids
     return None
 
 

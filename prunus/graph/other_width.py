@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from prunus.modules.cutting import Keep
 from prunus.program import Place, ReadError, read
 
 MOST_TRIED = 4  # groups of a layer
+LEAST = 2  # groups of a layer that are left: along a dimension of size one nothing tells channels from data
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -112,6 +113,47 @@ def without_some(
             alive[inside[-1]] = False
     if _spare_narrow(groups, alive, whole=not last) and not last:
         _vary_spared_layers(groups, alive, candidates & ~alone[:-1])
+    return alive[group_of]
+
+
+def without_some_sizes(
+    network: TracedNetwork, findings: Findings, spared_ids: Tensor, sizes: list[Mark]
+) -> Iterator[Tensor]:
+    """Leave out one group of some hard-coded sizes and nothing else, so that in one trial any two of them, and any of
+    them and the rest, come apart: `width // 3` may be one less whether one channel of the width is gone or three.
+
+    Sizes are numbered by their line and their channels there; each trial takes those whose number has a certain bit.
+    """
+    group_of, groups = numbering(findings), build(network.model, findings, network.slots, [], ())
+    free = torch.cat([groups.removable, torch.tensor([False])])
+    free[group_of[spared_ids]] = False
+    numbers, seen = dict[tuple[str, int], int](), dict[tuple[str, str], dict[int, int]]()
+    numbered = list[tuple[int, int]]()
+    for mark in sizes:
+        inside = group_of[mark.ids]
+        inside = inside[free[inside]]
+        if inside.numel() and not mark.unequal:
+            alike = seen.setdefault((mark.module, mark.line), {})
+            place = mark.line, alike.setdefault(int(inside[0]), len(alike))
+            numbered.append((numbers.setdefault(place, len(numbers) + 1), int(inside[-1])))
+    for bit in range(len(numbers).bit_length()):
+        alive = torch.ones(len(groups) + 1, dtype=torch.bool)
+        alive[[group for number, group in numbered if number >> bit & 1]] = False
+        _spare_narrow(groups, alive, whole=True)
+        if not bool(alive.all()):
+            yield alive[group_of]
+
+
+def without_most(network: TracedNetwork, findings: Findings, spared_ids: Tensor) -> Tensor:
+    """Leave two groups of every layer and tensor, as code may choose by the width: `if x.shape[1] > 4`."""
+    group_of, groups = numbering(findings), build(network.model, findings, network.slots, [], ())
+    alive = torch.cat([groups.refused, torch.tensor([True])])
+    alive[group_of[spared_ids]] = True
+    for layer in range(len(groups.layer_names)):
+        alive[(groups.layers == layer).nonzero().flatten()[:LEAST]] = True
+    for slot in groups.slots:
+        if torch.unique(slot.groups[alive[slot.groups]]).numel() < LEAST:
+            alive[torch.unique(slot.groups)[:LEAST]] = True
     return alive[group_of]
 
 

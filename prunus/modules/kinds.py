@@ -21,6 +21,8 @@ SizedLayer = (  # the layers that keep their sizes as attributes (`sizes.py`)
     | nn.RMSNorm
     | nn.GroupNorm
     | nn.MultiheadAttention
+    | nn.RNNBase
+    | nn.RNNCellBase
 )
 
 

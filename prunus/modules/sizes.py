@@ -29,6 +29,10 @@ def update_sizes(module: nn.Module, kept: Tensor | None = None) -> None:
             _update_group_norm(module)
         case nn.MultiheadAttention():
             _update_attention(module)
+        case nn.RNNBase() if not module.proj_size:
+            module.input_size, module.hidden_size = module.weight_ih_l0.shape[1], module.weight_hh_l0.shape[1]
+        case nn.RNNCellBase():
+            module.input_size, module.hidden_size = module.weight_ih.shape[1], module.weight_hh.shape[1]
         case _ if isinstance(module, BatchNorm | InstanceNorm):
             _update_norm(module)
 

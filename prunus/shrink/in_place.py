@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from prunus.errors import EditError
 from prunus.modules.attributes import kept
 from prunus.modules.hooks import HOOK_TABLES
+from prunus.modules.modes import keep_anew_
 from prunus.modules.paths import paths_of
 from prunus.modules.tree import leaves
 from prunus.surgery.carry import OptimizerContents
@@ -33,6 +34,7 @@ def become_(model: nn.Module, small: nn.Module, made_anew: Iterable[str], undo: 
         made_anew: paths of the modules that `small` has new ones at.
         undo: receives what takes each change back.
     """
+    undo.callback(keep_anew_, model)
     for path in made_anew:
         _replace_(model, path, small.get_submodule(path), undo)
     pairs = [(module, small.get_submodule(path)) for path, module in model.named_modules()]
@@ -45,6 +47,7 @@ def become_(model: nn.Module, small: nn.Module, made_anew: Iterable[str], undo: 
                     seen.add(id(tensor))
                     set_values_(tensor, new.detach(), undo)
         _set_sizes_(module, other, undo)
+    keep_anew_(model)
 
 
 def set_values_(tensor: Tensor, values: Tensor, undo: ExitStack) -> None:

@@ -13,6 +13,7 @@ from prunus.decoding import from_json
 from prunus.errors import EditError, PrunusError
 from prunus.modules.copying import copied, replaced
 from prunus.modules.defaults import whatever_device
+from prunus.modules.modes import keep_anew_
 from prunus.records.typed import typed
 from prunus.surgery.edit import Edit, edit_types
 from prunus.surgery.growth import check_growth
@@ -124,9 +125,9 @@ def apply(plan: Plan | Edit, model: nn.Module) -> nn.Module:
                 pending = dict(edit.successors(result))
             else:
                 result = edit.apply(result)
-    if pending:
-        return replaced(result, pending)
-    return result if edits else copied(model)
+    result = replaced(result, pending) if pending else result if edits else copied(model)
+    keep_anew_(result)
+    return result
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from prunus import storage
 from prunus.decoding import DecodingError, read_text
 from prunus.errors import EditError
+from prunus.modules.modes import keep_anew_
 from prunus.modules.tensors import channels_last, memory_format_of, named_tensors, parameter_like, set_tensor_
 from prunus.modules.ties import further_paths
 from prunus.modules.tree import leaves
@@ -226,3 +227,4 @@ def _assign(model: nn.Module, stored: Mapping[str, Tensor], manifest: Mapping[st
         set_tensor_(model, path, values[canonical])
     for path, part in model.named_modules():
         part.training = path in manifest["training"]
+    keep_anew_(model)

@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn import functional
 
 import prunus
+from prunus.surgery.removal import removal
 
 IMAGE = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 KEPT = 8**-0.5
@@ -232,3 +233,51 @@ class Quartered(nn.Module):
 @pytest.mark.parametrize("widths", [(3, 3), (2, 3), (4, 1), (5, 4), (8, 8)], ids=str)
 def test_a_part_that_is_computed_is_seen_to_be_so_however_it_is_made(widths):
     assert not bool(law(Quartered(*widths).eval(), IMAGE).exact[: sum(widths)].all())
+
+
+class Rounded(nn.Module):
+    """The size of a head is computed from the width of what comes in, beside an attribute of the same value: a head of
+    a channel less is what comes out where one, two or three channels less come in."""
+
+    def __init__(self):
+        super().__init__()
+        self.heads, self.head_dim, self.scale = 3, 8, KEPT
+        self.first, self.norm, self.qkv = nn.Linear(12, 24), nn.LayerNorm(24), nn.Linear(24, 72)
+        self.proj, self.last = nn.Linear(24, 24), nn.Linear(24, 2)
+
+    def forward(self, x):
+        x = self.first(x)
+        y = self.norm(x)
+        n, length, c = y.shape
+        qkv = self.qkv(y).reshape(n, length, 3, self.heads, c // self.heads).permute(2, 0, 3, 1, 4)
+        y = (qkv[0] @ qkv[1].mT * self.scale).softmax(-1) @ qkv[2]
+        return self.last(x + self.proj(y.transpose(1, 2).reshape(n, length, -1)))
+
+
+def test_a_size_that_rounds_another_width_is_told_from_an_attribute():
+    model = Rounded().eval()
+    groups = law(model, torch.randn(2, 5, 12))
+    assert int(groups.exact.sum()) == 0
+    for number in range(len(groups)):
+        chosen = torch.zeros(len(groups), dtype=torch.bool)
+        chosen[number] = groups.removable[number]
+        if bool(chosen.any()):
+            assert prunus.apply(removal(groups, chosen), model)(torch.randn(2, 5, 12)).shape == (2, 5, 2)
+
+
+class OtherWhenNarrow(Between):
+    """The code chooses by the width."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind = kind
+
+    def between(self, x):
+        if self.kind == "branch":
+            return x.relu() if x.shape[1] > 4 else x.sigmoid()
+        return functional.group_norm(x, 4 if x.shape[1] % 4 == 0 else 1)
+
+
+@pytest.mark.parametrize("kind", ["branch", "number of groups"])
+def test_what_code_does_when_it_is_narrow_is_seen(kind):
+    assert not law(OtherWhenNarrow(kind).eval(), IMAGE).exact.any()

@@ -1,4 +1,4 @@
-"""Weights that are computed: weight norm, spectral norm, standardised; filters that nobody trains; recurrent ones."""
+"""Weights that are computed: weight norm, spectral norm, standardised; filters that nobody trains."""
 
 import pytest
 import torch
@@ -36,15 +36,6 @@ class Blur(nn.Module):
         return F.conv2d(x, self.filter, padding=1, groups=self.channels)
 
 
-class Recurrent(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.first, self.lstm, self.last = nn.Linear(12, 8), nn.LSTM(8, 6, batch_first=True), nn.Linear(6, 2)
-
-    def forward(self, x):
-        return self.last(self.lstm(self.first(x))[0])
-
-
 def test_weight_norm_zeroes_the_length_not_the_direction():
     model = nn.Sequential(weight_norm(conv(3, 8)), nn.ReLU(), weight_norm(conv(8, 6)), nn.ReLU(), conv(6, 2))
     groups = check(model, images(), exact=6)  # the inputs of a normalised weight change its norm
@@ -70,12 +61,6 @@ def test_a_filter_in_a_buffer_goes_along_and_need_not_be_zero():
     groups = check(nn.Sequential(conv(3, 8), Blur(8), nn.ReLU(), conv(8, 2)), images(), exact=8)
     assert [one.name for one in groups.attributes] == ["channels"]
     assert next(slot.role for slot in groups.slots if slot.path == "1.filter") == "statistic"
-
-
-def test_recurrent_layers_are_refused_with_a_reason():
-    assert "a recurrent layer keeps its sizes" in reasons(check(Recurrent(), tokens(), exact=0)) or "torch's LSTM" in (
-        reasons(prunus.trace(Recurrent(), tokens()))
-    )
 
 
 def test_cutting_in_training_leaves_the_power_iteration_alone():

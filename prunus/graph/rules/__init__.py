@@ -15,6 +15,7 @@ from prunus.graph.rules import (  # noqa: F401 - each registers its rules
     movement,
     normalisation,
     parts,
+    recurrent,
     reduction,
     sampling,
     scatter,

@@ -32,13 +32,6 @@ def find(name: str, called: Operator) -> Rule:
     return _RULES[POINTWISE] if called.pointwise else unknown
 
 
-@rule("lstm", "gru", "rnn_tanh", "rnn_relu", "quantized_lstm", "lstm_cell", "gru_cell", "rnn_tanh_cell")
-def recurrent(call: Call) -> Labels:
-    """A recurrent layer: its weights stack the gates of a hidden state that comes back in every step."""
-    call.freeze_all("a recurrent layer keeps its sizes")
-    return call.results()
-
-
 def unknown(call: Call) -> Labels:
     """An operator that nobody has described: refuse every channel that reaches it."""
     call.freeze_all(f"unknown operator {call.name}")
