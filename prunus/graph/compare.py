@@ -111,9 +111,9 @@ def _regrouped(a: Operation, b: Operation, wide: LabelledProgram, alive: Tensor)
     """Say what is wrong where channels are normalised in another number of groups than are left: no label shows it."""
     if a.name not in GROUPED or (axis := wide.labels[a.operands[0]].axes.get(1)) is None:
         return ""
-    groups, found = ([n for name in ("num_groups", "group") if (n := each.arguments.get(name))] for each in (a, b))
-    left = int(alive[axis.ids].reshape(*groups, -1).any(1).sum())
-    return "" if found == [left] else f"{a.name} takes {found[0]} groups at another width, where {left} are left"
+    groups, found = (each.arguments.get("num_groups", each.arguments.get("group")) for each in (a, b))
+    left = int(alive[axis.ids].reshape(groups, -1).any(1).sum()) if isinstance(groups, int) else 0
+    return "" if found == left else f"{a.name} takes {found} groups at another width, where {left} are left"
 
 
 def _pairs(a: Operation, b: Operation) -> Iterator[tuple[Value, Value]]:

@@ -30,7 +30,9 @@ def update_sizes(module: nn.Module, kept: Tensor | None = None) -> None:
         case nn.MultiheadAttention():
             _update_attention(module)
         case nn.RNNBase() if not module.proj_size:
-            module.input_size, module.hidden_size = module.weight_ih_l0.shape[1], module.weight_hh_l0.shape[1]
+            module.input_size, module.hidden_size = (
+                module.get_parameter(name).shape[1] for name in ("weight_ih_l0", "weight_hh_l0")
+            )
         case nn.RNNCellBase():
             module.input_size, module.hidden_size = module.weight_ih.shape[1], module.weight_hh.shape[1]
         case _ if isinstance(module, BatchNorm | InstanceNorm):
