@@ -47,6 +47,17 @@ def record_weights(recorder: Recorder, recipe: Recipe) -> None:
         recorder.write(NoteRecord(text=f"The trainings begin with {weights.path}: {found.summary()}."))
 
 
+def record_teaching(recorder: Recorder, recipe: Recipe) -> None:
+    """Record what the joint training owes to the training of the wide network, which its own seconds do not count."""
+    owed = {
+        "starts with its weights": recipe.starts_wide,
+        "learns from its scores": recipe.stages[0].distillation is not None,
+    }
+    said = " and ".join(text for text, true in owed.items() if true)
+    if recipe.baseline is True and said:
+        recorder.write(NoteRecord(text=f"The wide network is trained first: the joint training {said}."))
+
+
 def record_changes(recorder: Recorder, now: RunRecord) -> None:
     """Record the recipe as it is now and the changes, where it differs from the recipe that the run began with."""
     begun = _begun(recorder)
