@@ -136,7 +136,7 @@ def out_of_reach(groups: ChannelGroups, alive: Tensor, bounds: Mapping[str, floa
     reach = ", ".join(f"{each} {groups.cost.total(each, alive):,}" for each in bounds)
     return BudgetError(
         f"the budget ({', '.join(f'{each} <= {bound:,.0f}' for each, bound in bounds.items())}) cannot be met: the "
-        f"smallest reachable is {reach}, the most of its {kind} in {held}; raise the budget, lower min_share or "
+        f"smallest reachable is {reach}; most of its {kind} lie in {held}. Raise the budget, lower min_share or "
         "multiple_of, keep fewer layers, train more of them, or see coverage() for what cannot be removed"
     )
 
