@@ -35,8 +35,7 @@ def overrides(options: argparse.Namespace, seed: int, output: str) -> list[str]:
         "train.precision": options.precision,
         "seed": seed,
         "output": output,
-        "start": "fresh",  # the claim is about two trainings that begin alike and learn from the labels alone
-        "distillation": "null",
+        "start": "fresh",  # the claim is about two trainings that begin alike
     }
     if options.threads:
         chosen["train.threads"] = options.threads

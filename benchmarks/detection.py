@@ -1,16 +1,15 @@
 """Claims on detection: the centre detector against SSDLite, joint against train-prune-tune, expanded against plain.
 
     python benchmarks/detection.py overfit    KITTI_SAMPLE [--epochs 200]
-    python benchmarks/detection.py roadsign   ROADSIGN_VOC [--arms centre ssdlite joint tuned taught expanded]
+    python benchmarks/detection.py roadsign   ROADSIGN_VOC [--arms centre ssdlite joint tuned started expanded]
                                               [--seeds 0 1] [--epochs 60] [--size 320]
 
 `overfit` trains on the 25 training frames of the sample alone, without augmentation, and evaluates on the same frames:
 reader, loss, decoding and metric are right if the average precision comes near 1. `roadsign` evaluates on the test
 split: the wide centre detector, torchvision's SSDLite in the same training, the centre detector shrunk to 40 % of its
 multiply-adds jointly, from fresh weights and the labels alone, the same by train, prune, tune in as many epochs, the
-same as a recipe does it by default, after the wide one's training and taught by it, and the wide one trained expanded
-(rate 2) and contracted. Each row (arm, seed, epochs, size) is appended to results/detection.jsonl as it comes, and
-never made twice.
+same as a recipe does it by default, from the trained wide one, and the wide one trained expanded (rate 2) and
+contracted. Each row (arm, seed, epochs, size) is appended to results/detection.jsonl as it comes, and never made twice.
 """
 
 import argparse
@@ -95,7 +94,7 @@ def roadsign(arm: str, root: Path, seed: int, epochs: int, size: int) -> Row:
     if arm in ("centre", "ssdlite", "expanded"):  # the wide network alone
         changes += ["shrink=null", "baseline=false", "gate=null"]
     if arm == "joint":
-        changes += ["start=fresh", "distillation=null"]
+        changes.append("start=fresh")
     if arm == "ssdlite":
         text = text.replace("prunus.models.centre_detector.CentreDetector", SSDLITE[0].partition("=")[2])
         heads = f"    heads: {{class_path: {SSDLITE[1].partition('=')[2]}}}\n"
@@ -121,7 +120,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("claim", choices=("overfit", "roadsign"))
     parser.add_argument("root", type=Path)
-    parser.add_argument("--arms", nargs="+", default=["centre", "ssdlite", "joint", "tuned", "taught", "expanded"])
+    parser.add_argument("--arms", nargs="+", default=["centre", "ssdlite", "joint", "tuned", "started", "expanded"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--size", type=int, default=320)

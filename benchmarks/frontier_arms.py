@@ -13,10 +13,10 @@ With as many epochs as the wide network:
 With twice as many, the training of the wide network among them where it is of use:
 
 - wide-long: the network as built, for comparison, at the wide network's learning rate.
-- taught: what a recipe with that budget does by default: the joint training starts with the trained wide network's
-  weights and learns from its scores too.
-- fresh-taught: it learns from its scores, and starts with fresh weights.
-- started: it starts with its weights, and learns from the labels alone.
+- started: what a recipe with that budget does by default: the joint training starts with the trained wide network's
+  weights.
+- taught: it learns from the wide network's scores as well as from the labels, too.
+- fresh-taught: it learns from the wide network's scores, and starts with fresh weights.
 - uniform-taught: the thinner network, from scratch, with the same teacher.
 - uniform-long: the thinner network, from scratch, for twice as long.
 - tp-taylor-after: torch-pruning on the trained wide network, tuned for as long again; "-taught" with the same teacher.
@@ -38,6 +38,7 @@ from prunus.graph import ChannelGroups
 from prunus.pipeline import Recipe, stages
 from prunus.pipeline.reinitialization import reinitialized
 from prunus.surgery.removal import removal
+from prunus.tasks.distillation import Distillation
 
 ONCE: tuple[str, ...] = (
     "uniform",
@@ -51,13 +52,13 @@ ONCE: tuple[str, ...] = (
     "scratch",
 )
 OURS_TWICE: dict[str, dict[str, Any]] = {  # what the recipe says, by arm
-    "taught": {},
-    "fresh-taught": {"start": "fresh"},
-    "started": {"distillation": None},
+    "started": {},
+    "taught": {"distillation": Distillation()},
+    "fresh-taught": {"start": "fresh", "distillation": Distillation()},
 }
 TWICE = ("uniform-long", "uniform-taught", "tp-taylor-after", "tp-taylor-taught", *OURS_TWICE)
 ARMS = (*ONCE, *TWICE)
-OURS = ("joint", "taught")
+OURS = ("joint", "started")
 WIDE, WIDE_LONG = "wide", "wide-long"
 RIVALS = {
     "tp-l2": TorchPruning(importance="l2"),

@@ -3,8 +3,8 @@
     python benchmarks/pretrained_start.py --data DATA/gtsrb_small --folder runs/pretrained
 
 Per seed, on the validation and the test split: the wide network trained as long as the recipe says ("long"); from its
-weights, shrunk to the budget in a third of the epochs, taught by it as `prunus shrink` does it ("pretrained"), and by
-the labels alone ("pretrained, labels"); from fresh weights, shrunk in as many epochs ("scratch, a third"), and in as
+weights, shrunk to the budget in a third of the epochs, as `prunus shrink` does it ("pretrained"), and taught by it as
+well ("pretrained, taught"); from fresh weights, shrunk in as many epochs ("scratch, a third"), and in as
 many as both trainings together ("scratch, all"). Each row is kept as it comes.
 """
 
@@ -21,11 +21,12 @@ from result import RESULTS, write_result
 import prunus
 from prunus import recipe as recipes
 from prunus.pipeline import Recipe
+from prunus.tasks.distillation import Distillation
 
-LONG, PRETRAINED, LABELS, SCRATCH, ALL = ARMS = (
+LONG, PRETRAINED, TAUGHT, SCRATCH, ALL = ARMS = (
     "long",
     "pretrained",
-    "pretrained, labels",
+    "pretrained, taught",
     "scratch, a third",
     "scratch, all",
 )
@@ -65,7 +66,7 @@ def arms(options: argparse.Namespace, seed: int) -> dict[str, Recipe]:
     return {
         LONG: arm(LONG, long, shrink=None),
         PRETRAINED: arm(PRETRAINED, short, shrink=shrink, baseline=True),
-        LABELS: arm(LABELS, short, shrink=shrink, baseline=True, distillation=None),
+        TAUGHT: arm(TAUGHT, short, shrink=shrink, baseline=True, distillation=Distillation()),
         SCRATCH: arm(SCRATCH, short, shrink=shrink),
         ALL: arm(ALL, long + short, shrink=shrink),
     }

@@ -14,7 +14,7 @@ PLAIN: dict[str, Any] = {
     "edits": [],
     "penalties": [],
     "start": "auto",
-    "distillation": "auto",
+    "distillation": None,
     "then": [],
     "from_scratch": False,
 }  # what else a recipe may do

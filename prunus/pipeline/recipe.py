@@ -127,8 +127,6 @@ class Recipe:
         start: what the joint training begins with: "wide" are the weights of the wide network when it has been
             trained; "fresh" are those that the wide network's training begins with too. "auto": wide, where there is a
             trained one, by this run or before (all its `weights`), and the joint training shrinks it without `edits`.
-        distillation: of the joint training. "auto": where it shrinks and there is a trained wide network, that teaches
-            it; null: it learns from the labels alone.
         weights: that all trainings begin with: a file's path, or where it goes and what of it; null: fresh ones.
         target: where the network will run: budgets in milliseconds are measured there unless they name a target of
             their own, and the networks are timed there; null: the first of `deploy.benchmark` that is here.
@@ -154,7 +152,7 @@ class Recipe:
     penalties: tuple[Penalty, ...] = ()
     shrink: Controller | None = Controller()
     start: Literal["auto", "wide", "fresh"] = "auto"
-    distillation: Distillation | Literal["auto"] | None = "auto"
+    distillation: Distillation | None = None
     then: tuple[Stage, ...] = ()
     encoder_stage: EncoderStage | None = None
     baseline: bool | Literal["untrained"] = True
@@ -224,24 +222,14 @@ class Recipe:
             train=self.train,
             penalties=self.penalties,
             shrink=self.shrink.on_trained() if self.shrink is not None and self.starts_wide else self.shrink,
-            distillation=self._distillation,
+            distillation=self.distillation,
         )
         return (joint, *self.then)
 
     @property
     def starts_wide(self) -> bool:
         """Whether the joint training begins with the trained wide network's weights."""
-        return self.start == "wide" or (
-            self.start == "auto" and self._wide_is_trained and self.shrink is not None and not self.edits
-        )
-
-    @property
-    def _wide_is_trained(self) -> bool:
         given = self.starting_weights
-        return self.baseline is True or (self.baseline == "untrained" and given is not None and given.is_whole)
-
-    @property
-    def _distillation(self) -> Distillation | None:
-        if self.distillation != "auto":
-            return self.distillation
-        return Distillation() if self._wide_is_trained and self.shrink is not None else None
+        trained = self.baseline is True or (self.baseline == "untrained" and given is not None and given.is_whole)
+        shrinks = trained and self.shrink is not None and not self.edits
+        return self.start == "wide" or (self.start == "auto" and shrinks)

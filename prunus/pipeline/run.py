@@ -23,7 +23,7 @@ from prunus.pipeline.rehearsal import rehearse
 from prunus.pipeline.run_folder import refuse_linked_folders, run_folder
 from prunus.pipeline.run_record import (
     record_changes,
-    record_teaching,
+    record_start,
     record_weights,
     refuse_other_data,
     run_record_of,
@@ -112,7 +112,7 @@ def _run(
     if not recorder.count():
         recorder.write(run_record)
         record_weights(recorder, recipe)
-        record_teaching(recorder, recipe)
+        record_start(recorder, recipe)
         for text in recipe.data.notes():
             recorder.write(NoteRecord(text=text))
     train = recipe.train

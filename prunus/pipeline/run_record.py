@@ -47,7 +47,7 @@ def record_weights(recorder: Recorder, recipe: Recipe) -> None:
         recorder.write(NoteRecord(text=f"The trainings begin with {weights.path}: {found.summary()}."))
 
 
-def record_teaching(recorder: Recorder, recipe: Recipe) -> None:
+def record_start(recorder: Recorder, recipe: Recipe) -> None:
     """Record what the joint training owes to the training of the wide network, which its own seconds do not count."""
     owed = {
         "starts with its weights": recipe.starts_wide,

@@ -36,16 +36,10 @@ def structured(hint: Any) -> list[Any]:
     return [each for each in alternatives(hint) if dataclasses.is_dataclass(each) or is_component(each)]
 
 
-def literals(hint: Any) -> list[Any]:
-    """The literal values that `hint` allows."""
-    found = [each for each in alternatives(hint) if typing.get_origin(each) is typing.Literal]
-    return [value for each in found for value in typing.get_args(each)]
-
-
 def is_plain(value: Any, hint: Any) -> bool:
-    """Whether `value` is the string, the number or the literal that `hint` allows beside settings."""
+    """Whether `value` is the string or the number that `hint` allows beside settings."""
     allowed = alternatives(hint)
-    return type(value) in allowed or (type(value) is int and float in allowed) or value in literals(hint)
+    return type(value) in allowed or (type(value) is int and float in allowed)
 
 
 def is_component(hint: Any) -> bool:

@@ -9,7 +9,7 @@ import difflib
 import inspect
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from jsonargparse import ArgumentParser
@@ -22,7 +22,6 @@ from prunus.recipe.annotations import (
     is_component,
     is_plain,
     item_hint,
-    literals,
     structured,
     value_hint,
 )
@@ -40,7 +39,7 @@ def check(hint: Any, value: Any, path: KeyPath, source: Source) -> None:
         return
     settings = structured(hint)
     if len(settings) == 1 and not is_plain(value, hint):
-        _check_structured(settings[0], value, path, source, literals(hint))
+        _check_structured(settings[0], value, path, source)
     elif isinstance(value, list) and (inner := item_hint(hint)) is not None:
         for index, item in enumerate(value):
             check(inner, item, (*path, index), source)
@@ -51,13 +50,11 @@ def check(hint: Any, value: Any, path: KeyPath, source: Source) -> None:
         _check_leaf(hint, value, path, source)
 
 
-def _check_structured(hint: Any, value: Any, path: KeyPath, source: Source, beside: Sequence[Any] = ()) -> None:
-    """Check settings or a component; `beside` are the other values that would be allowed there."""
+def _check_structured(hint: Any, value: Any, path: KeyPath, source: Source) -> None:
     if isinstance(value, str) and is_component(hint):
         value = {"class_path": value}
     if not isinstance(value, dict):
-        others = "".join(f", or {other}" for other in beside)
-        raise source.error(path, f"must be a mapping of {hint.__name__}'s keys{others}, not {value!r}")
+        raise source.error(path, f"must be a mapping of {hint.__name__}'s keys, not {value!r}")
     if "class_path" in value or is_component(hint):
         _check_component(hint, value, path, source)
     else:

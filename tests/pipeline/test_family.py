@@ -42,7 +42,6 @@ FAMILY = dataclasses.replace(
     shrink=Controller(budgets=(0.7, 0.5, Budget(macs=0.3)), begin=0.25, end=0.75),
     train=dataclasses.replace(tiny.TRAIN, epochs=8, ema_decay=0.9),
     start="fresh",  # so that runs without a wide network are comparable
-    distillation=None,
 )
 
 

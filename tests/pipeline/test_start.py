@@ -1,4 +1,4 @@
-"""What the joint training starts with and learns from: by default the wide network, where one has been trained."""
+"""What the joint training starts with: by default the wide network, where one has been trained."""
 
 import dataclasses
 
@@ -7,7 +7,6 @@ import tiny
 import torch
 
 import prunus
-from prunus import recipe
 from prunus.errors import RecipeError
 from prunus.models.weights import Weights
 from prunus.pipeline import Expand, stages
@@ -33,27 +32,23 @@ WHOLE = Weights(path="w.safetensors")
 
 
 @pytest.mark.parametrize(
-    ("changes", "starts_wide", "teacher"),
+    ("changes", "starts_wide"),
     [
-        ({}, True, Distillation()),
-        ({"baseline": False}, False, None),
-        ({"shrink": None}, False, None),
-        ({"edits": (Expand(layers="encoder.3.*", rate=2, keep_function=True),)}, False, Distillation()),
-        ({"start": "fresh"}, False, Distillation()),
-        ({"start": "fresh", "distillation": None}, False, None),
-        ({"distillation": None}, True, None),
-        ({"distillation": Distillation(weight=0.2)}, True, Distillation(weight=0.2)),
-        ({"weights": WHOLE}, True, Distillation()),
-        ({"weights": WHOLE, "baseline": "untrained"}, True, Distillation()),
+        ({}, True),
+        ({"baseline": False}, False),
+        ({"shrink": None}, False),
+        ({"edits": (Expand(layers="encoder.3.*", rate=2, keep_function=True),)}, False),
+        ({"start": "fresh"}, False),
+        ({"weights": WHOLE}, True),
+        ({"weights": WHOLE, "baseline": "untrained"}, True),
         # a network of which a part has fresh weights has not been trained
-        ({"weights": dataclasses.replace(WHOLE, into="encoder"), "baseline": "untrained"}, False, None),
-        ({"weights": dataclasses.replace(WHOLE, leave_out=("head",)), "baseline": "untrained"}, False, None),
-        ({"shrink": None, "start": "wide"}, True, None),
+        ({"weights": dataclasses.replace(WHOLE, into="encoder"), "baseline": "untrained"}, False),
+        ({"weights": dataclasses.replace(WHOLE, leave_out=("head",)), "baseline": "untrained"}, False),
+        ({"shrink": None, "start": "wide"}, True),
     ],
 )
-def test_the_wide_network_starts_and_teaches_where_it_is_trained(changes, starts_wide, teacher):
-    changed = dataclasses.replace(RECIPE, **changes)
-    assert changed.starts_wide == starts_wide and changed.stages[0].distillation == teacher
+def test_the_joint_training_starts_with_the_wide_network_where_that_is_trained(changes, starts_wide):
+    assert dataclasses.replace(RECIPE, **changes).starts_wide == starts_wide
 
 
 def test_what_is_trained_need_not_wait_as_long(tmp_path):
@@ -68,14 +63,6 @@ def test_what_is_trained_need_not_wait_as_long(tmp_path):
 def test_a_start_without_a_wide_network_is_refused():
     with pytest.raises(RecipeError, match="start: wide begins with the wide network's weights"):
         dataclasses.replace(RECIPE, start="wide", baseline=False)
-
-
-def test_a_teacher_is_settings_or_a_word(tmp_path):
-    path = tiny.write_recipe(tmp_path)
-    with pytest.raises(RecipeError, match="must be a mapping of Distillation's keys, or auto, not 'wide'"):
-        recipe.load(Recipe, path, ["distillation=wide"])
-    assert recipe.load(Recipe, path, ["distillation=auto"]).distillation == "auto"
-    assert recipe.load(Recipe, path, ["distillation.weight=0.2"]).distillation == Distillation(weight=0.2)
 
 
 @pytest.fixture
@@ -100,7 +87,8 @@ def equal(one, other):
 
 @pytest.mark.parametrize("start", ["auto", "fresh"])
 def test_a_run_begins_with_what_the_wide_training_left(tmp_path, begun, start):
-    prunus.run(dataclasses.replace(RECIPE, start=start, output=str(tmp_path / "run")))
+    taught = dataclasses.replace(RECIPE, start=start, distillation=Distillation())
+    prunus.run(dataclasses.replace(taught, output=str(tmp_path / "run")))
     (_, built, nobody), (_, wide, _), (name, first, teacher), _ = begun
     assert nobody is None and name == "narrow" and equal(teacher.state_dict(), wide)
     assert equal(first, wide if start == "auto" else built) and not equal(wide, built)
@@ -116,7 +104,7 @@ def test_the_runs_of_a_sweep_share_the_wide_network(tmp_path, begun):
     sweep(path, [0.8, 0.4], [*quick, f"output={tmp_path / 'all'}"])
     assert [name for name, *_ in begun] == ["wide", "wide", "narrow", "narrow", "narrow", "narrow"]
     together = begun.pop()[1]
-    assert equal(begun[-1][1], begun[1][1]) and equal(begun[-1][2].state_dict(), begun[1][1])
+    assert equal(begun[-1][1], begun[1][1])
     begun.clear()
     alone = prunus.run(path, [*quick, "shrink.budget.macs=0.4", f"output={tmp_path / 'alone'}"])
     assert equal(begun[-1][1], together) and (alone / "wide" / "weights.safetensors").is_file()
