@@ -21,13 +21,7 @@ from prunus.pipeline.quantization import quantize_run, require
 from prunus.pipeline.recipe import NARROW, WIDE, Recipe
 from prunus.pipeline.rehearsal import rehearse
 from prunus.pipeline.run_folder import refuse_linked_folders, run_folder
-from prunus.pipeline.run_record import (
-    record_changes,
-    record_start,
-    record_weights,
-    refuse_other_data,
-    run_record_of,
-)
+from prunus.pipeline.run_record import record_changes, record_weights, refuse_other_data, run_record_of
 from prunus.records import EpochRecord, NoteRecord, Recorder, RunRecord, Silent
 from prunus.surgery import save
 from prunus.tasks.interface import BoundTask
@@ -112,7 +106,6 @@ def _run(
     if not recorder.count():
         recorder.write(run_record)
         record_weights(recorder, recipe)
-        record_start(recorder, recipe)
         for text in recipe.data.notes():
             recorder.write(NoteRecord(text=text))
     train = recipe.train

@@ -32,6 +32,7 @@ def run_record_of(recipe: Recipe, resolved: dict[str, Any], input_shape: tuple[i
         data=inventory(recipe.data),
         weights="" if recipe.starting_weights is None else recipe.starting_weights.sha256(),
         input_shape=input_shape,
+        starts_wide=recipe.starts_wide and recipe.baseline is True,
     )
 
 
@@ -45,17 +46,6 @@ def record_weights(recorder: Recorder, recipe: Recipe) -> None:
     if weights is not None:
         found = load_(build(recipe.model, recipe.data.num_classes), weights)
         recorder.write(NoteRecord(text=f"The trainings begin with {weights.path}: {found.summary()}."))
-
-
-def record_start(recorder: Recorder, recipe: Recipe) -> None:
-    """Record what the joint training owes to the training of the wide network, which its own seconds do not count."""
-    owed = {
-        "starts with its weights": recipe.starts_wide,
-        "learns from its scores": recipe.stages[0].distillation is not None,
-    }
-    said = " and ".join(text for text, true in owed.items() if true)
-    if recipe.baseline is True and said:
-        recorder.write(NoteRecord(text=f"The wide network is trained first: the joint training {said}."))
 
 
 def record_changes(recorder: Recorder, now: RunRecord) -> None:

@@ -34,6 +34,7 @@ class RunRecord(Record):
     data: dict[str, Any] = dataclasses.field(default_factory=dict)  # classes, samples and file lists: `data.inventory`
     num_classes: dict[str, int] = dataclasses.field(default_factory=dict)  # of each sub-task, where there are several
     weights: str = ""  # SHA-256 of the file that the network began with
+    starts_wide: bool = False  # the shrinking network began with the weights that the wide one's training had led to
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

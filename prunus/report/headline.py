@@ -45,7 +45,7 @@ def sentences(rows: Iterable[Comparison], facts: Facts) -> tuple[str, ...]:
         told.append(f"{'It' if told else 'The narrow network'} needs {_listed(map(_cost, costs))}.")
     if "latency" in found:
         told.append(f"One input takes {_listed(map(_speed, found['latency']))}.")
-    told += [_training(row) for row in found.get("training_seconds", [])]
+    told += [_training(row, facts) for row in found.get("training_seconds", [])]
     if "wide" not in facts.evaluations and "narrow" in facts.evaluations:
         told.append("No wide network was evaluated in this run, so there is no accuracy to compare with.")
     return tuple(told) or ("This run has not recorded enough yet to compare a wide and a narrow network.",)
@@ -78,11 +78,12 @@ def _faster(row: Comparison) -> str:
     return f"{factor:.1f} times as fast" if factor > 1 else f"slower: {1 / factor:.2f} times the time"
 
 
-def _training(row: Comparison) -> str:
-    return (
-        f"Training it, shrinking included, took {row.show(row.narrow)}, the wide network "
-        f"{row.show(row.wide)} ({row.against})."
-    )
+def _training(row: Comparison, facts: Facts) -> str:
+    narrow, wide = row.show(row.narrow), f"{row.show(row.wide)} ({row.against})"
+    if facts.run is not None and facts.run.starts_wide:
+        wide = f"{wide}, whose weights it began with"
+        return f"Training it, shrinking included, took {narrow} after the wide network's {wide}."
+    return f"Training it, shrinking included, took {narrow}, the wide network {wide}."
 
 
 def _listed(parts: Iterable[str]) -> str:

@@ -12,7 +12,7 @@ from prunus.models.weights import Weights
 from prunus.pipeline import Expand, stages
 from prunus.pipeline.recipe import Recipe
 from prunus.pipeline.sweep import sweep
-from prunus.records import NoteRecord, read
+from prunus.records import RunRecord, read
 from prunus.tasks.distillation import Distillation
 
 RECIPE = Recipe(
@@ -92,9 +92,9 @@ def test_a_run_begins_with_what_the_wide_training_left(tmp_path, begun, start):
     (_, built, nobody), (_, wide, _), (name, first, teacher), _ = begun
     assert nobody is None and name == "narrow" and equal(teacher.state_dict(), wide)
     assert equal(first, wide if start == "auto" else built) and not equal(wide, built)
-    (note,) = [record.text for record in read(tmp_path / "run") if isinstance(record, NoteRecord)]
-    said = "starts with its weights and learns from its scores" if start == "auto" else "learns from its scores"
-    assert note == f"The wide network is trained first: the joint training {said}."
+    (run,) = [record for record in read(tmp_path / "run") if isinstance(record, RunRecord)]
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert run.starts_wide == ("whose weights it began with" in page) == (start == "auto")
 
 
 def test_the_runs_of_a_sweep_share_the_wide_network(tmp_path, begun):

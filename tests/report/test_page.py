@@ -33,6 +33,7 @@ def browser():
 def open_report(browser, path, troubles, **options):
     """Open a report offline; what it asks of a network or complains about is added to `troubles`."""
     page = browser.new_page(offline=True, **options)
+    page.set_default_timeout(120_000)  # beside other tests
     page.on("console", lambda message: troubles.append(f"console: {message.type}: {message.text}"))
     page.on("pageerror", lambda error: troubles.append(f"page: {error}"))
     page.on("dialog", lambda dialog: (troubles.append(f"dialog: {dialog.message}"), dialog.dismiss()))
