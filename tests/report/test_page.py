@@ -124,6 +124,7 @@ def test_the_page_fits_a_phone_and_a_desk(whole, width):
 
 def test_colours_follow_the_scheme_and_paper_is_light(whole):
     expect = pytest.importorskip("playwright.sync_api").expect
+    expect.set_options(timeout=120_000)
     narrow = whole.locator("#chart-classes .trace").nth(1).locator(".point path").first
     expect(narrow).to_have_css("fill", "rgb(140, 47, 99)")
     whole.emulate_media(color_scheme="dark")
