@@ -77,7 +77,10 @@ def test_settings_that_make_no_sense(settings, message):
     ("settings", "message"),
     [
         ({"budget": 0.4}, r"takes a Budget, as in budget=prunus.Budget\(macs=0.4\), not 0.4"),
-        ({"budget": prunus.Budget(macs=0.001)}, r"smallest reachable is macs [\d,]+; most of its macs lie in \S+ \d+%, "),
+        (
+            {"budget": prunus.Budget(macs=0.001)},
+            r"smallest reachable is macs [\d,]+; most of its macs lie in \S+ \d+%, ",
+        ),
         (
             {"budget": prunus.Budget(params=10**7)},
             r"meets the budget as it is: it has [\d,]+ params, at most 10,000,000",
