@@ -83,8 +83,11 @@ def training_seconds(row: Row, tested: list[Row], options: argparse.Namespace) -
         data: Any = PartOfData(recipe.data, options.part)
         return dataclasses.replace(recipe, data=data)
 
-    cell = (row["task"], row["budget"], "joint")
-    joint = [other["learning_rate"] for other in tested if (other["task"], other["budget"], other["arm"]) == cell]
+    def rate(budget: str | None, arm: str) -> float | None:
+        cell = (row["task"], budget, arm)
+        found = [each["learning_rate"] for each in tested if (each["task"], each["budget"], each["arm"]) == cell]
+        return found[0] if found else None
+
     with tempfile.TemporaryDirectory() as folder:
         attempt = Attempt(
             task=row["task"],
@@ -94,7 +97,8 @@ def training_seconds(row: Row, tested: list[Row], options: argparse.Namespace) -
             seed=row["seed"],
             data=options.data,
             runs=Path(folder),
-            joint_rate=joint[0] if joint else None,
+            wide_rate=rate(None, WIDE),
+            joint_rate=rate(row["budget"], "joint"),
             change=part,
         )
         steps, cuts = attempt.train().seconds()

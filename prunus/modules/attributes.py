@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-_OWN = ("_parameters", "_buffers", "_modules")
+REGISTRIES = ("_parameters", "_buffers", "_modules")
 _SCALARS = frozenset({bool, int, float, complex, str, bytes, type(None)})
 _CONTAINERS = (dict, list, tuple, set)
 
@@ -15,5 +15,5 @@ def kept(module: nn.Module) -> Iterator[tuple[str, Any]]:
     torch keeps a dozen in each."""
     for name, value in vars(module).items():
         empty = isinstance(value, _CONTAINERS) and not value
-        if type(value) not in _SCALARS and not empty and name not in _OWN:
+        if type(value) not in _SCALARS and not empty and name not in REGISTRIES:
             yield name, value

@@ -1,12 +1,13 @@
 """Train/eval modes of a network's modules, put back after use."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
+import torch
 from torch import Tensor, nn
 
-from prunus.modules.attributes import kept
+from prunus.modules.attributes import REGISTRIES, kept
 from prunus.modules.kinds import BatchNorm
 from prunus.modules.tree import leaves
 
@@ -29,20 +30,39 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     """Put every module of `model` in evaluation mode within the context.
 
     Modules with a `train` or `eval` of their own call it, since they may keep something for evaluation (a fused kernel,
-    a table of biases); what they kept before is put back. The other flags are set one by one.
+    a table of biases, a merged matrix); they are put back as they were. The other flags are set one by one.
     """
-    before = [(module, dict(vars(module))) for module in _with_own_modes(model)]
+    own = _with_own_modes(model)
+    with modes_kept(model), _as_they_were(own):
+        for module in own:
+            _call_own_mode(module, training=False)
+        for module in model.modules():
+            module.training = False
+        yield
+
+
+@contextlib.contextmanager
+def _as_they_were(modules: Sequence[nn.Module]) -> Iterator[None]:
+    """Restore at the end what the modules and those in them hold, bit for bit: attributes, submodules and tensors."""
+    inside = list(dict.fromkeys(each for module in modules for each in module.modules()))
+    attributes = [dict(vars(module)) for module in inside]
+    registered = [{name: dict(held[name]) for name in REGISTRIES if name in held} for held in attributes]
+    tensors = list({id(t): t for module in modules for t in (*module.parameters(), *module.buffers())}.values())
+    values = [tensor.detach().clone() for tensor in tensors]
     try:
-        with modes_kept(model):
-            for module, _ in before:
-                _call_own_mode(module, training=False)
-            for module in model.modules():
-                module.training = False
-            yield
+        yield
     finally:
-        for module, attributes in before:
+        for module, held, contents in zip(inside, attributes, registered, strict=True):
             vars(module).clear()
-            vars(module).update(attributes)
+            vars(module).update(held)
+            for name, content in contents.items():
+                held[name].clear()
+                held[name].update(content)
+        for tensor, value in zip(tensors, values, strict=True):
+            if tensor.shape != value.shape:
+                tensor.data = value
+            elif not tensor.is_meta and not torch.equal(tensor, value):
+                tensor.data.copy_(value)
 
 
 def keep_anew_(model: nn.Module) -> None:

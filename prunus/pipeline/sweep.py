@@ -7,7 +7,7 @@ each is told in a journal of optuna's beside the folders, which its own tools re
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -114,10 +114,12 @@ def _with_wide(chosen: Recipe) -> Recipe:
     folder = Path(chosen.output or "")
     if not chosen.starts_wide or chosen.baseline is not True:
         return chosen
-    if (begun := begun_with(folder, "baseline")) is None:
+    if begun_with(folder, "baseline") is None:
         path = next((str(path) for path in sorted(folder.parent.glob(f"*/{WIDE}/{WEIGHTS}"))), None)
     else:
-        path = begun_with(folder, "weights")["path"] if begun == "untrained" else None
+        weights = begun_with(folder, "weights")
+        path = weights.get("path") if isinstance(weights, Mapping) else None
+        path = path if str(path).endswith(f"/{WIDE}/{WEIGHTS}") else None
     if path is None:
         return chosen
     return dataclasses.replace(chosen, baseline="untrained", weights=Weights(path=path), encoder_stage=None)

@@ -101,6 +101,13 @@ def test_a_sweep_of_nothing_is_refused(recipe, tmp_path, budgets, overrides, bou
     assert not (tmp_path / "none").exists()
 
 
+def test_a_folder_with_a_run_from_weights_of_its_own_is_another_recipe(recipe, tmp_path):
+    (tmp_path / "macs-0.8").mkdir()
+    (tmp_path / "macs-0.8" / "recipe.yaml").write_text("name: tiny\nbaseline: untrained\nweights: w.safetensors\n")
+    with pytest.raises(RecipeError, match=r"macs-0.8 holds a run of another recipe"):
+        sweep(recipe, [0.8], [*QUICK, f"output={tmp_path}"])
+
+
 def test_without_optuna_it_says_what_to_install(recipe, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "optuna", None)
     assert main(["sweep", str(recipe), "--budgets", "0.8", "0.4", f"output={tmp_path / 'none'}"]) == 1

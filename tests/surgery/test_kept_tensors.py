@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import prunus
+from prunus.verify import difference
 
 
 class Fused(nn.Module):
@@ -77,3 +78,55 @@ def test_a_fused_kernel_follows_in_place():
     assert model.fused.first.out_channels < 8
     assert torch.allclose(model.eval()(X), model.train()(X), atol=1e-12)
     assert teacher.fused.kernel["weight"].shape == teacher.fused.first.weight.shape
+
+
+class Merged(nn.Linear):
+    """A matrix that a low-rank one is merged into in place for evaluation, and taken out of again (LoRA)."""
+
+    def __init__(self, size):
+        super().__init__(size, size)
+        self.down, self.up = nn.Parameter(torch.randn(2, size)), nn.Parameter(torch.randn(size, 2))
+        self.merged = False
+
+    def train(self, mode=True):
+        super().train(mode)
+        if mode == self.merged:
+            self.weight.data += (1 - 2 * mode) * (self.up @ self.down).data
+            self.merged = not mode
+        return self
+
+    def forward(self, x):
+        y = super().forward(x)
+        return y if self.merged else y + x @ self.down.T @ self.up.T
+
+
+class Joined(nn.Module):
+    """Two layers that become one for good where the module is put into evaluation."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.first, self.second = nn.Linear(size, size), nn.Linear(size, size)
+
+    def train(self, mode=True):
+        super().train(mode)
+        if not mode and "second" in self._modules:
+            self.first.weight = nn.Parameter((self.first.weight + self.second.weight).detach())
+            self.first.bias = nn.Parameter((self.first.bias + self.second.bias).detach())
+            del self.second
+        return self
+
+    def forward(self, x):
+        return self.first(x) + self.second(x) if "second" in self._modules else self.first(x)
+
+
+@pytest.mark.parametrize("layer", [Merged, Joined])
+def test_evaluating_leaves_what_an_own_train_changes_in_place(layer):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), layer(8), nn.BatchNorm1d(8), nn.Linear(8, 2)).train()
+    images = torch.randn(16, 6)
+    before, own = nets.state(model), nets.state(model[2])
+    difference(model, model, (images,))
+    nets.assert_same_state(before, nets.state(model))
+    prunus.recalibrate(model, [images])
+    nets.assert_same_state(own, nets.state(model[2]))
+    assert not getattr(model[2], "merged", False)
