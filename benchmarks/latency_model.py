@@ -11,7 +11,8 @@ the one that it leaves of the same multiply-adds. Importances are relative norms
 go as well, since accuracy is not asked for.
 
 Every measurement is a line of results/latency_model.jsonl at once: a run that was interrupted goes on, and --again
-drops what is known of the networks and backends named. The summary is results/latency_model.json.
+drops what is known of the networks and backends named. The summary is results/latency_model.json, its picture
+latency_model.svg.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from latency_picture import picture
 from result import RESULTS, write_result
 from torch import Tensor, nn
 
@@ -200,6 +202,8 @@ def main() -> None:
         ROWS.write_text("".join(json.dumps(row) + "\n" for row in left), encoding="utf-8")
     for name, backend in pairs:
         measure_all(Subject(name, backend, settings.threads, settings.tables))
+    lines = [json.loads(line) for line in ROWS.read_text(encoding="utf-8").splitlines()]
+    (RESULTS / "latency_model.svg").write_text(picture(lines, "onnxruntime"), encoding="utf-8")
     everything = [summary(name, backend) for backend in ("onnxruntime", "openvino", "torch") for name in NETWORKS]
     write_result("latency_model", {"threads": settings.threads, "rows": [row for row in everything if row]})
 

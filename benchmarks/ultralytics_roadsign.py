@@ -1,10 +1,12 @@
 """YOLO's n size on 877 photographs of road signs, in Ultralytics' own trainer: wide, shrunk, and pruned afterwards.
 
     python benchmarks/ultralytics_roadsign.py --data DATA/roadsign_voc --folder runs/roadsign
+    python benchmarks/ultralytics_roadsign.py --data DATA/roadsign_voc --folder runs/roadsign --time   (alone)
 
 Per seed: the wide network; the same with `Shrink`, to half of its ONNX Runtime latency; the wide network of half of the
 epochs, pruned once by torch-pruning to that latency and tuned for the other half. All begin with fresh weights and have
-as many epochs. Each row is kept as it comes; the same command goes on.
+as many epochs. Each row is kept as it comes; the same command goes on. `--time` measures the best networks of all arms
+and seeds in turn, so that their shares of the latency are those of one moment.
 
     pip install ultralytics-opencv-headless==8.4.190 torch-pruning==1.6.1
 """
@@ -29,6 +31,7 @@ from torch import nn
 from ultralytics import YOLO
 
 import prunus
+from prunus.deploy import benchmark
 from prunus.deploy.latency_meter import LatencyMeter
 from prunus.integrations.ultralytics import Shrink
 
@@ -47,9 +50,10 @@ def main() -> None:
             rows.once({"seed": seed, "arm": arm}, lambda train=train, seed=seed: figures(train, options, data, seed))  # type: ignore[misc]
     arms = {arm: _summary([row for row in rows.read() if row["arm"] == arm]) for arm in (WIDE, NARROW, PRUNED)}
     settings = {name: getattr(options, name) for name in ("yaml", "size", "epochs", "batch", "seeds", "limit")}
+    timed = {"timed_in_turn": timed_in_turn(options)} if options.time else {}
     write_result(
         "ultralytics_roadsign",
-        {"settings": settings, "arms": arms, "rows": rows.read()},
+        {"settings": settings, "arms": arms, **timed, "rows": rows.read()},
         folder=options.results,
         data=str(options.data),
     )
@@ -71,6 +75,27 @@ def figures(train: Callable[..., Path], options: argparse.Namespace, data: Path,
         "params": sum(parameter.numel() for parameter in network.parameters()),
         "seconds": seconds,
     }
+
+
+def timed_in_turn(options: argparse.Namespace) -> dict[str, list[float]]:
+    """Return, by arm, the share of the wide network's latency that the best network of each seed takes."""
+    names = {WIDE: WIDE, NARROW: NARROW, PRUNED: "tuned"}
+    networks = {
+        f"{arm} {seed}": deployed(YOLO(options.folder / f"seed{seed}" / name / "weights" / "best.pt"), options)
+        for arm, name in names.items()
+        for seed in range(options.seeds)
+    }
+    settings = prunus.BenchmarkSettings(backends=("onnxruntime",), threads=1, repeats=100, measure_memory=False)
+    timed = {each.model: each.median_ms for each in benchmark(networks, (3, options.size, options.size), settings)}
+    whole = timed[f"{WIDE} 0"]
+    return {arm: [timed[f"{arm} {seed}"] / whole for seed in range(options.seeds)] for arm in names}
+
+
+def deployed(yolo: Any, options: argparse.Namespace) -> nn.Module:
+    """Return the network of a checkpoint as it is deployed, BatchNorm folded."""
+    network: nn.Module = yolo.model.float().eval()
+    example = torch.zeros(1, 3, options.size, options.size)
+    return prunus.apply(prunus.fuse(network, example), network).eval()
 
 
 def wide(options: argparse.Namespace, data: Path, seed: int) -> Path:
@@ -195,6 +220,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=30)
     parser.add_argument("--bisections", type=int, default=8)
     parser.add_argument("--limit", type=int, default=None, help="of images per split: for a trial")
+    parser.add_argument("--time", action="store_true")
     return parser.parse_args()
 
 

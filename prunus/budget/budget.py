@@ -14,6 +14,7 @@ from prunus.graph import ChannelGroups
 from prunus.penalties.keep import patterns_of
 
 SOLVERS = ("greedy", "exact")
+BOUND = {"one_of": "bounds"}  # a recipe that names one bound drops those of the default (`recipe/check.py`)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,10 +38,10 @@ class Budget:
             network that comes out. Training with a budget compares outputs at each cut, and refuses it.
     """
 
-    macs: float | None = None
-    params: float | None = None
-    latency: float | None = None
-    latency_ms: float | None = None
+    macs: float | None = dataclasses.field(default=None, metadata=BOUND)
+    params: float | None = dataclasses.field(default=None, metadata=BOUND)
+    latency: float | None = dataclasses.field(default=None, metadata=BOUND)
+    latency_ms: float | None = dataclasses.field(default=None, metadata=BOUND)
     target: Target | None = None
     min_share: float = 0.1
     multiple_of: int = 1

@@ -1,179 +1,102 @@
 """Hard-coded sizes: run the user's own code on a narrower copy and see whether it follows.
 
 A view to fixed sizes, a slice at a fixed position or a number that depends on a width cannot be judged from one width.
-So a few channels of every group are left out of a copy, attributes that count channels are set to what is left,
-and the copy is read again: where it does what the labels predict, the code follows. Where it does not, what is
-hard-coded at the place is refused, and the copy is made again without it.
+Therefore a copy loses a few channels of every layer, the attributes that count channels are set to the new counts, and
+the copy is read again. Where the reading agrees with the labels, the size follows. Where it does not, the hard-coded
+sizes at that place are refused, and the copy is made again without them.
 """
 
 import dataclasses
 import itertools
 
 import torch
-from torch import Tensor
 
-from prunus.graph.build import numbering
-from prunus.graph.compare import Mismatch
+from prunus.graph.attempt import Attempt
 from prunus.graph.findings import Findings, Kind, Mark
-from prunus.graph.ids import NONE, ChannelIds
+from prunus.graph.ids import NONE
 from prunus.graph.mismatch_cause import channels_near, hard_coded_at
-from prunus.graph.other_width import (
-    TracedNetwork,
-    unequal_parts,
-    without_most,
-    without_some,
-    without_some_sizes,
-)
+from prunus.graph.other_width import TracedNetwork
 from prunus.graph.size_attributes import bindings
 from prunus.graph.slots import Attribute
 from prunus.graph.tied_widths import tied_widths
 
-MAX_COMPARISONS = 6  # then every size that is not decided is refused
+MAX_COMPARISONS = 6  # after that, every undecided size is refused
 MAX_ROUNDS = 30
-MAX_OTHERS = 4  # sets of attributes that are tried in place of one that is wrong
+MAX_OTHERS = 4  # subsets of doubtful attributes to try
 
 
-def judge(network: TracedNetwork, findings: Findings) -> tuple[list[Mark], list[Attribute]]:
-    """Try the network at other widths until each hard-coded size has been seen to follow, or is refused.
+def judge(network: TracedNetwork, findings: Findings) -> tuple[Findings, list[Attribute]]:
+    """Read the network at other widths until each hard-coded size is known to follow, or is refused.
 
-    Returns the marks without those of hard-coded sizes, and the attributes that must follow a cut.
+    Returns the findings without hard-coded sizes, and the attributes that a cut must set.
     """
+    attempt, proven = _first(network, findings), list[Mark]()
+    for round_ in range(MAX_ROUNDS):
+        attempt = attempt.without_refused()
+        alive, mismatch, changed = attempt.outcome
+        if mismatch is None:
+            proven += [mark for mark in attempt.sizes if not bool(alive[mark.ids].all())]
+        if mismatch is None and not changed:
+            untried = [mark for mark in attempt.sizes if mark not in proven]
+            return attempt.refusing(untried, "nothing of it could be tried out").findings, attempt.bound
+        near = [channels_near(network, attempt.findings, place, alive) for place in changed]
+        if mismatch is not None:
+            early = round_ < MAX_COMPARISONS
+            blamed = hard_coded_at(attempt.sizes, mismatch) if early else attempt.sizes
+            other = _with_fewer_attributes(attempt, blamed) or (_with_tied_widths(attempt, blamed) if early else None)
+            if other is not None:
+                attempt, proven = other, []
+                continue
+            if not blamed:  # no hard-coded size is at fault: refuse the channels that arrive there
+                arriving = channels_near(network, attempt.findings, mismatch, alive)
+                attempt = attempt.marking([Mark(arriving, Kind.REFUSED, mismatch.told)])
+            attempt = attempt.refusing(blamed, mismatch.reason)
+        approximate = [Mark(ids, Kind.APPROXIMATE, place.told) for ids, place in zip(near, changed, strict=True)]
+        attempt = attempt.marking(approximate)
+    everything = torch.arange(1, findings.ids.count)
+    undecided = Mark(everything, Kind.REFUSED, f"not decided in {MAX_ROUNDS} tries at other widths")
+    return attempt.marking([undecided]).findings, []
+
+
+def _first(network: TracedNetwork, findings: Findings) -> Attempt:
+    """Return the attempt in which every hard-coded size follows, by an attribute of equal value where there is one."""
     roots = torch.from_numpy(findings.ids.classes())
-    held = roots[torch.cat([torch.tensor([NONE]), *network.slots.values()])]  # zeros that meet no parameter are data
+    held = roots[torch.cat([torch.tensor([NONE]), *network.slots.values()])]  # padding that meets no parameter is data
     sizes = [mark for mark in findings.marks if mark.kind is Kind.HARD_CODED]
     sizes = [mark for mark in sizes if bool(torch.isin(roots[mark.ids[mark.ids != NONE]], held).any())]
     marks = [mark for mark in findings.marks if mark.kind is not Kind.HARD_CODED]
-    unjoined, bound = findings.ids, bindings(network.model, sizes)
-    spared = torch.zeros(findings.ids.count, dtype=torch.bool)  # ids that no trial leaves out
-    proven = list[Mark]()
-    for round_ in range(MAX_ROUNDS):
-        findings.ids = _joined(bound, unjoined)
-        sizes, bound = _without_refused(findings, marks, sizes, bound)
-        now = dataclasses.replace(findings, marks=marks)
-        alive, mismatch, changed = _try_without_some(network, now, spared, sizes, bound)
-        if mismatch is None:
-            proven += [mark for mark in sizes if not bool(alive[mark.ids].all())]
-        if mismatch is None and not changed:
-            untried = [mark for mark in sizes if mark not in proven]
-            return marks + _refused(untried, "nothing of it could be tried out"), bound
-        if mismatch is not None:
-            blamed = hard_coded_at(sizes, mismatch) if round_ < MAX_COMPARISONS else sizes
-            if (other := _with_fewer_attributes(network, now, unjoined, spared, sizes, bound, blamed)) is not None:
-                bound, proven = other, []
-                continue
-            tied = _with_tied_widths(network, now, unjoined, spared, sizes, bound, blamed)
-            if round_ < MAX_COMPARISONS and tied is not None:
-                unjoined, proven = tied, []
-                continue
-            marks = [*marks, *_refused(blamed, mismatch.reason)]
-            if not blamed:  # nothing hard-coded to blame: the channels that arrive there
-                near = channels_near(network, findings, mismatch, alive)
-                marks.append(Mark(near, Kind.REFUSED, mismatch.told))
-            sizes = [mark for mark in sizes if mark not in blamed]
-        for place in changed:
-            near = channels_near(network, findings, place, alive)
-            marks = [*marks, Mark(near, Kind.APPROXIMATE, place.told)]
-            spared[near] = True
-        roots = torch.from_numpy(findings.ids.classes())
-        spared = torch.isin(roots, roots[spared])
-    everything = torch.arange(1, findings.ids.count)
-    reason = f"not decided in {MAX_ROUNDS} tries at other widths"
-    return [*marks, Mark(everything, Kind.REFUSED, reason)], []
+    spared = torch.zeros(findings.ids.count, dtype=torch.bool)
+    unjoined = dataclasses.replace(findings, marks=marks)
+    return Attempt(network, unjoined, spared, sizes, bindings(network.model, sizes))
 
 
-def _try_without_some(
-    network: TracedNetwork, findings: Findings, spared: Tensor, sizes: list[Mark], bound: list[Attribute]
-) -> tuple[Tensor, Mismatch | None, tuple[Mismatch, ...]]:
-    """Leave some channels out, several times where sizes are hard-coded; return the ids alive, what went wrong, what
-    changed."""
-    alive = without_some(network, findings, spared, sizes)
-    mismatch, changed = network.without(findings, alive, bound) if not bool(alive.all()) else (None, ())
-    if mismatch is None and not changed and unequal_parts(sizes):
-        first, alive = alive, without_some(network, findings, spared, sizes, last=True)
-        mismatch, changed = network.without(findings, alive, bound)
-        alive = alive & first if mismatch is None and not changed else alive
-    if mismatch is not None or changed:
-        return alive, mismatch, changed
-    for other in (*without_some_sizes(network, findings, spared, sizes), without_most(network, findings, spared)):
-        mismatch, changed = network.without(findings, other, bound)
-        if mismatch is not None or changed:
-            return other, mismatch, changed
-    return alive, None, ()
-
-
-def _joined(found: list[Attribute], unjoined: ChannelIds) -> ChannelIds:
-    """One attribute counts one thing: where it is bound twice, what it counts goes together."""
-    first: dict[tuple[str, str, int], Attribute] = {}
-    ids = unjoined.copy()
-    for binding in found:
-        ids.unite(first.setdefault(binding.key, binding).groups, binding.groups)
-    return ids
-
-
-def _with_fewer_attributes(
-    network: TracedNetwork,
-    findings: Findings,
-    unjoined: ChannelIds,
-    spared: Tensor,
-    sizes: list[Mark],
-    bound: list[Attribute],
-    blamed: list[Mark],
-) -> list[Attribute] | None:
-    """Return fewer of the attributes that were taken for the sizes `blamed`, or none of them, where the code runs so:
-    an equal one may count something else."""
+def _with_fewer_attributes(attempt: Attempt, blamed: list[Mark]) -> Attempt | None:
+    """Return an attempt in which fewer attributes stand for the sizes `blamed` and the code follows: an attribute of
+    equal value may count something else."""
     lines = {mark.line for mark in blamed}
-    doubtful = {binding.key for binding in bound if binding.line in lines}
+    doubtful = {binding.key for binding in attempt.bound if binding.line in lines}
     names = sorted({key[1:] for key in doubtful})
     fewer = itertools.chain.from_iterable(itertools.combinations(names, num) for num in range(len(names)))
     for chosen in itertools.islice(fewer, MAX_OTHERS):
-        other = [binding for binding in bound if binding.key not in doubtful or binding.key[1:] in chosen]
-        mismatch = _try_without_some(
-            network, dataclasses.replace(findings, ids=_joined(other, unjoined)), spared, sizes, other
-        )[1]
-        if mismatch is None or not any(mark.line in lines for mark in hard_coded_at(sizes, mismatch)):
+        bound = [each for each in attempt.bound if each.key not in doubtful or each.key[1:] in chosen]
+        other = dataclasses.replace(attempt, bound=bound)
+        if _follows(other, lines):
             return other
     return None
 
 
-def _with_tied_widths(
-    network: TracedNetwork,
-    findings: Findings,
-    unjoined: ChannelIds,
-    spared: Tensor,
-    sizes: list[Mark],
-    bound: list[Attribute],
-    blamed: list[Mark],
-) -> ChannelIds | None:
-    """Return ids in which the sizes `blamed` count the channels of another tensor, where the code runs so."""
+def _with_tied_widths(attempt: Attempt, blamed: list[Mark]) -> Attempt | None:
+    """Return an attempt in which the sizes `blamed` count the channels of another tensor and the code follows."""
     lines = {mark.line for mark in blamed}
-    for ids in tied_widths(network, findings, unjoined, sizes, blamed):
-        trial = dataclasses.replace(findings, ids=_joined(bound, ids))
-        alive, mismatch, _ = _try_without_some(network, trial, spared, sizes, bound)
-        tried = any(not bool(alive[mark.ids].all()) for mark in blamed)
-        if tried and (mismatch is None or not any(mark.line in lines for mark in hard_coded_at(sizes, mismatch))):
-            return ids
+    for ids in tied_widths(attempt.network, attempt.findings, attempt.unjoined.ids, attempt.sizes, blamed):
+        other = attempt.tying(ids)
+        tried = any(not bool(other.outcome.alive[mark.ids].all()) for mark in blamed)
+        if tried and _follows(other, lines):
+            return other
     return None
 
 
-def _without_refused(
-    findings: Findings, marks: list[Mark], sizes: list[Mark], bound: list[Attribute]
-) -> tuple[list[Mark], list[Attribute]]:
-    """Drop sizes and attributes whose channels are refused altogether: nothing is to be tried there."""
-    group_of = numbering(dataclasses.replace(findings, marks=[*marks, *sizes]))
-    refused = torch.zeros(int(group_of.max()) + 2, dtype=torch.bool)
-    for mark in marks:
-        if mark.kind is Kind.REFUSED:
-            refused[group_of[mark.ids]] = True
-    refused[-1] = True
-
-    def open_(ids: Tensor) -> bool:
-        return not bool(refused[group_of[ids]].all())
-
-    return [mark for mark in sizes if open_(mark.ids)], [binding for binding in bound if open_(binding.groups)]
-
-
-def _refused(sizes: list[Mark], reason: str) -> list[Mark]:
-    return [
-        dataclasses.replace(mark, kind=Kind.REFUSED, ids=mark.ids[mark.ids != NONE], reason=f"{mark.reason}: {reason}")
-        for mark in sizes
-    ]
+def _follows(attempt: Attempt, lines: set[str]) -> bool:
+    """Whether the hard-coded sizes on these lines follow."""
+    mismatch = attempt.outcome.mismatch
+    return mismatch is None or not any(mark.line in lines for mark in hard_coded_at(attempt.sizes, mismatch))

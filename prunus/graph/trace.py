@@ -58,7 +58,7 @@ def _traced(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], 
         findings = findings.afresh(torch.isin(roots, roots[attended]))
         labelled = _walked(programs, model, findings, slots)
     walked = set(findings.marks)
-    findings.marks, bindings = judge(TracedNetwork(model, args, kwargs, labelled, slots), findings)
+    findings, bindings = judge(TracedNetwork(model, args, kwargs, labelled, slots), findings)
     groups = build(model, findings, slots, labelled[0].macs, notes, bindings, map(passed_channels, labelled))
     excluded, group_of = torch.cat([groups.refused, torch.tensor([True])]), numbering(findings)  # -1 is the last
     for mark in findings.marks:

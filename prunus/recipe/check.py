@@ -116,6 +116,7 @@ def _check_arguments(cls: Any, value: Any, path: KeyPath, source: Source, filled
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         _check_keys(value, {parameter.name for parameter in named} - set(filled), path, source, _inside(cls))
     _name_default_classes(cls, value)
+    _drop_default_bounds(cls, value)
     hints = typing.get_type_hints(cls if dataclasses.is_dataclass(cls) else getattr(cls, "__init__", cls))
     for parameter in named:
         if parameter.name in value:
@@ -172,6 +173,18 @@ def _name_default_classes(cls: Any, value: dict[str, Any]) -> None:
             inner = given["init_args"] or {}
             init_args = {**settings, **inner} if isinstance(inner, dict) else inner
             value[field.name] = {**given, "class_path": class_path, "init_args": init_args}
+
+
+def _drop_default_bounds(cls: Any, value: dict[str, Any]) -> None:
+    """Drop a default's values of fields that carry the metadata `one_of` where the recipe gives one of these fields:
+    `budget: {latency: 0.5}` bounds the latency alone, although the default bounds the MACs."""
+    for field in dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ():
+        given = value.get(field.name)
+        if isinstance(given, dict) and dataclasses.is_dataclass(field.default):
+            fields = dataclasses.fields(field.default)
+            bounds = {item.name: item.default for item in fields if "one_of" in item.metadata}
+            if bounds.keys() & given.keys():
+                value[field.name] = {**bounds, **given}
 
 
 def _check_keys(

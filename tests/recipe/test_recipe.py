@@ -99,6 +99,20 @@ class Train:
             raise RecipeError(f"learning_rate is {self.learning_rate}")
 
 
+BOUND = {"one_of": "bounds"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limit:
+    macs: float | None = field(default=None, metadata=BOUND)
+    params: float | None = field(default=None, metadata=BOUND)
+    multiple_of: int = 1
+
+    def __post_init__(self):
+        if self.macs is None and self.params is None:
+            raise RecipeError("bounds nothing")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     data: Data
@@ -219,6 +233,19 @@ def test_a_default_component_takes_overrides_of_its_settings(written):
         recipe.load(Complete, written("data: {init_args: 3}"))
     with pytest.raises(RecipeError, match=r"line 1: `data\.seed` is no known key"):
         recipe.load(Complete, written("data: {init_args: {seed: 6}, seed: 7}"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limited:
+    limit: Limit = Limit(macs=0.4, multiple_of=4)
+
+
+def test_a_bound_takes_the_place_of_the_defaults_bounds(written):
+    assert recipe.load(Limited, written("")).limit == Limit(macs=0.4, multiple_of=4)
+    assert recipe.load(Limited, written("limit: {params: 0.5}")).limit == Limit(params=0.5, multiple_of=4)
+    assert recipe.load(Limited, written(""), ["limit.params=0.5"]).limit == Limit(params=0.5, multiple_of=4)
+    both = recipe.load(Limited, written("limit: {macs: 0.3}"), ["limit.params=0.5"])  # both are the user's
+    assert both.limit == Limit(macs=0.3, params=0.5, multiple_of=4)
 
 
 def test_dump_round_trips(written):

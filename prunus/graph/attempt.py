@@ -1,0 +1,122 @@
+"""Attempt: assumptions on a network's hard-coded sizes, tested by running its code at other widths."""
+
+import dataclasses
+import functools
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from prunus.graph.build import numbering
+from prunus.graph.compare import Mismatch
+from prunus.graph.findings import Findings, Kind, Mark
+from prunus.graph.ids import NONE, ChannelIds
+from prunus.graph.other_width import TracedNetwork, unequal_parts, without_most, without_some, without_some_sizes
+from prunus.graph.slots import Attribute
+
+
+class Outcome(NamedTuple):
+    """Result of a trial: the ids it kept, bool [num_ids], the first mismatch, the computed numbers that changed."""
+
+    alive: Tensor
+    mismatch: Mismatch | None
+    changed: tuple[Mismatch, ...]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Attempt:
+    """Assumptions on which hard-coded sizes follow a cut, by which attributes, and which channels go together.
+
+    Attributes:
+        network: the network under test.
+        unjoined: findings of its walk without hard-coded sizes, before channels of one attribute are joined.
+        spared: bool [num_ids], ids that every trial keeps.
+        sizes: the hard-coded sizes assumed to follow.
+        bound: the attributes assumed to count channels.
+    """
+
+    network: TracedNetwork
+    unjoined: Findings
+    spared: Tensor
+    sizes: list[Mark]
+    bound: list[Attribute]
+
+    @functools.cached_property
+    def findings(self) -> Findings:
+        """Findings in which the channels that one attribute counts in several places are joined."""
+        first: dict[tuple[str, str, int], Attribute] = {}
+        ids = self.unjoined.ids.copy()
+        for binding in self.bound:
+            ids.unite(first.setdefault(binding.key, binding).groups, binding.groups)
+        return dataclasses.replace(self.unjoined, ids=ids)
+
+    @functools.cached_property
+    def outcome(self) -> Outcome:
+        """Result of the first trial that fails or changes a number, else of the first trials; computed once."""
+        network, findings, spared, sizes = self.network, self.findings, self.spared, self.sizes
+        alive = without_some(network, findings, spared, sizes)
+        first = self._without(alive) if not bool(alive.all()) else Outcome(alive, None, ())
+        if not _is_plain(first):
+            return first
+        if unequal_parts(sizes):
+            last = self._without(without_some(network, findings, spared, sizes, last=True))
+            if not _is_plain(last):
+                return last
+            alive = alive & last.alive
+        for other in (*without_some_sizes(network, findings, spared, sizes), without_most(network, findings, spared)):
+            if not _is_plain(found := self._without(other)):
+                return found
+        return Outcome(alive, None, ())
+
+    def _without(self, alive: Tensor) -> Outcome:
+        return Outcome(alive, *self.network.without(self.findings, alive, self.bound))
+
+    def without_refused(self) -> "Attempt":
+        """Return the attempt without the sizes and attributes of refused channels, which need no trial."""
+        findings = self.findings
+        group_of = numbering(dataclasses.replace(findings, marks=[*findings.marks, *self.sizes]))
+        refused = torch.zeros(int(group_of.max()) + 2, dtype=torch.bool)
+        for mark in findings.marks:
+            if mark.kind is Kind.REFUSED:
+                refused[group_of[mark.ids]] = True
+        refused[-1] = True
+
+        def open_(ids: Tensor) -> bool:
+            return not bool(refused[group_of[ids]].all())
+
+        sizes = [mark for mark in self.sizes if open_(mark.ids)]
+        bound = [binding for binding in self.bound if open_(binding.groups)]
+        if len(sizes) == len(self.sizes) and len(bound) == len(self.bound):
+            return self  # keeps a known outcome
+        return dataclasses.replace(self, sizes=sizes, bound=bound)
+
+    def refusing(self, sizes: list[Mark], reason: str) -> "Attempt":
+        """Return the attempt in which the channels that `sizes` count are refused."""
+        refused = [
+            dataclasses.replace(
+                mark, kind=Kind.REFUSED, ids=mark.ids[mark.ids != NONE], reason=f"{mark.reason}: {reason}"
+            )
+            for mark in sizes
+        ]
+        left = [mark for mark in self.sizes if mark not in sizes]
+        return dataclasses.replace(self.marking(refused), sizes=left)
+
+    def marking(self, marks: Iterable[Mark]) -> "Attempt":
+        """Return the attempt with `marks` added; channels marked approximate are spared."""
+        marks, spared = list(marks), self.spared.clone()
+        for mark in marks:
+            if mark.kind is Kind.APPROXIMATE:
+                spared[mark.ids] = True
+        roots = torch.from_numpy(self.findings.ids.classes())
+        spared = torch.isin(roots, roots[spared])
+        unjoined = dataclasses.replace(self.unjoined, marks=[*self.unjoined.marks, *marks])
+        return dataclasses.replace(self, unjoined=unjoined, spared=spared)
+
+    def tying(self, ids: ChannelIds) -> "Attempt":
+        """Return the attempt with the channels `ids`, in which more channels are joined."""
+        return dataclasses.replace(self, unjoined=dataclasses.replace(self.unjoined, ids=ids))
+
+
+def _is_plain(outcome: Outcome) -> bool:
+    return outcome.mismatch is None and not outcome.changed
