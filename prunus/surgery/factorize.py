@@ -30,7 +30,7 @@ class FactorizeLayer(ReplaceLayer):
     """Replace a layer by two of a lower rank, with weights from its own.
 
     Attributes:
-        rank: channels between the two, for each group.
+        rank: channels between the two per group.
         scheme: "channel" (k x k, then 1 x 1; linear to two) or "spatial" (k x 1, then 1 x k).
     """
 
@@ -44,7 +44,7 @@ class FactorizeLayer(ReplaceLayer):
         return self.rank == full_rank(self.layer, self.scheme)
 
     def factors(self, old: Any) -> Factors:
-        """Return the two that take the place of the layer `old`."""
+        """Return the two layers that replace the layer `old`."""
         if reason := _unfit(old, self.scheme):
             raise EditError(f"{self.layer.path}: {reason}")
         check_rank(self.rank, full_rank(self.layer, self.scheme), self.layer.path)
@@ -71,18 +71,19 @@ def factorize(
     """Return the plan that factorises the layers of `model` that `layers` names, where that makes them smaller.
 
     A layer is left as it is unless r (C k_h k_w + K) < K C k_h k_w (the spatial scheme: r (C k_h + K k_w)), so the plan
-    may be empty. Whether a smaller layer is a faster one is for a measurement to say.
+    may be empty. A smaller layer is not always faster: measure it.
 
     Args:
         model: any network; it is not changed.
         layers: globs over dotted paths and rules such as "k>1", as `prunus.surgery.choosing.choose` reads them.
-        rank: r, for each group; or
-        energy: in (0, 1]: the smallest rank whose singular values (not squared) make up this share of the sum.
+        rank: r per group; or
+        energy: in (0, 1]: take the smallest rank whose singular values (not squared) make up this share of the sum.
         scheme: "channel" or "spatial".
-        skip_first: how many of the layers named are left out, from the input on.
+        skip_first: number of the first matching layers to leave out.
 
     Raises:
-        EditError: a pattern matches nothing, a layer named by its path cannot be factorised, a number out of range.
+        EditError: a pattern matches nothing, a layer named by its path cannot be factorised, or a number is out of
+            range.
     """
     if (rank is None) == (energy is None):
         raise EditError("factorize takes either a rank or an energy")
@@ -105,7 +106,7 @@ def full_rank(layer: Layer, scheme: str = "channel") -> int:
 
 
 def is_smaller(layer: Layer, rank: int, scheme: str = "channel") -> bool:
-    """Whether the two layers have fewer weights than the one."""
+    """Return whether the two layers have fewer weights than the one."""
     outer, inner, kernel = layer.sizes
     before = outer * inner * taps(kernel)
     if scheme == "spatial":
