@@ -100,8 +100,7 @@ def numbering(findings: Findings) -> Tensor:
 
 
 def _slots(model: nn.Module, slots: Slots, findings: Findings, group_of: Tensor) -> tuple[Slot, ...]:
-    """Return the slots with their roles: a weight's contracted dimension consumes channels, a statistic is cut with
-    them, any other dimension produces them.
+    """Return the slots: a weight's contracted dimension consumes channels, statistics go along, all others produce.
 
     A buffer is not trained: it counts as a statistic, unless it must be zero for the channel to be zero.
     """

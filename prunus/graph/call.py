@@ -101,7 +101,7 @@ class Call:
         self._mark(axis, f"{reason} ({self.where})", Kind.REFUSED)
 
     def freeze_all(self, reason: str, *others: Label) -> None:
-        """Refuse the removal of every channel that reaches the operator, and of those of other tensors."""
+        """Refuse the removal of every channel that reaches the operator, and of every channel of `others`."""
         for label in (*others, *self.labels):
             for axis in label.axes.values():
                 self.freeze(axis, reason)

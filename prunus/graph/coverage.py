@@ -20,9 +20,8 @@ def coverage(
 ) -> Coverage:
     """Return which channels of a network can be removed, layer by layer.
 
-    `units` holds one slot per layer, whose indices are the layer's units. `exact` and `removable` are bool
-    [num_groups]; `told` are the reasons why other groups are not.
-    """
+    `units` holds one slot per layer, with the layer's units as indices; `exact` and `removable` are bool [num_groups];
+    `told` are the reasons for other groups."""
     exact, removable = (torch.cat([mask, torch.tensor([False])]) for mask in (exact, removable))
     reason_of = _main_reasons(told, exact.numel())
     rows: dict[str, LayerCoverage] = {}

@@ -23,8 +23,7 @@ MAX_SOURCES = 3  # tensors whose width is tried
 def tied_widths(
     network: TracedNetwork, findings: Findings, ids: ChannelIds, sizes: list[Mark], blamed: list[Mark]
 ) -> Iterator[ChannelIds]:
-    """Yield copies of `ids` in which the channels that a module's sizes count are united with those of a source: a
-    tensor that the module, or a part of it, takes.
+    """Yield `ids` with the channels that a module's sizes count united with those of a tensor that it or a part takes.
 
     Args:
         network: the network.

@@ -34,8 +34,7 @@ def sharing(base: Value) -> Iterator[Value]:
 
 
 def is_plain_view(maker: Operation) -> bool:
-    """Return whether an operation that shares memory surely returns a view, at positions that do not depend on data; an
-    operation that writes must keep the shape."""
+    """Return whether an operation surely returns a view, at positions independent of data; a write must keep shapes."""
     return maker.results[0].shape == maker.operands[0].shape if maker.operator.writes else maker.name not in COPIES
 
 
@@ -71,8 +70,7 @@ def written(call: Call, into: Label, chain: list[Value], part: Label) -> Label |
 
 
 def _places(shape: tuple[int, ...], dim: int, chain: list[Value]) -> tuple[Tensor, list[int]]:
-    """Return the indices of a dimension that the last of a chain of views holds, and the view's dimensions along which
-    they vary."""
+    """Return the indices along `dim` that the last of a chain of views holds, and its dimensions that they vary in."""
     ones = [1] * len(shape)
     ones[dim] = shape[dim]
     index, known = torch.arange(shape[dim]).view(ones).expand(shape), dict[Value, Tensor]()

@@ -163,8 +163,7 @@ def _kept(value: Any, depth: int = 4) -> Iterator[Any]:
 
 
 def _called(function: types.FunctionType) -> Iterator[types.FunctionType]:
-    """Yield the functions that a function names or encloses, and the methods of such classes; skip torch's and Python's
-    own."""
+    """Yield the functions that a function names or encloses, and methods of such classes; not torch's and Python's."""
     names = _names(function.__code__)
     named = [function.__globals__[name] for name in names if name in function.__globals__]
     named += [cell.cell_contents for cell in function.__closure__ or () if filled(cell)]

@@ -25,11 +25,7 @@ def arguments(inputs: Inputs) -> tuple[Any, ...]:
 
 
 def tensors_in(value: object, *, strict: bool = False) -> list[Tensor]:
-    """Return the tensors in a network's inputs or outputs; with `strict`, refuse objects that may hide tensors.
-
-    Raises:
-        TypeError: with `strict`, an object is neither a tensor nor plain data.
-    """
+    """Return the tensors in inputs or outputs; with `strict`, raise TypeError for objects that may hide tensors."""
     found = list(leaves(pytree.tree_leaves(value)))
     hidden = [leaf for leaf in found if strict and not isinstance(leaf, (Tensor, *PLAIN))]
     if hidden:

@@ -39,8 +39,7 @@ def kind_of(module: nn.Module) -> str | None:
 def is_plain(module: nn.Module, union: Any) -> bool:
     """Return whether a module is of one of the kinds of `union` and runs torch's own code on its own weights.
 
-    A subclass may standardise its weight, quantise, or apply an activation after a norm; a parametrisation computes the
-    weight.
+    A subclass may standardise or quantise its weight, or activate after a norm; a parametrisation computes the weight.
     """
     kind = next((kind for kind in members(union) if isinstance(module, kind)), None)
     own = ("forward", "_conv_forward", "__call__")

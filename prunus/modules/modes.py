@@ -29,9 +29,8 @@ def modes_kept(model: nn.Module) -> Iterator[None]:
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Put every module of `model` in evaluation mode within the context.
 
-    Where a module overrides `train` or `eval`, the override is called, since it may prepare data for evaluation (a
-    fused kernel, a table of biases, a merged matrix); such modules are restored at the end. Other flags are set
-    directly.
+    An overridden `train` or `eval` is called, since it may prepare data for evaluation (a fused kernel, a table of
+    biases, a merged matrix); such modules are restored at the end. Other flags are set directly.
     """
     own = _with_own_modes(model)
     with modes_kept(model), _as_they_were(own):

@@ -31,7 +31,7 @@ def held_once(values: Tensor) -> Tensor:
 
 
 def varying_dims(labels: Tensor) -> tuple[Tensor, list[int]]:
-    """Narrow `labels` to size 1 along each dimension in which they do not change; return them and the varying dims."""
+    """Narrow `labels` to size 1 in each dimension along which they do not change; return also the other dimensions."""
     labels = held_once(labels)
     varying = []
     for dim, size in enumerate(labels.shape):

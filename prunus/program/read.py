@@ -145,7 +145,7 @@ def _explained(model: nn.Module, given: Any, error: Exception) -> ReadError:
 
 
 def _place(error: BaseException, model: nn.Module) -> Place:
-    """Return the place of an error in the user's code: its innermost line that is neither torch's nor ours."""
+    """Return the place of an error in the user's code: the innermost line outside torch and `prunus.program`."""
     paths = {id(module): path for path, module in model.named_modules()}
     module, line = "", ""
     for frame, number in traceback.walk_tb(error.__traceback__):

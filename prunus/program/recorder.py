@@ -108,8 +108,7 @@ class OperationRecorder(TorchDispatchMode):
         return self._on_constants(called, args, settings)
 
     def _on_constants(self, called: Operator, args: Args, kwargs: Settings) -> object:
-        """Run an operator on constants, outside inference mode: the result may outlive the run in a cache of the user's
-        code, and must then work in training."""
+        """Run an operator on constants, outside inference mode: user code may cache the result for training."""
         for tensor in called.written(args, kwargs):
             for identity in self.memory.about_to_write(tensor):
                 self._values.pop(identity, None)
@@ -226,7 +225,7 @@ def _is_large(called: Operator, args: Args) -> bool:
 
 
 def _line() -> str:
-    """Return "file:line" of the innermost code that is neither torch's nor this package's; "" where there is none."""
+    """Return "file:line" of the innermost code outside torch and `prunus.program`; "" where there is none."""
     frame: FrameType | None = sys._getframe(3)
     while frame is not None and frame.f_code.co_filename.startswith(FOREIGN):
         frame = frame.f_back if frame.f_code.co_filename != READ else None  # read.py called the network

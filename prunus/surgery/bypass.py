@@ -155,8 +155,7 @@ def _weight(operation: Operation) -> str:
 
 
 def _constant(program: Program, zero: set[str]) -> set[Value]:
-    """Return the values that do not depend on the input: outputs of layers whose weight is in `zero`, and values
-    computed only from constant ones."""
+    """Return the values that do not depend on the input: outputs of weights in `zero`, or computed from such alone."""
     found = {value for value in program.given if value.origin is not Origin.INPUT}
     for operation in program.operations:
         if _weight(operation) in zero or all(operand in found for operand in operation.operands):

@@ -34,7 +34,7 @@ def choose(
         model: any network.
         layers: one or several patterns: a glob over dotted paths ("encoder.*", "*.conv1"; `*` also matches dots), or a
             rule on the largest side of a convolution's kernel ("k>1", "k>=5", "k=3"); a leading "!" excludes matches.
-        skip_first: number of the first matching layers to leave out.
+        skip_first: number of matching layers to leave out, counted from the input.
         unfit: returns why a module cannot be used, None if it can. A layer named by its exact path must be fit; a layer
             matched by a glob or a rule is skipped if it is not.
 

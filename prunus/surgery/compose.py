@@ -38,11 +38,7 @@ def compose_all(parts: Sequence[Filter], places: Sequence[str]) -> Filter:
 
 
 def compose(first: Filter, second: Filter, first_place: str, second_place: str) -> Filter:
-    """Return the filter that computes `first`, then `second`.
-
-    Raises:
-        EditError: they cannot be one layer.
-    """
+    """Return the filter that computes `first`, then `second`; raise `EditError` if they cannot be one layer."""
     where = f"{second_place} behind {first_place}"
     if len(first.kernel) != len(second.kernel) or first.channels[1] != second.channels[0]:
         raise EditError(

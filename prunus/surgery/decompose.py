@@ -100,17 +100,15 @@ def decompose(
     Args:
         model: any network; it is not changed.
         layers: globs over dotted paths and rules such as "k>1", as `prunus.surgery.choosing.choose` reads them.
-        rank: channels between per group of a convolution, so `rank * groups` in all; the weights are computed from the
-            layer's weight by an SVD.
+        rank: channels between per group, so `rank * groups` in all; weights by an SVD of the layer's weight.
         energy: in (0, 1]: take the smallest rank whose singular values (not squared) make up this share of the sum.
         width: channels between in all, a multiple of the groups; the weights start fresh.
-        nonlinear: put a ReLU between. The function changes; train on.
-        skip_first: number of the first matching layers to leave out.
+        nonlinear: put a ReLU between. The function changes: train the network further.
+        skip_first: number of matching layers to leave out, counted from the input.
         seed: seed of the fresh weights, which depend only on it and the layer's path.
 
     Raises:
-        EditError: a pattern matches nothing, a layer named by its path cannot be decomposed, or a number is out of
-            range.
+        EditError: a pattern matches nothing, a layer named by its path cannot be decomposed, a number is out of range.
     """
     if sum(value is not None for value in (rank, energy, width)) != 1:
         raise EditError("decompose takes exactly one of rank, energy (both from the weights) and width (fresh)")
@@ -161,8 +159,7 @@ def separated(part: Filter, rank: int, place: str) -> tuple[Filter, Filter]:
 def _pair(
     part: Filter, vertical: Tensor, horizontal: Tensor, first: Tensor | None, last: Tensor | None
 ) -> tuple[Filter, Filter]:
-    """Return the two filters; each strides, dilates and pads along the one dimension of its kernel, so these commute
-    with the other filter."""
+    """Return the two filters, each with stride, dilation and padding only along its own kernel: the two commute."""
     none = (0, 0)
     (s, t), (d, e), (p, q), (a, b) = part.stride, part.dilation, part.padding, part.output_padding
     upper = dataclasses.replace(

@@ -1,4 +1,4 @@
-"""Expand: a layer becomes several consecutive linear layers, with more weights to train; `contract` undoes it exactly.
+"""Expand: a layer becomes consecutive linear layers with more weights to train; `contract` makes them one layer again.
 
 ExpandNets (Guo, Alvarez & Salzmann, NeurIPS 2020), at a rate r, for each group m -> n of a layer:
 
@@ -145,12 +145,11 @@ def expand(
         keep_function: start from factors that compute the layers' current function, with random directions where the
             function leaves them free ("ck" then needs r >= 4 for k = 5 and 7, r >= 9 beyond); else from fresh factors.
         nonlinear: put ReLUs between the factors; train, then `prunus.surgery.linearize`, train again, `contract`.
-        skip_first: number of the first matching layers to leave out.
+        skip_first: number of matching layers to leave out, counted from the input.
         seed: seed of the fresh weights.
 
     Raises:
-        EditError: a pattern matches nothing, a layer named by its path cannot be expanded so, or the rate is out of
-            range.
+        EditError: a pattern matches nothing, a layer named by its path cannot be expanded, the rate is out of range.
     """
     if type(rate) not in (int, float) or not 1 <= rate < math.inf:
         raise EditError(f"the rate of an expansion is at least 1 (4 is usual), not {rate!r}")

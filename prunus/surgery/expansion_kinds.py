@@ -35,8 +35,7 @@ def _unfit_for_ck(module: Any) -> str | None:
 
 
 def suited(layer: Layer, module: Any, rate: float, keep_function: bool) -> str:
-    """Return the kind for a layer: "ck" if the layer allows it, and if its factors can keep the function where asked;
-    else "cl", or "fc" for a linear layer."""
+    """Return the kind that suits a layer: "ck" if the layer allows it and, if asked, it can keep the function."""
     if isinstance(module, nn.Linear):
         return "fc"
     if _unfit_for_ck(module):

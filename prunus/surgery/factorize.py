@@ -1,8 +1,8 @@
-"""Factorize: a trained layer of low rank becomes two that compute it with fewer multiply-adds.
+"""Factorize: a trained layer of low rank becomes two layers that compute it with fewer multiply-adds.
 
 The weight is the matrix W, K x (C k_h k_w), W = U S V^T (Alvarez & Salzmann, NIPS 2017). At rank r a convolution
 C -> K becomes one C -> r with its kernel and one r -> K of 1 x 1, with r (C k_h k_w + K) weights; a linear layer
-becomes two. The spatial scheme takes the (C k_h) x (K k_w) matrix: k_h x 1, then 1 x k_w, r (C k_h + K k_w) weights.
+becomes two. The spatial scheme uses the (C k_h) x (K k_w) matrix: k_h x 1, then 1 x k_w, r (C k_h + K k_w) weights.
 """
 
 import dataclasses
@@ -27,11 +27,11 @@ SCHEMES = ("channel", "spatial")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FactorizeLayer(ReplaceLayer):
-    """Replace a layer by two of a lower rank, with weights from its own.
+    """Replace a layer by two layers of a lower rank, with weights computed from its own.
 
     Attributes:
         rank: channels between the two per group.
-        scheme: "channel" (k x k, then 1 x 1; linear to two) or "spatial" (k x 1, then 1 x k).
+        scheme: "channel" (k x k, then 1 x 1; or two linear layers) or "spatial" (k x 1, then 1 x k).
     """
 
     edit_name: ClassVar[str] = "Factorize"
@@ -79,11 +79,10 @@ def factorize(
         rank: r per group; or
         energy: in (0, 1]: take the smallest rank whose singular values (not squared) make up this share of the sum.
         scheme: "channel" or "spatial".
-        skip_first: number of the first matching layers to leave out.
+        skip_first: number of matching layers to leave out, counted from the input.
 
     Raises:
-        EditError: a pattern matches nothing, a layer named by its path cannot be factorised, or a number is out of
-            range.
+        EditError: a pattern matches nothing, a layer named by its path cannot be factorised, a number is out of range.
     """
     if (rank is None) == (energy is None):
         raise EditError("factorize takes either a rank or an energy")

@@ -78,11 +78,7 @@ class Filter:
 
 
 def values(tensor: Tensor, place: str) -> Tensor:
-    """Return a layer's tensor in float64 on the CPU, or on the meta device if it is there.
-
-    Raises:
-        EditError: the tensor holds values that are not finite.
-    """
+    """Return a layer's tensor in float64 on the CPU, or on the meta device if it is there; refuse non-finite values."""
     numbers = tensor.detach()
     if numbers.is_meta:
         return numbers.double()

@@ -122,8 +122,7 @@ def _swapped(weight: Tensor) -> Tensor:
 
 
 def holds(shape: Sequence[int], widths: Sequence[int]) -> bool:
-    """Return whether 3 x 3 factors with `widths` between them can compute every kernel of `shape`, [out / groups, in /
-    groups, *kernel]."""
+    """Return whether 3 x 3 factors through `widths` can compute every kernel [out / groups, in / groups, *kernel]."""
     return any(_fits(needed, widths) for _, needed in _ways(shape, len(widths), shifting=True))
 
 

@@ -63,7 +63,7 @@ class Plan:
         """Return the plan written in `text`.
 
         Raises:
-            EditError: `text` is not JSON, or holds an unknown format or edit, a missing or unknown field, or a value of
+            EditError: `text` is not JSON, or has an unknown format or edit, a missing or unknown field, or a value of
                 the wrong type.
         """
         try:

@@ -77,8 +77,7 @@ def decomposed(matrices: Tensor, place: str) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _through_gram(matrices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return `decomposed` by A = (A V) V^T, which holds up to rounding for any orthonormal V: here the eigenvectors of
-    A^T A (or, for a wide A, those of A A^T)."""
+    """Return `decomposed` by A = (A V) V^T, exact up to rounding for any orthonormal V: here eigenvectors of A^T A."""
     scale = matrices.abs().amax((1, 2), keepdim=True).clamp(min=torch.finfo(matrices.dtype).tiny)
     unit = matrices / scale  # its square neither overflows nor vanishes
     if unit.shape[1] >= unit.shape[2]:

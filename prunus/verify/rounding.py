@@ -62,7 +62,7 @@ class Change:
 
     Attributes:
         absolute: max |a - b| in the networks' own precision, over all outputs.
-        relative: max |a - b| / max |a| of the output that is largest relative to its bounds.
+        relative: max |a - b| / max |a| of the output whose change is largest relative to its bounds.
         double: (absolute, relative) in float64; None where the networks do not run in it.
         tolerance: the largest `relative` that counts as rounding.
         tolerance_float64: the largest relative change in float64 that counts as rounding.
@@ -123,7 +123,7 @@ def outputs_in_both(
 def change(before: Outputs, after: Outputs) -> Change:
     """Return the change from the outputs `before` to those `after`, with bounds from the rounding of those before.
 
-    Of several outputs, the change of the one that is largest relative to its bounds is returned.
+    Of several outputs, the one whose change is largest relative to its bounds is described.
     """
     eps64 = torch.finfo(torch.float64).eps
     fixed = EXACT["float64"] if before.eps <= eps64 else max(EXACT["float32"], ROUNDINGS * before.eps)

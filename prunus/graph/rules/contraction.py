@@ -26,8 +26,7 @@ def addmm(call: Call) -> Labels:
 
 
 def plus(call: Call, result: Label, added: Label) -> Label:
-    """Add a tensor that broadcasts to a product: along dimensions in which both have channels, the sum is zero where
-    both are."""
+    """Add a tensor that broadcasts to a product; where both have channels, the sum is zero if both are."""
     offset = len(result.shape) - len(added.shape)
     axes = {}
     for dim, axis in result.axes.items():

@@ -82,8 +82,7 @@ def _product(out: Axis | None, read: Axis | None) -> Axis | None:
 
 
 def _go_together(call: Call, channels: Axis | None, groups: int) -> bool:
-    """Return whether the channels of each group are united already, as between the factors of a depthwise layer: then
-    whole groups can be removed."""
+    """Return whether the channels of each group are united already, as between the factors of a depthwise layer."""
     if channels is None or channels.ids.numel() % groups or bool((channels.ids == NONE).any()):
         return False
     rows = call.findings.ids.classes()[channels.ids].reshape(groups, -1)
@@ -91,8 +90,7 @@ def _go_together(call: Call, channels: Axis | None, groups: int) -> bool:
 
 
 def _repeated(axis: Axis | None, groups: int) -> Axis | None:
-    """Repeat the axis for every group: column i of a grouped weight reads (transposed: makes) channel i of each, so
-    these channels can only be removed together."""
+    """Repeat the axis per group: column i of a grouped weight belongs to channel i of each, so these go together."""
     return axis and axis.mapped(lambda values: values.repeat(groups))
 
 

@@ -48,8 +48,7 @@ def _joined(call: Call, operands: list[Label], dim: int, size: int) -> Axis | No
 
 
 def _sources(call: Call, operands: list[Label], dim: int, size: int) -> Tensor:
-    """Return 0 where the result is zero when the channel's producers are, else the number of the operation that made it
-    non-zero: this one, or that of the first operand that is not zero."""
+    """Return 0 where the result is zero when the channel's producers are, else the number of the operation to blame."""
     found = [
         axis if axis is not None and axis.ids.numel() == size else None for axis in (x.behind(dim) for x in operands)
     ]

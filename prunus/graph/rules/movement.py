@@ -27,7 +27,7 @@ def move(call: Call) -> Labels:
 
 @rule("repeat_interleave")
 def repeat(call: Call) -> Labels:
-    """Rows repeated as often as a number, or another tensor, states."""
+    """Rows repeated as often as given by a number or another tensor."""
     axes: dict[int, Axis] = {}
     for dim in call.input.axes:
         moved(call, dim, [axes], steered=True)
@@ -43,8 +43,7 @@ def squeeze(call: Call) -> Labels:
 
 
 def _values(call: Call) -> None:
-    """Mark the channels of several tensors put side by side as produced: a weight is a value here, even if it reads
-    channels elsewhere."""
+    """Mark channels of tensors put side by side as produced: a weight is a value here, even if it reads elsewhere."""
     for label in call.labels if len(call.labels) > 1 else []:
         for axis in label.axes.values():
             call.produce(axis)

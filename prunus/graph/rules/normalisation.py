@@ -68,8 +68,7 @@ def group_norm(call: Call) -> Labels:
 
 
 def _normalised(call: Call, mixed: Collection[int], scaled: range, mean: Label | None = None) -> Labels:
-    """y = (x - mean) * gamma + beta, with means over the dimensions `mixed`, gamma and beta along the dimensions
-    `scaled`; `mean` is a running mean."""
+    """y = (x - mean) * gamma + beta: `mean` running or over the dimensions `mixed`, gamma and beta along `scaled`."""
     value, gamma, beta = call["input"], call["weight"], call.get("bias")
     for label in (gamma, beta):
         for dim in scaled if label is not None else ():

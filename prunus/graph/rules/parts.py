@@ -112,7 +112,7 @@ def index(call: Call) -> Labels:
 
 
 def _picked(call: Call, touched: set[int], carried: Callable[[int], int | None], *, by_rows: bool = False) -> Labels:
-    """Pick positions along the dimensions `touched`: channels along these are refused; the output has a fixed number.
+    """Pick a fixed number of positions along the dimensions `touched`; channels along these are refused.
 
     Args:
         call: the operator.
@@ -145,8 +145,7 @@ def _picked(call: Call, touched: set[int], carried: Callable[[int], int | None],
 
 
 def index_as_wide(call: Call, axis: Axis, index: Label, dim: int) -> None:
-    """Declare the size of an index along a channel dimension, where it looks nothing up, as hard-coded; refuse the
-    channels where the index differs along it."""
+    """Declare an index's own size along channels as hard-coded; refuse channels along which the index differs."""
     if index.shape[dim] == axis.ids.numel() and index.uniform(dim):
         call.hard_coded(axis, follows=False)
     else:

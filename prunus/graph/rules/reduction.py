@@ -69,7 +69,7 @@ def _reduced(call: Call, *, sees_zeros: bool = True, first: Change = _same, seco
 
 @rule("softmax", "_softmax", "log_softmax", "_log_softmax")
 def softmax(call: Call) -> Labels:
-    """Zeros become non-zero; along the reduced dimension each result depends on all values."""
+    """Zeros become non-zero; along the operator's dimension each result depends on all values."""
     for dim in call.dims() & call.input.axes.keys():
         call.approximate(call.input.axes[dim], f"{call.name} over the channels")
     return call.results({dim: call.changed(axis) for dim, axis in call.input.axes.items()})
