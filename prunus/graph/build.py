@@ -38,8 +38,7 @@ def build(
 ) -> ChannelGroups:
     """Return the groups of `findings`: the classes of ids that are channels.
 
-    `bound` are the attributes whose values follow a cut. `passed` are the channels that each module takes and returns,
-    in evaluation, then in training.
+    `bound` are attributes that follow a cut; `passed` are the channels that modules take and return, mode by mode.
     """
     group_of = numbering(findings)
     count = int(group_of.max()) + 1

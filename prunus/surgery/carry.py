@@ -29,13 +29,11 @@ def carry_(plan: Plan, optimizer: Optimizer, model: nn.Module, small: nn.Module)
 
     Each parameter in the optimizer's groups is replaced by the parameter of `small` at the same path. State tensors of
     its shape (momentum, moments) and its gradient are cut like the parameter; scalars (steps) are kept. New parameters
-    join the group of those that they replace (a bias joins that of a bias) with fresh state; new parameters of a layer
-    that the optimizer did not train stay outside. If there are new ones, the parameters and names of each group are put
-    in the order of `small.parameters()`.
+    join the group of those that they replace (a bias joins that of a bias) with fresh state, and groups and names are
+    put in the order of `small.parameters()`; new parameters of a layer that was not trained stay outside.
 
-    In a loop of your own, a learning-rate scheduler and a `GradScaler` need no change, since they hold the same
-    optimizer. Cut an average of the weights by the same plan: `ema.module = apply(plan, ema.module)`. Wrap `small` in
-    DistributedDataParallel and `torch.compile` again.
+    In a loop of your own, a learning-rate scheduler and a `GradScaler` need no change. Cut an average of the weights by
+    the same plan: `ema.module = apply(plan, ema.module)`. Wrap `small` in DistributedDataParallel and `torch.compile`.
 
     Raises:
         EditError: the optimizer holds a parameter that is not `model`'s, keeps state of another shape, or parameters

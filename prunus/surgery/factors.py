@@ -70,8 +70,6 @@ def factors_for(old: Any, parts: Sequence[Filter], origin: str, *, nonlinear: bo
 
     Args:
         old: a `LinearLayer`.
-        parts: the factors in order.
-        origin: the kind of edit, see `Factors`.
         nonlinear: whether to put ReLUs between the parts.
     """
     modules: dict[str, nn.Module] = {}

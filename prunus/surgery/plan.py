@@ -63,8 +63,7 @@ class Plan:
         """Return the plan written in `text`.
 
         Raises:
-            EditError: `text` is not JSON, or has an unknown format or edit, a missing or unknown field, or a value of
-                the wrong type.
+            EditError: `text` is not JSON, or has an unknown format or edit, a wrong field, or a value of a wrong type.
         """
         try:
             data = from_json(text)
