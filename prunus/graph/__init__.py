@@ -1,4 +1,4 @@
-"""READ: a network's channels, who makes them, who reads them, and which go together."""
+"""Find a network's channels: which tensors make them, which read them, and which channels go together."""
 
 from prunus.graph.groups import ChannelGroups
 from prunus.graph.rules import rule

@@ -1,4 +1,4 @@
-"""Build the channel groups: number the classes of ids, and collect what the findings say of each."""
+"""Build the channel groups: number the classes of ids, and collect the findings about each."""
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,9 +17,9 @@ from prunus.graph.walk import Slots
 from prunus.modules.kinds import LinearLayer, TransposedConv
 from prunus.modules.ties import canonical_paths
 
-CHANNEL = (*REASONED, Kind.CONTRACTED)  # what is so marked is a channel
+CHANNEL = (*REASONED, Kind.CONTRACTED)  # an id with one of these marks is a channel
 KINDS = (Role.PRODUCER, Role.CONSUMER, Role.STATISTIC)
-ROLES = {  # what a mark makes of a tensor's dimension; a later one overrides an earlier one
+ROLES = {  # the role that a mark gives a tensor's dimension; a later mark overrides an earlier one
     Kind.CONSUMED: Role.CONSUMER,
     Kind.STATISTIC: Role.STATISTIC,
     Kind.PRODUCED: Role.PRODUCER,
@@ -38,7 +38,7 @@ def build(
 ) -> ChannelGroups:
     """Return the groups of `findings`: the classes of ids that are channels.
 
-    `passed` are the channels that each module takes and returns, in evaluation, then in training.
+    `bound` are attributes that follow a cut; `passed` are the channels that modules take and return, mode by mode.
     """
     group_of = numbering(findings)
     count = int(group_of.max()) + 1
@@ -79,7 +79,7 @@ def build(
 
 
 def _by_reason(findings: Findings) -> Iterator[tuple[str, bool, Tensor]]:
-    """Yield each reason once: its text, whether it refuses, and all ids of which it is said."""
+    """Yield each reason once: its text, whether it refuses, and all ids that it applies to."""
     found: dict[tuple[str, bool], list[Tensor]] = {}
     for mark in findings.marks:
         if mark.kind in REASONED:
@@ -89,7 +89,7 @@ def _by_reason(findings: Findings) -> Iterator[tuple[str, bool, Tensor]]:
 
 
 def numbering(findings: Findings) -> Tensor:
-    """Return the group number of each id, -1 where it is no channel: int [count]."""
+    """Return the group number of each id, -1 where it is not a channel: int [count]."""
     roots = findings.ids.classes()
     channel = np.zeros(findings.ids.count, dtype=bool)
     channel[roots[findings.ids_of(*CHANNEL).numpy()]] = True
@@ -99,9 +99,9 @@ def numbering(findings: Findings) -> Tensor:
 
 
 def _slots(model: nn.Module, slots: Slots, findings: Findings, group_of: Tensor) -> tuple[Slot, ...]:
-    """Role of a slot: a weight's contracted dimension reads channels, a statistic goes along, the rest makes them.
+    """Return the slots: a weight's contracted dimension consumes channels, statistics go along, all others produce.
 
-    Nobody trains a buffer: it goes along, unless the output is not zero without it.
+    A buffer is not trained: it counts as a statistic, unless it must be zero for the channel to be zero.
     """
     roles = torch.zeros(findings.ids.count, dtype=torch.long)
     buffers = dict(model.named_buffers())
@@ -120,7 +120,7 @@ def _slots(model: nn.Module, slots: Slots, findings: Findings, group_of: Tensor)
 
 
 def _unread(model: nn.Module, slots: Slots, group_of: Tensor) -> Iterator[str]:
-    """Yield what is to be said of layers that are in no group: nothing about them should be silent."""
+    """Yield a note on the layers that are in no group, so that none is left out without a word."""
     names = list[str]()
     for (path, dim), ids in slots.items():
         name, _, tensor = path.rpartition(".")
@@ -137,7 +137,7 @@ def _unread(model: nn.Module, slots: Slots, group_of: Tensor) -> Iterator[str]:
 
 
 def _beside_unread(model: nn.Module, slots: tuple[Slot, ...]) -> Iterator[tuple[str, Tensor]]:
-    """Yield the groups of a weight whose bias no code reads: nothing says that they are of one size."""
+    """Yield the groups of a weight whose bias no code reads: no operator relates the sizes of the two."""
     known = {slot.path for slot in slots}
     for slot in slots:
         path, module = f"{slot.module}.bias".lstrip("."), model.get_submodule(slot.module)
@@ -148,9 +148,9 @@ def _beside_unread(model: nn.Module, slots: tuple[Slot, ...]) -> Iterator[tuple[
 
 
 def _layers(slots: tuple[Slot, ...], count: int) -> tuple[Tensor, tuple[str, ...]]:
-    """Return the number of the layer that makes each group first, -1 where none does, and the layers' names.
+    """Return the number of the first layer that makes each group, -1 where none does, and the layers' names.
 
-    What makes channels along a second dimension (the positions of a kernel that code computes with) comes last.
+    Dimensions that make channels beside a layer's first (the positions of a kernel that code computes with) come last.
     """
     makers = [slot for slot in slots if slot.role is Role.PRODUCER]
     first = {slot.layer: slot for slot in reversed(makers)}

@@ -1,4 +1,4 @@
-"""Compare a network at another width, or in another mode, with what its labels predict."""
+"""Compare a network at another width with the prediction of its labels, or in its two modes."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -14,9 +14,9 @@ from prunus.modules.strides import same_values
 from prunus.modules.tree import flat
 from prunus.program import Operation, Place, Program, Value
 
-NOISE = ("empty", "rand", "bernoulli")  # in the names of operators that make it
+NOISE = ("empty", "rand", "bernoulli")  # parts of the names of operators that make random numbers
 
-# Operators whose numbers say where data go: the labels of their outputs tell whether it went right.
+# Operators whose arguments only place data: the labels of their outputs show whether these arguments are right.
 _MOVES = """
     view reshape _unsafe_view flatten unflatten expand expand_as broadcast_to affine_grid_generator repeat tile slice
     narrow select split split_with_sizes chunk unsafe_split unsafe_chunk layer_norm group_norm channel_shuffle
@@ -29,12 +29,12 @@ GROUPED = frozenset(["aten::group_norm", "aten::native_group_norm"])
 
 SPREAD = frozenset(
     ["expand", "repeat", "tile", "gather", "cat", "where", "clone", "contiguous", "to", "_to_copy", "type_as", "copy"]
-)  # do not see it
+)  # operators whose results do not depend on how often a value is repeated
 
 
 @dataclasses.dataclass(frozen=True)
 class Mismatch:
-    """A place where the narrower network is not what it should be; the operation where one is known."""
+    """A place where the narrower network differs from the prediction; `operation` is None where it is not known."""
 
     reason: str
     place: Place
@@ -42,20 +42,20 @@ class Mismatch:
 
     @property
     def told(self) -> str:
-        """The reason, and the line where one is known, else the module."""
+        """The reason with its line, or with the module where no line is known."""
         at = self.place.line.rpartition("/")[2] or (f"in {self.place.module}" if self.place.module else "")
         return f"{self.reason} ({at})" if at else self.reason
 
 
 def same_code(first: Program, second: Program) -> bool:
-    """Whether a network does the same in two modes, random masks aside."""
+    """Return whether a network calls the same operators in two modes, random masks aside."""
     return _calls(first) == _calls(second)
 
 
 def _calls(program: Program) -> list[Any]:
-    """Return the operators called, with the numbers that they take and the shapes of what they return.
+    """Return the operators called, with their numeric arguments and the shapes of their outputs.
 
-    A tensor that is multiplied with random numbers counts as the same tensor: that is dropout, of whatever kind.
+    A multiplication of a tensor with random numbers is left out: it is some kind of dropout.
     """
     calls, noise = list[Any](), set[Value]()
     for operation in program.operations:
@@ -71,10 +71,10 @@ def _calls(program: Program) -> list[Any]:
 def compare(
     wide: LabelledProgram, narrow: LabelledProgram, alive: Tensor, roots: Tensor
 ) -> tuple[Mismatch | None, tuple[Mismatch, ...]]:
-    """Compare a network with itself without the ids that are not `alive`, bool [num_ids], operation by operation.
+    """Compare a network, operation by operation, with itself cut to the ids `alive`, bool [num_ids].
 
-    Operators, arguments and the channels along every dimension must be those that the labels predict; `roots` is the
-    class of each id. Returns the first operation that is wrong, and those with numbers that change with the widths.
+    Operators, arguments and the channels along every dimension must be as the labels predict; `roots` is the class of
+    each id. Return the first mismatch, and the operations before it that take a number computed from the width.
     """
     changed: list[Mismatch] = []
     for a, b in zip(wide.program.operations, narrow.program.operations, strict=False):
@@ -97,7 +97,7 @@ def compare(
 
 
 def _loose(a: Operation, b: Operation, wide: LabelledProgram) -> str:
-    """Say what is wrong where an operator sees how often a value was spread over the width, and so computes with it."""
+    """Return an error where an operator's result depends on how often a value was repeated over the width."""
     if a.operator.pointwise or a.name.partition("::")[2] in SPREAD:
         return ""
     for first, second in zip(a.operands, b.operands, strict=False):
@@ -108,7 +108,7 @@ def _loose(a: Operation, b: Operation, wide: LabelledProgram) -> str:
 
 
 def _regrouped(a: Operation, b: Operation, wide: LabelledProgram, alive: Tensor) -> str:
-    """Say what is wrong where channels are normalised in another number of groups than are left: no label shows it."""
+    """Return an error where a normalisation takes another number of groups than are left: labels do not show it."""
     if a.name not in GROUPED or (axis := wide.labels[a.operands[0]].axes.get(1)) is None:
         return ""
     groups, found = (each.arguments.get("num_groups", each.arguments.get("group")) for each in (a, b))
@@ -117,7 +117,7 @@ def _regrouped(a: Operation, b: Operation, wide: LabelledProgram, alive: Tensor)
 
 
 def _pairs(a: Operation, b: Operation) -> Iterator[tuple[Value, Value]]:
-    """Yield the constants that two calls of an operator take, and what comes out of them."""
+    """Yield the pairs of constants that two calls of an operator take, and of their outputs."""
     for first, second in zip(a.operands, b.operands, strict=False):
         if first.constant is not None or second.constant is not None:
             yield first, second
@@ -143,7 +143,7 @@ def _difference(wide: Label, narrow: Label, alive: Tensor, roots: Tensor) -> str
 
 
 def _numbers(operation: Operation) -> Iterator[Any]:
-    """Yield the arguments that are no tensors."""
-    for value in flat([value for name, value in operation.arguments.items() if name != "pad"]):  # a size
+    """Yield the arguments that are numbers or strings."""
+    for value in flat([value for name, value in operation.arguments.items() if name != "pad"]):  # `pad` is a size
         if type(value) in (int, float, str):
             yield value

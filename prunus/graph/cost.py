@@ -1,4 +1,4 @@
-"""What a network costs at given widths: multiply-adds and parameters as sums of products of sizes."""
+"""The cost of a network at given widths: multiply-adds and parameters as sums of products of sizes."""
 
 import dataclasses
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from torch import Tensor
 class Term:
     """One operator's MACs or one tensor's size: fixed * product over `factors` of the channels alive in it.
 
-    A factor is a vector of group numbers, one a channel; -1 stands for a channel that stays.
+    A factor is a vector of group numbers, one per channel; -1 stands for a channel that stays.
     """
 
     module: str
@@ -60,7 +60,7 @@ class CostModel:
         return dict(sorted(found.items(), key=lambda item: -item[1]))
 
     def saving(self, kind: str, alive: Tensor) -> Tensor:
-        """Return what each group saves if it alone goes, to first order in its channels; float64 [num_groups]."""
+        """Return the cost saved by removing each group alone, to first order in its channels: float64 [num_groups]."""
         result = torch.zeros(alive.numel() + 1, dtype=torch.float64)
         for term in self._terms(kind):
             sizes = [num_alive(factor, alive) for factor in term.factors]

@@ -1,4 +1,4 @@
-"""`groups.coverage()`: what of a network can be removed exactly, approximately, or not at all, and why."""
+"""`groups.coverage()`: which channels of a network can be removed exactly, approximately, or not at all, and why."""
 
 from collections.abc import Sequence
 
@@ -18,8 +18,10 @@ def coverage(
     cost: CostModel,
     notes: tuple[str, ...],
 ) -> Coverage:
-    """Return what of a network can be removed, layer by layer: `units` is a slot for each layer, whose indices are the
-    layer's units; `exact` and `removable` are bool [num_groups], and `told` are the reasons of the others."""
+    """Return which channels of a network can be removed, layer by layer.
+
+    `units` holds one slot per layer, with the layer's units as indices; `exact` and `removable` are bool [num_groups];
+    `told` are the reasons for other groups."""
     exact, removable = (torch.cat([mask, torch.tensor([False])]) for mask in (exact, removable))
     reason_of = _main_reasons(told, exact.numel())
     rows: dict[str, LayerCoverage] = {}
@@ -35,7 +37,7 @@ def coverage(
             reason=_most_frequent(reason_of[inside[~exact[inside]]], told),
         )
     totals = {kind: cost.total(kind, torch.ones_like(exact)) for kind in ("params", "macs")}
-    shares = {  # of each cost, what lies in at least one channel of such groups
+    shares = {  # the share of each cost that depends on at least one channel of these groups
         f"{name}_{kind}": 1 - cost.total(kind, ~mask) / totals[kind] if totals[kind] else 0.0
         for name, mask in (("exact", exact), ("removable", removable))
         for kind in ("params", "macs")
@@ -44,7 +46,8 @@ def coverage(
 
 
 def _main_reasons(told: Sequence[Reason], size: int) -> Tensor:
-    """Return the number of the reason of each group that explains most groups, refusals first; -1 where none."""
+    """Return the number of each group's main reason, -1 where it has none: refusals before approximations, then the
+    reason that holds for the most groups."""
     found = torch.full((size,), -1)
     for number in sorted(range(len(told)), key=lambda i: (told[i].refused, told[i].groups.numel())):
         found[told[number].groups] = number

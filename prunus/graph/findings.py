@@ -1,4 +1,4 @@
-"""Findings of a walk: channels that are one, and marks on channels (refused, approximate, produced, consumed, ...)."""
+"""Findings of a walk: united channels, and marks on channels (refused, approximate, produced, consumed, ...)."""
 
 import dataclasses
 import enum
@@ -12,7 +12,7 @@ from prunus.graph.labels import Axis
 
 
 class Kind(enum.Enum):
-    """What a mark says of channels."""
+    """What a mark states about channels."""
 
     REFUSED = "they may not be removed"
     APPROXIMATE = "the output changes when they are removed"
@@ -26,22 +26,22 @@ class Kind(enum.Enum):
     HEAD_SIZE = "attention takes its products along them"
 
 
-REASONED = (Kind.REFUSED, Kind.APPROXIMATE, Kind.HARD_CODED)  # what is said for a reason, to a reader
+REASONED = (Kind.REFUSED, Kind.APPROXIMATE, Kind.HARD_CODED)  # the kinds that come with a reason for the user
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Mark:
-    """Something said of channels, and where.
+    """A statement about channels, and the place in the code that it comes from.
 
     Attributes:
-        ids: the channels; for a hard-coded size all that the size counts, `NONE` included.
-        kind: what is said.
-        reason: why, for a reader.
+        ids: the channels; for a hard-coded size all ids that it counts, `NONE` included.
+        kind: the statement.
+        reason: the reason shown to the user.
         number: the operation's number in the walk.
         module: dotted path of the module whose code it is.
         line: "file:line" of the code.
-        nth: which of how many equal sizes a hard-coded one is, in the order of the code: two attributes may be equal.
-        unequal: a hard-coded size that is one of several unequal parts.
+        nth: (index, count) of a hard-coded size among equal ones in the order of the code: two attributes may be equal.
+        unequal: whether a hard-coded size is one of several unequal parts.
     """
 
     ids: Tensor
@@ -56,18 +56,18 @@ class Mark:
 
 @dataclasses.dataclass
 class Findings:
-    """What one or several walks over the same ids bring together.
+    """The findings of one or several walks over the same ids.
 
     Attributes:
         ids: the channels.
-        marks: what is said of them.
-        macs: the multiply-adds of each operation, of ids in place of groups.
-        reasons: by number, "operator in module, file:line".
+        marks: the marks on them.
+        macs: the multiply-adds of each operation, with ids as factors in place of groups.
+        reasons: "operator in module, file:line" by the operation's number.
         places: the dimensions along which `rules/placement.py` puts channels, decided once for all widths.
-        finer: which of two dimensions of channels has more, decided there too.
-        whole: bool [num_ids], sizes of heads that stay since heads are removed as a whole; None where they shrink.
+        finer: which of two dimensions has more channels, decided there too.
+        whole: bool [num_ids], channels inside heads that stay since heads are removed whole; None where heads shrink.
         made: ids of the zeros that an operator puts beside channels (`Call.zeros`), the same for all widths.
-        alive: bool [num_ids], those that are left at the width that is walked; None where all are.
+        alive: bool [num_ids], the ids left at the width that is walked; None where all are.
     """
 
     ids: ChannelIds = dataclasses.field(default_factory=ChannelIds)
@@ -81,17 +81,17 @@ class Findings:
     alive: Tensor | None = None
 
     def mark(self, kind: Kind, axis: Axis | Tensor | None) -> None:
-        """Say `kind` of the channels of an axis, for no reader."""
+        """Mark the channels of an axis as `kind`, without a reason."""
         if axis is not None:
             self.marks.append(Mark(axis.ids if isinstance(axis, Axis) else axis, kind))
 
     def ids_of(self, *kinds: Kind) -> Tensor:
-        """Return the ids that are marked so, int [n]; some may stand there twice."""
+        """Return the ids that carry any of these marks, int [n]; an id may occur more than once."""
         found = [mark.ids.reshape(-1) for mark in self.marks if mark.kind in kinds]
         return torch.cat(found) if found else torch.tensor([NONE])
 
     def afresh(self, whole: Tensor | None = None, alive: Tensor | None = None) -> "Findings":
-        """Return empty findings over the same ids: for the same network at another width, or to part heads anew."""
+        """Return empty findings over the same ids: at another width, or, given `whole`, with heads placed anew."""
         kept = {"places": self.places, "finer": self.finer, "whole": self.whole, "made": self.made, "alive": alive}
         result = Findings(**kept) if whole is None else Findings(whole=whole)  # type: ignore[arg-type]
         result.ids.new(self.ids.count - 1)

@@ -1,4 +1,4 @@
-"""Channel groups: what can only be removed together, where it lies, and whether removing it is exact."""
+"""Channel groups: channels that can only be removed together, where they lie, and whether removal is exact."""
 
 import dataclasses
 import functools
@@ -16,19 +16,19 @@ from prunus.records.coverage import Coverage
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ChannelGroups:
-    """All channel groups of a network, as read by `prunus.trace`. Disposable: after an edit, trace again.
+    """All channel groups of a network, as found by `prunus.trace`. After an edit, trace again.
 
     Attributes:
         slots: every dimension of every parameter and buffer that holds channels.
-        exact: bool [num_groups]; zero producers may go without changing the output.
-        refused: bool [num_groups]; may not go.
-        layers: int [num_groups]; index into `layer_names` of the layer that makes the group's channels first.
-        layer_names: what a reader calls each, none twice.
+        exact: bool [num_groups]; once its producers are zero, removing the group does not change the output.
+        refused: bool [num_groups]; the group may not be removed.
+        layers: int [num_groups]; index into `layer_names` of the first layer that makes the group's channels.
+        layer_names: the layers' names as shown to the user, each unique.
         told: why groups are refused or approximate.
         cost: MACs and parameters as functions of the groups alive.
         attributes: numbers kept by modules that count channels.
-        noted: numbers that no code reads while the network runs, and that may count channels.
-        notes: what the reader of a report should know about the trace itself.
+        noted: numbers that may count channels, but that no code reads while the network runs.
+        notes: remarks on the trace itself, for the report.
         off: finds the groups that are zero wherever they are read (`graph.off`); None where `without` made the groups.
     """
 
@@ -55,12 +55,12 @@ class ChannelGroups:
 
     @property
     def removable(self) -> Tensor:
-        """Groups that may be removed, exactly or approximately: bool [num_groups]."""
+        """Whether each group may be removed, exactly or approximately: bool [num_groups]."""
         return ~self.refused
 
     @functools.cached_property
     def reasons(self) -> dict[int, tuple[str, ...]]:
-        """Return why each group is refused or approximate, by group number: first what refuses it."""
+        """The reasons why each group is refused or approximate, by group number: refusals first."""
         found: dict[int, dict[str, None]] = {}
         for reason in sorted(self.told, key=lambda reason: not reason.refused):
             for group in reason.groups.tolist():
@@ -69,11 +69,11 @@ class ChannelGroups:
 
     @whatever_device
     def coverage(self) -> Coverage:
-        """Return what can be removed exactly, approximately and not at all, layer by layer, and why."""
+        """Return which channels can be removed exactly, approximately and not at all, layer by layer, and why."""
         return coverage(self.unit_slots(), self.exact, self.removable, self.told, self.cost, self.notes)
 
     def status(self, group: int) -> Status:
-        """Return whether `group` may be removed."""
+        """Return whether `group` may be removed, and how."""
         if self.refused[group]:
             return Status.REFUSED
         return Status.EXACT if self.exact[group] else Status.APPROXIMATE
@@ -109,10 +109,10 @@ class ChannelGroups:
 
     @whatever_device
     def without(self, removed: Tensor) -> "ChannelGroups":
-        """Return the groups that are left once `removed`, bool [num_groups], are cut, numbered anew in their order.
+        """Return the groups left once `removed`, bool [num_groups], are cut, renumbered in the same order.
 
-        It is what a fresh trace of the narrower network says, without exporting it again, except that a group that
-        has become all of a layer is refused here and is no group there.
+        The result equals a fresh trace of the narrower network, except that a group that is now the whole width of a
+        layer is refused here and is not a group there.
         """
         alive = ~removed
         numbers = torch.cat([torch.where(alive, alive.cumsum(0) - 1, -2), torch.tensor([-1])])
@@ -141,8 +141,8 @@ class ChannelGroups:
         )
 
     def unit_slots(self) -> list[Slot]:
-        """Return the slots whose indices are a layer's units, one a layer: the first dimension of a matrix or kernel
-        that makes channels. Its other one reads channels, or is the size of a weight's input."""
+        """Return one slot per layer, whose indices are the layer's units: the first dimension of a matrix or kernel
+        that makes channels. Its other dimension reads channels, or is the size of a weight's input."""
         reads = {slot.layer for slot in self.slots if slot.role is Role.CONSUMER}
         reads |= {slot.layer for slot in self.slots if slot.dim > 0 and slot.layer != slot.path}
         found: dict[str, Slot] = {}

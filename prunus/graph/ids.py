@@ -1,4 +1,4 @@
-"""Every channel is an integer; operators say which integers are the same channel."""
+"""Channel ids: every channel is an integer, and operators unite the integers that are the same channel."""
 
 import numpy as np
 import torch
@@ -10,16 +10,16 @@ NONE = 0  # the id of an element that belongs to no channel
 class ChannelIds:
     """Hands out channel ids and joins them: a union-find over arrays.
 
-    `unite` only notes the pairs; `classes` resolves them all at once. Ids count from 1, 0 is `NONE`.
+    `unite` only collects the pairs; `classes` resolves them all at once. Ids count from 1; 0 is `NONE`.
     """
 
     def __init__(self) -> None:
         self.count = 1
-        self._pairs: list[tuple[Tensor, Tensor]] = []  # that `_root` does not know yet
-        self._root = np.arange(1)  # of each id that there was at the last call of `classes`
+        self._pairs: list[tuple[Tensor, Tensor]] = []  # not yet in `_root`
+        self._root = np.arange(1)  # the class of each id that existed at the last call of `classes`
 
     def copy(self) -> "ChannelIds":
-        """Return the same ids, joined alike, which may be joined otherwise."""
+        """Return a copy with the same unions; later unions in either do not affect the other."""
         other = ChannelIds()
         other.count, other._pairs, other._root = self.count, [*self._pairs], self._root
         return other
@@ -31,15 +31,15 @@ class ChannelIds:
         return ids
 
     def unite(self, first: Tensor, second: Tensor) -> None:
-        """Declare `first[i]` and `second[i]` to be one channel; `NONE` on either side unites nothing."""
+        """Declare `first[i]` and `second[i]` to be the same channel; `NONE` on either side unites nothing."""
         if first is not second:
             self._pairs.append((first, second))
 
     def classes(self) -> np.ndarray:
         """Return the class of each id, shape [count]: the smallest id united with it, itself included.
 
-        Every round hooks the larger root of a pair under the smaller one and then halves all paths, so the
-        number of rounds grows with the logarithm of the longest chain. Pairs that are resolved stay so.
+        Every round hooks the larger root of a pair under the smaller one and then halves all paths, so the number of
+        rounds grows with the logarithm of the longest chain. Resolved pairs are not looked at again.
         """
         if self._pairs or self._root.size < self.count:
             self._root, self._pairs = self._resolved(), []

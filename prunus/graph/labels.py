@@ -1,4 +1,4 @@
-"""What the tracer knows about a tensor: along which dimensions its elements belong to which channels."""
+"""Labels of tensors: which dimensions of a tensor hold channels, and which channels."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -16,8 +16,8 @@ class Axis:
 
     Attributes:
         ids: channel id of each index, shape [size]; `NONE` where the index belongs to no channel.
-        source: shape [size]; 0 where the elements at an index are zero once its channel's producers are
-            zero, else the number of the graph node that made them something else (`sigmoid(0)` is 0.5).
+        source: shape [size]; 0 where the elements at an index are zero once its channel's producers are zero, else the
+            number of the operation that made them non-zero (`sigmoid(0)` is 0.5).
     """
 
     ids: Tensor
@@ -25,15 +25,15 @@ class Axis:
 
     @classmethod
     def of(cls, ids: Tensor) -> "Axis":
-        """Return the axis of `ids` that are zero when their channels are."""
+        """Return the axis of `ids`, whose elements are zero when their channels are."""
         return cls(ids, torch.zeros_like(ids))
 
     def mapped(self, function: Callable[[Tensor], Tensor]) -> "Axis":
-        """Return the axis of other indices: `function` picks or repeats the same of both vectors."""
+        """Return the axis with `function`, which picks or repeats indices, applied to both vectors."""
         return Axis(function(self.ids), function(self.source))
 
     def blocks(self, size: int) -> "Axis":
-        """Return one channel for each `size` consecutive ones, which must be one: zero where all of them are."""
+        """Return one index per `size` consecutive ones, which must be one channel: zero where all of them are."""
         return Axis(self.ids[::size], self.source.reshape(-1, size).amax(1))
 
 
@@ -43,11 +43,11 @@ class Label:
 
     Attributes:
         shape: the tensor's shape.
-        axes: the dimensions that hold channels. A dimension that is not there holds data (batch, positions).
+        axes: the channels along each dimension that holds any. Other dimensions hold data (batch, positions).
         data: the values, where they are constants that steer data movement (an index table). Large ones have a
             stride of zero along each dimension in which they do not change.
-        dtype: the tensor's type; the walk fills it in.
-        alike: dimensions along which the values, though they are not known, do not change: one was spread over them.
+        dtype: the tensor's type, filled in by the walk.
+        alike: dimensions along which the unknown values do not change, since one value was repeated over them.
     """
 
     shape: tuple[int, ...]
@@ -76,26 +76,26 @@ class Label:
         return {dim: axis for dim, axis in self.axes.items() if dim < len(self.shape) - size}
 
     def behind(self, dim: int) -> Axis | None:
-        """Return the axis at `dim`, counted from the end: -1 is the last."""
+        """Return the axis at the negative dimension `dim`: -1 is the last."""
         return self.axes.get(len(self.shape) + dim)
 
     def source_along(self, dim: int, number: int) -> Tensor:
-        """Return the `source` of the axis at `dim`; `number` throughout where it holds no channels."""
+        """Return the `source` of the axis at `dim`, filled with `number` where the dimension holds no channels."""
         axis = self.axes.get(dim)
         return torch.full((self.shape[dim],), number) if axis is None else axis.source
 
     def uniform(self, dim: int) -> bool:
-        """Whether the values are the same along `dim`, so that any part of them does for all."""
+        """Return whether the values are known to be the same along `dim`."""
         if dim in self.alike:
             return True
         if self.data is None or self.data.shape[dim] < 2 or self.data.stride(dim) == 0:
-            return self.data is not None  # no two values that differ
+            return self.data is not None  # known values, of which no two differ
         return torch.equal(self.data, self.data.narrow(dim, 0, 1).expand_as(self.data))
 
     def expanded(self, dim: int, field: str, shape: Sequence[int] | None = None) -> Tensor:
         """Return `ids` or `source` of the axis at `dim` as a tensor of the full shape (a view, no memory).
 
-        A `shape` of which dimensions other than `dim` are smaller stands for the full one where they do not matter.
+        Where dimensions other than `dim` do not matter, `shape` gives them smaller sizes.
         """
         shape = self.shape if shape is None else shape
         if dim not in self.axes:
@@ -106,13 +106,13 @@ class Label:
         return vector.reshape(ones).expand(shape)
 
 
-Labels: TypeAlias = Label | list[Label]  # of an operator's outputs
+Labels: TypeAlias = Label | list[Label]  # an operator's outputs
 
 
 def spread(operands: Sequence[Label], shape: tuple[int, ...]) -> frozenset[int]:
-    """Return the dimensions of `shape` along which operands that are spread over it do not change."""
+    """Return the dimensions of `shape` along which no operand, broadcast to it, changes."""
 
-    def changes(each: Label, dim: int) -> bool:  # counted from the end
+    def changes(each: Label, dim: int) -> bool:  # `dim` is negative
         return len(each.shape) >= -dim and each.shape[dim] > 1 and not each.uniform(len(each.shape) + dim)
 
     rank = len(shape)
@@ -120,6 +120,6 @@ def spread(operands: Sequence[Label], shape: tuple[int, ...]) -> frozenset[int]:
 
 
 def num_distinct(labels: Tensor, dim: int) -> int:
-    """Count the distinct, real ids along `dim`, at index 0 of all other dimensions."""
+    """Count the distinct ids other than `NONE` along `dim`, at index 0 of all other dimensions."""
     line = labels.movedim(dim, 0).reshape(labels.shape[dim], -1)[:, 0]
     return int((torch.unique(line) != NONE).sum())

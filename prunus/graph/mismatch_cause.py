@@ -1,4 +1,4 @@
-"""Locate the cause where a network goes wrong at another width: the hard-coded sizes there, the channels near it."""
+"""Locate the cause of a mismatch at another width: the hard-coded sizes there, and the channels near it."""
 
 import collections
 import itertools
@@ -15,9 +15,9 @@ from prunus.program import Value
 
 
 def hard_coded_at(sizes: list[Mark], wrong: Mismatch) -> list[Mark]:
-    """Return the hard-coded sizes at the very line, else those of the innermost module around it that has some.
+    """Return the hard-coded sizes at the line of the mismatch, else those of the innermost module around it with any.
 
-    The same line does the same in every module that runs it.
+    Sizes at these lines are returned for every module that runs them: the same line does the same in each.
     """
     found = [mark for mark in sizes if wrong.place.line and mark.line == wrong.place.line]
     parts = wrong.place.module.split(".")
@@ -28,7 +28,7 @@ def hard_coded_at(sizes: list[Mark], wrong: Mismatch) -> list[Mark]:
 
 
 def channels_near(network: TracedNetwork, findings: Findings, wrong: Mismatch, alive: Tensor) -> Tensor:
-    """Return the channels left out that are nearest to where it went wrong: whole classes of ids."""
+    """Return the removed channels that are nearest to the mismatch, as whole classes of ids."""
     roots = torch.from_numpy(findings.ids.classes())
     for found in _places(network, wrong):
         ids = torch.cat([torch.tensor([NONE]), *found])
@@ -39,14 +39,14 @@ def channels_near(network: TracedNetwork, findings: Findings, wrong: Mismatch, a
 
 
 def _families(network: TracedNetwork, gone: Tensor, roots: Tensor) -> Tensor:
-    """Return all ids of the tensors' dimensions that hold one of the classes `gone`."""
+    """Return all ids along the dimensions of tensors that hold one of the classes `gone`."""
     found = [ids for ids in network.slots.values() if bool(torch.isin(roots[ids], gone).any())]
     return torch.unique(torch.cat(found)) if found else gone
 
 
 def _places(network: TracedNetwork, wrong: Mismatch) -> Iterator[list[Tensor]]:
-    """Yield the ids at the operation that is wrong, else at its line; those that lead to the operation, the nearest
-    first; those inside the modules of its kind, which run the same code; those of these modules' tensors."""
+    """Yield ids from the nearest to the farthest: at the wrong operation, else at its line; at the operations that lead
+    to it, the nearest first; inside all modules of its type, which run the same code; in these modules' tensors."""
     labels = collections.ChainMap(*(program.labels for program in network.programs))
     operations = [operation for program in network.programs for operation in program.program.operations]
     kinds = {path: type(module) for path, module in network.model.named_modules(remove_duplicate=False)}
@@ -65,7 +65,7 @@ def _places(network: TracedNetwork, wrong: Mismatch) -> Iterator[list[Tensor]]:
 
 
 def _before(values: list[Value]) -> Iterator[list[Value]]:
-    """Yield `values`, then what they are made of, a step farther each time."""
+    """Yield `values`, then the values that they are computed from, one step farther each time."""
     seen = set[Value]()
     while values:
         yield values

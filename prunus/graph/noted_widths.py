@@ -1,11 +1,11 @@
 """Noted widths: numbers that count channels and that no code reads while the network runs, such as `num_features`.
 
-What such a number means follows from its place and its name (`prunus.modules.noted_numbers`). The first convention that
-fits determines which dimensions it may count:
+The meaning of such a number follows from its place and its name (`prunus.modules.noted_numbers`). The first convention
+that fits determines which dimensions it may count:
 
 - a number beside the path of a module (timm's `feature_info`): the channels that the module returns;
-- an attribute named after what its module takes or returns: those channels, or else those that the layers before the
-  module's output read, the nearest first (`num_features` counts what goes into a classifier);
+- an attribute named after its module's inputs or outputs: their channels, or else those that the layers before the
+  module's output read, the nearest first (`num_features` counts the inputs of a classifier);
 - any other number, and those of a configuration: every dimension of this size in the module.
 """
 
@@ -22,7 +22,7 @@ from prunus.modules.noted_numbers import Meaning, NotedNumber, noted_numbers
 from prunus.modules.tensors import named_tensors
 from prunus.program import Value
 
-Vectors = list[list[Tensor]]  # of each tensor: the channels along each of its dimensions
+Vectors = list[list[Tensor]]  # for each tensor, the channels along each of its dimensions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,12 +33,12 @@ class PassedChannels:
     returned: Vectors
 
     def grouped(self, group_of: Tensor) -> "PassedChannels":
-        """Return the groups of the ids."""
+        """Return the same channels as groups in place of ids."""
         taken, returned = ([[group_of[ids] for ids in each] for each in half] for half in (self.taken, self.returned))
         return PassedChannels(taken, returned)
 
 
-Mode = Mapping[str, PassedChannels]  # of each module by path
+Mode = Mapping[str, PassedChannels]  # the channels passed by each module, by its path
 
 
 def passed_channels(labelled: LabelledProgram) -> dict[str, PassedChannels]:
@@ -77,8 +77,8 @@ def noted_widths(
 
 
 def _tensors(model: nn.Module, slots: Sequence[Slot]) -> Iterator[NotedWidth]:
-    """Yield tensors in which nothing is known to be a channel, and that are shaped like others in which something is:
-    averages and copies of weights that a network keeps as buffers."""
+    """Yield tensors without known channels that are shaped like tensors with some: averages and copies of weights that
+    a network keeps as buffers."""
     tensors = named_tensors(model)
     alike = defaultdict[torch.Size, list[Slot]](list)
     for slot in slots:
@@ -93,9 +93,9 @@ def _tensors(model: nn.Module, slots: Sequence[Slot]) -> Iterator[NotedWidth]:
 def _candidates(
     number: NotedNumber, slots: Sequence[Slot], alike: Sequence[Slot], modes: Sequence[Mode]
 ) -> list[Tensor]:
-    """Return the groups of each dimension that a number may count, the first convention's that knows any.
+    """Return the groups of each dimension that a number may count, by the first convention that finds any.
 
-    `alike` are those of `slots` that are as large as the number.
+    `alike` are the members of `slots` whose size equals the number.
     """
     within = [slot for slot in alike if slot.path.startswith(f"{number.path}.".lstrip("."))]
     paths = {path for mode in modes for path in mode if _is_named(path, number)} if number.beside else {number.path}
@@ -111,7 +111,7 @@ def _candidates(
 
 
 def _of_number(tensors: Vectors, number: NotedNumber) -> list[Tensor]:
-    """Return the groups among `tensors` that a number fits; a list of numbers may be one per tensor."""
+    """Return the groups among `tensors` that a number fits; a list of numbers may hold one number per tensor."""
     item = number.name.rpartition(".")[2]
     one_each = item.isdigit() and number.items == len(tensors) and not number.beside
     chosen = [tensors[int(item)]] if one_each else tensors
@@ -119,18 +119,18 @@ def _of_number(tensors: Vectors, number: NotedNumber) -> list[Tensor]:
 
 
 def _is_named(path: str, number: NotedNumber) -> bool:
-    """Whether `path` is that of the module beside a number, whose parts timm joins with underscores at times."""
+    """Return whether `path` is that of the module beside a number; timm sometimes joins its parts with underscores."""
     inside = path.removeprefix(f"{number.path}.") if number.path else path
     return number.beside in (inside, inside.partition(".")[2]) or number.beside.replace(".", "_") == inside
 
 
 def _upstream(made: list[Tensor], slots: Sequence[Slot], alike: Sequence[Slot]) -> list[Tensor]:
-    """Return the groups of `alike` dimensions that are read nearest before the groups `made`, layer by layer."""
+    """Go upstream from the groups `made`, layer by layer; return the first groups of `alike` dimensions read there."""
     passed, wide = set[str](), set(map(id, alike))
     known = (*made, *(slot.groups for slot in slots))
     count = 1 + max((int(groups.max()) for groups in known if groups.numel()), default=0)
     while made:
-        wanted = torch.zeros(count + 1, dtype=torch.bool)  # the last stands for no group
+        wanted = torch.zeros(count + 1, dtype=torch.bool)  # the last entry is that of -1, no group
         wanted[torch.cat(made)] = True
         wanted[-1] = False
         makers = {slot.layer for slot in slots if slot.dim == 0 and bool(wanted[slot.groups].any())}

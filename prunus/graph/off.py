@@ -11,23 +11,23 @@ from prunus.graph.walk import Slots, walk
 from prunus.modules.tensors import named_tensors
 from prunus.program import Program
 
-SHIFTS = {"bias", "running_mean"}  # what is added, by the names of torch's layers
+SHIFTS = {"bias", "running_mean"}  # tensors that torch's layers add
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Off:
-    """Finds the groups whose removal is exact with the values that a network has now.
+    """Finds the groups whose removal is exact with a network's current values.
 
-    The network's operations are walked again. A channel of a parameter or buffer now counts as zero where it is zero,
-    rather than where all that makes the channel is: a kernel before a batch norm whose scale and shift are zero, or
-    behind a mask, may have any value, unless something else reads its output.
+    The network's operations are walked again. A channel of a parameter or buffer now counts as zero where its own
+    values are zero, not only where all its producers are: a kernel before a batch norm whose scale and shift are zero,
+    or behind a mask, may have any value, unless its output is read elsewhere too.
 
     Attributes:
         programs: the network's operations, in evaluation and, where it differs, in training.
-        findings: what the first walk found.
+        findings: the findings of the first walk.
         slots: the ids of the network's tensors.
         group_of: the group of each id, -1 where it is in none: int [num_ids].
-        excluded: groups that are refused, or approximate at whatever values: bool [num_groups].
+        excluded: groups that are refused, or approximate at any values: bool [num_groups].
     """
 
     programs: tuple[Program, ...]
@@ -41,7 +41,7 @@ class Off:
 
         Args:
             model: the network that was traced.
-            zero_groups: groups known to be zero, which are not looked for, bool [num_groups].
+            zero_groups: groups already known to be zero, which alone do not start a search: bool [num_groups].
         """
         tensors = named_tensors(model)
         known = torch.zeros_like(self.excluded) if zero_groups is None else zero_groups
@@ -61,11 +61,11 @@ class Off:
         return result
 
     def _may_be_off(self, tensors: Mapping[str, Tensor], known: Tensor) -> bool:
-        """Whether anything is zero that belongs to a group with values; a shift alone turns nothing off."""
+        """Return whether a tensor is zero in a group neither excluded nor known; a zero shift turns nothing off."""
         with_values = torch.cat([~(self.excluded | known), torch.tensor([False])])  # -1, in no group, is the last
         for (path, dim), ids in self.slots.items():
             values = tensors[path].detach().movedim(dim, 0)
-            first = values  # most channels are seen not to be zero by one value
+            first = values  # for most channels, one value is enough to see that they are not zero
             while first.dim() > 1:
                 first = first.select(1, 0)
             rows = (first == 0).cpu() & with_values[self.group_of[ids]]

@@ -1,4 +1,4 @@
-"""Read a network at another width: choose channels to leave out, and check that it does what the labels predict."""
+"""Read a network at another width: choose channels to remove, and check that the code does what the labels predict."""
 
 import dataclasses
 import itertools
@@ -18,13 +18,13 @@ from prunus.graph.walk import LabelledProgram, Slots, walk
 from prunus.modules.cutting import Keep
 from prunus.program import Place, ReadError, read
 
-MOST_TRIED = 4  # groups of a layer
-LEAST = 2  # groups of a layer that are left: along a dimension of size one nothing tells channels from data
+MOST_TRIED = 4  # groups per layer that `_vary_spared_layers` tries
+LEAST = 2  # groups left per layer: along a dimension of size one, channels cannot be told from data
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TracedNetwork:
-    """A network and its example, its labelled programs (of training too where it differs), the ids of its tensors."""
+    """A network with its example, its labelled programs (in training too where it differs) and its tensors' ids."""
 
     model: nn.Module
     args: tuple[Any, ...]
@@ -35,8 +35,8 @@ class TracedNetwork:
     def without(
         self, findings: Findings, alive: Tensor, bound: Iterable[Attribute]
     ) -> tuple[Mismatch | None, tuple[Mismatch, ...]]:
-        """Read the network without the ids that are not `alive`, bool [num_ids]; return what goes wrong, and the
-        numbers that change."""
+        """Read the network cut to the ids `alive`, bool [num_ids]; return the first mismatch, and the operations that
+        take a number computed from the width."""
         keep = _keep(self.slots, alive)
         settings = {(*binding.key, count(binding.groups, alive)) for binding in bound}
         roots, changed = torch.from_numpy(findings.ids.classes()), list[Mismatch]()
@@ -50,7 +50,7 @@ class TracedNetwork:
             except ReadError as error:
                 reason = f"the code does not run at another width: {error.reason[:160]}"
                 return Mismatch(reason, error.place), ()
-            except (RuntimeError, ValueError, IndexError, TypeError) as error:  # a rule that the changed code upsets
+            except (RuntimeError, ValueError, IndexError, TypeError) as error:  # a rule fails on the changed code
                 return Mismatch(f"cannot be read at another width: {error}", Place()), ()
             if wrong is not None:
                 return wrong, ()
@@ -59,7 +59,7 @@ class TracedNetwork:
 
 
 def _keep(slots: Slots, alive: Tensor) -> Keep:
-    """Return the indices of each tensor that stay with the ids alive."""
+    """Return the indices of each tensor that stay with the ids `alive`."""
     keep: dict[str, dict[int, Tensor]] = {}
     for (path, dim), ids in slots.items():
         if not bool(alive[ids].all()):
@@ -76,14 +76,15 @@ def unequal_parts(sizes: Iterable[Mark]) -> list[list[Mark]]:
 def without_some(
     network: TracedNetwork, findings: Findings, spared_ids: Tensor, sizes: list[Mark], *, last: bool = False
 ) -> Tensor:
-    """Leave out one or two groups of every layer, and one of every hard-coded size; bool [num_ids].
+    """Remove one or two groups of every layer, and one of every hard-coded size; return the ids left, bool [num_ids].
 
-    Of unequal parts of one dimension all but the last lose some channels, or (`last`) all but the first as many as they
-    can, and nothing else: code that computes a part from another size cannot follow both. `spared_ids` stay.
+    Where a dimension is split into unequal parts, every part but the last loses some channels; with `last`, every part
+    but the first loses as many as it can, and no other layer loses any. Code that computes one part from another size
+    cannot follow both trials. `spared_ids` stay.
     """
     group_of = numbering(findings)
     groups = build(network.model, findings, network.slots, [], ())
-    padded = len(groups) + 1  # ids of no group have the number -1, the last place
+    padded = len(groups) + 1  # ids in no group have the number -1, the last entry
     spared = torch.zeros(padded, dtype=torch.bool)
     spared[group_of[spared_ids]] = True
     alive, alone = torch.ones(padded, dtype=torch.bool), torch.zeros(padded, dtype=torch.bool)
@@ -92,7 +93,7 @@ def without_some(
     for mark in itertools.chain.from_iterable(unequal):
         alone[group_of[mark.ids]] = True
     for layer in range(0 if last else len(groups.layer_names)):
-        # One channel in one layer, two in the next: layers that only happen to be equally wide come apart.
+        # One channel in one layer, two in the next: layers that are equally wide by chance get different widths.
         inside = (candidates & (groups.layers == layer) & ~alone[:-1]).nonzero().flatten()
         num = 1 + layer % 2 if inside.numel() > 8 else 1
         alive[inside[-num:]] = False
@@ -100,11 +101,11 @@ def without_some(
     for number, (mark, marks) in enumerate(parts):
         counted = torch.unique(group_of[mark.ids])
         inside = counted[(counted >= 0) & candidates[counted]]
-        # A part beside others that stay loses all but one: `size // 4` is as it was until few channels are left.
+        # A part beside others that stay loses all but one: `size // 4` does not change until few channels are left.
         larger = [slot.groups for slot in groups.slots if slot.groups.numel() > counted.numel()]
         part = len(marks) == 1 and any(bool(torch.isin(counted, whole).all()) for whole in larger)
         least = 0 if inside.numel() < counted.numel() else 1 if part or inside.numel() < 3 else 2
-        num = (1 + number) % max(inside.numel() - 1, 2)  # no two alike, as far as they can
+        num = (1 + number) % max(inside.numel() - 1, 2)  # a different number for each part, as far as possible
         alive[inside[least:] if last else inside[inside.numel() - num :]] = False
     for mark in [] if last else sizes:
         counted = group_of[mark.ids]
@@ -119,10 +120,10 @@ def without_some(
 def without_some_sizes(
     network: TracedNetwork, findings: Findings, spared_ids: Tensor, sizes: list[Mark]
 ) -> Iterator[Tensor]:
-    """Leave out one group of some hard-coded sizes and nothing else, so that in one trial any two of them, and any of
-    them and the rest, come apart: `width // 3` may be one less whether one channel of the width is gone or three.
+    """Yield trials that remove one group of some hard-coded sizes and nothing else. Some trial separates any two sizes,
+    and any size from the rest: `width // 3` may shrink by one whether one channel of the width is removed or three.
 
-    Sizes are numbered by their line and their channels there; each trial takes those whose number has a certain bit.
+    Sizes are numbered by their line and their channels there; trial b takes the sizes whose number has bit b set.
     """
     group_of, groups = numbering(findings), build(network.model, findings, network.slots, [], ())
     free = torch.cat([groups.removable, torch.tensor([False])])
@@ -145,7 +146,7 @@ def without_some_sizes(
 
 
 def without_most(network: TracedNetwork, findings: Findings, spared_ids: Tensor) -> Tensor:
-    """Leave two groups of every layer and tensor, as code may choose by the width: `if x.shape[1] > 4`."""
+    """Keep only two groups of every layer and tensor: code may branch on the width, as in `if x.shape[1] > 4`."""
     group_of, groups = numbering(findings), build(network.model, findings, network.slots, [], ())
     alive = torch.cat([groups.refused, torch.tensor([True])])
     alive[group_of[spared_ids]] = True
@@ -158,7 +159,7 @@ def without_most(network: TracedNetwork, findings: Findings, spared_ids: Tensor)
 
 
 def _spare_narrow(groups: ChannelGroups, alive: Tensor, *, whole: bool) -> bool:
-    """Leave tensors that would be left with nothing whole, or with their first channel; return whether any was."""
+    """Keep all channels of each tensor that would lose all, or (not `whole`) its first; return whether any would."""
     found = False
     for slot in groups.slots:
         if not bool(alive[slot.groups].any()):
@@ -167,7 +168,7 @@ def _spare_narrow(groups: ChannelGroups, alive: Tensor, *, whole: bool) -> bool:
 
 
 def _vary_spared_layers(groups: ChannelGroups, alive: Tensor, candidates: Tensor) -> None:
-    """Leave out one of `candidates` of each layer that is whole again, if no tensor is left with nothing without it.
+    """Remove one of `candidates` from each layer that is complete again, unless a tensor would lose its last channel.
 
     Where channels of several layers are one group, sparing one layer spares the others, whose code must be tried too.
     """

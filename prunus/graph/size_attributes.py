@@ -1,4 +1,4 @@
-"""Attributes of modules from which the code reads sizes: `self.head_dim`, `self.num_heads`, `self.split_sizes`."""
+"""Attributes of modules that the code reads sizes from: `self.head_dim`, `self.num_heads`, `self.split_sizes`."""
 
 import re
 from collections.abc import Iterable
@@ -13,9 +13,9 @@ from prunus.modules.numbers import numbers
 
 
 def bindings(model: nn.Module, marks: Iterable[Mark]) -> list[Attribute]:
-    """Return the attributes from which hard-coded sizes may come: those of equal value that the code reads.
+    """Return the attributes that hard-coded sizes may come from: attributes of equal value that the code reads.
 
-    An attribute named on the very line goes before the others of the module.
+    Attributes named on the line of the size are preferred to others of the module.
     """
     found = []
     for mark in marks:
@@ -32,11 +32,11 @@ def _candidates(module: nn.Module, mark: Mark) -> list[tuple[str, int]]:
     places = {name: found.start() for name, _ in equal if (found := re.search(rf"\bself\.{name}\b", text))}
     named = sorted(((name, item) for name, item in equal if name in places), key=lambda one: places[one[0]])
     nth, of_all = mark.nth
-    if len(named) == of_all:  # alike, and each has its place
+    if len(named) == of_all:  # one attribute per size of this value, in the same order
         return [named[nth]]
     return named or equal
 
 
 def count(ids: Tensor, alive: Tensor) -> int:
-    """Count the ids that are alive, bool [num_ids]; those of no channel are."""
+    """Count the ids that are `alive`, bool [num_ids]; ids of no channel count as alive."""
     return int(torch.where(ids == 0, True, alive[ids]).sum())

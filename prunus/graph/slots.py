@@ -8,22 +8,22 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor
 
-PARAMETRISED = re.compile(r"(^|\.)parametrizations\.(\w+)\.\w+$")  # what a weight is computed from
+PARAMETRISED = re.compile(r"(^|\.)parametrizations\.(\w+)\.\w+$")  # tensors that a weight is computed from
 
 
 class Role(enum.StrEnum):
-    """What a parameter's dimension does with its channels."""
+    """The role of a tensor's dimension for its channels."""
 
     PRODUCER = "producer"  # makes them: zero here, zero in the activation
-    CONSUMER = "consumer"  # reads them: goes with them
-    STATISTIC = "statistic"  # a running mean or variance: goes with them, need not be zero
+    CONSUMER = "consumer"  # reads them: is cut with them
+    STATISTIC = "statistic"  # a running mean or variance: is cut with them, need not be zero
 
 
 class Status(enum.StrEnum):
     """Whether a group may be removed."""
 
     EXACT = "exact"  # zero producers: the output does not change
-    APPROXIMATE = "approximate"  # the output changes even so
+    APPROXIMATE = "approximate"  # the output changes even with zero producers
     REFUSED = "refused"
 
 
@@ -43,8 +43,8 @@ class Slot:
 
     @property
     def layer(self) -> str:
-        """What a reader calls it: the path of the module whose `weight` it is, parametrised, masked or not, else its
-        own."""
+        """The name shown to the user: the module's path for its `weight`, parametrised, masked or plain, else the
+        tensor's own path."""
         path = PARAMETRISED.sub(r"\1\2", self.path).removesuffix("_orig")
         return path[: -len("weight")].rstrip(".") if path.rpartition(".")[2] == "weight" else path
 
@@ -61,13 +61,13 @@ class Member:
 
 @dataclasses.dataclass(frozen=True)
 class Attribute:
-    """A number that the code reads from a module and that counts channels: it follows them.
+    """A number that the code reads from a module and that counts channels: it follows a cut.
 
     Attributes:
         path: dotted path of the module.
-        name: of the attribute.
-        item: the index in it where it is a list or a tuple, else -1.
-        groups: the group of each channel that it counts, -1 where it belongs to none; its id while groups are sought.
+        name: name of the attribute.
+        item: index into the attribute where it is a list or a tuple, else -1.
+        groups: the group of each channel counted, -1 where it belongs to none; channel ids until groups are built.
         line: "file:line" of the code that reads it.
     """
 
@@ -79,20 +79,20 @@ class Attribute:
 
     @property
     def key(self) -> tuple[str, str, int]:
-        """Return which number it is."""
+        """The number's identity: path, name, item."""
         return self.path, self.name, self.item
 
 
 @dataclasses.dataclass(frozen=True)
 class NotedWidth:
-    """A number that no code reads while the network runs, as large as a dimension of channels: `num_features`, what a
-    configuration says.
+    """A number that no code reads while the network runs, as large as a dimension of channels: `num_features`, or an
+    entry of a configuration.
 
     Attributes:
         path: dotted path of the module.
-        name: where in the module, in keys joined with dots, as "config.hidden_sizes.1".
+        name: its place in the module as keys joined with dots: "config.hidden_sizes.1".
         groups: the groups of each dimension that it may count, -1 where an index belongs to none.
-        is_width: whether its name says that it counts channels: then it follows, where all those dimensions agree.
+        is_width: whether its name states that it counts channels: then it follows, if all these dimensions agree.
     """
 
     path: str
@@ -101,7 +101,7 @@ class NotedWidth:
     is_width: bool
 
     def __str__(self) -> str:
-        """Return where it lies, as code would say it."""
+        """Return its place as a Python expression."""
         keys = [f"[{key}]" if key.isdigit() else f".{key}" for key in self.name.split(".")]
         return f"{self.path}{''.join(keys)}".removeprefix(".")
 
@@ -112,8 +112,8 @@ class Reason:
 
     Attributes:
         text: the sentence, with operator and place.
-        groups: those of which it is said, int [n], each once.
-        refused: whether it refuses them.
+        groups: the groups it applies to, int [n], each once.
+        refused: whether the groups are refused, not approximate.
     """
 
     text: str
@@ -122,7 +122,7 @@ class Reason:
 
 
 def whole(slots: Iterable[Slot]) -> Iterator[tuple[str, Tensor]]:
-    """Yield (reason, group) of the groups that are all of a dimension: without them nothing would be left."""
+    """Yield (reason, group) of each group that is all of a dimension: without it the tensor would be empty."""
     for slot in slots:
         first = int(slot.groups[0])
         if first >= 0 and bool((slot.groups == first).all()):

@@ -1,7 +1,7 @@
 """Sizes that code computes from the width of another tensor: `q.view(n, l, heads, x.shape[-1] // heads)`.
 
-The channels of q can only go with those of x then, as in torch's own attention. They become one where that lets them
-go, unless those of x go exactly by themselves.
+The channels of q can then only be removed with those of x, as in torch's own attention. They are united where that
+makes them removable, unless the channels of x can be removed exactly on their own.
 """
 
 import itertools
@@ -23,20 +23,20 @@ MAX_SOURCES = 3  # tensors whose width is tried
 def tied_widths(
     network: TracedNetwork, findings: Findings, ids: ChannelIds, sizes: list[Mark], blamed: list[Mark]
 ) -> Iterator[ChannelIds]:
-    """Yield `ids` with the channels that the sizes of a module count made one with those of another of its tensors.
+    """Yield `ids` with the channels that a module's sizes count united with those of a tensor that it or a part takes.
 
     Args:
         network: the network.
-        findings: of its walk, without hard-coded sizes.
-        ids: its channels, which stay as they are.
-        sizes: the hard-coded sizes that are not decided.
-        blamed: those of them that do not follow; all sizes of their modules are taken together.
+        findings: the findings of its walk, without hard-coded sizes.
+        ids: its channels, not changed here.
+        sizes: the undecided hard-coded sizes.
+        blamed: the sizes among them that do not follow; all sizes of their modules are united with the same source.
     """
     group_of = numbering(findings)
     exact = torch.cat([build(network.model, findings, network.slots, [], ()).exact, torch.tensor([False])])
     modules = {mark.module for mark in blamed}
     lines = {(mark.module, mark.line) for mark in sizes if mark.module in modules}
-    places = list[tuple[list[Tensor], list[Tensor]]]()  # of each module: axes that sizes count, axes that may be it
+    places = list[tuple[list[Tensor], list[Tensor]]]()  # per module: axes that its sizes count, possible sources
     for labelled, module in itertools.product(network.programs, sorted(modules)):
         counted = [each for each in labelled.program.operations if (each.module, each.line) in lines]
         counted = [each for each in counted if each.module == module]
@@ -59,7 +59,7 @@ def tied_widths(
 
 
 def _taken(labelled: LabelledProgram, module: str, first: Operation) -> list[Tensor]:
-    """Return the channels that a module takes, then those that its parts took before an operation, the latest first."""
+    """Return the channels that a module takes, then those that its parts took before an operation, latest first."""
     passed = labelled.program.passed
     inner = [value for path, one in passed.items() if path != module and _within(path, module) for value in one.taken]
     before = [value for value in inner if value.maker is not None and value.maker.number < first.number]
@@ -74,7 +74,7 @@ def _taken(labelled: LabelledProgram, module: str, first: Operation) -> list[Ten
 
 
 def _axes(labelled: LabelledProgram, operations: list[Operation]) -> list[Tensor]:
-    """Return the channels of all that some operations take and return."""
+    """Return the channels of all operands and results of some operations."""
     values = [value for each in operations for value in (*each.operands, *each.results)]
     axes = [axis.ids for value in values for axis in labelled.labels[value].axes.values()]
     return [ids for ids in axes if bool((ids != NONE).all())]

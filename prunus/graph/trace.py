@@ -1,4 +1,4 @@
-"""`prunus.trace`: read a network's channel groups from its program."""
+"""`prunus.trace`: find a network's channel groups from its program."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -28,23 +28,22 @@ def trace(
 ) -> ChannelGroups:
     """Read `model` on example `inputs` and return its channel groups.
 
-    The network is read in evaluation mode; where the code does otherwise in training (auxiliary heads), it is read in
-    that mode as well: what is said holds for both. Its code runs on a copy, on the meta device where it can: the model
-    is not changed.
+    The network is read in evaluation mode, and in training mode too if its code differs there (auxiliary heads); the
+    groups hold for both. The code runs on a copy, on the meta device where it can; the model is not changed.
 
     Args:
         model: any module whose control flow does not depend on values.
         inputs: the example's positional arguments; a tensor stands for a tuple of one.
         kwargs: the example's keyword arguments.
-        whole_heads: let attention lose whole heads; by default all heads lose as much of their size. One after
-            the other does both.
+        whole_heads: remove whole heads of attention; by default every head loses the same number of channels. For both,
+            cut once each way.
 
     Raises:
-        TraceError: the model cannot be read: it is wrapped, on the meta device, does not run on the inputs, or
-            its control flow depends on values.
+        TraceError: the model cannot be read: it is wrapped or on the meta device, does not run on the inputs, or its
+            control flow depends on values.
     """
     check_readable(model)
-    with undisturbed(model):  # once for all that is read of it
+    with undisturbed(model):  # once for all readings below
         return _traced(model, arguments(inputs), kwargs or {}, whole_heads=whole_heads)
 
 
@@ -73,8 +72,7 @@ def _traced(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], 
 def _programs(
     model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> tuple[list[Program], tuple[str, ...]]:
-    """Read the network in evaluation, and in training where it does otherwise there; return what a reader should
-    know."""
+    """Read the network in evaluation, and in training if its code differs there; return the programs and notes."""
     evaluation = read(model, args, kwargs)
     try:
         training = read(model, args, kwargs, training=True, with_values=evaluation.with_values)

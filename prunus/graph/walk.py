@@ -32,7 +32,7 @@ class LabelledProgram:
 
     program: Program
     labels: dict[Value, Label]
-    macs: list[Term]  # as in `Findings`
+    macs: list[Term]  # with ids as factors, as in `Findings`
 
 
 def walk(
@@ -40,8 +40,8 @@ def walk(
 ) -> LabelledProgram:
     """Label every tensor of `program`.
 
-    What the rules find is added to `findings`, parameters' ids to `slots`. `zero` says where parameters and buffers
-    are zero, bool for each index of a dimension; by default parameters are taken to be.
+    The rules add to `findings`; the ids of parameters and buffers are added to `slots`. `zero` holds whether each index
+    of a parameter's or buffer's dimension is zero, bool [size]; by default parameters count as zero and buffers do not.
     """
     first = len(findings.macs)
     walker = _Walker(model, findings)
@@ -68,7 +68,7 @@ class _Walker:
         self.kinds = dict(model.named_modules(remove_duplicate=False))
 
     def call(self, operation: Operation) -> None:
-        """Label the results of an operation, and what shares memory with what it writes into."""
+        """Label the results of an operation, and the tensors that share memory with those it writes into."""
         call = self._label(operation)
         for target in flat([operation.arguments[name] for name in operation.operator.writes]):
             if isinstance(target, Value):
@@ -89,7 +89,7 @@ class _Walker:
         if known and len(constants) == len(operation.results):
             labels = [Label.constant(constant) for constant in constants]
         elif known and operation.operands and operation.operator.is_view and is_plain_view(operation):
-            labels = [Label.constant(seen) for seen in call.run(lambda label: label.data)]  # a large one
+            labels = [Label.constant(seen) for seen in call.run(lambda label: label.data)]  # of a large constant
         else:
             found = find(call.name, operation.operator)(call)
             labels = found if isinstance(found, list) else [found]
@@ -98,18 +98,17 @@ class _Walker:
         return call
 
     def _written(self, call: Call, target: Value, results: list[Label]) -> None:
-        """An operator wrote into `target`, perhaps a view of a tensor: label anew what is read of that tensor later.
+        """Update the labels after an operator wrote into `target`, which may be a view of a tensor.
 
-        A view's label is that of what it views, moved: once the whole has other channels, so have its views. Those
-        that were made before the write and are read after it are labelled again; where that is impossible, all is
-        refused.
+        A view's label is derived from the label of its base, so a change of the base changes its views. Views made
+        before the write and read after it are labelled again; where that is impossible, all their channels are refused.
         """
         now, (base, *views) = call.operation.number, viewed(target)
         into, part = self.labels[base], results[0] if len(results) == 1 else self.labels[target]
         alike = len(results) == 1 and part.shape == target.shape
         label = None if not alike else written(call, into, [base, *views], part) if views else part
         if label is None and not any(each.axes for each in (into, *results, *call.labels)):
-            label = Label(into.shape)  # a mask that is filled part by part: nothing here is a channel
+            label = Label(into.shape)  # without channels, as a mask that is filled part by part
         self.labels |= {base: dataclasses.replace(label or into, dtype=base.dtype), target: part}
         current = {target} if label is None else {base, target}
         for shared in sharing(base):
@@ -131,10 +130,10 @@ class _Walker:
 def _given(
     value: Value, model: nn.Module, findings: Findings, slots: Slots, zero: Mapping[tuple[str, int], Tensor]
 ) -> Label:
-    """Return the label of what goes into the network.
+    """Return the label of a constant, an input, a parameter or a buffer.
 
-    Every dimension of a parameter or a floating-point buffer holds channels; a buffer, which nobody trains, is not
-    zero. Inputs hold none.
+    Every dimension of a parameter or a floating-point buffer holds channels. A buffer is not trained, and so not zero
+    by default. Inputs hold no channels.
     """
     if value.constant is not None:
         return Label.constant(value.constant)
@@ -144,7 +143,7 @@ def _given(
     path, _, name = value.path.rpartition(".")
     axes = {}
     for dim, size in enumerate(value.shape):
-        if size > 1 or (value.path, dim) in slots:  # which at another width may be down to one
+        if size > 1 or (value.path, dim) in slots:  # a known dimension may be down to one channel at another width
             if (value.path, dim) not in slots:
                 slots[value.path, dim] = findings.ids.new(size)
             ids = slots[value.path, dim]
@@ -156,8 +155,8 @@ def _given(
 
 
 def _as_wide_as_its_input(path: str, findings: Findings, slots: Slots) -> None:
-    """In torch's attention queries, keys and values are as wide as what the queries are made of, whose channels they
-    thus go with; the code computes the size of a head."""
+    """Unite the channels of queries, keys and values in torch's attention with those of the query's input: the code
+    requires the same width, and computes the size of a head from it."""
     weights = [f"{path}.{kind}_proj_weight".lstrip(".") for kind in ("in", "q", "k", "v")]
     read = next((slots[weight, 1] for weight in weights[:2] if (weight, 1) in slots), None)
     for made in (slots[weight, 0] for weight in weights if (weight, 0) in slots):
@@ -166,7 +165,8 @@ def _as_wide_as_its_input(path: str, findings: Findings, slots: Slots) -> None:
 
 
 def _is_of_a_hook(module: nn.Module, name: str) -> bool:
-    """Whether a hook makes another tensor of the parameter before each run, and keeps it in the module; not a mask."""
+    """Return whether a hook computes another tensor from the parameter before each run and stores it in the module;
+    masks do not count."""
     made, _, kind = name.rpartition("_")
     return (
         kind in ("g", "v", "orig")

@@ -12,11 +12,12 @@ from prunus.modules.tree import flat, replaced
 from prunus.program import Operation, Value
 from prunus.program.operators import UNDECLARED
 
-COPIES = UNDECLARED | {"aten::reshape", "aten::flatten", "aten::contiguous", "aten::to", "aten::type_as"}  # perhaps
+# Operators whose results may be copies.
+COPIES = UNDECLARED | {"aten::reshape", "aten::flatten", "aten::contiguous", "aten::to", "aten::type_as"}
 
 
 def viewed(value: Value) -> list[Value]:
-    """Return the tensor whose memory a value lies in, then the views of it that lead to the value, itself the last."""
+    """Return the tensor that owns a value's memory, then the chain of views from it to the value itself."""
     chain = [value]
     while chain[0].maker is not None and _shares_memory(chain[0].maker):
         chain.insert(0, chain[0].maker.operands[0])
@@ -24,7 +25,7 @@ def viewed(value: Value) -> list[Value]:
 
 
 def sharing(base: Value) -> Iterator[Value]:
-    """Yield a value and all that is seen of its memory, before and after it is written into."""
+    """Yield a value and all values that share its memory, made before or after a write."""
     yield base
     for reader in base.readers:
         if _shares_memory(reader) and reader.operands[0] is base:
@@ -33,8 +34,7 @@ def sharing(base: Value) -> Iterator[Value]:
 
 
 def is_plain_view(maker: Operation) -> bool:
-    """Whether the result of an operation that shares memory lies in it for sure, at places that do not depend on data;
-    what writes must leave the shape as it was."""
+    """Return whether an operation surely returns a view, at positions independent of data; a write must keep shapes."""
     return maker.results[0].shape == maker.operands[0].shape if maker.operator.writes else maker.name not in COPIES
 
 
@@ -43,14 +43,15 @@ def _shares_memory(operation: Operation) -> bool:
 
 
 def written(call: Call, into: Label, chain: list[Value], part: Label) -> Label | None:
-    """Return the label of a tensor once the last of a chain of views has become `part`; None where none can be given.
+    """Return the label of a tensor once the last of a chain of its views is labelled `part`; None if there is none.
 
-    Each dimension of channels of the part must lie along one of the tensor. There its channels are those of the tensor,
-    or of what it was filled with, whose number must follow. Where the part holds other data, they stay.
+    Each channel dimension of the part must lie along one dimension of the tensor. Its channels are united with the
+    tensor's there; a tensor filled with one value gets new channels, whose number must follow a cut. Channels of the
+    tensor that are overwritten with other data are refused.
     """
     try:
         places = [_places(into.shape, dim, chain) for dim in range(len(into.shape))]
-    except (RuntimeError, TypeError):  # a view that depends on data, or on how the tensor lies in memory
+    except (RuntimeError, TypeError):  # a view that depends on data, or on the tensor's memory layout
         return None
     axes = dict(into.axes)
     for other, axis in part.axes.items():
@@ -69,13 +70,13 @@ def written(call: Call, into: Label, chain: list[Value], part: Label) -> Label |
 
 
 def _places(shape: tuple[int, ...], dim: int, chain: list[Value]) -> tuple[Tensor, list[int]]:
-    """Return which indices of a dimension the last of a chain of views sees, and along which of its own dimensions."""
+    """Return the indices along `dim` that the last of a chain of views holds, and its dimensions that they vary in."""
     ones = [1] * len(shape)
     ones[dim] = shape[dim]
     index, known = torch.arange(shape[dim]).view(ones).expand(shape), dict[Value, Tensor]()
     for view in chain[1:]:
         maker = view.maker
-        assert maker is not None  # it is a view of what stands before
+        assert maker is not None  # each is a view of the one before
         if not is_plain_view(maker):
             raise TypeError(maker.name)
         if not maker.operator.writes:
@@ -88,7 +89,7 @@ def _places(shape: tuple[int, ...], dim: int, chain: list[Value]) -> tuple[Tenso
 
 
 def _filled(call: Call, into: Label, dim: int) -> Axis | None:
-    """Return the channels along a dimension of a tensor that was filled with one value: as many as are put there."""
+    """Return new channels along a dimension of a tensor that was filled with one value, else None."""
     if into.data is None or not into.uniform(dim):
         return None
     axis = call.zeros(dim, into.shape[dim])

@@ -1,1 +1,1 @@
-"""THE GROUND FLOOR: torch's modules: their kinds, tensors, ties, hooks and modes, and changed copies of them."""
+"""Torch's modules: their kinds, tensors, ties, hooks and modes, and changed copies of them."""

@@ -1,4 +1,4 @@
-"""What modules keep beside their tensors and submodules."""
+"""Attributes of modules other than their tensors and submodules."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,8 +11,8 @@ _CONTAINERS = (dict, list, tuple, set)
 
 
 def kept(module: nn.Module) -> Iterator[tuple[str, Any]]:
-    """Yield (name, value) of a module's attributes, hooks among them; not of scalars and empty containers, of which
-    torch keeps a dozen in each."""
+    """Yield (name, value) of a module's attributes, hooks included; skip scalars and empty containers, of which torch
+    keeps a dozen per module."""
     for name, value in vars(module).items():
         empty = isinstance(value, _CONTAINERS) and not value
         if type(value) not in _SCALARS and not empty and name not in REGISTRIES:

@@ -10,7 +10,7 @@ from prunus.modules.code import filled, kept_objects
 
 
 class Closures:
-    """New functions in the place of those that a network keeps and that enclose its modules (hooks, above all).
+    """New functions that replace those of a network that enclose its modules (mostly hooks).
 
     Attributes:
         memo: the new function by the id of the old one, for `copy.deepcopy`.
@@ -25,7 +25,7 @@ class Closures:
                 self._renew(value, modules)
 
     def fill(self, copies: Mapping[int, Any]) -> None:
-        """Let the new functions enclose what `copies` has in the place of each module, by the id of the old one."""
+        """Let the new functions enclose the module in `copies` for each old module, by the id of the old one."""
         for old, new in self._cells.values():
             if filled(old):
                 content = old.cell_contents
@@ -48,7 +48,7 @@ class Closures:
 
 
 def _encloses(function: types.FunctionType, modules: set[int], depth: int = 3) -> bool:
-    """Whether a function, or one that it encloses, encloses one of `modules` (by id)."""
+    """Return whether a function, or a function that it encloses, encloses one of `modules` (ids)."""
     return any(
         id(value) in modules
         or (depth > 0 and isinstance(value, types.FunctionType) and _encloses(value, modules, depth - 1))

@@ -1,4 +1,4 @@
-"""The Python functions that may run with a network, and what they keep outside of it."""
+"""The Python functions that may run with a network, and the state that they keep outside of it."""
 
 import contextlib
 import copy
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from prunus.modules.attributes import kept
 
-MOST_LINES = 20  # of one statement
+MOST_LINES = 20  # lines read of one statement
 TORCH_LAYERS = "torch.nn.modules"
 KNOWN = sys.stdlib_module_names | {"torch"}
 CONTAINERS = (list, deque, set, dict, OrderedDict, defaultdict)
@@ -27,7 +27,7 @@ def names_read(kind: type) -> set[str]:
 
 
 def statement(place: str) -> str:
-    """Return the code at "file:line", up to where its brackets close."""
+    """Return the code at "file:line", up to the line that closes its brackets."""
     file, _, number = place.rpartition(":")
     text = ""
     for at in range(int(number), int(number) + MOST_LINES) if number.isdigit() else ():
@@ -49,8 +49,8 @@ def place_of_name(model: nn.Module, names: Iterable[str]) -> tuple[str, str] | N
 
 @contextlib.contextmanager
 def surroundings_kept(model: nn.Module) -> Iterator[None]:
-    """Put back what the code of `model` keeps in containers that are not the network's own, in global variables and in
-    what a function encloses: a hook's list of features, a table of positions."""
+    """Restore at the end the state that the code of `model` keeps outside the network: in global variables, in default
+    arguments and in closures, such as a hook's list of features or a table of positions."""
     held = _Held()
     for function in _functions(model):
         names = _names(function.__code__)
@@ -66,14 +66,14 @@ def surroundings_kept(model: nn.Module) -> Iterator[None]:
 
 
 class _Held:
-    """Containers and objects with what was in them."""
+    """Containers, objects and closure cells with their earlier contents."""
 
     def __init__(self) -> None:
         self.cells: list[tuple[types.CellType, Any]] = []
         self._contents: dict[int, tuple[Any, Any]] = {}
 
     def add(self, values: Iterable[Any]) -> None:
-        """Take note of containers, of those in them, and of the attributes of the user's own objects."""
+        """Record the contents of containers, nested ones too, and the attributes of objects of the user's classes."""
         waiting = list(values)
         while waiting:
             value = waiting.pop()
@@ -100,7 +100,7 @@ class _Held:
 
 
 def _differs(container: Any, content: Any) -> bool:
-    """Whether a container holds other objects than its copy."""
+    """Return whether a container holds other objects than its copy."""
     if len(container) != len(content):
         return True
     if isinstance(container, dict):
@@ -115,8 +115,8 @@ def _is_own(kind: type) -> bool:
 
 
 def _functions(model: nn.Module) -> Iterator[types.FunctionType]:
-    """Yield the functions that may run with `model`, torch's and Python's aside: the methods of its modules, what these
-    keep (hooks, functions, objects), and the functions and classes that all of these name."""
+    """Yield the functions that may run with `model`, those of torch and of Python's library aside: the methods of its
+    modules, the hooks, functions and objects that these keep, and the functions and classes named in any of them."""
     objects = list(kept_objects(model))
     kinds = {type(module) for module in model.modules()} | {type(value) for value in objects}
     waiting, seen = [value for value in objects if isinstance(value, types.FunctionType)], set[types.FunctionType]()
@@ -130,7 +130,7 @@ def _functions(model: nn.Module) -> Iterator[types.FunctionType]:
 
 
 def kept_objects(model: nn.Module) -> Iterator[Any]:
-    """Yield the functions and objects that modules keep, hooks among them; of methods the functions."""
+    """Yield the functions and objects that modules keep, hooks included; for a method, its function."""
     for module in model.modules():
         for _, value in kept(module):
             yield from _kept(value)
@@ -163,7 +163,7 @@ def _kept(value: Any, depth: int = 4) -> Iterator[Any]:
 
 
 def _called(function: types.FunctionType) -> Iterator[types.FunctionType]:
-    """Yield the functions that one names or encloses, and the methods of the classes; torch's and Python's aside."""
+    """Yield the functions that a function names or encloses, and methods of such classes; not torch's and Python's."""
     names = _names(function.__code__)
     named = [function.__globals__[name] for name in names if name in function.__globals__]
     named += [cell.cell_contents for cell in function.__closure__ or () if filled(cell)]
@@ -175,24 +175,24 @@ def _called(function: types.FunctionType) -> Iterator[types.FunctionType]:
 
 
 def _unwrapped(value: Any) -> Any:
-    """Return the function behind what decorates it."""
+    """Return the function behind its decorators."""
     try:
         return inspect.unwrap(value) if callable(value) else value
-    except ValueError:  # an object that answers to every name is wrapped without end
+    except ValueError:  # an object with every attribute, `__wrapped__` included, unwraps without end
         return value
 
 
 def filled(cell: types.CellType) -> bool:
-    """Whether a cell holds something other than None."""
+    """Return whether a cell holds something other than None."""
     try:
         return cell.cell_contents is not None
-    except ValueError:  # of a function that refers to itself and is not there yet
+    except ValueError:  # an empty cell, of a function that refers to itself and is not defined yet
         return False
 
 
 @functools.cache
 def _names(code: types.CodeType) -> frozenset[str]:
-    """Return the names in a function's code, those of what it defines inside and of strings included."""
+    """Return the names in a function's code, including strings and the names in functions defined inside it."""
     inner = [_names(constant) for constant in code.co_consts if isinstance(constant, types.CodeType)]
     strings = (constant for constant in code.co_consts if isinstance(constant, str))
     return frozenset(code.co_names).union(strings, *inner)

@@ -1,4 +1,4 @@
-"""Copies of a network, with other tensors or modules in the place of some."""
+"""Copies of a network, in which some tensors or modules may be replaced."""
 
 import copy
 import types
@@ -22,19 +22,19 @@ HOOK = (
 
 
 def copied(model: nn.Module, memo: Mapping[int, Any] | None = None, *, isolated: bool = False) -> nn.Module:
-    """Return a deep copy of `model`; functions that enclose its modules enclose the copies.
+    """Return a deep copy of `model`; functions that enclose its modules enclose the copies instead.
 
-    A tensor with a graph, such as features that `forward` has kept, is copied without the graph. Parameters keep their
-    hooks. Hooks of modules are the same objects as before, except for methods of the network's own modules, so that a
-    collector of features goes on collecting; a copy that only Prunus runs is `isolated` from it.
+    A tensor with an autograd graph, such as features that `forward` has kept, is copied without the graph. Parameters
+    keep their hooks. Hooks of modules are shared with the copy, except for methods of the network's own modules, so
+    that a collector of features goes on collecting; a copy that only Prunus runs is `isolated` from them.
 
     Args:
         model: any network.
-        memo: maps the `id` of an object to what replaces it in the copy, wherever it is referred to.
-        isolated: copy the hooks' objects too, and share what cannot be copied (an open file, a lock).
+        memo: maps the `id` of an object to its replacement in the copy, wherever it is referred to.
+        isolated: copy the hooks' objects too, and share objects that cannot be copied (an open file, a lock).
 
     Raises:
-        EditError: something in it cannot be copied; the attribute is named.
+        EditError: an attribute cannot be copied; the message names it.
     """
     closures = Closures(model)
     known = _carried(model, isolated=isolated) | closures.memo | dict(memo or {})
@@ -53,7 +53,7 @@ def copied(model: nn.Module, memo: Mapping[int, Any] | None = None, *, isolated:
 
 
 def _carried(model: nn.Module, *, isolated: bool) -> dict[int, Any]:
-    """Return a memo of what `copy.deepcopy` would lose, refuse, or copy though it belongs to others."""
+    """Return a memo of the objects that `copy.deepcopy` would refuse, would copy incompletely, or should not copy."""
     memo, modules = dict[int, Any](), {id(module) for module in model.modules()}
     for module in model.modules():
         parameters = vars(module).get("_parameters", {})  # TorchScript has none there
@@ -72,7 +72,7 @@ def _carried(model: nn.Module, *, isolated: bool) -> dict[int, Any]:
 
 
 def _uncopyable(model: nn.Module, memo: Mapping[int, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield (path, value) of the attributes that cannot be copied; not of those that refer to a module with one."""
+    """Yield (path, value) of the attributes that cannot be copied, not of those that refer to a module with one."""
     known = {**memo, **{id(module): module for module in model.modules()}}
     for path, module in model.named_modules():
         for name, value in kept(module):
@@ -85,8 +85,7 @@ def _uncopyable(model: nn.Module, memo: Mapping[int, Any]) -> Iterator[tuple[str
 def replaced(model: nn.Module, new: Mapping[str, nn.Module]) -> nn.Module:
     """Return a copy of `model` with other modules at the given paths, wherever `model` refers to the old ones.
 
-    What takes a layer's place gets its hooks, and the public attributes that it has not itself; an `nn.Identity` gets
-    none.
+    The new module gets the old one's hooks and the public attributes that it lacks; an `nn.Identity` gets neither.
     """
     old = {path: model.get_submodule(path) for path in new}
     for path, module in old.items():
@@ -106,7 +105,7 @@ def replaced(model: nn.Module, new: Mapping[str, nn.Module]) -> nn.Module:
 
 
 def replace_(model: nn.Module, path: str, module: nn.Module) -> None:
-    """Put `module` in the place of the one at `path`, in `model` itself and at every path that it has."""
+    """Replace the module at `path` by `module`, in `model` itself and at every path of the old module."""
     for place in paths_of(model, model.get_submodule(path)):
         model.set_submodule(place, module)
 

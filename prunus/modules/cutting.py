@@ -1,4 +1,4 @@
-"""Copies of a network with some of its tensors cut narrower, and everything else as it was."""
+"""Copies of a network in which some tensors are cut narrower."""
 
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ SLAB = 64  # indices of the first dimension that are cut at once
 def narrowed(model: nn.Module, keep: Keep) -> nn.Module:
     """Return a copy of `model` with the tensors named in `keep` cut to the indices that are kept.
 
-    Tied tensors stay tied, modes, `requires_grad`, dtype, device, memory format and hooks survive; the sizes that
+    Tied tensors stay tied; modes, `requires_grad`, dtype, device, memory format and hooks are kept. The sizes that
     torch's own layers keep as attributes follow their tensors.
     """
     tensors = named_tensors(model)
@@ -43,9 +43,9 @@ def with_tensors(
     *,
     isolated: bool = False,
 ) -> nn.Module:
-    """Return a copy of `model` with the tensors `new` in the place of its own; sizes follow those cut by `keep`.
+    """Return a copy of `model` with the tensors `new` in place of its own; sizes follow the tensors cut by `keep`.
 
-    `memo` maps the id of any other object to what replaces it; an `isolated` copy is run by Prunus alone.
+    `memo` maps the id of any other object to its replacement; an `isolated` copy is run by Prunus alone.
     """
     tensors = named_tensors(model)
     known = _empty_containers(model) | dict(memo or {}) | {id(tensors[path]): tensor for path, tensor in new.items()}
@@ -59,7 +59,7 @@ def with_tensors(
 
 
 def _empty_containers(model: nn.Module) -> dict[int, Any]:
-    """Return a memo of empty containers: each module keeps a dozen for hooks, and `copy.deepcopy` is slow on them."""
+    """Return a memo with new empty containers: modules keep a dozen each for hooks; `copy.deepcopy` is slow on them."""
     values = [value for module in model.modules() for value in vars(module).values()]
     return {id(value): type(value)() for value in values if type(value) in (OrderedDict, dict, set, list) and not value}
 
@@ -71,7 +71,7 @@ def cut(tensor: Tensor, dims: Mapping[int, Tensor]) -> Tensor:
 
 
 def _selected(tensor: Tensor, dims: dict[int, Tensor]) -> Tensor:
-    """Return the given indices, a slab at a time: memory for a half-cut copy would take longer than the cut."""
+    """Select the given indices one slab at a time: allocating a half-cut copy would take longer than the cut."""
     if len(dims) < 2:
         return tensor.index_select(*next(iter(dims.items()))) if dims else tensor
     first, *others = dims
@@ -85,8 +85,8 @@ def _selected(tensor: Tensor, dims: dict[int, Tensor]) -> Tensor:
 
 
 def _owners(model: nn.Module, tensors: set[int]) -> list[str]:
-    """Return the paths of the modules that hold one of `tensors` (by id); a tied tensor has several, and a
-    parametrised weight belongs to the layer that computes it."""
+    """Return the paths of the modules that hold one of `tensors` (ids); a tied tensor has several, and a parametrised
+    weight belongs to the layer that computes it."""
     paths: dict[str, None] = {}
     for path, module in model.named_modules():
         held = (*module.parameters(recurse=False), *module.buffers(recurse=False))

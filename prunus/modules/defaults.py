@@ -1,4 +1,4 @@
-"""Torch's default device: Prunus computes on the CPU or beside the network's own tensors, whatever it is set to."""
+"""Torch's default device: whatever it is, Prunus computes on the CPU or on the device of the network's tensors."""
 
 import contextlib
 import functools
@@ -14,7 +14,7 @@ _USERS: ContextVar[torch.device | None] = ContextVar("users", default=None)
 
 
 def whatever_device(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
-    """Let `function` make tensors on the CPU where it names no device; the network's own code does as it did."""
+    """Let `function` make tensors on the CPU by default; the network's own code keeps the user's default device."""
 
     @functools.wraps(function)
     def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
@@ -33,7 +33,7 @@ def whatever_device(function: Callable[Parameters, Result]) -> Callable[Paramete
 
 @contextlib.contextmanager
 def users_device() -> Iterator[None]:
-    """Run code of the network: tensors that it makes lie where the user has set the default device."""
+    """Restore the user's default device within the context, to run the network's own code."""
     users = _USERS.get()
     with torch.device(users) if users is not None else contextlib.nullcontext():
         yield

@@ -1,4 +1,4 @@
-"""What a reader of networks is given: a network that can be read, an example of what it takes."""
+"""Checks of the arguments for reading a network: the network itself and its example inputs."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ def arguments(inputs: Inputs) -> tuple[Any, ...]:
     """Return example inputs as positional arguments: a tensor stands for a tuple of one.
 
     Raises:
-        TraceError: neither a tensor nor a tuple.
+        TraceError: `inputs` is neither a tensor nor a tuple or list.
     """
     if not isinstance(inputs, Tensor | tuple | list):
         raise TraceError(f"example inputs are a tensor or a tuple of arguments, not {inputs!r:.80}")
@@ -25,7 +25,7 @@ def arguments(inputs: Inputs) -> tuple[Any, ...]:
 
 
 def tensors_in(value: object, *, strict: bool = False) -> list[Tensor]:
-    """Return the tensors in what a network takes or returns; with `strict`, refuse objects that may hide some."""
+    """Return the tensors in inputs or outputs; with `strict`, raise TypeError for objects that may hide tensors."""
     found = list(leaves(pytree.tree_leaves(value)))
     hidden = [leaf for leaf in found if strict and not isinstance(leaf, (Tensor, *PLAIN))]
     if hidden:
@@ -37,7 +37,7 @@ def tensors_in(value: object, *, strict: bool = False) -> list[Tensor]:
 
 
 def unusable(model: object) -> str | None:
-    """Return why `model` is no network whose code can be run and changed, and what to pass; None where it is one."""
+    """Return why the code of `model` cannot be run and changed, and what to pass instead; None if it can."""
     if not isinstance(model, nn.Module):
         return f"Prunus takes a torch.nn.Module, not {model!r:.80}: pass the network, built"
     if isinstance(model, torch.jit.ScriptModule):
@@ -54,10 +54,10 @@ def unusable(model: object) -> str | None:
 
 
 def check_readable(model: nn.Module) -> None:
-    """Refuse what is no network, or one that is wrapped, compiled, scripted or without values.
+    """Refuse a model that is not a network, or is wrapped, compiled, scripted or without values.
 
     Raises:
-        TraceError: with what to pass in its place.
+        TraceError: the model is refused; the message states what to pass instead.
     """
     if (reason := unusable(model)) is not None:
         raise TraceError(reason)

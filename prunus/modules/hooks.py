@@ -16,7 +16,7 @@ HOOK_TABLES = tuple(name for name in vars(nn.Module()) if "forward" in name or "
 
 
 def is_hooked(module: nn.Module) -> bool:
-    """Whether a module has hooks, which would not run if it were passed by."""
+    """Return whether a module has hooks, which would not run if the module were bypassed."""
     return any(vars(module)[name] for name in HOOK_TABLES)
 
 
@@ -26,14 +26,14 @@ def hooks_of(module: nn.Module) -> list[Callable[..., Any]]:
 
 
 def is_of(hook: Any, modules: Collection[int]) -> bool:
-    """Whether a hook is a method of one of `modules` (ids), or one of them itself, also behind `functools.partial`."""
+    """Return whether a hook is one of `modules` (ids) or a method of one, also inside `functools.partial`."""
     if isinstance(hook, functools.partial):
         return any(is_of(part, modules) for part in leaves((hook.func, hook.args, hook.keywords)))
     return id(hook.__self__ if isinstance(hook, types.MethodType) else hook) in modules
 
 
 def mask_anew_(module: nn.Module) -> None:
-    """Let masks of `torch.nn.utils.prune` compute again the weight that they keep in a module as a plain attribute."""
+    """Let masks of `torch.nn.utils.prune` recompute the weight that they keep in a module as a plain attribute."""
     with torch.no_grad():
         for hook in hooks_of(module):
             if isinstance(hook, BasePruningMethod):
@@ -41,9 +41,9 @@ def mask_anew_(module: nn.Module) -> None:
 
 
 def parameter_hooks(parameter: Tensor) -> list[tuple[str, Callable[..., Any]]]:
-    """Return (method that registers it, hook) of a parameter's hooks.
+    """Return (name of the registering method, hook) of a parameter's hooks.
 
-    torch has no public way to ask for them; where it keeps them under other names, none are found.
+    torch has no public access to them; if it stores them under other names, none are found.
     """
     tables = {"register_hook": "_backward_hooks", "register_post_accumulate_grad_hook": "_post_accumulate_grad_hooks"}
     return [

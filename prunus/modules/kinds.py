@@ -1,4 +1,4 @@
-"""Kinds of torch's layers: unions for annotations and `isinstance`, and whether a module computes as torch's own."""
+"""Kinds of torch's layers: unions for annotations and `isinstance`, and a check that a module runs torch's own code."""
 
 import typing
 from typing import Any
@@ -27,19 +27,19 @@ SizedLayer = (  # the layers that keep their sizes as attributes (`sizes.py`)
 
 
 def members(union: Any) -> tuple[type[Any], ...]:
-    """Return the classes of a union, in its order."""
+    """Return the classes of a union, in order."""
     return typing.get_args(union)
 
 
 def kind_of(module: nn.Module) -> str | None:
-    """Return torch's name of a linear layer's kind ("Conv2d", ...), None for other modules."""
+    """Return torch's class name for a linear layer ("Conv2d", ...), None for other modules."""
     return next((kind.__name__ for kind in members(LinearLayer) if isinstance(module, kind)), None)
 
 
 def is_plain(module: nn.Module, union: Any) -> bool:
-    """Whether a module is of one of the kinds of `union` and runs torch's own code on weights of its own.
+    """Return whether a module is of one of the kinds of `union` and runs torch's own code on its own weights.
 
-    A subclass may standardise its weight, quantise, or activate behind a norm; a parametrisation computes the weight.
+    A subclass may standardise or quantise its weight, or activate after a norm; a parametrisation computes the weight.
     """
     kind = next((kind for kind in members(union) if isinstance(module, kind)), None)
     own = ("forward", "_conv_forward", "__call__")

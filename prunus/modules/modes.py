@@ -1,4 +1,4 @@
-"""Train/eval modes of a network's modules, put back after use."""
+"""Train/eval modes of a network's modules, restored after use."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -29,8 +29,8 @@ def modes_kept(model: nn.Module) -> Iterator[None]:
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Put every module of `model` in evaluation mode within the context.
 
-    Modules with a `train` or `eval` of their own call it, since they may keep something for evaluation (a fused kernel,
-    a table of biases, a merged matrix); they are put back as they were. The other flags are set one by one.
+    An overridden `train` or `eval` is called, since it may prepare data for evaluation (a fused kernel, a table of
+    biases, a merged matrix); such modules are restored at the end. Other flags are set directly.
     """
     own = _with_own_modes(model)
     with modes_kept(model), _as_they_were(own):
@@ -43,7 +43,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _as_they_were(modules: Sequence[nn.Module]) -> Iterator[None]:
-    """Restore at the end what the modules and those in them hold, bit for bit: attributes, submodules and tensors."""
+    """Restore at the end the attributes, submodules and tensors of the modules and their submodules, bit for bit."""
     inside = list(dict.fromkeys(each for module in modules for each in module.modules()))
     attributes = [dict(vars(module)) for module in inside]
     registered = [{name: dict(held[name]) for name in REGISTRIES if name in held} for held in attributes]
@@ -66,7 +66,7 @@ def _as_they_were(modules: Sequence[nn.Module]) -> Iterator[None]:
 
 
 def keep_anew_(model: nn.Module) -> None:
-    """Let modules whose own `train` or `eval` keeps tensors compute them from the parameters as they are now."""
+    """Let modules whose overridden `train` or `eval` stores tensors recompute them from the current parameters."""
     with modes_kept(model):
         for module in _with_own_modes(model):
             if any(isinstance(leaf, Tensor) for _, value in kept(module) for leaf in leaves(value)):
@@ -84,13 +84,13 @@ def _call_own_mode(module: nn.Module, *, training: bool) -> None:
 
 
 def in_evaluation(model: Network) -> Network:
-    """Put `model` in evaluation mode as its own code does, and return it: an overridden `train` may return None."""
+    """Put `model` in evaluation mode by its own code, and return it, since an overridden `train` may return None."""
     set_mode_(model, training=False)
     return model
 
 
 def set_mode_(model: nn.Module, *, training: bool) -> None:
-    """Put `model` in training or evaluation mode as its own code does.
+    """Put `model` in training or evaluation mode by its own code.
 
     Batch norms with running statistics stay in evaluation: an example of one image may have no variance.
     """

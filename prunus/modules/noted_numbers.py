@@ -1,4 +1,4 @@
-"""Whole numbers that a network's objects keep anywhere: attributes of modules, in containers, in configurations."""
+"""Whole numbers anywhere in a network's objects: in attributes of modules, in containers, in configurations."""
 
 import dataclasses
 import enum
@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from prunus.modules.kinds import SizedLayer
 
-DEPTH = 5  # of containers and objects in each other
-OWN = frozenset(vars(nn.Module()))  # what torch keeps in every module
-BESIDE = ("module", "layer")  # under these a dictionary names the module that its numbers belong to
-# What numbers are called that count channels, and those that count something else: the one place to add a name.
+DEPTH = 5  # of nested containers and objects
+OWN = frozenset(vars(nn.Module()))  # attributes that torch keeps in every module
+BESIDE = ("module", "layer")  # keys under which a dictionary names the module that its numbers belong to
+# Names of numbers that count channels, and of numbers that count something else: add new names here.
 WIDTH = re.compile(
     r"(^|_)(channels?|chs?|chans|chns|dims?|planes|filters|features|num_chs|hidden|hidden_sizes?|head_hidden_size|intermediate_size|"
     r"embedding_size|embed|embeds|d_model|d_ff|d_inner|widths)$"
@@ -26,12 +26,12 @@ OTHER = re.compile(
 )
 
 
-TAKEN = re.compile(r"^(in|input)_")  # of the module that keeps it
+TAKEN = re.compile(r"^(in|input)_")  # names for the inputs, and below for the outputs, of the module with the number
 RETURNED = re.compile(r"(^|_)(out|output|num_features|head_hidden_size|embed_dims?|d_model)(_|$)")
 
 
 class Meaning(enum.Enum):
-    """What a number's name says of it."""
+    """The meaning of a number by its name."""
 
     TAKEN = "it counts the channels that its module takes"
     RETURNED = "it counts the channels that its module, or all of it but a head, returns"
@@ -45,12 +45,12 @@ class NotedNumber:
 
     Attributes:
         path: dotted path of the module.
-        name: where in the module, in keys joined with dots: "num_features", "config.hidden_sizes.1".
+        name: its place in the module as keys joined with dots: "num_features", "config.hidden_sizes.1".
         value: the number.
-        meaning: what its name says.
-        beside: path of the module that stands beside it in a dictionary (timm's `feature_info`), "" where none does.
-        configures: whether it lies in an object of its own, such as a configuration that networks are built from.
-        items: how many items the list has in which it stands, 0 where it stands in none.
+        meaning: the meaning of its name.
+        beside: path of the module named beside it in a dictionary (timm's `feature_info`), "" where there is none.
+        configures: whether it is in an object such as a configuration that networks are built from.
+        items: length of the list that it is an item of, 0 where it is in none.
     """
 
     path: str
@@ -63,9 +63,9 @@ class NotedNumber:
 
 
 def noted_numbers(model: nn.Module) -> Iterator[NotedNumber]:
-    """Yield the whole numbers above one that may count channels; not the sizes that torch's own layers keep.
+    """Yield the whole numbers above one that may count channels, except the sizes of torch's own layers.
 
-    An object that several modules keep is the first one's that keeps it as an attribute.
+    An object shared by several modules belongs to the first module that keeps it as an attribute.
     """
     owners: dict[int, str] = {}
     for path, module in model.named_modules():
@@ -76,7 +76,7 @@ def noted_numbers(model: nn.Module) -> Iterator[NotedNumber]:
 
 
 def numbers_of(module: nn.Module, path: str = "", owners: Mapping[int, str] | None = None) -> Iterator[NotedNumber]:
-    """Yield the numbers that one module keeps; not what another of the `owners` (by id of the object) keeps."""
+    """Yield the numbers that one module keeps, except in objects of other `owners` (module path by object id)."""
     seen = set[int]()
     for name, value in _kept(module).items():
         yield from _numbers(value, _Place(path, (name,)), owners or {}, seen)
@@ -84,7 +84,7 @@ def numbers_of(module: nn.Module, path: str = "", owners: Mapping[int, str] | No
 
 @dataclasses.dataclass(frozen=True)
 class _Place:
-    """Where a value is met; the fields are those of `NotedNumber`."""
+    """The place of a value; the fields are those of `NotedNumber`."""
 
     path: str
     keys: tuple[str, ...]
@@ -93,7 +93,7 @@ class _Place:
     items: int = 0
 
     def inside(self, key: str, value: Any) -> "_Place":
-        """Return the place of what `value`, which is here, has under `key`."""
+        """Return the place of the item `key` of `value`, which is at this place."""
         module = [value[key] for key in BESIDE if isinstance(value.get(key), str)] if isinstance(value, dict) else []
         return _Place(
             self.path,
@@ -122,15 +122,15 @@ def _numbers(value: Any, place: _Place, owners: Mapping[int, str], seen: set[int
 
 
 def _kept(module: nn.Module) -> dict[str, Any]:
-    """Return what a module keeps beside what torch keeps in it."""
+    """Return a module's attributes other than those that torch keeps in every module; none for torch's own modules."""
     if type(module).__module__.startswith("torch."):
         return {}
-    sizes = (int, tuple) if isinstance(module, SizedLayer) else ()  # which follow the layer's tensors
+    sizes = (int, tuple) if isinstance(module, SizedLayer) else ()  # sizes that follow the layer's tensors
     return {name: value for name, value in vars(module).items() if name not in OWN and type(value) not in sizes}
 
 
 def meaning_of(keys: Sequence[str]) -> Meaning | None:
-    """Return what the last name that is known among `keys` says of a number; None where it counts something else."""
+    """Return a number's meaning by the last known name among `keys`; None where it does not count channels."""
     for key in reversed(keys):
         name = key.strip("_")
         if OTHER.search(name):
@@ -143,7 +143,7 @@ def meaning_of(keys: Sequence[str]) -> Meaning | None:
 
 
 def _children(value: Any) -> list[tuple[str, Any]]:
-    """Return what a container or an object of the user's keeps, by key; nothing of tensors, modules and functions."""
+    """Return (key, child) of a container or an object of the user's; none for tensors, modules and functions."""
     if isinstance(value, dict):
         return [(key, child) for key, child in value.items() if isinstance(key, str) and "." not in key]
     if isinstance(value, list | tuple):
@@ -154,10 +154,10 @@ def _children(value: Any) -> list[tuple[str, Any]]:
 
 
 def number_at(module: nn.Module, name: str) -> Any:
-    """Return what `module` keeps under keys joined with dots.
+    """Return the value in `module` at keys joined with dots.
 
     Raises:
-        AttributeError, KeyError, IndexError, TypeError, ValueError: there is no such thing.
+        AttributeError, KeyError, IndexError, TypeError, ValueError: there is no such value.
     """
     first, *keys = name.split(".")
     value: Any = getattr(module, first)
@@ -167,7 +167,7 @@ def number_at(module: nn.Module, name: str) -> Any:
 
 
 def set_number_at_(module: nn.Module, name: str, number: int) -> None:
-    """Put `number` where `number_at` finds one; a tuple on the way is made anew."""
+    """Put `number` where `number_at` finds one; tuples along the keys are rebuilt."""
     first, *keys = name.split(".")
     setattr(module, first, _with(getattr(module, first), keys, number))
 
@@ -179,7 +179,7 @@ def _item(value: Any, key: str) -> Any:
 
 
 def _with(value: Any, keys: list[str], number: int) -> Any:
-    """Return `value` with a number under `keys`: the same object, but for tuples."""
+    """Return `value` with `number` at `keys`: the same object, changed in place, or a new tuple."""
     if not keys:
         return number
     key, new = keys[0], _with(_item(value, keys[0]), keys[1:], number)

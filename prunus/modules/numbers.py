@@ -19,8 +19,8 @@ def numbers(module: nn.Module) -> Iterator[tuple[str, int, int]]:
 
 
 def set_number_(model: nn.Module, path: str, name: str, item: int, value: int) -> None:
-    """Set a number that the module at `path` keeps, or the item of it at an index that is not -1.
+    """Set the number `name` of the module at `path`, or its item at index `item` unless that is -1.
 
-    `name` is an attribute's, or keys joined with dots (`prunus.modules.noted_numbers`).
+    `name` is an attribute, or keys joined with dots (`prunus.modules.noted_numbers`).
     """
     set_number_at_(model.get_submodule(path), name if item < 0 else f"{name}.{item}", value)

@@ -1,4 +1,4 @@
-"""Optimizers inside what trainers wrap around them."""
+"""Optimizers inside trainers' wrappers."""
 
 from typing import Any
 
@@ -6,6 +6,6 @@ from torch.optim import Optimizer
 
 
 def unwrapped(optimizer: Any) -> Any:
-    """Return the optimizer of torch inside what trainers wrap around it (accelerate, Lightning)."""
+    """Return torch's optimizer inside a trainer's wrapper (accelerate, Lightning)."""
     inner = getattr(optimizer, "optimizer", None)
     return unwrapped(inner) if isinstance(inner, Optimizer) else optimizer

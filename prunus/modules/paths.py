@@ -13,7 +13,7 @@ def module_at(model: nn.Module, path: str) -> Any:
     """Return the module of `model` at `path`.
 
     Raises:
-        EditError: there is none; near paths are named.
+        EditError: there is none; the message names similar paths.
     """
     try:
         return model.get_submodule(path)
@@ -23,7 +23,7 @@ def module_at(model: nn.Module, path: str) -> Any:
 
 
 def near_paths(text: str, paths: Iterable[str]) -> str:
-    """Return the end of a message: paths that look like `text`, or else the first ones."""
+    """Return the end of a message: paths similar to `text`, or else the first paths."""
     words = text.strip("*.?")
     everything = [path for path in paths if path]
     if not everything:
@@ -34,5 +34,5 @@ def near_paths(text: str, paths: Iterable[str]) -> str:
 
 
 def paths_of(model: nn.Module, module: nn.Module) -> list[str]:
-    """Return every path at which `module` stands in `model`."""
+    """Return every path of `module` in `model`."""
     return [path for path, other in model.named_modules(remove_duplicate=False) if other is module]

@@ -7,10 +7,9 @@ from prunus.modules.kinds import BatchNorm, Conv, InstanceNorm, TransposedConv
 
 
 def update_sizes(module: nn.Module, kept: Tensor | None = None) -> None:
-    """Set the sizes that a torch layer keeps as attributes to those of its tensors.
+    """Set the sizes that a torch layer keeps as attributes from the shapes of its tensors.
 
-    Of the first dimension of a weight the indices `kept` stay, where that is known: a convolution loses the groups of
-    which none does.
+    `kept` are the indices kept of the weight's first dimension, where known: a convolution loses groups without any.
     """
     match module:
         case _ if isinstance(module, Conv):
@@ -43,7 +42,7 @@ def _update_conv(module: Conv, kept: Tensor | None) -> None:
     outer, inner = module.weight.shape[:2]
     if kept is not None:
         module.groups = int(torch.unique(kept // (module.out_channels // module.groups)).numel())
-    elif module.groups > 1 and module.groups == module.in_channels:  # depthwise: a group goes with its channel
+    elif module.groups > 1 and module.groups == module.in_channels:  # depthwise: a group is removed with its channel
         module.groups = outer // (module.out_channels // module.groups)
     module.out_channels, module.in_channels = outer, inner * module.groups
 
@@ -63,7 +62,7 @@ def _update_norm(module: BatchNorm | InstanceNorm) -> None:
 
 def _update_group_norm(module: nn.GroupNorm) -> None:
     channels = module.weight.shape[0]
-    if module.num_groups == module.num_channels:  # a group of its own for each channel
+    if module.num_groups == module.num_channels:  # one group per channel
         module.num_groups = channels
     module.num_channels = channels
 

@@ -1,4 +1,4 @@
-"""A copy of a network to be run in its place: on the meta device or on numbers, some channels narrower."""
+"""A copy of a network to run in its place: on the meta device or with values, and with some channels removed."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -16,14 +16,14 @@ Setting = tuple[str, str, int, int]  # path of a module, name of an attribute, i
 
 
 def stand_in(model: nn.Module, keep: Keep, settings: Iterable[Setting], *, with_values: bool) -> nn.Module:
-    """Return a copy of `model` whose code may run without a trace in the original.
+    """Return a copy of `model` whose code can run without changing the original.
 
     Args:
         model: the network.
-        keep: the indices of tensors that stay; all others stay whole.
-        settings: attributes that count channels, as they are to be.
-        with_values: parameters and floating-point buffers have their numbers; else they are on the meta device.
-            Other buffers (index tables) have theirs in any case.
+        keep: the indices of tensors that are kept; tensors not named are kept whole.
+        settings: the new values of attributes that count channels.
+        with_values: keep the values of parameters and floating-point buffers; otherwise these are on the meta device.
+            Other buffers (index tables) always keep their values.
     """
     new = {
         path: _copy(tensor, keep.get(path, {}), with_values=with_values)
@@ -48,14 +48,14 @@ def _copy(tensor: Tensor, dims: Mapping[int, Tensor], *, with_values: bool) -> T
 
 
 def _kept(model: nn.Module) -> Iterator[Tensor]:
-    """Yield the tensors that modules keep as plain attributes, in containers too."""
+    """Yield the tensors that modules keep as plain attributes, including those in containers."""
     for module in model.modules():
         for _, value in kept(module):
             yield from (leaf for leaf in leaves(value) if isinstance(leaf, Tensor))
 
 
 def fed(arguments: Any, *, with_values: bool) -> Any:
-    """Return arguments with a copy of each tensor: on the meta device, or with its numbers."""
+    """Return arguments with a copy of each tensor: on the meta device, or with its values."""
 
     def copy(leaf: Any) -> Any:
         if not isinstance(leaf, Tensor):

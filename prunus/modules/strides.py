@@ -1,15 +1,15 @@
-"""Tensors that do not change along a dimension: held once, with a stride of zero."""
+"""Tensors that do not change along a dimension: stored once, with a stride of zero."""
 
 import torch
 from torch import Tensor
 
-MANY = 1 << 14  # values of a constant that are worth being held once, and forgotten
+MANY = 1 << 14  # values from which on a constant is stored once
 
 
 def compact(values: Tensor, known: list[Tensor]) -> Tensor:
-    """Return a constant with a stride of zero along each dimension in which it does not change, where it is large.
+    """Return a constant; a large one has a stride of zero along each dimension in which it does not change.
 
-    Large ones are kept in `known`, and one that equals another is that one: the blocks of a network mask alike.
+    Large constants are kept in `known`, and equal ones share memory: the blocks of a network use the same masks.
     """
     values = values.detach().cpu()
     if values.numel() < MANY:
@@ -23,7 +23,7 @@ def compact(values: Tensor, known: list[Tensor]) -> Tensor:
 
 
 def held_once(values: Tensor) -> Tensor:
-    """Squeeze `values` to size 1 along each dimension in which they lie in the same memory."""
+    """Narrow `values` to size 1 along each dimension with a stride of zero."""
     for dim, (size, stride) in enumerate(zip(values.shape, values.stride(), strict=True)):
         if size > 1 and stride == 0:
             values = values.narrow(dim, 0, 1)
@@ -31,13 +31,13 @@ def held_once(values: Tensor) -> Tensor:
 
 
 def varying_dims(labels: Tensor) -> tuple[Tensor, list[int]]:
-    """Squeeze `labels` to size 1 along each dimension in which they do not change; return the rest's numbers."""
+    """Narrow `labels` to size 1 in each dimension along which they do not change; return also the other dimensions."""
     labels = held_once(labels)
     varying = []
     for dim, size in enumerate(labels.shape):
         if size > 1:
             first = labels.narrow(dim, 0, 1)
-            if torch.equal(labels, first.expand_as(labels)):  # which stops where they differ
+            if torch.equal(labels, first.expand_as(labels)):  # stops at the first difference
                 labels = first
             else:
                 varying.append(dim)
@@ -45,8 +45,8 @@ def varying_dims(labels: Tensor) -> tuple[Tensor, list[int]]:
 
 
 def same_values(first: Tensor | None, second: Tensor | None) -> bool:
-    """Whether two constants have the same values, as far as they are known; of other sizes, where each is alike
-    everywhere."""
+    """Return whether two constants have the same values, as far as both are known. Where shapes differ, dimensions in
+    which each does not change are narrowed to size 1; shapes that differ even then count as the same."""
     if first is None or second is None:
         return True
     if first.shape != second.shape:

@@ -12,12 +12,12 @@ def canonical_paths(model: nn.Module) -> dict[str, str]:
 
 
 def further_paths(model: nn.Module) -> dict[str, str]:
-    """Return the first path of each tied tensor, by its further ones."""
+    """Return the first path of each tied tensor, by its further paths."""
     return {path: first for path, first in canonical_paths(model).items() if path != first}
 
 
 def tied_with(model: nn.Module, module: nn.Module) -> str | None:
-    """Return the path of another module that holds a parameter of `module` as well, None where there is none."""
+    """Return the path of another module that shares a parameter with `module`, None where there is none."""
     own = {id(parameter) for parameter in module.parameters(recurse=False)}
     path: str
     for path, other in model.named_modules():

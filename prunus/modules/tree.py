@@ -1,7 +1,7 @@
 """Trees: nested lists, tuples, dictionaries, sets and dataclasses, as networks take, keep and return them.
 
-Everything else is a leaf. Containers keep their type: a named tuple, an OrderedDict or a dataclass such as the outputs
-of transformers comes back as one.
+Everything else is a leaf. Containers keep their type, also named tuples, OrderedDicts and dataclasses such as the
+outputs of transformers.
 """
 
 import copy
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 def items(tree: Any) -> list[tuple[Any, Any]] | None:
-    """Return (key, child) of a container: keys of a mapping, names of fields, indices else. None for a leaf."""
+    """Return (key, child) of a container: keys of a mapping, names of fields, otherwise indices. None for a leaf."""
     if isinstance(tree, Mapping):
         return list(tree.items())
     if isinstance(tree, list | tuple | set | frozenset):
@@ -28,7 +28,7 @@ def items(tree: Any) -> list[tuple[Any, Any]] | None:
 
 
 def leaves(tree: Any) -> Iterator[Any]:
-    """Yield the leaves, first to last; a container inside itself once."""
+    """Yield the leaves in order; a container that contains itself is entered once."""
     yield from _leaves(tree, ())
 
 
@@ -42,8 +42,8 @@ def _leaves(tree: Any, above: tuple[int, ...]) -> Iterator[Any]:
 
 
 def named_leaves(tree: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield (name, leaf): keys, fields and indices joined with dots, as "heads.0"; a leaf alone is called ""."""
-    children, fields = items(tree), getattr(tree, "_fields", None)  # those of a named tuple
+    """Yield (name, leaf): keys, fields and indices joined with dots, as "heads.0"; a single leaf has the name ""."""
+    children, fields = items(tree), getattr(tree, "_fields", None)  # fields of a named tuple
     if children is None:
         yield name, tree
     for key, child in children or ():
@@ -52,7 +52,7 @@ def named_leaves(tree: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def mapped(function: Callable[[Any], Any], tree: Any) -> Any:
-    """Return a tree of the same containers with `function(leaf)` for each leaf; the tree itself stays as it is."""
+    """Return a tree of the same containers with `function(leaf)` for each leaf; the tree itself is not changed."""
     children = items(tree)
     if children is None:
         return function(tree)
@@ -69,7 +69,7 @@ def mapped(function: Callable[[Any], Any], tree: Any) -> Any:
 
 def _mapping(tree: Mapping[Any, Any], new: dict[Any, Any]) -> Any:
     try:
-        result: Any = copy.copy(tree)  # with a default factory, or the fields of a dataclass
+        result: Any = copy.copy(tree)  # keeps a default factory, or the fields of a dataclass
         for key, child in new.items():
             result[key] = child
         return result
@@ -82,7 +82,7 @@ def _sequence(tree: Any, new: list[Any]) -> Any:
         return tree._make(new)
     try:
         return type(tree)(new)
-    except TypeError:  # such as torch.Size, which holds whole numbers alone
+    except TypeError:  # such as torch.Size, which holds only whole numbers
         return tuple(new)
 
 
@@ -92,7 +92,7 @@ def on_device(tree: Any, device: torch.device) -> Any:
 
 
 def replaced(value: Any, kind: type[T], function: Callable[[T], object]) -> Any:
-    """Return an operator's argument with every `kind` in it replaced by `function` of it."""
+    """Return an operator's argument with `function` applied to every instance of `kind` in it."""
     if isinstance(value, kind):
         return function(value)
     if type(value) in (list, tuple):

@@ -1,4 +1,4 @@
-"""Run the code of a network without a trace in what surrounds it."""
+"""Run the code of a network without side effects outside it."""
 
 import contextlib
 import io
@@ -19,14 +19,14 @@ _RUNNING: ContextVar[frozenset[int]] = ContextVar("running", default=frozenset()
 
 @contextlib.contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Run code that prints nothing and leaves no trace in random numbers and in the user's variables."""
+    """Suppress output and warnings within the context; restore random states and the user's variables at the end."""
     if id(model) in _RUNNING.get():
         yield
         return
     token = _RUNNING.set(_RUNNING.get() | {id(model)})
     level, nowhere = logging.root.manager.disable, io.StringIO()
     fast, states = torch.backends.mha.get_fastpath_enabled(), (random.getstate(), np.random.get_state())
-    torch.backends.mha.set_fastpath_enabled(False)  # a path of its own, for evaluation without gradients
+    torch.backends.mha.set_fastpath_enabled(False)  # it calls other operators in evaluation without gradients
     logging.disable(logging.ERROR)
     try:
         with (

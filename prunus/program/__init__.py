@@ -1,4 +1,4 @@
-"""READ: what a network's code does with an example: the operators that it calls, in order."""
+"""Read a network's code on an example: the operators that it calls, in order."""
 
 from prunus.program.operations import Operation, Origin, Passed, Program, Value
 from prunus.program.read import Place, ReadError, read

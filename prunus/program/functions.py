@@ -1,4 +1,4 @@
-"""Functions of torch that bypass dispatch modes: they make constants of Python's numbers, or take values out."""
+"""Functions of torch that bypass dispatch modes: they make constants from Python numbers, or return values."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -17,7 +17,7 @@ ESCAPES = frozenset({"tolist", "numpy", "__array__", "__dlpack__", "data_ptr"})
 
 
 class Functions(TorchFunctionMode):
-    """Makes constants where the network lies rather than on the device of data; refuses to give away data's values."""
+    """Makes constants on the network's device rather than on the device of data; refuses to return data's values."""
 
     def __init__(self, recorder: OperationRecorder) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class Functions(TorchFunctionMode):
         return func(*args, **settings)
 
     def _constant(self, index: object) -> object:
-        """Return a list of positions as a constant: torch would make one without values, where data are."""
+        """Return a list of positions as a constant: torch would make it on the device of data, without values."""
         if not isinstance(index, list | range | np.ndarray):
             return index
         return torch.as_tensor(np.asarray(index), device=self.recorder.device)

@@ -15,7 +15,7 @@ Args: TypeAlias = Sequence[Any]
 Settings: TypeAlias = Mapping[str, Any]
 T = TypeVar("T")
 MOST_MADE = 1 << 14
-_MADE: dict[Hashable, object] = {}  # what operators gave, by the operator and its arguments
+_MADE: dict[Hashable, object] = {}  # specs of operators' outputs, by the operator and its arguments
 RECURRENT = frozenset(getattr(torch.ops.aten, name).input for name in ("lstm", "gru", "rnn_tanh", "rnn_relu"))
 
 
@@ -27,14 +27,14 @@ class OnMeta:
     """Runs operators on the meta device; constants among their arguments have stand-ins there."""
 
     def __init__(self) -> None:
-        self._stand_ins: dict[int, tuple[Tensor, Tensor]] = {}  # by id of a real tensor: itself, and the meta tensor
+        self._stand_ins: dict[int, tuple[Tensor, Tensor]] = {}  # (real tensor, meta tensor) by id of the real tensor
 
     def run(self, called: Operator, args: Args, kwargs: Settings, tensors: list[Tensor]) -> object:
-        """Return what comes out of an operator; what is written into comes out as it was given."""
+        """Run an operator and return its outputs; a real tensor that is written into is returned itself."""
         if called.target in RECURRENT and len(args) == 9:
             return _recurrent(args)
         settings = {**kwargs, "device": META} if "device" in called.keywords and not tensors else kwargs
-        inference = all(each.is_meta for each in tensors)  # a constant is no inference tensor, so that no view of it is
+        inference = all(each.is_meta for each in tensors)  # constants, and so their views, are not inference tensors
         with torch.inference_mode(mode=inference), torch.no_grad():
             real = {id(self._stand_in(each)): each for each in tensors if not each.is_meta}
             given, named = (replaced(on(META, part), Tensor, self._stand_in) for part in (args, dict(settings)))
@@ -54,11 +54,11 @@ class OnMeta:
 
 
 def _recurrent(args: Args) -> tuple[Tensor, ...]:
-    """Return empty outputs of a recurrent operator, of which torch would take every step of the sequence apart: the
-    states of all steps, [..., D * H], and the last ones.
+    """Return empty outputs of a recurrent operator, which torch would decompose into the steps of the sequence: the
+    states of all steps, [..., D * H], and the last states.
 
-    D is 2 where the sequence is read both ways. `args` are the operator's: the sequence, the first states (two of
-    an LSTM), the weights, and its settings.
+    D is 2 where the sequence is read in both directions. `args` are the operator's: the sequence, the first states (two
+    for an LSTM), the weights, and its settings.
     """
     sequence, first, bidirectional = args[0], args[1], args[7]
     states = list(first) if isinstance(first, list | tuple) else [first]
@@ -67,7 +67,7 @@ def _recurrent(args: Args) -> tuple[Tensor, ...]:
 
 
 class Spec(NamedTuple):
-    """What there is to know of a tensor on the meta device."""
+    """The description of a tensor on the meta device."""
 
     shape: tuple[int, ...]
     stride: tuple[int, ...]
@@ -75,17 +75,17 @@ class Spec(NamedTuple):
 
     @classmethod
     def of(cls, tensor: Tensor) -> "Spec":
-        """Return what there is to know of `tensor`."""
+        """Return the description of `tensor`."""
         return cls(tuple(tensor.shape), tensor.stride(), tensor.dtype)
 
     def tensor(self) -> Tensor:
-        """Return a tensor of this kind."""
+        """Return a meta tensor of this description."""
         return torch.empty_strided(self.shape, self.stride, dtype=self.dtype, device=META)
 
 
 def _like_before(called: Operator, args: Args, kwargs: Settings) -> object:
-    """Run an operator, or make what it gave for arguments of the same shapes: networks repeat their layers, and so do
-    their modes and widths."""
+    """Run an operator, or return outputs like those of an earlier call on arguments of the same shapes: layers repeat
+    within a network, and across its modes and widths."""
     if called.is_view or called.writes:
         return called.call(args, kwargs)
     key = called, _key(args), _key(kwargs)
@@ -97,7 +97,7 @@ def _like_before(called: Operator, args: Args, kwargs: Settings) -> object:
 
 
 def _key(value: object) -> Hashable:
-    """Return an argument as a key: numbers with their types, since 1, 1.0 and True are equal."""
+    """Return an argument as a dictionary key: numbers with their types, since 1, 1.0 and True are equal."""
     if isinstance(value, Tensor):
         return Spec.of(value)
     if isinstance(value, list | tuple):
@@ -108,13 +108,13 @@ def _key(value: object) -> Hashable:
 
 
 def run_with_values(called: Operator, args: Args, kwargs: Settings, tensors: list[Tensor]) -> object:
-    """Return what comes out of an operator on numbers; it may not be as large as these say."""
+    """Run an operator on real tensors and return its outputs, whose sizes may not depend on values."""
     with _FixedSizes():  # type: ignore[no-untyped-call]
         return called.call(args, kwargs)
 
 
 class _FixedSizes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Refuses operators inside an operator whose output is as large as values say."""
+    """Refuses operators, inside a composite one, whose output size depends on values."""
 
     def __torch_dispatch__(
         self, func: object, types: object, args: Args = (), kwargs: Settings | None = None
@@ -126,6 +126,6 @@ class _FixedSizes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def on(device: torch.device, value: T) -> T:
-    """Return arguments with the meta device, or any where data go, replaced by `device`."""
+    """Return arguments with the meta device replaced by `device`; if `device` is meta, all devices are replaced."""
     placed: T = replaced(value, torch.device, lambda given: device if META in (device, given) else given)
     return placed

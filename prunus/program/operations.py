@@ -11,12 +11,12 @@ from prunus.program.operators import Operator
 
 
 class Origin(enum.Enum):
-    """Where a tensor comes from."""
+    """The origin of a tensor."""
 
     PARAMETER = "parameter"
     BUFFER = "buffer"
     INPUT = "input"
-    CONSTANT = "constant"  # made by the code of numbers alone, or kept as a plain attribute
+    CONSTANT = "constant"  # made by the code from numbers alone, or kept as a plain attribute
     COMPUTED = "computed"
 
 
@@ -27,12 +27,12 @@ class Value:
     Attributes:
         shape: its shape.
         dtype: its type.
-        origin: where it comes from.
+        origin: its origin.
         path: dotted path of a parameter or buffer.
-        constant: its numbers, where they do not depend on inputs, parameters or floating-point buffers.
-        tensor: its numbers for the example, where the network was read with values.
-        maker: the operation that it comes out of.
-        readers: the operations that take it, in their order.
+        constant: its values, where they do not depend on inputs, parameters or floating-point buffers.
+        tensor: its values for the example, where the network was read with values.
+        maker: the operation that returned it.
+        readers: the operations that take it, in order.
     """
 
     shape: tuple[int, ...]
@@ -51,11 +51,11 @@ class Operation:
 
     Attributes:
         number: its place in the order of calls.
-        operator: which operator.
-        arguments: by the names of its schema; tensors stand there as values, in lists too.
+        operator: the operator.
+        arguments: by their names in the schema; tensors, also in lists, are replaced by values.
         operands: the values among the arguments.
-        results: the tensors that came out.
-        scopes: dotted paths of the modules in whose calls it lies, outermost first, without the network itself.
+        results: the values returned.
+        scopes: dotted paths of the modules whose calls enclose it, outermost first, without the network itself.
         line: "file:line" of the innermost code that is not torch's, "" where there is none.
     """
 
@@ -94,15 +94,15 @@ class Passed:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Program:
-    """What a network's code did with an example.
+    """The operators that a network's code calls on an example.
 
     Attributes:
-        given: parameters, buffers and inputs, then constants as they were met.
-        operations: what was called, in order.
+        given: parameters, buffers and inputs, then constants in the order of use.
+        operations: the operators called, in order.
         outputs: the tensors that the network returned.
-        passed: the tensors that each module took and returned when it was called last, by path.
-        training: the mode that it was in.
-        with_values: whether it ran on numbers, since it does not run on the meta device.
+        passed: the tensors that each module took and returned in its last call, by path.
+        training: whether it ran in training mode.
+        with_values: whether it ran on real tensors, since it does not run on the meta device.
     """
 
     given: list[Value]
@@ -113,7 +113,7 @@ class Program:
     passed: dict[str, Passed] = dataclasses.field(default_factory=dict)
 
     def forget(self) -> None:
-        """Let go of the example's numbers."""
+        """Drop the values of the example."""
         for value in (*self.given, *(result for operation in self.operations for result in operation.results)):
             value.tensor = None
 

@@ -1,4 +1,4 @@
-"""`Operator`: the schema of one of torch's operators: its arguments, what it writes into and what it views."""
+"""`Operator`: the schema of one of torch's operators: its arguments, those it writes into, whether it is a view."""
 
 import dataclasses
 import functools
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from prunus.modules.tree import flat
 
-# Operators that may return their input, or a view of it, and do not declare it: dropout in evaluation, sums of one.
+# Operators that may return their input or a view of it without declaring it: dropout in evaluation, sums of one term.
 UNDECLARED = frozenset(
     {"aten::dropout", "aten::feature_dropout", "aten::alpha_dropout", "aten::feature_alpha_dropout", "aten::einsum"}
 )
@@ -25,16 +25,16 @@ class Operator:
         name: "namespace::operator", without the overload and the in-place underscore.
         target: the operator itself.
         positional: names of the arguments that may be given by position; torch's `self` is called `input`.
-        keywords: names of the arguments that are given by keyword alone.
+        keywords: names of the keyword-only arguments.
         defaults: the value of each argument that may be left out.
         writes: names of the arguments that are written into.
-        is_view: whether an output may share its memory with the first argument, unchanged.
+        is_view: whether an output may share the memory of the first argument, which is not written into.
         returns_list: whether it returns several tensors.
-        returns_tensors: whether tensors come out of it, rather than numbers.
-        pointwise: whether it treats each element by itself.
+        returns_tensors: whether it returns tensors, rather than numbers.
+        pointwise: whether it is element-wise.
         random: whether it draws random numbers.
         sized_by_values: whether the size of its output depends on values.
-        takes_functions: whether it runs graphs that it is given (`torch.cond`): it has no schema then.
+        takes_functions: whether its arguments are graphs that it runs (`torch.cond`); it then has no schema.
     """
 
     name: str
@@ -72,13 +72,13 @@ class Operator:
         return self.call([arguments[n] for n in self.positional], {n: arguments[n] for n in self.keywords})
 
     def branch(self, args: Sequence[Any]) -> object:
-        """Run an operator that takes functions; of a choice that depends on values, the first branch."""
+        """Run an operator that takes functions; of a `cond`, run the first branch."""
         return args[1](*args[3]) if self.name == "python::cond" else self.call(args, {})
 
 
-@functools.cache  # there are few operators, and each is asked for often
+@functools.cache  # there are few operators, each looked up often
 def operator(target: Any) -> Operator:
-    """Return what is known of a `torch.ops` overload: the one place that reads its schema."""
+    """Return the schema of a `torch.ops` overload: the only place that reads torch's `_schema`."""
     if not hasattr(target, "_schema"):
         name = f"python::{getattr(target, '__name__', target)}"
         return Operator(name, target, ("operands",), (), {}, (), False, False, True, False, False, False, True)

@@ -20,12 +20,12 @@ from prunus.program.meta import ValueDependenceError
 from prunus.program.operations import Origin, Program, Value
 from prunus.program.recorder import FOREIGN, OperationRecorder
 
-MOST_SAID = 300  # characters of what torch says
+MOST_SAID = 300  # characters of torch's error message
 
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """Where something went wrong: the path of the module and "file:line" of the user's code, "" where unknown."""
+    """The place of an error: the path of the module and "file:line" of the user's code, "" where unknown."""
 
     module: str = ""
     line: str = ""
@@ -35,8 +35,8 @@ class ReadError(TraceError):
     """The network's code cannot be read with these inputs, at these widths.
 
     Attributes:
-        place: where.
-        reason: the first line of what was raised there.
+        place: the place of the error.
+        reason: the first line of the exception's message.
         by_values: whether the code asks for values that depend on the network's input.
     """
 
@@ -55,20 +55,21 @@ def read(
     settings: Iterable[Setting] = (),
     with_values: bool | None = None,
 ) -> Program:
-    """Return what the code of `model` does with an example. It runs on a copy: nothing of the user's changes.
+    """Return the operators that the code of `model` calls on an example. It runs on a copy; the model is not changed.
 
     Args:
         model: the network.
         args: its positional arguments.
         kwargs: its keyword arguments.
-        training: the mode. Batch norms with running statistics stay in evaluation: their channels are related alike,
-            and an example of one image may have no variance.
-        keep: indices of parameters and buffers that stay, for a narrower network.
-        settings: attributes of modules that count channels.
-        with_values: run on numbers rather than on the meta device; by default where the code does not run there.
+        training: run in training mode. Batch norms with running statistics stay in evaluation: they relate channels in
+            the same way, and an example of one image may have no variance.
+        keep: indices of parameters and buffers to keep, for a narrower network.
+        settings: new values of attributes of modules that count channels.
+        with_values: run on real tensors rather than on the meta device; by default only if the code fails there.
 
     Raises:
-        ReadError: the code raises an exception, or decides by values.
+        ReadError: the code raises an exception, or its control flow depends on values.
+        TraceError: the model's code cannot be run at all.
     """
     if (unread := unusable(model)) is not None:
         raise TraceError(unread)
@@ -109,7 +110,7 @@ def _run(model: nn.Module, given: Any, recorder: OperationRecorder, *, training:
 
 
 def _let_know(model: nn.Module, recorder: OperationRecorder) -> None:
-    """Let the recorder know which module is running."""
+    """Register hooks that report the running module to the recorder."""
 
     def hooks(path: str) -> tuple[Any, Any]:
         def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
@@ -144,7 +145,7 @@ def _explained(model: nn.Module, given: Any, error: Exception) -> ReadError:
 
 
 def _place(error: BaseException, model: nn.Module) -> Place:
-    """Return where in the user's own code an error arose: the innermost line that is neither torch's nor ours."""
+    """Return the place of an error in the user's code: the innermost line outside torch and `prunus.program`."""
     paths = {id(module): path for path, module in model.named_modules()}
     module, line = "", ""
     for frame, number in traceback.walk_tb(error.__traceback__):

@@ -1,9 +1,9 @@
 """Record every operator that a network's code calls.
 
-What depends on inputs, parameters or floating-point buffers is *data*: on the meta device it has a shape, no numbers.
-What the code makes of numbers alone (index tables, masks, positions) is *constant*: it is computed as in any run, so
-that code may ask for its values. Under `torch.inference_mode` composite operators (reshape, matmul, ...) reach a
-dispatch mode whole, as `torch.export` would show them.
+Tensors that depend on inputs, parameters or floating-point buffers are *data*: on the meta device they have shapes but
+no values. Tensors that the code makes from numbers alone (index tables, masks, positions) are *constants*: they are
+computed as in any run, so that code may ask for their values. Under `torch.inference_mode` composite operators
+(reshape, matmul, ...) reach a dispatch mode whole, as `torch.export` would show them.
 """
 
 import os
@@ -23,18 +23,18 @@ from prunus.program.meta import Args, OnMeta, Settings, ValueDependenceError, on
 from prunus.program.operations import Operation, Origin, Passed, Value
 from prunus.program.operators import Operator, operator
 
-LARGE = 1 << 22  # elements of a constant that are not worth being computed
+LARGE = 1 << 22  # elements above which a constant is not computed
 EMPTY = frozenset({"aten::empty", "aten::new_empty", "aten::empty_strided", "aten::new_empty_strided"})
 READ = str(Path(__file__).with_name("read.py"))
 FOREIGN = tuple(f"{Path(file).parent}{os.sep}" for file in (torch.__file__, __file__))
 
 
 class OperationRecorder(TorchDispatchMode):
-    """Notes the operators that are called while it is active.
+    """Records the operators that are called while it is active.
 
     Args:
-        device: where the network lies: constants are made there.
-        with_values: data have numbers: the network runs on a real device.
+        device: the network's device, on which constants are made.
+        with_values: whether data have values: the network runs on a real device.
     """
 
     supports_higher_order_operators = True
@@ -45,15 +45,15 @@ class OperationRecorder(TorchDispatchMode):
         self.given: list[Value] = []
         self.operations: list[Operation] = []
         self.scopes: list[str] = []  # paths of the modules that are running
-        self.passed: dict[str, Passed] = {}  # what each took and returned last
+        self.passed: dict[str, Passed] = {}  # the tensors that each module took and returned last
         self.memory = ConstantMemory()
         self._values: dict[int, Value] = {}  # by id of a tensor
-        self._held, self._large = list[Tensor](), list[Tensor]()  # whose ids must not be given away; large constants
+        self._held, self._large = list[Tensor](), list[Tensor]()  # tensors whose ids must stay in use; large constants
         self._data: set[int] = set()  # ids of the storages of real tensors that are data
         self._run = run_with_values if with_values else OnMeta().run
 
     def add(self, tensor: Tensor, origin: Origin, path: str = "") -> None:
-        """Make a tensor known that goes into the network."""
+        """Register a parameter, buffer or input of the network."""
         numeric = tensor.is_floating_point() or tensor.is_complex()
         constant = None if origin is Origin.INPUT or numeric else tensor
         value = Value(tuple(tensor.shape), tensor.dtype, origin, path, constant)
@@ -65,19 +65,19 @@ class OperationRecorder(TorchDispatchMode):
             self._data.add(id(tensor.untyped_storage()))
 
     def enter(self, path: str, arguments: object) -> None:
-        """Note that the module at `path` is called."""
+        """Record a call of the module at `path`."""
         self.scopes.append(path)
         self.passed[path] = Passed(self._known(arguments))
 
     def leave(self, output: object) -> None:
-        """Note what the module that was called last comes back with."""
+        """Record the output of the innermost running module."""
         self.passed[self.scopes.pop()].returned = self._known(output)
 
     def _known(self, tree: object) -> list[Value]:
         return [self._values[id(leaf)] for leaf in leaves(tree) if id(leaf) in self._values]
 
     def value_of(self, tensor: Tensor) -> Value:
-        """Return the value that a tensor is; a constant that is met becomes one that is given."""
+        """Return the value of a tensor; a constant met for the first time is added to `given`."""
         found = self._values.get(id(tensor))
         if found is None and self.is_data(tensor):
             return self._alias(tensor)
@@ -89,7 +89,7 @@ class OperationRecorder(TorchDispatchMode):
         return found
 
     def is_data(self, tensor: Tensor) -> bool:
-        """Whether a tensor's numbers depend on what goes into the network."""
+        """Return whether a tensor's values depend on the network's inputs, parameters or floating-point buffers."""
         return tensor.is_meta or id(tensor.untyped_storage()) in self._data
 
     def __torch_dispatch__(
@@ -108,7 +108,7 @@ class OperationRecorder(TorchDispatchMode):
         return self._on_constants(called, args, settings)
 
     def _on_constants(self, called: Operator, args: Args, kwargs: Settings) -> object:
-        """Compute what does not depend on data. It may outlive the run, in a cache: then it can be trained with."""
+        """Run an operator on constants, outside inference mode: user code may cache the result for training."""
         for tensor in called.written(args, kwargs):
             for identity in self.memory.about_to_write(tensor):
                 self._values.pop(identity, None)
@@ -122,7 +122,7 @@ class OperationRecorder(TorchDispatchMode):
         return result
 
     def _on_data(self, called: Operator, args: Args, kwargs: Settings, tensors: list[Tensor]) -> object:
-        """Note an operator, and what comes out of it: shapes, or values where the network is read with them."""
+        """Record an operator on data; return its outputs: shapes, or values if the network is read with values."""
         if not called.returns_tensors:
             raise ValueDependenceError(f"{called.name} asks for values that depend on the network's input")
         if called.name.startswith("aten::index"):
@@ -143,7 +143,7 @@ class OperationRecorder(TorchDispatchMode):
         return result
 
     def _on_graphs(self, called: Operator, args: Args, tensors: list[Tensor]) -> object:
-        """Note an operator that takes functions: what it does inside is not seen. Of a choice one branch is run."""
+        """Record an operator that takes functions, without the operators inside. Of a `cond`, one branch is run."""
         result = called.branch(args)
         operands = [self.value_of(tensor) for tensor in tensors]
         made = [each for each in flat(result) if isinstance(each, Tensor)]
@@ -151,7 +151,7 @@ class OperationRecorder(TorchDispatchMode):
         return result
 
     def _without_masks(self, args: Args) -> Args:
-        """Return the arguments of an index operator with the positions that a constant mask selects in its place."""
+        """Return the arguments of an index operator with each constant mask replaced by the positions it selects."""
         indices = list[object]()
         for each in args[1] if isinstance(args[1], list | tuple) else ():
             if not isinstance(each, Tensor) or each.dtype not in (torch.bool, torch.uint8):
@@ -163,7 +163,7 @@ class OperationRecorder(TorchDispatchMode):
         return (args[0], indices, *args[2:]) if indices else args
 
     def _views_noted(self, tensor: Tensor) -> None:
-        """Data are written into a constant: note how its memory has been viewed so far."""
+        """Record the views of a constant so far, since data are about to be written into its memory."""
         for view in self.memory.views_of(tensor):
             operands = list[Value]()
             self._note(
@@ -171,7 +171,7 @@ class OperationRecorder(TorchDispatchMode):
             )
 
     def _bound(self, called: Operator, args: Args, kwargs: Settings, operands: list[Value]) -> dict[str, object]:
-        """Return the arguments by name, values in the place of tensors, which go into `operands` as well."""
+        """Return the arguments by name with tensors replaced by values; add these values to `operands`."""
 
         def known(tensor: Tensor) -> Value:
             operands.append(found := self.value_of(tensor))
@@ -194,7 +194,7 @@ class OperationRecorder(TorchDispatchMode):
         self.operations.append(operation)
 
     def _snapshot(self, tensor: Tensor) -> Tensor:
-        """Return the numbers of a constant, into whose memory data may be written."""
+        """Return the values of a constant, copied where data may later be written into its memory."""
         return compact(tensor.clone() if self.with_values else tensor, self._large)
 
     def _know(self, tensor: Tensor, value: Value) -> None:
@@ -203,7 +203,7 @@ class OperationRecorder(TorchDispatchMode):
         value.tensor = tensor if self.with_values else None
 
     def _alias(self, tensor: Tensor) -> Value:
-        """Return the value of another tensor object on the same memory, laid out alike."""
+        """Return the value of another tensor object with the same memory and layout."""
         key = _layout(tensor)
         for other in reversed(self._held):
             if id(other) in self._values and _layout(other) == key:
@@ -216,7 +216,7 @@ def _layout(tensor: Tensor) -> tuple[object, ...]:
 
 
 def _is_large(called: Operator, args: Args) -> bool:
-    """Whether an operator makes a large tensor of nothing."""
+    """Return whether an operator creates a large tensor from sizes alone."""
     sizes = next((each for each in args if isinstance(each, list | tuple)), ())
     count = 1
     for size in sizes:
@@ -225,8 +225,8 @@ def _is_large(called: Operator, args: Args) -> bool:
 
 
 def _line() -> str:
-    """Return "file:line" of the innermost code that is neither torch's nor of this room; "" where there is none."""
+    """Return "file:line" of the innermost code outside torch and `prunus.program`; "" where there is none."""
     frame: FrameType | None = sys._getframe(3)
     while frame is not None and frame.f_code.co_filename.startswith(FOREIGN):
-        frame = frame.f_back if frame.f_code.co_filename != READ else None  # which runs the network
+        frame = frame.f_back if frame.f_code.co_filename != READ else None  # read.py called the network
     return f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame is not None else ""

@@ -1,4 +1,4 @@
-"""CHANGE: edits as data, applied to a copy, carried over to what belongs to the model."""
+"""Change a copy of a network by edits that are data, and carry its optimizer over."""
 
 from prunus.surgery.bypass import BypassBlock, bypass, skippable
 from prunus.surgery.carry import Carried, carry_

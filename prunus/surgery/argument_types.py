@@ -1,4 +1,4 @@
-"""Arguments checked against their annotations, so that a wrong one is refused by name at the call."""
+"""A check of arguments against annotations: a wrong argument is refused by name at the call."""
 
 import functools
 import inspect
@@ -34,10 +34,10 @@ _CALLED: dict[Any, str] = {
 
 
 def checked(function: Callable[P, R]) -> Callable[P, R]:
-    """Return `function`, which refuses arguments that do not match its annotations; on any default device of torch.
+    """Return `function` with arguments checked against its annotations; it runs under any default device of torch.
 
     Raises:
-        EditError: names the function, the argument, what it must be and what it is.
+        EditError: an argument does not match; the message names it, its required type and its actual type.
     """
     signature, run = inspect.signature(function), whatever_device(function)
 
@@ -73,7 +73,7 @@ def _fits(hint: Any, value: Any) -> bool:
     if origin in (int, bool):
         return type(value) is origin
     if origin is Callable:
-        return callable(value) and not isinstance(value, nn.Module)  # a network is called with images
+        return callable(value) and not isinstance(value, nn.Module)  # a network is callable, but not meant here
     if origin is Sequence:
         return isinstance(value, Sequence) and all(_fits(arguments[0], item) for item in value)
     return isinstance(value, (tuple, list) if origin is tuple else origin)

@@ -1,4 +1,4 @@
-"""Branches whose output no longer depends on the input: the constant that each adds, zero or one number per channel."""
+"""Branches whose output does not depend on the input: the constant that each adds, zero or one number per channel."""
 
 import dataclasses
 from collections.abc import Callable
@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from prunus.modules.copying import copied
 from prunus.program import Operation, Program, Value, read
 
-ROUNDING = 1e-9  # relative, in float64: below it two positions are equal
+ROUNDING = 1e-9  # relative, in float64: two positions that differ by less are equal
 
 
 @dataclasses.dataclass(frozen=True)
 class Constant:
-    """The constant of a branch: `numbers` along the dimension `dim`, counted from the last one (-1); none for zero."""
+    """The constant of a branch: `numbers` along dimension `dim`, negative if counted from the end; empty for zero."""
 
     numbers: tuple[float, ...] = ()
     dim: int = 1
@@ -25,8 +25,8 @@ class Constant:
 def ancestors(
     branch: Value, constant: set[Value], counts: Callable[[Operation], bool] = lambda operation: True
 ) -> set[Value]:
-    """Return the values of `constant` from which `branch` is computed, itself included; only through the operations
-    that count."""
+    """Return the values of `constant` from which `branch` is computed, itself included, through the operations for
+    which `counts` is true."""
     waiting, seen = [branch], set[Value]()
     while waiting:
         value = waiting.pop()
@@ -44,8 +44,8 @@ class Branches:
         self.program = read(model, args, with_values=True)
 
     def shift(self, branch: Value, constant: set[Value]) -> Constant | None:
-        """Return the constant that `branch` adds to any input; None where it varies with the position, or where the
-        example does not determine which dimension holds the channels."""
+        """Return the constant that `branch` adds to any input; None if it varies with the position, or if the example
+        does not determine which dimension holds the channels."""
         if _reaches_border(ancestors(branch, constant, _reads_input), constant):
             return None
         value = numbers(branch)
@@ -61,16 +61,16 @@ class Branches:
 
     @cached_property
     def _others(self) -> dict[Value, Value]:
-        """Each value's counterpart for other parameters of the same signs.
+        """Each value's counterpart under random parameters with the same signs.
 
-        Numbers that happen to be equal do not tell which dimension they belong to; numbers drawn at random do. What is
-        zero stays so, as what a ReLU cuts off: else a padding would meet what it does not meet.
+        Equal numbers do not show which dimension they belong to; random numbers do. Zeros, and values that a ReLU sets
+        to zero, stay zero: otherwise a padding would border on non-zero values only here.
         """
         generator, other = torch.Generator().manual_seed(0), copied(self._model, isolated=True)
         for tensor in other.parameters():
             if tensor.is_floating_point() and tensor.dim():
                 drawn = torch.rand(tensor.shape, generator=generator, dtype=tensor.dtype, device="cpu") + 0.5
-                # Scaled so that layers average rather than sum: no sigmoid saturates.
+                # Scaled so that layers average rather than sum, and no sigmoid saturates.
                 scale = len(tensor) / max(1, tensor.numel())
                 tensor.data = drawn.to(tensor.device) * tensor.detach().sign() * scale
         again = read(other, self._args, with_values=True)
@@ -78,8 +78,8 @@ class Branches:
 
 
 def numbers(value: Value) -> Tensor:
-    """Return a value's numbers."""
-    assert value.tensor is not None  # it was read with values
+    """Return a value's tensor."""
+    assert value.tensor is not None  # the network was read with values
     return value.tensor
 
 
@@ -94,22 +94,22 @@ def _varying(value: Tensor) -> list[int]:
 
 
 def _reaches_border(branch: set[Value], constant: set[Value]) -> bool:
-    """Whether a branch pads a tensor that is not zero: its value then differs at the border, even where the example is
-    too small to show it."""
+    """Return whether a branch pads a tensor that is not zero: its value then differs at the border, even if the example
+    is too small to show it."""
     makers = [value.maker for value in branch if value.maker is not None and value.maker.operands]
     padded = [maker.operands[0] for maker in makers if _pads(maker) and _reads_input(maker)]
     return any(value in constant and bool(numbers(value).any()) for value in padded)
 
 
 def _reads_input(operation: Operation) -> bool:
-    """Whether what an operation gives depends on its first operand: not where its weight is zero."""
+    """Return whether an operation's output depends on its first operand: it does not if the weight is zero."""
     weight = operation.arguments.get("weight")
     linear = operation.name == "aten::linear" or operation.name.startswith("aten::conv")
     return not (linear and isinstance(weight, Value) and not bool(numbers(weight).any()))
 
 
 def _pads(operation: Operation) -> bool:
-    """Whether an operator pads its first argument, or inserts zeros between its values."""
+    """Return whether an operator pads its first argument, or inserts zeros between its values."""
     name, arguments = operation.name, operation.arguments
     if name == "aten::pad":
         return bool(arguments["mode"] == "constant")

@@ -1,7 +1,7 @@
-"""BypassBlock: a residual block whose branch has become constant is replaced; training has chosen the depth.
+"""BypassBlock: replace a residual block whose branch has become constant, so that training determines the depth.
 
-Where a convolution or linear layer has nothing but zeros, what it leads to does not depend on the input. If that is
-the branch of a block y = x + f(x), or y = relu(x + f(x)), f is a constant c for each channel and the block is x + c
+Where the weight of a convolution or linear layer is zero, its output does not depend on the input. If this makes the
+branch of a block y = x + f(x), or y = relu(x + f(x)), constant, f is one number c per channel and the block is x + c
 (Alvarez & Salzmann, NIPS 2016; GTC 2019, slides 70 to 72).
 """
 
@@ -36,7 +36,7 @@ class Shift(nn.Module):
         nn.init.zeros_(self.shift)
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
-        """Return the input, shifted."""
+        """Return the shifted input."""
         behind = -1 - self.dim if self.dim < 0 else input.dim() - 1 - self.dim
         return input + self.shift.view(-1, *[1] * behind)
 
@@ -46,10 +46,10 @@ class BypassBlock(ReplaceModules):
     """Replace the residual block at `path`, whose branch is constant, by that constant.
 
     Attributes:
-        kind: the block's class: a plan for another network is noticed.
-        shift: the branch's constant for each channel; empty where it is zero.
-        rectified: whether a ReLU stands behind the sum.
-        dim: which dimension the channels are, counted from the last one (-1) where it is below zero.
+        kind: name of the block's class, checked so that a plan for another network is refused.
+        shift: the branch's constant, one number per channel; empty where it is zero.
+        rectified: whether a ReLU follows the sum.
+        dim: the dimension of the channels, counted from the end if negative.
     """
 
     edit_name: ClassVar[str] = "Bypass"
@@ -61,7 +61,7 @@ class BypassBlock(ReplaceModules):
     dim: int = 1
 
     def successors(self, model: nn.Module) -> dict[str, nn.Module]:
-        """Return what takes the block's place."""
+        """Return the module that replaces the block."""
         block = module_at(model, self.path)
         if type(block).__name__ != self.kind:
             raise EditError(
@@ -85,7 +85,7 @@ class BypassBlock(ReplaceModules):
 
 @checked
 def bypass(model: nn.Module, inputs: Inputs) -> Plan:
-    """Return the plan that takes out every residual block of `model` whose branch is constant; often an empty one.
+    """Return the plan that bypasses every residual block of `model` whose branch is constant; it is often empty.
 
     Args:
         model: any network; it is not changed.
@@ -98,7 +98,7 @@ def bypass(model: nn.Module, inputs: Inputs) -> Plan:
     zero = {path for path, parameter in model.named_parameters() if parameter.dim() > 1 and not bool(parameter.any())}
     if not zero:
         return Plan()
-    precise = copied(model).double()  # in float64: the constant is rounded when it is applied
+    precise = copied(model).double()  # the constant is computed in float64, and rounded when it is applied
     args = in_float64(arguments(inputs))
     branches = Branches(precise, args)
     program, edits = branches.program, dict[str, BypassBlock]()
@@ -114,7 +114,7 @@ def bypass(model: nn.Module, inputs: Inputs) -> Plan:
 
 @checked
 def skippable(model: nn.Module, inputs: Inputs) -> frozenset[str]:
-    """Return the layers of `model` that may vanish: once all units of one are zero, `bypass` takes out its block.
+    """Return the layers of `model` that may vanish: once all units of one are zero, `bypass` replaces its block.
 
     Args:
         model: any network; it is not changed.
@@ -128,7 +128,7 @@ def skippable(model: nn.Module, inputs: Inputs) -> frozenset[str]:
 
 @checked
 def skippable_blocks(model: nn.Module, inputs: Inputs) -> dict[str, frozenset[str]]:
-    """Return the residual blocks that `bypass` takes out once all units of one of the layers named are zero.
+    """Return, for each residual block, the layers any of which lets `bypass` replace it once all its units are zero.
 
     Args:
         model: any network; it is not changed.
@@ -155,7 +155,7 @@ def _weight(operation: Operation) -> str:
 
 
 def _constant(program: Program, zero: set[str]) -> set[Value]:
-    """Return the values that do not depend on the input: outputs of a layer of zeros, or computed from such alone."""
+    """Return the values that do not depend on the input: outputs of weights in `zero`, or computed from such alone."""
     found = {value for value in program.given if value.origin is not Origin.INPUT}
     for operation in program.operations:
         if _weight(operation) in zero or all(operand in found for operand in operation.operands):
@@ -164,8 +164,8 @@ def _constant(program: Program, zero: set[str]) -> set[Value]:
 
 
 def _fits(total: Value, branch: Value, skipping: Value, constant: set[Value]) -> bool:
-    """Whether a sum adds two tensors of its own shape, and its constant branch starts at the input: a learned constant,
-    such as an embedding of positions, is no branch."""
+    """Return whether a sum adds two tensors of its own shape, and its constant branch starts at the input: a learned
+    constant, such as an embedding of positions, is not a branch."""
     makers = [value.maker for value in ancestors(branch, constant) if value.maker is not None]
     entered = (operand for maker in makers for operand in maker.operands)
     alike = total.shape == branch.shape == skipping.shape

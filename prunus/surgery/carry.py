@@ -27,14 +27,13 @@ class Carried:
 def carry_(plan: Plan, optimizer: Optimizer, model: nn.Module, small: nn.Module) -> Carried:
     """Make `optimizer`, which trains `model`, train `small = apply(plan, model)` as if it always had.
 
-    Each parameter in the optimizer's groups is replaced by that of `small` at the same path; state tensors of its shape
-    (momentum, moments) and its gradient are cut as it was, scalars (steps) stay. Parameters that an edit made anew join
-    the group of those that they replace, a bias that of a bias, with fresh state; those of a layer that the optimizer
-    did not train stay outside. Groups, and names of named parameters, are then in the order of `small.parameters()`.
+    Each parameter in the optimizer's groups is replaced by the parameter of `small` at the same path. State tensors of
+    its shape (momentum, moments) and its gradient are cut like the parameter; scalars (steps) are kept. New parameters
+    join the group of those that they replace (a bias joins that of a bias) with fresh state, and groups and names are
+    put in the order of `small.parameters()`; new parameters of a layer that was not trained stay outside.
 
-    In a loop of your own a learning-rate scheduler and a `GradScaler` need nothing, since they hold the same optimizer;
-    an average of the weights is cut by the same plan, `ema.module = apply(plan, ema.module)`; DistributedDataParallel
-    and `torch.compile` are wrapped anew around `small`.
+    In a loop of your own, a learning-rate scheduler and a `GradScaler` need no change. Cut an average of the weights by
+    the same plan: `ema.module = apply(plan, ema.module)`. Wrap `small` in DistributedDataParallel and `torch.compile`.
 
     Raises:
         EditError: the optimizer holds a parameter that is not `model`'s, keeps state of another shape, or parameters
@@ -50,14 +49,15 @@ def carry_(plan: Plan, optimizer: Optimizer, model: nn.Module, small: nn.Module)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimizerContents:
-    """What an optimizer holds after an edit, not yet put into it.
+    """The contents of an optimizer after an edit, not yet put into it.
 
     Attributes:
         groups: the parameters of each group.
-        names: their names, where the group has names.
-        states, gradients: by parameter.
+        names: their names; None for a group without names.
+        states: the state of each parameter.
+        gradients: (parameter, gradient).
         kept: paths of the parameters whose state was kept.
-        fresh: paths of those that start with fresh state.
+        fresh: paths of the parameters that start with fresh state.
     """
 
     groups: list[list[Tensor]]
@@ -68,7 +68,7 @@ class OptimizerContents:
     fresh: tuple[str, ...]
 
     def fill_(self, optimizer: Optimizer) -> None:
-        """Put it into `optimizer`."""
+        """Put groups, names and states into `optimizer`."""
         for group, parameters, names in zip(optimizer.param_groups, self.groups, self.names, strict=True):
             group["params"] = parameters
             if names is not None:
@@ -80,14 +80,14 @@ class OptimizerContents:
 def carried(
     plan: Plan, optimizer: Optimizer, model: nn.Module, small: nn.Module, *, part: bool = False
 ) -> OptimizerContents:
-    """Return what `optimizer` holds for `small = apply(plan, model)`; see `carry_`.
+    """Return the contents of `optimizer` for `small = apply(plan, model)`; see `carry_`.
 
     Args:
         plan: leads from the network `model` to `small`.
         optimizer: trains `model`; it is not changed.
-        model: before.
-        small: after.
-        part: `model` is part of what the optimizer trains: parameters that are not its own stay as they are.
+        model: the network before the edit.
+        small: the network after the edit.
+        part: the optimizer may also train parameters outside `model`, which stay as they are.
 
     Raises:
         EditError: as `carry_`.
@@ -117,7 +117,7 @@ def carried(
     fresh = _trained(plan, model, made, placed, replaced, new) if made else []
     for path in fresh:
         groups[_nearest(path, new[path], optimizer, old_paths)].append(new[path])
-    if fresh:  # an optimizer that is made anew for `small` has them in this order, and so has a checkpoint's
+    if fresh:  # the order in an optimizer built for `small`, and so in a checkpoint
         order = {id(parameter): number for number, parameter in enumerate(small.parameters())}
         groups = [sorted(parameters, key=lambda p: order.get(id(p), len(order))) for parameters in groups]
     names, kept = _names(optimizer, old_paths, small, groups), tuple(sorted(placed))
@@ -127,7 +127,7 @@ def carried(
 
 
 def _gradient(plan: Plan, path: str, parameter: Tensor, target: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Return (target, the gradient of `parameter`, cut), if there is one; the two networks share nothing."""
+    """Return (target, cut gradient of `parameter`) if there is one; the two networks share no memory."""
     if parameter.grad is None:
         return []
     gradient = _through(plan, path, parameter.grad)
@@ -142,7 +142,7 @@ def _path_of(parameter: Tensor, old_paths: dict[int, str]) -> str:
 
 
 def _check_held_in_groups(optimizer: Optimizer) -> None:
-    """Refuse an optimizer that keeps parameters outside of its groups and state: it would train on the old ones."""
+    """Refuse an optimizer that keeps parameters outside of its groups and state: it would go on training these."""
     held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     seen = {id(optimizer), id(optimizer.state), *map(id, optimizer.param_groups)}
     for name, value in vars(optimizer).items():
@@ -154,7 +154,7 @@ def _check_held_in_groups(optimizer: Optimizer) -> None:
 
 
 def _holds(value: Any, held: set[int], seen: set[int]) -> bool:
-    """Whether a parameter lies in `value`, at any depth of containers and of optimizers inside."""
+    """Return whether `value` holds a parameter, at any depth of nested containers and optimizers."""
     if isinstance(value, Tensor):
         return id(value) in held
     if id(value) in seen:
@@ -167,7 +167,7 @@ def _holds(value: Any, held: set[int], seen: set[int]) -> bool:
 def _names(
     optimizer: Optimizer, old_paths: dict[int, str], small: nn.Module, groups: list[list[Tensor]]
 ) -> list[list[str] | None]:
-    """Return the names of `groups` in an optimizer of named parameters: a parameter's old name if it had one."""
+    """Return the names of `groups` in an optimizer of named parameters; a parameter keeps its name if it had one."""
     named = [group for group in optimizer.param_groups if "param_names" in group]
     pairs = [pair for group in named for pair in zip(group["params"], group["param_names"], strict=True)]
     known = {old_paths[id(parameter)]: str(name) for parameter, name in pairs if id(parameter) in old_paths}
@@ -218,8 +218,8 @@ def _state(plan: Plan, path: str, old: Tensor, new: Tensor, state: dict[str, obj
 def _trained(
     plan: Plan, model: nn.Module, made: list[str], placed: set[str], replaced: set[str], new: dict[str, nn.Parameter]
 ) -> list[str]:
-    """Return those of the parameters `made` anew that the optimizer trains: each is nearer to one that it held and an
-    edit `replaced` than to one that an edit replaces and it does not hold."""
+    """Return the new parameters `made` that the optimizer trains: each is at least as near to a `replaced` parameter,
+    which the optimizer held, as to a replaced one that it did not hold."""
     others = {path: each.detach() for path, each in model.named_parameters() if path not in placed | replaced}
     untrained = [path for path, tensor in others.items() if _through(plan, path, tensor) is None]
 
@@ -236,8 +236,8 @@ def _common(path: str, other: str) -> int:
 
 
 def _nearest(path: str, new: Tensor, optimizer: Optimizer, old_paths: dict[int, str]) -> int:
-    """Return the number of the parameter group that trained what `path` replaces: the nearest of the same name, or
-    else of the same kind, a matrix or a vector."""
+    """Return the number of the group with the parameter most like `path`: the nearest path, then the same name, then
+    the same kind (a matrix or a vector)."""
 
     def likeness(old: Tensor) -> tuple[int, bool, bool]:
         other = old_paths[id(old)]

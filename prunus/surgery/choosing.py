@@ -32,14 +32,14 @@ def choose(
 
     Args:
         model: any network.
-        layers: one or several of: a glob over dotted paths ("encoder.*", "*.conv1"; `*` goes over dots), a rule on the
-            largest side of a convolution's kernel ("k>1", "k>=5", "k=3"), either of them behind "!" to leave out.
-        skip_first: how many of the layers named are left out, from the input on.
-        unfit: module -> why a layer cannot be worked on, None where it can. A layer named by its very path
-            must be fit; one named by a glob or a rule is passed over.
+        layers: one or several patterns: a glob over dotted paths ("encoder.*", "*.conv1"; `*` also matches dots), or a
+            rule on the largest side of a convolution's kernel ("k>1", "k>=5", "k=3"); a leading "!" excludes matches.
+        skip_first: number of matching layers to leave out, counted from the input.
+        unfit: returns why a module cannot be used, None if it can. A layer named by its exact path must be fit; a layer
+            matched by a glob or a rule is skipped if it is not.
 
     Raises:
-        EditError: a pattern matches no layer (near ones are named), a layer named by its path is unfit, or all are.
+        EditError: a pattern matches no layer (similar paths are named), a layer named by its path is unfit, or all are.
     """
     if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
         raise EditError(f"the model is wrapped in {type(model).__name__}; pass what is inside, model.module")
@@ -64,7 +64,7 @@ def choose(
 
 
 def patterns_of(layers: Layers) -> list[str]:
-    """Return the patterns, at least one that names something."""
+    """Return the patterns as a list; if all of them exclude, "*" comes first."""
     patterns = [layers] if isinstance(layers, str) else list(layers)
     if not patterns or not all(isinstance(text, str) and text.strip("! ") for text in patterns):
         raise EditError(f"layers are named by patterns such as 'encoder.*' or 'k>1', not {layers!r}")

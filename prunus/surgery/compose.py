@@ -1,12 +1,12 @@
-"""Two linear layers in a row are one: the exact product of their filters, biases and image borders included.
+"""Compose consecutive linear layers into one: the exact product of their filters, biases and image borders included.
 
 With kernels v, w, strides s, t and dilations d, e (first, second), for each dimension
 
     W[o, i, d q + s e p] = sum over c, q, p of w[o, c, p] v[c, i, q],   stride s t,
     b[o] = b2[o] + sum over c, p of w[o, c, p] b1[c],
 
-(Guo, Alvarez & Salzmann, NeurIPS 2020, sec. 3). A transposed second layer spreads instead: taps lie at t d q + e p.
-What would not be the same at the image's border is refused.
+(Guo, Alvarez & Salzmann, NeurIPS 2020, sec. 3). For transposed layers the taps lie at t d q + e p instead. A product
+that would differ at the image's border is refused.
 """
 
 import dataclasses
@@ -23,10 +23,10 @@ from prunus.surgery.filters import Filter, split_blocks, taps
 
 
 def compose_all(parts: Sequence[Filter], places: Sequence[str]) -> Filter:
-    """Return the one filter that computes `parts`, first to last; the cheapest neighbours are multiplied first.
+    """Return the one filter that computes `parts` in order; the cheapest neighbours are multiplied first.
 
     Raises:
-        EditError: two neighbours are no single layer; their place is named.
+        EditError: two neighbours cannot be one layer; the message names them.
     """
     left, names = list(parts), list(places)
     while len(left) > 1:
@@ -38,7 +38,7 @@ def compose_all(parts: Sequence[Filter], places: Sequence[str]) -> Filter:
 
 
 def compose(first: Filter, second: Filter, first_place: str, second_place: str) -> Filter:
-    """Return the filter that computes `first`, then `second`."""
+    """Return the filter that computes `first`, then `second`; raise `EditError` if they cannot be one layer."""
     where = f"{second_place} behind {first_place}"
     if len(first.kernel) != len(second.kernel) or first.channels[1] != second.channels[0]:
         raise EditError(
@@ -60,7 +60,7 @@ def compose(first: Filter, second: Filter, first_place: str, second_place: str) 
         for s, d, t, e in zip(first.stride, first.dilation, second.stride, second.dilation, strict=True)
     ]
     weight, dilation = _product(*weights, steps)
-    dilation = tuple(  # a kernel of size 1 does not use it, but it bounds the output padding
+    dilation = tuple(  # a kernel of size 1 does not use its dilation, but torch bounds the output padding by it
         max(d, e) if size == 1 else own
         for size, own, d, e in zip(weight.shape[3:], dilation, first.dilation, second.dilation, strict=True)
     )
@@ -89,7 +89,7 @@ def _is_pointwise(part: Filter) -> bool:
 
 
 def _alike(first: Filter, second: Filter, where: str) -> tuple[Filter, Filter]:
-    """Make both direct or both transposed: a 1x1 convolution is either."""
+    """Make both direct or both transposed, since a 1x1 convolution can be either."""
     if first.transposed == second.transposed:
         return first, second
     spreading, other = (first, second) if first.transposed else (second, first)
@@ -103,8 +103,8 @@ def _alike(first: Filter, second: Filter, where: str) -> tuple[Filter, Filter]:
 def _borders(first: Filter, second: Filter, where: str) -> tuple[tuple[int, int], ...]:
     """Return the padding of the product.
 
-    What the second layer pads with zeros is the first layer's response outside the image only if that response is
-    zero there: a kernel of size 1 along this dimension, without a bias.
+    Padding in the second layer equals padding in the first only if the first layer's response to the padding is that
+    padding: a kernel of size 1 along this dimension, and no bias for zeros, no stride or padding for other modes.
     """
     result = []
     for size, stride, own, later in zip(first.kernel, first.stride, first.padding, second.padding, strict=True):
@@ -129,7 +129,7 @@ def _mode(first: Filter, second: Filter, where: str) -> str:
 def _transposed_borders(
     first: Filter, second: Filter, where: str
 ) -> tuple[tuple[tuple[int, int], ...], tuple[int, ...]]:
-    """Return (padding, output_padding): what is cropped between two kernels that spread cannot be cropped later."""
+    """Return (padding, output_padding); cropping between two transposed kernels cannot be moved behind the second."""
     if first.bias is not None and not _is_pointwise(second):
         raise EditError(f"{where}: a bias before a transposed kernel meets fewer taps at the border: leave it out")
     padding, output_padding = [], []
@@ -158,7 +158,7 @@ def _product(first: Tensor, second: Tensor, steps: Sequence[tuple[int, int]]) ->
     result = first.new_zeros(first.shape[0], second.shape[1], first.shape[2], *sizes)
     if first.is_meta:
         return result, tuple(dilation)
-    # The kernel with fewer taps is walked through, the other one is multiplied whole at each of them.
+    # Iterate over the taps of the smaller kernel, and multiply the other kernel as a whole by each of them.
     tap_first = taps(first.shape[3:]) <= taps(second.shape[3:])
     walked, whole = (first, second) if tap_first else (second, first)
     paces = strides if tap_first else [(other, step) for step, other in strides]

@@ -1,7 +1,7 @@
-"""Contract: linear layers in a row become one layer that computes the same, up to rounding.
+"""Contract: consecutive linear layers become one layer that computes the same, up to rounding.
 
-Biases, strides, dilation, groups and image borders included; `prunus.surgery.compose` has the formulas. What is no
-single layer (something non-linear between, a padding behind a kernel) is refused with its place.
+This includes biases, strides, dilation, groups and image borders; `prunus.surgery.compose` has the formulas. Layers
+that cannot be one (a non-linear module between them, a padding behind a kernel) are refused, with the place.
 """
 
 import dataclasses
@@ -27,8 +27,8 @@ from prunus.surgery.plan import Plan
 class ContractLayers(ReplaceModules):
     """Multiply the layers `factors`, which run one after the other inside the `nn.Sequential` at `path`.
 
-    Where that is what an earlier edit made of a layer, one layer takes its place; in a `nn.Sequential` of the user's
-    own it takes the first one's place, and an `nn.Identity` that of each other one.
+    A container that an earlier edit made of a layer is replaced by the product. In an `nn.Sequential` of the user's own
+    the product replaces the first factor, and an `nn.Identity` each other factor.
     """
 
     edit_name: ClassVar[str] = "Contract"
@@ -50,7 +50,7 @@ class ContractLayers(ReplaceModules):
         return members
 
     def successors(self, model: nn.Module) -> dict[str, nn.Module]:
-        """Return what takes the layer's place."""
+        """Return the modules that replace the factors."""
         container, members = _sequential(model, self.path), self._members(model)
         modules = [module for _, module in members if not is_pad(module)]
         whole = isinstance(container, Factors)
@@ -70,16 +70,16 @@ class ContractLayers(ReplaceModules):
 
 @checked
 def contract(model: nn.Module, layers: Layers | None = None) -> Plan:
-    """Return the plan that contracts layers in a row into one each; the function stays as it is.
+    """Return the plan that contracts each run of consecutive linear layers into one; the function is kept.
 
     Args:
         model: any network; it is not changed.
-        layers: None for everything that `expand` made; or globs over the dotted paths of what `expand`, `decompose`
-            and `factorize` made, or the very path of an `nn.Sequential` of your own ("" if the model is one), in which
-            all layers that follow each other directly are contracted.
+        layers: None for every layer that `expand` replaced; or globs over the dotted paths of layers that `expand`,
+            `decompose` or `factorize` replaced; or the exact path of an `nn.Sequential` of your own ("" if the model is
+            one), in which all directly consecutive linear layers are contracted.
 
     Raises:
-        EditError: nothing to contract; something non-linear or a padding is in between (the place is named).
+        EditError: there is nothing to contract, or a non-linear module or a padding is in between (it is named).
     """
     edits = [edit for path in _containers(model, layers) for edit in _contracted(model, path)]
     if not edits:
@@ -95,7 +95,7 @@ def _containers(model: nn.Module, layers: Layers | None) -> list[str]:
         named = [path for path, module in own.items() if module.origin == "expand"]
     else:
         named = []
-        for text in [layers] if layers == "" else patterns_of(layers):  # "" is the network itself
+        for text in [layers] if layers == "" else patterns_of(layers):  # "" is the path of the network itself
             pattern = text.removeprefix("!")
             found = [pattern] if pattern in sequential else fnmatch.filter(own, pattern)
             if not found:
@@ -133,7 +133,7 @@ def _contracted(model: nn.Module, path: str) -> list[ContractLayers]:
 
 
 def _runs(container: nn.Module, path: str) -> tuple[list[list[tuple[str, nn.Module]]], str | None]:
-    """Return the longest runs of two or more linear layers, and the path of the first other module behind one."""
+    """Return the longest runs of two or more linear layers, and the path of the first other module after one."""
     runs: list[list[tuple[str, nn.Module]]] = [[]]
     between = None
     for place, module in chain(container, path):
@@ -146,7 +146,7 @@ def _runs(container: nn.Module, path: str) -> tuple[list[list[tuple[str, nn.Modu
 
 
 def _run(container: nn.Module, path: str, first: nn.Module, last: nn.Module) -> list[tuple[str, nn.Module]]:
-    """Return the modules that run from one to another; all of them where an edit made the container."""
+    """Return the modules from `first` to `last`; all modules if an edit made the container."""
     members = list(chain(container, path))
     if isinstance(container, Factors):
         return members
@@ -157,16 +157,16 @@ def _run(container: nn.Module, path: str, first: nn.Module, last: nn.Module) -> 
 
 
 def product(container: Factors, numbers: Callable[[Tensor, str], Tensor]) -> Filter:
-    """Return the one filter that the layers of `container` compute, their tensors as `numbers` makes them.
+    """Return the one filter that the layers of `container` compute, with their tensors read by `numbers`.
 
     Raises:
-        EditError: they are no single layer.
+        EditError: they cannot be one layer.
     """
     return _product(list(chain(container, "")), numbers)
 
 
 def _product(members: list[tuple[str, nn.Module]], numbers: Callable[[Tensor, str], Tensor] = values) -> Filter:
-    """Return the product of layers in a row; a padding module pads for the layer behind it."""
+    """Return the product of consecutive layers; a padding module becomes the padding of the next layer."""
     parts, places, pending = list[Filter](), list[str](), None
     for place, module in members:
         if is_pad(module):

@@ -1,11 +1,11 @@
 """Decompose: a k x k convolution becomes k x 1, then 1 x k.
 
-With L channels between, each group of C inputs and F outputs:
+With L channels between them, for each group of C inputs and F outputs:
 
     z[l] = sum over i, a of P[l, i, a] x[i, h + a, w],   y[o] = sum over l, b of Q[o, l, b] z[l, h, w + b],
 
 k C L + k L F weights in place of k^2 C F, and the same receptive field. P and Q start fresh (Alvarez & Petersson 2016,
-arXiv 1606.05426), or as the best approximation of rank L of the trained kernel seen as a (C k) x (F k) matrix.
+arXiv 1606.05426), or as the best approximation of rank L of the trained kernel as a (C k) x (F k) matrix.
 """
 
 import dataclasses
@@ -30,10 +30,10 @@ class DecomposeLayer(ReplaceLayer):
     """Replace a two-dimensional convolution, direct or transposed, by a vertical and a horizontal one.
 
     Attributes:
-        rank: channels between the two, for each group.
-        nonlinear: whether a ReLU stands between; the vertical convolution then has a bias.
-        fresh: whether the weights are drawn anew; else they come from the layer's by singular values.
-        seed: of fresh weights.
+        rank: channels between the two per group.
+        nonlinear: whether a ReLU is between them; the vertical convolution then has a bias.
+        fresh: whether the weights are drawn at random; otherwise they are computed from the layer's weight by an SVD.
+        seed: seed of fresh weights.
     """
 
     edit_name: ClassVar[str] = "Decompose"
@@ -48,7 +48,7 @@ class DecomposeLayer(ReplaceLayer):
         return not self.fresh and not self.nonlinear and self.rank == full_rank(self.layer)
 
     def factors(self, old: Any) -> Factors:
-        """Return the pair that takes the place of the layer `old`."""
+        """Return the pair that replaces the layer `old`."""
         if reason := undecomposable(old):
             raise EditError(f"{self.layer.path}: {reason}")
         check_rank(self.rank, None if self.fresh else full_rank(self.layer), self.layer.path)
@@ -60,7 +60,7 @@ class DecomposeLayer(ReplaceLayer):
         return factors_for(old, pair, "decompose", nonlinear=self.nonlinear)
 
     def num_created(self) -> int:
-        """Return the weights of the pair."""
+        """Return the number of weights of the pair."""
         outer, inner, kernel = self.layer.sizes
         return self.layer.groups * self.rank * (inner * kernel[0] + outer * kernel[-1]) if kernel else 0
 
@@ -95,21 +95,20 @@ def decompose(
 ) -> Plan:
     """Return the plan that decomposes the k x k convolutions of `model` that `layers` names.
 
-    Exactly one of `rank`, `energy` and `width` says how many channels lie between the two convolutions.
+    Exactly one of `rank`, `energy` and `width` determines the number of channels between the two convolutions.
 
     Args:
         model: any network; it is not changed.
         layers: globs over dotted paths and rules such as "k>1", as `prunus.surgery.choosing.choose` reads them.
-        rank: channels between for each group of a convolution, so `rank * groups` in all; weights from the layer's by
-            singular values.
-        energy: in (0, 1]: the smallest rank whose singular values (not squared) make up this share of the sum.
+        rank: channels between per group, so `rank * groups` in all; weights by an SVD of the layer's weight.
+        energy: in (0, 1]: take the smallest rank whose singular values (not squared) make up this share of the sum.
         width: channels between in all, a multiple of the groups; the weights start fresh.
-        nonlinear: put a ReLU between. The function changes; train on.
-        skip_first: how many of the layers named are left out, from the input on.
-        seed: of the fresh weights; with it, and the layer's path, they are the same again.
+        nonlinear: put a ReLU between. The function changes: train the network further.
+        skip_first: number of matching layers to leave out, counted from the input.
+        seed: seed of the fresh weights, which depend only on it and the layer's path.
 
     Raises:
-        EditError: a pattern matches nothing, a layer named by its path cannot be decomposed, a number out of range.
+        EditError: a pattern matches nothing, a layer named by its path cannot be decomposed, a number is out of range.
     """
     if sum(value is not None for value in (rank, energy, width)) != 1:
         raise EditError("decompose takes exactly one of rank, energy (both from the weights) and width (fresh)")
@@ -125,7 +124,7 @@ def decompose(
 
 
 def undecomposable(module: Any) -> str | None:
-    """Return why a layer has no vertical and horizontal part, None if it has."""
+    """Return why a layer cannot be decomposed, None if it can."""
     if not isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
         return f"a {type(module).__name__} has no height and width to decompose into"
     if min(module.kernel_size) == 1:
@@ -149,7 +148,7 @@ def spatial_matrices(part: Filter) -> Tensor:
 
 
 def separated(part: Filter, rank: int, place: str) -> tuple[Filter, Filter]:
-    """Return the vertical and the horizontal convolution that come closest to `part` at a rank."""
+    """Return the vertical and the horizontal convolution of a rank whose product is closest to `part`."""
     groups, outer, inner, high, wide = part.weight.shape
     left, right = balanced_factors(spatial_matrices(part), rank, place)
     vertical = left.reshape(groups, inner, high, rank).permute(0, 3, 1, 2)[..., None]
@@ -160,7 +159,7 @@ def separated(part: Filter, rank: int, place: str) -> tuple[Filter, Filter]:
 def _pair(
     part: Filter, vertical: Tensor, horizontal: Tensor, first: Tensor | None, last: Tensor | None
 ) -> tuple[Filter, Filter]:
-    """Each half strides, dilates and pads along its own dimension; a side without a kernel commutes with the other."""
+    """Return the two filters, each with stride, dilation and padding only along its own kernel: the two commute."""
     none = (0, 0)
     (s, t), (d, e), (p, q), (a, b) = part.stride, part.dilation, part.padding, part.output_padding
     upper = dataclasses.replace(

@@ -1,4 +1,4 @@
-"""An edit: one change of a network as plain data. Kinds of edits are registered by name, so that JSON is read back."""
+"""An edit: one change of a network as plain data. Kinds of edits are registered by name, so that JSON can be read."""
 
 import abc
 import dataclasses
@@ -17,7 +17,7 @@ class Edit(abc.ABC):
     """One change of a network. A kind of edit is one file: a frozen dataclass of plain data with these methods.
 
     Attributes:
-        edit_name: the kind's name in JSON and in records; the class's own unless its body sets another.
+        edit_name: the kind's name in JSON and in records; the class's name unless its body sets another.
     """
 
     edit_name: ClassVar[str]
@@ -32,12 +32,12 @@ class Edit(abc.ABC):
                 f"{cls.__module__}.{cls.__qualname__}: the edit {other.__module__}.{other.__qualname__} has the name "
                 f"{cls.edit_name!r} already, and plans are read by it: choose another"
             )
-        _REGISTRY[cls.edit_name] = cls  # a cell of a notebook that is run again defines the same class anew
+        _REGISTRY[cls.edit_name] = cls  # running a notebook's cell again defines the same class again
 
     @property
     @abc.abstractmethod
     def exact(self) -> bool:
-        """Whether the function is kept up to rounding, where the edit's own conditions hold."""
+        """Whether the function is kept up to rounding, if the edit's own conditions hold."""
 
     @property
     def made_anew(self) -> tuple[str, ...]:
@@ -49,7 +49,7 @@ class Edit(abc.ABC):
         """Return a changed copy of `model`; raise `EditError` with `model` untouched."""
 
     def num_created(self) -> int:
-        """Return how many weights the edit makes anew, where they may be more than the network has."""
+        """Return the number of new weights, for edits that may add more weights than the network has."""
         return 0
 
     @abc.abstractmethod
@@ -57,7 +57,7 @@ class Edit(abc.ABC):
         """Describe the edit in one line."""
 
     def carry(self, path: str, tensor: Tensor) -> Tensor | None:
-        """Return what a tensor shaped like the parameter at `path` becomes; None where the edit replaces the
+        """Return a tensor shaped like the parameter at `path` as the edit changes it; None if the edit replaces the
         parameter by another."""
         return None if any(path.startswith(f"{module}.") for module in self.made_anew) else tensor
 

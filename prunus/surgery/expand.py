@@ -1,12 +1,12 @@
-"""Expand: a layer becomes several linear ones in a row, with more weights to train and nothing more to compute.
+"""Expand: a layer becomes consecutive linear layers with more weights to train; `contract` makes them one layer again.
 
-ExpandNets (Guo, Alvarez & Salzmann, NeurIPS 2020), at a rate r, each group m -> n of a layer by itself:
+ExpandNets (Guo, Alvarez & Salzmann, NeurIPS 2020), at a rate r, for each group m -> n of a layer:
 
 - "cl": 1 x 1 (m -> r m), k x k (r m -> r n), 1 x 1 (r n -> n);
 - "ck": for odd k > 3, (k - 1) / 2 convolutions of 3 x 3, through r m, ..., r n channels;
 - "fc": linear layers m -> r m -> r n -> n.
 
-All padding lies on the first factor, the stride on the k x k factor ("ck": the last), so that `contract` is exact.
+All padding is in the first factor, the stride in the k x k factor ("ck": the last), so that `contract` is exact.
 """
 
 import dataclasses
@@ -33,11 +33,11 @@ class ExpandLayer(ReplaceLayer):
     """Replace a layer by linear factors.
 
     Attributes:
-        widths: channels between the factors, for each group: two for "cl" and "fc", (k - 3) / 2 for "ck".
+        widths: channels between the factors per group: two numbers for "cl" and "fc", (k - 3) / 2 for "ck".
         kind: "cl", "ck" or "fc".
-        keep_function: whether the factors compute what the layer computed; else they are drawn anew.
-        nonlinear: whether a ReLU stands between the factors: a stage to train before `linearize`.
-        seed: of fresh weights, and of the directions that a kept function leaves free.
+        keep_function: whether the factors compute the layer's function; otherwise they are drawn at random.
+        nonlinear: whether ReLUs are between the factors, for a stage of training before `linearize`.
+        seed: seed of fresh weights, and of the directions that a kept function leaves free.
     """
 
     edit_name: ClassVar[str] = "Expand"
@@ -53,7 +53,7 @@ class ExpandLayer(ReplaceLayer):
         return self.keep_function
 
     def factors(self, old: Any) -> Factors:
-        """Return the factors that take the place of the layer `old`."""
+        """Return the factors that replace the layer `old`."""
         if reason := unfit(old, self.kind):
             raise EditError(f"{self.layer.path}: {reason}")
         if self.keep_function and self.nonlinear:
@@ -67,7 +67,7 @@ class ExpandLayer(ReplaceLayer):
         return factors_for(old, parts, "expand", nonlinear=self.nonlinear)
 
     def num_created(self) -> int:
-        """Return the weights of the factors."""
+        """Return the number of weights of the factors."""
         outer, inner, kernel = self.layer.sizes
         kernels = kernels_of(kernel, self.kind) if self.kind in KINDS else []
         sides = [inner, *self.widths, outer]
@@ -91,10 +91,10 @@ class ExpandLayer(ReplaceLayer):
         return self._placed(part, weights, numbers)
 
     def _placed(self, part: Filter, weights: list[Tensor], numbers: torch.Generator) -> list[Filter]:
-        """Return the factors: which of them pads, strides, dilates and has a bias.
+        """Return the factors with padding, stride, dilation and biases.
 
-        Every factor has a bias if the layer has one, except before a kernel that spreads (a transposed one), where it
-        would not contract. In a function that is kept the inner ones start at zero.
+        Every factor has a bias if the layer has one, except before a transposed kernel, where it could not be
+        contracted. If the function is kept, all biases but the last start at zero.
         """
         core = 1 if self.kind == "cl" else len(weights) - 1
         result = []
@@ -132,7 +132,7 @@ def expand(
     skip_first: int = 0,
     seed: int = 0,
 ) -> Plan:
-    """Return the plan that expands the layers of `model` that `layers` names. `contract` takes it back, exactly.
+    """Return the plan that expands the layers of `model` that `layers` names. `contract` undoes it exactly.
 
     Guo, Alvarez & Salzmann, ExpandNets, NeurIPS 2020 (arXiv 1811.10495).
 
@@ -140,16 +140,16 @@ def expand(
         model: any network; it is not changed.
         layers: globs over dotted paths and rules such as "k>1", as `prunus.surgery.choosing.choose` reads them.
         rate: r >= 1; 4 is usual.
-        kind: "cl", "ck", "fc", or "auto": "ck" for a convolution's square kernel of odd k > 3 (if the rate lets it
-            keep the function, where that is asked), "cl" for other kernels, "fc" for linear layers.
-        keep_function: start from factors that compute what the layers compute now, with random directions where the
-            function leaves them free; else from fresh ones. "ck" then needs r >= 4 for k = 5 and 7, r >= 9 beyond.
+        kind: "cl", "ck", "fc", or "auto": "ck" for a convolution's square kernel of odd k > 3 (with `keep_function`,
+            only if the rate is large enough to keep it), "cl" for other kernels, "fc" for linear layers.
+        keep_function: start from factors that compute the layers' current function, with random directions where the
+            function leaves them free ("ck" then needs r >= 4 for k = 5 and 7, r >= 9 beyond); else from fresh factors.
         nonlinear: put ReLUs between the factors; train, then `prunus.surgery.linearize`, train again, `contract`.
-        skip_first: how many of the layers named are left out, from the input on.
-        seed: of the fresh weights.
+        skip_first: number of matching layers to leave out, counted from the input.
+        seed: seed of the fresh weights.
 
     Raises:
-        EditError: a pattern matches nothing, a layer named by its path cannot be expanded so, a rate out of range.
+        EditError: a pattern matches nothing, a layer named by its path cannot be expanded, the rate is out of range.
     """
     if type(rate) not in (int, float) or not 1 <= rate < math.inf:
         raise EditError(f"the rate of an expansion is at least 1 (4 is usual), not {rate!r}")

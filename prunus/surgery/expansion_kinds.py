@@ -1,4 +1,4 @@
-"""Kinds of expansion ("cl", "ck", "fc"): the layers each fits, the kernels of its factors, the widths between them."""
+"""Kinds of expansion ("cl", "ck", "fc"): the layers that each fits, its factors' kernels, the widths between them."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ KINDS = ("auto", "cl", "ck", "fc")
 
 
 def unfit(module: Any, kind: str) -> str | None:
-    """Return why a layer has no expansion of a kind, None if it has."""
+    """Return why a layer cannot be expanded by a kind, None if it can."""
     if kind not in KINDS:
         return f"unknown kind {kind!r}; known are {', '.join(KINDS)}"
     linear = isinstance(module, nn.Linear)
@@ -35,7 +35,7 @@ def _unfit_for_ck(module: Any) -> str | None:
 
 
 def suited(layer: Layer, module: Any, rate: float, keep_function: bool) -> str:
-    """Return the kind that suits a layer: "ck" where it can be, and can hold the function if it is to be kept."""
+    """Return the kind that suits a layer: "ck" if the layer allows it and, if asked, it can keep the function."""
     if isinstance(module, nn.Linear):
         return "fc"
     if _unfit_for_ck(module):
@@ -57,7 +57,7 @@ def num_widths(layer: Layer, kind: str) -> int:
 
 
 def widths_of(layer: Layer, kind: str, rate: float) -> tuple[int, ...]:
-    """Return the channels between the factors, for each group: r m in the first half, r n in the second."""
+    """Return the channels between the factors per group: r m in the first half, r n in the second."""
     outer, inner, _ = layer.sizes
     number = num_widths(layer, kind)
     return tuple(max(1, round(rate * (inner if place < number // 2 else outer))) for place in range(number))

@@ -1,8 +1,8 @@
-"""Factorize: a trained layer of low rank becomes two that compute it with fewer multiply-adds.
+"""Factorize: a trained layer of low rank becomes two layers that compute it with fewer multiply-adds.
 
 The weight is the matrix W, K x (C k_h k_w), W = U S V^T (Alvarez & Salzmann, NIPS 2017). At rank r a convolution
 C -> K becomes one C -> r with its kernel and one r -> K of 1 x 1, with r (C k_h k_w + K) weights; a linear layer
-becomes two. The spatial scheme takes the (C k_h) x (K k_w) matrix: k_h x 1, then 1 x k_w, r (C k_h + K k_w) weights.
+becomes two. The spatial scheme uses the (C k_h) x (K k_w) matrix: k_h x 1, then 1 x k_w, r (C k_h + K k_w) weights.
 """
 
 import dataclasses
@@ -27,11 +27,11 @@ SCHEMES = ("channel", "spatial")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FactorizeLayer(ReplaceLayer):
-    """Replace a layer by two of a lower rank, with weights from its own.
+    """Replace a layer by two layers of a lower rank, with weights computed from its own.
 
     Attributes:
-        rank: channels between the two, for each group.
-        scheme: "channel" (k x k, then 1 x 1; linear to two) or "spatial" (k x 1, then 1 x k).
+        rank: channels between the two per group.
+        scheme: "channel" (k x k, then 1 x 1; or two linear layers) or "spatial" (k x 1, then 1 x k).
     """
 
     edit_name: ClassVar[str] = "Factorize"
@@ -44,7 +44,7 @@ class FactorizeLayer(ReplaceLayer):
         return self.rank == full_rank(self.layer, self.scheme)
 
     def factors(self, old: Any) -> Factors:
-        """Return the two that take the place of the layer `old`."""
+        """Return the two layers that replace the layer `old`."""
         if reason := _unfit(old, self.scheme):
             raise EditError(f"{self.layer.path}: {reason}")
         check_rank(self.rank, full_rank(self.layer, self.scheme), self.layer.path)
@@ -71,18 +71,18 @@ def factorize(
     """Return the plan that factorises the layers of `model` that `layers` names, where that makes them smaller.
 
     A layer is left as it is unless r (C k_h k_w + K) < K C k_h k_w (the spatial scheme: r (C k_h + K k_w)), so the plan
-    may be empty. Whether a smaller layer is a faster one is for a measurement to say.
+    may be empty. A smaller layer is not always faster: measure it.
 
     Args:
         model: any network; it is not changed.
         layers: globs over dotted paths and rules such as "k>1", as `prunus.surgery.choosing.choose` reads them.
-        rank: r, for each group; or
-        energy: in (0, 1]: the smallest rank whose singular values (not squared) make up this share of the sum.
+        rank: r per group; or
+        energy: in (0, 1]: take the smallest rank whose singular values (not squared) make up this share of the sum.
         scheme: "channel" or "spatial".
-        skip_first: how many of the layers named are left out, from the input on.
+        skip_first: number of matching layers to leave out, counted from the input.
 
     Raises:
-        EditError: a pattern matches nothing, a layer named by its path cannot be factorised, a number out of range.
+        EditError: a pattern matches nothing, a layer named by its path cannot be factorised, a number is out of range.
     """
     if (rank is None) == (energy is None):
         raise EditError("factorize takes either a rank or an energy")
@@ -105,7 +105,7 @@ def full_rank(layer: Layer, scheme: str = "channel") -> int:
 
 
 def is_smaller(layer: Layer, rank: int, scheme: str = "channel") -> bool:
-    """Whether the two layers have fewer weights than the one."""
+    """Return whether the two layers have fewer weights than the one."""
     outer, inner, kernel = layer.sizes
     before = outer * inner * taps(kernel)
     if scheme == "spatial":

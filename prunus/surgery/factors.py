@@ -1,4 +1,4 @@
-"""`Factors`: layers in a row that stand in the place of one, and how they are built like it."""
+"""`Factors`: consecutive layers that replace one, and functions that build them like it."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,18 +17,18 @@ _SIZES = {
     "groups": 0,
     "out_channels": -1,
     "out_features": -1,
-}  # of the first or the last factor
+}  # index of the factor that has the size: the first or the last
 
 
 @final
 class Factors(nn.Sequential):
-    """Layers in a row that stand in the place of one: `factor0`, `factor1`, ..., public torch modules.
+    """Consecutive layers that replace one: `factor0`, `factor1`, ..., public torch modules.
 
-    Code that reads the replaced layer's `in_channels`, `kernel_size`, `stride`, ... goes on working: what does not
-    change with the width is kept as it was, what does is asked of the factors.
+    Code that reads the replaced layer's `in_channels`, `kernel_size`, `stride`, ... goes on working: attributes that do
+    not depend on the width are kept, and sizes are read from the factors.
 
     Attributes:
-        shortcut: computes the same in another way while it is set (`prunus.train.contracted`).
+        shortcut: while set, computes the same function in another way (`prunus.train.contracted`).
     """
 
     shortcut: Callable[[Tensor], Tensor] | None = None
@@ -39,7 +39,7 @@ class Factors(nn.Sequential):
 
     @property
     def origin(self) -> str:
-        """Return the kind of edit that made it: "expand", "decompose" or "factorize"."""
+        """The kind of edit that made it: "expand", "decompose" or "factorize"."""
         return self._origin
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
@@ -50,27 +50,27 @@ class Factors(nn.Sequential):
 
     @property
     def layers(self) -> list[Any]:
-        """Return the convolutions or linear layers, first to last; factors of factors opened."""
+        """The convolutions or linear layers in order, including the factors of factors."""
         return [module for module in self.modules() if isinstance(module, LinearLayer)]
 
     def __getattr__(self, name: str) -> Any:
-        """Return a size of the replaced layer, which is that of the first or the last factor."""
+        """Return a size of the replaced layer from the first or the last factor."""
         if name in _SIZES:
             return getattr(self.layers[_SIZES[name]], name)
         return super().__getattr__(name)
 
     def __getitem__(self, index: Any) -> Any:
-        """Return a factor; of a slice, a plain `nn.Sequential`."""
+        """Return a factor; for a slice, a plain `nn.Sequential`."""
         parts = list(self._modules.items())[index]
         return nn.Sequential(OrderedDict(parts)) if isinstance(index, slice) else parts[1]
 
 
 def factors_for(old: Any, parts: Sequence[Filter], origin: str, *, nonlinear: bool = False) -> Factors:
-    """Return `parts` as layers that take the place of `old`: its dtype, device, memory format, modes and marks.
+    """Return `parts` as layers that replace `old`: its dtype, device, memory format, mode and parameters' attributes.
 
     Args:
         old: a `LinearLayer`.
-        nonlinear: whether a ReLU stands between two parts.
+        nonlinear: whether to put ReLUs between the parts.
     """
     modules: dict[str, nn.Module] = {}
     for number, part in enumerate(parts):
@@ -82,7 +82,7 @@ def factors_for(old: Any, parts: Sequence[Filter], origin: str, *, nonlinear: bo
 
 
 def built(part: Filter, like: Any) -> list[nn.Module]:
-    """Return `part` as torch modules (a padding first where it needs one), its tensors placed like those of `like`."""
+    """Return `part` as torch modules (a padding first if it needs one), with tensors placed like those of `like`."""
     modules = write(part)
     layer: Any = modules[-1]
     layer.weight = placed(stored(part), like.weight)
@@ -92,8 +92,8 @@ def built(part: Filter, like: Any) -> list[nn.Module]:
 
 
 def placed(values: Tensor, like: nn.Parameter) -> nn.Parameter:
-    """Return a copy of `values` as a parameter with the dtype, device, memory format and marks of `like`."""
-    # A copy even where nothing changes: what an edit returns shares no memory with its original.
+    """Return a copy of `values` as a parameter with the dtype, device, memory format and attributes of `like`."""
+    # A copy even where nothing changes: the network that an edit returns shares no memory with its original.
     tensor = torch.empty(values.shape, dtype=like.dtype, device=like.device)
     if memory_format_of(like) is not torch.contiguous_format:
         tensor = channels_last(tensor)
@@ -101,8 +101,8 @@ def placed(values: Tensor, like: nn.Parameter) -> nn.Parameter:
 
 
 def chain(container: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
-    """Yield (path, module) of what runs inside a `nn.Sequential`, first to last; what does nothing is left out."""
-    for name, module in container._modules.items():  # a module that stands there twice runs twice
+    """Yield (path, module) of the modules that run inside an `nn.Sequential`, in order, without identities."""
+    for name, module in container._modules.items():  # a module registered twice runs twice
         place = f"{path}.{name}" if path else name
         if isinstance(module, Factors):
             yield from chain(module, place)
@@ -111,5 +111,5 @@ def chain(container: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
 
 
 def is_pad(module: nn.Module) -> bool:
-    """Whether a module pads and does nothing else."""
+    """Return whether a module only pads."""
     return isinstance(module, PADS)

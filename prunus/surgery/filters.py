@@ -1,7 +1,7 @@
-"""A linear layer as numbers: what torch's convolutions, transposed convolutions and linear layers have in common.
+"""`Filter`: one description of torch's convolutions, transposed convolutions and linear layers.
 
-The mathematics of reshaping works on `Filter`s, mostly in float64 on the CPU; `read` and `write` lead from a module and
-back. All of it works on the meta device too, where filters have no values.
+The mathematics of reshaping works on `Filter`s, mostly in float64 on the CPU; `read` makes one from a module, `write` a
+module from one. All of it also works on the meta device, where filters have no values.
 """
 
 import dataclasses
@@ -27,14 +27,15 @@ PADS = tuple(kind for kinds in _PADS.values() for kind in kinds)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Filter:
-    """A linear layer; with D dimensions to slide over, D = 0 for `nn.Linear`.
+    """A linear layer with D spatial dimensions; D = 0 for `nn.Linear`.
 
     Attributes:
-        weight: [groups, out / groups, in / groups, *kernel], also of a transposed convolution.
+        weight: [groups, out / groups, in / groups, *kernel], for a transposed convolution too.
         bias: [out] or None.
+        transposed: whether it is a transposed convolution.
         stride, dilation, output_padding: D numbers each.
-        padding: D pairs (before, after); of a transposed convolution what is cropped.
-        mode: padding_mode.
+        padding: D pairs (before, after); for a transposed convolution the amounts cropped.
+        mode: torch's `padding_mode`.
     """
 
     weight: Tensor
@@ -63,7 +64,7 @@ class Filter:
         return tuple(self.weight.shape[3:])
 
     def at_rest(self, weight: Tensor, bias: Tensor | None = None, *, transposed: bool = False) -> "Filter":
-        """Return a filter of as many dimensions that neither strides, dilates nor pads."""
+        """Return a filter with as many spatial dimensions, and without stride, dilation or padding."""
         ones, rank = (1,) * len(self.kernel), len(self.kernel)
         return Filter(
             weight=weight,
@@ -77,18 +78,18 @@ class Filter:
 
 
 def values(tensor: Tensor, place: str) -> Tensor:
-    """Return a layer's tensor as numbers, in float64 on the CPU; on the meta device where it is there."""
+    """Return a layer's tensor in float64 on the CPU, or on the meta device if it is there; refuse non-finite values."""
     numbers = tensor.detach()
     if numbers.is_meta:
         return numbers.double()
     numbers = numbers.to("cpu", torch.float64)
-    if not bool(numbers.sum().isfinite()):  # as long as all are
+    if not bool(numbers.sum().isfinite()):  # the sum is finite as long as all values are
         raise EditError(f"{place} holds values that are not finite: there is nothing to start from")
     return numbers
 
 
 def at_hand(tensor: Tensor, place: str) -> Tensor:
-    """Return a layer's tensor as `values`, in float32 unless it is more: for what rounds as its own weights do."""
+    """Return `values` in the layer's precision, at least float32: enough for weights that are stored in it again."""
     return values(tensor, place).to(torch.promote_types(tensor.dtype, torch.float32))
 
 
@@ -98,12 +99,12 @@ def shapes(tensor: Tensor, place: str) -> Tensor:
 
 
 def itself(tensor: Tensor, place: str) -> Tensor:
-    """Return a layer's tensor as it is, so that gradients flow back into it."""
+    """Return a layer's tensor itself, so that gradients flow back into it."""
     return tensor
 
 
 def read(module: Any, place: str, numbers: Callable[[Tensor, str], Tensor] = values) -> Filter:
-    """Return a `LinearLayer` with its tensors as `numbers` makes them; `place` is for messages."""
+    """Return a `LinearLayer` as a filter, with its tensors converted by `numbers`; `place` is for messages."""
     weight = numbers(module.weight, f"{place}.weight")
     bias = None if module.bias is None else numbers(module.bias, f"{place}.bias")
     if isinstance(module, nn.Linear):
@@ -131,22 +132,22 @@ def _padding(module: Any) -> tuple[tuple[int, int], ...]:
 
 
 def _same(kernel: Sequence[int], dilation: Sequence[int]) -> tuple[tuple[int, int], ...]:
-    """Return the padding that torch calls "same": the odd one goes behind."""
+    """Return the padding that torch calls "same"; an odd one is larger behind."""
     totals = [step * (size - 1) for size, step in zip(kernel, dilation, strict=True)]
     return tuple((total // 2, total - total // 2) for total in totals)
 
 
 def padding_of(pad: Any) -> tuple[tuple[tuple[int, int], ...], str]:
-    """Return what a module of `PADS` pads, dimension by dimension, and its mode."""
+    """Return the padding of a module of `PADS`, a pair per dimension, and its mode."""
     mode = next(mode for mode, kinds in _PADS.items() if isinstance(pad, kinds))
     pairs = list(zip(pad.padding[::2], pad.padding[1::2], strict=True))  # torch counts from the last dimension
     return tuple(reversed(pairs)), mode
 
 
 def write(part: Filter) -> list[nn.Module]:
-    """Return the layer that computes `part`, its weights not set yet, on the meta device.
+    """Return the layer that computes `part`, on the meta device, without its weights.
 
-    A padding that no torch layer has by itself (more behind than before) is a module of its own before it.
+    Padding that a torch layer does not support (more behind than before) becomes a module before it.
     """
     if not part.kernel:
         return [nn.Linear(*part.channels, bias=part.bias is not None, device="meta")]
@@ -175,7 +176,7 @@ def write(part: Filter) -> list[nn.Module]:
 
 
 def computed(part: Filter, images: Tensor) -> Tensor:
-    """Return what the layer that computes `part` makes of `images`; gradients flow into its weight and bias."""
+    """Return the output of `part` for `images`; gradients flow into its weight and bias."""
     if not part.kernel:
         return functional.linear(images, stored(part), part.bias)
     rank, common = len(part.kernel) - 1, {"stride": part.stride, "dilation": part.dilation, "groups": part.groups}
@@ -193,13 +194,13 @@ def computed(part: Filter, images: Tensor) -> Tensor:
 
 
 def stored(part: Filter) -> Tensor:
-    """Return the weight of `part` as the torch layer keeps it."""
+    """Return the weight of `part` in the torch layer's layout."""
     weight = part.weight.transpose(1, 2) if part.transposed else part.weight
     return weight.flatten(0, 1)
 
 
 def split_blocks(weight: Tensor, groups: int) -> Tensor:
-    """Return a grouped weight written with fewer groups, zeros where groups do not see each other."""
+    """Return a grouped weight as one with fewer groups, with zeros between the former groups."""
     blocks = weight.shape[0] // groups
     if blocks == 1:
         return weight

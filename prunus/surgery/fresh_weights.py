@@ -1,4 +1,4 @@
-"""Fresh weights, as torch draws them, from a seed and a path: no global random state is touched."""
+"""Fresh weights in torch's distribution, from a seed and a path; no global random state is touched."""
 
 import hashlib
 import math
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def generator(seed: int, path: str) -> torch.Generator:
-    """Return the random numbers of one layer: layers of one plan differ, the same layer does not."""
+    """Return the random generator of one layer: the same for the same seed and path, different for other layers."""
     digest = hashlib.sha256(f"{seed} {path}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
@@ -17,7 +17,7 @@ def generator(seed: int, path: str) -> torch.Generator:
 def fresh_weight(shape: Sequence[int], numbers: torch.Generator, *, like: Tensor) -> Tensor:
     """Return a weight [groups, out / groups, in / groups, *kernel], uniform within 1 / sqrt(fan in).
 
-    It is what torch's layers start from (He et al. 2015 with a = sqrt 5), in float32; on meta where `like` is.
+    This is torch's own initialisation (He et al. 2015 with a = sqrt 5), in float32; on the meta device if `like` is.
     """
     return _uniform(shape, math.prod(shape[2:]), numbers, like)
 

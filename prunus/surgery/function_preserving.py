@@ -1,10 +1,10 @@
-"""Factors that compute a given kernel: how an expanded layer starts from the function that it had.
+"""Factors that compute a given kernel, so that an expanded layer starts from the function that it had.
 
-The kernel is written as maps between spaces: in front, maps that only copy (1 x 1) or shift by 0 or 2 along each
-dimension (3 x 3), behind, maps that only collect, and one in the middle that does the work. Shifts {0, 2, ..., 2 a}
-before and {0, 2, ..., 2 b} behind a 3 x 3 map reach every tap of a kernel of size 2 (a + b) + 3, so any kernel can be
-written so through (j + 1)^2 channels for each channel after j shifts. Each space lies in the wider one of the
-expanded network by a matrix of orthonormal columns; what the fresh weights do outside of it is kept.
+The kernel is written as a chain of maps: in front, maps that only copy (1 x 1) or shift by 0 or 2 along each dimension
+(3 x 3); behind, maps that only add up; in the middle, one map with the kernel's values. Shifts {0, 2, ..., 2 a} in
+front of and {0, 2, ..., 2 b} behind a 3 x 3 map reach every tap of a kernel of size 2 (a + b) + 3, so any kernel can be
+written in this way with (j + 1)^2 channels per channel after j shifts. Each space between the maps is embedded in the
+wider space of the expanded layer by a matrix of orthonormal columns; outside of it the fresh weights are kept.
 """
 
 import dataclasses
@@ -26,8 +26,8 @@ def preserving_weights(weight: Tensor, fresh: Sequence[Tensor], numbers: torch.G
 
     Args:
         weight: [groups, out / groups, in / groups, *kernel].
-        fresh: the factors' weights, drawn anew: 1 x 1, k x k, 1 x 1, or all 3 x 3; two or more.
-        numbers: what the orthonormal matrices are drawn from.
+        fresh: the factors' fresh weights: 1 x 1, k x k, 1 x 1, or all 3 x 3; two or more.
+        numbers: the random generator of the orthonormal matrices.
         place: for messages.
 
     Raises:
@@ -50,8 +50,8 @@ def preserving_weights(weight: Tensor, fresh: Sequence[Tensor], numbers: torch.G
         noise = drawn.to(weight.dtype)
         before = inner[number - 1] if number else None
         after = inner[number] if number < len(inner) else None
-        # What the fresh weights do is free where nothing arrives, outside the space in front of the middle map, and
-        # where nothing is read, outside that behind it. On the rest it is exchanged for what the map does.
+        # The fresh weights are kept where they have no effect: up to the middle map no input lies outside the embedded
+        # space, and from the middle map on no output outside of it is read. On the rest they are replaced by the map.
         read, arriving = (after if number >= front else None), (before if number <= front else None)
         seen = _narrowed(read, _swapped(_narrowed(arriving, _swapped(noise))))
         wanted = _widened(after if number < front else None, given)
@@ -63,9 +63,9 @@ def preserving_weights(weight: Tensor, fresh: Sequence[Tensor], numbers: torch.G
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Frame:
-    """A matrix Q = (I - 2 V V^T) S [groups, rows, columns] with orthonormal columns: S copies with signs, V mirrors.
+    """A matrix Q = (I - 2 V V^T) S [groups, rows, columns] with orthonormal columns: S copies with signs, V reflects.
 
-    Products with it cost what a copy costs; those with a dense matrix would dominate for wide layers.
+    Products with it cost as much as a copy; products with a dense matrix would dominate for wide layers.
     """
 
     columns: int
@@ -96,7 +96,7 @@ class _Frame:
 
 
 def _frame(weight: Tensor, rows: int, columns: int, numbers: torch.Generator) -> _Frame:
-    """Draw a frame for each of the groups of `weight`, in its precision."""
+    """Draw a frame for all groups of `weight`, in its precision."""
     groups = weight.shape[0]
     index = torch.arange(rows, device="cpu") % columns
     copies = torch.bincount(index, minlength=columns)[index]
@@ -107,27 +107,27 @@ def _frame(weight: Tensor, rows: int, columns: int, numbers: torch.Generator) ->
 
 
 def _widened(frame: _Frame | None, values: Tensor) -> Tensor:
-    """Return Q x; None is the whole space."""
+    """Return Q x; None stands for the identity."""
     return values if frame is None else frame.widened(values)
 
 
 def _narrowed(frame: _Frame | None, values: Tensor) -> Tensor:
-    """Return Q^T y; None is the whole space."""
+    """Return Q^T y; None stands for the identity."""
     return values if frame is None else frame.narrowed(values)
 
 
 def _swapped(weight: Tensor) -> Tensor:
-    """Exchange outputs and inputs."""
+    """Swap the dimensions of outputs and inputs."""
     return weight.transpose(1, 2)
 
 
 def holds(shape: Sequence[int], widths: Sequence[int]) -> bool:
-    """Whether factors of 3 x 3 through `widths` can compute every kernel [out / groups, in / groups, *kernel]."""
+    """Return whether 3 x 3 factors through `widths` can compute every kernel [out / groups, in / groups, *kernel]."""
     return any(_fits(needed, widths) for _, needed in _ways(shape, len(widths), shifting=True))
 
 
 def _split(shape: Sequence[int], widths: Sequence[int], shifting: bool, place: str) -> tuple[int, int]:
-    """Return how many of the factors shift in front of the one that works, and behind it."""
+    """Return the number of factors in front of the middle map, and behind it."""
     ways = _ways(shape, len(widths), shifting=shifting)
     for front, needed in ways:
         if _fits(needed, widths):
@@ -144,7 +144,7 @@ def _fits(needed: Sequence[int], widths: Sequence[int]) -> bool:
 
 
 def _ways(shape: Sequence[int], number: int, *, shifting: bool) -> list[tuple[int, list[int]]]:
-    """Return (factors in front, widths needed) of each way to write a kernel, the most even one first."""
+    """Return (factors in front, widths needed) of each way to write a kernel, the most even way first."""
     outer, inner, *kernel = shape
     if not shifting:
         return [(1, [inner, outer])]
@@ -182,7 +182,7 @@ def _shift(weight: Tensor, channels: int, rank: int, j: int, shifting: bool) -> 
 
 
 def _middle(weight: Tensor, front: int, behind: int, shifting: bool) -> Tensor:
-    """Share each tap of the kernel equally among the ways that lead to it."""
+    """Return the middle map, with each tap of the kernel shared equally among the combinations of shifts to it."""
     if not shifting:
         return weight
     groups, outer, inner, *kernel = weight.shape

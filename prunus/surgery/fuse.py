@@ -1,7 +1,7 @@
-"""FuseBatchNorm: in evaluation mode a BatchNorm behind a convolution is part of the convolution.
+"""FuseBatchNorm: fold a BatchNorm behind a convolution into the convolution.
 
-With s = gamma / sqrt(var + eps): W' = s W for each output channel, b' = s (b - mean) + beta. Exact up to rounding,
-in evaluation mode; the fused network is for deployment, not for training on.
+With s = gamma / sqrt(var + eps): W' = s W per output channel, b' = s (b - mean) + beta. Exact up to rounding in
+evaluation mode; the fused network is for deployment, not for further training.
 """
 
 import collections
@@ -28,7 +28,7 @@ from prunus.surgery.plan import Plan
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FuseBatchNorm(Edit):
-    """Fold the BatchNorm at `norm` into the convolution at `conv`; an Identity takes its place."""
+    """Fold the BatchNorm at `norm` into the convolution at `conv`; an Identity replaces the norm."""
 
     exact: ClassVar[bool] = True
     conv: str
@@ -67,7 +67,7 @@ def _module(model: nn.Module, path: str, kinds: Any) -> Any:
 
 
 def _fold_(conv: Any, norm: Any) -> None:
-    """Give `conv`, a layer of the copy, the weight and the bias of both."""
+    """Set weight and bias of `conv`, a layer of the copy, to those of the fused layer."""
     part = read(conv, "", lambda tensor, place: tensor.double())
     scale = torch.rsqrt(norm.running_var.double() + norm.eps)
     shift = -norm.running_mean.double()
@@ -84,9 +84,9 @@ def _fold_(conv: Any, norm: Any) -> None:
 
 @checked
 def fuse(model: nn.Module, inputs: Inputs, kwargs: Mapping[str, Any] | None = None) -> Plan:
-    """Return the plan that folds every BatchNorm of `model` that reads the output of one convolution alone.
+    """Return the plan that folds every BatchNorm of `model` that directly follows a convolution.
 
-    Exact up to rounding in evaluation mode; in training mode a BatchNorm takes the batch's own statistics. The
+    Exact up to rounding in evaluation mode; in training mode a BatchNorm would use the batch's statistics. The
     convolution's output must have no other reader, and neither module may be called twice.
 
     Args:

@@ -1,4 +1,4 @@
-"""The limit on what a plan may add to a network: a file of 200 bytes can ask for more weights than fit into memory."""
+"""The limit on what a plan adds to a network: a file of 200 bytes could ask for more weights than fit into memory."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -10,16 +10,16 @@ from prunus.errors import EditError
 if TYPE_CHECKING:
     from prunus.surgery.edit import Edit
 
-GROWTH = 128  # times the network's weights; an expansion at rate r makes r^2 times a layer's, and 4 is usual
-LEAST = 2**26  # weights that any network may grow to: a quarter of a gigabyte
-EDITS_PER_MODULE, LEAST_EDITS = 16, 1024  # a training of 1,000 epochs that cuts after each is within
+GROWTH = 128  # limit relative to the network's weights; expansion at rate r, usually 4, makes r^2 times a layer's
+LEAST = 2**26  # weights that any network may grow to: 256 MiB in float32
+EDITS_PER_MODULE, LEAST_EDITS = 16, 1024  # enough for a training of 1,000 epochs that cuts after each
 
 
 def check_growth(edits: Sequence["Edit"], model: nn.Module) -> None:
-    """Refuse edits that make more weights, or are more, than any network of the size of `model` needs.
+    """Refuse edits that are too many, or that create too many weights, for a network of the size of `model`.
 
     Raises:
-        EditError: names the first edit beyond the bound, and the bound. Nothing has been made yet.
+        EditError: a bound is exceeded; the message names it and the first edit beyond it. Nothing has been created yet.
     """
     bound = LEAST_EDITS + EDITS_PER_MODULE * (len(list(model.modules())) if len(edits) > LEAST_EDITS else 0)
     if len(edits) > bound:

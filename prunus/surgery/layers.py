@@ -1,4 +1,4 @@
-"""`Layer`, by which an edit identifies a layer; edits that replace layers, and the checks of whether one can."""
+"""`Layer`, which identifies a layer in an edit; edits that replace layers, and checks that a layer can be replaced."""
 
 import abc
 import dataclasses
@@ -20,11 +20,11 @@ from prunus.surgery.factors import Factors
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Layer:
-    """A layer as an edit names it, with its kind and shape, so that a plan for another network is refused."""
+    """A layer named by an edit, with its kind and shape, so that a plan for another network is refused."""
 
     path: str
-    kind: str  # torch's name: "Conv2d", ...
-    shape: tuple[int, ...]  # of the weight
+    kind: str  # torch's class name: "Conv2d", ...
+    shape: tuple[int, ...]  # the weight's shape
     groups: int = 1
 
     def __post_init__(self) -> None:
@@ -47,7 +47,7 @@ class Layer:
         """Return the layer in `model`.
 
         Raises:
-            EditError: there is none at the path, it is of another kind or shape, or cannot be replaced.
+            EditError: there is no layer at the path, it is of another kind or shape, or it cannot be replaced.
         """
         module = module_at(model, self.path)
         if kind_of(module) != self.kind:
@@ -71,14 +71,14 @@ class Layer:
 
 
 def layer_at(path: str, module: Any) -> Layer:
-    """Return how an edit names the layer `module`."""
+    """Return the `Layer` that names `module`."""
     kind = kind_of(module)
     assert kind is not None
     return Layer(path=path, kind=kind, shape=tuple(module.weight.shape), groups=getattr(module, "groups", 1))
 
 
 def refusal(model: nn.Module, path: str, module: Any) -> str | None:
-    """Return why the layer at `path` cannot be replaced by others that compute the same, None if it can."""
+    """Return why the layer at `path` cannot be replaced by layers that compute the same, None if it can."""
     if not path:
         return "it is the network itself; put it in an nn.Sequential"
     if is_parametrized(module) or not isinstance(vars(module)["_parameters"].get("weight"), nn.Parameter):
@@ -99,7 +99,7 @@ def refusal(model: nn.Module, path: str, module: Any) -> str | None:
 
 
 def still_expanded(model: nn.Module, path: str) -> str | None:
-    """Return why a factor of an expanded layer is not reshaped by itself, None for other layers."""
+    """Return why a factor of an expanded layer cannot be reshaped on its own, None for other layers."""
     parts = path.split(".")
     for parent in (".".join(parts[:length]) for length in range(1, len(parts))):
         module = model.get_submodule(parent)
@@ -110,10 +110,10 @@ def still_expanded(model: nn.Module, path: str) -> str | None:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ReplaceModules(Edit):
-    """An edit that puts modules in the place of others, and does nothing else.
+    """An edit that only replaces modules by others.
 
-    Edits of this kind that follow each other share one copy of the network. What it replaces its fields name: each
-    `Layer`, or the module at its `path`.
+    Consecutive edits of this kind share one copy of the network. The edit's fields name the replaced modules: every
+    `Layer`, or else the module at `path`.
     """
 
     @property
@@ -128,23 +128,23 @@ class ReplaceModules(Edit):
 
     @abc.abstractmethod
     def successors(self, model: nn.Module) -> Mapping[str, nn.Module]:
-        """Return what takes the place of the modules of `model`, by path; raise `EditError` where it does not fit."""
+        """Return the new modules by the paths that they are put at; raise `EditError` if the edit does not fit."""
 
     def apply(self, model: nn.Module) -> nn.Module:
-        """Return a copy of `model` with the successors in their places."""
+        """Return a copy of `model` with the modules replaced by their successors."""
         return replaced(model, self.successors(model))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ReplaceLayer(ReplaceModules):
-    """An edit that puts linear factors in the place of one layer."""
+    """An edit that replaces one layer by linear factors."""
 
     layer: Layer
 
     def successors(self, model: nn.Module) -> dict[str, nn.Module]:
-        """Return what takes the layer's place."""
+        """Return the factors by the layer's path."""
         return {self.layer.path: self.factors(self.layer.find(model))}
 
     @abc.abstractmethod
     def factors(self, old: Any) -> Factors:
-        """Return what takes the place of the layer `old`; raise `EditError` where it has no such factors."""
+        """Return the factors that replace the layer `old`; raise `EditError` if it has no such factors."""

@@ -1,4 +1,4 @@
-"""Linearize: take the ReLUs out of layers that were expanded with them (Guo, Alvarez & Salzmann, NeurIPS 2020)."""
+"""Linearize: remove the ReLUs from layers that were expanded with them (Guo, Alvarez & Salzmann, NeurIPS 2020)."""
 
 import dataclasses
 from typing import ClassVar
@@ -15,13 +15,13 @@ from prunus.surgery.plan import Plan
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LinearizeLayer(Edit):
-    """Take the ReLUs out from between the factors of an expanded layer: the non-linear stage starts the linear one.
+    """Remove the ReLUs between the factors of an expanded layer: the non-linear stage initialises the linear one.
 
-    Every parameter stays, and the optimizer's state of it.
+    Every parameter is kept, and so is the optimizer's state.
     """
 
     edit_name: ClassVar[str] = "Linearize"
-    exact: ClassVar[bool] = False  # the function changes; the linear network is trained on
+    exact: ClassVar[bool] = False  # the function changes; the linear network is trained further
     path: str
 
     def apply(self, model: nn.Module) -> nn.Module:
@@ -41,7 +41,7 @@ class LinearizeLayer(Edit):
 
 @checked
 def linearize(model: nn.Module) -> Plan:
-    """Return the plan that takes the ReLUs out of every expanded layer of `model`; parameters stay as they are.
+    """Return the plan that removes the ReLUs from every expanded layer of `model`; parameters are not changed.
 
     Raises:
         EditError: no layer was expanded with ReLUs.

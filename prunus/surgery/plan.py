@@ -24,11 +24,11 @@ FORMAT = 1
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """A sequence of edits, each for the network that the one before leaves.
+    """A sequence of edits, each for the network that the previous one returns.
 
     Attributes:
-        edits: in the order in which they are done.
-        notes: what a reader of the plan should know; they are shown by `summary`, and are no part of its JSON.
+        edits: the edits in the order of application.
+        notes: remarks for the reader, shown by `summary` and not part of the JSON.
     """
 
     edits: tuple[Edit, ...] = ()
@@ -43,11 +43,11 @@ class Plan:
         return iter(self.edits)
 
     def __add__(self, other: "Plan") -> "Plan":
-        """Return the plan that does this one, then `other`."""
+        """Return the plan that applies this one, then `other`."""
         return Plan(self.edits + other.edits, (*self.notes, *other.notes))
 
     def summary(self) -> str:
-        """Return a line for each edit and each note."""
+        """Return one line per edit and note."""
         edits = [edit.summary() for edit in self.edits] or ["nothing to change"]
         return "\n".join((*edits, *self.notes))
 
@@ -63,7 +63,7 @@ class Plan:
         """Return the plan written in `text`.
 
         Raises:
-            EditError: not JSON, an unknown format or edit, a missing or unknown field, a value of the wrong type.
+            EditError: `text` is not JSON, or has an unknown format or edit, a wrong field, or a value of a wrong type.
         """
         try:
             data = from_json(text)
@@ -97,14 +97,14 @@ def _edit(item: Any, place: str) -> Edit:
 
 @whatever_device
 def apply(plan: Plan | Edit, model: nn.Module) -> nn.Module:
-    """Return a copy of `model` with the edits of `plan` done in order; `model` stays as it is.
+    """Return a copy of `model` with the edits of `plan` applied in order; `model` is not changed.
 
     In the copy every module keeps its mode and its hooks, every parameter its `requires_grad`, dtype, device and memory
-    format, and tied parameters stay tied. What takes a layer's place is given the layer's, an `nn.Identity` its mode
-    alone. What an optimizer holds follows by `carry_`.
+    format, and tied parameters stay tied. Modules that replace a layer get the layer's; an `nn.Identity` gets only its
+    mode. Use `carry_` for the optimizer.
 
     Raises:
-        EditError: an edit does not fit; its number and kind are named.
+        EditError: an edit does not fit; the message names its number and kind.
     """
     if not isinstance(plan, Plan | Edit):
         raise EditError(f"apply takes a plan or an edit, got {type(plan).__name__}; Plan.from_json reads JSON")
@@ -132,7 +132,7 @@ def apply(plan: Plan | Edit, model: nn.Module) -> nn.Module:
 
 @contextlib.contextmanager
 def _named(number: int, edit: Edit) -> Iterator[None]:
-    """Add to an error the number and the name of the edit that it comes from."""
+    """Add the number and the name of the edit to errors that it raises."""
     try:
         yield
     except EditError as error:

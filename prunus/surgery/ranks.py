@@ -1,4 +1,4 @@
-"""The rank of a layer's factors: given, or from a share of its singular values."""
+"""The rank of a layer's factors: given, or determined by a share of its singular values."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +14,7 @@ from prunus.surgery.svd import rank_of_energy
 def chosen_rank(
     module: Any, rank: int | None, energy: float | None, full: int, matrices: Callable[[Filter], Tensor], place: str
 ) -> int:
-    """Return `rank`, or the smallest one with the share `energy` of the singular values of the layer's `matrices`.
+    """Return `rank`, or the smallest rank with the share `energy` of the singular values of the layer's `matrices`.
 
     Raises:
         EditError: the rank is not in 1..`full`, the share not in (0, 1], or the layer has no values.
@@ -30,7 +30,7 @@ def chosen_rank(
 
 
 def check_rank(rank: int | None, full: int | None, place: str, name: str = "rank") -> int:
-    """Return `rank`; refuse one below 1, or above `full` where there is a bound."""
+    """Return `rank`; refuse a rank below 1, or above `full` unless that is None."""
     if type(rank) is not int or rank < 1 or (full is not None and rank > full):
         bound = "at least 1" if full is None else f"in 1..{full}"
         raise EditError(f"{place}: the {name} must be a whole number {bound}, not {rank!r}")

@@ -1,4 +1,4 @@
-"""Recalibration: the running statistics of BatchNorm estimated anew, as after a cut that was not trained."""
+"""Recalibration: estimate the running statistics of BatchNorm again, for instance after a cut without training."""
 
 import contextlib
 import random
@@ -19,12 +19,12 @@ Network = TypeVar("Network", bound=nn.Module)
 
 @torch.no_grad()
 def recalibrate(model: Network, batches: Iterable[Any]) -> Network:
-    """Estimate the running mean and variance of each BatchNorm of `model` anew, in place, and return `model`.
+    """Estimate the running mean and variance of each BatchNorm of `model` again, in place, and return `model`.
 
-    They become the means over the batches of each batch's mean and unbiased variance, as with `momentum=None`: after
-    k batches, m_k = m_{k-1} + (x_k - m_{k-1}) / k. `num_batches_tracked` is then the number of batches. All other
-    modules run in evaluation mode; modes, momenta, parameters and random states stay as they are, and so do the
-    statistics of norms that no batch reaches.
+    They become the averages of the batches' means and unbiased variances, as with `momentum=None`: after k batches,
+    m_k = m_{k-1} + (x_k - m_{k-1}) / k. `num_batches_tracked` becomes the number of batches. All other modules run in
+    evaluation mode; modes, momenta, parameters, random states and the statistics of norms that no batch reaches are not
+    changed.
 
     Args:
         model: the network; it may be wrapped.
@@ -33,8 +33,8 @@ def recalibrate(model: Network, batches: Iterable[Any]) -> Network:
 
     Raises:
         EditError: no BatchNorm keeps running statistics, or none is reached.
-        DataError: there are no batches, or statistics that are not finite come out of them. The statistics are then
-            as they were, as where the network itself raises.
+        DataError: there are no batches, or the statistics are not finite. The old statistics are then restored, as
+            they are if the network itself raises.
     """
     norms = {path: each for path, each in model.named_modules() if isinstance(each, BatchNorm) and _tracks(each)}
     if not norms:
@@ -50,7 +50,7 @@ def recalibrate(model: Network, batches: Iterable[Any]) -> Network:
         reached = {path: norm for path, norm in norms.items() if norm.num_batches_tracked}
         _require(count, reached, type(model).__name__)
         before = {path: values for path, values in before.items() if path not in reached}
-    finally:  # where a batch failed, all of them
+    finally:  # restore norms that were not reached, or all of them after an error
         for path, values in before.items():
             for name, value in values.items():
                 norms[path].get_buffer(name).copy_(value)
@@ -63,7 +63,7 @@ def _tracks(norm: Any) -> bool:
 
 @contextlib.contextmanager
 def _estimating(norms: Iterable[Any]) -> Iterator[None]:
-    """Let norms average over all batches from now on; their momentum comes back."""
+    """Let norms average over all batches within the context; restore their momentum at the end."""
     momenta = [(norm, norm.momentum) for norm in norms]
     try:
         for norm, _ in momenta:
@@ -77,7 +77,7 @@ def _estimating(norms: Iterable[Any]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _random_kept(device: torch.device) -> Iterator[None]:
-    """Restore the random states at the end: a loader draws from them too."""
+    """Restore the random states at the end, since a loader draws from them too."""
     states = random.getstate(), np.random.get_state()
     cuda = [device] if device.type == "cuda" else []
     try:

@@ -1,4 +1,4 @@
-"""The plan that removes chosen channel groups, and the groups that are spared so that no layer becomes empty."""
+"""The plan that removes chosen channel groups, and the choice of spared groups so that no layer becomes empty."""
 
 import collections
 import dataclasses
@@ -13,7 +13,7 @@ from prunus.surgery.plan import Plan
 from prunus.surgery.remove import RemoveChannels
 from prunus.surgery.set_attribute import Cut, SetAttribute
 
-MOST_NAMED = 8  # numbers that did not follow
+MOST_NAMED = 8  # numbers named in the note on those that did not follow
 
 
 def spare_layers(groups: ChannelGroups, chosen: Tensor) -> Tensor:
@@ -26,7 +26,7 @@ def spare_layers(groups: ChannelGroups, chosen: Tensor) -> Tensor:
 
 
 def removal(groups: ChannelGroups, chosen: Tensor) -> Plan:
-    """Return the plan that removes the groups `chosen`, bool [num_groups]; an empty one where none is."""
+    """Return the plan that removes the groups `chosen`, bool [num_groups]; it is empty where none is chosen."""
     padded = torch.cat([chosen, chosen.new_zeros(1)])
     cuts = []
     for slot in groups.slots:
@@ -46,7 +46,7 @@ def removal(groups: ChannelGroups, chosen: Tensor) -> Plan:
 
 
 def _set(one: Attribute, groups: ChannelGroups, cuts: Sequence[Cut], gone: Tensor) -> SetAttribute:
-    """Return what an attribute becomes without the groups `gone`, bool [num_groups + 1]."""
+    """Return the change of an attribute without the groups `gone`, bool [num_groups + 1]."""
     before, lost = one.groups.numel(), one.groups[gone[one.groups]]
     new = SetAttribute(path=one.path, name=one.name, item=one.item, before=before, after=before - lost.numel())
     return new if new.follows(cuts) else dataclasses.replace(new, taken=_taken(groups, lost))
@@ -64,7 +64,7 @@ def _not_followed(noted: Sequence[str]) -> tuple[str, ...]:
 
 
 def _taken(groups: ChannelGroups, gone: Tensor) -> tuple[Cut, ...]:
-    """Return the cuts that hold the groups `gone`, int [n], each at its first place, as often as it stands there."""
+    """Return cuts that remove the groups `gone`, int [n], at each group's first place: one per occurrence in `gone`."""
     places = dict[int, tuple[Slot, int]]()
     for slot in groups.slots:
         for index, group in enumerate(slot.groups.tolist()):
@@ -81,7 +81,7 @@ def _taken(groups: ChannelGroups, gone: Tensor) -> tuple[Cut, ...]:
 
 
 def whole_dimensions(groups: ChannelGroups) -> Iterator[Tensor]:
-    """Yield the groups of each tensor's dimension, and of each size kept as an attribute, made of groups alone."""
+    """Yield the groups of each tensor dimension, and of each attribute, whose indices all belong to groups."""
     for inside in (*(slot.groups for slot in groups.slots), *(one.groups for one in groups.attributes)):
         if inside.numel() and bool((inside >= 0).all()):
             yield inside

@@ -1,7 +1,7 @@
 """RemoveChannels: cut channels out of every tensor that holds them.
 
-For each cut the rows `remove` of dimension `dim` go. Removing all members of a channel group whose producers are
-zero leaves the function as it is; `prunus.select` writes such edits.
+Each cut removes the indices `remove` of dimension `dim`. Removing all members of a channel group whose producers are
+zero does not change the function; `prunus.select` writes such edits.
 """
 
 import dataclasses
@@ -89,7 +89,7 @@ class RemoveChannels(Edit):
 
 
 def _check_modules(model: nn.Module, paths: set[str]) -> None:
-    """The tensors of one layer must still agree with each other."""
+    """Check that the tensors of each layer still agree in size."""
     for path in sorted(paths):
         module = model.get_submodule(path)
         weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)

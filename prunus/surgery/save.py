@@ -1,10 +1,10 @@
-"""`prunus.save` and `prunus.load`: an edited network as its plan and its weights, without pickle.
+"""`prunus.save` and `prunus.load`: store an edited network as its plan and its weights, without pickle.
 
 The folder holds
 
     plan.json             the edits that lead from the network as built to this one
     weights.safetensors   every parameter and buffer, non-persistent ones too
-    manifest.json         format, SHA-256 of the two and its own, the model's class, modes, what is frozen or tied
+    manifest.json         format, SHA-256 of the two and its own, the model's class, modes, frozen and tied parameters
 
 The network's code is not stored: `load` takes a function that builds the network as it was before the edits.
 """
@@ -32,7 +32,7 @@ from prunus.surgery.plan import Plan, apply
 
 FORMAT = 1
 PLAN, WEIGHTS, MANIFEST = "plan.json", "weights.safetensors", "manifest.json"
-WITHOUT_VALUES = (RuntimeError, TypeError, ValueError, EditError)  # raised by code that reads a tensor that has none
+WITHOUT_VALUES = (RuntimeError, TypeError, ValueError, EditError)  # raised by code that reads values of a meta tensor
 _MANIFEST_TYPES: dict[str, Any] = {
     "model": str,
     "files": dict[str, str],
@@ -46,11 +46,11 @@ _MANIFEST_TYPES: dict[str, Any] = {
 def save(folder: str | Path, small: nn.Module, plan: Plan | Edit) -> None:
     """Write `small`, which `plan` made from a network that can be built again, to `folder`.
 
-    The folder is written aside and put in place whole; an earlier one there is replaced.
+    The folder is written under another name and moved into place as a whole; an earlier one is replaced.
 
     Raises:
-        EditError: `small` is not a module, is wrapped or holds what cannot be stored; the folder holds other
-            things, or cannot be written. What was there before is untouched.
+        EditError: `small` is not a module, is wrapped or holds state that cannot be stored; the folder holds other
+            files, or cannot be written. An earlier folder is then untouched.
     """
     path = Path(folder)
     _check_model(small, "prunus.save")
@@ -73,12 +73,12 @@ def load(folder: str | Path, build: Callable[[], nn.Module]) -> nn.Module:
     """Return the network saved in `folder`, on the CPU, with its modes, frozen and tied parameters.
 
     `build` makes the network as it was before the plan's edits. It is called on the meta device, so that the wide
-    network's memory is never needed; where that fails, or the network keeps tensors that are neither parameters nor
-    buffers, it is called again for real.
+    network's memory is not needed; if that fails, or the network keeps tensors that are neither parameters nor buffers,
+    it is called again with real tensors.
 
     Raises:
-        EditError: not such a folder, a damaged file, another format; `build` gives another network (the path is
-            named). What `build` itself raises comes through.
+        EditError: the folder is not one of `save`, has a damaged file or another format, or `build` returns another
+            network (the first difference is named). Exceptions of `build` itself are passed on.
     """
     path = storage.current(Path(folder))
     manifest = _manifest(path)
@@ -112,7 +112,7 @@ def _check_model(model: Any, place: str) -> None:
 
 
 def _refuse_strangers(path: Path) -> None:
-    """Only a folder that `save` wrote is replaced."""
+    """Refuse to replace a file, or a folder with other files than those of `save`."""
     if path.is_dir():
         strangers = sorted({entry.name for entry in path.iterdir()} - {PLAN, WEIGHTS, MANIFEST})
         if strangers:
@@ -134,7 +134,7 @@ def _described(model: nn.Module) -> dict[str, Any]:
 
 
 def _manifest(path: Path) -> dict[str, Any]:
-    """Read the manifest and compare the files with it."""
+    """Return the manifest; refuse files that differ from it."""
     if not (path / MANIFEST).is_file():
         raise EditError(f"{path} is no folder that prunus.save wrote: there is no {MANIFEST} in it")
     try:
@@ -168,14 +168,14 @@ def _verify(file: Path, digest: str | None) -> None:
 
 
 def _replayed(plan: Plan, build: Callable[[], nn.Module], name: str) -> nn.Module:
-    """Build on the meta device and apply the plan; with values where that is not possible."""
+    """Build the network on the meta device and apply the plan; build it with values where that is not possible."""
     try:
         with torch.device("meta"):
             wide = _built(build, name)
         small = apply(plan, wide)
         if not any(tensor.is_meta for tensor in _loose_tensors(small)):
             return small
-    except WITHOUT_VALUES:  # the network's code reads values while it builds; what else is wrong shows again below
+    except WITHOUT_VALUES:  # the network's code reads values while it is built; any other error is raised again below
         pass
     return apply(plan, _built(build, name))
 
@@ -190,14 +190,14 @@ def _built(build: Callable[[], nn.Module], name: str) -> nn.Module:
 
 
 def _loose_tensors(model: nn.Module) -> Iterator[Tensor]:
-    """Yield the tensors that modules keep beside parameters and buffers."""
+    """Yield the tensors that modules keep besides parameters and buffers."""
     known = {id(tensor) for tensor in named_tensors(model).values()}
     for module in model.modules():
         yield from (each for each in leaves(vars(module)) if isinstance(each, Tensor) and id(each) not in known)
 
 
 def _check_same(model: nn.Module, stored: Mapping[str, Tensor], tied: Mapping[str, str], path: Path) -> None:
-    """The network built and edited must have the stored tensors, shape by shape, and tie the same ones."""
+    """Check that the network built and edited has the stored tensors, with their shapes and ties."""
     ties, expected = further_paths(model).items(), named_tensors(model)
     differing = [f"{name} is tied in only one of them" for name, _ in sorted(ties ^ tied.items())]
     for name in sorted(expected.keys() | stored.keys()):

@@ -1,8 +1,8 @@
 """SetAttribute: a number of channels that a module keeps (`head_dim`, `num_heads`) follows the plan's cuts.
 
-Plans are read from files that anybody may have written. A number is therefore set only where the module's code reads
-it or its name says that it is a width (`prunus.modules.noted_numbers`), where torch uses it for nothing else, and where
-the cuts of the same edit change it from `before` to `after`.
+Plans are read from files that anybody may have written. A number is therefore set only if the module's code reads it or
+its name states that it is a width (`prunus.modules.noted_numbers`), if it is not a setting of a torch layer, and if the
+cuts of the same edit change it from `before` to `after`.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from prunus.modules.kinds import SizedLayer
 from prunus.modules.noted_numbers import Meaning, number_at, numbers_of
 from prunus.modules.numbers import numbers
 
-SETTINGS = {"stride", "padding", "output_padding", "dilation", "kernel_size", "version"}  # numbers of no channels
+SETTINGS = {"stride", "padding", "output_padding", "dilation", "kernel_size", "version"}  # do not count channels
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ class Cut:
 
     path: str
     dim: int
-    size: int  # of the dimension before, so that a plan for another network is refused
+    size: int  # of the dimension before the cut, so that a plan for another network is refused
     remove: tuple[int, ...]  # ascending
 
     def keep(self) -> Tensor:
@@ -34,7 +34,7 @@ class Cut:
         return self.mask().nonzero().flatten()
 
     def mask(self) -> Tensor:
-        """Return which indices are kept, bool [size]."""
+        """Return whether each index is kept, bool [size]."""
         mask = torch.ones(self.size, dtype=torch.bool)
         mask[list(self.remove)] = False
         return mask
@@ -44,15 +44,15 @@ class Cut:
 class SetAttribute:
     """A number that counts channels (`head_dim`, `num_features`) and changes with them."""
 
-    path: str  # of the module
-    name: str  # an attribute's, or keys joined with dots, as "config.hidden_size"
+    path: str  # path of the module
+    name: str  # name of the attribute, or keys joined with dots, as "config.hidden_size"
     item: int = -1  # the index where the attribute is a list or a tuple
-    before: int  # so that a plan for another network is refused
+    before: int  # the present value, checked so that a plan for another network is refused
     after: int
-    taken: tuple[Cut, ...] = ()  # parts of the plan's cuts that hold its channels, where no single cut does
+    taken: tuple[Cut, ...] = ()  # parts of the plan's cuts that together remove its channels, where no single cut does
 
     def check(self, model: nn.Module, cuts: Sequence[Cut]) -> None:
-        """Raise `EditError` where the attribute is not `before`, or `cuts` do not make it `after`."""
+        """Raise `EditError` if the attribute is not `before`, or `cuts` do not make it `after`."""
         place = f"{self.path}.{self.name}" + (f"[{self.item}]" if self.item >= 0 else "")
         try:
             module = model.get_submodule(self.path)
@@ -76,10 +76,10 @@ class SetAttribute:
             )
 
     def follows(self, cuts: Sequence[Cut]) -> bool:
-        """Whether `cuts` leave `after` of `before` channels.
+        """Return whether `cuts` leave `after` of `before` channels.
 
-        The channels are a whole dimension, each of its equal parts (the size of a head), their number (of heads), or
-        a range of it (a part of a split); or the union of what `taken` names, cuts of several tensors.
+        The number may count a whole dimension, each of its equal parts (the size of a head), their number (of heads) or
+        a range (a part of a split). If `taken` is given, it counts the indices removed in `taken`, parts of the cuts.
         """
         if self.taken:
             there: Mapping[tuple[str, int, int], set[int]] = {(c.path, c.dim, c.size): set(c.remove) for c in cuts}
@@ -93,13 +93,14 @@ class SetAttribute:
         return any(_leaves_in_a_range(c.mask(), before, left) for c in larger)
 
     def __str__(self) -> str:
-        """Return what is set, for summaries."""
+        """Return the change, for summaries."""
         item = f"[{self.item}]" if self.item >= 0 else ""
         return f"{self.path or 'the network'}.{self.name}{item} {self.before} -> {self.after}"
 
 
 def _leaves_evenly(mask: Tensor, before: int, after: int) -> bool:
-    """Whether `mask`, seen as [outer, before, inner] in some way, keeps `after` whole entries of the middle in each."""
+    """Return whether `mask`, viewed as [outer, before, inner] for some sizes, keeps `after` whole entries of the middle
+    dimension in each outer one."""
     rest = mask.numel() // before
     for outer in range(1, rest + 1):
         if rest % outer:
@@ -111,19 +112,17 @@ def _leaves_evenly(mask: Tensor, before: int, after: int) -> bool:
 
 
 def _leaves_in_a_range(mask: Tensor, before: int, after: int) -> bool:
-    """Whether some `before` neighbours in `mask` keep `after`."""
+    """Return whether some range of `before` indices in `mask` keeps `after`."""
     kept = torch.cat([torch.zeros(1, dtype=torch.long), mask.long().cumsum(0)])
     return bool((kept[before:] - kept[:-before] == after).any())
 
 
 def _may_count(module: nn.Module, name: str) -> bool:
-    """Whether a trace may find that a number counts channels: its name says so, or the module's code reads it.
-
-    It is no setting of a torch layer, whose sizes follow their tensors by themselves.
-    """
+    """Return whether a trace may find that a number counts channels: its name states it, or the module's code reads it
+    and it is not a setting of a torch layer, whose sizes follow their tensors anyway."""
     if any(name == one.name and one.meaning is not Meaning.UNKNOWN for one in numbers_of(module)):
         return True
-    settled = isinstance(module, SizedLayer) and not isinstance(module, nn.GroupNorm)  # which may keep its groups
+    settled = isinstance(module, SizedLayer) and not isinstance(module, nn.GroupNorm)  # its `num_groups` may be set
     if name.startswith("_") or settled or name in SETTINGS:
         return False
     return name in names_read(type(module)) and any(name == other for other, _, _ in numbers(module))

@@ -1,4 +1,4 @@
-"""Low-rank factors of matrices in float64, never NaN: a decomposition that fails is replaced, with a warning."""
+"""Low-rank factors of matrices in float64, never NaN: if the SVD fails, another method is used, with a warning."""
 
 import warnings
 
@@ -11,7 +11,7 @@ from prunus.errors import EditError
 def balanced_factors(matrices: Tensor, rank: int, place: str) -> tuple[Tensor, Tensor]:
     """Return (left, right) of the best approximation of a rank: left = U sqrt(S), right = sqrt(S) V^T.
 
-    Both halves carry the same scale, so that neither trains faster than the other.
+    Both factors have the same scale, so that neither trains faster than the other.
 
     Args:
         matrices: [groups, rows, columns]; on the meta device the factors have no values.
@@ -26,7 +26,7 @@ def balanced_factors(matrices: Tensor, rank: int, place: str) -> tuple[Tensor, T
         return matrices.new_empty(groups, rows, rank), matrices.new_empty(groups, rank, columns)
     scaled_left, sigma, right = decomposed(matrices, place)
     limits = torch.finfo(sigma.dtype)
-    # Below rounding of the largest a singular value is noise, and its square root's inverse would not be.
+    # A singular value below the rounding of the largest is noise, which the inverse of its square root would amplify.
     root = sigma.maximum(sigma[:, :1] * limits.eps).clamp(min=limits.tiny).sqrt()
     return (scaled_left / root[:, None])[..., :rank], (root[..., None] * right)[:, :rank]
 
@@ -34,11 +34,11 @@ def balanced_factors(matrices: Tensor, rank: int, place: str) -> tuple[Tensor, T
 def rank_of_energy(matrices: Tensor, energy: float, place: str) -> int:
     """Return the smallest rank r with (sigma_1 + ... + sigma_r) / (sum of all) >= energy, in every group.
 
-    On sigma, not on its square (Alvarez & Salzmann, NIPS 2017).
+    The share is that of sigma, not of its square (Alvarez & Salzmann, NIPS 2017).
     """
     _, sigma, _ = decomposed(matrices, place)
     share = sigma.cumsum(1) / sigma.sum(1, keepdim=True).clamp(min=torch.finfo(sigma.dtype).tiny)
-    # Rounding must not add a rank that carries nothing.
+    # Rounding must not add a rank that contributes nothing.
     enough = share >= energy * (1 - 1e-12)
     enough[:, -1] = True
     enough |= sigma.sum(1, keepdim=True) == 0
@@ -46,13 +46,13 @@ def rank_of_energy(matrices: Tensor, energy: float, place: str) -> int:
 
 
 def decomposed(matrices: Tensor, place: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Return (U S, S, V^T) of float64 matrices [groups, rows, columns], singular values falling.
+    """Return (U S, S, V^T) of float64 matrices [groups, rows, columns], singular values in descending order.
 
-    Where the singular value decomposition does not converge, the eigenvectors of the smaller Gram matrix give it;
-    small singular values are then less accurate, the product is not. It is said in a warning.
+    If the singular value decomposition does not converge, it is computed from the eigenvectors of the smaller Gram
+    matrix, with a warning: small singular values are then less accurate, but not the product.
 
     Raises:
-        EditError: that fails too.
+        EditError: the second method fails too.
     """
     try:
         left, sigma, right = torch.linalg.svd(matrices, full_matrices=False)
@@ -77,7 +77,7 @@ def decomposed(matrices: Tensor, place: str) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _through_gram(matrices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """A = (A V) V^T holds to rounding for any orthonormal V, those of V^T A^T A V = S^2 too."""
+    """Return `decomposed` by A = (A V) V^T, exact up to rounding for any orthonormal V: here eigenvectors of A^T A."""
     scale = matrices.abs().amax((1, 2), keepdim=True).clamp(min=torch.finfo(matrices.dtype).tiny)
     unit = matrices / scale  # its square neither overflows nor vanishes
     if unit.shape[1] >= unit.shape[2]:

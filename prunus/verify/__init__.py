@@ -1,4 +1,4 @@
-"""VERIFY: whether two networks compute the same: the difference of outputs, measured edits, the law of removal."""
+"""Verify that two networks compute the same: the difference of outputs, measured edits, the law of removal."""
 
 from prunus.verify.difference import Extremes, difference, largest_difference, outputs, relatives
 from prunus.verify.edits import apply_measured, record_of

@@ -1,4 +1,4 @@
-"""How far apart the outputs of two networks are: absolutely, and each relative to its own largest value."""
+"""The difference of two networks' outputs: absolute, and relative to the largest value of each output."""
 
 import dataclasses
 import math
@@ -16,13 +16,13 @@ from prunus.modules.tree import named_leaves
 
 @dataclasses.dataclass
 class Extremes:
-    """The largest difference of outputs from the expected ones and the largest expected value, over all compared."""
+    """The largest difference between outputs and expected outputs, and the largest expected value."""
 
     difference: float = 0.0
     magnitude: float = 0.0
 
     def add(self, expected: Tensor, actual: Tensor) -> None:
-        """Compare two outputs of one shape. NaN equals NaN, inf equals inf; anything else non-finite is inf apart."""
+        """Compare two outputs of one shape. NaN equals NaN, inf equals inf; else a non-finite value differs by inf."""
         if not expected.numel():
             return
         same = (expected == actual) | (expected.isnan() & actual.isnan())
@@ -39,10 +39,10 @@ class Extremes:
 
 
 def relatives(found: Sequence[Extremes], scales: Sequence[float] | None = None) -> list[float]:
-    """Return the relative difference of each output: over its own largest expected value, or those that are given.
+    """Return the difference of each output relative to its own largest expected value, or to `scales`.
 
-    So boxes in pixels do not hide scores that are wrong. Of an output where only zeros were expected it is over the
-    largest value of all outputs; inf where nothing but zeros was expected anywhere.
+    With a scale per output, boxes in pixels do not hide wrong scores. Where only zeros were expected, the scale is the
+    largest value of all outputs; if zeros were expected everywhere, a difference is inf.
     """
     given = [each.magnitude for each in found] if scales is None else scales
     largest = max(given, default=0.0)
@@ -55,20 +55,20 @@ def difference(
 ) -> tuple[float, float]:
     """Return max |a - b| and max |a - b| / max |a| of the outputs a and b of two networks in evaluation mode.
 
-    Each output is held against its own largest value; the largest of all is returned. Both are infinite where one
-    output is NaN and the other is not.
+    Each output is compared with its own largest value; the largest ratio is returned. Both numbers are infinite where
+    one output is NaN and the other is not.
     """
     return largest_difference(outputs(first, args, kwargs), outputs(second, args, kwargs))
 
 
 def largest_difference(first: Iterable[Tensor], second: Iterable[Tensor]) -> tuple[float, float]:
-    """Return the `difference` of two networks whose `outputs` are known."""
+    """Return the `difference` of two networks from their `outputs`."""
     found = extremes_of(first, second)
     return max((each.difference for each in found), default=0.0), max(relatives(found), default=0.0)
 
 
 def extremes_of(first: Iterable[Tensor], second: Iterable[Tensor]) -> list[Extremes]:
-    """Return what is found of each output: of the expected ones and those of a second network."""
+    """Return the extremes of each output, with `first` as the expected ones."""
     found = list[Extremes]()
     for expected, actual in zip(first, second, strict=True):
         found.append(Extremes())
@@ -77,7 +77,7 @@ def extremes_of(first: Iterable[Tensor], second: Iterable[Tensor]) -> list[Extre
 
 
 def outputs(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None) -> list[Tensor]:
-    """Return all tensors that a network returns in evaluation mode, as float64; complex ones as pairs of numbers."""
+    """Return all tensors that a network returns in evaluation mode, in float64; complex numbers as pairs."""
     return [tensor for _, tensor in named_outputs(model, args, kwargs)]
 
 
@@ -85,7 +85,7 @@ def outputs(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] |
 def named_outputs(
     model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None
 ) -> list[tuple[str, Tensor]]:
-    """Return (name, tensor) of the `outputs`."""
+    """Return the `outputs` as pairs (name, tensor)."""
     given, settings = fed((args, dict(kwargs or {})), with_values=True)  # a network may write into its inputs
     with evaluating(model), users_device():
         found = named_leaves(model(*given, **settings))

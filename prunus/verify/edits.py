@@ -1,4 +1,4 @@
-"""Edits applied one by one, each measured: by how much it changes the network's outputs, in float32 and float64."""
+"""Apply edits one by one, and measure how much each changes the network's outputs, in float32 and float64."""
 
 from torch import Tensor, nn
 
@@ -11,15 +11,15 @@ from prunus.verify.rounding import change, outputs_in_both
 
 
 def apply_measured(model: nn.Module, plan: Plan, inputs: Tensor) -> tuple[nn.Module, list[EditRecord]]:
-    """Return `apply(plan, model)` and a record of each edit with the difference that it makes.
+    """Return `apply(plan, model)` and a record of each edit with the change of the outputs.
 
     Args:
-        model: the network; it is moved to the CPU, since TF32 of a GPU rounds at 1e-3.
-        plan: its edits.
+        model: the network; it is moved to the CPU, since TF32 on a GPU rounds at 1e-3.
+        plan: the edits.
         inputs: an example, [N, C, H, W].
 
     Raises:
-        EditError: an exact edit changed the output by more than rounding, which would be an error of Prunus.
+        EditError: an exact edit changed the output by more than rounding, which would be a bug in Prunus.
     """
     if not plan:
         return model, []
@@ -43,7 +43,7 @@ def apply_measured(model: nn.Module, plan: Plan, inputs: Tensor) -> tuple[nn.Mod
 
 
 def record_of(edit: Edit, single: float | None = None, double: float | None = None) -> EditRecord:
-    """Return the record of an edit with the relative differences it makes; None where shrink records hold them."""
+    """Return the record of an edit with the relative changes that it makes; None where shrink records hold them."""
     return EditRecord(
         edit=edit.edit_name,
         summary=edit.summary(),
@@ -54,7 +54,7 @@ def record_of(edit: Edit, single: float | None = None, double: float | None = No
 
 
 def _apply_in_place(edit: Edit, own: nn.Module) -> nn.Module:
-    """Apply an edit to a network that nobody else holds, without another copy where it only replaces modules."""
+    """Apply an edit to a network that is not used elsewhere; without a copy where the edit only replaces modules."""
     if not isinstance(edit, ReplaceModules):
         return apply(edit, own)
     for path, module in edit.successors(own).items():

@@ -1,4 +1,4 @@
-"""`prunus.check_removal`: the law of removal (cutting zero groups changes nothing), checked on any model."""
+"""`prunus.check_removal`: check the law of removal (cutting zero groups changes nothing) on any model."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -33,15 +33,15 @@ def check_removal(
 
     The model is not changed. Outputs are compared in evaluation mode, in the model's own precision and, where the
     model runs in it, in float64; the record keeps the larger of the two differences. With a the zeroed network's
-    outputs and b the smaller one's, `max_abs_diff` is max |a - b| over all outputs, and `max_rel_diff` is
-    max |a - b| / max |a| of the output that is furthest beyond rounding. The smaller network is traced anew: its
-    parameters and MACs are counted on itself and must be those predicted. A refused group raises nothing: it is
-    counted. `whole_heads` is that of `prunus.trace`.
+    outputs and b the smaller network's, `max_abs_diff` is max |a - b| over all outputs, and `max_rel_diff` is
+    max |a - b| / max |a| of the output that is furthest beyond rounding. The smaller network is traced again: its
+    parameters and MACs must equal the prediction. Refused groups are counted, and raise no error. `kwargs` and
+    `whole_heads` are those of `prunus.trace`.
 
     Raises:
         TraceError: the model cannot be read, or the smaller network's cost differs from the prediction.
         EditError: the model cannot be copied.
-        BudgetError: `fraction` lies outside [0, 1].
+        BudgetError: `fraction` is outside [0, 1].
     """
     if not 0 <= fraction <= 1:
         raise BudgetError(f"fraction is {fraction}: the share of groups to zero lies in [0, 1]")
@@ -84,7 +84,7 @@ def _checked(
 def _counted(
     groups: ChannelGroups, chosen: Tensor, small: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None
 ) -> tuple[int, int]:
-    """Return the parameters and MACs counted on the smaller network, which must be those predicted."""
+    """Return the parameters and MACs counted on the smaller network, which must equal the prediction."""
     params = sum(parameter.numel() for parameter in small.parameters())
     try:
         macs = trace(small, args, kwargs).macs()

@@ -1,14 +1,14 @@
 """Determine whether a change of outputs is rounding: in float64, and against the network's own rounding in float32.
 
-A bound in float32 that holds for every network does not exist: a deep or badly scaled one rounds by more than any
-number chosen beforehand. So each output y of a network in its own precision is compared with that y* in float64: the
-output's own rounding is u = max |y - y*| / max |y|. A change is rounding where it is so in every output:
+No bound in float32 holds for every network: a deep or badly scaled network rounds by more than any number chosen
+beforehand. So each output y of a network in its own precision is compared with the output y* in float64: the output's
+own rounding is u = max |y - y*| / max |y|. A change is rounding if for every output it is
 
-    in float64 it is at most max(1e-12, 10 u eps64 / eps)      the proof; eps: the unit roundoff of each precision
+    in float64 at most max(1e-12, 10 u eps64 / eps)      the proof; eps: the machine epsilon of each precision
     in the network's own precision at most max(1e-5, 10 u)
 
-Where a network does not run in float64 (its code names a precision, or its device has none), u is not known, the fixed
-bound holds for its own precision (ten times the unit roundoff of half precision), and whoever tells the change says so.
+If a network does not run in float64 (its code names a precision, or its device does not support it), u is not known,
+and only the fixed bound of its own precision holds (in half precision, ten times eps); the printed change states this.
 """
 
 import dataclasses
@@ -24,18 +24,18 @@ from prunus.modules.tensors import in_float64
 from prunus.records import EXACT
 from prunus.verify.difference import Extremes, extremes_of, named_outputs, outputs, relatives
 
-ROUNDINGS = 10  # of its own by which a change of order may move a network's outputs
+ROUNDINGS = 10  # multiples of its own rounding by which another order of operations may change a network's outputs
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Outputs:
-    """What a network returns for an example.
+    """The outputs of a network for an example.
 
     Attributes:
-        names: of each output.
-        own: in its own precision.
-        double: in float64; None where it does not run in it.
-        eps: the unit roundoff of its own precision.
+        names: the name of each output.
+        own: the outputs in the network's own precision.
+        double: the outputs in float64; None where the network does not run in it.
+        eps: the machine epsilon of its own precision.
     """
 
     names: list[str]
@@ -45,11 +45,11 @@ class Outputs:
 
     @property
     def scales(self) -> list[float]:
-        """The largest value of each output, finite ones alone: what all changes of it are relative to."""
+        """The largest finite value of each output, to which all changes of the output are relative."""
         return [each.magnitude for each in extremes_of(self.own, self.own)]
 
     def rounding(self) -> list[float]:
-        """Return each output's own rounding, relative; 0 where it is not known, or not finite."""
+        """Return each output's own relative rounding; 0 where it is not known or not finite."""
         if self.double is None:
             return [0.0] * len(self.own)
         found = relatives(extremes_of(self.double, self.own), self.scales)
@@ -58,15 +58,15 @@ class Outputs:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Change:
-    """By how much two networks' outputs differ, and how much of that is rounding.
+    """The difference between two networks' outputs, and the bounds within which it is rounding.
 
     Attributes:
         absolute: max |a - b| in the networks' own precision, over all outputs.
-        relative: the same over max |a|, of the output that is furthest beyond what may be.
+        relative: max |a - b| / max |a| of the output whose change is largest relative to its bounds.
         double: (absolute, relative) in float64; None where the networks do not run in it.
-        tolerance: what `relative` may be.
-        tolerance_float64: what the relative change in float64 may be.
-        output: the name of that output, "" where there is but one.
+        tolerance: the largest `relative` that counts as rounding.
+        tolerance_float64: the largest relative change in float64 that counts as rounding.
+        output: the name of that output, "" where there is only one.
     """
 
     absolute: float
@@ -83,7 +83,7 @@ class Change:
 
     @property
     def is_rounding(self) -> bool:
-        """Whether rounding explains all of it."""
+        """Whether rounding explains the whole change."""
         proved = self.double is None or self.double[1] <= self.tolerance_float64
         return proved and self.relative <= self.tolerance
 
@@ -106,7 +106,7 @@ def outputs_in_both(
 ) -> Outputs:
     """Return the outputs of `model` in its own precision and in float64.
 
-    `double` is a float64 copy; a `disposable` network becomes one itself, which saves the memory of a copy.
+    `double` is a float64 copy; a `disposable` network is itself converted, which saves the memory of a copy.
     """
     own, eps = named_outputs(model, args, kwargs), _eps(model)
     try:
@@ -116,14 +116,14 @@ def outputs_in_both(
     except (RuntimeError, TypeError):
         precise = None
     if precise is not None and [each.shape for each in precise] != [each.shape for _, each in own]:
-        precise = None  # its code does otherwise in another precision
+        precise = None  # its code behaves differently in another precision
     return Outputs(names=[name for name, _ in own], own=[each for _, each in own], double=precise, eps=eps)
 
 
 def change(before: Outputs, after: Outputs) -> Change:
-    """Return by how much the outputs `after` differ from those `before`, held against the rounding of those before.
+    """Return the change from the outputs `before` to those `after`, with bounds from the rounding of those before.
 
-    Of several outputs the one is told that is furthest beyond what may be.
+    Of several outputs, the one whose change is largest relative to its bounds is described.
     """
     eps64 = torch.finfo(torch.float64).eps
     fixed = EXACT["float64"] if before.eps <= eps64 else max(EXACT["float32"], ROUNDINGS * before.eps)
@@ -165,11 +165,11 @@ def _share_of_tolerance(found: Change) -> float:
 def change_of_outputs(
     first: nn.Module, second: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None
 ) -> Change:
-    """Return by how much the outputs of the network `second` differ from those of `first`, in evaluation mode."""
+    """Return the change from the outputs of the network `first` to those of `second`, in evaluation mode."""
     return change(outputs_in_both(first, args, kwargs), outputs_in_both(second, args, kwargs))
 
 
 def _eps(model: nn.Module) -> float:
-    """Return the largest unit roundoff among a network's parameters and buffers; float32's where it has none."""
+    """Return the largest machine epsilon among a network's parameters and buffers; float32's where it has none."""
     found = {tensor.dtype for tensor in (*model.parameters(), *model.buffers()) if tensor.is_floating_point()}
     return max((torch.finfo(dtype).eps for dtype in found), default=torch.finfo(torch.float32).eps)

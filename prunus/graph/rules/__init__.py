@@ -1,8 +1,8 @@
-"""The operator table: one small function says what an operator does to channels.
+"""The rules: one small function per operator describes its effect on channels.
 
-A rule takes a `Call` and returns the label of its output (a list for several). It may join channels,
-couple them, refuse them or call their removal approximate; what it does not say is not assumed. An operator
-without a rule refuses every channel that reaches it.
+A rule takes a `Call` and returns the label of its output (a list for several). It may join channels, couple them,
+refuse them or declare their removal approximate; nothing else is assumed. An operator without a rule refuses every
+channel that reaches it.
 """
 
 from prunus.graph.rules import (  # noqa: F401 - each registers its rules

@@ -10,9 +10,9 @@ from prunus.graph.rules.table import rule
 def attention(call: Call) -> Label:
     """softmax(q k^T / sqrt(d)) v; q [..., n, d], k [..., m, d], v [..., m, e].
 
-    Channels of q and k are contracted with each other; without a scale of the code's own, the default 1 / sqrt(d)
-    changes when they are removed. Channels of v come out as they are. Along the leading dimensions, the heads, each is
-    treated by itself: the output is zero where v is.
+    Channels of q and k are contracted with each other; where the code passes no scale, the default 1 / sqrt(d) changes
+    when they are removed. Channels of v are those of the output. Indices of the leading dimensions (the heads) are
+    treated independently: the output is zero where v is.
     """
     query, key, value, mask = (call[name] for name in ("query", "key", "value", "attn_mask"))
     alike = query.shape[:-2] == key.shape[:-2] == value.shape[:-2]

@@ -1,4 +1,4 @@
-"""Matrix products with something added, and embeddings."""
+"""Matrix products with an added tensor, and embeddings."""
 
 import torch
 
@@ -12,7 +12,7 @@ from prunus.graph.rules.table import rule, unknown
 def linear(call: Call) -> Labels:
     """y = x w^T + b; weight [out, in]."""
     value, weight, bias = call["input"], call["weight"], call["bias"]
-    if not weight.last:  # a sum of products with one row
+    if not weight.last:  # a vector as weight
         return unknown(call)
     result = sum_of_products(call, "...i,oi->...o", [value, weight], reads=True)
     return result if bias is None else plus(call, result, bias)
@@ -26,7 +26,7 @@ def addmm(call: Call) -> Labels:
 
 
 def plus(call: Call, result: Label, added: Label) -> Label:
-    """Add a tensor that broadcasts to a product: along its own channels the sum is zero where both are."""
+    """Add a tensor that broadcasts to a product; where both have channels, the sum is zero if both are."""
     offset = len(result.shape) - len(added.shape)
     axes = {}
     for dim, axis in result.axes.items():
@@ -44,9 +44,9 @@ def plus(call: Call, result: Label, added: Label) -> Label:
 
 @rule("embedding")
 def embedding(call: Call) -> Label:
-    """Rows of a table [entries, size], picked by numbers: the entries are fixed, the size is a channel axis.
+    """Rows of a table [entries, size], looked up by indices: the entries are fixed, the size is a channel dimension.
 
-    Channels of the numbers are those of the rows, which are not zero where the numbers are.
+    The output keeps the channels of the indices, but is not zero where an index is.
     """
     table, numbers = call["weight"], call["indices"]
     call.freeze(table.axes.get(0), "entries of a table")

@@ -1,4 +1,4 @@
-"""Convolutions, direct and transposed, of any number of groups."""
+"""Convolutions, direct and transposed, with any number of groups."""
 
 import math
 
@@ -24,7 +24,7 @@ def conv(call: Call) -> Label:
     elif weight.shape[1] == 1 or _go_together(call, channels, groups):
         read, each = channels and channels.blocks(weight.shape[1]), weight.shape[0] // groups
         read = read and read.mapped(lambda values: values.repeat_interleave(each))
-        call.join(read, out)  # output j * m + i reads group j alone
+        call.join(read, out)  # output j * m + i reads only group j
         if channels is not None:
             call.hard_coded(channels)
         out = _product(out, read)
@@ -55,12 +55,12 @@ def conv_transpose(call: Call) -> Label:
 
 @rule("convolution")
 def convolution(call: Call) -> Labels:
-    """Either of the two."""
+    """A convolution, direct or transposed."""
     return (conv_transpose if call["transposed"] else conv)(call)
 
 
 def _output(call: Call, out: Axis | None, slid: tuple[int, ...]) -> Label:
-    """Join the bias, count the multiply-adds (the kernel meets each position of `slid` once), label the output."""
+    """Join the bias, count the multiply-adds (the kernel is applied once per position of `slid`), label the output."""
     weight, shape = call["weight"], call.shapes[0]
     for dim, axis in weight.axes.items():
         call.findings.mark(Kind.POSITION, axis if dim > 1 else None)
@@ -75,14 +75,14 @@ def _output(call: Call, out: Axis | None, slid: tuple[int, ...]) -> Label:
 
 
 def _product(out: Axis | None, read: Axis | None) -> Axis | None:
-    """Each output reads one input: it is zero where its weight or that input is."""
+    """Return the axis of outputs that read one input each: zero where the weight or the input is."""
     if out is None or read is None:
         return out
     return Axis(out.ids, torch.where(read.source == 0, 0, out.source))
 
 
 def _go_together(call: Call, channels: Axis | None, groups: int) -> bool:
-    """Whether the channels of each group are one already, as between factors of a depthwise layer: groups go then."""
+    """Return whether the channels of each group are united already, as between the factors of a depthwise layer."""
     if channels is None or channels.ids.numel() % groups or bool((channels.ids == NONE).any()):
         return False
     rows = call.findings.ids.classes()[channels.ids].reshape(groups, -1)
@@ -90,7 +90,7 @@ def _go_together(call: Call, channels: Axis | None, groups: int) -> bool:
 
 
 def _repeated(axis: Axis | None, groups: int) -> Axis | None:
-    """Column i of a grouped weight stands for channel i of every group: they can only be removed together."""
+    """Repeat the axis per group: column i of a grouped weight belongs to channel i of each, so these go together."""
     return axis and axis.mapped(lambda values: values.repeat(groups))
 
 

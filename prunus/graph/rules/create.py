@@ -10,7 +10,7 @@ from prunus.graph.rules.table import rule
 @rule("zeros", "zeros_like", "new_zeros", "zero", "empty", "empty_like", "new_empty", "empty_strided")
 @rule("new_empty_strided")
 def zeros(call: Call) -> Label:
-    """Zeros; what stands in an empty tensor is not relied on."""
+    """Zeros; the contents of an empty tensor are not relied on."""
     return _filled(call, 0.0)
 
 
@@ -28,8 +28,8 @@ def full(call: Call) -> Label:
 
 
 def _filled(call: Call, fill: float | None) -> Label:
-    """A tensor as wide as another holds the same channels, zero only where zeros are written. One of a fixed size keeps
-    its one value where it has one."""
+    """Label a tensor filled with `fill`, None where the value is not known. Made like another tensor, it holds the same
+    channels, zero only if `fill` is; with a size of its own, its value is kept."""
     like = call.input.axes if call.labels and "size" not in call.arguments else {}
     axes = {dim: Axis.of(axis.ids) if fill == 0 else call.changed(Axis.of(axis.ids)) for dim, axis in like.items()}
     if axes or fill is None:
@@ -40,5 +40,5 @@ def _filled(call: Call, fill: float | None) -> Label:
 
 @rule("_assert_tensor_metadata", "_assert_async")
 def nothing(call: Call) -> Labels:
-    """Reads no channel's value."""
+    """An operator that reads no channel's value."""
     return call.results()

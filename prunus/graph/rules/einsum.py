@@ -1,4 +1,4 @@
-"""Sums of products over named dimensions: Einstein sums, and the operators that are one of them."""
+"""Sums of products over named dimensions: Einstein sums, and the operators that can be written as one."""
 
 import torch
 
@@ -10,25 +10,25 @@ from prunus.graph.rules.table import rule
 
 @rule("einsum")
 def einsum(call: Call) -> Labels:
-    """A sum of products over named dimensions: those that the output does not name are contracted."""
+    """A sum of products over named dimensions: the dimensions that the output does not name are contracted."""
     return sum_of_products(call, call["equation"], call["tensors"])
 
 
 @rule("matmul", "bmm", "mm", "mv")
 def matmul(call: Call) -> Labels:
-    """c[..., n, m] = sum over k of a[..., n, k] b[..., k, m]; leading dimensions broadcast, a vector has no n or m."""
+    """c[..., n, m] = sum over k of a[..., n, k] b[..., k, m]; leading dimensions broadcast; a vector has no n or m."""
     return product(call, *call.labels)
 
 
 def product(call: Call, first: Label, second: Label) -> Label:
-    """The matrix product of two labels: the second one reads the channels of the first."""
+    """Label the matrix product of two tensors: the second reads the channels of the first."""
     n, m = ("n" if first.last else ""), ("m" if second.last else "")
     return sum_of_products(call, f"...{n}k,...k{m}->...{n}{m}", [first, second], reads=True)
 
 
 @rule("cdist")
 def distances(call: Call) -> Labels:
-    """d[..., n, m] = ||a[..., n, :] - b[..., m, :]||: it does not see what is zero on both sides."""
+    """d[..., n, m] = ||a[..., n, :] - b[..., m, :]||: channels that are zero on both sides do not change it."""
     for axis in (label.behind(-1) for label in call.labels):
         call.produce(axis)
         if axis is not None:
@@ -55,14 +55,14 @@ def tensordot(call: Call) -> Labels:
 
 
 def sum_of_products(call: Call, equation: str, operands: list[Label], *, reads: bool = False) -> Label:
-    """A sum of products by an equation as einsum takes it. A product is zero where one of its factors is.
+    """Label a sum of products given by an einsum equation. A product is zero where one of its factors is.
 
     Args:
         call: the operator.
         equation: names the dimensions of the operands and of the output; "..." stands for those that broadcast.
         operands: the factors.
-        reads: the factors behind the first are weights that read its channels, whether or not these are zero. By
-            default they are where the first factor is zero with its channels; else they must be zero themselves.
+        reads: whether the factors after the first always read its channels, as weights do. By default they do only if
+            the first factor is zero with its channels; otherwise they must be zero themselves.
     """
     terms, output = _names(equation, [len(label.shape) for label in operands])
     if any(len(set(term)) < len(term) for term in terms):  # a diagonal
@@ -84,7 +84,7 @@ def sum_of_products(call: Call, equation: str, operands: list[Label], *, reads: 
 
 
 def _joined(call: Call, places: list[tuple[Label, int]], *, contracted: bool, reads: bool) -> Axis | None:
-    """Make the axes of one name one: that of its product."""
+    """Unite the axes of one name; return the axis of the product."""
     like = next((label.axes[dim] for label, dim in places if dim in label.axes), None)
     if like is None:
         return None
@@ -106,7 +106,7 @@ def _joined(call: Call, places: list[tuple[Label, int]], *, contracted: bool, re
 
 
 def _names(equation: str, ranks: list[int]) -> tuple[list[str], str]:
-    """Return a letter for each dimension of the operands and of the output; Greek ones stand for "..."."""
+    """Return one letter per dimension of the operands and of the output; Greek letters stand for "..."."""
     left, arrow, output = equation.replace(" ", "").partition("->")
     terms = left.split(",")
     hidden = [rank - len(term.replace("...", "")) for term, rank in zip(terms, ranks, strict=True)]

@@ -1,4 +1,4 @@
-"""Operators that work on each element alone."""
+"""Element-wise operators."""
 
 import itertools
 
@@ -10,7 +10,7 @@ from prunus.graph.findings import Kind
 from prunus.graph.labels import Axis, Label, Labels, spread
 from prunus.graph.rules.table import POINTWISE, rule
 
-PROBES = (2.3, -3.7, 0.41, -1e4, 1e4)  # stand for "anything but zero": for clamp, remainder and their like
+PROBES = (2.3, -3.7, 0.41, -1e4, 1e4)  # stand for any value but zero; they differ in size for clamp, remainder, ...
 
 
 @rule("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "native_dropout")
@@ -18,7 +18,7 @@ PROBES = (2.3, -3.7, 0.41, -1e4, 1e4)  # stand for "anything but zero": for clam
 @rule("leaky_relu", "log_sigmoid", "softplus", "where", "masked_fill", "clamp", "clip", "clamp_min", "clamp_max")
 @rule("rsub", "type_as", "to", "_to_copy", "square", "float_power", "copy", "fill", "complex", "polar", POINTWISE)
 def elementwise(call: Call) -> Labels:
-    """z = f(x, y, ...), shapes broadcast: unite the channels; whether zero stays zero is seen by running f on zero."""
+    """z = f(x, y, ...), broadcast: unite the channels, and run f on zero to determine whether zero stays zero."""
     operands = call.labels
     shape = call.shapes[0]
     axes = {}
@@ -33,14 +33,14 @@ def elementwise(call: Call) -> Labels:
 
 
 def _joined(call: Call, operands: list[Label], dim: int, size: int) -> Axis | None:
-    """Unite the operands' axes at `dim` (counted from the end)."""
+    """Unite the operands' axes at the negative dimension `dim`."""
     sized = [x for x in operands if -dim <= len(x.shape) and x.shape[dim] == size]
     present = [axis for x in sized if (axis := x.behind(dim)) is not None]
-    if size == 1:  # others may be spread over the one channel
+    if size == 1:  # operands without channels broadcast over the one channel
         sized = [x for x in sized if x.behind(dim) is not None]
     if not present:
         return None
-    for value in present if len(present) > 1 else []:  # a weight that others read is a value here
+    for value in present if len(present) > 1 else []:  # a weight is a value here, even if it reads channels elsewhere
         call.produce(value)
     for other in sized:
         call.join(present[0], call.as_wide(other, len(other.shape) + dim, present[0]))
@@ -48,25 +48,25 @@ def _joined(call: Call, operands: list[Label], dim: int, size: int) -> Axis | No
 
 
 def _sources(call: Call, operands: list[Label], dim: int, size: int) -> Tensor:
-    """Return 0 where the result is zero when the channel's producers are, else this node's number."""
+    """Return 0 where the result is zero when the channel's producers are, else the number of the operation to blame."""
     found = [
         axis if axis is not None and axis.ids.numel() == size else None for axis in (x.behind(dim) for x in operands)
     ]
     nowhere = torch.zeros(size, dtype=torch.long)
     old = torch.stack([nowhere if axis is None else axis.source for axis in found])
     table = torch.stack([_nonzero(x, axis).expand(size) for x, axis in zip(operands, found, strict=True)])
-    if bool((table == table[:, :1]).all()):  # mostly all channels are in the same state
+    if bool((table == table[:, :1]).all()):  # usually all channels are in the same state
         patterns, index = table[:, :1], torch.zeros(size, dtype=torch.long)
     else:
         patterns, index = torch.unique(table, dim=1, return_inverse=True)
     kept = [keeps_zero(call, operands, tuple(pattern)) for pattern in patterns.T.tolist()]
     result = torch.where(torch.tensor(kept)[index], 0, call.number)
-    first = old.gather(0, (old != 0).long().argmax(0, keepdim=True))[0]  # of the operands that are not zero
+    first = old.gather(0, (old != 0).long().argmax(0, keepdim=True))[0]  # source of the first operand that is not zero
     return torch.where((result != 0) & (first != 0), first, result)
 
 
 def _nonzero(label: Label, axis: Axis | None) -> Tensor:
-    """Return where an operand is not known to be zero, shape [size] or []."""
+    """Return where an operand is not known to be zero: bool [size] or []."""
     if axis is None:
         return torch.tensor(not label.is_zero)
     return axis.source != 0
@@ -79,9 +79,9 @@ def _probes(dtype: torch.dtype) -> tuple[float, ...]:
 
 
 def keeps_zero(call: Call, operands: list[Label], nonzero: tuple[bool, ...]) -> bool:
-    """Run the operator on zeros (and on probes where an operand is something else): is the result zero?
+    """Run the operator on zeros, and on probes for the operands that are `nonzero`; return whether the result is zero.
 
-    Of what is nowhere zero nothing can be told, and a comparison with it may turn out either way.
+    Return False where no operand is zero, and for a comparison with a non-zero operand, which may turn out either way.
     """
     if all(nonzero):
         return False
@@ -101,7 +101,7 @@ def keeps_zero(call: Call, operands: list[Label], nonzero: tuple[bool, ...]) -> 
 
 @rule("clone", "contiguous", "alias", "detach", "lift_fresh", "lift_fresh_copy", "requires_grad", "lift")
 def identity(call: Call) -> Label:
-    """The same values."""
+    """The same values as the input."""
     return call.input
 
 
@@ -111,13 +111,13 @@ def prelu(call: Call) -> Label:
     value, slope = call["input"], call["weight"]
     if slope.shape[0] > 1:
         call.join(value.axes.get(1), slope.axes.get(0))
-        call.findings.mark(Kind.STATISTIC, slope.axes.get(0))  # prelu(0) = 0 whatever the slope
+        call.findings.mark(Kind.STATISTIC, slope.axes.get(0))  # prelu(0) = 0 for any slope
     return Label(value.shape, value.axes)
 
 
 @rule("glu")
 def glu(call: Call) -> Label:
-    """a sigmoid(b), where [a, b] are the halves along a dimension: the halves' channels go in pairs."""
+    """a sigmoid(b), where [a, b] are the halves along a dimension: the halves' channels are removed in pairs."""
     value, dim = call.input, call["dim"] % len(call.input.shape)
     axes = dict(value.axes)
     if dim in axes:

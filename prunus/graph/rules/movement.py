@@ -17,7 +17,7 @@ ZERO = torch.zeros((), dtype=torch.long)
 @rule("unsqueeze", "flip", "rot90", "stack", "hstack", "vstack", "column_stack")
 @rule("pixel_unshuffle", "meshgrid", "view_as", "reshape_as")
 def move(call: Call) -> Labels:
-    """Run the operator on the ids of each dimension that holds channels, and see where they come to lie."""
+    """Run the operator on the ids of each dimension that holds channels, and find where they lie in the output."""
     _values(call)
     axes: list[dict[int, Axis]] = [{} for _ in call.shapes]
     for dim in sorted({dim for label in call.labels for dim in label.axes}):
@@ -27,7 +27,7 @@ def move(call: Call) -> Labels:
 
 @rule("repeat_interleave")
 def repeat(call: Call) -> Labels:
-    """Rows as often as a number, or another tensor, says."""
+    """Rows repeated as often as given by a number or another tensor."""
     axes: dict[int, Axis] = {}
     for dim in call.input.axes:
         moved(call, dim, [axes], steered=True)
@@ -36,14 +36,14 @@ def repeat(call: Call) -> Labels:
 
 @rule("squeeze")
 def squeeze(call: Call) -> Labels:
-    """Without dimensions it would take away that of the channels, were there one left: two of them stay."""
+    """A squeeze; without `dim` it would remove the channel dimension if one channel were left, so two channels stay."""
     for axis in call.input.axes.values() if "dim" not in call.arguments else ():
         call.freeze(axis.ids[:2], "squeeze() names no dimension, and must find two channels")
     return move(call)
 
 
 def _values(call: Call) -> None:
-    """A weight that others read is a value where it is put beside other tensors."""
+    """Mark channels of tensors put side by side as produced: a weight is a value here, even if it reads elsewhere."""
     for label in call.labels if len(call.labels) > 1 else []:
         for axis in label.axes.values():
             call.produce(axis)
@@ -51,7 +51,7 @@ def _values(call: Call) -> None:
 
 @rule("broadcast_tensors")
 def broadcast(call: Call) -> Labels:
-    """Each tensor with the shape of all: what it has not itself is data."""
+    """Each tensor broadcast to the common shape: the added dimensions hold data."""
     labels = []
     for label, shape in zip(call.labels, call.shapes, strict=True):
         more = len(shape) - len(label.shape)
@@ -61,7 +61,7 @@ def broadcast(call: Call) -> Labels:
 
 @rule("tril", "triu")
 def triangle(call: Call) -> Labels:
-    """Zeros beside the diagonal of the last two dimensions."""
+    """Zeros on one side of the diagonal of the last two dimensions."""
     value = call.input
     for dim in (value.last - 1, value.last):
         call.freeze(value.axes.get(dim), f"{call.name} works at fixed positions")
@@ -70,7 +70,7 @@ def triangle(call: Call) -> Labels:
 
 @rule("unfold", "diagonal")
 def slid(call: Call) -> Labels:
-    """Windows that slide along a dimension, or two that become one: channels there are met at fixed places."""
+    """Windows that slide along a dimension, or the diagonal of two: channels there are read at fixed positions."""
     for name in {"dimension", "dim1", "dim2"} & call.arguments.keys():
         call.freeze(call.input.axes.get(call[name] % len(call.input.shape)), f"{call.name} is taken along them")
     return move(call)
@@ -79,7 +79,7 @@ def slid(call: Call) -> Labels:
 def moved(call: Call, dim: int, axes: list[dict[int, Axis]], *, steered: bool = False) -> None:
     """Run the operator on the ids of one dimension; put them into the `axes` of each output.
 
-    Tensors whose values are known say where data go if the operator is `steered` by them.
+    A `steered` operator takes the values of tensors that are known: these values determine where data go.
     """
 
     def run(field: str) -> list[Tensor]:
@@ -94,7 +94,7 @@ def moved(call: Call, dim: int, axes: list[dict[int, Axis]], *, steered: bool = 
 
 @rule("cat", "concat", "concatenate")
 def concatenate(call: Call) -> Labels:
-    """Run on ids; dimensions that hold no channels and are not joined are left out."""
+    """Run on ids; dimensions that hold no channels and are not concatenated are left out."""
     shape = call.shapes[0]
     along = call["dim"] % len(shape)
     _values(call)
@@ -112,7 +112,7 @@ def concatenate(call: Call) -> Labels:
 
 
 def _widened(call: Call, labels: list[Label], along: int) -> list[Label]:
-    """Give constants the channels of what they are put behind, and zeros that are put beside channels their own."""
+    """Give constants the channels of the tensors beside them, and zeros put beside channels new channels."""
     like = {dim: axis for label in labels for dim, axis in label.axes.items() if dim != along}
     found = list[Label]()
     for number, label in enumerate(labels):
@@ -139,7 +139,7 @@ def im2col(call: Call) -> Label:
 
 @rule("col2im")
 def col2im(call: Call) -> Label:
-    """[N, C * k_h * k_w, L] -> [N, C, H, W]: the entries of its windows, which go together, are summed in a channel."""
+    """[N, C * k_h * k_w, L] -> [N, C, H, W]: each channel sums k_h * k_w entries, which are removed together."""
     value, window = call["input"], math.prod(call["kernel_size"])
     dim = value.last - 1
     call.freeze(value.axes.get(value.last), "channels lie along the windows")
@@ -152,7 +152,7 @@ def col2im(call: Call) -> Label:
 
 @rule("pixel_shuffle")
 def pixel_shuffle(call: Call) -> Labels:
-    """r * r channels become one with r * r times the positions: they go together."""
+    """r * r channels become one with r * r times the positions: they are removed together."""
     value, block = call["input"], call["upscale_factor"] ** 2
     dim = len(value.shape) - 3
     if any(other > dim for other in value.axes):
@@ -166,7 +166,7 @@ def pixel_shuffle(call: Call) -> Labels:
 
 @rule("channel_shuffle")
 def channel_shuffle(call: Call) -> Labels:
-    """Groups of channels are interleaved: they stay equally large, so channels at one position of all go together."""
+    """Groups of channels, interleaved: they must stay equally large, so each loses channels at the same positions."""
     value = call["input"]
     if 1 in value.axes:
         call.couple(value.axes[1].ids.reshape(call["groups"], -1))

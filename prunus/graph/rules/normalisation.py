@@ -1,4 +1,4 @@
-"""Normalisations: what they share, and what they mix."""
+"""Normalisations: the parameters that they share with channels, and the dimensions that they mix."""
 
 from collections.abc import Collection
 
@@ -14,7 +14,7 @@ from prunus.graph.rules.table import rule
 @rule("_native_batch_norm_legit", "_native_batch_norm_legit_functional", "_batch_norm_no_update")
 @rule("_batch_norm_with_update")
 def batch_norm(call: Call) -> Labels:
-    """y = (x - mean) / sqrt(var + eps) * gamma + beta for each channel, dimension 1."""
+    """y = (x - mean) / sqrt(var + eps) * gamma + beta per channel (dimension 1)."""
     mean: Label | None = call.get("running_mean")
     mixed = {0, *range(2, len(call.input.shape))} if mean is None or call.get("training") is True else ()
     return _by_channel(call, mixed, mean)
@@ -22,17 +22,17 @@ def batch_norm(call: Call) -> Labels:
 
 @rule("instance_norm")
 def instance_norm(call: Call) -> Labels:
-    """Normalises each channel of each sample over its positions, by their statistics or by the running ones."""
+    """Normalises each channel of each sample over its positions, by their statistics or by running statistics."""
     if call["use_input_stats"]:
         return _by_channel(call, range(2, len(call.input.shape)), None)
     return _by_channel(call, (), call["running_mean"])
 
 
 def _by_channel(call: Call, mixed: Collection[int], mean: Label | None) -> Labels:
-    """Normalise each channel by itself, over the dimensions `mixed` as well.
+    """Normalise each channel independently, over the dimensions `mixed`.
 
-    With gamma and beta zero the output is zero whatever comes in. Without them it is zero where the input and
-    its running mean are, so the mean belongs to what must be zero.
+    Where gamma and beta are zero, the output is zero for any input. Without gamma and beta it is zero where the input
+    and its running mean are, so the mean must be zero too.
     """
     for label in (call.get("running_mean"), call.get("running_var")):
         if label is not None:
@@ -55,7 +55,7 @@ def layer_norm(call: Call) -> Labels:
 
 @rule("group_norm", "native_group_norm")
 def group_norm(call: Call) -> Labels:
-    """Normalises over groups of channels: the channels of a group are removed together, their number follows.
+    """Normalises over groups of channels: the channels of a group are removed together, and fewer groups are left.
 
     One group of all channels is a layer norm: a removed channel changes mean and variance of all others.
     """
@@ -68,12 +68,12 @@ def group_norm(call: Call) -> Labels:
 
 
 def _normalised(call: Call, mixed: Collection[int], scaled: range, mean: Label | None = None) -> Labels:
-    """y = (x - mean) * gamma + beta, with means over the dimensions `mixed`, gamma and beta along those `scaled`."""
+    """y = (x - mean) * gamma + beta: `mean` running or over the dimensions `mixed`, gamma and beta along `scaled`."""
     value, gamma, beta = call["input"], call["weight"], call.get("bias")
     for label in (gamma, beta):
         for dim in scaled if label is not None else ():
             call.join(value.axes.get(dim), label.axes.get(dim - scaled.start))
-            call.produce(label.axes.get(dim - scaled.start))  # it is a value here
+            call.produce(label.axes.get(dim - scaled.start))  # gamma and beta are values here
     axes = {}
     for dim, axis in value.axes.items():
         if dim in mixed:
@@ -81,7 +81,7 @@ def _normalised(call: Call, mixed: Collection[int], scaled: range, mean: Label |
         if dim not in scaled:
             axes[dim] = axis if dim not in mixed and beta is None and mean is None else call.changed(axis)
             continue
-        # It is zero where gamma and beta are, or else where x, the mean and beta are.
+        # The output is zero where gamma and beta are, or else where x, the mean and beta are.
         source = axis.source if mean is None or gamma is None else axis.source.clamp(min=call.number)
         if gamma is not None:
             source = torch.where(gamma.source_along(dim - scaled.start, call.number) == 0, 0, source)
@@ -93,9 +93,9 @@ def _normalised(call: Call, mixed: Collection[int], scaled: range, mean: Label |
 
 @rule("_weight_norm", "_weight_norm_interface")
 def weight_norm(call: Call) -> Labels:
-    """w = g v / ||v||, the norm over all dimensions of v but `dim`: w is zero where g is, and v must not be.
+    """w = g v / ||v||, the norm over all dimensions of v but `dim`: w is zero where g is; v must not be zero.
 
-    Along the other dimensions the norm mixes, so that their channels change all of w.
+    The norm mixes the other dimensions, so removing channels along them changes all of w.
     """
     direction, length, dim, axes = call["v"], call["g"], call["dim"], {}
     lengths = length.axes.get(dim if length.last else 0)

@@ -38,7 +38,7 @@ def split(call: Call) -> Labels:
 
 @rule("chunk", "tensor_split", "unsafe_chunk")
 def chunk(call: Call) -> Labels:
-    """Equal parts stay equal only if each loses as much: channels at one position of all are removed together."""
+    """Equal parts stay equal only if each loses as many: channels at the same position of all are removed together."""
     dim = call["dim"] % len(call.input.shape)
     parts = call.get("chunks", call.get("sections"))
     if isinstance(parts, int) and call.input.shape[dim] % parts == 0:
@@ -48,8 +48,8 @@ def chunk(call: Call) -> Labels:
 
 
 def _hard_coded_parts(call: Call, dim: int, unit: int, *, unequal: bool = False, follows: bool | None = None) -> Labels:
-    """Along channels the positions are hard-coded: parts of one `unit` are taken for equal ones, and what the code does
-    at another width is tried out, unless it `follows`. Unequal parts have a number each."""
+    """Move the parts; along channels, declare their sizes hard-coded, to be tried at another width unless the code
+    `follows`. Blocks of `unit` channels lose the same positions, except that `unequal` parts shrink independently."""
     result = move(call)
     if dim in call.input.axes and not unequal:
         call.couple(call.input.axes[dim].ids.reshape(-1, unit))
@@ -61,7 +61,7 @@ def _hard_coded_parts(call: Call, dim: int, unit: int, *, unequal: bool = False,
 
 @rule("select", "unbind")
 def select(call: Call) -> Labels:
-    """Single positions of a dimension, which is no more."""
+    """Single positions of a dimension, which is dropped."""
     (dim,) = call.dims()
     return _picked(call, {dim}, lambda other: other - (other > dim))
 
@@ -74,13 +74,13 @@ def index_select(call: Call) -> Labels:
 
 @rule("gather")
 def gather(call: Call) -> Labels:
-    """Positions for each element: the index has all dimensions of what is looked up."""
+    """A lookup with an index per element: the index has all dimensions of the input."""
     return _gathered(call, spreads=False)
 
 
 @rule("take_along_dim")
 def take_along_dim(call: Call) -> Labels:
-    """As `gather`; an index of size one is spread."""
+    """As `gather`; an index of size one broadcasts."""
     return _gathered(call, spreads=True)
 
 
@@ -99,7 +99,7 @@ def _gathered(call: Call, *, spreads: bool) -> Labels:
 
 @rule("index")
 def index(call: Call) -> Labels:
-    """Positions along some dimensions, looked up alike for all others."""
+    """Positions along some dimensions, the same for all indices of the others."""
     touched = {dim for dim, each in enumerate(call["indices"]) if each is not None}
     sizes = [1] * len(call.input.shape)
     indices = [each and torch.zeros([1] * len(each.shape), dtype=torch.long) for each in call["indices"]]
@@ -112,20 +112,20 @@ def index(call: Call) -> Labels:
 
 
 def _picked(call: Call, touched: set[int], carried: Callable[[int], int | None], *, by_rows: bool = False) -> Labels:
-    """Pick positions along the dimensions `touched`: channels along these stay, and come out in a fixed number.
+    """Pick a fixed number of positions along the dimensions `touched`; channels along these are refused.
 
     Args:
         call: the operator.
         touched: the dimensions along which positions are picked.
-        carried: where another dimension comes to lie, None where only a run on labels tells.
-        by_rows: positions that the data decide are looked up alike for all channels, unless they hold channels.
+        carried: returns where another dimension lies in the output, None where only a run on labels shows it.
+        by_rows: whether positions that depend on data are the same for all channels, if they hold none themselves.
     """
     value, others = call.input, call.labels[1:]
     for dim, axis in value.axes.items():
-        call.produce(axis)  # a weight that others read is a value here
+        call.produce(axis)  # a weight is a value here, even if it reads channels elsewhere
         if dim in touched:
             call.freeze(axis, f"{call.name} works at fixed positions")
-            call.couple(axis.ids.reshape(-1, 1))  # they stay as one
+            call.couple(axis.ids.reshape(-1, 1))  # one group, which stays
     known = all(label.data is not None for label in others)
     alike = known or (by_rows and not any(label.axes for label in others))
     axes: list[dict[int, Axis]] = [{} for _ in call.shapes]
@@ -145,7 +145,7 @@ def _picked(call: Call, touched: set[int], carried: Callable[[int], int | None],
 
 
 def index_as_wide(call: Call, axis: Axis, index: Label, dim: int) -> None:
-    """An index has a size of its own along a dimension that it does not look up: that of the channels must follow."""
+    """Declare an index's own size along channels as hard-coded; refuse channels along which the index differs."""
     if index.shape[dim] == axis.ids.numel() and index.uniform(dim):
         call.hard_coded(axis, follows=False)
     else:

@@ -1,4 +1,4 @@
-"""Placement: the one dimension along which channels lie where an operator has moved data."""
+"""Placement: the one dimension along which channels lie after an operator has moved data."""
 
 import torch
 from torch import Tensor
@@ -11,16 +11,16 @@ from prunus.modules.strides import varying_dims
 def place(call: Call, ids: Tensor, source: Tensor, axes: dict[int, Axis], first: int = 0) -> None:
     """Find the one dimension along which labels of the full shape lie, and put their channels into `axes`.
 
-    Labels that change along several dimensions (heads x head size, pixel-shuffled positions, tokens put
-    behind tokens) can only be cut evenly: the channels are coupled across all but one of them, the one with
-    the most channels, the last of equals. Where whole heads are to be removed, the second one is taken instead.
-    The choice is made once, for all widths: at a narrower one a dimension may be down to one channel, and then
-    nothing varies along it. `first` is the dimension of the output at which the labels begin.
+    Labels that change along several dimensions (heads x head size, pixel-shuffled positions, concatenated tokens) can
+    only be cut evenly: one dimension is cut, and the channels are coupled across the others. It is the dimension with
+    the most channels, the last of equals; where whole heads are to be removed, the one with the second most. The choice
+    is made once for all widths, since at a narrower width a dimension may be down to one channel and no longer vary.
+    `first` is the dimension of the output at which the labels begin.
     """
     compact, varying = varying_dims(ids)
     known = call.findings.places.setdefault((call.number, first), {})
     if not varying and not known:
-        known[()] = -1  # not at another width either
+        known[()] = -1  # nothing varies at another width either
     if not ids.numel() or not (varying or (() not in known and bool(compact.any()))):
         call.freeze(compact.reshape(-1)[:1], "a channel is picked at a fixed position")
         return
@@ -28,7 +28,7 @@ def place(call: Call, ids: Tensor, source: Tensor, axes: dict[int, Axis], first:
     if dim < 0:
         dim = known[tuple(varying)] = _preferred(compact, varying, call.findings.whole)
     size = ids.shape[dim]
-    # One row per position in all other dimensions: the same channels must stand in each.
+    # One row per position in all other dimensions: channels in one column are removed together.
     rows = compact.movedim(dim, -1).reshape(-1, compact.shape[dim]).expand(-1, size)
     call.couple(rows)
     worst = source
@@ -39,17 +39,15 @@ def place(call: Call, ids: Tensor, source: Tensor, axes: dict[int, Axis], first:
 
 
 def _preferred(labels: Tensor, varying: list[int], whole: Tensor | None) -> int:
-    """Return the dimension to cut; not the one of the sizes of heads that stay `whole`, bool [num_ids]."""
+    """Return the dimension to cut; not the dimension inside heads whose channels stay `whole`, bool [num_ids]."""
     ordered = sorted(varying, key=lambda d: (num_distinct(labels, d), d))
     line = labels.movedim(ordered[-1], 0).reshape(labels.shape[ordered[-1]], -1)[:, 0]
     return ordered[-2] if len(ordered) > 1 and whole is not None and bool(whole[line].any()) else ordered[-1]
 
 
 def put(call: Call, axes: dict[int, Axis], dim: int, axis: Axis) -> None:
-    """Where two channel dimensions become one, the finer one stays and the other is frozen.
-
-    Which one has more channels is answered once, for all widths.
-    """
+    """Put `axis` into `axes` at `dim`. Where two channel dimensions become one, keep the one with more channels and
+    refuse the other; the choice is made once for all widths."""
     if dim in axes:
         other = axes[dim]
         counts = [torch.unique(each.ids).numel() for each in (other, axis)]

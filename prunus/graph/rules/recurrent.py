@@ -1,4 +1,4 @@
-"""Recurrent layers: the gates of a hidden state lie one behind the other along the rows of their weights."""
+"""Recurrent layers: the gates of a hidden state are stacked along the rows of their weights."""
 
 import functools
 import math
@@ -10,12 +10,12 @@ from prunus.graph.findings import Kind
 from prunus.graph.labels import Axis, Label, Labels
 from prunus.graph.rules.table import rule
 
-GATES = {"lstm": 4, "gru": 3}  # rows of a weight for each hidden channel; one where there are no gates
+GATES = {"lstm": 4, "gru": 3}  # rows of a weight per hidden channel; 1 without gates
 
 
 @rule("lstm", "gru", "rnn_tanh", "rnn_relu", "quantized_lstm")
 def recurrent(call: Call) -> Labels:
-    """Layers above each other, each in one or two directions, of one hidden size: torch keeps it once."""
+    """Stacked layers, each in one or two directions, with one hidden size, which torch stores once."""
     layers = call.get("num_layers", 0) * (1 + call.get("bidirectional", False))
     each = 4 if call.get("has_biases") else 2
     if "batch_sizes" in call.arguments or not layers or len(call["params"]) != layers * each:
@@ -35,7 +35,7 @@ def recurrent(call: Call) -> Labels:
 
 @rule("lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell")
 def cell(call: Call) -> Labels:
-    """One step."""
+    """One step of a recurrent layer."""
     names = ("w_ih", "w_hh", "b_ih", "b_hh")
     weights = [call[name] for name in names if call.get(name) is not None]
     hidden = _hidden(call, [weights])
@@ -45,9 +45,9 @@ def cell(call: Call) -> Labels:
 
 
 def _hidden(call: Call, layers: list[list[Label]]) -> Axis | None:
-    """Return the hidden channels: zero where all rows of their gates are, and where the state is that they begin with.
+    """Return the hidden channels: zero where all rows of their gates and the initial state are.
 
-    tanh(0) = 0 is what a state of zeros moves towards, whatever the gates let through.
+    A state of zeros then moves towards tanh(0) = 0, whatever the gates let through.
     """
     gates = GATES.get(call.name.partition("::")[2].removesuffix("_cell"), 1)
     rows = [weight.axes.get(0) for layer in layers for weight in layer]
@@ -73,7 +73,7 @@ def _hidden(call: Call, layers: list[list[Label]]) -> Axis | None:
 
 
 def _read(call: Call, value: Axis | None, weights: list[Label], hidden: Axis | None, steps: int) -> None:
-    """A layer's first weight reads what goes into it, its second the hidden state."""
+    """Contract a layer's first weight with its input, and its second with the hidden state."""
     for weight, read in zip(weights, (value, hidden), strict=False):
         call.consume(weight.axes.get(1))
         call.contract(read, weight.axes.get(1))

@@ -1,4 +1,4 @@
-"""Operators that gather a whole dimension into one number, or mix along it."""
+"""Operators that reduce a dimension to one number, or mix along it."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,7 @@ from prunus.graph.findings import Kind
 from prunus.graph.labels import Axis, Labels
 from prunus.graph.rules.table import POINTWISE, find, rule
 
-BLIND = (None, "fro", 1, 2)  # orders of norms that do not see zeros
+BLIND = (None, "fro", 1, 2)  # orders of norms that zeros do not change
 
 
 Change = Callable[[Axis], Axis]
@@ -19,31 +19,31 @@ def _same(axis: Axis) -> Axis:
 
 @rule("sum", "nansum")
 def total(call: Call) -> Labels:
-    """Along positions each channel is summed by itself; a sum over channels does not see zeros."""
+    """A sum: along positions, of each channel independently; over channels, zeros do not change it."""
     return _reduced(call, sees_zeros=False)
 
 
 @rule("norm", "linalg_vector_norm")
 def norm(call: Call) -> Labels:
-    """As a sum, for the orders 1 and 2."""
+    """As a sum, for the orders 1 and 2; other orders count zeros."""
     return _reduced(call, sees_zeros=call.get("ord", call.get("p")) not in BLIND)
 
 
 @rule("mean", "amax", "amin", "var", "std", "var_mean", "std_mean", "prod", "all", "any", "nanmean", "aminmax")
 def reduce(call: Call) -> Labels:
-    """Along positions each channel is reduced by itself; over channels zeros are seen."""
+    """A reduction: along positions, of each channel independently; over channels, zeros change it."""
     return _reduced(call)
 
 
 @rule("logsumexp")
 def logsumexp(call: Call) -> Labels:
-    """As a mean, but that of zeros is not zero."""
+    """As a mean, but the result for zeros is not zero."""
     return _reduced(call, first=call.changed)
 
 
 @rule("max", "min", "median", "nanmedian", "kthvalue")
 def extreme(call: Call) -> Labels:
-    """As a mean, with positions as a second output, which are not zero; of two tensors element by element."""
+    """As a mean, with positions as a second output, which are not zero; element-wise for two tensors."""
     if len(call.labels) > 1:
         return find(POINTWISE, call.operation.operator)(call)
     return _reduced(call, second=call.changed)
@@ -56,7 +56,7 @@ def _reduced(call: Call, *, sees_zeros: bool = True, first: Change = _same, seco
         if dim not in reduced:
             axes[dim if keep else dim - sum(other < dim for other in reduced)] = axis
             continue
-        call.produce(axis)  # zeros of a weight that reads channels must be zero too: the norm of a row
+        call.produce(axis)  # a weight that reads channels elsewhere must be zero here: the norm of its rows
         if sees_zeros:
             call.approximate(axis, f"{call.name} over the channels")
         else:
@@ -69,7 +69,7 @@ def _reduced(call: Call, *, sees_zeros: bool = True, first: Change = _same, seco
 
 @rule("softmax", "_softmax", "log_softmax", "_log_softmax")
 def softmax(call: Call) -> Labels:
-    """Over positions or channels, zeros become numbers that are not; each depends on all."""
+    """Zeros become non-zero; along the operator's dimension each result depends on all values."""
     for dim in call.dims() & call.input.axes.keys():
         call.approximate(call.input.axes[dim], f"{call.name} over the channels")
     return call.results({dim: call.changed(axis) for dim, axis in call.input.axes.items()})
@@ -77,7 +77,7 @@ def softmax(call: Call) -> Labels:
 
 @rule("cumsum", "cumprod", "cummax", "cummin", "sort", "topk")
 def scan(call: Call) -> Labels:
-    """Along positions each channel is treated by itself, and sums and orders of zeros are zeros; positions are not."""
+    """Scans along positions, independent per channel: of zeros, the values are zero; returned positions are not."""
     return _scanned(call, _same)
 
 
@@ -96,6 +96,6 @@ def _scanned(call: Call, first: Change) -> Labels:
 
 @rule("argmax", "argmin")
 def pick(call: Call) -> Labels:
-    """A number of an index: channels cannot be renumbered under it."""
+    """The index of an element: it would change if channels were renumbered."""
     call.freeze_all(f"{call.name} returns positions")
     return call.results()

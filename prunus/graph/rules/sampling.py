@@ -11,7 +11,7 @@ from prunus.graph.rules.table import rule
 
 @rule("pad", "constant_pad_nd", "reflection_pad1d", "reflection_pad2d", "replication_pad2d")
 def pad(call: Call) -> Label:
-    """Padding of positions keeps the channels; padding of channels puts fixed ones beside them."""
+    """Padding of positions keeps the channels; padding of channels puts new channels beside them."""
     value, amounts, fill = call.input, call.get("pad") or call["padding"], call.get("value")
     rank = len(value.shape)
     padded = {rank - 1 - i // 2: (amounts[i], amounts[i + 1]) for i in range(0, len(amounts), 2)}
@@ -39,7 +39,7 @@ def pad(call: Call) -> Label:
 @rule("fft_fft", "fft_ifft", "fft_rfft", "fft_irfft", "fft_hfft", "fft_ihfft", "fft_fft2", "fft_ifft2", "fft_rfft2")
 @rule("fft_irfft2", "fft_fftn", "fft_ifftn", "fft_rfftn", "fft_irfftn", "fft_fftshift", "fft_ifftshift")
 def fourier(call: Call) -> Label:
-    """A transform of positions, which is linear in each channel; along channels it mixes them."""
+    """A transform of positions, linear in each channel; along channels it would mix them, and is refused."""
     rank, dims, sizes = len(call.input.shape), call["dim"], call.get("s")
     if dims is None:
         dims = range(-len(sizes) if sizes else -rank, 0)
@@ -71,9 +71,9 @@ def complex_parts(call: Call) -> Label:
     "_upsample_nearest_exact3d",
 )
 def resample(call: Call) -> Labels:
-    """Each channel's positions are pooled or interpolated by themselves; zeros stay zeros.
+    """Pool or interpolate the positions of each channel independently; zeros stay zero.
 
-    Unpooling takes the places of each channel: they are as wide as what is put there.
+    Unpooling reads the positions of each channel: their channels are those of the input.
     """
     value, grid = call.input, call.get("grid")
     for axis in grid.axes.values() if grid is not None else ():
@@ -85,5 +85,5 @@ def resample(call: Call) -> Labels:
     indices = call.get("indices")
     for dim in sorted(kept.keys() | indices.axes.keys()) if indices is not None else ():
         call.join(kept.get(dim), indices.axes.get(dim))
-    places = {dim: call.changed(axis) for dim, axis in kept.items()}  # as a second output
+    places = {dim: call.changed(axis) for dim, axis in kept.items()}  # positions, as a second output
     return call.results(kept, places)

@@ -10,14 +10,14 @@ from prunus.graph.rules.table import rule, unknown
 
 @rule("index_add", "index_copy")
 def put_rows(call: Call) -> Label:
-    """y[index[i]] = or += rows[i] along one dimension; along the others channels meet their like."""
+    """y[index[i]] = or += rows[i] along one dimension; along the others, the channels of both are joined."""
     (dim,) = call.dims()
     return _put(call, dim, call["index"], call.labels[2])
 
 
 @rule("scatter_add")
 def add_elements(call: Call) -> Label:
-    """As `put_rows`, with an index of all dimensions."""
+    """As `put_rows`, with an index that has all dimensions."""
     (dim,), rows = call.dims(), call["src"]
     for other in rows.axes.keys() - {dim}:
         index_as_wide(call, rows.axes[other], call["index"], other)
@@ -26,7 +26,7 @@ def add_elements(call: Call) -> Label:
 
 @rule("index_put")
 def put_at(call: Call) -> Labels:
-    """y[:, index] = or += values, with one index of one dimension; others are refused."""
+    """y[:, index] = or += values, with one index of one dimension; other forms are refused."""
     into, indices, values = (call[name] for name in ("input", "indices", "values"))
     used = [(dim, index) for dim, index in enumerate(indices) if index is not None]
     plain = len(used) == 1 and len(used[0][1].shape) == 1 and len(values.shape) == len(into.shape)

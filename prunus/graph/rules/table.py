@@ -9,7 +9,7 @@ from prunus.program.operators import Operator
 
 Rule: TypeAlias = Callable[[Call], Labels]
 R = TypeVar("R", bound=Rule)
-POINTWISE = "tag::pointwise"  # stands for all operators that torch tags so
+POINTWISE = "tag::pointwise"  # stands for all operators with torch's tag `pointwise`
 _RULES: dict[str, Rule] = {}
 
 
@@ -25,14 +25,14 @@ def rule(*names: str) -> Callable[[R], R]:
 
 
 def find(name: str, called: Operator) -> Rule:
-    """Return the rule of an operator: its own, the one of its in-place twin, else the element-wise rule if torch
-    tags it as such, else the refusal."""
+    """Return the rule of `name`, which in-place variants share, else the element-wise rule if torch tags the operator
+    as pointwise, else `unknown`."""
     if name in _RULES:
         return _RULES[name]
     return _RULES[POINTWISE] if called.pointwise else unknown
 
 
 def unknown(call: Call) -> Labels:
-    """An operator that nobody has described: refuse every channel that reaches it."""
+    """An operator without a rule: refuse every channel that reaches it."""
     call.freeze_all(f"unknown operator {call.name}")
     return call.results()

@@ -1,4 +1,4 @@
-"""Operators that see the same data in another shape: hard-coded sizes must still be right."""
+"""Operators that give the same data another shape: hard-coded sizes must still be right after a cut."""
 
 from collections.abc import Sequence
 
@@ -11,12 +11,12 @@ from prunus.graph.rules.table import rule, unknown
 
 @rule("view", "reshape", "_unsafe_view", "unflatten", "_reshape_alias")
 def view(call: Call) -> Labels:
-    """Data movement; sizes that are hard-coded, rather than inferred, must still be right."""
-    if "dtype" in call.arguments:  # the same memory, other numbers
+    """Data movement; sizes that are not inferred (-1) are hard-coded."""
+    if "dtype" in call.arguments:  # the same memory read as other numbers
         return unknown(call)
     result, sizes = flatten(call), call.get("sizes") or call.get("size") or call.get("shape") or ()
     inferred = -1 in sizes
-    first = call.dims().pop() if "dim" in call.arguments else 0  # of those that have the sizes
+    first = call.dims().pop() if "dim" in call.arguments else 0  # the dimension that `sizes` begin at
     for dim, axis in result.axes.items():
         if not (inferred and 0 <= dim - first < len(sizes) and sizes[dim - first] == -1):
             alike = [d for d, size in enumerate(call.shapes[0]) if size == axis.ids.numel()]
@@ -26,7 +26,7 @@ def view(call: Call) -> Labels:
 
 @rule("flatten")
 def flatten(call: Call) -> Label:
-    """Data movement: each part that is reshaped by itself."""
+    """Data movement; each block of dimensions that is reshaped independently is placed on its own."""
     value = call.input
     axes: dict[int, Axis] = {}
     for dim, axis in value.axes.items():
@@ -41,7 +41,7 @@ def flatten(call: Call) -> Label:
 
 
 def _block(shape: Sequence[int], new: Sequence[int], dim: int) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Return the ranges of dimensions, before and after, of the smallest part with `dim` that is reshaped by itself."""
+    """Return the ranges of dimensions, before and after, of the smallest independently reshaped block with `dim`."""
     i = j = 0
     while True:
         start, first = i, j
@@ -58,8 +58,8 @@ def _block(shape: Sequence[int], new: Sequence[int], dim: int) -> tuple[tuple[in
 
 @rule("expand", "broadcast_to", "repeat", "tile")
 def expand(call: Call) -> Labels:
-    """Data movement; a size that is hard-coded rather than kept (-1) must still be right. One value that is spread over
-    a dimension may be as wide as the channels that it meets."""
+    """Data movement; sizes that are not kept (-1) are hard-coded. A dimension over which one value is repeated may be
+    as wide as the channels that it meets."""
     result, sizes = _expanded(call, {}), call.get("size")
     for dim, axis in result.axes.items() if sizes is not None else ():
         if sizes[dim] != -1:
@@ -69,7 +69,7 @@ def expand(call: Call) -> Labels:
 
 @rule("expand_as")
 def expand_as(call: Call) -> Labels:
-    """What is spread over another tensor's channels is as wide as they are, and not zero."""
+    """Values repeated over another tensor's channels: as many as these channels, and not zero."""
     value, model = call["input"], call["other"]
     offset, wide = len(model.shape) - len(value.shape), {}
     for dim, axis in model.axes.items():
