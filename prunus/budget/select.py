@@ -50,12 +50,12 @@ def select(
         budget: bounds on the network's cost.
         importance: [num_groups]; default `relative_norms`.
         meter: measures a network's latency in milliseconds, for a budget that bounds it:
-                `prunus.deploy.LatencyMeter(model, example)`, or your own function that runs the network on the target.
-                The plan's notes give the latency of the resulting network, measured once more.
-            keep: layers that keep all the channels that they produce, as patterns over their paths, such as ["stem.*"],
-                in addition to those of the budget.
-            multiple_of: only without a budget, which has its own: as many zero groups stay as make each layer's number
-                of channels a multiple of this.
+            `prunus.deploy.LatencyMeter(model, example)`, or your own function that runs the network on the target. The
+            plan's notes give the latency of the resulting network, measured once more.
+        keep: layers that keep all the channels that they produce, as patterns over their paths, such as ["stem.*"], in
+            addition to those of the budget.
+        multiple_of: only without a budget, which has its own: as many zero groups stay as make each layer's number of
+            channels a multiple of this.
 
     Raises:
         BudgetError: nothing in this network can be removed, or the budget cannot be met; names the smallest cost.
