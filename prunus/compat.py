@@ -1,11 +1,11 @@
 """Torchvision beside a torch that its C++ operators do not fit: `from prunus.compat import torchvision`.
 
 The wheel of torchvision on the package index is the CUDA build. Beside a CPU-only torch its operators do not
-load, and `import torchvision` fails with "operator torchvision::nms does not exist", because torchvision then
-registers shape functions for two operators that have not been declared. In that case this module declares the
-two, and implements them in torch, before the import: transforms, datasets, networks, `ops.nms`
-and `ops.batched_nms` then work, here and in every library that imports torchvision later. Where the operators
-load, nothing is changed. The other C++ operators (deformable convolution, ...) keep torchvision's own error.
+load, and `import torchvision` fails with "operator torchvision::nms does not exist", because torchvision registers
+shape functions for two operators that nothing has declared. In that case this module declares the two, and implements
+them in torch, before the import: transforms, datasets, networks, `ops.nms` and `ops.batched_nms` then work, here and
+in every library that imports torchvision later. Where the operators load, nothing changes. The other C++ operators
+(deformable convolution, ...) keep torchvision's own error.
 """
 
 import importlib.machinery

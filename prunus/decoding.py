@@ -54,7 +54,7 @@ def read_bytes(path: Path, most: int = DATA.size, *, follow: bool = True) -> byt
     """Return the content of a regular file; pipes and devices, which may block or never end, are not read.
 
     Args:
-        most: largest size, in bytes.
+        most: bytes.
         follow: whether `path` itself may be a symbolic link.
 
     Raises:
@@ -222,7 +222,7 @@ def _count(node: yaml.Node, limits: Limits, known: dict[int, tuple[int, int]], a
 
 
 def _check(value: Any, limits: Limits) -> None:
-    """Refuse a value that is nested too deep, holds too many items, or is not plain data."""
+    """Refuse what is nested too deep, too large, or not plain data."""
     level, depth, items, most = [value], 0, 0, 10**limits.digits
     while level:
         if depth > limits.depth:

@@ -21,7 +21,7 @@ A message says what is wrong, where (a path in the network, a file, a key), why,
 
 
 class PrunusError(Exception):
-    """The root of all errors: `except prunus.PrunusError` catches everything that Prunus refuses."""
+    """The root of all errors: `except prunus.PrunusError` catches all that Prunus refuses."""
 
 
 class RecipeError(PrunusError):

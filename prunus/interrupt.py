@@ -1,17 +1,16 @@
 """Ctrl-C and SIGTERM as a flag: the handler only sets it, and code that can stop polls it.
 
-An exception raised in a handler is raised wherever Python happens to be: in a garbage collection's callback it is
-printed and lost. So the handlers here raise none:
+An exception raised in a handler is raised wherever Python is: in a garbage collection's callback it is printed
+and lost. So these raise none:
 
     with whole_process():                     the command line, from its first import on
         check()                               every phase, measurement and file; raises `Interrupted`
-        with interruptible() as interrupt:    a training, which polls `interrupt.number` itself and saves first
+        with interruptible() as interrupt:    a training, which polls `interrupt.number` and saves first
 
 In a whole process a thread also reads the signals, from the file descriptor to which Python's C code writes them. It
 acts even while the main thread is inside a long call: the second signal ends the process at once, and so does the first
 one if it is not polled for `GRACE_S` seconds. In a training, whose step would be lost, the limit is `STEP_S` seconds or
-twice the longest step so far, whichever is longer. Files that are written aside and renamed stay whole, as after a
-kill -9.
+twice the longest step so far, whichever is longer. Files written aside and renamed stay whole, as after a kill -9.
 """
 
 import contextlib
@@ -28,9 +27,9 @@ from typing import Any
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 GRACE_S = 5.0
 STEP_S = 8.0
-SAME_S = 0.5  # within this, a repeated signal is the same Ctrl-C: the terminal sends it, and torchrun forwards it
-ASK_S = 0.2  # interval of polls, while a child runs or a signal waits to be polled
-DONE = b"\0"  # ends the watcher thread: no signal has this number
+SAME_S = 0.5  # torchrun forwards a Ctrl-C that the terminal has already sent to every process
+ASK_S = 0.2  # between two polls: of a child, or for a due signal
+DONE = b"\0"  # ends the watcher; no signal's number
 SHOW_CURSOR = b"\x1b[?25h"
 
 
@@ -46,12 +45,12 @@ class Interrupt:
     """Whether a signal to stop has arrived.
 
     Attributes:
-        signal: the signal's number; None before one has arrived.
-        came: time of its arrival, by the monotonic clock.
-        since: `came`, or the time at which the last body of `interruptible` ended.
-        holds: number of bodies of `interruptible` at work, which poll `number`; `check` raises nothing meanwhile.
-        asked: time of the last poll of `number`, or at which the first such body began.
-        longest: longest time between two such polls so far, in seconds.
+        signal: its number; None before one has arrived.
+        came: when it arrived, by the monotonic clock.
+        since: `came`, or the end of the last body of `interruptible`.
+        holds: running bodies of `interruptible`, which poll `number`; `check` raises nothing meanwhile.
+        asked: the last poll of `number`, or the start of the first such body.
+        longest: seconds between two such polls, at most, so far.
         answered: whether such a body has polled since the signal arrived.
         before: the former signal handlers.
     """
@@ -94,7 +93,7 @@ _current: Interrupt | None = None
 
 
 def check() -> None:
-    """Stop here if the process was asked to and no training is at work, which stops by itself.
+    """Stop here if asked to, unless a training is at work, which stops by itself.
 
     Raises:
         Interrupted: with the signal's number.
@@ -197,7 +196,7 @@ def _end(number: int) -> None:
 
 
 def _forget() -> None:
-    """In a forked child, restore the former handling of signals."""
+    """Restore the former signal handlers in a forked child."""
     global _current
     flag, _current = _current, None
     if flag is not None:
@@ -211,7 +210,7 @@ os.register_at_fork(after_in_child=_forget)
 
 @contextlib.contextmanager
 def delayed() -> Iterator[None]:
-    """Delay signals for a moment: a child that is forked meanwhile gets them once it has its own handlers."""
+    """Delay signals: a child forked meanwhile gets them once it has its own handlers."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
@@ -222,7 +221,7 @@ def delayed() -> Iterator[None]:
 def output_of(
     command: list[str], *, timeout_s: float | None = None, **settings: Any
 ) -> subprocess.CompletedProcess[str]:
-    """Run `command` to its end and return its output; if the process is asked to stop, kill the command first.
+    """Run `command` to its end and return its output; if asked to stop, kill it first.
 
     Raises:
         subprocess.TimeoutExpired: it took longer than `timeout_s` seconds, and was killed.

@@ -101,7 +101,7 @@ def sealed(content: Mapping[str, Any]) -> str:
 
 
 def unsealed(text: str) -> dict[str, Any]:
-    """Return the content that was given to `sealed`; accept text without a seal, as earlier versions wrote it.
+    """Return what `sealed` was given; accept text without a seal, as earlier versions wrote it.
 
     Raises:
         ValueError: it is not a JSON object, or has been changed.

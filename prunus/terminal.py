@@ -1,4 +1,4 @@
-"""Text for a terminal: names come from files, and a terminal executes control characters in its input."""
+"""Text for a terminal: names come from files, and a terminal obeys control characters."""
 
 import os
 import unicodedata

@@ -21,7 +21,7 @@ KEY_BYTES = 32
 
 
 def sign(folder: Path) -> None:
-    """Sign the recipe in `folder`, which this user runs; where no key can be stored, `--trust` will be needed later."""
+    """Sign the recipe in `folder`, which this user runs; if no key can be stored, `--trust` is needed later."""
     try:
         key = _key(make=True)
         if key is not None:

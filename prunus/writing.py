@@ -89,5 +89,5 @@ def remove_abandoned(folder: Path) -> None:
 
 
 def _own(flags: int) -> int:
-    """Return the flags to open a file that is not a link and is not inherited by child processes."""
+    """Return flags for a file that is no link, and that no child process inherits."""
     return flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK

@@ -25,17 +25,16 @@ class Budget:
         params: parameters.
         latency: share of the traced network's own latency, in (0, 1], as a meter measures it.
         latency_ms: latency in milliseconds; excludes `latency`.
-        target: where the latency is measured; None: on the recipe's or the meter's target.
-        min_share: every layer keeps at least this share of its channels. At 0, training may empty layers that have a
-            skip connection around them (`prunus.surgery.skippable`) and so learn the depth; all others keep two
-            channels.
+        target: where the latency is measured; None: the recipe's or the meter's.
+        min_share: every layer keeps at least this share of its channels. At 0, training may empty layers with a skip
+            connection around them (`prunus.surgery.skippable`), to learn the depth; all others keep two channels.
         multiple_of: each layer keeps a multiple of this many channels, to suit the target's kernels; 1: any number.
         keep: layers that keep all their channels, as patterns over their paths: ("stem.*",); see `kept_groups`.
         solver: "greedy" removes the groups with the least importance per cost saved first; "exact" minimises the total
             importance lost, with a proven gap (`prunus.budget.solve`).
         approximate: also remove groups whose removal is approximate (behind a layer norm or a frozen batch norm);
             `coverage()` lists them with the reasons. Only for `select`: the cut changes the function, so train the
-            resulting network. Training with a budget refuses this setting, since it compares the outputs at each cut.
+            resulting network. Training with a budget compares outputs at each cut, and refuses this.
     """
 
     macs: float | None = None

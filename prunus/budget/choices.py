@@ -1,6 +1,6 @@
 """The choices: how many channels each layer loses, and how much importance is lost with each number of them.
 
-Within a layer the less important groups go first, so a number of groups determines which ones go. Groups of one layer
+Within a layer the less important groups go first, so their number determines which ones go. Groups of one layer
 that occur in tensors of different sizes (queries and values of an attention) are decided separately.
 """
 
@@ -26,7 +26,7 @@ class Layer:
         name: as in `ChannelGroups.layer_names`.
         size: its number of groups.
         order: the groups that may be removed, the least important first.
-        counts: number of groups removed by each choice, ascending: int [num_choices]; the first is 0.
+        counts: groups removed by each choice, ascending: int [num_choices]; the first is 0.
         lost: importance lost by each choice: float64 [num_choices].
     """
 
@@ -37,7 +37,7 @@ class Layer:
     lost: np.ndarray
 
     def at(self, places: np.ndarray) -> "Layer":
-        """Return the layer with only its choices at the indices `places`, ascending."""
+        """Return the layer with only the choices `places`, ascending."""
         return dataclasses.replace(self, counts=self.counts[places], lost=self.lost[places])
 
 
@@ -97,7 +97,7 @@ def below(layer: Layer, places: np.ndarray) -> np.ndarray:
 
 
 def removed(groups: ChannelGroups, layers: Sequence[Layer], chosen: Sequence[int]) -> Tensor:
-    """Return the groups that are removed where each of `layers` takes its choice in `chosen`: bool [num_groups]."""
+    """Return the groups that the choices `chosen` of `layers` remove: bool [num_groups]."""
     mask = torch.zeros(len(groups), dtype=torch.bool)
     for layer, choice in zip(layers, chosen, strict=True):
         mask[layer.order[: int(layer.counts[choice])]] = True
@@ -121,7 +121,7 @@ def exact_members(groups: ChannelGroups) -> Sequence[Tensor]:
 
 
 def _parts(members: Tensor, kinds: Tensor) -> list[Tensor]:
-    """Return `members` split by their `kinds`, or as one part where there are more than `MOST_PARTS` kinds."""
+    """Return `members` split by `kinds`, or whole if there are more than `MOST_PARTS`."""
     different = torch.unique(kinds)
     return [members[kinds == kind] for kind in different] if different.numel() <= MOST_PARTS else [members]
 

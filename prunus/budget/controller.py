@@ -29,7 +29,7 @@ BEGIN_ON_TRAINED = 0.1  # a trained network need not learn for a quarter of the 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Controller:
-    """Settings of the shrinking: the budget and when to reach it.
+    """Settings: the budget and when to reach it.
 
     Attributes:
         budget: bounds on the final network's cost.
@@ -37,8 +37,8 @@ class Controller:
             from 0.1 to 0.4, which trains in less time and loses more accuracy (numbers: `docs/methods/group_lasso.md`).
             A recipe whose training starts from trained weights begins at 0.1 with either.
         budgets: the budgets of a family of networks, from the largest to the smallest, in place of `budget`; a number
-            is a share of the multiply-adds, with the other settings of `budget`. The segments are divided equally among
-            them: where the segments of a budget end, the training branches off with the network as it is.
+            is a share of the multiply-adds, with the other settings of `budget`. They share the segments
+            equally: at the end of each budget's, a branch of the training continues with that network.
         begin: share of the training before the first pressure; until then the network learns freely.
         end: share of the training at which the budget is met; the remaining network then learns without a penalty.
         every: epochs per segment; the network shrinks at the end of each segment.
@@ -120,7 +120,7 @@ class Goal:
     limit_ms: float | None = None  # bound on the latency, where the budget has one
     solver: str = "greedy"  # see `Budget.solver`
     passed: dict[str, float] | None = None  # cost at which the shrinking to this budget begins; None: `start`
-    latency: KnownLatency | None = None  # the latency model under which the segments are solved, if any
+    latency: KnownLatency | None = None  # under whose model segments are solved
     start_ms: float | None = None  # latency at the start, by the model
 
     @classmethod
@@ -136,7 +136,7 @@ class Goal:
                 "with it before, apply the plan, and train the network that comes out"
             )
         bounds = budget.absolute(groups)
-        if budget.is_timed:  # the MACs that meet it are known only after a measurement; start from the network's own
+        if budget.is_timed:  # no other bound is known before a measurement
             bounds.setdefault("macs", float(groups.macs()))
         goal = cls(
             start={kind: float(groups.cost.total(kind, groups.all_alive())) for kind in bounds},

@@ -50,7 +50,7 @@ def minimum(tables: Tables, sizes: Sequence[int], order: Sequence[int]) -> tuple
     """Return a lower bound on the minimum of the sum of `tables`, and choices that attain it where no table was split.
 
     Args:
-        tables: the function to minimise.
+        tables: the function.
         sizes: the number of choices of each layer.
         order: the order in which layers are eliminated.
     """
@@ -102,7 +102,7 @@ def _mini_buckets(
 
 
 def _sum(functions: Sequence[tuple[Scope, np.ndarray]]) -> tuple[Scope, np.ndarray]:
-    """Return the sum of `functions` as a table over the union of their scopes."""
+    """Return the sum as a table over the union of the scopes."""
     union = tuple(sorted({one for scope, _ in functions for one in scope}))
     total: np.ndarray = np.array(0.0)
     for scope, table in sorted(functions, key=lambda function: function[1].size):

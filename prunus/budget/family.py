@@ -14,9 +14,9 @@ def family_budgets(budget: Budget, budgets: Sequence[float | Budget]) -> tuple[B
     """Return the budgets of a family, from the largest network to the smallest.
 
     Args:
-        budget: its other settings (`min_share`, `keep`, ...) apply to the budgets that are given as numbers. Its bound
-            on multiply-adds is replaced; any other bounds must equal those of the last budget.
-        budgets: budgets; a number is a share of the multiply-adds.
+        budget: its settings (`min_share`, `keep`, ...) apply to numbers in `budgets`. Its bound on multiply-adds is
+            replaced; any other bounds must equal those of the last budget.
+        budgets: a number is a share of the multiply-adds.
 
     Raises:
         RecipeError: a budget is not below the one before it, or `budget` has bounds of its own.

@@ -22,7 +22,7 @@ def floors(groups: ChannelGroups, budget: Budget, skippable: Collection[str] = (
 
     The floor is `min_share` of the layer, but at least two, since a single channel leaves no choice. Only the layers
     `skippable` may go below two, except where another layer produces channels of the same groups, as on a skip
-    connection: that layer would vanish too. A layer matched by `budget.keep`, or one that produces channels for it,
+    connection: its channels would vanish too. A layer matched by `budget.keep`, or one that produces channels for it,
     keeps them all.
 
     Raises:
@@ -63,15 +63,14 @@ def greedy_selection(
     Groups are removed in ascending order of importance / cost saved; within a layer the less important ones go first,
     in bundles that leave a multiple of `multiple_of`; each layer keeps its floor. The cost falls with each bundle, so
     bisection finds the fewest bundles that suffice. Where the last bundle removes much more than necessary, others
-    are restored, the more important ones first. Time and memory are linear in the total size of all tensors'
-    dimensions.
+    are restored, the more important ones first. Time and memory are linear in the sizes of all dimensions.
 
     Args:
         groups: `prunus.trace` of the network.
         importance: [num_groups].
         bounds: on "macs" and "params".
-        floor: number of groups that each layer keeps, by its name; see `floors`.
-        multiple_of: each layer keeps a multiple of this many channels.
+        floor: groups that each layer keeps, by name; see `floors`.
+        multiple_of: each layer keeps a multiple of this.
 
     Raises:
         BudgetError: the bounds cannot be met; names the smallest cost that can be reached.

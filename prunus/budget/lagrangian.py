@@ -15,7 +15,7 @@ from prunus.budget.tables import Tables, combined
 
 MOST_PLANES = 60
 ROUNDING = 1e-12  # share of a bound
-NEAR = 1e-6  # share of the importance that can be lost: the gap of bound and planes at which the iteration ends
+NEAR = 1e-6  # share of the importance that can be lost: a smaller gap of bound and planes ends the search
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Dual:
     Attributes:
         bound: the least importance that any choice within the budget loses.
         multipliers: importance per unit of each cost, at this bound.
-        points: choices that are nearly equally good under the multipliers; the best one within the budget comes first.
+        points: choices nearly equally good under the multipliers, the best within the budget first.
     """
 
     bound: float
@@ -76,7 +76,7 @@ def dual(lost: Tables, costs: Mapping[str, Tables], sizes: Sequence[int], corner
 
 
 def _highest(points: Sequence[Point], scale: float) -> tuple[float, np.ndarray]:
-    """Return the maximum over multipliers of the lower envelope of the planes, and the multipliers that attain it."""
+    """Return the maximum over multipliers of the lowest plane, and where it is attained."""
     from scipy.optimize import linprog
 
     excess = np.array([point.excess for point in points])

@@ -2,8 +2,8 @@
 
 latency = s * sum of the units' milliseconds + m * multiply-adds outside of units + a * numbers that units write
 + b * those of them whose width the target must lay out anew + c, with all weights >= 0. A unit is what a backend runs
-as one kernel (a convolution with its BatchNorm, activation and addition); its milliseconds are a function of all the
-sizes that affect it. The weights are fitted to measured whole networks, and again after each further measurement.
+as one kernel (a convolution with its BatchNorm, activation and addition); its milliseconds depend on all the sizes that
+affect it. The weights are fitted to measured whole networks, and again after each further measurement.
 """
 
 import dataclasses
@@ -18,20 +18,20 @@ from prunus.budget.tables import Sizes, Tables, along, combined, product_tables
 from prunus.graph import ChannelGroups
 from prunus.graph.cost import Term, num_alive
 
-MOST_LAYERS = 3  # per table of a unit; a unit over more layers is taken as linear in each of its sizes
+MOST_LAYERS = 3  # per table of a unit; with more, a unit counts as linear in each of its sizes
 PRIOR = np.array([1.0, 0.0, 0.0, 0.0, 0.0])  # weights before any measurement
-NEWER = 0.5  # weight of a measured network relative to the next one
+NEWER = 0.5  # weight of a measurement relative to the next
 
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """Milliseconds over one or two sizes: multilinear between `levels`, in steps, with a penalty off the steps.
+    """Milliseconds over one or two sizes: multilinear between `levels`, in steps, dearer off the steps.
 
     Attributes:
         levels: the sizes measured along each axis, ascending.
         values: milliseconds at the levels.
-        steps: along each axis, a size costs as much as the next multiple of this.
-        penalties: along each axis, the factor for sizes that are not a multiple of the step.
+        steps: per axis, a size costs as much as the next multiple of this.
+        penalties: per axis, the factor for sizes off the step.
     """
 
     levels: tuple[np.ndarray, ...]
@@ -59,7 +59,7 @@ class Curve:
 
 
 def _neighbours(size: np.ndarray, levels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the index of the level at or below `size`, and the position towards the next level, in [0, 1]."""
+    """Return the index of the level below `size`, and the position towards the next one, in [0, 1]."""
     place = np.interp(size, levels, np.arange(levels.size))
     low = np.floor(place).astype(np.int64)
     return low, place - low
@@ -74,7 +74,7 @@ class Unit:
         curve: the unit's milliseconds over `sizes`.
         sizes: the groups of the channels along each axis of the curve, as the factors of a `Term`.
         written: numbers written per channel of the first size.
-        shape: the unit's properties that do not depend on widths; with the name, they identify the unit.
+        shape: its properties at any width; with the name, they identify it.
     """
 
     name: str
@@ -97,7 +97,7 @@ class LatencyModel:
         others: multiply-adds outside of all units.
         weights: of units, multiply-adds of `others`, numbers written, those at widths off `block`, and 1: float64 [5].
         step: the costs of units jump at multiples of this width.
-        block: channels are laid out in blocks of this many; tensors of other widths are converted there and back.
+        block: channels are laid out in blocks of this many; others are converted there and back.
     """
 
     units: tuple[Unit, ...]
@@ -119,7 +119,7 @@ class LatencyModel:
         return float(self.weights @ self.features(alive))
 
     def parts(self, alive: Tensor) -> dict[str, float]:
-        """Return the milliseconds of each unit by name, and of the rest as ""."""
+        """Return the milliseconds of each unit, by name; "" for the rest."""
         found: dict[str, float] = {}
         for unit in self.units:
             found[unit.name] = found.get(unit.name, 0.0) + float(self.weights[0]) * unit.milliseconds(alive)
@@ -135,7 +135,7 @@ class LatencyModel:
 
         rows = np.array([self.features(alive) for alive, _ in measured])
         taken = np.array([milliseconds for _, milliseconds in measured])
-        scale = np.maximum(rows.max(axis=0), 1e-30) / taken.mean()  # makes the fitted weights about one
+        scale = np.maximum(rows.max(axis=0), 1e-30) / taken.mean()  # for weights near one
         trust = np.sqrt(NEWER ** np.arange(len(measured))[::-1]) / taken
         prior = 0.05 * np.eye(rows.shape[1])
         left = np.vstack([rows / scale * trust[:, None], prior])
@@ -212,7 +212,7 @@ def _add_unit(tables: Tables, curve: Curve, sizes: Sequence[dict[int | None, np.
     if len(scope) <= MOST_LAYERS:
         tables.add(scope, curve.at(*(_total(size, scope) for size in sizes)))
         return
-    # sizes that sum over many layers (DenseNet): fit a plane through the levels, by least squares of relative errors
+    # sizes that sum over many layers (DenseNet): a plane, fitted to the levels by least squares of relative errors
     grid = np.meshgrid(*curve.levels, indexing="ij")
     terms = [np.ones_like(grid[0]), *grid, *([grid[0] * grid[1]] if len(grid) == 2 else [])]
     matrix = np.stack([term.ravel() for term in terms], axis=1).astype(np.float64)

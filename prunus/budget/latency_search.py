@@ -1,7 +1,7 @@
 """Latency search: measure to find the largest network that selection leaves within a number of milliseconds.
 
-Latency is not a sum over layers: it depends on kernels, caches and on how a backend fuses layers. Networks of different
-multiply-adds are therefore built and timed. Linear interpolation between the two measurements around the bound
+Latency is not a sum over layers: it depends on kernels, caches and on how a backend fuses layers. So networks of different
+multiply-adds are built and timed. Linear interpolation between the two measurements around the bound
 determines the next one to try (regula falsi), or bisection after two results on the same side.
 """
 
@@ -51,15 +51,15 @@ class MeasuredNetwork:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LatencySearch:
-    """The networks that selection makes of one network, and their latencies.
+    """The networks that selection makes of one, and their latencies.
 
     Attributes:
         model: the network, as traced.
         groups: `prunus.trace` of it.
         importance: [num_groups].
         meter: measures a network's latency.
-        limit_ms: the bound on the latency, in milliseconds.
-        floor: number of groups that each layer keeps, by its name.
+        limit_ms: the bound on it, in milliseconds.
+        floor: groups that each layer keeps, by name.
         multiple_of: see `greedy_selection`.
         bounds: on multiply-adds and parameters, by kind.
         solver: see `Budget.solver`.

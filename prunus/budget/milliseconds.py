@@ -14,8 +14,8 @@ from prunus.errors import BudgetError
 from prunus.graph import ChannelGroups
 
 ROUNDS = 5  # networks measured at most, besides the smallest one
-NEAR = 0.03  # a network measured at most this share of the bound below it meets the budget
-AIM = 0.985  # share of the bound to solve for at first: the middle of the range that meets the budget
+NEAR = 0.03  # share: a latency this far below the bound meets it
+AIM = 0.985  # share of the bound to solve for first: mid-range of what meets it
 HIGHEST_AIM = 0.998
 
 Measure = Callable[[Tensor], float]  # milliseconds of the network without the groups, bool [num_groups]
@@ -94,10 +94,10 @@ def solve_milliseconds(
         model: the latency model on the target.
         measure: measures a network on the target.
         limit_ms: the bound.
-        floor: groups that each layer keeps, by its name.
+        floor: groups that each layer keeps, by name.
         bounds: further bounds, on "macs" and "params".
-        multiple_of: each layer keeps a multiple of this many channels.
-        blocks: block -> its layers, which vanish together.
+        multiple_of: each layer keeps a multiple of this.
+        blocks: layers that vanish together, by block.
 
     Raises:
         BudgetError: the smallest network is too slow; names its latency and the slowest layers.
@@ -112,7 +112,7 @@ def solve_milliseconds(
         if any(bool((r.solution.removed == solution.removed).all()) for r in rounds):
             if found is None or aim > HIGHEST_AIM:
                 break
-            aim = (1 + aim) / 2  # the same network again: the model is accurate there, so aim closer to the bound
+            aim = (1 + aim) / 2  # the model is accurate there: aim closer
             continue
         rounds.append(_measured(solution, model, measure))
         model = model.fitted([(~r.solution.removed, r.measured_ms) for r in rounds])

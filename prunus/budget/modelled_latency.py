@@ -26,7 +26,7 @@ class ModellingMeter(Protocol):
     """A meter that also models how a network's latency depends on its widths.
 
     Attributes:
-        inputs: the example inputs that it times networks with.
+        inputs: the example inputs.
         target: where it times them.
     """
 
@@ -40,10 +40,10 @@ class ModellingMeter(Protocol):
         """Return the latency model of `model`; `measure` times `model` without given groups."""
 
     def follow(self, known: KnownLatency, model: nn.Module, groups: ChannelGroups, /) -> LatencyModel:
-        """Return the latency model of `model`, a narrower version of the network that `known` describes."""
+        """Return the latency model of `model`, a narrower version of the one in `known`."""
 
     def tell(self, reached: Reached, /) -> None:
-        """Record the networks that were reached, and their predicted latencies."""
+        """Record the networks reached, and their predictions."""
 
 
 def refuse_other_target(budget: Budget, meter: ModellingMeter) -> None:
@@ -61,15 +61,15 @@ def refuse_other_target(budget: Budget, meter: ModellingMeter) -> None:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelledNetwork:
-    """A network with a budget in milliseconds, and the model of its latency.
+    """A network with a budget in milliseconds, and its latency model.
 
     Attributes:
         model: the network, as traced.
         groups: `prunus.trace` of it.
         budget: bounds the latency.
-        floor: groups that each layer keeps, by its name.
+        floor: groups that each layer keeps, by name.
         meter: measures and models the latency.
-        known: the latency model of a wider version of the network; None: the meter makes the model.
+        known: the model of a wider version of the network; None: the meter makes it.
     """
 
     model: nn.Module
@@ -131,7 +131,7 @@ class ModelledNetwork:
     def chosen(self, importance: Tensor, limit_ms: float, bounds: Mapping[str, float]) -> Tensor:
         """Return the groups to remove for a modelled latency of at most `limit_ms`: bool [num_groups].
 
-        Where the model predicts that even the smallest network is too slow, return the groups whose removal leaves it.
+        Where even the smallest network is predicted to be too slow, return the groups that leave it.
         """
         problem = Problem(self.groups, importance, self.floor, bounds, self.budget.multiple_of, self.blocks)
         return (problem.best(self.latency, limit_ms) or problem.smallest()).removed
@@ -158,8 +158,8 @@ def reached(
     With a `min_share` of 0, whole residual blocks may be removed. The meter records the result.
 
     Raises:
-        BudgetError: the meter does not measure on the budget's target; or the smallest network is too slow (names its
-            latency and the slowest layers).
+        BudgetError: the meter has another target; or the smallest network is too slow (names its latency and the
+            slowest layers).
     """
     refuse_other_target(budget, meter)
     if budget.min_share == 0:

@@ -18,9 +18,9 @@ class Clock:
         period: periods done.
         step: optimizer steps done in the running period.
         steps_per_period: optimizer steps in a period; None: not known yet.
-        chosen: whether the groups to press in the running period have been chosen.
-        widths: the widths that selection would have left at the start of each of the last periods.
-        settled_at: the period at which the pressure began, for a training that waits until the widths settle.
+        chosen: whether the running period's groups have been chosen.
+        widths: what selection would have left at the start of each of the last periods.
+        settled_at: the period at which the pressure began, where it waits for stable widths.
     """
 
     period: int = 0

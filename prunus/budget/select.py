@@ -21,7 +21,7 @@ from prunus.penalties.zeros import zero_groups
 from prunus.surgery import Plan, apply
 from prunus.surgery.removal import removal, spare_layers
 
-SEARCHES = 2  # at most: the second one where the network found turns out too slow
+SEARCHES = 2  # at most, if the network found is too slow
 
 
 @whatever_device
@@ -135,8 +135,8 @@ def _reached(budget: Budget, reached_ms: float, limit_ms: float) -> str:
 
 
 def _zeros(model: nn.Module, groups: ChannelGroups) -> Tensor:
-    """Return the groups that are zero, or off (zero wherever they are read): bool [num_groups]."""
-    zero = zero_groups(model, groups)  # also checks that the groups belong to the model
+    """Return the groups that are zero, or off: bool [num_groups]."""
+    zero = zero_groups(model, groups)  # raises unless the groups are the model's
     if groups.off is not None:
         zero |= groups.off(model, zero)
     if not bool(zero.any()):
@@ -147,7 +147,7 @@ def _zeros(model: nn.Module, groups: ChannelGroups) -> Tensor:
 def _to_multiples(groups: ChannelGroups, chosen: Tensor, multiple_of: int) -> Tensor:
     """Return `chosen` without the last groups of each layer, so that each layer keeps a multiple of `multiple_of`.
 
-    The multiple is the smallest that holds the groups that stay; a layer too small for it keeps all its groups.
+    It is the smallest that holds the rest; a layer too small for it keeps all.
     """
     left = chosen.clone()
     for layer in torch.unique(groups.layers[chosen]).tolist():

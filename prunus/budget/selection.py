@@ -1,4 +1,4 @@
-"""Selection: determine the groups to remove with the solver that the budget names."""
+"""Selection: determine the groups to remove with the budget's solver."""
 
 from collections.abc import Callable, Mapping
 

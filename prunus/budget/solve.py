@@ -20,10 +20,10 @@ from prunus.budget.lagrangian import ROUNDING, Dual, dual
 from prunus.budget.tables import Tables, cost_tables, importance_tables
 from prunus.graph import ChannelGroups
 
-SAMPLES = (32, 16, 8)  # widths per layer for the dual: the most for which its tables stay small enough
+SAMPLES = (32, 16, 8)  # widths per layer for the dual, as its tables allow
 MOST_ENTRIES = 1 << 21  # of the dual's largest table
 OPEN = 5  # choices per layer in one programme
-MOST_ENTRIES_OPEN = 20_000  # of all tables of one programme together; above it, fewer choices are open
+MOST_ENTRIES_OPEN = 20_000  # of all tables of one programme; above it, fewer choices are open
 
 
 Costs = Callable[[Sequence[Layer]], Mapping[str, Tables]]  # costs of the layers' choices; none may exceed zero
@@ -32,15 +32,14 @@ Places = list[int]  # one choice per layer, as an index
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Solution:
-    """The groups to remove, and a proven bound on how good this choice is.
+    """The groups to remove, and a proven bound.
 
     Attributes:
         removed: the groups to remove, bool [num_groups].
         lost: the importance of these groups.
         kept: the importance of the exactly removable groups that stay.
-        bound: a lower bound on the importance lost by any choice within the budget. It covers all widths where each
-            size is linear in a layer's number of channels and no operator's cost is quadratic in one; else the sampled
-            widths.
+        bound: the least importance that any choice within the budget may lose. It covers all widths where each
+            size is linear in a layer's number of channels and no cost is quadratic in one; else the sampled widths.
     """
 
     removed: Tensor
@@ -50,7 +49,7 @@ class Solution:
 
     @property
     def gap(self) -> float:
-        """The importance that the best choice can keep in addition, at most, as a share of `kept`."""
+        """The additional importance that the best choice can keep, at most, as a share of `kept`."""
         return max(0.0, self.lost - self.bound) / self.kept if self.kept > 0 else 0.0
 
 
@@ -70,8 +69,8 @@ def solve(
         groups: `prunus.trace` of the network.
         importance: [num_groups].
         bounds: on "macs" and "params".
-        floor: number of groups that each layer keeps, by its name; see `floors`.
-        multiple_of: each layer keeps a multiple of this many channels.
+        floor: groups that each layer keeps, by name; see `floors`.
+        multiple_of: each layer keeps a multiple of this.
         further: other bounded costs, such as a modelled latency.
         step: these other costs jump at widths that are multiples of this.
 
@@ -116,7 +115,7 @@ def _solved(layers: Sequence[Layer], least: Places, costs: Costs, step: int) -> 
 
 
 def _sampled_dual(layers: Sequence[Layer], costs: Costs, step: int) -> tuple[Dual, list[np.ndarray]]:
-    """Return the dual over equally spaced widths, and the indices of these widths among each layer's choices."""
+    """Return the dual over equally spaced widths, and their indices among each layer's choices."""
     for most in SAMPLES:
         places = [sampled(layer, most, step) for layer in layers]
         few = [layer.at(place) for layer, place in zip(layers, places, strict=True)]
@@ -140,7 +139,7 @@ def _better(layers: Sequence[Layer], places: Sequence[np.ndarray], costs: Costs,
 
 
 def _fewer(places: Sequence[np.ndarray], best: Places, costs: Costs, layers: Sequence[Layer]) -> list[np.ndarray]:
-    """Return the indices of each layer in `places` nearest to `best`, so few that the tables stay small."""
+    """Return each layer's `places` nearest to `best`, so few that the tables stay small."""
     scopes = {scope for cost in costs(_only(layers, best)).values() for scope in cost.tables if len(scope) > 1}
     for most in range(OPEN, 1, -1):
         left = [_nearest(place, one, most) for place, one in zip(places, best, strict=True)]
@@ -156,7 +155,7 @@ def _nearest(places: np.ndarray, best: int, most: int) -> np.ndarray:
 
 
 def _between(places: np.ndarray, near: Sequence[int]) -> np.ndarray:
-    """Return five equally spaced entries of `places`, from the least to the largest of `near`."""
+    """Return five of `places`, from the least to the largest of `near`."""
     inside = places[(places >= min(near)) & (places <= max(near))]
     return np.unique(inside[np.linspace(0, inside.size - 1, OPEN).round().astype(np.int64)])
 

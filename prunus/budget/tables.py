@@ -25,7 +25,7 @@ class Tables:
     tables: dict[tuple[int, ...], np.ndarray]
 
     def add(self, scope: tuple[int, ...], table: np.ndarray) -> None:
-        """Add `table`, which is over the layers at the positions `scope`, ascending."""
+        """Add `table`, over the layers at positions `scope`, ascending."""
         if not scope:
             self.constant += float(table)
         elif scope in self.tables:
@@ -44,7 +44,7 @@ class Tables:
 
 
 def combined(parts: Iterable[tuple[float, Tables]]) -> Tables:
-    """Return the sum of weight * tables over `parts`."""
+    """Return the sum of weight * tables."""
     result = Tables(0.0, {})
     for weight, part in parts:
         result.constant += weight * part.constant
@@ -54,7 +54,7 @@ def combined(parts: Iterable[tuple[float, Tables]]) -> Tables:
 
 
 def importance_tables(layers: Sequence[Layer]) -> Tables:
-    """Return the importance lost as a function of the layers' choices."""
+    """Return the importance lost by the layers' choices."""
     return Tables(0.0, {(position,): layer.lost for position, layer in enumerate(layers)})
 
 
@@ -86,7 +86,7 @@ class Sizes:
         self._known: dict[bytes, Size] = {}
 
     def of(self, factor: object) -> Size:
-        """Return the sizes of `factor`, the group numbers of its channels: int [num_channels]."""
+        """Return the sizes of `factor`, its channels' group numbers, int [num_channels]."""
         members = np.asarray(factor)
         key = members.tobytes()
         if key not in self._known:
@@ -104,7 +104,7 @@ class Sizes:
 
 
 def product_tables(tables: Tables, fixed: float, factors: Sequence[Size]) -> None:
-    """Add fixed * the product of `factors`, each of which is a sum over layers."""
+    """Add fixed * the product of `factors`, each a sum over layers."""
     for parts in itertools.product(*(factor.items() for factor in factors)):
         scope = tuple(sorted({position for position, _ in parts if position is not None}))
         table = np.array(fixed)

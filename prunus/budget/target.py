@@ -1,4 +1,4 @@
-"""Target: where a network will run, and thus where its latency is measured."""
+"""Target: where a network will run, and its latency is measured."""
 
 import dataclasses
 import importlib
@@ -19,8 +19,7 @@ class Target:
     Attributes:
         backend: a name from `prunus.deploy.backends`, or the dotted path of a private one.
         device: "cpu", or the device that the backend runs on; "auto": the backend's default.
-        precision: numeric format of the computation: "fp32"; see `Backend.precisions` for what each backend offers
-            here.
+        precision: number format: "fp32"; see `Backend.precisions` for what each backend offers here.
         threads: CPU threads for the network.
         batch: N of the inputs.
         resolution: height and width of the images; None: those of the example.

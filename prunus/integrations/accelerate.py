@@ -50,15 +50,14 @@ class Shrink:
 
         Args:
             accelerator: the Accelerator.
-            model: the model, prepared or not.
-            optimizer: the optimizer, prepared or not.
+            model: prepared or not.
+            optimizer: prepared or not.
             example: the network's positional arguments; a tensor stands for a tuple of one.
             budget: bounds on the final network's cost.
             part: path of the network in the model; "": the model itself.
             steps: optimizer steps of the whole training, in this process.
-            epochs: epochs of the whole training, where the steps are not known; call `end_epoch()` after each.
-            settings: `pace`, `begin`, `end`, `every`, `settled`, `keep`, `kwargs` and `meter`, as for
-                `prunus.Shrinker`.
+            epochs: of the whole training, where the steps are not known; call `end_epoch()` after each.
+            settings: `pace`, `begin`, `end`, `every`, `settled`, `keep`, `kwargs` and `meter` of `prunus.Shrinker`.
 
         Raises:
             TrainingError: there are several processes, or parameters are sharded.
@@ -78,7 +77,7 @@ class Shrink:
         return self._running.plan
 
     def follow(self, copy: nn.Module) -> None:
-        """Make a copy of the network, such as an average of its weights, narrower along with the network."""
+        """Make a copy of the network, such as an average of its weights, narrower along with it."""
         self._running.follow(copy)
 
     def step(self) -> ShrinkRecord | None:

@@ -31,7 +31,7 @@ try:
 except ImportError as error:
     raise ImportError("prunus.integrations.lightning needs lightning: pip install 'prunus[lightning]'") from error
 
-KEY = "prunus_shrinker"  # key of the Shrinker's state in Lightning's checkpoints
+KEY = "prunus_shrinker"  # of the Shrinker's state in checkpoints
 
 
 @final
@@ -52,8 +52,7 @@ class Shrink(Callback):  # type: ignore[misc]
             example: the network's positional arguments; a tensor stands for a tuple of one.
             budget: bounds on the final network's cost.
             part: path of the network in the module, such as "network"; "": the module itself.
-            settings: `pace`, `begin`, `end`, `every`, `settled`, `keep`, `kwargs` and `meter`, as for
-                `prunus.Shrinker`.
+            settings: `pace`, `begin`, `end`, `every`, `settled`, `keep`, `kwargs` and `meter` of `prunus.Shrinker`.
         """
         self._running = Running(part, example, {"budget": budget, **settings})
         self._length = dict[str, int]()
@@ -64,7 +63,7 @@ class Shrink(Callback):  # type: ignore[misc]
         return self._running.plan
 
     def follow(self, copy: nn.Module) -> None:
-        """Make a copy of the network, such as an average of its weights, narrower along with the network."""
+        """Make a copy of the network, such as an average of its weights, narrower along with it."""
         self._running.follow(copy)
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
@@ -142,7 +141,7 @@ def load_narrow(module: nn.Module, path: str | Path, part: str = "") -> nn.Modul
     """Return `module`, as built, with the narrow network and the weights of a checkpoint of `Shrink`.
 
     Args:
-        module: the module that the training began with, as built.
+        module: as the training began with.
         path: path of the checkpoint, such as `ModelCheckpoint.best_model_path`; no code in it is run.
         part: as for `Shrink`.
 

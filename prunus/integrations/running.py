@@ -21,12 +21,12 @@ _TENSORS, _TEXTS = ("importance", "pressed"), ("plan", "progress")
 
 
 class Running:
-    """The Shrinker of a trainer's network, from before the trainer has an optimizer until after the training.
+    """The Shrinker of a trainer's network, from before the trainer's optimizer exists until after the training.
 
     Attributes:
         part: path of the network in the trainer's module; "": the module itself.
         example: the network's positional arguments.
-        settings: settings of the Shrinker.
+        settings: of the Shrinker.
         shrinker: None before the training.
     """
 
@@ -34,8 +34,8 @@ class Running:
         self.part, self.example, self.settings = part, example, dict(settings)
         self.shrinker: Shrinker | None = None
         self._copies = list[nn.Module]()
-        self._waits = False  # whether the Shrinker was restored and waits for the trainer's optimizer
-        self._before = Plan()  # the cuts of earlier trainings of the same network
+        self._waits = False  # for the trainer's optimizer
+        self._before = Plan()  # cuts of earlier trainings
 
     def network(self, module: nn.Module) -> nn.Module:
         """Return the network in the trainer's module."""
@@ -74,8 +74,8 @@ class Running:
         """Return the Shrinker of a training that begins, or continues, with `optimizer`.
 
         Args:
-            module: the trainer's module.
-            optimizer: the trainer's optimizer, wrapped or not.
+            module: the trainer's.
+            optimizer: the trainer's, wrapped or not.
             length: `steps` or `epochs` of the whole training.
         """
         if self.shrinker is not None and self._waits:

@@ -45,12 +45,11 @@ class Shrink(TrainerCallback):  # type: ignore[misc]
             example: the network's positional arguments; a tensor stands for a tuple of one.
             budget: bounds on the final network's cost.
             part: path of the network in the model, such as "backbone"; "": the model itself.
-            settings: `pace`, `begin`, `end`, `every`, `settled`, `keep`, `kwargs` and `meter`, as for
-                `prunus.Shrinker`.
+            settings: `pace`, `begin`, `end`, `every`, `settled`, `keep`, `kwargs` and `meter` of `prunus.Shrinker`.
         """
         self._running = Running(part, example, {"budget": budget, **settings})
         self._hook: Any = None
-        self._steps: int | None = None  # steps of the training that a checkpoint belongs to
+        self._steps: int | None = None  # of a checkpoint's training
 
     @property
     def plan(self) -> Plan:
@@ -58,7 +57,7 @@ class Shrink(TrainerCallback):  # type: ignore[misc]
         return self._running.plan
 
     def follow(self, copy: nn.Module) -> None:
-        """Make a copy of the network, such as an average of its weights, narrower along with the network."""
+        """Make a copy of the network, such as an average of its weights, narrower along with it."""
         self._running.follow(copy)
 
     def on_init_end(self, args: Any, state: Any, control: Any, *, model: nn.Module, **others: Any) -> None:
@@ -118,7 +117,7 @@ class Shrink(TrainerCallback):  # type: ignore[misc]
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **others: Any) -> None:
         """Press channels, and remove zero channels at the end of a segment."""
         if self._running.now().step() is not None:
-            state.best_metric = state.best_model_checkpoint = None  # these were of a wider network
+            state.best_metric = state.best_model_checkpoint = None  # of a wider network
 
     def on_save(self, args: Any, state: Any, control: Any, *, model: nn.Module, **others: Any) -> None:
         """Put the Shrinker's state into the checkpoint that the Trainer has just written."""

@@ -49,8 +49,7 @@ class Shrink:
         Args:
             budget: bounds on the final network's cost.
             example: an input [1, C, H, W]; None: zeros of the training's image size.
-            settings: `pace`, `begin`, `end`, `every`, `settled`, `keep` and `meter`, as for `prunus.Shrinker`; the unit
-                of time is the epoch.
+            settings: `pace`, `begin`, `end`, `every`, `settled`, `keep` and `meter` of `prunus.Shrinker`, in epochs.
         """
         self._example, self._settings = example, {"budget": budget, **settings}
         self._began = Plan()
@@ -146,7 +145,7 @@ class Shrink:
         if shrinker.end_epoch() is not None:
             trainer.ema = type(average)(trainer.model, updates=average.updates)  # the old one holds the wide tensors
             trainer.ema.ema, trainer.ema.decay, trainer.ema.enabled = average.ema, average.decay, average.enabled
-            trainer.best_fitness, trainer.stopper.best_fitness = None, 0.0  # the old values are of a wider network
+            trainer.best_fitness, trainer.stopper.best_fitness = None, 0.0  # of a wider network
         for network in (shrinker.network.model, trainer.ema.ema):
             _fit_exporter_(network)
         setattr(trainer.ema.ema, STATE, shrinker.state_dict())
@@ -164,7 +163,7 @@ class Shrink:
 
 
 def _fit_exporter_(model: nn.Module) -> None:
-    """Set the width `c` of blocks that split their first layer's output in halves to its present value.
+    """Update the width `c` of blocks that split their first layer's output in halves.
 
     They keep `c` for `forward_split`, which only the exporter runs, so a trace of `forward` does not see it.
     """
@@ -175,7 +174,7 @@ def _fit_exporter_(model: nn.Module) -> None:
 
 
 def plan_of_network(model: nn.Module) -> Plan:
-    """Return the plan that makes the network of a checkpoint (`YOLO("best.pt").model`) from that which its YAML builds.
+    """Return the plan that makes a checkpoint's network (`YOLO("best.pt").model`) from the one that its YAML builds.
 
     Raises:
         CheckpointError: the network was not trained with `Shrink`.

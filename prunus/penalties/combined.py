@@ -16,7 +16,7 @@ from prunus.penalties.interface import BoundPenalty, Penalty, When
 @final
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Combined(Penalty):
-    """r = the sum of the penalties; its proximal step is their proximal steps, one after the other, in the given order.
+    """r = the sum of the penalties; its proximal step is theirs, one after the other, in the given order.
 
     For low rank with group sparsity the paper applies the nuclear norm first, then the groups, so that each step
     leaves weights that are exactly group sparse: `Combined(penalties=(NuclearNorm(...), GroupLasso(...)))`.

@@ -70,10 +70,10 @@ class BoundGroupLasso(BoundPenalty):
     """The penalty on one model: value and proximal step.
 
     Attributes:
-        slices: the parameters that produce each group.
+        slices: the parameters.
         weights: strength * sqrt(P_g), 0 for groups that are not penalised; [num_groups].
-        when: the event after which the proximal step is due.
-        coupled: whether the proximal step follows the optimizer's own rule, so that loss + r is minimised.
+        when: when the proximal step is due.
+        coupled: the proximal step follows the optimizer's own rule, so that loss + r is minimised.
         resting: groups that the last proximal step left at zero, bool [num_groups]; state.
     """
 
@@ -111,13 +111,13 @@ class BoundGroupLasso(BoundPenalty):
             rule.update_momenta_(copies, step_size)
         else:
             factors = torch.where(thresholds > 0, group_shrinkage(norms, thresholds), torch.ones_like(norms))
-            if rule.has_momentum and step_size > 0:  # add the proximal step's change before the weights are scaled
+            if rule.has_momentum and step_size > 0:  # add the step's change before scaling
                 self.slices.add_share_((1 - factors) / (step_size * step.momentum_factor), rule.buffer)
             self.slices.scale_(factors)
             zero = (factors == 0) & (thresholds > 0)
         if optimizer is not None:
             # For Adam: while a group rests at zero, its first moment must approach the mean gradient again, or a group
-            # that the loss needs would never return. With the other optimizers, groups rest without this.
+            # that the loss needs would never return. Other optimizers need nothing.
             fresh = zero & ~self.resting if self.coupled else zero
             for momentum in momenta(optimizer):
                 self.slices.scale_((~fresh).to(norms.dtype), momentum)

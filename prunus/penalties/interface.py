@@ -21,7 +21,7 @@ When = Literal["step", "epoch"]
 class BoundPenalty(abc.ABC):
     """A penalty bound to the parameters of one model. After an edit of the model, bind again."""
 
-    when: When  # the training event after which the proximal step is due
+    when: When  # the proximal step is due after this event
 
     @abc.abstractmethod
     def value(self) -> Tensor:
@@ -76,7 +76,7 @@ class Penalty(abc.ABC):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Shrinkage(Penalty):
-    """The settings that all penalties that shrink units (groups or layers) share.
+    """Settings shared by the penalties that shrink units (groups or layers).
 
     Attributes:
         strength: lambda of loss + lambda * r. With "auto", `calibrated` chooses it so that one epoch of proximal steps
@@ -84,10 +84,9 @@ class Shrinkage(Penalty):
         when: take the proximal step after each optimizer step, or after each epoch (Alvarez & Salzmann 2016).
         share: the share of the median unit's norm that "auto" subtracts per epoch; 0.02 to 0.1 are usual.
         first_layers: number of layers, from the input, that are penalised less.
-        first_factor: the factor of lambda for these layers; the paper's 0.102 to 0.255 on ImageNet is 0.4 on three
-            layers.
+        first_factor: lambda's factor for these layers; the paper's 0.102 to 0.255 on ImageNet is 0.4 on three.
         coupled: whether a proximal step after each optimizer step follows the optimizer's own rule, so that loss + r is
-            minimised (`optimizer_rule.py`); else, and always per epoch or at a calibrated strength, the step is plain.
+            minimised (`optimizer_rule.py`); else, as per epoch and at a calibrated strength, it is plain.
     """
 
     strength: float | Literal["auto"] = 1e-4

@@ -27,7 +27,7 @@ def patterns_of(keep: str | Iterable[str]) -> tuple[str, ...]:
 def kept_groups(groups: ChannelGroups, keep: str | Iterable[str]) -> Tensor:
     """Return the groups of the channels that the layers matched by `keep` produce: bool [num_groups].
 
-    A kept layer keeps all the channels that it produces, and so do layers that produce the same channels, as on a skip
+    A kept layer keeps all channels that it produces, and so do layers that produce the same ones, as on a skip
     connection. It still loses inputs where the layers before it lose outputs, unless they are kept too.
 
     Args:

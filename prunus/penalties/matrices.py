@@ -85,8 +85,7 @@ def _unmatched(pattern: str, paths: list[str], computed: list[str]) -> str:
 def replace_(layers: list[MatrixWeight], keys: list[float], function: Callable[[Tensor, float], Tensor]) -> None:
     """Replace each layer's matrices M by `function(M, key)`; matrices of the same shape and key form one batch.
 
-    A row of zeros (a removed unit) stays exactly zero; anything else there would be rounding, or an effect of other
-    rows.
+    A row of zeros (a removed unit) stays exactly zero, free of rounding and of the effect of other rows.
     """
     batches: dict[tuple[object, ...], list[MatrixWeight]] = defaultdict(list)
     sizes: dict[tuple[object, ...], float] = {}

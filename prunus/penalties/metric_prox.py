@@ -21,8 +21,8 @@ def metric_shrink_(slices: GroupSlices, thresholds: Tensor, metric: Callable[[Te
 
     Args:
         slices: the groups.
-        thresholds: [num_groups], >= 0; a group with threshold 0 is left unchanged.
-        metric: returns d of a parameter, positive, of the parameter's shape.
+        thresholds: [num_groups], >= 0; a group with threshold 0 stays as it is.
+        metric: returns d of a parameter, positive, of its shape.
     """
     # Per slice, with one row per channel: the channel's group, d and (d y)^2.
     rows = []

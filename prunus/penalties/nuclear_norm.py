@@ -20,8 +20,8 @@ from prunus.penalties.spectrum import singular_value_threshold
 class NuclearNorm(Shrinkage):
     """r = strength * sum over layers of ||theta_l||_*, the sum of the singular values of the layer's weight.
 
-    A convolution's weight is taken as the matrix K x (C k_h k_w), one row per output channel; a grouped convolution's
-    as one such matrix per group. `factorize` splits a layer that training leaves at low rank into two thinner layers.
+    A convolution's weight is taken as the matrix K x (C k_h k_w), one row per output channel, or one such matrix per
+    group. `factorize` splits a layer that training leaves at low rank into two thinner layers.
     The proximal step of size t, the learning rate, follows the optimizer's step, with theta_l = U Sigma V^T:
 
         theta_l <- U max(0, Sigma - t * strength) V^T.
@@ -59,8 +59,8 @@ class BoundNuclearNorm(BoundPenalty):
     Attributes:
         layers: the weights.
         weights: lambda of each layer.
-        when: the event after which the proximal step is due.
-        coupled: whether SGD's momentum includes the proximal step, so that loss + r is minimised.
+        when: when the proximal step is due.
+        coupled: SGD's momentum includes the step, so that loss + r is minimised.
     """
 
     layers: list[MatrixWeight]
@@ -82,8 +82,8 @@ class BoundNuclearNorm(BoundPenalty):
         """Take the proximal step: theta <- U max(0, Sigma - step_size * weight) V^T for each layer.
 
         Call it after `optimizer.step()`; `step_size` is the learning rate. With SGD as `optimizer`, its momentum
-        includes the step and loss + r is minimised. Adam's metric allows no closed form, so with Adam the step is the
-        Euclidean one: the singular values fall by `step_size * weight` per step, whatever the size of the gradient.
+        includes the step and loss + r is minimised. With Adam the step is the Euclidean one: singular values fall by
+        `step_size * weight` per step, whatever the size of the gradient.
 
         Raises:
             TrainingError: weights are not finite.

@@ -18,8 +18,7 @@ and d is lr / t of each parameter: the same step, expressed as a metric.
 With Adam the Euclidean step would compare lambda with gradients of size one (Yun et al., "Adaptive proximal gradient
 methods for structured neural networks", NeurIPS 2021). A parameter that the optimizer does not hold, where its
 groups differ, has t = lr, d = 1. So has every parameter under optimizers whose rule is not known here (NAdam, RAdam,
-Lion, LAMB, ...), with a warning: the step is then a plain proximal one, and the strength does not compare with the
-gradient.
+Lion, LAMB, ...), with a warning: the step is then plain, and the strength does not compare with the gradient.
 """
 
 import functools

@@ -20,7 +20,7 @@ from prunus.penalties.matrices import MatrixWeight, matrix_weights, replace_
 @final
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Orthogonality(Penalty):
-    """r = strength * sum over layers and pairs of filters i < j of c(G_ij), where G holds the filters' cosines.
+    """r = strength * sum over layers and pairs of filters i < j of c(G_ij), G the filters' cosines.
 
     "global" c(G) = G^2 / 2 reduces all cosines; "local" c(G) = ln(1 + exp(L (G - 1))) only those of filters that
     resemble each other. The penalty removes no channels; it serves as a baseline.
@@ -81,10 +81,10 @@ class BoundOrthogonality(BoundPenalty):
     @torch.no_grad()
     @whatever_device
     def prox_(self, step_size: float, optimizer: Optimizer | None = None) -> None:
-        """Apply OrthoReg's update W <- W - step_size * strength * A W_hat, an explicit step rather than a proximal one.
+        """Apply OrthoReg's update W <- W - step_size * strength * A W_hat, an explicit, not a proximal step.
 
-        W_hat are the row-normalised filters and A = c'(W_hat W_hat^T) with a zero diagonal; A W_hat is the gradient of
-        r with respect to W_hat.
+        W_hat are the row-normalised filters and A = c'(W_hat W_hat^T) with a zero diagonal: strength * A W_hat is
+        dr / dW_hat.
         """
         step_size = check_step(step_size, optimizer, [layer.weight for layer in self.layers])
         slope: Callable[[Tensor], Tensor] = (lambda cosines: cosines) if self.settings.scope == "global" else self._pull

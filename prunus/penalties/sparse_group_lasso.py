@@ -23,7 +23,7 @@ from prunus.penalties.slices import GroupSlices
 class SparseGroupLasso(Shrinkage):
     """r = strength * sum over groups g of (1 - alpha) sqrt(P_g) ||theta_g||_2 + alpha ||theta_g||_1.
 
-    Groups are those of `GroupLasso`; alpha 0 is the group lasso, 1 the lasso. Only groups whose removal is exact are
+    Groups as in `GroupLasso`; alpha 0 is the group lasso, 1 the lasso. Only groups whose removal is exact are
     penalised, and only whole groups can be removed: zeros inside a remaining group save nothing on most hardware.
     The proximal step of size t, the learning rate, follows the optimizer's step:
 
@@ -73,7 +73,7 @@ class BoundSparseGroupLasso(BoundPenalty):
     Attributes:
         whole: the part on whole groups.
         element_weights: strength * alpha, 0 for groups that are not penalised; [num_groups].
-        when: the event after which the proximal step is due.
+        when: when the proximal step is due.
     """
 
     whole: BoundGroupLasso

@@ -8,8 +8,8 @@ from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # public, th
 
 from prunus.errors import TrainingError
 
-NUM_BLOCKS = 4  # blocks of a Gram matrix: three eighths of its products are not computed
-SMALL = 0.1  # relative: below this, the root of a squared singular value has lost two digits
+NUM_BLOCKS = 4  # of a Gram matrix: three eighths of its products are not computed
+SMALL = 0.1  # relative: the root of the square of a smaller value has lost two digits
 
 
 class DecompositionWarning(UserWarning):
@@ -22,8 +22,8 @@ def singular_value_threshold(matrices: Tensor, threshold: float) -> Tensor:
 
     For m <= n it is W - H W, H = U min(1, threshold / Sigma) U^T, where U are the eigenvectors of W W^T: several
     times cheaper than a singular value decomposition. For m > n it works on W^T. Sigma are the roots of the
-    eigenvalues, which lose digits where they are small; singular values below a tenth of the largest are computed as
-    the norms of U^T W instead. The error is of the order of rounding, times the largest singular value; below some 3e-4
+    eigenvalues, which lose digits where they are small; those below a tenth of the largest are the norms
+    of U^T W instead. The error is of the order of rounding, times the largest singular value; below some 3e-4
     of that, in float32, singular directions of nearly equal size are not separated.
 
     Raises:
@@ -49,7 +49,7 @@ def singular_value_threshold(matrices: Tensor, threshold: float) -> Tensor:
 def _left_vectors(matrices: Tensor) -> tuple[Tensor, Tensor] | None:
     """Return left singular vectors [b, m, m] and singular values [b, m] of matrices [b, m, n], m <= n.
 
-    Return None, with a warning, where no decomposition converges.
+    Warn and return None where nothing converges.
 
     Raises:
         TrainingError: the matrices are not finite.

@@ -9,8 +9,7 @@ from prunus.penalties.slices import producers
 
 @torch.no_grad()
 def zero_groups(model: nn.Module, groups: ChannelGroups) -> Tensor:
-    """Return the exactly removable groups that are zero in every tensor that produces their channels: bool
-    [num_groups].
+    """Return the exactly removable groups whose producing tensors are all zero there: bool [num_groups].
 
     Raises:
         EditError: the groups were traced on another model, or before an edit.

@@ -33,7 +33,7 @@ def load(cls: type[T], path: Path | str, overrides: Sequence[str] = ()) -> T:
     """Return the `cls` that the YAML file at `path` with the dotted `overrides` describes.
 
     Raises:
-        RecipeError: no such file, invalid YAML, an unknown key, a wrong type, or a component that refuses its settings.
+        RecipeError: no such file, invalid YAML, an unknown key, a wrong type, or a component that refuses.
     """
     source = _written(path, overrides)
     source.builds = True
@@ -55,8 +55,7 @@ def resolve(cls: type[T], path: Path | str, overrides: Sequence[str] = ()) -> di
 def describe(recipe: Any) -> dict[str, Any]:
     """Return the recipe object `recipe` as plain data with all defaults, as `resolve` does for a file.
 
-    A component is a dataclass; a component that is built later (a network) is a class or `functools.partial(Class,
-    ...)`.
+    A component is a dataclass, or, if built later (a network), a class or `functools.partial(Class, ...)`.
 
     Raises:
         RecipeError: a field holds a value that YAML cannot name, or one that does not fit its annotation.
@@ -78,7 +77,7 @@ def _to_blame(cls: type, path: Path | str, overrides: Sequence[str], refused: Re
     """
     reasons = {text: _refusal(cls, path, [other for other in overrides if other != text]) for text in overrides}
     to_blame = [text for text, reason in reasons.items() if reason is None]
-    if not to_blame and _refusal(cls, path, ()) is None:  # several overrides cause it
+    if not to_blame and _refusal(cls, path, ()) is None:  # several do
         to_blame = [text for text, reason in reasons.items() if reason != refused.reason]
     return to_blame[-1] if to_blame else None
 

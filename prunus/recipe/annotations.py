@@ -37,7 +37,7 @@ def structured(hint: Any) -> list[Any]:
 
 
 def is_plain(value: Any, hint: Any) -> bool:
-    """Whether `value` is a plain value, such as a string or number, that `hint` allows besides settings."""
+    """Whether `value` is the string or number that `hint` allows besides settings."""
     allowed = alternatives(hint)
     return type(value) in allowed or (type(value) is int and float in allowed)
 
@@ -66,7 +66,7 @@ def value_hint(hint: Any) -> Any | None:
 
 
 def describe(hint: Any) -> str:
-    """Describe in words, for an error, the values that `hint` allows."""
+    """Describe, for an error, what `hint` allows."""
     if typing.get_origin(hint) is typing.Literal:
         return f"one of {', '.join(map(repr, typing.get_args(hint)))}"
     if isinstance(hint, type) and typing.get_origin(hint) is None:

@@ -132,12 +132,12 @@ def _check_built(cls: Any, value: dict[str, Any], path: KeyPath, source: Source)
         _built(cls, value)
     except PrunusError as error:
         raise RefusedError(path, str(error)) from error
-    except (TypeError, ValueError):  # plain data alone does not build it: the parser builds it or raises the error
+    except (TypeError, ValueError):  # plain data is not enough: the parser builds it or raises
         return
 
 
 def _built(cls: Any, value: dict[str, Any]) -> Any:
-    """Return the settings that plain data describes; nested settings have already been built without an error."""
+    """Return the settings that plain data describes; nested settings were built before without an error."""
     hints, given = typing.get_type_hints(cls), dict[str, Any]()
     for key, item in value.items():
         given[key] = _built_value(hints[key], item)

@@ -120,7 +120,7 @@ def _read(module: str, origin: str, is_package: bool) -> Definitions | None:
 
 
 def _defined(body: list[ast.stmt]) -> Iterator[tuple[str, ast.stmt | None]]:
-    """Yield each name with its top-level statement, or with None for a nested one; "*" stands for unknown names."""
+    """Yield each name with its top-level statement, or None for a nested one; "*" stands for unknown names."""
     for statement in body:
         if isinstance(statement, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             yield statement.name, statement

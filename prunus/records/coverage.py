@@ -18,7 +18,7 @@ class LayerCoverage:
     exact: int
     approximate: int
     refused: int
-    reason: str  # why most of the channels that are not exact are not; "" where all are exact
+    reason: str  # of most channels that are not exact; "" where all are
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,10 +28,10 @@ class Coverage:
     Attributes:
         rows: the layers that produce channels, in the order of the model.
         exact_params: share of the parameters that belong to a channel of an exactly removable group, in [0, 1].
-        exact_macs: the same share of the multiply-adds.
-        removable_params: share of the parameters that belong to an exactly or approximately removable group.
-        removable_macs: the same share of the multiply-adds.
-        notes: further facts about the trace for the reader.
+        exact_macs: likewise of the multiply-adds.
+        removable_params: share that belongs to an exactly or approximately removable group.
+        removable_macs: likewise of the multiply-adds.
+        notes: on the trace, for the reader.
     """
 
     rows: tuple[LayerCoverage, ...]
@@ -42,7 +42,7 @@ class Coverage:
     notes: tuple[str, ...]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        alike: dict[str, dict[str, None]] = {}  # one entry per set of reasons that differ only in module and sizes
+        alike: dict[str, dict[str, None]] = {}  # reasons that differ only in module and sizes, once each
         for row in self.rows:
             if row.reason:
                 alike.setdefault(_regardless(row.reason), {})[row.reason] = None

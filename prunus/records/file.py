@@ -58,7 +58,7 @@ class Recorder:
 
 @contextlib.contextmanager
 def _writable(path: Path) -> Iterator[None]:
-    """Raise `RecordError`, with a remedy, where the system does not allow `path` to be written."""
+    """Raise `RecordError`, with a remedy, where `path` cannot be written."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The result of a comparison of the wide and the narrow network, as records."""
+"""The comparison of the wide and the narrow network, as records."""
 
 import dataclasses
 from typing import ClassVar
@@ -8,7 +8,7 @@ from prunus.records.kinds import Record
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GateRecord(Record):
-    """A comparison of the wide and the narrow network, slice by slice; its slices, curves and changed images follow."""
+    """A comparison of wide and narrow, slice by slice; its slices, curves and changed images follow."""
 
     kind: ClassVar[str] = "gate"
     split: str
@@ -49,14 +49,14 @@ class CurveRecord(Record):
     precision: tuple[float, ...]
 
     def check(self) -> None:
-        """Raise `ValueError` where recall and precision differ in length."""
+        """Raise `ValueError` where their lengths differ."""
         if len(self.recall) != len(self.precision):
             raise ValueError("recall and precision are of different lengths")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RobustnessRecord(Record):
-    """The main metric of the wide and the narrow network on changed images."""
+    """The main metric of wide and narrow on changed images."""
 
     kind: ClassVar[str] = "robustness"
     change: str

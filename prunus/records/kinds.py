@@ -18,7 +18,7 @@ class Record:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunRecord(Record):
-    """How the run was started, with all that is needed to start it again."""
+    """How the run was started: enough to start it again."""
 
     kind: ClassVar[str] = "run"
     name: str
@@ -117,7 +117,7 @@ class FamilyRecord(Record):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RemovalRecord(Record):
-    """The measured removal law: set groups to zero, remove them, compare the outputs."""
+    """The measured law: zero groups, remove them, compare outputs."""
 
     kind: ClassVar[str] = "removal"
     max_rel_diff: float  # max |difference| / max |output|
@@ -205,15 +205,15 @@ class QuantizationRecord(Record):
     kind: ClassVar[str] = "quantization"
     model: str
     backend: str
-    file: str  # the INT8 file, beside the float32 file
+    file: str  # beside the float32 one
     split: str  # on which the metric was computed
     images: int
     metric: str  # the task's main metric
     float32: float  # the metric, in [0, 1]
     int8: float
     max_drop: float  # percentage points
-    samples: int  # number of calibration samples
-    seed: int  # of the choice of these samples
+    samples: int  # for calibration
+    seed: int  # of their choice
     median_ms_float32: float  # timed interleaved
     median_ms_int8: float
     bytes_float32: int

@@ -51,7 +51,7 @@ def check_unchanged(model: nn.Module, optimizer: Optimizer, bound: Sequence[Tens
     """Refuse a network whose parameters are no longer `bound`, those from which its channel groups were read.
 
     Raises:
-        TrainingError: says how many parameters have been replaced.
+        TrainingError: says how many were replaced.
     """
     there = {id(parameter) for parameter in model.parameters()}
     if gone := sum(1 for parameter in bound if id(parameter) not in there):
@@ -97,7 +97,7 @@ def _check_optimizer(model: nn.Module, optimizer: Any) -> None:
 
 
 def check_held(model: nn.Module, optimizer: Optimizer, groups: ChannelGroups) -> None:
-    """Refuse an optimizer without some of the trained parameters that may be cut: another optimizer's state of them
+    """Refuse an optimizer that lacks some of the trained parameters that may be cut: another's state of them
     would keep its shapes.
 
     Raises:
@@ -139,7 +139,7 @@ def check_budgets(budgets: Sequence[Budget], groups: ChannelGroups, reference: n
 
 
 def _check_not_met(budget: Budget, groups: ChannelGroups) -> None:
-    """Refuse `budget` if the network already meets it. A share of exactly 1 deliberately bounds nothing."""
+    """Refuse a budget that is already met, except by a share of exactly 1."""
     bounds = budget.absolute(groups)
     costs = {"macs": groups.macs(), "params": groups.params()}
     given = {kind: bounds[kind] for kind in costs if getattr(budget, kind) not in (None, 1)}
@@ -175,10 +175,10 @@ def check_follows(small: nn.Module, model: nn.Module, args: tuple[Any, ...], kwa
 
 
 def average_of(copy: Any, model: nn.Module) -> nn.Module:
-    """Return the network in `copy` with the shapes of `model`: `copy` itself, or the `module` of an average of weights.
+    """Return the network in `copy` with the shapes of `model`: `copy`, or the `module` of an average.
 
     Raises:
-        TrainingError: there is no such network; names the tensors that differ.
+        TrainingError: there is none; names the tensors that differ.
     """
     own = _shapes(model)
     inner = getattr(copy, "module", None)

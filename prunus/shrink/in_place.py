@@ -116,9 +116,9 @@ def refill_(
 
     Args:
         optimizer: changed in place.
-        contents: contents for the parameters of the network's copy.
-        own: maps a parameter of the copy to the network's own parameter that now holds its values.
-        undo: receives the callback that reverts the change.
+        contents: for the network's copy.
+        own: maps a copy's parameter to the network's own.
+        undo: receives the reverting callback.
     """
     undo.callback(_put_back_, optimizer, [dict(group) for group in optimizer.param_groups], dict(optimizer.state))
     for parameter, gradient in contents.gradients:

@@ -31,15 +31,14 @@ def measured_goal(
     meter: Meter | None,
     reference: nn.Module | None,
 ) -> tuple[Goal, str, Tensor | None]:
-    """Return the goal after a measurement; a sentence that describes the result; and, for a modelled latency, the
-    groups whose removal meets the budget.
+    """Return the measured goal; a sentence about it; and, for a modelled latency, the groups to remove for it.
 
-    The goal holds the multiply-adds of the largest network found that meets the latency, or the corrected model.
+    The goal holds the multiply-adds of the largest network that meets the latency, or the corrected model.
 
     Args:
-        network: the network as it is now.
-        importance: importance of its groups, [num_groups].
-        goal: the present goal.
+        network: as it is now.
+        importance: of its groups, [num_groups].
+        goal: the present one.
         budget: the bounds.
         meter: measures a network's latency; only in process 0.
         reference: the network to whose latency a share refers, measured anew; None: the latency as first measured.
@@ -115,7 +114,7 @@ def _modelled_goal(
 
 
 def _whole_ms(network: ModelledNetwork, reference: nn.Module | None) -> float:
-    """Return the milliseconds to which a share refers: the reference's, predicted for a remote target."""
+    """Return the milliseconds that a share refers to: the reference's, predicted for a remote target."""
     meter = network.meter
     if reference is None:
         return network.whole_ms()

@@ -21,7 +21,7 @@ def meters_of(
 
     Args:
         budgets: the budgets that the network reaches in turn.
-        meter: one meter for all budgets, or one for each; None: a meter that times `model` on the budget's target.
+        meter: one for all budgets, or one each; None: times `model` on the budget's target.
         model: the network.
         example: its positional arguments; None where it needs others, which Prunus' own meters do not support.
 

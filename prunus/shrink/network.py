@@ -34,9 +34,8 @@ class CutResult:
     """The result of a cut.
 
     Attributes:
-        record: the record of the cut.
-        regrouped: maps a tensor with a value per group before the cut, [num_groups], to one with a value per group
-            after.
+        record: for a reader.
+        regrouped: maps values per group before the cut, [num_groups], to values per group after it.
     """
 
     record: ShrinkRecord
@@ -48,10 +47,10 @@ class NetworkInTraining:
 
     Attributes:
         model: the network; stays the same object.
-        optimizer: trains the network, and other parameters too where the network is part of a larger one.
+        optimizer: trains it, and other parameters where the network is part of a larger one.
         copies: networks of the same shapes that become narrower with it, such as an average of its weights.
         plan: all edits so far.
-        groups: the present channel groups; those of layers without trained parameters are not removable.
+        groups: the present channel groups; those without trained parameters are kept.
         just_cut: no optimizer step has been taken since the last cut.
     """
 
@@ -90,7 +89,7 @@ class NetworkInTraining:
         return self.trained(trace(model, self.example, self.kwargs), model)
 
     def trained(self, groups: ChannelGroups, model: nn.Module | None = None) -> ChannelGroups:
-        """Return `groups` with those marked as not removable that have no trained parameter."""
+        """Return `groups`; those without a trained parameter are not removable."""
         trained = torch.zeros(len(groups) + 1, dtype=torch.bool)
         for one in GroupSlices.of(self.model if model is None else model, groups).slices:
             if one.parameter.requires_grad:
@@ -107,17 +106,17 @@ class NetworkInTraining:
         """Remove the groups `chosen`, bool [num_groups], from the network, its optimizer and its copies; return None
         where `chosen` is empty.
 
-        Process 0's `chosen` counts; all processes must hold the same network afterwards.
+        All processes must hold the same network afterwards.
 
         Args:
-            chosen: the groups to remove.
-            when: the time of the cut, for messages.
-            epoch: the epoch, for the record.
-            exact: whether the groups are zero, so that the outputs may change only by rounding.
+            chosen: process 0's counts.
+            when: for messages.
+            epoch: for the record.
+            exact: the groups are zero, so the outputs may change only by rounding.
 
         Raises:
-            TrainingError: the outputs changed by more than rounding, which would be a bug in Prunus; or the
-                processes hold different networks (names the tensors).
+            TrainingError: the outputs would change by more than rounding, a bug in Prunus (nothing is changed then);
+                or the processes hold different networks afterwards (names the tensors).
         """
         began, before = time.perf_counter(), self.groups
         removed = self.processes.share(chosen)
@@ -141,7 +140,7 @@ class NetworkInTraining:
         return CutResult(record=record, regrouped=regrouped)
 
     def check_state(self) -> None:
-        """Refuse an optimizer whose state cannot be cut; call it after the optimizer's first step.
+        """Refuse an optimizer whose state, after its first step, cannot be cut.
 
         Raises:
             TrainingError: names the state.
@@ -200,7 +199,7 @@ class NetworkInTraining:
             return change(found(model), found(small, double))
 
     def _become(self, plan: Plan, small: nn.Module) -> None:
-        """Turn the network into `small`, the result of `plan`, with its optimizer and copies; or change nothing."""
+        """Turn the network, its optimizer and copies into those of `small`, the result of `plan`; or change nothing."""
         made_anew = [path for edit in plan for path in edit.made_anew]
         copies = [apply(plan, each) for each in self.copies]
         contents = carried(plan, self.optimizer, self.model, small, part=True)

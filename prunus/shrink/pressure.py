@@ -19,7 +19,7 @@ from prunus.shrink import checks
 from prunus.shrink.latency_goal import measured_goal, modelled
 from prunus.shrink.network import CutResult, NetworkInTraining
 
-Importance = Callable[[nn.Module, ChannelGroups], Tensor]  # returns the importance of each group, [num_groups]
+Importance = Callable[[nn.Module, ChannelGroups], Tensor]  # importance per group, [num_groups]
 MEMORY = 0.98  # decay per step of the running mean of the importance: about the last fifty steps count
 
 
@@ -29,14 +29,14 @@ class Pressure:
     Attributes:
         network: the network.
         budgets: the budgets that the network reaches in turn; the last one bounds the final network.
-        goals: the goals of the budgets, fixed on the wide network.
-        meters: the meters of the budgets; each measures latency on its budget's target.
+        goals: their goals, fixed on the wide network.
+        meters: their meters; each measures latency on its budget's target.
         budget: the present budget.
-        goal: the goal of the present budget.
+        goal: its goal.
         importance: running mean of the groups' Taylor importance, [num_groups].
         pressed: groups under pressure in the running segment, bool [num_groups].
         observed: whether `importance` holds at least one step.
-        measured: whether the goal of a budget in milliseconds has been measured.
+        measured: whether a goal in milliseconds has been measured.
         reference: the network to whose latency a share refers; None: the network as first measured.
         told: receives a sentence about each measurement.
     """
@@ -69,9 +69,7 @@ class Pressure:
         return self._lasso
 
     def observe(self, scale: float = 1.0) -> None:
-        """Update the running mean of the Taylor importance with the present gradients, which are `scale` times the
-        loss's.
-        """
+        """Update the running mean of the Taylor importance with the present gradients, `scale` times the loss's."""
         if self._own is not None:
             return
         seen = taylor(self.lasso.slices)
@@ -153,8 +151,7 @@ class Pressure:
             self.goal, self.measured = dataclasses.replace(goal, passed=cost), False
 
     def _begin_when_stable(self, schedule: Schedule, clock: Clock) -> None:
-        """Record the widths that selection would leave now; start the pressure once they are stable, or at the latest
-        time."""
+        """Record the widths that selection would leave now; start the pressure once stable or at the latest."""
         settled = schedule.controller.settled
         if settled is None or clock.settled_at is not None or schedule.periods is None:
             return
@@ -196,5 +193,5 @@ class Pressure:
         return result.record
 
     def unbind(self) -> None:
-        """Drop references to the tensors of the network, which has changed; the next step finds them again."""
+        """Drop the tensors of the network, which has changed; the next step finds them again."""
         self._lasso = self._solved = None

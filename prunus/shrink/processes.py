@@ -65,7 +65,7 @@ class Processes:
         return found  # type: ignore[return-value]
 
     def gather(self, value: T) -> list[T]:
-        """Return the values that all processes passed, in the order of the processes."""
+        """Return the values that all processes passed, in their order."""
         if self.count == 1:
             return [value]
         every: list[Any] = [None] * self.count
@@ -129,7 +129,7 @@ class Processes:
         """Compare the gradients of all processes, by their sums.
 
         Raises:
-            TrainingError: the gradients differ, so they are not averaged; raised in every process.
+            TrainingError: in every process; they differ, so they are not averaged.
         """
         if self.count == 1:
             return

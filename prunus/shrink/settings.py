@@ -9,7 +9,7 @@ from prunus.budget.schedule import Schedule
 from prunus.errors import BudgetError, RecipeError
 from prunus.penalties.keep import patterns_of
 
-SEGMENTS = 20  # number of segments in a whole training, unless the length of one is given
+SEGMENTS = 20  # in a whole training, unless their length is given
 
 
 def controller_of(

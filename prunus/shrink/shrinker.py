@@ -44,11 +44,11 @@ class Shrinker:
     segment's end, and are removed. The cost falls as (1 - progress)^3 and ends just under the budget.
 
     Args:
-        model: any network that `prunus.trace` reads, or the part of a larger network that is to shrink.
+        model: any network that `prunus.trace` reads, or the part of a larger one that is to shrink.
         optimizer: any torch optimizer whose state has its parameters' shapes, wrapped by a trainer or not.
         example: the network's positional arguments; a tensor stands for a tuple of one.
-        budget: bounds on the final network's cost; or several, from the largest to the smallest, that the network
-            reaches in turn, each at the end of an equal part of the segments.
+        budget: bounds on the final network's cost; or several, from the largest to the smallest, reached in turn, each
+            at the end of an equal part of the segments.
         steps: optimizer steps in the whole training; without `steps` and `epochs` only `finish()` cuts.
         epochs: epochs in the whole training, of any length: call `end_epoch()` after each. `steps` is then the expected
             number in all of them; without it, each epoch is expected to be as long as the one before.
@@ -57,21 +57,18 @@ class Shrinker:
         end: share of the training at which the budget is met, in place of the pace's.
         every: steps per segment, or epochs where `epochs` is given; None: a twentieth of the steps, or one epoch.
         settled: similarity of widths to wait for; see `prunus.budget.controller`.
-        keep: layers that keep all the channels that they produce, as patterns over their paths, in addition to those of
-            the budget.
+        keep: layers that keep all channels that they produce, as patterns over their paths; besides the budget's.
         kwargs: the example's keyword arguments.
-        meter: measures a network's latency in milliseconds, for a budget that bounds it, or one meter per budget; None:
-            measure on the budget's target, or in ONNX Runtime on one thread, where the example is tensors.
-        reference: the network to whose latency a share refers, measured anew each time; None: this network, measured
-            once.
+        meter: measures a network's milliseconds, for a budget that bounds them, or one per budget; None: on the
+            budget's target, or in ONNX Runtime on one thread, where the example is tensors.
+        reference: the network to whose latency a share refers, measured anew each time; None: this one, once.
         importance: a function from the network and its groups to a number per group, [num_groups]; None: Taylor's.
         told: receives a sentence about each measurement.
 
     Raises:
         BudgetError: the budget is met already or out of reach, or is in milliseconds without a meter.
         RecipeError: a setting is invalid.
-        TrainingError: the network is wrapped or sharded, or the optimizer trains another network, or only a part of
-            this.
+        TrainingError: the network is wrapped or sharded, or the optimizer trains another one, or a part of it.
         TraceError: the network cannot be read.
 
     Attributes:
@@ -132,11 +129,11 @@ class Shrinker:
 
     @property
     def num_passed(self) -> int:
-        """The number of budgets that the network has reached."""
+        """The number of budgets reached."""
         return self.schedule.passed(self.clock)
 
     def follow(self, copy: nn.Module) -> None:
-        """Make a copy of the network, such as an average of its weights, narrower in place along with the network.
+        """Make a copy of the network, such as an average of its weights, narrower along with it, in place.
 
         Args:
             copy: a network with the same names and shapes of tensors, or a wrapper that holds it as `module`.
@@ -161,11 +158,10 @@ class Shrinker:
         self._watch = OptimizerWatch(optimizer, self._before_step, self.network.check_state)
 
     def step(self) -> ShrinkRecord | None:
-        """Press the chosen channels; call it after `optimizer.step()`. At the end of a segment, return the cut's
-        record.
+        """Press the chosen channels; call it after `optimizer.step()`. At a segment's end, return the cut's record.
 
-        Do nothing if the optimizer has not stepped since the last call (gradients are being accumulated, or a
-        GradScaler skipped the step).
+        Do nothing unless the optimizer has stepped since the last call (gradients may be accumulated, or a GradScaler
+        may have skipped it).
 
         Raises:
             TrainingError: a cut changed the outputs by more than rounding; the network is then unchanged.
@@ -202,8 +198,8 @@ class Shrinker:
     def finish(self) -> ShrinkRecord | None:
         """Reach the budget now, whatever the schedule: remove the least important channels in excess of it.
 
-        These are not zero, so the outputs change: continue the training for a while. If the schedule has reached the
-        budget, nothing is left to remove. Afterwards the optimizer is no longer watched.
+        These are not zero, so the outputs change: train on for a while. If the schedule has reached the budget,
+        nothing is left to remove. Afterwards the optimizer is no longer watched.
         """
         self.pressure.aim_at_last()
         if self.settings.budget.is_timed:
@@ -216,7 +212,7 @@ class Shrinker:
         return record
 
     def begin_period(self, steps: int | None = None) -> None:
-        """Choose the groups to press where a segment begins; the first step of a period calls this itself.
+        """Choose the groups to press where a segment begins; a period's first step calls this.
 
         Args:
             steps: optimizer steps that the period will have, if known.
@@ -237,8 +233,8 @@ class Shrinker:
             self.pressure.observe(scale)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state that changes, as tensors and JSON. The weights are not included: they are in the
-        `state_dict()` of the network and of the optimizer."""
+        """Return the changing state, as tensors and JSON; the weights are in the network's and the optimizer's own
+        `state_dict()`."""
         return state.saved(self, stepped=self._watch.stepped)
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:

@@ -66,8 +66,7 @@ def saved(shrinker: "Shrinker", *, stepped: bool) -> dict[str, Any]:
 
 
 def load_(shrinker: "Shrinker", state: Mapping[str, Any]) -> bool:
-    """Set `shrinker` to `state` and make its network as narrow. Return whether the Shrinker's `step()` is still due for
-    the optimizer's last step.
+    """Set `shrinker` to `state` and make its network as narrow. Return whether the Shrinker's `step()` is still due.
 
     Raises:
         CheckpointError: `state` is not the state of a Shrinker, or of another network or training.

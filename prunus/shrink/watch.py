@@ -13,7 +13,7 @@ IDLE = 1000  # calls of step() without an optimizer step; gradients are accumula
 
 
 class OptimizerWatch:
-    """Call `before(scale)` once per step, when its gradients are computed and the weights have not moved yet.
+    """Call `before(scale)` once per step, between its gradients and its update of the weights.
 
     A step that `torch.amp.GradScaler` skips does not count. If a closure computes the gradients, as Lightning's does,
     `before` is called only after the closure has run for the first time.

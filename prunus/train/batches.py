@@ -20,7 +20,7 @@ Batch = tuple[Tensor, Any]  # images and target: a tensor, or a dictionary of te
 class Batches:
     """This process's part of an epoch's batches of indices, without the first `skip` batches.
 
-    The order depends on (seed, epoch) alone, and the batches are the same for any number of processes: each process
+    The order depends on (seed, epoch) alone, and the batches are the same for any number of processes: each
     takes an equal part of each batch. An incomplete last batch is dropped, since BatchNorm would estimate its
     statistics from few samples; a set smaller than one batch forms a single batch.
 
@@ -58,7 +58,7 @@ def steps_per_epoch(num_samples: int, batch_size: int) -> int:
 def training_batches(
     split: Split, settings: Train, seed: int, epoch: int, skip: int, processes: Processes = ALONE
 ) -> Iterator[Batch]:
-    """Yield this process's samples in the batches of an epoch, without the first `skip` batches."""
+    """Yield the samples of an epoch's `Batches`."""
     split.set_epoch(epoch)
     order = split.order(torch.Generator().manual_seed(seed * 1_000_003 + epoch))
     return _plainly(_loader(split, settings, Batches(order, settings.batch_size, skip, processes)))
@@ -94,7 +94,7 @@ def _loader(split: object, settings: Train, batches: Iterable[list[int]]) -> Dat
 
 
 def _plainly(batches: DataLoader[Batch]) -> Iterator[Batch]:
-    """Yield the batches; an error from a worker is raised with its own message, without the worker's traceback.
+    """Yield the batches; a worker's error keeps its message, without its traceback.
 
     Raises:
         DataError: a batch cannot be collated, or is not a pair of tensors.
@@ -117,7 +117,7 @@ def _plainly(batches: DataLoader[Batch]) -> Iterator[Batch]:
 
 
 def _in_worker(error: Exception) -> str | None:
-    """Return the message that an error had in a worker; None where it does not come from a worker."""
+    """Return an error's message in its worker; None where it comes from none."""
     message = str(error)
     if not message.startswith("Caught "):
         return None

@@ -24,7 +24,7 @@ def begin(
 
     Args:
         training: the data, task, settings and folder.
-        model: the network as built; it is copied if channels may be removed, and trained in place otherwise.
+        model: the network as built; copied if channels may be removed, else trained in place.
         inputs: example inputs, on the device.
         steps: steps per epoch.
         controller: reaches the budget; None where the network does not shrink.
@@ -37,16 +37,16 @@ def begin(
     if controller is not None or penalty is not None:
         model = apply(Plan(), model)  # a copy, which will become narrower
     found = _found(training)
-    if penalty is not None:  # the strength is chosen on the initial network, even when the training is resumed
+    if penalty is not None:  # chosen on the initial network, even when resumed
         model.to(inputs.device)
         rate = training.settings.optimizer.learning_rate
         penalty = penalty_binding.calibrated(penalty, model, inputs, rate, steps)
     if found is not None:
         _refuse_other_length(training, found)
         state = resume(found, model, inputs, training, steps, controller)
-        if not state.progress.records:  # a branch of another training, which has written further records
+        if not state.progress.records:  # a branch of a training that has written on
             _forget(training)
-        elif state.progress.epoch < training.settings.epochs:  # else later stages have written further records
+        elif state.progress.epoch < training.settings.epochs:  # else later stages have written on
             training.recorder.truncate(state.progress.records)
         for note in found.notes:
             training.recorder.write(NoteRecord(text=note))
@@ -97,7 +97,7 @@ def _refuse_other_length(training: TrainingJob, found: checkpoint.Checkpoint) ->
 
 
 def _forget(training: TrainingJob) -> None:
-    """Remove the records of an earlier attempt at this training that ended before its first checkpoint."""
+    """Remove the records of an earlier attempt that ended before its first checkpoint."""
     if training.recorder.count():
         records = lines(training.recorder.path.parent)
         own = (i for i, r in enumerate(records) if isinstance(r, EpochRecord) and r.model == training.name)

@@ -29,14 +29,14 @@ from prunus.decoding import from_json, read_text
 from prunus.errors import CheckpointError
 
 FORMAT_VERSION = 2
-READABLE = (1, 2)  # format 1 holds the random state of one process only
+READABLE = (1, 2)  # 1 holds the random state of one process
 TENSORS, STATE, MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
 NAME = re.compile(r"(\d{6,})-step-(\d+)")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A checkpoint that has been read. `notes` name newer checkpoints that were skipped because they are damaged."""
+    """A checkpoint as read. `notes` name newer checkpoints that were skipped because they are damaged."""
 
     path: Path
     step: int
@@ -47,7 +47,7 @@ class Checkpoint:
 
 
 class DamagedError(CheckpointError):
-    """The files of a checkpoint differ from those that were written."""
+    """The files differ from those written."""
 
 
 def write(
@@ -64,7 +64,7 @@ def write(
     Args:
         folder: holds the checkpoints of one run; created if missing.
         step: number of training steps, or of epochs, as the caller counts.
-        tensors: tensors on any device; those that share memory are stored separately, strided ones contiguously.
+        tensors: on any device; those that share memory are stored separately, strided ones contiguously.
         state: plain data for JSON; `prunus.train.tree.flatten` converts an optimizer's state.
         keep: number of most recent checkpoints to keep, at least 1.
         best: whether this checkpoint is the best so far; it is kept until a better one is written.

@@ -55,7 +55,7 @@ def _has_kernel(layer: Factors) -> bool:
 
 def _through_kernel(layer: Factors, images: Tensor) -> Tensor:
     with torch.autocast(images.device.type, enabled=False):
-        part = product(layer, numbers=itself)  # without autocast, which would round the factors before the product
+        part = product(layer, numbers=itself)  # autocast would round the factors first
     return computed(part, images)
 
 

@@ -47,7 +47,7 @@ def is_first() -> bool:
 
 @contextlib.contextmanager
 def joined(device: torch.device, timeout_s: float) -> Iterator[Processes]:
-    """Join the processes that torchrun started with this one; without torchrun, this process is alone.
+    """Join the processes that torchrun started with this one; without torchrun, this one is alone.
 
     Args:
         device: the device to train on; "cuda" becomes the device of this process's local rank.

@@ -31,7 +31,7 @@ def evaluate(
 ) -> Result:
     """Return the task's metrics of `model` in evaluation mode over all of `split`; restore the model's modes.
 
-    Several processes evaluate a part each and sum the metric's counts: all return the result of a single process.
+    Several processes evaluate a part each and sum the counts: all return the result of a single process.
     `between` is called after each batch, equally often in every process; its exceptions propagate.
     """
     device, metrics = settings.torch_device(), task.metrics()

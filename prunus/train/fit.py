@@ -55,7 +55,7 @@ def fit(training: TrainingJob, model: nn.Module, inputs: Tensor, controller: Con
 
     Raises:
         BudgetError: the budget cannot be met; raised before any training.
-        TrainingError: the loss is not a number (names the step), or the training was interrupted.
+        TrainingError: the loss or a gradient is not finite (names the step), or the training was interrupted.
     """
     settings, processes = training.settings, training.processes
     if settings.threads is not None:
@@ -72,7 +72,7 @@ def fit(training: TrainingJob, model: nn.Module, inputs: Tensor, controller: Con
                 training = _with_current_batch(asked, training, state, inputs, len(split))
                 steps = steps_per_epoch(len(split), training.settings.batch_size)
                 _begin_epoch(state, steps)
-                if not state.progress.cut:  # else the training was stopped during this epoch's evaluation
+                if not state.progress.cut:  # else stopped during its evaluation
                     with death_named():
                         _train_epoch(state, training, split, steps, stop_if_asked)
                     _cut(state, training, inputs)
@@ -113,7 +113,7 @@ def _interrupted(interrupt: Interrupt, where: str) -> InterruptedTrainingError:
 def _with_current_batch(
     asked: TrainingJob, running: TrainingJob, state: TrainingState, inputs: Tensor, num_samples: int
 ) -> TrainingJob:
-    """Return the job `asked`, with the batch that the network's present size allows where the batch may grow."""
+    """Return the job `asked`, with the batch that the network's present size allows if it may grow."""
     if not asked.settings.grow_batch:
         return asked
     progress, now = state.progress, activations(state.model, inputs)
@@ -156,7 +156,7 @@ def _train_epoch(
 
 
 def _cut(state: TrainingState, training: TrainingJob, inputs: Tensor) -> None:
-    """Shrink the network where a segment ends with the epoch, and after every epoch where there are penalties."""
+    """Shrink the network at the end of a segment, or after every epoch if there are penalties."""
     progress, shape = state.progress, state.shape
     progress.cut, epoch = True, progress.epoch + 1
     if shape is not None:

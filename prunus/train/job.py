@@ -30,8 +30,8 @@ class TrainingJob:
     processes: Processes = ALONE
     shown: Callable[[EpochRecord], None] = lambda record: None  # called with each epoch's record
     meter: Meter | tuple[Meter | None, ...] | None = None  # measures latencies; a tuple: one meter per budget
-    branches: tuple[str, ...] = ()  # trainings that branch off where the network reaches a budget, except the last
-    reference: nn.Module | None = None  # the network to whose latency a budget's share refers
+    branches: tuple[str, ...] = ()  # trainings that branch off at each budget but the last
+    reference: nn.Module | None = None  # to whose latency a budget's share refers
     ticked: Callable[[str, int, int, float], None] = lambda name, step, steps, loss: None  # after each step
 
     @property

@@ -1,4 +1,4 @@
-"""The lock of a run folder: one run per folder; the lock is released when its process ends, in whatever way."""
+"""The lock of a run folder: one run per folder; it is released when its process ends, however that happens."""
 
 import contextlib
 import fcntl

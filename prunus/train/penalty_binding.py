@@ -47,7 +47,7 @@ def calibrated(penalty: Penalty, model: nn.Module, inputs: Tensor, step_size: fl
 
 
 class ContractedPenalty(BoundPenalty):
-    """A penalty on an expanded network: bound to the contracted network, which shares all other parameters with it."""
+    """A penalty on an expanded network: bound to the contracted one, which shares all other parameters with it."""
 
     def __init__(self, penalty: Penalty, model: nn.Module, inputs: Tensor) -> None:
         self.model = model
@@ -141,7 +141,7 @@ def _linear_layers(expanded: nn.Module) -> list[Any]:
 def _complete_(expanded: nn.Module, layer: Any, product: Any) -> None:
     """Add to the middle factor the difference between the kernels of `layer` and `product`, the contracted factors.
 
-    Subtract the resulting change of the bias from the last factor's bias.
+    Subtract from the last factor's bias what this adds.
     """
     modules = _linear_layers(expanded)
     first, middle, last = (read(module, "an expanded layer") for module in modules)

@@ -27,7 +27,7 @@ def own_store(timeout_s: float) -> Store:
     """Return the store of this attempt's processes, as torchrun's environment variables describe them.
 
     Raises:
-        TrainingError: the other processes did not arrive within `timeout_s` seconds.
+        TrainingError: the others did not arrive within `timeout_s` seconds.
     """
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     rank, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])

@@ -17,7 +17,7 @@ MOST_PROCESSES = 1024  # or threads: a larger number is a typing error
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimizerSettings:
-    """The optimizer. As is usual, `weight_decay` is not applied to biases and normalisation parameters."""
+    """The optimizer. As usual, `weight_decay` excludes biases and normalisations."""
 
     name: Literal["sgd", "adam", "adamw"] = "adam"
     learning_rate: float = 5e-4
@@ -36,7 +36,7 @@ class OptimizerSettings:
         """Return the optimizer of `model`'s trainable parameters.
 
         Raises:
-            TrainingError: the model has no trainable parameters.
+            TrainingError: no parameter is trainable.
         """
         trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
         if not trainable:
@@ -59,8 +59,8 @@ class Train:
     """The training settings, the same for the wide and for the shrinking network."""
 
     epochs: int = 10
-    batch_size: int = 4  # total of all processes
-    grow_batch: bool = False  # grow the batch into the memory that shrinking frees, and the learning rate with it
+    batch_size: int = 4  # of all processes together
+    grow_batch: bool = False  # into the memory that shrinking frees, with the learning rate
     optimizer: OptimizerSettings = OptimizerSettings()
     schedule: Literal["poly", "cosine", "step", "constant"] = "poly"  # of the learning rate, per epoch
     power: float = 0.9  # of "poly": (1 - epoch / epochs)^power (ERFNet)
@@ -68,15 +68,15 @@ class Train:
     gamma: float = 0.1
     warmup_epochs: float = 0.0  # the learning rate rises linearly, per step
     precision: Literal["float32", "bfloat16"] = "float32"  # of the forward pass, by autocast
-    channels_last: bool = False  # images and kernels as [N, H, W, C]: faster where no layer calls `view` on images
-    ema_decay: float | None = None  # of an exponential moving average of the weights, which is evaluated in their place
+    channels_last: bool = False  # lay out images as [N, H, W, C]: faster where no layer calls `view` on them
+    ema_decay: float | None = None  # of an exponential moving average of the weights, evaluated in their place
     evaluate_every: int = 1  # epochs between evaluations
     checkpoint_every: int = 1  # epochs between checkpoints
-    keep_checkpoints: int = 2  # number of last checkpoints to keep, besides the best on the validation split
-    num_workers: int = 0  # processes that load data; 0: load in the main process
+    keep_checkpoints: int = 2  # the last ones, besides the best on the validation split
+    num_workers: int = 0  # that load data; 0: the main process
     device: str = "auto"  # "auto": CUDA where available
     threads: int | None = None  # torch's CPU threads; null: torch's default
-    timeout_s: float = 600.0  # after which a process that does not answer fails the others, and torchrun restarts all
+    timeout_s: float = 600.0  # after which a silent process fails the others, and torchrun restarts all
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "evaluate_every", "checkpoint_every", "keep_checkpoints"):

@@ -1,7 +1,7 @@
 """Check the content of a checkpoint before use: an error names the entry and what it should be.
 
-The digests only show that a file is unchanged, not who wrote it. So no content is used before it is known to be of
-the kind that `training_state.save` writes.
+The digests only show that a file is unchanged, not who wrote it. So no content is used before it is known to be
+what `training_state.save` writes.
 """
 
 import math
@@ -53,7 +53,7 @@ def plan_of(found: Checkpoint) -> Plan:
     """Return the plan that makes the network of a checkpoint.
 
     Raises:
-        CheckpointError: the checkpoint's plan is invalid.
+        CheckpointError: the plan is invalid.
     """
     try:
         return Plan.from_json(content_of(found)["plan"])

@@ -56,7 +56,7 @@ def _non_finite(loss: float, model: nn.Module) -> str | None:
     if math.isfinite(nn.utils.get_total_norm(gradients.values())):
         return None
     paths = [path for path, gradient in gradients.items() if not bool(gradient.isfinite().all())]
-    if not paths:  # all gradients are finite, only their norm overflows
+    if not paths:  # only the norm overflows
         return None
     more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
     return f"the gradient of {paths[0]}{more} is not finite, though the loss is {loss:.4g},"

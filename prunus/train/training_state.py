@@ -1,4 +1,4 @@
-"""The training state: everything that changes during a training; it is saved to checkpoints and restored."""
+"""The training state: everything that changes during a training, saved to checkpoints and restored."""
 
 import dataclasses
 import functools
@@ -25,7 +25,7 @@ from prunus.train.tree import flatten, packed, random_state, unpacked
 
 @dataclasses.dataclass(kw_only=True)
 class Progress:
-    """Counters and measurements of the training; plain data."""
+    """Numbers of the training; plain data."""
 
     epoch: int = 0  # epochs done
     step: int = 0  # steps done in the running epoch
@@ -36,8 +36,8 @@ class Progress:
     epoch_seconds: float = 0.0  # of training and shrinking in the running epoch
     seconds: float = 0.0  # in the epochs done
     widths: list[list[int]] = dataclasses.field(default_factory=list)  # that selection would have left, per epoch
-    settled_at: int | None = None  # epoch at which the pressure began, for a training that waits for stable widths
-    activations: int = 0  # activations per sample of the network as built; only where the batch may grow
+    settled_at: int | None = None  # epoch at which the pressure began, where it waits for stable widths
+    activations: int = 0  # per sample, of the network as built, where the batch grows
     best: float | None = None  # the best value of the main metric on the validation split so far
     skipped: int = 0  # training samples that could not be read, as last recorded
     records: int = 0  # number of records of the run
@@ -45,11 +45,11 @@ class Progress:
 
 @dataclasses.dataclass(kw_only=True)
 class TrainingState:
-    """The network in training, its optimizer and schedule, its penalties and its progress.
+    """The network in training, its schedule, penalties and progress.
 
     Attributes:
         live: the network, its optimizer, the average of its weights and its channel groups, which are cut together.
-        network: the module that a step calls: the network, wrapped where there are several processes.
+        network: the module that a step calls: the network, wrapped for several processes.
         regularizer: the recipe's penalty with a numeric strength; None where the recipe has no penalty.
         shape: the regularizer bound to the present network.
         shrinker: reaches the budget; None where the network does not shrink.
@@ -139,7 +139,7 @@ def _shrinker(
     meters = training.meter if isinstance(training.meter, tuple) else (training.meter,) * len(budgets)
     for budget, meter in zip(budgets, meters, strict=True):
         if budget.is_timed and training.processes.first:
-            checked_meter(meter)  # a Shrinker would choose a default target; a recipe must name its own
+            checked_meter(meter)  # a recipe must name its target
 
     def told(text: str) -> None:
         text = f"{training.name}, after epoch {shrinker.clock.period}: {text}"
@@ -166,7 +166,7 @@ def _shrinker(
 def branch(state: TrainingState, training: TrainingJob, background: Background) -> None:
     """Where the network has just reached a budget, write its state as the first checkpoint of the budget's branch.
 
-    Call this before the training's own checkpoint is written, so that no resumed training has missed the branch.
+    Call this before writing the training's own checkpoint, so that no resumed training misses the branch.
     """
     shrinker = state.shrinker
     if shrinker is not None and training.branches and shrinker.schedule.has_just_passed(shrinker.clock):
@@ -179,7 +179,7 @@ def save(
 ) -> None:
     """Copy `state` and write the copy as a checkpoint in the background; `resume` restores it bit for bit.
 
-    All processes take part; process 0 writes. With `begins`, the checkpoint starts a training that has no records yet.
+    All processes take part; process 0 writes. With `begins`, it starts a training without records.
     """
     state.progress.records = 0 if begins else training.recorder.count()
     pressure = None if state.shrinker is None else state.shrinker.pressure

@@ -124,7 +124,7 @@ def random_state() -> Tree:
 def set_random_state(state: Tree) -> None:
     """Set the random generators to what `random_state` returned.
 
-    CUDA's generators are set only where the number of devices is unchanged; a run moved elsewhere draws new numbers.
+    CUDA's are set only if the number of devices is unchanged; a run moved elsewhere draws new numbers.
     """
     torch.set_rng_state(state["torch"])
     if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():

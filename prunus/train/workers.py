@@ -33,8 +33,8 @@ def started(batches: DataLoader[T_co]) -> Iterator[T_co]:
 
 
 def take_signals(worker: int) -> None:
-    """Let a worker ignore the first signal that a terminal or a scheduler sends to all processes: the main process
-    finishes its step first, and would fail if a worker died meanwhile. A second SIGTERM ends the worker."""
+    """Let a worker ignore the SIGINT and first SIGTERM that a terminal or scheduler sends to all processes: the main
+    process first finishes its step, for which it needs the worker. A second SIGTERM ends the worker."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _once)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
