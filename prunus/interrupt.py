@@ -1,7 +1,7 @@
 """Ctrl-C and SIGTERM as a flag: the handler only sets it, and code that can stop polls it.
 
 An exception raised in a handler is raised wherever Python is: in a garbage collection's callback it is printed
-and lost. So these raise none:
+and lost. So the handlers here raise none:
 
     with whole_process():                     the command line, from its first import on
         check()                               every phase, measurement and file; raises `Interrupted`

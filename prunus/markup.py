@@ -20,7 +20,7 @@ class Element:
         return [child for child in self.children if child.tag == tag]
 
     def first(self, tag: str) -> "Element | None":
-        """Return the first child with this tag; None where there is none."""
+        """Return the first child with this tag, or None."""
         return next(iter(self.all(tag)), None)
 
 

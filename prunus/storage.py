@@ -44,7 +44,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
         for file in aside.iterdir():
             flush(file)
         flush(aside)
-        if path.exists():  # a folder cannot be renamed onto a non-empty one: move the old one aside meanwhile
+        if path.exists():  # a folder cannot be renamed onto a non-empty one: move that aside
             path.rename(replaced)
         aside.rename(path)
         flush(path.parent)

@@ -46,7 +46,7 @@ class _Rows:
 
 
 def cheapest(objective: Tables, costs: Mapping[str, Tables], sizes: Sequence[int]) -> list[int] | None:
-    """Return the choices that minimise `objective` while every cost is at most zero; None where there are none.
+    """Return the choices that minimise `objective` while every cost is at most zero, or None.
 
     Args:
         objective: the function to minimise; each table is over a single layer.

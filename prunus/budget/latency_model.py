@@ -1,7 +1,7 @@
 """A network's latency as a function of its widths: units measured alone, and a rest fitted to whole networks.
 
 latency = s * sum of the units' milliseconds + m * multiply-adds outside of units + a * numbers that units write
-+ b * those of them whose width the target must lay out anew + c, with all weights >= 0. A unit is what a backend runs
++ b * those of widths that need a layout conversion + c, with all weights >= 0. A unit is what a backend runs
 as one kernel (a convolution with its BatchNorm, activation and addition); its milliseconds depend on all the sizes that
 affect it. The weights are fitted to measured whole networks, and again after each further measurement.
 """
@@ -25,7 +25,7 @@ NEWER = 0.5  # weight of a measurement relative to the next
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """Milliseconds over one or two sizes: multilinear between `levels`, in steps, dearer off the steps.
+    """Milliseconds over one or two sizes: multilinear between `levels`, in steps, slower off the steps.
 
     Attributes:
         levels: the sizes measured along each axis, ascending.

@@ -1,8 +1,8 @@
 """Latency search: measure to find the largest network that selection leaves within a number of milliseconds.
 
-Latency is not a sum over layers: it depends on kernels, caches and on how a backend fuses layers. So networks of different
-multiply-adds are built and timed. Linear interpolation between the two measurements around the bound
-determines the next one to try (regula falsi), or bisection after two results on the same side.
+Latency is not a sum over layers: it depends on kernels, caches and fusion in the backend. So networks of different
+multiply-adds are built and timed. Linear interpolation between the two measurements around the bound determines the
+next one to try (regula falsi), or bisection after two results on the same side.
 """
 
 import dataclasses
@@ -153,7 +153,7 @@ def checked_meter(meter: Meter | None, target: Target | None = None) -> Meter:
             milliseconds = math.nan if isinstance(measured, bool | str) else float(measured)
         except PrunusError:
             raise
-        except Exception as error:  # whatever the user's own function raises
+        except Exception as error:  # any error of the user's own function
             text = f"the meter fails on a network: {type(error).__name__}: {error}"
             raise BudgetError(f"{text}; it takes a network and returns its milliseconds") from error
         if not 0 < milliseconds < math.inf:

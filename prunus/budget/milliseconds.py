@@ -14,8 +14,8 @@ from prunus.errors import BudgetError
 from prunus.graph import ChannelGroups
 
 ROUNDS = 5  # networks measured at most, besides the smallest one
-NEAR = 0.03  # share: a latency this far below the bound meets it
-AIM = 0.985  # share of the bound to solve for first: mid-range of what meets it
+NEAR = 0.03  # share of the bound: a latency at most this far below it meets it
+AIM = 0.985  # first aim, a share of the bound: halfway from 1 - NEAR to 1
 HIGHEST_AIM = 0.998
 
 Measure = Callable[[Tensor], float]  # milliseconds of the network without the groups, bool [num_groups]

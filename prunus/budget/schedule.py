@@ -19,7 +19,7 @@ class Clock:
         step: optimizer steps done in the running period.
         steps_per_period: optimizer steps in a period; None: not known yet.
         chosen: whether the running period's groups have been chosen.
-        widths: what selection would have left at the start of each of the last periods.
+        widths: the widths that selection would have left at the start of each of the last periods.
         settled_at: the period at which the pressure began, where it waits for stable widths.
     """
 

@@ -93,7 +93,7 @@ class Shrink:
         return self.shrinker.finish()
 
     def close(self) -> None:
-        """From now on, leave the Shrinker's state out of the accelerator's states."""
+        """Leave the Shrinker's state out of the accelerator's from now on."""
         for handle in self._handles:
             handle.remove()
 

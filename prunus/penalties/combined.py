@@ -52,7 +52,7 @@ class BoundCombined(BoundPenalty):
     when: When = "step"
 
     def due(self, event: When) -> bool:
-        """Whether any of the penalties takes a proximal step after such an event."""
+        """Whether any penalty takes a proximal step after this event."""
         return any(penalty.due(event) for penalty in self.penalties)
 
     def value(self) -> Tensor:

@@ -45,7 +45,7 @@ class GroupLasso(Shrinkage):
 
     @whatever_device
     def bind(self, model: nn.Module, groups: ChannelGroups) -> "BoundGroupLasso":
-        """Attach the penalty to the parameters of `model`, as `Penalty.bind` does."""
+        """Attach the penalty to `model`, as `Penalty.bind` does."""
         slices = GroupSlices.of(model, groups)
         weights = self.number * unit_weights(slices, groups, self.keep)
         return BoundGroupLasso(

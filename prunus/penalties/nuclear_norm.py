@@ -39,7 +39,7 @@ class NuclearNorm(Shrinkage):
 
     @whatever_device
     def bind(self, model: nn.Module, groups: ChannelGroups | None = None) -> "BoundNuclearNorm":
-        """Attach the penalty to the layers of `model`, as `Penalty.bind` does; the channel groups are not needed."""
+        """Attach the penalty to `model`, as `Penalty.bind` does; the channel groups are not needed."""
         layers, strength = matrix_weights(model, self.layers), self.number
         early = {layer.path for layer in matrix_weights(model)[: self.first_layers]}
         weights = [strength * (self.first_factor if layer.path in early else 1.0) for layer in layers]

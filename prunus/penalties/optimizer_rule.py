@@ -75,7 +75,7 @@ class OptimizerRule:
         return torch.full_like(parameter, 1 / max(self.step(parameter).factor, 1e-12), requires_grad=False)
 
     def buffer(self, parameter: Tensor) -> Tensor | None:
-        """Return the momentum that must include the proximal step; None where there is none."""
+        """Return the momentum that must include the proximal step, or None."""
         return _momentum(self._optimizer, parameter, "momentum_buffer") if isinstance(self._optimizer, SGD) else None
 
     def copies(self, parameters: Iterable[Tensor]) -> list[tuple[Tensor, Tensor]]:
@@ -123,7 +123,7 @@ def _momentum(optimizer: Optimizer, parameter: Tensor, name: str) -> Tensor | No
 
 
 def momenta(optimizer: Optimizer) -> list[Callable[[Tensor], Tensor | None]]:
-    """Return a function per kind of momentum: parameter -> its buffer, None where there is none."""
+    """Return a function per kind of momentum: parameter -> its buffer or None."""
     return [lambda parameter, name=name: _momentum(optimizer, parameter, name) for name in MOMENTA]  # type: ignore[misc]
 
 

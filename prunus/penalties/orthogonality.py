@@ -51,7 +51,7 @@ class Orthogonality(Penalty):
 
     @whatever_device
     def bind(self, model: nn.Module, groups: ChannelGroups | None = None) -> "BoundOrthogonality":
-        """Attach the penalty to the layers of `model`, as `Penalty.bind` does; the channel groups are not needed."""
+        """Attach the penalty to `model`, as `Penalty.bind` does; the channel groups are not needed."""
         return BoundOrthogonality(matrix_weights(model, self.layers), self)
 
 

@@ -50,7 +50,7 @@ class SparseGroupLasso(Shrinkage):
 
     @whatever_device
     def bind(self, model: nn.Module, groups: ChannelGroups) -> "BoundSparseGroupLasso":
-        """Attach the penalty to the parameters of `model`, as `Penalty.bind` does."""
+        """Attach the penalty to `model`, as `Penalty.bind` does."""
         slices = GroupSlices.of(model, groups)
         weights = unit_weights(slices, groups, self.keep)
         strengths = self.number * layer_factors(self, groups).to(weights.device)

@@ -41,7 +41,7 @@ def measured_goal(
         goal: the present one.
         budget: the bounds.
         meter: measures a network's latency; only in process 0.
-        reference: the network to whose latency a share refers, measured anew; None: the latency as first measured.
+        reference: the network to whose latency a share refers, measured again; None: the latency as first measured.
 
     Raises:
         BudgetError: no network is fast enough; raised in every process.

@@ -151,7 +151,7 @@ class NetworkInTraining:
         """In the first step after a cut, refuse gradients that differ between processes.
 
         Raises:
-            TrainingError: they differ, since a wrapper has not been made anew.
+            TrainingError: they differ, since a wrapper has not been made again after the cut.
         """
         if self.just_cut:
             self.processes.require_same_gradients(self.model)

@@ -61,7 +61,7 @@ class Shrinker:
         kwargs: the example's keyword arguments.
         meter: measures a network's milliseconds, for a budget that bounds them, or one per budget; None: on the
             budget's target, or in ONNX Runtime on one thread, where the example is tensors.
-        reference: the network to whose latency a share refers, measured anew each time; None: this one, once.
+        reference: the network to whose latency a share refers, measured each time; None: this one, once.
         importance: a function from the network and its groups to a number per group, [num_groups]; None: Taylor's.
         told: receives a sentence about each measurement.
 

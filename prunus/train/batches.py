@@ -117,7 +117,7 @@ def _plainly(batches: DataLoader[Batch]) -> Iterator[Batch]:
 
 
 def _in_worker(error: Exception) -> str | None:
-    """Return an error's message in its worker; None where it comes from none."""
+    """Return the message that an error had in its worker; None where it is from no worker."""
     message = str(error)
     if not message.startswith("Caught "):
         return None

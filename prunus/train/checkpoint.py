@@ -141,7 +141,7 @@ def latest(folder: Path) -> Checkpoint | None:
 
 
 def best(folder: Path) -> Checkpoint | None:
-    """Return the newest intact checkpoint that was written with `best`; None if there is none.
+    """Return the newest intact checkpoint that was written with `best`, or None.
 
     Raises:
         CheckpointError: as `latest`.

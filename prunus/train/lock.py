@@ -1,4 +1,4 @@
-"""The lock of a run folder: one run per folder; it is released when its process ends, however that happens."""
+"""The lock of a run folder: one run per folder; released when its process ends, in any way."""
 
 import contextlib
 import fcntl

@@ -141,7 +141,7 @@ def _linear_layers(expanded: nn.Module) -> list[Any]:
 def _complete_(expanded: nn.Module, layer: Any, product: Any) -> None:
     """Add to the middle factor the difference between the kernels of `layer` and `product`, the contracted factors.
 
-    Subtract from the last factor's bias what this adds.
+    Subtract from the last factor's bias the amount that this adds.
     """
     modules = _linear_layers(expanded)
     first, middle, last = (read(module, "an expanded layer") for module in modules)

@@ -104,7 +104,7 @@ def _misfit(path: str, problem: str) -> CheckpointError:
 
 
 def packed(tree: Tree) -> tuple[bytes, str]:
-    """Return `tree` in a form that can be sent to another process: safetensors and JSON."""
+    """Return `tree` in a form to send to another process: safetensors and JSON."""
     tensors, structure = flatten(tree)
     return safetensors.torch.save(tensors), json.dumps(structure)
 

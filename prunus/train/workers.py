@@ -1,4 +1,4 @@
-"""The processes that load data: started with signals held back, and identified when one of them dies."""
+"""The processes that load data: started with signals held back, and named when one dies."""
 
 import contextlib
 import re
