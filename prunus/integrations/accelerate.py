@@ -93,7 +93,7 @@ class Shrink:
         return self.shrinker.finish()
 
     def close(self) -> None:
-        """Leave the Shrinker's state out of the accelerator's from now on."""
+        """From now on, neither save nor load the Shrinker's state."""
         for handle in self._handles:
             handle.remove()
 

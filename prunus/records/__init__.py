@@ -1,6 +1,7 @@
 """Records of a run: small typed records, one JSON object per line in `records.jsonl`.
 
-All output (progress, table, TensorBoard, report) is read from these, so only recorded facts are shown. A record is plain data: numbers, strings, tuples and dictionaries of them.
+All output (progress, table, TensorBoard, report) is read from these, so only recorded facts are shown. A record is
+plain data: numbers, strings, tuples and dictionaries of them.
 """
 
 from prunus.records.file import FILE_NAME, Recorder, Silent, lines, read, readable
