@@ -1,8 +1,8 @@
 """Prunus: grow wide, ship narrow.
 
-A network is read (`trace`), shaped while it learns (`GroupLasso`), a budget decides (`Budget`, `select`), surgery
-changes a copy (`apply`, `carry_`), deployment measures it (`export_onnx`, `check_parity`, `benchmark`). `run` does
-the whole path from a recipe. Names are imported at their first use, so that `import prunus` is quick.
+A network is read (`trace`) and shaped while it learns (`GroupLasso`); a budget decides (`Budget`, `select`), surgery
+changes a copy (`apply`, `carry_`), and deployment measures it (`export_onnx`, `check_parity`, `benchmark`). `run` does
+all of this from a recipe. Names are imported at first use, so `import prunus` is fast.
 """
 
 import importlib
@@ -114,7 +114,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         return importlib.import_module("importlib.metadata").version("prunus")
-    if name in (*_HOME.values(), "integrations"):  # prunus.surgery, ... without an import of its own
+    if name in (*_HOME.values(), "integrations"):  # prunus.surgery, ... without an explicit import
         return importlib.import_module(f"prunus.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'prunus' has no attribute {name!r}")

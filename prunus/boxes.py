@@ -1,9 +1,9 @@
-"""Boxes as tensors: what is known of the objects in an image, and the rows by which a batch carries it.
+"""Boxes as tensors: the objects in an image, and the rows by which a batch carries them.
 
 A batch holds images with unequal numbers of objects. So that every DataLoader can stack them, the objects of an image
-are a float32 tensor [M, 10], M the same for a whole data set; `COLUMNS` names the columns. The rows without an object
-are ignored regions of no area, which nothing overlaps, so no code needs to tell them apart. Detections are rows too,
-float32 [K, 6]: label, x1, y1, x2, y2, score; those without an object have the score 0.
+are a float32 tensor [M, 10], with the same M for a whole data set; `COLUMNS` names the columns. Rows without an object
+are ignored regions of zero area, which overlap nothing, so no code needs to treat them separately. Detections are rows
+too, float32 [K, 6]: label, x1, y1, x2, y2, score; rows without a detection have the score 0.
 """
 
 import dataclasses
@@ -51,7 +51,7 @@ class Objects:
         distance: Tensor | None = None,
         scale: float = 1.0,
     ) -> "Objects":
-        """Return objects of which only boxes and labels need be known."""
+        """Return objects of which at least boxes and labels are known."""
         number = len(labels)
         return cls(
             boxes=boxes.float().reshape(number, 4),
@@ -65,7 +65,7 @@ class Objects:
 
     @classmethod
     def from_rows(cls, rows: Tensor) -> "Objects":
-        """Return the objects of the rows [M, 10], those of no area left out."""
+        """Return the objects of the rows [M, 10], without rows of zero area."""
         scale = float(rows[0, 9]) if len(rows) else 1.0
         rows = rows[(rows[:, 3] > rows[:, 1]) & (rows[:, 4] > rows[:, 2])]
         return cls(
@@ -79,7 +79,7 @@ class Objects:
         )
 
     def rows(self, number: int) -> Tensor:
-        """Return the rows, float32 [number, 10]; the last ones are regions of no area."""
+        """Return the rows, float32 [number, 10]; rows after the last object are regions of zero area."""
         rows = torch.zeros(number, len(COLUMNS))
         rows[:, 0], rows[:, 5], rows[:, 9] = EVERY, 1, self.scale
         own = (self.labels, *self.boxes.unbind(1), self.ignored, self.truncation, self.occlusion, self.distance)
@@ -90,7 +90,7 @@ class Objects:
         return len(self.labels)
 
     def chosen(self, which: Tensor) -> "Objects":
-        """Return the objects that `which` names, by a mask or by numbers."""
+        """Return the objects that `which`, a mask or indices, selects."""
         names = ("boxes", "labels", "ignored", "truncation", "occlusion", "distance")
         return dataclasses.replace(self, **{name: getattr(self, name)[which] for name in names})
 
@@ -108,7 +108,7 @@ def intersections(first: Tensor, second: Tensor) -> Tensor:
 
 
 def overlaps(first: Tensor, second: Tensor) -> Tensor:
-    """Return the intersection over union of boxes [M, 4] and [N, 4]: [M, N]; 0 for two of no area."""
+    """Return the intersection over union of boxes [M, 4] and [N, 4]: [M, N]; 0 for two boxes of zero area."""
     shared = intersections(first, second)
     union = areas(first)[:, None] + areas(second)[None] - shared
     return shared / union.clamp(min=torch.finfo(shared.dtype).tiny)

@@ -1,11 +1,11 @@
 """Torchvision beside a torch that its C++ operators do not fit: `from prunus.compat import torchvision`.
 
 The wheel of torchvision on the package index is the CUDA build. Beside a CPU-only torch its operators do not
-load, and `import torchvision` dies with "operator torchvision::nms does not exist", because torchvision then
-registers shape functions for two operators that nobody declared. Where that is so, this module declares the
-two, and gives them an implementation in torch, before the import: transforms, datasets, networks, `ops.nms`
-and `ops.batched_nms` then work, here and in every library that imports torchvision later. Where the operators
-load, nothing is touched. The other C++ operators (deformable convolution, ...) keep torchvision's own error.
+load, and `import torchvision` fails with "operator torchvision::nms does not exist", because torchvision registers
+shape functions for two operators that nothing has declared. In that case this module declares the two, and implements
+them in torch, before the import: transforms, datasets, networks, `ops.nms` and `ops.batched_nms` then work, here and
+in every library that imports torchvision later. Where the operators load, nothing changes. The other C++ operators
+(deformable convolution, ...) keep torchvision's own error.
 """
 
 import importlib.machinery
@@ -20,8 +20,8 @@ import torch
 def nms(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float) -> torch.Tensor:
     """Return the indices of the boxes that greedy non-maximum suppression keeps, best score first.
 
-    The best box that is left is kept, and every box whose intersection over union with it is above
-    `iou_threshold` is dropped, until none is left.
+    The best remaining box is kept, and every box whose intersection over union with it is above
+    `iou_threshold` is dropped, until none remains.
 
     Args:
         boxes: [N, 4], corners (x1, y1, x2, y2).
@@ -48,7 +48,7 @@ def nms(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float) -> torc
 
 
 def _iou(box: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
-    """Intersection over union of one box [4] with others [N, 4] -> [N]."""
+    """Return the intersection over union of one box [4] with others [N, 4]: [N]."""
     top_left, bottom_right = torch.maximum(box[:2], others[:, :2]), torch.minimum(box[2:], others[:, 2:])
     intersection = (bottom_right - top_left).clamp(min=0).prod(dim=1)
     area, areas = (box[2:] - box[:2]).prod(), (others[:, 2:] - others[:, :2]).prod(dim=1)
@@ -74,13 +74,13 @@ def operators_load() -> bool:
 def _declare_operators() -> None:
     for name in ("torchvision::nms", "torchvision::qnms"):
         torch.library.define(name, "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        # "default" serves every device: it is written in torch operators. `qnms` gets the integer
-        # representations of one scale, in which the intersection over union is the same.
+        # "default" serves every device, since it is written in torch operators. `qnms` gets integers of a single
+        # scale, for which the intersection over union is the same.
         torch.library.impl(name, "default", nms)
 
 
 def _nms(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float) -> torch.Tensor:
-    """torchvision.ops.nms without its refusal; through the operator, so that an export keeps it whole."""
+    """Call torchvision.ops.nms without its refusal, through the operator, so that an export keeps it whole."""
     kept: torch.Tensor = torch.ops.torchvision.nms(boxes, scores, iou_threshold)
     return kept
 
@@ -99,19 +99,19 @@ import torchvision  # noqa: E402  (only now can it be imported)
 import torchvision.tv_tensors  # noqa: E402
 from torchvision.transforms import v2 as transforms  # noqa: E402
 
-if declared:  # its own nms refuses where the compiled operators are absent, though the operator is there now
+if declared:  # torchvision's nms refuses without the compiled operators, although the operator now exists
     torchvision.ops.nms = torchvision.ops.boxes.nms = _nms
 
 ONE_STAGE = ("SSD", "RetinaNet", "FCOS")
 
 
 def detection_model(function: str, num_classes: int, arguments: Mapping[str, Any]) -> Any:
-    """Return a one-stage detector of torchvision.models.detection for `num_classes`, the background not among them.
+    """Return a one-stage detector of torchvision.models.detection for `num_classes`, background not included.
 
     Its weights are fresh unless `arguments` names some.
 
     Raises:
-        ValueError: there is no such function, it takes no such arguments, or its detector has two stages.
+        ValueError: there is no such function, it does not accept the arguments, or its detector has two stages.
     """
     detection = torchvision.models.detection
     build = getattr(detection, function, None)

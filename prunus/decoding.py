@@ -1,8 +1,8 @@
-"""Files and text from outside as plain data: JSON and YAML, within limits on what they may be and hold.
+"""Files and text from outside as plain data: JSON and YAML, within limits on their kind and size.
 
-Whoever wrote them is not trusted: a decoder here takes bounded memory and time, and raises nothing but `DecodingError`
-and, of a file, `OSError`. What comes out is dictionaries, lists, strings, numbers, booleans and None; whether it is
-what the reader needs, the reader says.
+Their authors are not trusted: a decoder here takes bounded memory and time, and raises only `DecodingError`
+and, for a file, `OSError`. The result is dictionaries, lists, strings, numbers, booleans and None; the caller
+checks whether it is what it needs.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ MIB = 2**20
 
 
 class DecodingError(ValueError):
-    """Text that is no JSON or YAML, or more than is read; says what is wrong, and in which line where that is known."""
+    """Text that is not JSON or YAML, or exceeds a limit; names the problem and, where known, the line."""
 
     def __init__(self, problem: str, line: int | None = None) -> None:
         super().__init__(problem if line is None else f"{problem} (line {line})")
@@ -31,13 +31,13 @@ class DecodingError(ValueError):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What is read at most.
+    """The limits on what is read.
 
     Attributes:
         size: of the text, in bytes or characters.
-        depth: of containers inside each other.
-        digits: of a whole number.
-        items: of all containers together, YAML's aliases written out.
+        depth: of nested containers.
+        digits: of an integer.
+        items: of all containers together, with YAML's aliases expanded.
     """
 
     size: int = 256 * MIB
@@ -46,20 +46,20 @@ class Limits:
     items: int = 20_000_000
 
 
-DATA = Limits()  # what programs write: plans, states, records, indexes
-SETTINGS = Limits(size=MIB // 4, items=100_000)  # what people write: recipes and overrides
+DATA = Limits()  # for what programs write: plans, states, records, indexes
+SETTINGS = Limits(size=MIB // 4, items=100_000)  # for what people write: recipes and overrides
 
 
 def read_bytes(path: Path, most: int = DATA.size, *, follow: bool = True) -> bytes:
-    """Return the content of a regular file: what waits for a writer, or never ends, is not read.
+    """Return the content of a regular file; pipes and devices, which may block or never end, are not read.
 
     Args:
         most: bytes.
         follow: whether `path` itself may be a symbolic link.
 
     Raises:
-        OSError: no such file, or it cannot be read.
-        DecodingError: another kind of file, or a larger one.
+        OSError: there is no such file, or it cannot be read.
+        DecodingError: it is not a regular file, or it is too large.
     """
     with regular_file(path, follow=follow) as file:
         size = os.fstat(file.fileno()).st_size
@@ -70,7 +70,7 @@ def read_bytes(path: Path, most: int = DATA.size, *, follow: bool = True) -> byt
 
 @contextlib.contextmanager
 def regular_file(path: Path, *, follow: bool = True) -> Iterator[BinaryIO]:
-    """Open a regular file to read parts of it.
+    """Open a regular file, to read parts of it.
 
     Raises:
         OSError, DecodingError: as `read_bytes`.
@@ -95,10 +95,10 @@ def regular_file(path: Path, *, follow: bool = True) -> Iterator[BinaryIO]:
 
 
 def read_text(path: Path, most: int = DATA.size, *, follow: bool = True) -> str:
-    """Return the text of a regular file in UTF-8, without the byte-order mark that editors put before it.
+    """Return the text of a regular file in UTF-8, without the byte-order mark that some editors write.
 
     Raises:
-        OSError, DecodingError: as `read_bytes`; or it is not UTF-8.
+        OSError, DecodingError: as `read_bytes`; or the file is not UTF-8.
     """
     try:
         return read_bytes(path, most, follow=follow).decode("utf-8-sig")
@@ -107,10 +107,10 @@ def read_text(path: Path, most: int = DATA.size, *, follow: bool = True) -> str:
 
 
 def from_json(text: str, limits: Limits = DATA) -> Any:
-    """Return the value that JSON `text` stands for; NaN and the infinities are numbers too.
+    """Return the value of JSON `text`; NaN and the infinities are accepted as numbers.
 
     Raises:
-        DecodingError: it is no JSON, or beyond the limits.
+        DecodingError: it is not JSON, or exceeds the limits.
     """
     _check_size(text, limits)
 
@@ -132,7 +132,7 @@ def from_json(text: str, limits: Limits = DATA) -> Any:
 
 
 class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """Safe YAML in which `1e-4` is a number, as everywhere else, not a string as in YAML 1.1, and dates are text."""
+    """Safe YAML in which `1e-4` is a number, not a string as in YAML 1.1, and dates are text."""
 
 
 _FLOAT, _TIMESTAMP = "tag:yaml.org,2002:float", "tag:yaml.org,2002:timestamp"
@@ -146,34 +146,34 @@ Loader.add_implicit_resolver(_FLOAT, _POWER, list("-+0123456789"))
 
 
 def from_yaml(text: str, limits: Limits = SETTINGS) -> Any:
-    """Return the value that YAML `text` stands for.
+    """Return the value of YAML `text`.
 
     Raises:
-        DecodingError: it is no YAML, or beyond the limits.
+        DecodingError: it is not YAML, or exceeds the limits.
     """
     return yaml_document(text, limits)[1]
 
 
 def yaml_document(text: str, limits: Limits = SETTINGS) -> tuple[yaml.Node | None, Any]:
-    """Return the root of YAML `text`, whose nodes know their lines, and the value that it stands for.
+    """Return the root node of YAML `text`, whose nodes know their lines, and the value.
 
     Raises:
-        DecodingError: it is no YAML, or beyond the limits.
+        DecodingError: it is not YAML, or exceeds the limits.
     """
     _check_size(text, limits)
     try:
-        _check_depth(text, limits)  # before anything recursive sees it
+        _check_depth(text, limits)  # before any recursive code reads it
         node = _composed(text)
         if node is None:
             return None, None
         _count(node, limits, {}, set())
-        value = yaml.load(text, Loader)  # a safe one; from nodes of its own, since merged keys change them
+        value = yaml.load(text, Loader)  # a safe loader; it makes its own nodes, since merged keys change them
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         raise DecodingError(str(getattr(error, "problem", None) or error), mark.line + 1 if mark else None) from error
     except DecodingError:
         raise
-    except (ValueError, TypeError, OverflowError, RecursionError, AttributeError) as error:  # of a constructor
+    except (ValueError, TypeError, OverflowError, RecursionError, AttributeError) as error:  # from a constructor
         raise DecodingError(f"it holds a value that cannot be read: {error}") from error
     _check(value, limits)
     return node, value
@@ -201,7 +201,7 @@ def _check_depth(text: str, limits: Limits) -> None:
 
 
 def _count(node: yaml.Node, limits: Limits, known: dict[int, tuple[int, int]], above: set[int]) -> tuple[int, int]:
-    """Return (items, depth) of a node with its aliases written out; refuse what is beyond the limits."""
+    """Return (items, depth) of a node with its aliases expanded; refuse a node that exceeds the limits."""
     if id(node) in known:
         return known[id(node)]
     line = node.start_mark.line + 1
@@ -222,7 +222,7 @@ def _count(node: yaml.Node, limits: Limits, known: dict[int, tuple[int, int]], a
 
 
 def _check(value: Any, limits: Limits) -> None:
-    """Refuse what is nested too deep, holds too much, or is no plain data."""
+    """Refuse what is nested too deep, too large, or not plain data."""
     level, depth, items, most = [value], 0, 0, 10**limits.digits
     while level:
         if depth > limits.depth:

@@ -1,4 +1,4 @@
-"""The terminal: progress while a run goes on."""
+"""Progress of a run in the terminal."""
 
 import contextlib
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from prunus.records import EpochRecord
 
 
 class Display:
-    """Shows stages, a bar over the steps of a training, and a line an epoch."""
+    """Show stages, a bar over the steps of a training, and a line per epoch."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -33,7 +33,7 @@ class Display:
             yield
 
     def stage(self, text: str) -> None:
-        """Say what happens next."""
+        """Print the name of the next stage."""
         self._progress.update(self._bar, visible=False)
         self._console.print(text, style="bold")
         self._headed = False

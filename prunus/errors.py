@@ -1,4 +1,4 @@
-"""Every error that Prunus raises on purpose.
+"""All errors that Prunus raises deliberately.
 
     PrunusError
     ├── RecipeError       a recipe, a setting or a command that cannot be used
@@ -6,10 +6,10 @@
     ├── TraceError        a network that cannot be read
     ├── EditError         an edit or a plan that does not fit the network
     ├── BudgetError       a budget that cannot be met
-    ├── TrainingError     training that cannot go on
+    ├── TrainingError     training that cannot continue
     │   ├── CheckpointError   a checkpoint that cannot be written or read
     │   │   └── FolderInUseError  a folder that another run holds
-    │   └── InterruptedTrainingError  somebody asked the training to stop
+    │   └── InterruptedTrainingError  the training was asked to stop
     ├── DeployError       an export, a backend or a measurement that failed
     │   ├── ParityError       an exported network that does not equal its source
     │   └── QuantizationError a network that loses more than allowed in INT8
@@ -21,7 +21,7 @@ A message says what is wrong, where (a path in the network, a file, a key), why,
 
 
 class PrunusError(Exception):
-    """The root: `except prunus.PrunusError` catches whatever Prunus refuses."""
+    """The root of all errors: `except prunus.PrunusError` catches all that Prunus refuses."""
 
 
 class RecipeError(PrunusError):
@@ -45,7 +45,7 @@ class BudgetError(PrunusError):
 
 
 class TrainingError(PrunusError):
-    """Training that cannot go on."""
+    """Training that cannot continue."""
 
 
 class CheckpointError(TrainingError):
@@ -57,7 +57,7 @@ class FolderInUseError(CheckpointError):
 
 
 class InterruptedTrainingError(TrainingError):
-    """Somebody asked the training to stop; a checkpoint was written first."""
+    """The training was asked to stop; a checkpoint was written first."""
 
     def __init__(self, number: int, message: str) -> None:
         super().__init__(message)

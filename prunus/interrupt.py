@@ -1,16 +1,16 @@
-"""Ctrl-C and SIGTERM as a flag. A handler only sets it; whoever can stop asks for it.
+"""Ctrl-C and SIGTERM as a flag: the handler only sets it, and code that can stop polls it.
 
-An exception raised in a handler lands wherever Python happens to be: in a garbage collection's callback it is printed
-and lost. So none is raised there:
+An exception raised in a handler is raised wherever Python is: in a garbage collection's callback it is printed
+and lost. So the handlers here raise none:
 
     with whole_process():                     the command line, from its first import on
         check()                               every phase, measurement and file; raises `Interrupted`
-        with interruptible() as interrupt:    a training, which asks `interrupt.number` itself and saves first
+        with interruptible() as interrupt:    a training, which polls `interrupt.number` and saves first
 
-In a whole process a thread reads the signals too, from the file descriptor that Python's C code writes them to. It acts
-even while the main thread is inside a long call: the second signal ends the process at once, and the first one after
-`GRACE_S` seconds in which nobody asked; after `STEP_S` seconds in a training, whose step would be lost, or twice the
-longest step so far if that is more. What is written aside and renamed stays whole then, as after a kill -9.
+In a whole process a thread also reads the signals, from the file descriptor to which Python's C code writes them. It
+acts even while the main thread is inside a long call: the second signal ends the process at once, and so does the first
+one if it is not polled for `GRACE_S` seconds. In a training, whose step would be lost, the limit is `STEP_S` seconds or
+twice the longest step so far, whichever is longer. Files written aside and renamed stay whole, as after a kill -9.
 """
 
 import contextlib
@@ -27,14 +27,14 @@ from typing import Any
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 GRACE_S = 5.0
 STEP_S = 8.0
-SAME_S = 0.5  # torchrun forwards a Ctrl-C that the terminal has sent to every process already
-ASK_S = 0.2  # between two questions while a child runs
-DONE = b"\0"  # no signal has this number
+SAME_S = 0.5  # torchrun forwards a Ctrl-C that the terminal has already sent to every process
+ASK_S = 0.2  # between two polls: of a child, or for a due signal
+DONE = b"\0"  # ends the watcher; no signal's number
 SHOW_CURSOR = b"\x1b[?25h"
 
 
 class Interrupted(BaseException):
-    """Somebody asked the process to stop. No `Exception`: nothing that handles errors takes it for one."""
+    """The process was asked to stop. Not an `Exception`, so that no error handler catches it."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -42,17 +42,17 @@ class Interrupted(BaseException):
 
 
 class Interrupt:
-    """Whether a signal to stop has come.
+    """Whether a signal to stop has arrived.
 
     Attributes:
-        signal: its number; None before one has come.
-        came: when, by the monotonic clock.
-        since: `came`, or when the last of those that ask `number` themselves was done.
-        holds: how many of them are at work; `check` raises nothing meanwhile.
-        asked: when `number` was last asked, or the first of them began.
-        longest: seconds between two such questions so far.
-        answered: whether one of them knows of the signal.
-        before: the handlers that this one stands in for.
+        signal: its number; None before one has arrived.
+        came: when it arrived, by the monotonic clock.
+        since: `came`, or the end of the last body of `interruptible`.
+        holds: running bodies of `interruptible`, which poll `number`; `check` raises nothing meanwhile.
+        asked: the last poll of `number`, or the start of the first such body.
+        longest: seconds between two such polls, at most, so far.
+        answered: whether such a body has polled since the signal arrived.
+        before: the former signal handlers.
     """
 
     def __init__(self, holds: int = 0) -> None:
@@ -64,27 +64,27 @@ class Interrupt:
 
     @property
     def number(self) -> int | None:
-        """The signal's number, None before one has come: for those that save before they stop."""
+        """The signal's number, None before one has arrived; polled by code that saves before it stops."""
         now = time.monotonic()
         self.longest, self.asked = max(self.longest, now - self.asked), now
         self.answered = self.signal is not None
         return self.signal
 
     def is_overdue(self) -> bool:
-        """Whether a signal has come, and nobody has asked for longer than the process may take to end."""
+        """Whether a signal has arrived and has not been polled for longer than the process may take to end."""
         if self.signal is None or (self.holds and self.answered):
             return False
         most = max(STEP_S, 2 * self.longest) if self.holds else GRACE_S
         return time.monotonic() - self.since > most
 
     def note(self, number: int, frame: FrameType | None = None) -> None:
-        """Note a signal; the first one counts."""
+        """Record a signal; only the first one counts."""
         if self.signal is None:
             self.came = self.since = time.monotonic()
             self.signal = number
 
     def restore(self) -> None:
-        """Give the signals back to the handlers they had."""
+        """Restore the former signal handlers."""
         for number, handler in self.before.items():
             signal.signal(number, handler)
 
@@ -93,7 +93,7 @@ _current: Interrupt | None = None
 
 
 def check() -> None:
-    """Stop here if somebody asked for it and no training is at work, which stops by itself.
+    """Stop here if asked to, unless a training is at work, which stops by itself.
 
     Raises:
         Interrupted: with the signal's number.
@@ -104,10 +104,10 @@ def check() -> None:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[Interrupt]:
-    """Turn SIGINT and SIGTERM into the flag `number`, which the body asks; `check` raises nothing meanwhile.
+    """Turn SIGINT and SIGTERM into the flag `number`, which the body polls; `check` raises nothing meanwhile.
 
-    Within `whole_process` the flag is the process's. Elsewhere the second signal does what it did before; and outside
-    the main thread signals cannot be caught, and the flag stays down.
+    Within `whole_process` the flag is the process's. Elsewhere the second signal has its former effect. Outside
+    the main thread signals cannot be caught, and the flag is never set.
     """
     global _current
     outer = _current
@@ -142,17 +142,17 @@ def interruptible() -> Iterator[Interrupt]:
 
 @contextlib.contextmanager
 def whole_process() -> Iterator[None]:
-    """Let `check` stop what runs in the body; a second signal, and one that nobody asks for, end the process.
+    """Let `check` stop the body; a second signal, or one that is not polled, ends the process.
 
     Raises:
-        Interrupted: also at the end of the body, where a signal came that nobody has asked for.
+        Interrupted: from `check`, also at the end of the body if a signal has not been polled.
     """
     global _current
     if _current is not None or threading.current_thread() is not threading.main_thread():
         yield
         return
     flag = Interrupt()
-    for number in SIGNALS:  # first of all: until then Python's own handler raises KeyboardInterrupt
+    for number in SIGNALS:  # first, since until then Python's own handler raises KeyboardInterrupt
         signal.signal(number, flag.note)
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
@@ -167,7 +167,7 @@ def whole_process() -> Iterator[None]:
         _current = None
         signal.set_wakeup_fd(waked)
         flag.restore()
-        os.write(writing, DONE)  # forked children may hold the pipe open: closing it would not end the watcher
+        os.write(writing, DONE)  # closing the pipe would not end the watcher: forked children may hold it open
         watcher.join()
         os.close(writing)
         os.close(reading)
@@ -189,18 +189,18 @@ def _watch(flag: Interrupt, reading: int) -> None:
 
 
 def _end(number: int) -> None:
-    """End the process now: nothing half-written has a final name."""
+    """End the process now; no partial file has a final name."""
     with contextlib.suppress(OSError):
         os.write(2, (SHOW_CURSOR if os.isatty(2) else b"") + b"prunus: stopped at once; nothing was saved since\n")
     os._exit(128 + number)
 
 
 def _forget() -> None:
-    """In a forked child the signals are its own."""
+    """Restore the former signal handlers in a forked child."""
     global _current
     flag, _current = _current, None
     if flag is not None:
-        with contextlib.suppress(ValueError):  # forked by another thread than the main one
+        with contextlib.suppress(ValueError):  # forked by a thread other than the main one
             signal.set_wakeup_fd(-1)
             flag.restore()
 
@@ -210,7 +210,7 @@ os.register_at_fork(after_in_child=_forget)
 
 @contextlib.contextmanager
 def delayed() -> Iterator[None]:
-    """Hold signals back for a moment: a child that is forked meanwhile gets them once it has its own handlers."""
+    """Delay signals: a child forked meanwhile gets them once it has its own handlers."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
@@ -221,10 +221,10 @@ def delayed() -> Iterator[None]:
 def output_of(
     command: list[str], *, timeout_s: float | None = None, **settings: Any
 ) -> subprocess.CompletedProcess[str]:
-    """Run `command` to its end and return what it printed; asked to stop, end it first.
+    """Run `command` to its end and return its output; if asked to stop, kill it first.
 
     Raises:
-        subprocess.TimeoutExpired: it took longer than `timeout_s` seconds; it is ended.
+        subprocess.TimeoutExpired: it took longer than `timeout_s` seconds, and was killed.
         Interrupted: as `check`.
     """
     end = None if timeout_s is None else time.monotonic() + timeout_s

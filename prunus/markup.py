@@ -1,4 +1,4 @@
-"""XML from outside as plain data, within limits: no document type, so no entities, and elements know their lines."""
+"""XML from outside as plain data, within limits: no document type, hence no entities; elements know their lines."""
 
 import dataclasses
 from xml.parsers import expat
@@ -8,7 +8,7 @@ from prunus.decoding import DATA, DecodingError, Limits
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Element:
-    """An element of an XML document: its tag, its line from 1, its text and the elements in it."""
+    """An element of an XML document: its tag, its line (from 1), its text and its child elements."""
 
     tag: str
     line: int
@@ -16,16 +16,16 @@ class Element:
     children: tuple["Element", ...] = ()
 
     def all(self, tag: str) -> list["Element"]:
-        """Return the children of this tag."""
+        """Return the children with this tag."""
         return [child for child in self.children if child.tag == tag]
 
     def first(self, tag: str) -> "Element | None":
-        """Return the first child of this tag; None where there is none."""
+        """Return the first child with this tag, or None."""
         return next(iter(self.all(tag)), None)
 
 
 class _Builder:
-    """Collects the elements that are open: (tag, line, pieces of text, children)."""
+    """Collects the open elements: (tag, line, pieces of text, children)."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits, self.items = limits, 0
@@ -66,7 +66,7 @@ def from_xml(text: str, limits: Limits = DATA) -> Element:
     """Return the root element of XML `text`.
 
     Raises:
-        DecodingError: it is no XML, declares a document type (where entities would be), or is beyond the limits.
+        DecodingError: it is not XML, declares a document type (which may hold entities), or exceeds the limits.
     """
     if len(text) > limits.size:
         raise DecodingError(f"it has {len(text):,} characters, and at most {limits.size:,} are read")

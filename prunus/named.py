@@ -1,4 +1,4 @@
-"""Networks as they are named on the command line: `module:callable`, or the folder of a run for its narrow one."""
+"""Networks as named on the command line: `module:callable`, or a run's folder for its narrow network."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -22,16 +22,16 @@ IMAGE = (1, 3, 224, 224)
 
 @dataclasses.dataclass(frozen=True)
 class Named:
-    """A network, and the shape of an example of its input, batch included."""
+    """A network, and the shape of its example input, batch included."""
 
     model: nn.Module
     input_shape: tuple[int, ...] = IMAGE
 
     def example(self) -> Tensor:
-        """Return an input of standard normal values.
+        """Return an example input of standard normal values.
 
         Raises:
-            RecipeError: there is no room for one.
+            RecipeError: there is not enough memory for it.
         """
         try:
             check_room([self.input_shape])
@@ -43,12 +43,12 @@ class Named:
 
 
 def named(name: str, settings: Sequence[str] = (), shape: tuple[int, ...] | None = None) -> Named:
-    """Return the network that `name` stands for.
+    """Return the network that `name` names.
 
     Args:
-        name: `module:callable`, which is imported and called, or the folder of a run that has come to its end.
+        name: `module:callable`, which is imported and called, or the folder of a completed run.
         settings: `key=value`, the keyword arguments of the callable.
-        shape: of the example input; None: the run's own, or one image of 224 x 224.
+        shape: shape of the example input; None: that of the run, or one image of 224 x 224.
 
     Raises:
         RecipeError: there is no such network; says what is wrong with the name.
@@ -97,7 +97,7 @@ def _called(network: str, settings: Sequence[str]) -> nn.Module:
         model = function(**keywords)
     except TypeError as error:
         raise RecipeError(f"{network}: {error}; give its arguments with --set key=value") from error
-    except Exception as error:  # whatever the user's own code raises
+    except Exception as error:  # any error of the user's own code
         given = f" with {keywords}" if keywords else ""
         raise RecipeError(f"{network} cannot be built{given}: {type(error).__name__}: {error}") from error
     if not isinstance(model, nn.Module):

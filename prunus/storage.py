@@ -1,10 +1,10 @@
-"""Folders that are whole or not there: written aside, flushed to the disk, then renamed.
+"""Folders that are complete or absent: written aside, flushed to disk, then renamed.
 
     with storage.whole_folder(path) as aside:
         (aside / "manifest.json").write_text(...)
 
-A reader sees the old folder or the new one, never a mixture and never half of one, whenever the process or the
-machine dies. One process writes to a folder at a time. What fails raises `OSError`; the caller says what it means.
+A reader sees the old folder or the new one, never a mixture or a part, even if the process or the
+machine dies. Only one process may write to a folder at a time. A failure raises `OSError`; the caller interprets it.
 """
 
 import contextlib
@@ -27,9 +27,9 @@ MANIFEST = Limits(size=4 * MIB)
 
 @contextlib.contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """Hand out a new, empty folder beside `path`; at the end it takes the place of `path`, which may exist.
+    """Yield a new, empty folder beside `path`; at the end it replaces `path`, which may exist.
 
-    Where the body raises, `path` is as it was and nothing half-written is left.
+    If the body raises, `path` is unchanged and no partial folder remains.
     """
     aside, replaced = _aside(path), _replaced(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -44,7 +44,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
         for file in aside.iterdir():
             flush(file)
         flush(aside)
-        if path.exists():  # a folder cannot be renamed onto a full one: the old one stands aside meanwhile
+        if path.exists():  # a folder cannot be renamed onto a non-empty one: move that aside
             path.rename(replaced)
         aside.rename(path)
         flush(path.parent)
@@ -58,24 +58,24 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 def remove_whole(path: Path) -> None:
-    """Remove a folder; it is renamed first, so that nobody sees it with half of its files."""
+    """Remove a folder; rename it first, so that no reader sees it with only some of its files."""
     shutil.rmtree(path.rename(_aside(path)))
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Remove what a process that died has left half-written or half-removed in `folder`."""
+    """Remove the folders that a dead process has left half-written or half-removed in `folder`."""
     for path in folder.glob(_aside(folder / "*").name):
         shutil.rmtree(path)
 
 
 def current(path: Path) -> Path:
-    """Return where the contents of `path` are: there, or aside if its replacement was cut short."""
+    """Return the path of the contents of `path`: there, or aside if its replacement was interrupted."""
     replaced = _replaced(path)
     return replaced if not path.exists() and replaced.exists() else path
 
 
 def flush(path: Path) -> None:
-    """Bring a file, or a folder's own entries, to the disk."""
+    """Flush a file, or a folder's own entries, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -87,7 +87,7 @@ def sha256(path: Path) -> str:
     """Return the SHA-256 of a regular file, in hexadecimal.
 
     Raises:
-        OSError: it cannot be read, or is of another kind, which may never end.
+        OSError: it cannot be read, or is not a regular file and so may never end.
     """
     if not path.is_file():
         raise FileNotFoundError(errno.ENOENT, "no such regular file", str(path))
@@ -96,15 +96,15 @@ def sha256(path: Path) -> str:
 
 
 def sealed(content: Mapping[str, Any]) -> str:
-    """Return JSON with the SHA-256 of all else in it as "sha256": what is changed afterwards does not go unseen."""
+    """Return `content` as JSON with the SHA-256 of the rest as "sha256", so that later changes are detected."""
     return json.dumps({**content, SEAL: _digest(content)}, indent=1)
 
 
 def unsealed(text: str) -> dict[str, Any]:
-    """Return what `sealed` was given; a text without a seal, as earlier versions wrote it, as it is.
+    """Return what `sealed` was given; accept text without a seal, as earlier versions wrote it.
 
     Raises:
-        ValueError: it is no JSON object, or not what was written.
+        ValueError: it is not a JSON object, or has been changed.
     """
     content = from_json(text, MANIFEST)
     if not isinstance(content, dict):
@@ -128,7 +128,7 @@ def _replaced(path: Path) -> Path:
 
 
 def storable(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return `tensors` on the CPU, contiguous, and no two in one storage, as safetensors wants them."""
+    """Return `tensors` on the CPU, contiguous, and each in its own storage, as safetensors requires."""
     result, storages = {}, set()
     for name, tensor in tensors.items():
         stored = tensor.detach().to("cpu").contiguous()

@@ -1,4 +1,4 @@
-"""Text for a terminal: names come from files, and a terminal obeys what is written to it."""
+"""Text for a terminal: names come from files, and a terminal obeys control characters."""
 
 import os
 import unicodedata
@@ -8,13 +8,13 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 KEPT = "\n\t"
-DIRECTIONS = "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # which turn what follows around
+DIRECTIONS = "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # change the direction of text
 HIDDEN = ("Cc", "Cs", "Zl", "Zp")
-NARROWEST, USUAL = 20, 80  # columns; a terminal may say that it has none
+NARROWEST, USUAL = 20, 80  # columns; some terminals report none
 
 
 class Terminal(Console):
-    """Prints text as it is, [b] no markup and :x: no picture, but for what a terminal would obey: that is escaped."""
+    """Print text literally, without rich's [b] markup and :x: emoji, and with control characters escaped."""
 
     def __init__(self, **settings: Any) -> None:
         columns = os.environ.get("COLUMNS", "")
@@ -32,7 +32,7 @@ class Terminal(Console):
 
 
 def visible(text: str) -> str:
-    """Return `text` with control characters, changes of direction and what is no Unicode escaped as in Python."""
+    """Return `text` with control characters, direction changes and invalid Unicode escaped as in Python."""
     if text.isascii() and text.isprintable():
         return text
     return "".join(each if each in KEPT or not _obeyed(each) else ascii(each)[1:-1] for each in text)

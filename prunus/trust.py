@@ -1,7 +1,7 @@
-"""Is the folder of a run one that this user ran? Only then is its recipe, which names code, run without asking.
+"""Decide whether this user ran the run in a folder: only then is its recipe, which names code, run without asking.
 
 A run signs the recipe in its folder (HMAC-SHA256) with a key that only this user can read,
-`$XDG_STATE_HOME/prunus/key`. A folder that somebody sent has no such signature, nor has one whose recipe was changed.
+`$XDG_STATE_HOME/prunus/key`. A folder from somebody else has no valid signature, nor has one whose recipe was changed.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ KEY_BYTES = 32
 
 
 def sign(folder: Path) -> None:
-    """Sign the recipe in `folder`, which this user runs; where no key can be kept, `--trust` is asked for later."""
+    """Sign the recipe in `folder`, which this user runs; if no key can be stored, `--trust` is needed later."""
     try:
         key = _key(make=True)
         if key is not None:
@@ -31,7 +31,7 @@ def sign(folder: Path) -> None:
 
 
 def is_own(folder: Path) -> bool:
-    """Whether this user ran the recipe that lies in `folder`."""
+    """Whether this user ran the recipe in `folder`."""
     try:
         key = _key(make=False)
         found = read_bytes(folder / SIGNATURE, 1024, follow=False)
@@ -41,10 +41,10 @@ def is_own(folder: Path) -> bool:
 
 
 def require(folder: Path, *, trusted: bool) -> None:
-    """Accept the folder of a run whose code may be run: an own one, a `trusted` one, or after a yes at the terminal.
+    """Accept a run's folder whose code may be run: the user's own, a `trusted` one, or one confirmed at the terminal.
 
     Raises:
-        RecipeError: it is none of them; what to do.
+        RecipeError: the folder is none of these; says what to do.
     """
     if trusted or not (folder / RECIPE).exists() or is_own(folder):
         return
@@ -64,7 +64,7 @@ def _digest(key: bytes, folder: Path) -> str:
 
 
 def _key(*, make: bool) -> bytes | None:
-    """Return the user's key; None where there is none, or it is not the user's alone."""
+    """Return the user's key; None where there is none, or where others can access it."""
     state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     path = Path(state) / "prunus" / "key"
     if not path.exists() and make:

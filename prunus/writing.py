@@ -1,7 +1,7 @@
-"""Files that are whole or as they were: written aside, flushed to the disk, then renamed; no symbolic link is followed.
+"""Files that are complete or unchanged: written aside, flushed to disk, then renamed; no symbolic link is followed.
 
-A run's folder may have come from somebody else: a link that lies there under a name that is written to would lead the
-writer to any file of the user's.
+A run's folder may come from somebody else: a link there, under the name of a file to be written, would lead the
+writer to any of the user's files.
 """
 
 import contextlib
@@ -13,14 +13,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-NEW_S = 60.0  # a folder may be so young that its process has not locked it yet
+NEW_S = 60.0  # a younger folder may not have been locked by its process yet
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Put a file with `content` in the place of `path`, which may be one, or a link, or not be there.
+    """Replace `path`, which may be a file, a link, or absent, by a file with `content`.
 
     Raises:
-        OSError: it cannot be written; `path` is as it was, and nothing half-written is left.
+        OSError: it cannot be written; `path` is unchanged, and no partial file remains.
     """
     aside = path.with_name(f".{path.name}.{os.getpid()}.writing")
     aside.unlink(missing_ok=True)
@@ -35,10 +35,10 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def append(path: Path, content: bytes) -> None:
-    """Append `content` to a regular file, made where it does not exist; it is on the disk at the end.
+    """Append `content` to a regular file, created if missing; it is on disk when the function returns.
 
     Raises:
-        OSError: it cannot be written, or is a link.
+        OSError: the file cannot be written, or is a link.
     """
     with os.fdopen(os.open(path, _own(os.O_WRONLY | os.O_APPEND | os.O_CREAT), 0o666), "ab") as file:
         file.write(content)
@@ -48,12 +48,12 @@ def append(path: Path, content: bytes) -> None:
 
 @contextlib.contextmanager
 def folder_aside(path: Path) -> Iterator[Path]:
-    """Hand out an empty folder beside `path` that is gone at the end; those that killed processes left go first.
+    """Yield an empty folder beside `path` that is removed at the end; first remove those of killed processes.
 
-    A folder in use is locked, and the system frees the lock when its process ends, however that is.
+    A folder in use is locked, and the system frees the lock when its process ends, in whatever way.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: the folder cannot be created.
     """
     prefix, suffix = f".{path.name}.", ".writing"
     for old in path.parent.iterdir():
@@ -65,14 +65,14 @@ def folder_aside(path: Path) -> Iterator[Path]:
         tempfile.TemporaryDirectory(prefix=prefix, suffix=suffix, dir=path.parent) as folder,
         contextlib.ExitStack() as stack,
     ):
-        with contextlib.suppress(OSError):  # a file system without locks
-            stack.enter_context(_locked(Path(folder), wait=True))  # another may be looking how old it is
+        with contextlib.suppress(OSError):  # for a file system without locks
+            stack.enter_context(_locked(Path(folder), wait=True))  # another process may be checking its age
         yield Path(folder)
 
 
 @contextlib.contextmanager
 def _locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
-    """Hold the lock of a folder; raise `OSError` where another process does and none waits, or it is no folder."""
+    """Hold the lock of a folder; raise `OSError` if it is no folder, or, unless `wait`, if another process holds it."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -82,12 +82,12 @@ def _locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Remove the files that a process which died has left half-written in `folder`."""
+    """Remove the files that a dead process has left half-written in `folder`."""
     for path in folder.glob(".*.writing"):
         if path.is_symlink() or not path.is_dir():
             path.unlink(missing_ok=True)
 
 
 def _own(flags: int) -> int:
-    """Return flags of a file that is no link, and that no child process gets."""
+    """Return flags for a file that is no link, and that no child process inherits."""
     return flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK

@@ -1,4 +1,4 @@
-"""DECIDE: what the network may cost, when it shrinks, and which channel groups are removed."""
+"""DECIDE: the network's budget, when it shrinks, and which channel groups are removed."""
 
 from prunus.budget.budget import Budget
 from prunus.budget.select import select

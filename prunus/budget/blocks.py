@@ -1,4 +1,4 @@
-"""Whole residual blocks among the choices: a block goes where all its layers lose all their channels, or none does."""
+"""Whole residual blocks as choices: all layers of a block lose all their channels, or none of them does."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -15,13 +15,13 @@ from prunus.penalties.zeros import zero_
 from prunus.surgery import Plan, apply, bypass
 from prunus.surgery.removal import removal, spare_layers
 
-FORBIDDEN = 1e3  # share of a bound: no choice of this cost fits
+FORBIDDEN = 1e3  # as a share of a bound: a choice with this cost never fits
 
-Blocks = Mapping[str, frozenset[str]]  # layers that vanish together, by their block
+Blocks = Mapping[str, frozenset[str]]  # block's path -> its layers, which vanish together
 
 
 def add_blocks(cost: Tables, layers: Sequence[Layer], blocks: Blocks) -> None:
-    """Forbid, in a cost that must not exceed zero, that some layers of a block lose all channels and others do not."""
+    """Add an entry to `cost`, which must not exceed zero, that forbids emptying only some layers of a block."""
     for members in blocks.values():
         positions = [number for number, layer in enumerate(layers) if layer.name in members]
         for pair in itertools.pairwise(positions):
@@ -32,15 +32,15 @@ def add_blocks(cost: Tables, layers: Sequence[Layer], blocks: Blocks) -> None:
 
 
 def plan_without(model: nn.Module, groups: ChannelGroups, gone: Tensor, inputs: Inputs | None) -> Plan:
-    """Return the plan that removes the groups `gone`, bool [num_groups], and the blocks of which no channel is left.
+    """Return the plan that removes the groups `gone`, bool [num_groups], and each block left without channels.
 
     Such a block becomes the constant that it computes from zeros.
 
     Args:
         model: the network, as traced; it is not changed.
         groups: `prunus.trace` of it.
-        gone: what goes.
-        inputs: the example; None where no layer is left without channels.
+        gone: the groups to remove.
+        inputs: the example inputs; None where no layer loses all its channels.
     """
     spared = spare_layers(groups, gone)
     first = removal(groups, spared)
@@ -53,7 +53,7 @@ def plan_without(model: nn.Module, groups: ChannelGroups, gone: Tensor, inputs: 
 
 
 def possible_blocks(groups: ChannelGroups, floor: Mapping[str, int], blocks: Blocks) -> dict[str, frozenset[str]]:
-    """Return the blocks whose layers may lose all their channels, with those layers."""
+    """Return the blocks whose layers may lose all their channels: block -> those layers."""
     whole = {name: bool(groups.exact[groups.layers == number].all()) for number, name in enumerate(groups.layer_names)}
     found = {}
     for path, members in blocks.items():

@@ -19,23 +19,23 @@ BOUND = {"one_of": "bounds"}  # a recipe that names one bound drops those of the
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Budget:
-    """An upper bound on cost: a share of the traced network's where it is at most 1, else absolute.
+    """Upper bounds on cost: a value of at most 1 is a share of the traced network's cost, a larger one is absolute.
 
     Attributes:
         macs: multiply-adds at the traced input's size.
         params: parameters.
-        latency: share of the network's own latency, in (0, 1], as a meter measures it.
+        latency: share of the traced network's own latency, in (0, 1], as a meter measures it.
         latency_ms: latency in milliseconds; excludes `latency`.
         target: where the latency is measured; None: the recipe's or the meter's.
-        min_share: no layer falls below this share of its channels. At 0, training may empty the layers that have a skip
-            connection around them (`prunus.surgery.skippable`), so that the depth is learned; all others keep two.
-        multiple_of: a layer's number of channels stays a multiple of this, which suits the target's kernels; 1: any.
-        keep: layers that keep all their channels, by patterns over their paths: ("stem.*",); see `kept_groups`.
-        solver: "greedy" removes the least important groups per cost saved first; "exact" loses the least importance in
-            all, with a proven gap (`prunus.budget.solve`).
-        approximate: take groups whose removal is approximate as well (behind a layer norm, a frozen batch norm), which
-            `coverage()` names with the reasons. `select` alone does: the function changes with the cut, so train the
-            network that comes out. Training with a budget compares outputs at each cut, and refuses it.
+        min_share: every layer keeps at least this share of its channels. At 0, training may empty layers with a skip
+            connection around them (`prunus.surgery.skippable`), to learn the depth; all others keep two channels.
+        multiple_of: each layer keeps a multiple of this many channels, to suit the target's kernels; 1: any number.
+        keep: layers that keep all their channels, as patterns over their paths: ("stem.*",); see `kept_groups`.
+        solver: "greedy" removes the groups with the least importance per cost saved first; "exact" minimises the total
+            importance lost, with a proven gap (`prunus.budget.solve`).
+        approximate: also remove groups whose removal is approximate (behind a layer norm or a frozen batch norm);
+            `coverage()` lists them with the reasons. Only for `select`: the cut changes the function, so train the
+            resulting network. Training with a budget compares outputs at each cut, and refuses this.
     """
 
     macs: float | None = dataclasses.field(default=None, metadata=BOUND)
@@ -94,28 +94,28 @@ class Budget:
 
     @property
     def is_timed(self) -> bool:
-        """Whether it bounds the latency, which must be measured."""
+        """Whether this budget bounds the latency, which must be measured."""
         return self.latency is not None or self.latency_ms is not None
 
     def candidates(self, groups: ChannelGroups) -> ChannelGroups:
-        """Return `groups` with those that this budget may take as the exact ones."""
+        """Return `groups` in which every group that this budget may remove counts as exact."""
         return dataclasses.replace(groups, exact=groups.removable) if self.approximate else groups
 
     def limit_ms(self, wide: Callable[[], float]) -> float:
-        """Return the bound on the latency in milliseconds; `wide` measures the traced network's."""
+        """Return the bound on the latency in milliseconds; `wide` measures the traced network's latency."""
         if self.latency_ms is not None:
             return self.latency_ms
         return math.inf if self.latency in (None, 1) else self.latency * wide()
 
     def absolute(self, groups: ChannelGroups) -> dict[str, float]:
-        """Return the absolute bounds on "macs" and "params", shares taken of the network that `groups` describes."""
+        """Return the absolute bounds on "macs" and "params"; shares refer to the network that `groups` describes."""
         return self.bounds({kind: groups.cost.total(kind, groups.all_alive()) for kind in ("macs", "params")})
 
     def bounds(self, whole: Mapping[str, float]) -> dict[str, float]:
-        """Return the absolute bounds on "macs" and "params", shares taken of the costs `whole`.
+        """Return the absolute bounds on "macs" and "params"; shares refer to the costs `whole`.
 
         Raises:
-            BudgetError: the network has none of what is bounded.
+            BudgetError: a bounded cost is zero for this network.
         """
         given = {kind: value for kind in ("macs", "params") if (value := getattr(self, kind)) is not None}
         if nothing := [kind for kind in given if not whole[kind]]:
@@ -124,12 +124,12 @@ class Budget:
 
 
 def excess(groups: ChannelGroups, alive: Tensor, bounds: Mapping[str, float]) -> float:
-    """Return how far the cost with the groups `alive` exceeds `bounds`: max over kinds of cost / bound - 1."""
+    """Return how far the cost with the groups `alive` exceeds `bounds`: the maximum over kinds of cost / bound - 1."""
     return max(groups.cost.total(kind, alive) / bound - 1 for kind, bound in bounds.items())
 
 
 def out_of_reach(groups: ChannelGroups, alive: Tensor, bounds: Mapping[str, float]) -> BudgetError:
-    """Return the error that the smallest network, with the groups `alive`, is above `bounds`, and what holds it."""
+    """Return the error for a smallest network, with the groups `alive`, above `bounds`; name the costliest modules."""
     kind = max(bounds, key=lambda each: excess(groups, alive, {each: bounds[each]}))
     whole = groups.cost.total(kind, alive)
     parts = list(groups.cost.by_module(kind, alive).items())[:3]
@@ -143,7 +143,7 @@ def out_of_reach(groups: ChannelGroups, alive: Tensor, bounds: Mapping[str, floa
 
 
 def layer_sizes(groups: ChannelGroups) -> dict[str, int]:
-    """Return the number of groups that each layer makes."""
+    """Return the number of groups that each layer produces."""
     made = groups.layers[groups.layers >= 0]
     counts = torch.bincount(made, minlength=len(groups.layer_names))
     return {name: int(count) for name, count in zip(groups.layer_names, counts, strict=True)}

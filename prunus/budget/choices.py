@@ -1,7 +1,7 @@
-"""What may be decided: how many channels each layer keeps, and how much importance each number of them loses.
+"""The choices: how many channels each layer loses, and how much importance is lost with each number of them.
 
-Within a layer the less important groups go first, so that a number of groups says which they are. Groups of one layer
-that occur in different sizes (queries and values of an attention) are decided apart.
+Within a layer the less important groups go first, so their number determines which ones go. Groups of one layer
+that occur in tensors of different sizes (queries and values of an attention) are decided separately.
 """
 
 import dataclasses
@@ -15,18 +15,18 @@ from torch import Tensor
 from prunus.graph import ChannelGroups
 from prunus.surgery.removal import whole_dimensions
 
-MOST_PARTS = 4  # of a layer that are decided apart; where there would be more, the layer is one
+MOST_PARTS = 4  # separately decided parts per layer; a layer with more is decided as a whole
 
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """The decision on one layer, or on a part of it.
+    """The choices for one layer, or for one part of it.
 
     Attributes:
         name: as in `ChannelGroups.layer_names`.
         size: its number of groups.
-        order: the groups that may go, the least important first.
-        counts: how many of them go, one per choice, ascending: int [num_choices]; the first is 0.
+        order: the groups that may be removed, the least important first.
+        counts: groups removed by each choice, ascending: int [num_choices]; the first is 0.
         lost: importance lost by each choice: float64 [num_choices].
     """
 
@@ -37,14 +37,14 @@ class Layer:
     lost: np.ndarray
 
     def at(self, places: np.ndarray) -> "Layer":
-        """Return the layer with its choices at `places`, ascending."""
+        """Return the layer with only the choices `places`, ascending."""
         return dataclasses.replace(self, counts=self.counts[places], lost=self.lost[places])
 
 
 def layer_choices(
     groups: ChannelGroups, importance: Tensor, floor: Mapping[str, int], multiple_of: int = 1
 ) -> list[Layer]:
-    """Return every layer that may lose channels, with all numbers of them that leave a multiple of `multiple_of`."""
+    """Return each layer that may lose channels, with all choices that leave a multiple of `multiple_of`."""
     kept, kinds = most_important(groups, importance), _occurrences(groups)
     found = []
     for name, members in zip(groups.layer_names, exact_members(groups), strict=True):
@@ -59,9 +59,9 @@ def layer_choices(
 
 
 def removal_order(members: Tensor, importance: Tensor, kept: Tensor, least: int) -> Tensor:
-    """Return those of `members` that may go where `least` of them stay, the least important first.
+    """Return the groups of `members` that may be removed while `least` stay, the least important first.
 
-    Those of `kept`, bool [num_groups], stay as well, unless `least` is zero.
+    Groups in `kept`, bool [num_groups], stay as well, unless `least` is zero.
     """
     candidates = members[~kept[members]] if least else members
     order = candidates[importance[candidates].argsort(stable=True)]
@@ -69,14 +69,14 @@ def removal_order(members: Tensor, importance: Tensor, kept: Tensor, least: int)
 
 
 def steps(size: int, spare: int, multiple_of: int) -> range:
-    """Return the numbers of channels that may go of `size`, at most `spare`: each leaves a multiple."""
+    """Return the numbers, at most `spare` of `size` channels, whose removal leaves a multiple of `multiple_of`."""
     return range(size % multiple_of or multiple_of, spare + 1, multiple_of)
 
 
 def sampled(layer: Layer, most: int, step: int = 1) -> np.ndarray:
-    """Return the places of at most `most` of a layer's choices, at equal distances, the two ends among them.
+    """Return the indices of at most `most` of a layer's choices, equally spaced, first and last choice included.
 
-    Where there are such, all others leave a multiple of `step`.
+    All but these two leave a multiple of `step`, where such choices exist.
     """
     multiples = (layer.size - layer.counts) % step == 0
     multiples[[0, -1]] = True
@@ -86,9 +86,8 @@ def sampled(layer: Layer, most: int, step: int = 1) -> np.ndarray:
 
 
 def below(layer: Layer, places: np.ndarray) -> np.ndarray:
-    """Return importance at `places` so low that chords between them lie nowhere above `lost`: [num_places].
-
-    A minimum over the places is then one over all choices between them too, where the costs are linear there.
+    """Return importances at `places`, lowered until no chord between neighbours lies above `lost`: [num_places].
+    A minimum over `places` is then a lower bound for the choices between them, where the costs are linear there.
     """
     chords = np.interp(layer.counts, layer.counts[places], layer.lost[places])
     above = np.maximum(chords - layer.lost, 0.0)
@@ -98,7 +97,7 @@ def below(layer: Layer, places: np.ndarray) -> np.ndarray:
 
 
 def removed(groups: ChannelGroups, layers: Sequence[Layer], chosen: Sequence[int]) -> Tensor:
-    """Return the groups that go where `layers` take the choices `chosen`: bool [num_groups]."""
+    """Return the groups that the choices `chosen` of `layers` remove: bool [num_groups]."""
     mask = torch.zeros(len(groups), dtype=torch.bool)
     for layer, choice in zip(layers, chosen, strict=True):
         mask[layer.order[: int(layer.counts[choice])]] = True
@@ -106,7 +105,7 @@ def removed(groups: ChannelGroups, layers: Sequence[Layer], chosen: Sequence[int
 
 
 def most_important(groups: ChannelGroups, importance: Tensor) -> Tensor:
-    """Return the most important group of each dimension that consists of groups alone: bool [num_groups]."""
+    """Return the most important group of each dimension that consists of removable groups only: bool [num_groups]."""
     kept = torch.zeros(len(groups), dtype=torch.bool)
     for inside in whole_dimensions(groups):
         kept[inside[importance[inside].argmax()]] = True
@@ -122,19 +121,19 @@ def exact_members(groups: ChannelGroups) -> Sequence[Tensor]:
 
 
 def _parts(members: Tensor, kinds: Tensor) -> list[Tensor]:
-    """Return `members` apart by their `kinds`."""
+    """Return `members` split by `kinds`, or whole if there are more than `MOST_PARTS`."""
     different = torch.unique(kinds)
     return [members[kinds == kind] for kind in different] if different.numel() <= MOST_PARTS else [members]
 
 
 def _occurrences(groups: ChannelGroups) -> Tensor:
-    """Return a number for each group that is the same where two occur in the same sizes: int64 [num_groups]."""
+    """Return a number per group, equal for groups that occur in the same sizes: int64 [num_groups]."""
     random = np.random.default_rng(0)
     numbers = torch.zeros(len(groups) + 1, dtype=torch.int64)  # index -1, no group, is the last
     factors = {
         factor.numpy().tobytes(): factor for term in groups.cost.macs + groups.cost.params for factor in term.factors
     }
     for factor in factors.values():
-        number = torch.tensor(random.integers(1 << 62))  # of 64 random bits: equal sums have equal summands
+        number = torch.tensor(random.integers(1 << 62))  # large random numbers: equal sums mean equal summands
         numbers.index_add_(0, factor % numbers.numel(), number.expand(factor.shape))
     return numbers[:-1]

@@ -1,4 +1,4 @@
-"""The controller: which channel groups are under pressure, and how strongly, so that the budget is met exactly.
+"""The controller determines which channel groups are under pressure, and how strongly, so that the budget is met.
 
 The shrinking part of a training is cut into segments. At the start of a segment, a goal between the current cost
 and the budget determines which groups selection would remove, given their importance during training; all
@@ -24,7 +24,7 @@ from prunus.graph import ChannelGroups
 
 Pace = Literal["accurate", "fast"]
 PACES: dict[Pace, tuple[float, float]] = {"accurate": (0.25, 0.6), "fast": (0.1, 0.4)}  # begin and end
-BEGIN_ON_TRAINED = 0.1  # what is trained already need not wait for a quarter of the training
+BEGIN_ON_TRAINED = 0.1  # a trained network need not learn for a quarter of the training first
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,19 +32,19 @@ class Controller:
     """Settings: the budget and when to reach it.
 
     Attributes:
-        budget: what the network may cost in the end.
-        pace: when to shrink, where `begin` and `end` do not say: "accurate" is from 0.25 to 0.6 of the training, "fast"
-            from 0.1 to 0.4, which trains in less time and loses more (`docs/methods/group_lasso.md` says how much). A
-            recipe whose training starts with trained weights begins at 0.1 with both.
-        budgets: of a family of networks, from the largest to the smallest, which takes the place of `budget`; a number
-            is a share of the multiply-adds, with the other settings of `budget`. The segments are shared out equally:
-            where those of a budget end, a branch of the training goes on with the network as it is.
+        budget: bounds on the final network's cost.
+        pace: when to shrink, unless `begin` and `end` are given: "accurate" from 0.25 to 0.6 of the training, "fast"
+            from 0.1 to 0.4, which trains in less time and loses more accuracy (numbers: `docs/methods/group_lasso.md`).
+            A recipe whose training starts from trained weights begins at 0.1 with either.
+        budgets: the budgets of a family of networks, from the largest to the smallest, in place of `budget`; a number
+            is a share of the multiply-adds, with the other settings of `budget`. They share the segments
+            equally: at the end of each budget's, a branch of the training continues with that network.
         begin: share of the training before the first pressure; until then the network learns freely.
         end: share of the training at which the budget is met; the remaining network then learns without a penalty.
         every: epochs per segment; the network shrinks at the end of each segment.
-        settled: in (0, 1]: from `begin` on, the pressure waits until the widths that selection would leave are at least
-            this similar to those of the five epochs before (`width_stability.py`; try 0.98), but at the latest until
-            one segment is left before `end`. None: it begins at `begin`.
+        settled: similarity in (0, 1]: from `begin` on, the pressure waits until the widths that selection would leave
+            are at least this similar to those of the five epochs before (`width_stability.py`; try 0.98), at most until
+            one segment is left before `end`. None: the pressure begins at `begin`.
     """
 
     budget: Budget = Budget(macs=0.4)  # noqa: RUF009 - frozen
@@ -85,11 +85,11 @@ class Controller:
         return begin if self.begin is None else self.begin, end if self.end is None else self.end
 
     def on_trained(self) -> "Controller":
-        """Return the settings for a network that is trained already: where `begin` does not say, it is 0.1."""
+        """Return the settings for an already trained network: `begin` defaults to 0.1."""
         return dataclasses.replace(self, begin=BEGIN_ON_TRAINED) if self.begin is None else self
 
     def window(self, epochs: int) -> tuple[int, int]:
-        """Return the first epoch that may be under pressure (from 0), and the last at which pressure may begin."""
+        """Return the first epoch (from 0) that may be under pressure, and the last at which pressure may begin."""
         begin, end = self.shares
         first = min(round(begin * epochs), epochs - 1)
         last = max(first + 1, round(end * epochs))
@@ -98,7 +98,7 @@ class Controller:
     def segments(self, epochs: int, settled_at: int | None = None) -> tuple[int, int, int]:
         """Return the first epoch under pressure (from 0), the epochs per segment, and the number of segments.
 
-        `settled_at` is the epoch at which the widths became stable, where the pressure waits for that; None: not yet.
+        `settled_at` is the epoch at which the widths became stable, for settings with `settled`; None: not stable yet.
         """
         first, _ = self.window(epochs)
         last = max(first + 1, round(self.shares[1] * epochs))
@@ -119,16 +119,16 @@ class Goal:
     floors: dict[str, int]  # groups that each layer keeps
     limit_ms: float | None = None  # bound on the latency, where the budget has one
     solver: str = "greedy"  # see `Budget.solver`
-    passed: dict[str, float] | None = None  # cost at which the shrinking to this target begins; None: `start`
-    latency: KnownLatency | None = None  # where the segments are solved under a model of it
-    start_ms: float | None = None  # latency before, by the model
+    passed: dict[str, float] | None = None  # cost at which the shrinking to this budget begins; None: `start`
+    latency: KnownLatency | None = None  # under whose model segments are solved
+    start_ms: float | None = None  # latency at the start, by the model
 
     @classmethod
     def of(cls, groups: ChannelGroups, budget: Budget, skippable: Collection[str] = ()) -> "Goal":
         """Return the goal for a wide network whose layers `skippable` may vanish.
 
         Raises:
-            BudgetError: it cannot be met.
+            BudgetError: the budget cannot be met.
         """
         if budget.approximate:
             raise BudgetError(
@@ -136,7 +136,7 @@ class Goal:
                 "with it before, apply the plan, and train the network that comes out"
             )
         bounds = budget.absolute(groups)
-        if budget.is_timed:  # no bound is known before a measurement
+        if budget.is_timed:  # no other bound is known before a measurement
             bounds.setdefault("macs", float(groups.macs()))
         goal = cls(
             start={kind: float(groups.cost.total(kind, groups.all_alive())) for kind in bounds},
@@ -156,7 +156,7 @@ class Goal:
         return {kind: bound + max(0.0, before[kind] - bound) * rest for kind, bound in self.bounds.items()}
 
     def milliseconds_at(self, progress: float) -> float:
-        """Return the bound on the latency at `progress`, where it is modelled; it falls as those of `at` do."""
+        """Return the bound on a modelled latency at `progress`; it falls as the bounds of `at` do."""
         assert self.limit_ms is not None and self.start_ms is not None
         return self.limit_ms + (self.start_ms - self.limit_ms) * (1 - progress) ** 3
 

@@ -1,7 +1,7 @@
 """Minimise a sum of tables over all choices: variable elimination (Dechter 1999), exact where the tables stay small.
 
-Where a table would have too many entries, its parts are minimised apart from each other (mini-buckets, Dechter & Rish
-2003): the result is then a lower bound still.
+A table with too many entries is not built: its parts are minimised separately (mini-buckets, Dechter & Rish 2003), and
+the result is a lower bound.
 """
 
 import math
@@ -11,13 +11,13 @@ import numpy as np
 
 from prunus.budget.tables import Tables
 
-MOST_ENTRIES = 1 << 21  # of one table
+MOST_ENTRIES = 1 << 21  # per table
 
 Scope = tuple[int, ...]
 
 
 def elimination_order(scopes: Sequence[Scope], sizes: Sequence[int]) -> list[int]:
-    """Return the layers in the order in which each leaves the smallest table (min-weight)."""
+    """Return an order of elimination that removes next the layer that leaves the smallest table (min-weight)."""
     neighbours: dict[int, set[int]] = {position: set() for position in range(len(sizes))}
     for scope in scopes:
         for one in scope:
@@ -37,7 +37,7 @@ def elimination_order(scopes: Sequence[Scope], sizes: Sequence[int]) -> list[int
 
 
 def largest_table(scopes: Sequence[Scope], sizes: Sequence[int]) -> float:
-    """Return the entries of the largest table that elimination would make."""
+    """Return the number of entries of the largest table that elimination would build."""
     largest, live = 1.0, [set(scope) for scope in scopes]
     for position in elimination_order(scopes, sizes):
         union = {position}.union(*(scope for scope in live if position in scope))
@@ -47,12 +47,12 @@ def largest_table(scopes: Sequence[Scope], sizes: Sequence[int]) -> float:
 
 
 def minimum(tables: Tables, sizes: Sequence[int], order: Sequence[int]) -> tuple[float, list[int]]:
-    """Return a lower bound of the sum of `tables`, and choices that reach it where no table became too large.
+    """Return a lower bound on the minimum of the sum of `tables`, and choices that attain it where no table was split.
 
     Args:
         tables: the function.
         sizes: the number of choices of each layer.
-        order: in which layers are eliminated.
+        order: the order in which layers are eliminated.
     """
     rank = {position: number for number, position in enumerate(order)}
     buckets: list[list[tuple[Scope, np.ndarray]]] = [[] for _ in order]
@@ -88,7 +88,7 @@ def _decoded(
 def _mini_buckets(
     functions: Sequence[tuple[Scope, np.ndarray]], sizes: Sequence[int]
 ) -> list[list[tuple[Scope, np.ndarray]]]:
-    """Return `functions` in parts whose sums have at most `MOST_ENTRIES` entries, or are one function each."""
+    """Split `functions` into parts whose sums have at most `MOST_ENTRIES` entries, or that are a single function."""
     parts: list[tuple[set[int], list[tuple[Scope, np.ndarray]]]] = []
     for scope, table in sorted(functions, key=lambda function: -function[1].size):
         for union, members in parts:
@@ -102,7 +102,7 @@ def _mini_buckets(
 
 
 def _sum(functions: Sequence[tuple[Scope, np.ndarray]]) -> tuple[Scope, np.ndarray]:
-    """Return the sum over the union of the scopes."""
+    """Return the sum as a table over the union of the scopes."""
     union = tuple(sorted({one for scope, _ in functions for one in scope}))
     total: np.ndarray = np.array(0.0)
     for scope, table in sorted(functions, key=lambda function: function[1].size):

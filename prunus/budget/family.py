@@ -1,4 +1,4 @@
-"""The budgets of a family of networks, which one training passes one after the other."""
+"""The budgets of a family of networks, which one training reaches one after the other."""
 
 import dataclasses
 import itertools
@@ -14,12 +14,12 @@ def family_budgets(budget: Budget, budgets: Sequence[float | Budget]) -> tuple[B
     """Return the budgets of a family, from the largest network to the smallest.
 
     Args:
-        budget: gives a number its other settings (`min_share`, `keep`, ...). Its own multiply-adds are replaced; other
-            bounds must be those of the last one.
+        budget: its settings (`min_share`, `keep`, ...) apply to numbers in `budgets`. Its bound on multiply-adds is
+            replaced; any other bounds must equal those of the last budget.
         budgets: a number is a share of the multiply-adds.
 
     Raises:
-        RecipeError: a budget does not lie below the one before, or `budget` has bounds of its own.
+        RecipeError: a budget is not below the one before it, or `budget` has bounds of its own.
     """
     found = tuple(
         each
@@ -41,7 +41,7 @@ def family_budgets(budget: Budget, budgets: Sequence[float | Budget]) -> tuple[B
 
 
 def bounds_of(budget: Budget) -> dict[str, float]:
-    """Return what `budget` bounds, and by how much."""
+    """Return the bounds of `budget`, by kind."""
     return {kind: value for kind in QUANTITIES if (value := getattr(budget, kind)) is not None}
 
 
@@ -52,7 +52,7 @@ def budget_name(budget: Budget) -> str:
 
 
 def _is_comparable(kind: str, before: Budget, after: Budget) -> bool:
-    """Whether both bounds are in the same unit: shares, numbers, or milliseconds on the same target."""
+    """Whether both bounds on `kind` have the same unit: shares, absolute numbers, or latencies on the same target."""
     if kind.startswith("latency"):
         return before.target == after.target
     return bool((getattr(before, kind) <= 1) == (getattr(after, kind) <= 1))

@@ -12,17 +12,18 @@ from prunus.budget.running_cost import RunningCost
 from prunus.graph import ChannelGroups, Role
 from prunus.penalties.keep import kept_groups
 
-SLACK = 0.01  # share of a bound: where more is left unused, groups that still fit are restored
+SLACK = 0.01  # share of a bound: where more than this is unused, groups that still fit are restored
 
-Bundle = tuple[int, Tensor]  # the layer, and its groups that go together
+Bundle = tuple[int, Tensor]  # the layer, and the groups of it that are removed together
 
 
 def floors(groups: ChannelGroups, budget: Budget, skippable: Collection[str] = ()) -> dict[str, int]:
     """Return the least number of groups that each layer keeps under `budget`.
 
-    That is `min_share` of the layer and at least two, since a single channel leaves nothing to choose. Only a layer
-    of `skippable` may go below two, unless another layer makes channels of its groups too, as on a skip connection:
-    these would vanish with it. A layer that `budget.keep` names, or that makes channels for one, keeps them all.
+    The floor is `min_share` of the layer, but at least two, since a single channel leaves no choice. Only the layers
+    `skippable` may go below two, except where another layer produces channels of the same groups, as on a skip
+    connection: its channels would vanish too. A layer matched by `budget.keep`, or one that produces channels for it,
+    keeps them all.
 
     Raises:
         RecipeError: a pattern of `budget.keep` that matches no layer.
@@ -37,7 +38,7 @@ def floors(groups: ChannelGroups, budget: Budget, skippable: Collection[str] = (
 
 
 def _layers_with_shared_channels(groups: ChannelGroups) -> set[str]:
-    """Return the layers with a channel that a kernel or matrix of another layer makes too."""
+    """Return the layers with a channel that a kernel or matrix of another layer produces too."""
     kernels = {slot.layer for slot in groups.slots if slot.dim > 0}
     makers = defaultdict[str, list[Tensor]](list)
     for slot in groups.slots:
@@ -59,17 +60,17 @@ def greedy_selection(
 ) -> Tensor:
     """Return the groups to remove so that the cost just fits `bounds`: bool [num_groups].
 
-    Groups are removed in the order of importance / cost saved; within a layer the less important ones first, in
-    bundles that leave a multiple of `multiple_of`; each layer keeps its floor. The cost falls with each bundle, so
+    Groups are removed in ascending order of importance / cost saved; within a layer the less important ones go first,
+    in bundles that leave a multiple of `multiple_of`; each layer keeps its floor. The cost falls with each bundle, so
     bisection finds the fewest bundles that suffice. Where the last bundle removes much more than necessary, others
-    are restored, the more important ones first. Time and memory are linear in the sizes of all tensors' dimensions.
+    are restored, the more important ones first. Time and memory are linear in the sizes of all dimensions.
 
     Args:
         groups: `prunus.trace` of the network.
         importance: [num_groups].
         bounds: on "macs" and "params".
-        floor: groups that each layer keeps, by its name; see `floors`.
-        multiple_of: the number of channels that a layer keeps is a multiple of it.
+        floor: groups that each layer keeps, by name; see `floors`.
+        multiple_of: each layer keeps a multiple of this.
 
     Raises:
         BudgetError: the bounds cannot be met; names the smallest cost that can be reached.
@@ -96,7 +97,7 @@ def greedy_selection(
 
 
 def all_removable(groups: ChannelGroups, importance: Tensor, floor: Mapping[str, int], multiple_of: int = 1) -> Tensor:
-    """Return all groups that can be removed at once, bool [num_groups]: no budget reaches below what they leave."""
+    """Return all groups that can be removed at once, bool [num_groups]; no budget can go below the remaining cost."""
     chosen = torch.zeros(len(groups), dtype=torch.bool)
     for _, bundle in _bundles(groups, importance, {}, floor, multiple_of):
         chosen[bundle] = True
@@ -104,14 +105,14 @@ def all_removable(groups: ChannelGroups, importance: Tensor, floor: Mapping[str,
 
 
 def _restored(groups: ChannelGroups, removed: Sequence[Bundle], alive: Tensor, bounds: Mapping[str, float]) -> Tensor:
-    """Return `alive`, bool [num_groups], with those bundles of `removed` that still fit under `bounds`."""
+    """Return `alive`, bool [num_groups], with the bundles of `removed` restored that still fit `bounds`."""
     if not removed or excess(groups, alive, bounds) > -SLACK:
         return alive
     alive, cost = alive.clone(), RunningCost(groups, alive, bounds)
     # A layer's bundles come in ascending importance, so going backwards tries its most important one first. Once one
-    # does not fit, the layer is closed: a less important bundle must not return before a more important one. The very
-    # last bundle is what bisection found necessary, so its layer is closed from the start. Each bundle is thus tried
-    # at most once, which keeps this linear.
+    # does not fit, the layer is closed: a less important bundle must not return before a more important one. Bisection
+    # found the very last bundle necessary, so its layer is closed from the start. Each bundle is tried at most once, so
+    # the time is linear.
     closed = {removed[-1][0]}
     for layer, bundle in reversed(removed[:-1]):
         if layer in closed:
@@ -134,7 +135,7 @@ def _bundles(
     floor: Mapping[str, int],
     multiple_of: int,
 ) -> list[Bundle]:
-    """Return what may be removed, in the order in which it is."""
+    """Return the removable groups as bundles, in the order of removal."""
     saving = torch.zeros(len(groups), dtype=torch.float64)
     for kind, bound in bounds.items():
         saving += groups.cost.saving(kind, groups.all_alive()) / bound
@@ -142,11 +143,11 @@ def _bundles(
     scored: list[tuple[float, int, Bundle]] = []
     for layer, members in enumerate(exact_members(groups)):
         order = removal_order(members, importance, kept, floor.get(groups.layer_names[layer], 1))
-        # The first bundle brings the width to a multiple, each later one takes `multiple_of` channels.
+        # The first bundle brings the width to a multiple, each later one removes `multiple_of` channels.
         best, start = 0.0, 0
         for end in steps(members.numel(), order.numel(), multiple_of):
             bundle = order[start:end]
             score = float(importance[bundle].sum() / saving[bundle].sum().clamp(min=1e-30))
-            best, start = max(best, score), end  # never before a less important one of its layer
+            best, start = max(best, score), end  # not before the less important bundles of its layer
             scored.append((best, len(scored), (layer, bundle)))
     return [bundle for _, _, bundle in sorted(scored, key=lambda item: item[:2])]

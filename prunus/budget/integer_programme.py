@@ -1,8 +1,8 @@
 """The choice among a few widths per layer as a mixed-integer linear programme, solved by HiGHS (scipy's `milp`).
 
-One binary variable per layer and choice, exactly one of a layer's is 1. A table over several layers is linear in
-variables of its own, one per entry, whose sums along the other dimensions are the layers' binaries: where these are
-integer, so are the entries' variables (the local marginal polytope; Wainwright & Jordan 2008, section 4.1).
+There is one binary variable per layer and choice; exactly one per layer is 1. A table over several layers has one
+variable per entry. Summed over the other dimensions, these equal the layers' binaries: where the binaries are integer,
+so are the entries' variables (the local marginal polytope; Wainwright & Jordan 2008, section 4.1).
 """
 
 import itertools
@@ -13,11 +13,11 @@ import numpy as np
 
 from prunus.budget.tables import Tables
 
-if TYPE_CHECKING:  # it takes a third of a second, which whoever solves nothing would wait for
+if TYPE_CHECKING:  # scipy.optimize takes a third of a second to import, needed only for solving
     from scipy.optimize import LinearConstraint
 
 TOLERANCE = 3e-4  # relative gap at which the search ends
-NODES = 200  # of the search tree at most: a bound in seconds would make the result depend on the machine's load
+NODES = 200  # most nodes of the search tree; a time limit would make the result depend on the machine's load
 
 
 class _Rows:
@@ -46,10 +46,10 @@ class _Rows:
 
 
 def cheapest(objective: Tables, costs: Mapping[str, Tables], sizes: Sequence[int]) -> list[int] | None:
-    """Return the choices of least `objective` whose every cost is at most zero; None where there are none.
+    """Return the choices that minimise `objective` while every cost is at most zero, or None.
 
     Args:
-        objective: the function to minimise; tables of one layer alone.
+        objective: the function to minimise; each table is over a single layer.
         costs: functions that must not exceed zero.
         sizes: the number of choices of each layer.
     """
@@ -88,7 +88,7 @@ def cheapest(objective: Tables, costs: Mapping[str, Tables], sizes: Sequence[int
 
 
 def _tie(rows: _Rows, columns: Mapping[tuple[int, ...], np.ndarray], scope: tuple[int, ...]) -> None:
-    """Let the entries at each choice of each layer of `scope` sum to the choice's binary."""
+    """Constrain the entries at each choice of each layer of `scope` to sum to that choice's binary."""
     for dim, position in enumerate(scope):
         for choice, binary in enumerate(columns[position,]):
             entries = np.take(columns[scope], choice, axis=dim).ravel()

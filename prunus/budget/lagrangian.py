@@ -1,8 +1,8 @@
-"""The Lagrangian dual of a budget: how much importance must be lost at least, and widths near the best ones.
+"""The Lagrangian dual of a budget: the least importance that must be lost, and widths near the best ones.
 
-min over widths of lost(x) subject to cost_k(x) <= 0 is at least L(m) = min over x of lost(x) + sum_k m_k cost_k(x) for
-any multipliers m >= 0. L(m) is a minimum over a sum of tables (`elimination.py`). The largest L(m) is found by Kelley's
-cutting planes: each x that was found bounds L from above by a plane.
+min over widths x of lost(x) subject to cost_k(x) <= 0 is at least L(m) = min over x of lost(x) + sum_k m_k cost_k(x),
+for any multipliers m >= 0. L(m) is the minimum of a sum of tables (`elimination.py`). Kelley's cutting planes find the
+largest L(m): each x found so far bounds L from above by a plane.
 """
 
 import dataclasses
@@ -15,12 +15,12 @@ from prunus.budget.tables import Tables, combined
 
 MOST_PLANES = 60
 ROUNDING = 1e-12  # share of a bound
-NEAR = 1e-6  # of the importance that can be lost: where bound and planes are so close, they have met
+NEAR = 1e-6  # share of the importance that can be lost: a smaller gap of bound and planes ends the search
 
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-    """Choices, one per layer, the importance that they lose and how far their costs exceed the bounds."""
+    """Choices, one per layer, the importance that they lose, and how far their costs exceed the bounds."""
 
     chosen: tuple[int, ...]
     lost: float
@@ -29,12 +29,12 @@ class Point:
 
 @dataclasses.dataclass(frozen=True)
 class Dual:
-    """The largest bound found.
+    """The largest lower bound found.
 
     Attributes:
-        bound: importance that any choice within the budget loses at least.
-        multipliers: importance per unit of each cost, there.
-        points: choices that the multipliers leave nearly equally good, the best within the budget among them.
+        bound: the least importance that any choice within the budget loses.
+        multipliers: importance per unit of each cost, at this bound.
+        points: choices nearly equally good under the multipliers, the best within the budget first.
     """
 
     bound: float
@@ -46,10 +46,10 @@ def dual(lost: Tables, costs: Mapping[str, Tables], sizes: Sequence[int], corner
     """Return the dual of the problem.
 
     Args:
-        lost: importance lost.
+        lost: the importance lost.
         costs: functions that must not exceed zero, by kind.
         sizes: the number of choices of each layer.
-        corners: choices to begin with; those of one meet the budget.
+        corners: choices to begin with; at least one of them meets the budget.
     """
 
     def point(chosen: Sequence[int]) -> Point:
@@ -76,7 +76,7 @@ def dual(lost: Tables, costs: Mapping[str, Tables], sizes: Sequence[int], corner
 
 
 def _highest(points: Sequence[Point], scale: float) -> tuple[float, np.ndarray]:
-    """Return the maximum over multipliers of the lowest plane, and where it lies."""
+    """Return the maximum over multipliers of the lowest plane, and where it is attained."""
     from scipy.optimize import linprog
 
     excess = np.array([point.excess for point in points])

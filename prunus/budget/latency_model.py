@@ -1,9 +1,9 @@
-"""A network's latency as a function of its widths: measured units, and a rest that whole networks determine.
+"""A network's latency as a function of its widths: units measured alone, and a rest fitted to whole networks.
 
 latency = s * sum of the units' milliseconds + m * multiply-adds outside of units + a * numbers that units write
-+ b * those of widths that the target must lay out anew + c, all weights at or above zero. A unit is what a backend runs
-at once (a convolution with its BatchNorm, activation and addition); its milliseconds are a function of all sizes that
-reach it. The weights are fitted to whole networks that were measured, and fitted again with each further one.
++ b * those of widths that need a layout conversion + c, with all weights >= 0. A unit is what a backend runs
+as one kernel (a convolution with its BatchNorm, activation and addition); its milliseconds depend on all the sizes that
+affect it. The weights are fitted to measured whole networks, and again after each further measurement.
 """
 
 import dataclasses
@@ -18,20 +18,20 @@ from prunus.budget.tables import Sizes, Tables, along, combined, product_tables
 from prunus.graph import ChannelGroups
 from prunus.graph.cost import Term, num_alive
 
-MOST_LAYERS = 3  # in one table of a unit; with more, its milliseconds are taken as linear in each of its sizes
-PRIOR = np.array([1.0, 0.0, 0.0, 0.0, 0.0])  # weights before anything was measured
-NEWER = 0.5  # weight of a measured network over that of the next one
+MOST_LAYERS = 3  # per table of a unit; with more, a unit counts as linear in each of its sizes
+PRIOR = np.array([1.0, 0.0, 0.0, 0.0, 0.0])  # weights before any measurement
+NEWER = 0.5  # weight of a measurement relative to the next
 
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """Milliseconds over one or two sizes: multilinear between `levels`, in steps, dearer off the steps.
+    """Milliseconds over one or two sizes: multilinear between `levels`, in steps, slower off the steps.
 
     Attributes:
         levels: the sizes measured along each axis, ascending.
-        values: milliseconds there.
-        steps: along each axis a size costs as much as the next multiple of this.
-        penalties: factor on sizes that are no multiple.
+        values: milliseconds at the levels.
+        steps: per axis, a size costs as much as the next multiple of this.
+        penalties: per axis, the factor for sizes off the step.
     """
 
     levels: tuple[np.ndarray, ...]
@@ -40,7 +40,7 @@ class Curve:
     penalties: tuple[float, ...]
 
     def at(self, *sizes: np.ndarray) -> np.ndarray:
-        """Return milliseconds at `sizes`, arrays that broadcast; 0 where one is 0."""
+        """Return the milliseconds at `sizes`, arrays that broadcast; 0 where a size is 0."""
         shape = np.broadcast_shapes(*(np.shape(size) for size in sizes))
         factor, corners = np.ones(shape), []
         for size, levels, step, penalty in zip(sizes, self.levels, self.steps, self.penalties, strict=True):
@@ -59,7 +59,7 @@ class Curve:
 
 
 def _neighbours(size: np.ndarray, levels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the level at or below `size`, and how far it lies towards the next one, in [0, 1]."""
+    """Return the index of the level below `size`, and the position towards the next one, in [0, 1]."""
     place = np.interp(size, levels, np.arange(levels.size))
     low = np.floor(place).astype(np.int64)
     return low, place - low
@@ -67,14 +67,14 @@ def _neighbours(size: np.ndarray, levels: np.ndarray) -> tuple[np.ndarray, np.nd
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Unit:
-    """What a backend runs at once.
+    """Operators that a backend runs as one.
 
     Attributes:
         name: dotted path of the module.
-        curve: its milliseconds over `sizes`.
+        curve: the unit's milliseconds over `sizes`.
         sizes: the groups of the channels along each axis of the curve, as the factors of a `Term`.
-        written: numbers that it writes per channel of its first size.
-        shape: what is the same of it at all widths; with the name it tells it apart.
+        written: numbers written per channel of the first size.
+        shape: its properties at any width; with the name, they identify it.
     """
 
     name: str
@@ -84,7 +84,7 @@ class Unit:
     shape: str = ""
 
     def milliseconds(self, alive: Tensor) -> float:
-        """Return its milliseconds with the groups `alive`, bool [num_groups]."""
+        """Return the unit's milliseconds with the groups `alive`, bool [num_groups]."""
         return float(self.curve.at(*(np.array(num_alive(size, alive)) for size in self.sizes)))
 
 
@@ -93,11 +93,11 @@ class LatencyModel:
     """The latency of a network on one target.
 
     Attributes:
-        units: what was measured apart.
+        units: the units that were measured alone.
         others: multiply-adds outside of all units.
-        weights: of units, multiply-adds of `others`, numbers written, those of widths off `block`, and 1: float64 [5].
-        step: the costs of units jump at its multiples.
-        block: channels are laid out in blocks of so many; other widths are laid out anew, there and back.
+        weights: of units, multiply-adds of `others`, numbers written, those at widths off `block`, and 1: float64 [5].
+        step: the costs of units jump at multiples of this width.
+        block: channels are laid out in blocks of this many; others are converted there and back.
     """
 
     units: tuple[Unit, ...]
@@ -107,7 +107,7 @@ class LatencyModel:
     block: int = 1
 
     def features(self, alive: Tensor) -> np.ndarray:
-        """Return what the weights belong to: float64 [5]."""
+        """Return the quantities that the weights multiply: float64 [5]."""
         units = sum(unit.milliseconds(alive) for unit in self.units)
         made = [(unit.written, num_alive(unit.sizes[0], alive)) for unit in self.units]
         written = sum(each * width for each, width in made)
@@ -126,16 +126,16 @@ class LatencyModel:
         return {**found, "": float(self.weights[1:] @ self.features(alive)[1:])}
 
     def fitted(self, measured: Sequence[tuple[Tensor, float]]) -> "LatencyModel":
-        """Return the model with the weights that fit networks (groups alive, milliseconds) best, the last one exactly.
+        """Return the model with weights that best fit networks (groups alive, milliseconds), the last one exactly.
 
-        Least squares of relative errors; of two networks the later one has twice the weight of the earlier one, and the
-        weights are drawn to those that they have.
+        The fit is least squares of relative errors. Each network has twice the weight of the one before it, and the
+        weights are drawn towards their present values.
         """
         from scipy.optimize import nnls
 
         rows = np.array([self.features(alive) for alive, _ in measured])
         taken = np.array([milliseconds for _, milliseconds in measured])
-        scale = np.maximum(rows.max(axis=0), 1e-30) / taken.mean()  # weights of about one
+        scale = np.maximum(rows.max(axis=0), 1e-30) / taken.mean()  # for weights near one
         trust = np.sqrt(NEWER ** np.arange(len(measured))[::-1]) / taken
         prior = 0.05 * np.eye(rows.shape[1])
         left = np.vstack([rows / scale * trust[:, None], prior])
@@ -184,7 +184,7 @@ class KnownUnit:
 
     @property
     def curve(self) -> Curve:
-        """The curve."""
+        """The curve as a `Curve`."""
         levels = tuple(np.array(each) for each in self.levels)
         values = np.array(self.values).reshape([len(each) for each in self.levels])
         return Curve(levels=levels, values=values, steps=self.steps, penalties=self.penalties)
@@ -192,7 +192,7 @@ class KnownUnit:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class KnownLatency:
-    """A latency model without a network, as plain data: what stays true of it when the network becomes narrower."""
+    """A latency model without its network, as plain data: the part that stays valid as the network becomes narrower."""
 
     units: tuple[KnownUnit, ...]
     weights: tuple[float, ...]
@@ -201,18 +201,18 @@ class KnownLatency:
 
     @classmethod
     def of(cls, model: LatencyModel) -> "KnownLatency":
-        """Return what `model` knows."""
+        """Return the plain data of `model`."""
         units = tuple(map(KnownUnit.of, model.units))
         return cls(units=units, weights=tuple(map(float, model.weights)), step=model.step, block=model.block)
 
 
 def _add_unit(tables: Tables, curve: Curve, sizes: Sequence[dict[int | None, np.ndarray]]) -> None:
-    """Add a unit's milliseconds, whose sizes are sums over layers."""
+    """Add a unit's milliseconds to `tables`; its sizes are sums over layers."""
     scope = tuple(sorted({position for size in sizes for position in size if position is not None}))
     if len(scope) <= MOST_LAYERS:
         tables.add(scope, curve.at(*(_total(size, scope) for size in sizes)))
         return
-    # a size that sums over many layers (DenseNet): the plane through the largest sizes, least squares on the levels
+    # sizes that sum over many layers (DenseNet): a plane, fitted to the levels by least squares of relative errors
     grid = np.meshgrid(*curve.levels, indexing="ij")
     terms = [np.ones_like(grid[0]), *grid, *([grid[0] * grid[1]] if len(grid) == 2 else [])]
     matrix = np.stack([term.ravel() for term in terms], axis=1).astype(np.float64)
@@ -226,7 +226,7 @@ def _add_unit(tables: Tables, curve: Curve, sizes: Sequence[dict[int | None, np.
 
 
 def _add_misfit(tables: Tables, written: float, size: dict[int | None, np.ndarray], block: int) -> None:
-    """Add the numbers written where a width is no multiple of `block`."""
+    """Add the numbers written where the width is not a multiple of `block`."""
     scope = tuple(sorted(position for position in size if position is not None))
     if len(scope) <= MOST_LAYERS and block > 1:
         width = _total(size, scope)
@@ -234,7 +234,7 @@ def _add_misfit(tables: Tables, written: float, size: dict[int | None, np.ndarra
 
 
 def _total(size: dict[int | None, np.ndarray], scope: tuple[int, ...]) -> np.ndarray:
-    """Return a size over the choices of the layers at `scope`."""
+    """Return a size as an array over the choices of the layers `scope`."""
     total: np.ndarray = np.zeros([1] * len(scope)) + size[None]
     for position, counts in size.items():
         if position is not None:

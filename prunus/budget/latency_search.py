@@ -1,8 +1,8 @@
-"""Latency search: the largest network that selection leaves within a number of milliseconds, by measuring.
+"""Latency search: measure to find the largest network that selection leaves within a number of milliseconds.
 
-Latency is not a sum over layers: it depends on kernels, caches and on what a backend fuses. So networks of different
-multiply-adds are built and timed. The next one to try is found by linear interpolation between the two measurements
-around the bound (regula falsi), or by bisection after two misses on the same side.
+Latency is not a sum over layers: it depends on kernels, caches and fusion in the backend. So networks of different
+multiply-adds are built and timed. Linear interpolation between the two measurements around the bound determines the
+next one to try (regula falsi), or bisection after two results on the same side.
 """
 
 import dataclasses
@@ -22,17 +22,17 @@ from prunus.surgery.removal import removal
 
 Meter = Callable[[nn.Module], float]  # the latency of a network in milliseconds
 
-STEPS = 6  # networks tried between the smallest and the largest
+STEPS = 6  # networks to try between the smallest and the largest
 MARGIN = 0.02  # share of the bound by which two measurements may differ
 NEAR = 0.02  # share of the bound: a network this close below it is large enough
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MeasuredNetwork:
-    """A network that was measured.
+    """A network and its measured latency.
 
     Attributes:
-        plan: leads to it from the traced network.
+        plan: the plan that makes it from the traced network.
         macs: its multiply-adds.
         measured_ms: its latency.
         limit_ms: the bound on the latency.
@@ -45,13 +45,13 @@ class MeasuredNetwork:
 
     @property
     def is_fast_enough(self) -> bool:
-        """Whether it stays below the bound by the margin, since another measurement may be that much higher."""
+        """Whether the latency is below the bound by the margin, since another measurement may be that much higher."""
         return self.measured_ms <= (1 - MARGIN) * self.limit_ms
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LatencySearch:
-    """The networks that selection leaves of one network, and their latencies.
+    """The networks that selection makes of one, and their latencies.
 
     Attributes:
         model: the network, as traced.
@@ -59,10 +59,10 @@ class LatencySearch:
         importance: [num_groups].
         meter: measures a network's latency.
         limit_ms: the bound on it, in milliseconds.
-        floor: groups that each layer keeps.
+        floor: groups that each layer keeps, by name.
         multiple_of: see `greedy_selection`.
         bounds: on multiply-adds and parameters, by kind.
-        solver: that of the budget.
+        solver: see `Budget.solver`.
     """
 
     model: nn.Module
@@ -79,11 +79,11 @@ class LatencySearch:
         """Return the largest network found within the latency and the other bounds.
 
         Raises:
-            BudgetError: the smallest network is too slow (names its latency), or above another bound.
+            BudgetError: the smallest network is too slow (names its latency), or exceeds another bound.
         """
         whole = float(self.groups.macs())
         largest = self._measure(self._selected(whole))
-        if largest.is_fast_enough:  # another bound is the tighter one, or nothing has to be removed
+        if largest.is_fast_enough:  # another bound is tighter, or nothing has to be removed
             return largest
         best = self.smallest()
         low, high, slowest, sides = float(best.macs), float(largest.macs), largest.measured_ms, list[bool]()
@@ -105,10 +105,10 @@ class LatencySearch:
         return best
 
     def smallest(self) -> MeasuredNetwork:
-        """Return the smallest network that a budget can leave.
+        """Return the smallest network that any budget can leave.
 
         Raises:
-            BudgetError: it is too slow, also when measured again.
+            BudgetError: it is too slow, even when measured again.
         """
         chosen = all_removable(self.groups, self.importance, self.floor, self.multiple_of)
         found = self._measure(chosen)
@@ -134,10 +134,10 @@ class LatencySearch:
 
 
 def checked_meter(meter: Meter | None, target: Target | None = None) -> Meter:
-    """Return `meter` with checks: it gets a copy of each network, and must return milliseconds.
+    """Wrap `meter` in checks: it gets a copy of each network, and must return milliseconds.
 
     Raises:
-        BudgetError: there is no meter; when called, that it fails or returns something else.
+        BudgetError: there is no meter; or, from the wrapped meter, it fails or returns something else.
     """
     if not callable(meter):
         named = "prunus.deploy.LatencyMeter(model, example)"
@@ -153,7 +153,7 @@ def checked_meter(meter: Meter | None, target: Target | None = None) -> Meter:
             milliseconds = math.nan if isinstance(measured, bool | str) else float(measured)
         except PrunusError:
             raise
-        except Exception as error:  # whatever the user's own function raises
+        except Exception as error:  # any error of the user's own function
             text = f"the meter fails on a network: {type(error).__name__}: {error}"
             raise BudgetError(f"{text}; it takes a network and returns its milliseconds") from error
         if not 0 < milliseconds < math.inf:

@@ -13,9 +13,9 @@ from prunus.budget.tables import Tables
 from prunus.errors import BudgetError
 from prunus.graph import ChannelGroups
 
-ROUNDS = 5  # networks measured at most
-NEAR = 0.03  # share of the bound below it: a network measured there meets it
-AIM = 0.985  # share of the bound that is solved for at first, in the middle of what meets it
+ROUNDS = 5  # networks measured at most, besides the smallest one
+NEAR = 0.03  # share of the bound: a latency at most this far below it meets it
+AIM = 0.985  # first aim, a share of the bound: halfway from 1 - NEAR to 1
 HIGHEST_AIM = 0.998
 
 Measure = Callable[[Tensor], float]  # milliseconds of the network without the groups, bool [num_groups]
@@ -23,7 +23,7 @@ Measure = Callable[[Tensor], float]  # milliseconds of the network without the g
 
 @dataclasses.dataclass(frozen=True)
 class Round:
-    """One network: what the model said of it, and what was measured."""
+    """One network, with its predicted and its measured latency."""
 
     solution: Solution
     predicted_ms: float
@@ -32,12 +32,12 @@ class Round:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Reached:
-    """The best network within the bound, and how it was found.
+    """The measured networks, among them the best one within the bound.
 
     Attributes:
-        rounds: all networks measured, in their order.
+        rounds: all networks measured, in order.
         limit_ms: the bound.
-        model: the latency model, corrected with each of them.
+        model: the latency model, corrected with each measurement.
     """
 
     rounds: tuple[Round, ...]
@@ -52,7 +52,7 @@ class Reached:
 
     @property
     def met(self) -> bool:
-        """Whether the network was measured within the bound, and at most 3 % below it; predicted, where nothing is."""
+        """Whether the latency (measured, or else predicted) is within the bound and at most 3 % below it."""
         return (1 - NEAR) * self.limit_ms <= self.best.measured_ms <= self.limit_ms
 
     def __str__(self) -> str:
@@ -91,16 +91,16 @@ def solve_milliseconds(
     Args:
         groups: `prunus.trace` of the network.
         importance: [num_groups].
-        model: of the latency on the target.
-        measure: measures a network there.
+        model: the latency model on the target.
+        measure: measures a network on the target.
         limit_ms: the bound.
-        floor: groups that each layer keeps, by its name.
+        floor: groups that each layer keeps, by name.
         bounds: further bounds, on "macs" and "params".
-        multiple_of: a layer keeps a multiple of it.
-        blocks: layers that vanish together, by their block.
+        multiple_of: each layer keeps a multiple of this.
+        blocks: layers that vanish together, by block.
 
     Raises:
-        BudgetError: the smallest network is too slow; names its latency and the layers that take it.
+        BudgetError: the smallest network is too slow; names its latency and the slowest layers.
     """
     problem = Problem(groups, importance, floor, bounds or {}, multiple_of, blocks or {})
     rounds, aim = list[Round](), AIM
@@ -112,7 +112,7 @@ def solve_milliseconds(
         if any(bool((r.solution.removed == solution.removed).all()) for r in rounds):
             if found is None or aim > HIGHEST_AIM:
                 break
-            aim = (1 + aim) / 2  # the model knows it well by now
+            aim = (1 + aim) / 2  # the model is accurate there: aim closer
             continue
         rounds.append(_measured(solution, model, measure))
         model = model.fitted([(~r.solution.removed, r.measured_ms) for r in rounds])
@@ -128,7 +128,7 @@ def solve_milliseconds(
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """What is solved in every round; the fields are the arguments of `solve_milliseconds`."""
+    """The problem to solve in every round; the fields are the arguments of `solve_milliseconds`."""
 
     groups: ChannelGroups
     importance: Tensor
@@ -138,7 +138,7 @@ class Problem:
     blocks: Blocks
 
     def best(self, model: LatencyModel, aim_ms: float) -> Solution | None:
-        """Return the best widths by the model; None where by it not even the smallest network is fast enough."""
+        """Return the best widths by the model; None where it predicts that even the smallest network is too slow."""
         if model.predicted(~self.smallest().removed) > aim_ms:
             return None
 

@@ -23,11 +23,11 @@ from prunus.surgery.bypass import skippable_blocks
 
 @runtime_checkable
 class ModellingMeter(Protocol):
-    """A meter that also knows how a network's latency depends on its widths.
+    """A meter that also models how a network's latency depends on its widths.
 
     Attributes:
-        inputs: the example that it times.
-        target: where it times.
+        inputs: the example inputs.
+        target: where it times them.
     """
 
     inputs: tuple[Tensor, ...]
@@ -37,20 +37,20 @@ class ModellingMeter(Protocol):
         """Return the milliseconds of a network."""
 
     def latency_model(self, model: nn.Module, groups: ChannelGroups, measure: Measure, /) -> LatencyModel:
-        """Return the latency model of `model`; `measure` times it without groups."""
+        """Return the latency model of `model`; `measure` times `model` without given groups."""
 
     def follow(self, known: KnownLatency, model: nn.Module, groups: ChannelGroups, /) -> LatencyModel:
-        """Return the latency model of a narrower version of the network of which `known` is."""
+        """Return the latency model of `model`, a narrower version of the one in `known`."""
 
     def tell(self, reached: Reached, /) -> None:
-        """Take note of what was reached, and of what was predicted."""
+        """Record the networks reached, and their predictions."""
 
 
 def refuse_other_target(budget: Budget, meter: ModellingMeter) -> None:
-    """Refuse a meter that measures elsewhere than on the target that the budget names.
+    """Raise unless `meter` measures on the target that the budget names, if it names one.
 
     Raises:
-        BudgetError: names both.
+        BudgetError: names both targets.
     """
     if budget.target not in (None, meter.target):
         raise BudgetError(
@@ -61,15 +61,15 @@ def refuse_other_target(budget: Budget, meter: ModellingMeter) -> None:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelledNetwork:
-    """A network within a budget in milliseconds, and the model of its latency.
+    """A network with a budget in milliseconds, and its latency model.
 
     Attributes:
         model: the network, as traced.
         groups: `prunus.trace` of it.
-        budget: has a latency.
-        floor: groups that each layer keeps, by its name.
-        meter: measures and models.
-        known: of the latency, from a wider version of the network; None: the meter makes the model.
+        budget: bounds the latency.
+        floor: groups that each layer keeps, by name.
+        meter: measures and models the latency.
+        known: the model of a wider version of the network; None: the meter makes it.
     """
 
     model: nn.Module
@@ -88,7 +88,7 @@ class ModelledNetwork:
 
     @functools.cached_property
     def blocks(self) -> dict[str, frozenset[str]]:
-        """Residual blocks that may go as a whole, where the budget has a `min_share` of 0."""
+        """Removable residual blocks: block -> its layers; none unless the budget's `min_share` is 0."""
         if self.budget.min_share > 0:
             return {}
         return possible_blocks(self.groups, self.floor, skippable_blocks(self.model, self.meter.inputs))
@@ -98,20 +98,20 @@ class ModelledNetwork:
         return plan_without(self.model, self.groups, gone, self.meter.inputs if self.blocks else None)
 
     def measured(self, gone: Tensor) -> float:
-        """Return the milliseconds without the groups `gone`; those predicted where the target is another machine."""
+        """Return the milliseconds without the groups `gone`: predicted for another machine's target, else measured."""
         return self.latency.predicted(~gone) if self.meter.target.remote else self._timed(gone)
 
     def whole_ms(self) -> float:
-        """Return the milliseconds of the network as it is."""
+        """Return the milliseconds of the whole network."""
         return self.measured(torch.zeros(len(self.groups), dtype=torch.bool))
 
     def reached(self, importance: Tensor, limit_ms: float, bounds: Mapping[str, float]) -> Reached:
-        """Return the network within `limit_ms`, and `bounds` on "macs" and "params", that loses the least importance.
+        """Return the network that loses the least importance within `limit_ms` and `bounds`, on "macs" and "params".
 
-        The meter is told of it.
+        The meter records the result.
 
         Raises:
-            BudgetError: the smallest network is too slow; names its latency and the layers that take it.
+            BudgetError: the smallest network is too slow; names its latency and the slowest layers.
         """
         found = solve_milliseconds(
             self.groups,
@@ -129,9 +129,9 @@ class ModelledNetwork:
         return found
 
     def chosen(self, importance: Tensor, limit_ms: float, bounds: Mapping[str, float]) -> Tensor:
-        """Return the groups to remove so that by the model the latency is at most `limit_ms`: bool [num_groups].
+        """Return the groups to remove for a modelled latency of at most `limit_ms`: bool [num_groups].
 
-        Where not even the smallest network is fast enough by the model, those that leave it.
+        Where even the smallest network is predicted to be too slow, return the groups that leave it.
         """
         problem = Problem(self.groups, importance, self.floor, bounds, self.budget.multiple_of, self.blocks)
         return (problem.best(self.latency, limit_ms) or problem.smallest()).removed
@@ -155,11 +155,11 @@ def reached(
 ) -> Plan:
     """Return the plan of the network within the milliseconds of `budget` that loses the least importance.
 
-    With a `min_share` of 0, residual blocks may go as a whole. The meter is told how the network was reached.
+    With a `min_share` of 0, whole residual blocks may be removed. The meter records the result.
 
     Raises:
-        BudgetError: the meter measures elsewhere than on the budget's target; or the smallest network is too slow:
-            names its latency and the layers that take it.
+        BudgetError: the meter has another target; or the smallest network is too slow (names its latency and the
+            slowest layers).
     """
     refuse_other_target(budget, meter)
     if budget.min_share == 0:

@@ -1,4 +1,4 @@
-"""Running cost: a network's cost while groups are removed and restored, updated by the terms that hold them alone."""
+"""A network's cost while groups are removed and restored; only the terms that contain these groups are recomputed."""
 
 import math
 from collections import defaultdict
@@ -16,9 +16,9 @@ class RunningCost:
         self._bounds = bounds
         costs = {"macs": groups.cost.macs, "params": groups.cost.params}
         self._terms = [(kind, term) for kind in bounds for term in costs[kind]]
-        self._sizes: list[list[int]] = []  # channels alive in each factor of each term
+        self._sizes: list[list[int]] = []  # number of alive channels in each factor of each term
         self._places = defaultdict[int, list[tuple[int, int]]](list)  # group -> (term, factor), once per channel
-        mask = [*alive.tolist(), True]  # index -1, no group, is the last
+        mask = [*alive.tolist(), True]  # index -1 (no group) is the last entry
         for number, (_, term) in enumerate(self._terms):
             members = [factor.tolist() for factor in term.factors]
             self._sizes.append([sum(mask[group] for group in factor) for factor in members])
@@ -30,11 +30,11 @@ class RunningCost:
         self._recount(range(len(self._terms)))
 
     def remove(self, bundle: Tensor) -> None:
-        """Take out the groups `bundle`, which were there."""
+        """Remove the groups `bundle`, which must be alive."""
         self._change(bundle, -1)
 
     def restore(self, bundle: Tensor) -> None:
-        """Put back the groups `bundle`, which had been taken out."""
+        """Restore the groups `bundle`, which must have been removed."""
         self._change(bundle, 1)
 
     def excess(self) -> float:

@@ -1,7 +1,7 @@
-"""When a network shrinks: the schedule of segments, and where in it a training is.
+"""When a network shrinks: the schedule of segments, and the position of a training in it.
 
-A training is a number of periods: epochs, or stretches of a given number of steps. Segments are whole periods, so that
-the schedule is the same whatever a period is. Settings and state are apart: `Schedule` is frozen, `Clock` moves.
+A training is a number of periods: epochs, or stretches of a given number of steps. Segments are whole periods, so the
+same schedule serves both. Settings and state are separate: `Schedule` is frozen, `Clock` moves.
 """
 
 import dataclasses
@@ -12,15 +12,15 @@ from prunus.errors import RecipeError
 
 @dataclasses.dataclass(kw_only=True)
 class Clock:
-    """Where a training is; plain data.
+    """The position of a training; plain data.
 
     Attributes:
         period: periods done.
         step: optimizer steps done in the running period.
-        steps_per_period: None where it is not known yet.
-        chosen: the groups to press in the running period are chosen.
-        widths: that selection would have left at the start of each of the last periods.
-        settled_at: the period at which the pressure began, where it waits until the widths settle.
+        steps_per_period: optimizer steps in a period; None: not known yet.
+        chosen: whether the running period's groups have been chosen.
+        widths: the widths that selection would have left at the start of each of the last periods.
+        settled_at: the period at which the pressure began, where it waits for stable widths.
     """
 
     period: int = 0
@@ -31,7 +31,7 @@ class Clock:
     settled_at: int | None = None
 
     def next_period(self) -> None:
-        """Begin the next period; as many steps are expected as the last one had, where nobody gives their number."""
+        """Begin the next period; where the steps per period are unknown, expect as many as the last period had."""
         self.steps_per_period = self.steps_per_period or self.step or None
         self.period, self.step, self.chosen = self.period + 1, 0, False
 
@@ -42,8 +42,8 @@ class Schedule:
 
     Attributes:
         controller: the settings.
-        periods: of the whole training; None: not known, there are no segments.
-        length: steps of a period; None: somebody says when one ends.
+        periods: periods of the whole training; None: not known, so there are no segments.
+        length: steps of a period; None: the caller ends each period.
     """
 
     controller: Controller
@@ -70,8 +70,8 @@ class Schedule:
         return clock.period >= first + every * num
 
     def beginning(self, clock: Clock) -> float | None:
-        """Return the progress to the running budget, in (0, 1], at the end of the segment that begins with the running
-        period, None where none does."""
+        """Return the progress towards the running budget, in (0, 1], at the end of the segment that begins with the
+        running period; None where no segment begins."""
         first, every, num = self._segments(clock)
         since = clock.period - first
         if since < 0 or since >= every * num or since % every:
@@ -86,28 +86,28 @@ class Schedule:
         return sum(clock.period >= first + every * end for end in ends) if num else 0
 
     def has_just_passed(self, clock: Clock) -> bool:
-        """Whether the last segment of a budget ended with the period before the running one, and another follows."""
+        """Whether a budget's last segment ended with the period before the running one, and another budget follows."""
         earlier = dataclasses.replace(clock, period=clock.period - 1)
         return self.passed(earlier) < self.passed(clock) < len(self.controller.sequence)
 
     def periods_left(self, clock: Clock) -> int:
-        """Return the periods left in the running segment, the running one included; 0 outside all segments."""
+        """Return the periods left in the running segment, including the running one; 0 outside all segments."""
         first, every, num = self._segments(clock)
         since = clock.period - first
         return every - since % every if 0 <= since < every * num else 0
 
     def steps_left(self, clock: Clock) -> int:
-        """Return the steps left in the running segment, the next one included; 0 outside all segments, and where the
-        number of steps in a period is not known."""
+        """Return the steps left in the running segment, including the next one; 0 outside all segments, or where the
+        number of steps per period is not known."""
         left, length = self.periods_left(clock), self.length or clock.steps_per_period
         return max(1, left * length - clock.step) if left and length else 0
 
     def has_ended(self, clock: Clock) -> bool:
-        """Whether the running period has as many steps as it should, where that is known by the schedule."""
+        """Whether the running period is complete, for a schedule that knows the length of a period."""
         return self.length is not None and clock.step >= self.length
 
     def _bounds(self, number: int, num: int) -> tuple[int, int]:
-        """Return the segments of `num` in all between which the network shrinks to budget `number`."""
+        """Return the first segment and the end of the segments, out of `num`, that shrink to budget `number`."""
         budgets = len(self.controller.sequence)
         return number * num // budgets, (number + 1) * num // budgets
 

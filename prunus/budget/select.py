@@ -21,7 +21,7 @@ from prunus.penalties.zeros import zero_groups
 from prunus.surgery import Plan, apply
 from prunus.surgery.removal import removal, spare_layers
 
-SEARCHES = 2  # at most, where the network that was found turns out too slow
+SEARCHES = 2  # at most, if the network found is too slow
 
 
 @whatever_device
@@ -37,28 +37,29 @@ def select(
 ) -> Plan:
     """Return the plan that removes channel groups of `model`.
 
-    Without a budget: the groups that are zero, or zero wherever they are read (behind a batch norm whose scale and
-    shift are zero, behind a mask of torch.nn.utils.prune); their removal is exact. With a budget: the least important
-    groups per cost saved until the budget holds, or those that `budget.solver` finds; this changes the function unless
-    they are zero. With a meter that models the latency (`prunus.TargetMeter`), a budget in milliseconds is solved under
-    that model, measured, and solved again with the model corrected (`prunus.budget.milliseconds`).
+    Without a budget, these are the groups that are zero, or zero wherever they are read (behind a batch norm whose
+    scale and shift are zero, behind a mask of torch.nn.utils.prune); their removal is exact. With a budget, these are
+    the groups with the least importance per cost saved, until the budget holds, or those that `budget.solver` finds;
+    removing them changes the function unless they are zero. With a meter that models the latency
+    (`prunus.TargetMeter`), a budget in milliseconds is solved under the model, measured, and solved again under the
+    corrected model (`prunus.budget.milliseconds`).
 
     Args:
         model: the network, as traced.
         groups: `prunus.trace` of it.
-        budget: what the network may cost.
+        budget: bounds on the network's cost.
         importance: [num_groups]; default `relative_norms`.
         meter: measures a network's latency in milliseconds, for a budget that bounds it:
             `prunus.deploy.LatencyMeter(model, example)`, or your own function that runs the network on the target. The
-            plan's notes tell what the network took when it was measured once more.
-        keep: layers that keep all the channels that they make, by patterns over their paths, as in ["stem.*"]; besides
-            those of the budget.
-        multiple_of: without a budget, which has its own: of the groups that are zero, so many stay that a layer's
-            number of channels is a multiple of this.
+            plan's notes give the latency of the resulting network, measured once more.
+        keep: layers that keep all the channels that they produce, as patterns over their paths, such as ["stem.*"], in
+            addition to those of the budget.
+        multiple_of: only without a budget, which has its own: as many zero groups stay as make each layer's number of
+            channels a multiple of this.
 
     Raises:
         BudgetError: nothing in this network can be removed, or the budget cannot be met; names the smallest cost.
-        RecipeError: a pattern of `keep` that matches no layer; near ones are named.
+        RecipeError: a pattern of `keep` matches no layer; names similar layers.
     """
     _check_arguments(model, groups, budget, multiple_of)
     if budget is None:
@@ -86,10 +87,10 @@ def _within_milliseconds(
     bounds: Mapping[str, float],
     timed: Meter,
 ) -> Plan:
-    """Return the plan of the largest network within the latency, with a note of what it took when measured once more.
+    """Return the plan of the largest network within the latency, with a note of its latency when measured once more.
 
-    A meter that does not time in turn may have measured the networks under different loads of the machine: where the
-    network is too slow then, the search is done once more, against what is measured now.
+    A meter that does not interleave networks may have measured them under different loads of the machine. If the
+    network turns out too slow when measured again, search once more against the new measurement.
     """
     limit_ms, notes = budget.limit_ms(lambda: timed(model)), list[str]()
     plan = Plan()
@@ -110,7 +111,7 @@ def _within_milliseconds(
         except BudgetError:
             if not number:
                 raise
-            break  # the machine is so busy by now that nothing is fast enough
+            break  # the machine is so busy by now that no network is fast enough
         reached, limit_ms = timed(apply(plan, model)), budget.limit_ms(lambda: timed(model))
         notes = [_reached(budget, reached, limit_ms)]
         if reached <= limit_ms:
@@ -119,7 +120,7 @@ def _within_milliseconds(
 
 
 def _reached(budget: Budget, reached_ms: float, limit_ms: float) -> str:
-    """Tell what a network took when it was measured once more."""
+    """Return a note of a network's latency when measured once more."""
     text = f"measured once more, it takes {reached_ms:.4g} ms"
     if budget.latency is not None and budget.latency < 1:
         text += f", {reached_ms * budget.latency / limit_ms:.1%} of the network's {limit_ms / budget.latency:.4g} ms"
@@ -135,7 +136,7 @@ def _reached(budget: Budget, reached_ms: float, limit_ms: float) -> str:
 
 def _zeros(model: nn.Module, groups: ChannelGroups) -> Tensor:
     """Return the groups that are zero, or off: bool [num_groups]."""
-    zero = zero_groups(model, groups)  # which checks that the groups are the model's
+    zero = zero_groups(model, groups)  # raises unless the groups are the model's
     if groups.off is not None:
         zero |= groups.off(model, zero)
     if not bool(zero.any()):
@@ -144,9 +145,9 @@ def _zeros(model: nn.Module, groups: ChannelGroups) -> Tensor:
 
 
 def _to_multiples(groups: ChannelGroups, chosen: Tensor, multiple_of: int) -> Tensor:
-    """Return `chosen` without the last groups of each layer, so that the least multiple that holds the rest is left.
+    """Return `chosen` without the last groups of each layer, so that each layer keeps a multiple of `multiple_of`.
 
-    A layer that has no such multiple of channels to begin with stays as it is.
+    It is the smallest that holds the rest; a layer too small for it keeps all.
     """
     left = chosen.clone()
     for layer in torch.unique(groups.layers[chosen]).tolist():
@@ -184,7 +185,7 @@ def refuse_if_rigid(groups: ChannelGroups) -> None:
 
 
 def relative_norms(model: nn.Module, groups: ChannelGroups) -> Tensor:
-    """Return each group's norm over its layer's mean norm, [num_groups], so that layers are comparable."""
+    """Return each group's norm divided by its layer's mean norm, [num_groups], so that layers are comparable."""
     norms = GroupSlices.of(model, groups).norms().detach().cpu().double()
     index = groups.layers % (len(groups.layer_names) + 1)
     total = torch.zeros(len(groups.layer_names) + 1, dtype=torch.float64).index_add_(0, index, norms)
@@ -196,7 +197,7 @@ def checked_importance(importance: Tensor, num_groups: int) -> Tensor:
     """Return the importance of groups as float64 on the CPU.
 
     Raises:
-        BudgetError: it is not one finite number per group.
+        BudgetError: the importance is not one finite number per group.
     """
     values = importance.detach().cpu().double()
     if values.shape != (num_groups,) or not bool(values.isfinite().all()):

@@ -1,4 +1,4 @@
-"""Selection: the groups that a budget removes, by the solver that it names."""
+"""Selection: determine the groups to remove with the budget's solver."""
 
 from collections.abc import Callable, Mapping
 
@@ -12,7 +12,7 @@ Selection = Callable[[ChannelGroups, Tensor, Mapping[str, float], Mapping[str, i
 
 
 def selection(solver: str) -> Selection:
-    """Return the function of a budget's `solver`; it takes the arguments of `greedy_selection`."""
+    """Return the selection function of `Budget.solver`; it takes the arguments of `greedy_selection`."""
     return {"greedy": greedy_selection, "exact": _exact}[solver]
 
 

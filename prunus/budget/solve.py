@@ -1,8 +1,8 @@
-"""The solver: which channel groups to remove so that the budget holds and the least importance is lost.
+"""The exact solver: determine the channel groups to remove so that the budget holds and the least importance is lost.
 
-1. The Lagrangian dual over widths at equal distances bounds the loss from below (`lagrangian.py`).
+1. The Lagrangian dual over equally spaced widths bounds the loss from below (`lagrangian.py`).
 2. A mixed-integer linear programme chooses among the widths that the dual leaves open (`integer_programme.py`).
-3. The same programme chooses again around the solution, at ever smaller distances, down to single channels.
+3. The same programme chooses again around the solution, at ever smaller spacing, down to single channels.
 """
 
 import dataclasses
@@ -20,26 +20,26 @@ from prunus.budget.lagrangian import ROUNDING, Dual, dual
 from prunus.budget.tables import Tables, cost_tables, importance_tables
 from prunus.graph import ChannelGroups
 
-SAMPLES = (32, 16, 8)  # widths per layer for the dual: as many as its tables allow
+SAMPLES = (32, 16, 8)  # widths per layer for the dual, as its tables allow
 MOST_ENTRIES = 1 << 21  # of the dual's largest table
-OPEN = 5  # choices per layer of one programme
-MOST_ENTRIES_OPEN = 20_000  # of all tables of one programme: with more, fewer choices are open
+OPEN = 5  # choices per layer in one programme
+MOST_ENTRIES_OPEN = 20_000  # of all tables of one programme; above it, fewer choices are open
 
 
-Costs = Callable[[Sequence[Layer]], Mapping[str, Tables]]  # of the layers' choices; none may exceed zero
-Places = list[int]  # one choice of each layer
+Costs = Callable[[Sequence[Layer]], Mapping[str, Tables]]  # costs of the layers' choices; none may exceed zero
+Places = list[int]  # one choice per layer, as an index
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Solution:
-    """What is removed, and how good that is.
+    """The groups to remove, and a proven bound.
 
     Attributes:
         removed: the groups to remove, bool [num_groups].
-        lost: their importance.
-        kept: the importance of the groups that could be removed exactly and stay.
-        bound: no choice within the budget loses less. It covers all widths where each size is linear in a layer's
-            number of channels and no operator costs the square of one; else those at equal distances.
+        lost: the importance of these groups.
+        kept: the importance of the exactly removable groups that stay.
+        bound: the least importance that any choice within the budget may lose. It covers all widths where each
+            size is linear in a layer's number of channels and no cost is quadratic in one; else the sampled widths.
     """
 
     removed: Tensor
@@ -49,7 +49,7 @@ class Solution:
 
     @property
     def gap(self) -> float:
-        """Return how much more importance the best choice can keep at most: share of what this one keeps."""
+        """The additional importance that the best choice can keep, at most, as a share of `kept`."""
         return max(0.0, self.lost - self.bound) / self.kept if self.kept > 0 else 0.0
 
 
@@ -69,10 +69,10 @@ def solve(
         groups: `prunus.trace` of the network.
         importance: [num_groups].
         bounds: on "macs" and "params".
-        floor: groups that each layer keeps, by its name; see `floors`.
-        multiple_of: the number of channels that a layer keeps is a multiple of it.
-        further: other costs that bound the network, such as a measured latency.
-        step: widths at which these costs jump are multiples of it.
+        floor: groups that each layer keeps, by name; see `floors`.
+        multiple_of: each layer keeps a multiple of this.
+        further: other bounded costs, such as a modelled latency.
+        step: these other costs jump at widths that are multiples of this.
 
     Raises:
         BudgetError: the bounds cannot be met; names the smallest cost that can be reached.
@@ -93,7 +93,7 @@ def solve(
 
 
 def _solved(layers: Sequence[Layer], least: Places, costs: Costs, step: int) -> tuple[Places, float]:
-    """Return the best choices found, and a lower bound of what any lose; `least` are those of the smallest network."""
+    """Return the best choices found and a lower bound on any loss; `least` are the smallest network's choices."""
     whole = [0] * len(layers)
     if _excess(layers, whole, costs) <= ROUNDING:
         return whole, 0.0
@@ -115,7 +115,7 @@ def _solved(layers: Sequence[Layer], least: Places, costs: Costs, step: int) -> 
 
 
 def _sampled_dual(layers: Sequence[Layer], costs: Costs, step: int) -> tuple[Dual, list[np.ndarray]]:
-    """Return the dual over widths at equal distances, and the places of these among each layer's choices."""
+    """Return the dual over equally spaced widths, and their indices among each layer's choices."""
     for most in SAMPLES:
         places = [sampled(layer, most, step) for layer in layers]
         few = [layer.at(place) for layer, place in zip(layers, places, strict=True)]
@@ -127,7 +127,7 @@ def _sampled_dual(layers: Sequence[Layer], costs: Costs, step: int) -> tuple[Dua
 
 
 def _better(layers: Sequence[Layer], places: Sequence[np.ndarray], costs: Costs, best: Places) -> Places:
-    """Return the best choices among those at `places`; `best` where there are none that lose less."""
+    """Return the best choices among `places`, or `best` where none of them loses less."""
     places = _fewer(places, best, costs, layers)
     few = [layer.at(place) for layer, place in zip(layers, places, strict=True)]
     chosen = cheapest(importance_tables(few), costs(few), [place.size for place in places])
@@ -139,7 +139,7 @@ def _better(layers: Sequence[Layer], places: Sequence[np.ndarray], costs: Costs,
 
 
 def _fewer(places: Sequence[np.ndarray], best: Places, costs: Costs, layers: Sequence[Layer]) -> list[np.ndarray]:
-    """Return `places` with the fewer of each layer, those next to `best`, the more entries its tables would have."""
+    """Return each layer's `places` nearest to `best`, so few that the tables stay small."""
     scopes = {scope for cost in costs(_only(layers, best)).values() for scope in cost.tables if len(scope) > 1}
     for most in range(OPEN, 1, -1):
         left = [_nearest(place, one, most) for place, one in zip(places, best, strict=True)]
@@ -149,7 +149,7 @@ def _fewer(places: Sequence[np.ndarray], best: Places, costs: Costs, layers: Seq
 
 
 def _nearest(places: np.ndarray, best: int, most: int) -> np.ndarray:
-    """Return `best` and those of `places` nearest to it, ascending, `most` in all."""
+    """Return `best` and the entries of `places` nearest to it, ascending, `most` in all."""
     both = np.union1d(places, [best])
     return np.sort(both[np.abs(both - best).argsort(kind="stable")[:most]])
 
@@ -161,7 +161,7 @@ def _between(places: np.ndarray, near: Sequence[int]) -> np.ndarray:
 
 
 def _around(layer: Layer, place: int, distance: int) -> np.ndarray:
-    """Return the choices at `place`, and `distance` before and behind it."""
+    """Return the choice `place`, and the ones `distance` before and after it."""
     return np.unique(np.clip([place - distance, place, place + distance], 0, layer.counts.size - 1))
 
 
@@ -170,7 +170,7 @@ def _only(layers: Sequence[Layer], places: Places) -> list[Layer]:
 
 
 def _excess(layers: Sequence[Layer], places: Places, costs: Costs) -> float:
-    """Return how far the highest cost of the choices `places` is above zero."""
+    """Return how far the highest cost of the choices `places` exceeds zero."""
     return max(cost.at([0] * len(layers)) for cost in costs(_only(layers, places)).values())
 
 

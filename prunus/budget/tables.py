@@ -1,7 +1,7 @@
-"""Costs as tables: what each choice of a few layers costs, one table per set of layers that occur together.
+"""Costs as tables: one table per set of layers that occur together, with one entry per combination of their choices.
 
 The cost of a network is the sum of its tables' entries. A product of sizes, each a sum over layers, is a sum of
-products over sets of layers, so that multiply-adds and parameters are exact. A measured cost is a table to begin with.
+products over sets of layers, so multiply-adds and parameters are exact. A measured cost is already a table.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ from prunus.budget.choices import Layer
 from prunus.graph import ChannelGroups
 from prunus.graph.cost import Term
 
-Table = tuple[tuple[int, ...], np.ndarray]  # positions of layers, ascending; one dimension for each
+Table = tuple[tuple[int, ...], np.ndarray]  # positions of layers, ascending; an array with one dimension per layer
 
 
 @dataclasses.dataclass
@@ -25,7 +25,7 @@ class Tables:
     tables: dict[tuple[int, ...], np.ndarray]
 
     def add(self, scope: tuple[int, ...], table: np.ndarray) -> None:
-        """Add `table` over the layers at `scope`, ascending."""
+        """Add `table`, over the layers at positions `scope`, ascending."""
         if not scope:
             self.constant += float(table)
         elif scope in self.tables:
@@ -54,7 +54,7 @@ def combined(parts: Iterable[tuple[float, Tables]]) -> Tables:
 
 
 def importance_tables(layers: Sequence[Layer]) -> Tables:
-    """Return the importance that each choice loses."""
+    """Return the importance lost by the layers' choices."""
     return Tables(0.0, {(position,): layer.lost for position, layer in enumerate(layers)})
 
 
@@ -70,11 +70,11 @@ def cost_tables(groups: ChannelGroups, layers: Sequence[Layer], kinds: Iterable[
     return found
 
 
-Size = dict[int | None, np.ndarray]  # the channels that each layer's choices leave in a factor; None: what always stays
+Size = dict[int | None, np.ndarray]  # a factor's channels left by each choice, by layer; None: those that always stay
 
 
 class Sizes:
-    """How many channels of a factor each choice of each layer leaves."""
+    """The number of channels of a factor that each choice of each layer leaves."""
 
     def __init__(self, groups: ChannelGroups, layers: Sequence[Layer]) -> None:
         self._layers = layers
@@ -86,7 +86,7 @@ class Sizes:
         self._known: dict[bytes, Size] = {}
 
     def of(self, factor: object) -> Size:
-        """Return the sizes of `factor`, group numbers int [num_channels]."""
+        """Return the sizes of `factor`, its channels' group numbers, int [num_channels]."""
         members = np.asarray(factor)
         key = members.tobytes()
         if key not in self._known:

@@ -1,4 +1,4 @@
-"""Target: where a network will run, and so where its milliseconds are measured."""
+"""Target: where a network will run, and its latency is measured."""
 
 import dataclasses
 import importlib
@@ -14,17 +14,18 @@ MOST_THREADS = 1024
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Target:
-    """A backend on a machine, and how it is used there.
+    """A backend on a machine, and its settings.
 
     Attributes:
         backend: a name from `prunus.deploy.backends`, or the dotted path of a private one.
-        device: "cpu", or the device that a backend of its own runs on; "auto": the backend's.
-        precision: in which it computes: "fp32"; see `Backend.precisions` for what each backend offers here.
-        threads: CPU threads that the network gets.
+        device: "cpu", or the device that the backend runs on; "auto": the backend's default.
+        precision: number format: "fp32"; see `Backend.precisions` for what each backend offers here.
+        threads: CPU threads for the network.
         batch: N of the inputs.
-        resolution: height and width of the images; None: the example's.
-        table: file of measured milliseconds, which is used again and added to; None: none is kept.
-        remote: it is another machine, and `table` says what it takes (`prunus target read`); nothing is measured here.
+        resolution: height and width of the images; None: those of the example.
+        table: file of measured milliseconds, reused and extended; None: no file.
+        remote: the target is another machine, whose times are in `table` (`prunus target read`); nothing is measured
+            here.
     """
 
     backend: str = "onnxruntime"
@@ -55,7 +56,7 @@ class Target:
         """Return the target that `text` names, as on the command line: "openvino,threads=2,resolution=512x1024".
 
         Raises:
-            RecipeError: it names none.
+            RecipeError: `text` names no target.
         """
         backend, *settings = text.split(",")
         fields = {field.name for field in dataclasses.fields(cls)} - {"backend"}
@@ -83,22 +84,22 @@ class Target:
         return shape if self.resolution is None or len(shape) < 3 else (*shape[:-2], *self.resolution)
 
     def require(self) -> Any:
-        """Return the `prunus.deploy.backends.Backend`.
+        """Return the target's `prunus.deploy.backends.Backend`.
 
         Raises:
-            DeployError: it cannot be used on this machine; says how to install it, and what else is there.
+            DeployError: it cannot be used on this machine; says how to install it, and which others are available.
         """
         return _measuring().require(self)
 
     def key(self) -> Mapping[str, Any]:
-        """Return what measured milliseconds depend on besides shapes: they hold for no other machine or version."""
+        """Return what measured milliseconds depend on besides shapes: machine, versions and settings."""
         key: Mapping[str, Any] = _measuring().key(self)
         return key
 
 
 def _measuring() -> Any:
-    """Return what knows the backends. It lies in a layer above, and is found by name when there is a target: a budget
-    names its target, and nothing else of what measures it."""
+    """Return the module that knows the backends. It lies in a higher layer, so it is imported by name, and only when
+    there is a target: a budget only names its target."""
     return importlib.import_module("prunus.deploy.measuring")
 
 

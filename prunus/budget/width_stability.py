@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-MEMORY = 5  # earlier epochs that the last one is compared with
+MEMORY = 5  # number of earlier epochs to compare the last one with
 
 Widths = Sequence[int]  # per layer
 
@@ -14,6 +14,6 @@ def similarity(first: Widths, second: Widths) -> float:
 
 
 def is_stable(history: Sequence[Widths], threshold: float) -> bool:
-    """Whether the last of `history` resembles the five before it: their mean similarity is `threshold` or more."""
+    """Whether the last of `history` resembles the five before it: the mean similarity is at least `threshold`."""
     *before, last = history[-MEMORY - 1 :]
     return len(before) == MEMORY and sum(similarity(last, each) for each in before) / MEMORY >= threshold

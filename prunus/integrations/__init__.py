@@ -1,12 +1,12 @@
-"""Prunus in the trainers that people have: each a thin caller of `prunus.Shrinker`.
+"""Integrations with existing trainers: each is a thin caller of `prunus.Shrinker`.
 
     prunus.integrations.ultralytics.Shrink    callbacks of Ultralytics' own trainer
     prunus.integrations.transformers.Shrink   a callback of the Hugging Face Trainer
     prunus.integrations.lightning.Shrink      a callback of Lightning's Trainer
-    prunus.integrations.accelerate.Shrink     in a loop with Hugging Face's accelerate
+    prunus.integrations.accelerate.Shrink     for a loop with Hugging Face's accelerate
 
-What such a trainer does that cannot be supported is refused by name. A module here is imported when it is first asked
-for, and the trainer with it.
+A trainer's unsupported features are refused by name. A module here, and the trainer with it, is imported when it is
+first accessed.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""`Shrink` in a loop with Hugging Face's accelerate.
+"""`Shrink` for a loop with Hugging Face's accelerate.
 
 model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
 shrink = Shrink(accelerator, model, optimizer, example, budget=prunus.Budget(macs=0.4), steps=steps)
@@ -24,11 +24,11 @@ from prunus.surgery import Plan
 
 @final
 class Shrink:
-    """Shrinks a network that `accelerator.prepare` has prepared, to a budget.
+    """Shrink a network prepared by `accelerator.prepare` to a budget.
 
-    `accelerator.save_state` writes the Shrinker's state beside the weights, and `accelerator.load_state` into networks
-    as they were built makes them narrow first, so that a resumed loop goes on bit for bit. Gradient accumulation,
-    clipping and mixed precision need nothing further: a step counts when the optimizer has stepped.
+    `accelerator.save_state` writes the Shrinker's state beside the weights. `accelerator.load_state` makes networks as
+    built narrow before it loads them, so a resumed loop continues bit for bit. Gradient accumulation, clipping and
+    mixed precision need nothing further: a step counts when the optimizer has stepped.
 
     Refused by name: several processes, FSDP, DeepSpeed and Megatron.
     """
@@ -50,18 +50,17 @@ class Shrink:
 
         Args:
             accelerator: the Accelerator.
-            model: prepared, or not.
-            optimizer: prepared, or not.
-            example: positional arguments of the network; a tensor stands for a tuple of one.
-            budget: what the network may cost in the end.
+            model: prepared or not.
+            optimizer: prepared or not.
+            example: the network's positional arguments; a tensor stands for a tuple of one.
+            budget: bounds on the final network's cost.
             part: path of the network in the model; "": the model itself.
-            steps: optimizer steps of the whole training, of this process.
+            steps: optimizer steps of the whole training, in this process.
             epochs: of the whole training, where the steps are not known; call `end_epoch()` after each.
-            settings: `pace`, `begin`, `end`, `every`, `settled`, `keep`, `kwargs` and `meter`, as
-                `prunus.Shrinker` takes them.
+            settings: `pace`, `begin`, `end`, `every`, `settled`, `keep`, `kwargs` and `meter` of `prunus.Shrinker`.
 
         Raises:
-            TrainingError: several processes, or parameters that are sharded.
+            TrainingError: there are several processes, or parameters are sharded.
         """
         _refuse(accelerator)
         self._accelerator, self._running = accelerator, Running(part, example, {"budget": budget, **settings})
@@ -74,27 +73,27 @@ class Shrink:
 
     @property
     def plan(self) -> Plan:
-        """All cuts so far, as edits of the network as it was built: what `prunus.save` takes."""
+        """All cuts so far, as edits of the network as built; `prunus.save` takes this plan."""
         return self._running.plan
 
     def follow(self, copy: nn.Module) -> None:
-        """Let a copy of the network, such as an average of its weights, become narrower with it."""
+        """Make a copy of the network, such as an average of its weights, narrower along with it."""
         self._running.follow(copy)
 
     def step(self) -> ShrinkRecord | None:
-        """Press channels; call it after `optimizer.step()`. Where a segment ends, return the cut's record."""
+        """Press channels; call it after `optimizer.step()`. At the end of a segment, return the cut's record."""
         return self.shrinker.step()
 
     def end_epoch(self) -> ShrinkRecord | None:
-        """Tell a Shrinker that counts in `epochs` that one has ended; return the record of a cut, if there was one."""
+        """End an epoch, for a Shrinker that counts in `epochs`; return the record of a cut, if there was one."""
         return self.shrinker.end_epoch()
 
     def finish(self) -> ShrinkRecord | None:
-        """Reach the budget now, as `prunus.Shrinker.finish`."""
+        """Reach the budget now, as `prunus.Shrinker.finish` does."""
         return self.shrinker.finish()
 
     def close(self) -> None:
-        """Let the accelerator's states be without the Shrinker's from now on."""
+        """From now on, neither save nor load the Shrinker's state."""
         for handle in self._handles:
             handle.remove()
 

@@ -31,44 +31,43 @@ try:
 except ImportError as error:
     raise ImportError("prunus.integrations.lightning needs lightning: pip install 'prunus[lightning]'") from error
 
-KEY = "prunus_shrinker"  # of the Shrinker's state in Lightning's checkpoints
+KEY = "prunus_shrinker"  # of the Shrinker's state in checkpoints
 
 
 @final
 class Shrink(Callback):  # type: ignore[misc]
-    """Shrinks the module, or a part of it, to a budget while the Trainer trains it.
+    """Shrink the module, or a part of it, to a budget while the Trainer trains it.
 
-    The network stays the same object; DDP is wrapped around it anew after each cut; averages that other callbacks keep
-    follow. Each checkpoint holds the Shrinker's state, so that `ckpt_path` goes on from it bit for bit; the best
+    The network stays the same object; DDP is wrapped around it anew after each cut; averages kept by other callbacks
+    become narrower with it. Each checkpoint holds the Shrinker's state, so `ckpt_path` continues bit for bit. The best
     checkpoint of a `ModelCheckpoint` is the best one since the last cut, and early stopping counts from there.
 
     Refused by name: manual optimization, and strategies other than one device and DDP.
     """
 
     def __init__(self, example: Inputs, *, budget: Budget, part: str = "", **settings: Any) -> None:
-        """Keep the settings.
+        """Store the settings.
 
         Args:
-            example: positional arguments of the network; a tensor stands for a tuple of one.
-            budget: what the network may cost in the end.
+            example: the network's positional arguments; a tensor stands for a tuple of one.
+            budget: bounds on the final network's cost.
             part: path of the network in the module, such as "network"; "": the module itself.
-            settings: `pace`, `begin`, `end`, `every`, `settled`, `keep`, `kwargs` and `meter`, as
-                `prunus.Shrinker` takes them.
+            settings: `pace`, `begin`, `end`, `every`, `settled`, `keep`, `kwargs` and `meter` of `prunus.Shrinker`.
         """
         self._running = Running(part, example, {"budget": budget, **settings})
         self._length = dict[str, int]()
 
     @property
     def plan(self) -> Plan:
-        """All cuts so far, as edits of the network as it was built: what `prunus.save` takes."""
+        """All cuts so far, as edits of the network as built; `prunus.save` takes this plan."""
         return self._running.plan
 
     def follow(self, copy: nn.Module) -> None:
-        """Let a copy of the network, such as an average of its weights, become narrower with it."""
+        """Make a copy of the network, such as an average of its weights, narrower along with it."""
         self._running.follow(copy)
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Watch for a checkpoint: Lightning loads its weights before it tells callbacks."""
+        """Hook into checkpoint loading: Lightning loads the weights before it calls callbacks."""
         if stage != "fit":
             return
         on_load_checkpoint = pl_module.on_load_checkpoint
@@ -80,7 +79,7 @@ class Shrink(Callback):  # type: ignore[misc]
         pl_module.on_load_checkpoint = narrow_first
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Leave the module as it was."""
+        """Remove the hook from the module."""
         vars(pl_module).pop("on_load_checkpoint", None)
 
     def _go_on(self, trainer: Any, module: Any, checkpoint: dict[str, Any]) -> None:
@@ -98,7 +97,7 @@ class Shrink(Callback):  # type: ignore[misc]
                     self.follow(self._running.network(value.module))
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
-        """Read the network, or go on with the one of the checkpoint."""
+        """Read the network, or continue with that of the checkpoint."""
         _refuse(trainer, pl_module)
         length = _length(trainer)
         if self._length not in ({}, length):
@@ -112,12 +111,12 @@ class Shrink(Callback):  # type: ignore[misc]
         self._length = length
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *others: Any) -> None:
-        """Press channels after each step of the optimizer, and where a segment ends, cut what is zero."""
+        """Press channels after each optimizer step, and remove zero channels at the end of a segment."""
         if self._running.now().step() is not None:
             _after_cut(trainer)
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        """End a segment with the epoch if the number of steps is unknown."""
+        """End a period with the epoch if the number of steps is unknown."""
         if "epochs" in self._length and self._running.now().end_epoch() is not None:
             _after_cut(trainer)
 
@@ -128,7 +127,7 @@ class Shrink(Callback):  # type: ignore[misc]
             checkpoint[KEY] = {**self._running.now().state_dict(), "unit": unit, "length": length}
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-        """Say where the training ended before the budget was reached."""
+        """Warn if the training ended before the budget was reached."""
         shrinker, self._length = self._running.now(), {}
         if not shrinker.schedule.is_over(shrinker.clock):
             warnings.warn(
@@ -143,11 +142,11 @@ def load_narrow(module: nn.Module, path: str | Path, part: str = "") -> nn.Modul
 
     Args:
         module: as the training began with.
-        path: of the checkpoint, such as `ModelCheckpoint.best_model_path`; read without running what is in it.
-        part: as of `Shrink`.
+        path: path of the checkpoint, such as `ModelCheckpoint.best_model_path`; no code in it is run.
+        part: as for `Shrink`.
 
     Raises:
-        CheckpointError: it cannot be read, holds code, was written without Shrink, or is of another module.
+        CheckpointError: the checkpoint cannot be read, holds code, was written without Shrink, or is of another module.
     """
     try:
         checkpoint = read_content(Path(path))
@@ -181,7 +180,7 @@ def _told(length: dict[str, int]) -> str:
 
 
 def _after_cut(trainer: Any) -> None:
-    """Wrap DDP anew, and forget the scores of wider networks."""
+    """Wrap DDP anew, and drop the scores of wider networks."""
     strategy = trainer.strategy
     if isinstance(strategy, DDPStrategy):
         strategy.model = trainer.lightning_module

@@ -1,4 +1,4 @@
-"""What integrations have in common: the network, its Shrinker, the copies that follow, and its state in a file."""
+"""The common part of the integrations: the network, its Shrinker, the copies that follow, and its state in a file."""
 
 import hashlib
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ _TENSORS, _TEXTS = ("importance", "pressed"), ("plan", "progress")
 
 
 class Running:
-    """The Shrinker of a trainer's network, from before the trainer has an optimizer to after its end.
+    """The Shrinker of a trainer's network, from before the trainer's optimizer exists until after the training.
 
     Attributes:
         part: path of the network in the trainer's module; "": the module itself.
@@ -35,7 +35,7 @@ class Running:
         self.shrinker: Shrinker | None = None
         self._copies = list[nn.Module]()
         self._waits = False  # for the trainer's optimizer
-        self._before = Plan()  # of earlier trainings with the same network
+        self._before = Plan()  # cuts of earlier trainings
 
     def network(self, module: nn.Module) -> nn.Module:
         """Return the network in the trainer's module."""
@@ -43,20 +43,20 @@ class Running:
         return found
 
     def follow(self, copy: nn.Module) -> None:
-        """Let a copy of the network become narrower with it, now or from the beginning of the training on."""
+        """Make a copy of the network narrower along with it, now or from the beginning of the training."""
         if self.shrinker is None:
             self._copies.append(copy)
         else:
             self.shrinker.follow(copy)
 
     def narrow(self, module: nn.Module, state: Mapping[str, Any], **length: Any) -> None:
-        """Make the network, as built, as narrow as it was when `state` was saved; `begin` goes on from there.
+        """Make the network, as built, as narrow as it was when `state` was saved; `begin` continues from there.
 
         Raises:
             CheckpointError: the state is of another network.
         """
         network = self.network(module)
-        nothing = torch.optim.SGD(network.parameters(), lr=0.0)  # until the trainer has its own
+        nothing = torch.optim.SGD(network.parameters(), lr=0.0)  # stands in until the trainer has its own
         self.shrinker = self._made(network, nothing, **length)
         self._follow_copies(self.shrinker)
         self.shrinker.load_state_dict(state)
@@ -71,7 +71,7 @@ class Running:
         self._copies.clear()
 
     def begin(self, module: nn.Module, optimizer: Any, **length: Any) -> Shrinker:
-        """Return the Shrinker of a training that begins, or goes on, with `optimizer`.
+        """Return the Shrinker of a training that begins, or continues, with `optimizer`.
 
         Args:
             module: the trainer's.
@@ -89,7 +89,7 @@ class Running:
 
     @property
     def plan(self) -> Plan:
-        """All cuts so far, as edits of the network as it was built.
+        """All cuts so far, as edits of the network as built.
 
         Raises:
             TrainingError: no training has begun.
@@ -111,7 +111,7 @@ def plan_in(state: Any) -> Plan:
     """Return the plan in a Shrinker's state.
 
     Raises:
-        CheckpointError: it is none.
+        CheckpointError: `state` holds no plan.
     """
     if not isinstance(state, Mapping) or not isinstance(state.get("plan"), str):
         raise CheckpointError(f"a Shrinker's state holds its plan, and this {type(state).__name__} does not")
@@ -130,14 +130,14 @@ def weights_digest(state_dict: Mapping[str, Any]) -> str:
 
 
 def write_state(folder: Path, shrinker: Shrinker, **texts: str) -> None:
-    """Write the state of `shrinker`, and `texts`, into the folder of a trainer's checkpoint."""
+    """Write the state of `shrinker`, and `texts`, to the folder of a trainer's checkpoint."""
     state = shrinker.state_dict()
     tensors = {name: state[name].cpu().contiguous() for name in _TENSORS}
     write_whole(folder / FILE_NAME, safetensors.torch.save(tensors, {name: state[name] for name in _TEXTS} | texts))
 
 
 def read_state(folder: Path) -> dict[str, Any] | None:
-    """Return what `write_state` wrote; None where the folder has no such file.
+    """Return the state that `write_state` wrote; None where the folder has no such file.
 
     Raises:
         CheckpointError: the file is damaged.

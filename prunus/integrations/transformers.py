@@ -29,40 +29,39 @@ except ImportError as error:
 
 @final
 class Shrink(TrainerCallback):  # type: ignore[misc]
-    """Shrinks the model, or a part of it, to a budget while the Trainer trains it.
+    """Shrink the model, or a part of it, to a budget while the Trainer trains it.
 
-    The model stays the same object. Each checkpoint of the Trainer holds the Shrinker's state too, so that
-    `resume_from_checkpoint` goes on bit for bit. The best model is the best one since the last cut.
+    The model stays the same object. Each of the Trainer's checkpoints also holds the Shrinker's state, so
+    `resume_from_checkpoint` continues bit for bit. The best model is the best one since the last cut.
 
     Pass it as `callbacks=[shrink]`. Refused by name: several processes, DataParallel, FSDP, DeepSpeed and
     `auto_find_batch_size`.
     """
 
     def __init__(self, example: Inputs, *, budget: Budget, part: str = "", **settings: Any) -> None:
-        """Keep the settings.
+        """Store the settings.
 
         Args:
-            example: positional arguments of the network; a tensor stands for a tuple of one.
-            budget: what the network may cost in the end.
+            example: the network's positional arguments; a tensor stands for a tuple of one.
+            budget: bounds on the final network's cost.
             part: path of the network in the model, such as "backbone"; "": the model itself.
-            settings: `pace`, `begin`, `end`, `every`, `settled`, `keep`, `kwargs` and `meter`, as
-                `prunus.Shrinker` takes them.
+            settings: `pace`, `begin`, `end`, `every`, `settled`, `keep`, `kwargs` and `meter` of `prunus.Shrinker`.
         """
         self._running = Running(part, example, {"budget": budget, **settings})
         self._hook: Any = None
-        self._steps: int | None = None  # of the training that a checkpoint is of
+        self._steps: int | None = None  # of a checkpoint's training
 
     @property
     def plan(self) -> Plan:
-        """All cuts so far, as edits of the network as it was built: what `prunus.save` takes."""
+        """All cuts so far, as edits of the network as built; `prunus.save` takes this plan."""
         return self._running.plan
 
     def follow(self, copy: nn.Module) -> None:
-        """Let a copy of the network, such as an average of its weights, become narrower with it."""
+        """Make a copy of the network, such as an average of its weights, narrower along with it."""
         self._running.follow(copy)
 
     def on_init_end(self, args: Any, state: Any, control: Any, *, model: nn.Module, **others: Any) -> None:
-        """Watch for the weights of a checkpoint: the Trainer loads them before anything else."""
+        """Hook into weight loading: the Trainer loads a checkpoint's weights before anything else."""
 
         def before_load(module: nn.Module, weights: Mapping[str, Any], *rest: Any) -> None:
             self._fit(module, weights, args)
@@ -70,7 +69,7 @@ class Shrink(TrainerCallback):  # type: ignore[misc]
         self._hook = model.register_load_state_dict_pre_hook(before_load)  # type: ignore[no-untyped-call]
 
     def _fit(self, model: nn.Module, weights: Mapping[str, Any], args: Any) -> None:
-        """Make the model as narrow as the weights that it is about to be given."""
+        """Make the model as narrow as the weights that it is about to load."""
         own = model.state_dict()
         differing = [name for name, value in weights.items() if name in own and own[name].shape != value.shape]
         if differing and self._running.shrinker is None:
@@ -86,7 +85,7 @@ class Shrink(TrainerCallback):  # type: ignore[misc]
         """Load the state that is saved beside the weights of a checkpoint.
 
         Raises:
-            CheckpointError: no checkpoint that is known has these weights and a state.
+            CheckpointError: no known checkpoint has these weights and a state.
         """
         digest = weights_digest(weights)
         folders = [*sorted(Path(args.output_dir).glob("checkpoint-*")), Path(args.resume_from_checkpoint or ".")]
@@ -104,7 +103,7 @@ class Shrink(TrainerCallback):  # type: ignore[misc]
     def on_train_begin(
         self, args: Any, state: Any, control: Any, *, model: nn.Module, optimizer: Any, **others: Any
     ) -> None:
-        """Read the network, or go on with the one of the checkpoint."""
+        """Read the network, or continue with that of the checkpoint."""
         _refuse(args)
         if self._running.shrinker is None and state.global_step:
             self._go_on(model, model.state_dict(), args)
@@ -116,7 +115,7 @@ class Shrink(TrainerCallback):  # type: ignore[misc]
         self._running.begin(model, optimizer, steps=state.max_steps)
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **others: Any) -> None:
-        """Press channels, and where a segment ends, cut what is zero."""
+        """Press channels, and remove zero channels at the end of a segment."""
         if self._running.now().step() is not None:
             state.best_metric = state.best_model_checkpoint = None  # of a wider network
 
@@ -128,7 +127,7 @@ class Shrink(TrainerCallback):  # type: ignore[misc]
             write_state(folder, self._running.now(), weights=digest, steps=str(state.max_steps))
 
     def on_train_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
-        """Say where the training ended before the budget was reached."""
+        """Warn if the training ended before the budget was reached."""
         if self._hook is not None:
             self._hook.remove()
         shrinker = self._running.now()

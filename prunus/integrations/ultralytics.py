@@ -1,10 +1,10 @@
-"""`Shrink` in Ultralytics' own trainer: by its callbacks, with its average, checkpoints, `val` and `export`.
+"""`Shrink` for Ultralytics' own trainer: callbacks that support its average, checkpoints, `val` and `export`.
 
     model = YOLO("yolo11n.yaml")
     shrink = Shrink(budget=prunus.Budget(macs=0.4))
     shrink.train(model, data="signs.yaml", epochs=100, imgsz=320)
 
-Ultralytics is neither imported nor contained here: its objects come from you, under their own licence (AGPL-3.0).
+Ultralytics is neither imported nor included here: you supply its objects, under their own licence (AGPL-3.0).
 """
 
 import math
@@ -33,34 +33,33 @@ EVENTS = (
 
 @final
 class Shrink:
-    """Shrinks the network that Ultralytics' trainer trains, to a budget.
+    """Shrink the network that Ultralytics' trainer trains to a budget.
 
     The average of the weights shrinks with the network, `best.pt` is the best network of the final widths, and every
-    checkpoint holds the narrow network and the plan of its cuts (`plan`, `plan_of_network`), so that `val`, `predict`
-    and `export` need nothing further. A training that was stopped goes on with `shrink.train(YOLO("last.pt"),
+    checkpoint holds the narrow network and the plan of its cuts (`plan`, `plan_of_network`), so `val`, `predict`
+    and `export` need nothing further. To continue a training that was stopped, use `shrink.train(YOLO("last.pt"),
     resume=True)`. Early stopping waits until the budget is met.
 
     Refused by name: several GPUs, `time=`, `distill_model=` and `quantize=8`.
     """
 
     def __init__(self, *, budget: Budget, example: Tensor | None = None, **settings: Any) -> None:
-        """Keep the settings.
+        """Store the settings.
 
         Args:
-            budget: what the network may cost in the end.
-            example: an input [1, C, H, W]; None: zeros of the size that is trained.
-            settings: `pace`, `begin`, `end`, `every`, `settled`, `keep` and `meter`, as `prunus.Shrinker` takes them,
-                with epochs as the unit of time.
+            budget: bounds on the final network's cost.
+            example: an input [1, C, H, W]; None: zeros of the training's image size.
+            settings: `pace`, `begin`, `end`, `every`, `settled`, `keep` and `meter` of `prunus.Shrinker`, in epochs.
         """
         self._example, self._settings = example, {"budget": budget, **settings}
         self._began = Plan()
         self._running: Running | None = None
 
     def train(self, yolo: Any, **arguments: Any) -> Any:
-        """Return `yolo.train(**arguments)`; the network that `yolo` then holds is narrow.
+        """Return `yolo.train(**arguments)`; afterwards `yolo` holds the narrow network.
 
         Raises:
-            TrainingError: several GPUs; or nothing has shrunk, since the trainer ran no callbacks.
+            TrainingError: there are several GPUs; or nothing has shrunk, since the trainer ran no callbacks.
         """
         _refuse_devices(arguments.get("device", getattr(yolo, "overrides", {}).get("device")))
         self.attach(yolo)
@@ -72,14 +71,14 @@ class Shrink:
         return result
 
     def attach(self, yolo: Any) -> None:
-        """Register the callbacks; `yolo.train(...)` then shrinks. `train` does both, and checks that they ran."""
+        """Register the callbacks, so that `yolo.train(...)` shrinks. `train` also checks that they ran."""
         for event in EVENTS:
             if getattr(self, f"_{event}") not in yolo.callbacks[event]:
                 yolo.add_callback(event, getattr(self, f"_{event}"))
 
     @property
     def plan(self) -> Plan:
-        """All cuts so far, as edits of the network as its YAML builds it."""
+        """All cuts so far, as edits of the network that the YAML builds."""
         return self._began + self.shrinker.plan
 
     @property
@@ -87,14 +86,14 @@ class Shrink:
         """The Shrinker of the training.
 
         Raises:
-            TrainingError: none has begun.
+            TrainingError: no training has begun.
         """
         if self._running is None:
             raise TrainingError("Shrink: no training has begun with its callbacks, so there is no plan yet")
         return self._running.now()
 
     def _on_pretrain_routine_start(self, trainer: Any) -> None:
-        """Let the trainer build a narrow network where its weights are those of one."""
+        """Make the trainer build a narrow network where its weights are those of a narrow one."""
         _refuse(trainer)
         self._running, self._began = None, Plan()
         get_model = trainer.get_model
@@ -108,7 +107,7 @@ class Shrink:
             if trainer.resume:
                 self._running = Running("", self._input(trainer, model), self._settings)
                 self._running.narrow(model, state, epochs=trainer.epochs)
-            else:  # a further training of a network that is narrow already
+            else:  # a new training of a network that is already narrow
                 self._began = plan_in(state)
                 model = apply(self._began, model)
             model.load_state_dict(weights.float().state_dict())
@@ -139,12 +138,12 @@ class Shrink:
     def _on_train_epoch_end(self, trainer: Any) -> None:
         shrinker, average = self.shrinker, trainer.ema
         if trainer.loss is not None and not bool(trainer.loss.isfinite()):
-            shrinker.clock.step = 0  # the trainer goes back to its last checkpoint and repeats the epoch
+            shrinker.clock.step = 0  # the trainer returns to its last checkpoint and repeats the epoch
             return
-        shrinker.network.copies.clear()  # the trainer may have made another
+        shrinker.network.copies.clear()  # the trainer may have made another average
         shrinker.follow(average.ema)
         if shrinker.end_epoch() is not None:
-            trainer.ema = type(average)(trainer.model, updates=average.updates)  # it holds on to the wide tensors
+            trainer.ema = type(average)(trainer.model, updates=average.updates)  # the old one holds the wide tensors
             trainer.ema.ema, trainer.ema.decay, trainer.ema.enabled = average.ema, average.decay, average.enabled
             trainer.best_fitness, trainer.stopper.best_fitness = None, 0.0  # of a wider network
         for network in (shrinker.network.model, trainer.ema.ema):
@@ -164,9 +163,9 @@ class Shrink:
 
 
 def _fit_exporter_(model: nn.Module) -> None:
-    """Give blocks that split their first layer's output in halves the width that it has now.
+    """Update the width `c` of blocks that split their first layer's output in halves.
 
-    They keep it as `c` for `forward_split`, which only the exporter runs, so that no trace of `forward` sees it.
+    They keep `c` for `forward_split`, which only the exporter runs, so a trace of `forward` does not see it.
     """
     for module in model.modules():
         first = getattr(getattr(module, "cv1", None), "conv", None)
@@ -175,10 +174,10 @@ def _fit_exporter_(model: nn.Module) -> None:
 
 
 def plan_of_network(model: nn.Module) -> Plan:
-    """Return the plan that leads to a network from a checkpoint (`YOLO("best.pt").model`) from what its YAML builds.
+    """Return the plan that makes a checkpoint's network (`YOLO("best.pt").model`) from the one that its YAML builds.
 
     Raises:
-        CheckpointError: it was not trained with `Shrink`.
+        CheckpointError: the network was not trained with `Shrink`.
     """
     return plan_in(getattr(model, STATE, None))
 

@@ -16,10 +16,10 @@ from prunus.penalties.interface import BoundPenalty, Penalty, When
 @final
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Combined(Penalty):
-    """r = the sum of the penalties; its proximal step is theirs, one after the other, in the order given.
+    """r = the sum of the penalties; its proximal step is theirs, one after the other, in the given order.
 
-    For low rank with group sparsity the paper takes the nuclear norm first, then the groups, so that what a step
-    leaves is exactly group sparse: `Combined(penalties=(NuclearNorm(...), GroupLasso(...)))`.
+    For low rank with group sparsity the paper applies the nuclear norm first, then the groups, so that each step
+    leaves weights that are exactly group sparse: `Combined(penalties=(NuclearNorm(...), GroupLasso(...)))`.
     """
 
     penalties: tuple[Penalty, ...]
@@ -31,11 +31,11 @@ class Combined(Penalty):
 
     @whatever_device
     def bind(self, model: nn.Module, groups: ChannelGroups) -> "BoundCombined":
-        """Attach each penalty to `model`, as `Penalty.bind`."""
+        """Attach each penalty to `model`, as `Penalty.bind` does."""
         return BoundCombined(tuple(penalty.bind(model, groups) for penalty in self.penalties))
 
     def calibrated(self, model: nn.Module, groups: ChannelGroups, *, step_size: float, steps_per_epoch: int) -> Self:
-        """Return the penalties, each calibrated."""
+        """Return the settings with each penalty calibrated."""
         found = (
             penalty.calibrated(model, groups, step_size=step_size, steps_per_epoch=steps_per_epoch)
             for penalty in self.penalties
@@ -52,7 +52,7 @@ class BoundCombined(BoundPenalty):
     when: When = "step"
 
     def due(self, event: When) -> bool:
-        """Whether a proximal step of any of them follows such an event."""
+        """Whether any penalty takes a proximal step after this event."""
         return any(penalty.due(event) for penalty in self.penalties)
 
     def value(self) -> Tensor:
@@ -61,16 +61,16 @@ class BoundCombined(BoundPenalty):
 
     @whatever_device
     def prox_(self, step_size: float, optimizer: Optimizer | None = None) -> None:
-        """Do the proximal step of each penalty in turn."""
+        """Take the proximal step of each penalty in turn."""
         for penalty in self.penalties:
             penalty.prox_(step_size, optimizer)
 
     def after_step_(self, step_size: float, optimizer: Optimizer | None = None) -> None:
-        """Do the proximal steps that are due after each step."""
+        """Take the proximal steps that are due after each optimizer step."""
         for penalty in self.penalties:
             penalty.after_step_(step_size, optimizer)
 
     def after_epoch_(self, step_size: float, optimizer: Optimizer | None = None) -> None:
-        """Do the proximal steps that are due after each epoch."""
+        """Take the proximal steps that are due after each epoch."""
         for penalty in self.penalties:
             penalty.after_epoch_(step_size, optimizer)

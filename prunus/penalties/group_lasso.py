@@ -23,18 +23,18 @@ from prunus.penalties.slices import GroupSlices
 class GroupLasso(Shrinkage):
     """r = strength * sum over groups g of sqrt(P_g) ||theta_g||_2.
 
-    theta_g holds all parameters that make the channels of g (filters, biases, BatchNorm's gamma and beta, of every
-    layer that a residual sum ties together), P_g is their number. Only groups whose removal is exact are penalised.
-    The proximal step of size t, the learning rate, after the optimizer's:
+    theta_g holds all parameters that produce the channels of g (filters, biases, BatchNorm's gamma and beta, of every
+    layer that a residual sum ties together); P_g is their number. Only groups whose removal is exact are penalised.
+    The proximal step of size t, the learning rate, follows the optimizer's step:
 
         theta_g <- max(0, 1 - t * strength * sqrt(P_g) / ||theta_g||_2) theta_g.
 
     Yuan & Lin 2006; on the units of a network: Alvarez & Salzmann, NIPS 2016.
 
-    The settings are those of `prunus.penalties.Shrinkage`; a unit is a group.
+    Settings: see `prunus.penalties.Shrinkage`; a unit is a group.
 
     Attributes:
-        keep: layers whose channels are not penalised, by patterns over their paths: ("stem.*",); see `kept_groups`.
+        keep: layers whose channels are not penalised, as patterns over their paths: ("stem.*",); see `kept_groups`.
     """
 
     keep: tuple[str, ...] = ()
@@ -45,7 +45,7 @@ class GroupLasso(Shrinkage):
 
     @whatever_device
     def bind(self, model: nn.Module, groups: ChannelGroups) -> "BoundGroupLasso":
-        """Attach the penalty to the parameters of `model`, as `Penalty.bind`."""
+        """Attach the penalty to `model`, as `Penalty.bind` does."""
         slices = GroupSlices.of(model, groups)
         weights = self.number * unit_weights(slices, groups, self.keep)
         return BoundGroupLasso(
@@ -59,7 +59,7 @@ class GroupLasso(Shrinkage):
 
 
 def unit_weights(slices: GroupSlices, groups: ChannelGroups, keep: Sequence[str] = ()) -> Tensor:
-    """Return sqrt(P_g) for groups whose removal is exact and that no layer `keep` makes, 0 for others: [num_groups]."""
+    """Return sqrt(P_g) for exactly removable groups that no layer in `keep` produces, 0 for others: [num_groups]."""
     sizes, penalised = slices.sizes(), groups.exact & ~kept_groups(groups, keep)
     return torch.where(penalised.to(sizes.device), sizes.sqrt(), 0.0)
 
@@ -72,7 +72,7 @@ class BoundGroupLasso(BoundPenalty):
     Attributes:
         slices: the parameters.
         weights: strength * sqrt(P_g), 0 for groups that are not penalised; [num_groups].
-        when: after which event the proximal step is due.
+        when: when the proximal step is due.
         coupled: the proximal step follows the optimizer's own rule, so that loss + r is minimised.
         resting: groups that the last proximal step left at zero, bool [num_groups]; state.
     """
@@ -93,11 +93,11 @@ class BoundGroupLasso(BoundPenalty):
     @torch.no_grad()
     @whatever_device
     def prox_(self, step_size: float, optimizer: Optimizer | None = None) -> Tensor:
-        """Do the proximal step: theta_g <- max(0, 1 - step_size * weight_g / ||theta_g||) theta_g.
+        """Take the proximal step: theta_g <- max(0, 1 - step_size * weight_g / ||theta_g||) theta_g.
 
-        Call it after `optimizer.step()`, `step_size` the learning rate. With `optimizer`, the step follows the
+        Call it after `optimizer.step()`; `step_size` is the learning rate. With `optimizer`, the step follows the
         optimizer's rule (`optimizer_rule.py`) where the penalty is coupled, and the momentum of groups that become zero
-        becomes zero too, so that they stay there. Returns the groups' norms before the step.
+        is set to zero, so that they stay zero. Return the groups' norms before the step.
         """
         parameters = self.slices.parameters
         step_size = check_step(step_size, optimizer, parameters)
@@ -111,13 +111,13 @@ class BoundGroupLasso(BoundPenalty):
             rule.update_momenta_(copies, step_size)
         else:
             factors = torch.where(thresholds > 0, group_shrinkage(norms, thresholds), torch.ones_like(norms))
-            if rule.has_momentum and step_size > 0:  # before it is gone: what the step takes away
+            if rule.has_momentum and step_size > 0:  # add the step's change before scaling
                 self.slices.add_share_((1 - factors) / (step_size * step.momentum_factor), rule.buffer)
             self.slices.scale_(factors)
             zero = (factors == 0) & (thresholds > 0)
         if optimizer is not None:
-            # Of Adam's: while a group rests at zero its first moment must find the mean gradient again, or a group
-            # that the loss wants back would never come. The others rest by themselves.
+            # For Adam: while a group rests at zero, its first moment must approach the mean gradient again, or a group
+            # that the loss needs would never return. Other optimizers need nothing.
             fresh = zero & ~self.resting if self.coupled else zero
             for momentum in momenta(optimizer):
                 self.slices.scale_((~fresh).to(norms.dtype), momentum)
@@ -127,7 +127,7 @@ class BoundGroupLasso(BoundPenalty):
 
     @torch.no_grad()
     def shrink_(self, thresholds: Tensor, norms: Tensor | None = None) -> Tensor:
-        """Take `thresholds`, [num_groups], off the groups' norms; return the norms before, or `norms` if given."""
+        """Subtract `thresholds`, [num_groups], from the groups' norms; return the norms before, or `norms` if given."""
         norms = self.slices.norms() if norms is None else norms
         factors = torch.where(thresholds > 0, group_shrinkage(norms, thresholds), torch.ones_like(norms))
         self.slices.scale_(factors)

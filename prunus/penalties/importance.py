@@ -7,10 +7,10 @@ from prunus.penalties.slices import GroupSlices
 
 
 def taylor(slices: GroupSlices) -> Tensor:
-    """Return (sum over theta in g of theta * dL/dtheta)^2 for each group, [num_groups], from the gradients at hand.
+    """Return (sum over theta in g of theta * dL/dtheta)^2 for each group, [num_groups], from the present gradients.
 
-    To first order the squared change of this batch's loss if the group were zero (Molchanov et al., CVPR 2019,
-    eq. 8, over all coupled parameters). Average it over batches.
+    This is, to first order, the squared change of this batch's loss if the group were zero (Molchanov et al., CVPR
+    2019, eq. 8, over all coupled parameters). Average it over batches.
     """
 
     def product(parameter: Tensor) -> Tensor:

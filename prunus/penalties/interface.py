@@ -19,9 +19,9 @@ When = Literal["step", "epoch"]
 
 
 class BoundPenalty(abc.ABC):
-    """A penalty on the parameters of one model. After an edit of the model, bind again."""
+    """A penalty bound to the parameters of one model. After an edit of the model, bind again."""
 
-    when: When  # after which event of the training the proximal step is due
+    when: When  # the proximal step is due after this event
 
     @abc.abstractmethod
     def value(self) -> Tensor:
@@ -29,23 +29,23 @@ class BoundPenalty(abc.ABC):
 
     @abc.abstractmethod
     def prox_(self, step_size: float, optimizer: Optimizer | None = None) -> Tensor | None:
-        """Do the proximal step of size `step_size`, the learning rate, in place; call it after the optimizer's.
+        """Take the proximal step of size `step_size`, the learning rate, in place, after the optimizer's step.
 
         Raises:
-            TrainingError: a size that is none, or an optimizer of another network: a forgotten `carry_`.
+            TrainingError: `step_size` is invalid, or the optimizer is another network's (`carry_` was forgotten).
         """
 
     def due(self, event: When) -> bool:
-        """Whether a proximal step follows such an event."""
+        """Whether a proximal step follows this event."""
         return self.when == event
 
     def after_step_(self, step_size: float, optimizer: Optimizer | None = None) -> None:
-        """Do the proximal step if it is due after each step of the optimizer."""
+        """Take the proximal step if it is due after each optimizer step."""
         if self.due("step"):
             self.prox_(step_size, optimizer)
 
     def after_epoch_(self, step_size: float, optimizer: Optimizer | None = None) -> None:
-        """Do the proximal step if it is due after each epoch."""
+        """Take the proximal step if it is due after each epoch."""
         if self.due("epoch"):
             self.prox_(step_size, optimizer)
 
@@ -59,34 +59,34 @@ class Penalty(abc.ABC):
 
         Raises:
             EditError: the groups were traced on another model, or before an edit.
-            RecipeError: a strength "auto" that was not calibrated, a pattern that matches no layer.
+            RecipeError: a strength "auto" was not calibrated, or a pattern matches no layer.
         """
 
     def calibrated(self, model: nn.Module, groups: ChannelGroups, *, step_size: float, steps_per_epoch: int) -> Self:
-        """Return the penalty with its strength "auto" chosen on `model`; as it is where nothing is to be chosen.
+        """Return the penalty with a strength "auto" replaced by one chosen for `model`; else the penalty unchanged.
 
         Args:
             model: the network that training begins with, traced as `groups`.
             groups: its channel groups.
             step_size: the learning rate.
-            steps_per_epoch: batches an epoch.
+            steps_per_epoch: batches per epoch.
         """
         return self
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Shrinkage(Penalty):
-    """The settings that all penalties that shrink units (groups, or layers) have in common.
+    """Settings shared by the penalties that shrink units (groups or layers).
 
     Attributes:
-        strength: lambda of loss + lambda * r. With "auto", `calibrated` chooses it, so that one epoch of proximal
-            steps takes `share` off the norm of a typical unit (the median one), whatever the optimizer.
-        when: the proximal step follows each step of the optimizer, or each epoch (Alvarez & Salzmann 2016).
-        share: of a typical unit's norm that "auto" takes an epoch; 0.02 to 0.1 are usual.
+        strength: lambda of loss + lambda * r. With "auto", `calibrated` chooses it so that one epoch of proximal steps
+            subtracts `share` of the norm of the median unit, with any optimizer.
+        when: take the proximal step after each optimizer step, or after each epoch (Alvarez & Salzmann 2016).
+        share: the share of the median unit's norm that "auto" subtracts per epoch; 0.02 to 0.1 are usual.
         first_layers: number of layers, from the input, that are penalised less.
-        first_factor: what lambda is multiplied by there; the paper's 0.102 to 0.255 on ImageNet is 0.4 on three.
-        coupled: whether a proximal step after each step follows the optimizer's own rule, so that loss + r is
-            minimised (`optimizer_rule.py`); else it is the plain one, as after an epoch and at a calibrated strength.
+        first_factor: lambda's factor for these layers; the paper's 0.102 to 0.255 on ImageNet is 0.4 on three.
+        coupled: whether a proximal step after each optimizer step follows the optimizer's own rule, so that loss + r is
+            minimised (`optimizer_rule.py`); else, as per epoch and at a calibrated strength, it is plain.
     """
 
     strength: float | Literal["auto"] = 1e-4
@@ -112,15 +112,15 @@ class Shrinkage(Penalty):
 
     @abc.abstractmethod
     def units(self, model: nn.Module, groups: ChannelGroups) -> Tensor:
-        """Return ||theta||^2 / r(theta) of each unit at lambda 1, any shape; not finite where nothing is penalised.
+        """Return ||theta||^2 / r(theta) of each unit for lambda = 1, any shape; not finite for units not penalised.
 
-        A proximal step of size t shortens theta by t * lambda * r(theta) / ||theta|| to first order, which is the
+        To first order, a proximal step of size t shortens theta by t * lambda * r(theta) / ||theta||, which is the
         share t * lambda * r(theta) / ||theta||^2 of its norm.
         """
 
     @torch.no_grad()
     def calibrated(self, model: nn.Module, groups: ChannelGroups, *, step_size: float, steps_per_epoch: int) -> Self:
-        """Return the penalty with "auto" replaced by the strength that takes `share` off the median unit's norm."""
+        """Return the penalty with "auto" replaced by the strength that subtracts `share` of the median unit's norm."""
         if self.strength != "auto":
             return self
         units = self.units(model, groups)
@@ -134,7 +134,7 @@ class Shrinkage(Penalty):
         """The strength lambda.
 
         Raises:
-            RecipeError: it is "auto", and was not calibrated.
+            RecipeError: the strength is "auto" and was not calibrated.
         """
         if self.strength == "auto":
             raise RecipeError(
@@ -150,7 +150,7 @@ class Shrinkage(Penalty):
 
 
 def check_when(penalty: Any) -> None:
-    """Refuse what is no `When`.
+    """Raise unless `penalty.when` is a `When`.
 
     Raises:
         RecipeError: names the penalty and the value.
@@ -160,10 +160,10 @@ def check_when(penalty: Any) -> None:
 
 
 def check_step(step_size: float, optimizer: Optimizer | None, parameters: Sequence[Tensor]) -> float:
-    """Return the size of a proximal step, not one with which nothing would be done and nothing said.
+    """Return the size of a proximal step as a float; refuse a step that would silently do nothing.
 
     Raises:
-        TrainingError: the size is negative or no number, or there is an optimizer and it holds none of `parameters`.
+        TrainingError: the size is negative or not a number, or the optimizer holds none of `parameters`.
     """
     number = isinstance(step_size, numbers.Real) or (isinstance(step_size, Tensor) and step_size.numel() == 1)
     if not number or not 0 <= step_size < math.inf:

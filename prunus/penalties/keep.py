@@ -1,4 +1,4 @@
-"""Layers to leave alone, named by patterns over their paths."""
+"""Layers that keep all their channels, named by patterns over their paths."""
 
 import fnmatch
 from collections.abc import Iterable
@@ -13,10 +13,10 @@ from prunus.modules.paths import near_paths
 
 
 def patterns_of(keep: str | Iterable[str]) -> tuple[str, ...]:
-    """Return one pattern or several as a tuple.
+    """Return one or several patterns as a tuple.
 
     Raises:
-        RecipeError: something else than text, or an empty one.
+        RecipeError: a pattern is empty or not a string.
     """
     patterns = (keep,) if isinstance(keep, str) else tuple(keep) if isinstance(keep, Iterable) else (keep,)
     if wrong := [pattern for pattern in patterns if not isinstance(pattern, str) or not pattern]:
@@ -25,18 +25,18 @@ def patterns_of(keep: str | Iterable[str]) -> tuple[str, ...]:
 
 
 def kept_groups(groups: ChannelGroups, keep: str | Iterable[str]) -> Tensor:
-    """Return the groups of the channels that the layers `keep` make: bool [num_groups].
+    """Return the groups of the channels that the layers matched by `keep` produce: bool [num_groups].
 
-    A layer that is kept keeps all the channels that it makes, and so do the layers that make the same ones, as on a
-    skip connection. It still loses inputs where the layers before it, unless they are kept too, lose outputs.
+    A kept layer keeps all channels that it produces, and so do layers that produce the same ones, as on a skip
+    connection. It still loses inputs where the layers before it lose outputs, unless they are kept too.
 
     Args:
         groups: `prunus.trace` of the network.
-        keep: globs over dotted paths ("stem.*", "*.conv1"; `*` goes over dots). The path of a module stands for all
-            that lies in it.
+        keep: globs over dotted paths ("stem.*", "*.conv1"; `*` also matches dots). A module's path matches everything
+            in the module.
 
     Raises:
-        RecipeError: a pattern matches no layer; near ones are named.
+        RecipeError: a pattern matches no layer; names similar layers.
     """
     kept = torch.zeros(len(groups) + 1, dtype=torch.bool)
     paths = [PARAMETRISED.sub(r"\1\2", slot.path) for slot in groups.slots]

@@ -15,7 +15,7 @@ from prunus.modules.kinds import LinearLayer, TransposedConv
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class MatrixWeight:
-    """One layer's weight. Attributes: path of the layer, the weight, its groups, whether it is transposed."""
+    """One layer's weight: the layer's path, the weight, its number of groups, and whether it is transposed."""
 
     path: str
     weight: Tensor
@@ -23,32 +23,32 @@ class MatrixWeight:
     transposed: bool
 
     def view(self, tensor: Tensor) -> Tensor:
-        """Return a tensor of the weight's shape as [groups, out / groups, in / groups * kernel], a view if it can."""
+        """Return a tensor of the weight's shape as [groups, out / groups, in / groups * kernel], a view if possible."""
         return self._blocks(tensor).flatten(2)
 
     def set_(self, matrices: Tensor) -> None:
-        """Write what `view` has given back into the weight."""
+        """Write matrices, in the shape that `view` returns, into the weight."""
         blocks = self._blocks(self.weight)
         blocks.copy_(matrices.reshape(blocks.shape))
 
     def _blocks(self, tensor: Tensor) -> Tensor:
-        """A view, [groups, out / groups, in / groups, kernel...]; a transposed convolution's weight is [in, out]."""
+        """View `tensor` as [groups, out / groups, in / groups, kernel...]; a transposed weight is [in, out]."""
         blocks = tensor.view(self.num_groups, -1, *tensor.shape[1:])
         return blocks.transpose(1, 2) if self.transposed else blocks
 
 
 def matrix_weights(model: nn.Module, patterns: str | Sequence[str] | None = None) -> list[MatrixWeight]:
-    """Return the weights of the model's convolutions and linear layers in its order, each shared one once.
+    """Return the weights of the model's convolutions and linear layers, in module order, each shared one once.
 
-    Left out are those whose matrices have a single row or column (a depthwise convolution), since their nuclear norm
-    is their Euclidean norm, and those that are computed anew in each step (a parametrisation such as weight norm).
+    Weights whose matrices have a single row or column (a depthwise convolution) are left out, since their nuclear norm
+    is their Euclidean norm, and so are weights computed anew in each step (a parametrisation such as weight norm).
 
     Args:
         model: the network.
-        patterns: paths of layers, `*` stands for anything; None: all.
+        patterns: globs over the paths of layers; None: all.
 
     Raises:
-        RecipeError: a pattern that matches no layer, or none whose weight is a parameter.
+        RecipeError: a pattern matches no layer, or none whose weight is a parameter.
     """
     found: dict[int, MatrixWeight] = {}
     computed: list[str] = []
@@ -83,9 +83,9 @@ def _unmatched(pattern: str, paths: list[str], computed: list[str]) -> str:
 
 @torch.no_grad()
 def replace_(layers: list[MatrixWeight], keys: list[float], function: Callable[[Tensor, float], Tensor]) -> None:
-    """Replace each layer's matrices M by `function(M, key)`, in one batch for all of one shape and key.
+    """Replace each layer's matrices M by `function(M, key)`; matrices of the same shape and key form one batch.
 
-    A row of zeros, a unit that is gone, stays so exactly: what would come there is rounding, or the pull of others.
+    A row of zeros (a removed unit) stays exactly zero, free of rounding and of the effect of other rows.
     """
     batches: dict[tuple[object, ...], list[MatrixWeight]] = defaultdict(list)
     sizes: dict[tuple[object, ...], float] = {}

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from prunus.penalties.slices import GroupSlices
 
-ITERATIONS = 20  # Newton's method converges quadratically: five or six are usual
+ITERATIONS = 20  # Newton's method converges quadratically, usually in five or six
 PRECISION = 1e-6
 
 
@@ -15,16 +15,16 @@ PRECISION = 1e-6
 def metric_shrink_(slices: GroupSlices, thresholds: Tensor, metric: Callable[[Tensor], Tensor]) -> Tensor:
     """Replace each group y by argmin_z 1/2 sum_i d_i (z_i - y_i)^2 + threshold ||z||_2; return which became zero.
 
-    With n = ||z||: z_i = y_i d_i n / (d_i n + threshold), and z is zero if ||D y|| <= threshold. n solves
+    With n = ||z||, z_i = y_i d_i n / (d_i n + threshold), and z is zero if ||D y|| <= threshold. n solves
     h(n) = sum_i (d_i y_i / (d_i n + threshold))^2 = 1. Newton's method on 1 / sqrt(h(n)) - 1, which rises and is
-    concave, climbs to the root from n = 0 and never passes it (More & Sorensen 1983).
+    concave, climbs from n = 0 to the root without overshooting (More & Sorensen 1983).
 
     Args:
         slices: the groups.
-        thresholds: [num_groups], >= 0; a group of threshold 0 stays as it is.
-        metric: d of a parameter, positive, of its shape.
+        thresholds: [num_groups], >= 0; a group with threshold 0 stays as it is.
+        metric: returns d of a parameter, positive, of its shape.
     """
-    # A slice as rows, one a channel: its group, d and (d y)^2.
+    # Per slice, with one row per channel: the channel's group, d and (d y)^2.
     rows = []
     for one in slices.slices:
         weights = metric(one.parameter).to(thresholds.dtype)

@@ -20,26 +20,26 @@ from prunus.penalties.spectrum import singular_value_threshold
 class NuclearNorm(Shrinkage):
     """r = strength * sum over layers of ||theta_l||_*, the sum of the singular values of the layer's weight.
 
-    The weight of a convolution is taken as the matrix K x (C k_h k_w), one row an output channel; that of a grouped
-    one as such a matrix for each group. What training leaves at low rank, `factorize` cuts in two thinner layers.
-    The proximal step of size t, the learning rate, after the optimizer's, with theta_l = U Sigma V^T:
+    A convolution's weight is taken as the matrix K x (C k_h k_w), one row per output channel, or one such matrix per
+    group. `factorize` splits a layer that training leaves at low rank into two thinner layers.
+    The proximal step of size t, the learning rate, follows the optimizer's step, with theta_l = U Sigma V^T:
 
         theta_l <- U max(0, Sigma - t * strength) V^T.
 
     Cai, Candes & Shen 2010; on the layers of a network: Alvarez & Salzmann, NIPS 2017.
 
-    The settings are those of `prunus.penalties.Shrinkage`; a unit is a layer. With Adam, in whose metric there is no
-    closed form, the proximal step is always the plain one.
+    Settings: see `prunus.penalties.Shrinkage`; a unit is a layer. With Adam, whose metric allows no closed form, the
+    proximal step is always the plain one.
 
     Attributes:
-        layers: paths of layers to penalise, `*` stands for anything; None: all convolutions and linear layers.
+        layers: layers to penalise, as globs over their paths; None: all convolutions and linear layers.
     """
 
     layers: str | tuple[str, ...] | None = None
 
     @whatever_device
     def bind(self, model: nn.Module, groups: ChannelGroups | None = None) -> "BoundNuclearNorm":
-        """Attach the penalty to the layers of `model`, as `Penalty.bind`; the channel groups are not needed."""
+        """Attach the penalty to `model`, as `Penalty.bind` does; the channel groups are not needed."""
         layers, strength = matrix_weights(model, self.layers), self.number
         early = {layer.path for layer in matrix_weights(model)[: self.first_layers]}
         weights = [strength * (self.first_factor if layer.path in early else 1.0) for layer in layers]
@@ -58,9 +58,9 @@ class BoundNuclearNorm(BoundPenalty):
 
     Attributes:
         layers: the weights.
-        weights: lambda of each.
-        when: after which event the proximal step is due.
-        coupled: SGD's momentum feels the step, so that loss + r is minimised.
+        weights: lambda of each layer.
+        when: when the proximal step is due.
+        coupled: SGD's momentum includes the step, so that loss + r is minimised.
     """
 
     layers: list[MatrixWeight]
@@ -79,14 +79,14 @@ class BoundNuclearNorm(BoundPenalty):
     @torch.no_grad()
     @whatever_device
     def prox_(self, step_size: float, optimizer: Optimizer | None = None) -> None:
-        """Do the proximal step: theta <- U max(0, Sigma - step_size * weight) V^T for each layer.
+        """Take the proximal step: theta <- U max(0, Sigma - step_size * weight) V^T for each layer.
 
-        Call it after `optimizer.step()`, `step_size` the learning rate. With `optimizer` SGD, its momentum feels the
-        step and loss + r is minimised. There is no closed form in Adam's metric: with it the step is the Euclidean
-        one, whose singular values fall by `step_size * weight` a step, against whatever the gradient's size.
+        Call it after `optimizer.step()`; `step_size` is the learning rate. With SGD as `optimizer`, its momentum
+        includes the step and loss + r is minimised. With Adam the step is the Euclidean one: singular values fall by
+        `step_size * weight` per step, whatever the size of the gradient.
 
         Raises:
-            TrainingError: weights that are not finite.
+            TrainingError: weights are not finite.
         """
         parameters = [layer.weight for layer in self.layers]
         step_size = check_step(step_size, optimizer, parameters)

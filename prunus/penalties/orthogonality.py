@@ -22,15 +22,15 @@ from prunus.penalties.matrices import MatrixWeight, matrix_weights, replace_
 class Orthogonality(Penalty):
     """r = strength * sum over layers and pairs of filters i < j of c(G_ij), G the filters' cosines.
 
-    "global" c(G) = G^2 / 2 presses all cosines to zero; "local" c(G) = ln(1 + exp(L (G - 1))) only those of filters
-    that resemble each other. It removes nothing; it is here to be compared with.
+    "global" c(G) = G^2 / 2 reduces all cosines; "local" c(G) = ln(1 + exp(L (G - 1))) only those of filters that
+    resemble each other. The penalty removes no channels; it serves as a baseline.
 
     Attributes:
         strength: beta, 1e-3 to 1e-1.
-        scope: which cosines are pressed.
+        scope: which cosines are reduced.
         sharpness: L of "local".
-        when: the update follows each step, or each epoch.
-        layers: paths of layers, `*` stands for anything; None: all convolutions and linear layers.
+        when: the update follows each optimizer step, or each epoch.
+        layers: layers to penalise, as globs over their paths; None: all convolutions and linear layers.
     """
 
     strength: float = 1e-3
@@ -51,7 +51,7 @@ class Orthogonality(Penalty):
 
     @whatever_device
     def bind(self, model: nn.Module, groups: ChannelGroups | None = None) -> "BoundOrthogonality":
-        """Attach the penalty to the layers of `model`, as `Penalty.bind`; the channel groups are not needed."""
+        """Attach the penalty to `model`, as `Penalty.bind` does; the channel groups are not needed."""
         return BoundOrthogonality(matrix_weights(model, self.layers), self)
 
 
@@ -65,7 +65,7 @@ class BoundOrthogonality(BoundPenalty):
 
     @property
     def when(self) -> When:  # type: ignore[override]  # read only here
-        """After which event the update is due."""
+        """The event after which the update is due."""
         return self.settings.when
 
     def value(self) -> Tensor:
@@ -81,9 +81,10 @@ class BoundOrthogonality(BoundPenalty):
     @torch.no_grad()
     @whatever_device
     def prox_(self, step_size: float, optimizer: Optimizer | None = None) -> None:
-        """Do OrthoReg's update W <- W - step_size * strength * A W_hat, an explicit step, no proximal one.
+        """Apply OrthoReg's update W <- W - step_size * strength * A W_hat, an explicit, not a proximal step.
 
-        W_hat are the row-normalised filters and A = c'(W_hat W_hat^T) with a zero diagonal: the gradient of r by W_hat.
+        W_hat are the row-normalised filters and A = c'(W_hat W_hat^T) with a zero diagonal: strength * A W_hat is
+        dr / dW_hat.
         """
         step_size = check_step(step_size, optimizer, [layer.weight for layer in self.layers])
         slope: Callable[[Tensor], Tensor] = (lambda cosines: cosines) if self.settings.scope == "global" else self._pull
@@ -100,7 +101,7 @@ class BoundOrthogonality(BoundPenalty):
         return functional.softplus(self.settings.sharpness * (cosines - 1))
 
     def _pull(self, cosines: Tensor) -> Tensor:
-        """L exp(L G) / (exp(L G) + exp(L)), which is L times the logistic function of L (G - 1)."""
+        """Return L exp(L G) / (exp(L G) + exp(L)), which is L times the logistic function of L (G - 1)."""
         return self.settings.sharpness * torch.sigmoid(self.settings.sharpness * (cosines - 1))
 
 

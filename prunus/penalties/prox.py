@@ -5,12 +5,12 @@ from torch import Tensor
 
 
 def soft_threshold(values: Tensor, threshold: float | Tensor) -> Tensor:
-    """prox of threshold * ||.||_1: sign(x) max(0, |x| - threshold), element by element (Donoho 1995)."""
+    """Return prox of threshold * ||.||_1: sign(x) max(0, |x| - threshold), elementwise (Donoho 1995)."""
     return values.sign() * (values.abs() - threshold).clamp(min=0)
 
 
 def group_shrinkage(norms: Tensor, thresholds: Tensor) -> Tensor:
-    """Factors that shrink groups of the given norms: max(0, 1 - threshold / norm), 0 for a group of norm 0.
+    """Return the factors that shrink groups of the given norms: max(0, 1 - threshold / norm), 0 for a group of norm 0.
 
     Multiplying a group by its factor is the prox of threshold * ||.||_2 (Yuan & Lin 2006). Both arguments and the
     result have shape [num_groups]; thresholds are >= 0, infinity included.

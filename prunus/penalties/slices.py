@@ -22,7 +22,7 @@ class Slice:
 
 
 def producers(model: nn.Module, groups: ChannelGroups) -> list[tuple[Slot, Tensor]]:
-    """Return the slots that make channels, each with its parameter or buffer of `model`.
+    """Return the slots that produce channels, each with its parameter or buffer of `model`.
 
     Raises:
         EditError: the groups were traced on another model, or before an edit.
@@ -47,12 +47,12 @@ def producers(model: nn.Module, groups: ChannelGroups) -> list[tuple[Slot, Tenso
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class GroupSlices:
-    """All slices of a model that make the channels of its groups.
+    """All slices of a model that produce the channels of its groups.
 
     Attributes:
-        slices: of parameters; norms and scalings are over these.
-        buffers: of running means that an activation is only zero with (BatchNorm without affine).
-        num_groups: how many groups there are.
+        slices: slices of parameters; norms and scalings are over these.
+        buffers: slices of running means that must be zero for an activation to be zero (BatchNorm without affine).
+        num_groups: the number of groups.
     """
 
     slices: tuple[Slice, ...]
@@ -80,7 +80,7 @@ class GroupSlices:
     def sums(self, function: Callable[[Tensor], Tensor]) -> Tensor:
         """Return the sum of `function(parameter)`, of the parameter's shape, over each group: [num_groups].
 
-        In float32, or float64 where a parameter has it.
+        Sums are in float32, or in float64 if any parameter is.
         """
         cache: dict[int, Tensor] = {}
 
@@ -105,9 +105,9 @@ class GroupSlices:
         return rows.new_zeros(self.num_groups + 1).index_add(0, self._index, rows)[:-1]
 
     def spread(self, values: Tensor, otherwise: float) -> Sequence[Tensor]:
-        """Return, for each slice, `values`, [num_groups], laid along its dimension to broadcast over the parameter.
+        """Return for each slice `values`, [num_groups], laid out along its dimension to broadcast over the parameter.
 
-        `otherwise` stands where an index belongs to no group.
+        `otherwise` fills the indices that belong to no group.
         """
         return _spread(self.slices, self._index, values, otherwise)
 
@@ -124,12 +124,12 @@ class GroupSlices:
         return self.sums(lambda p: p.abs().square() if p.is_complex() else p.square()).sqrt()
 
     def sizes(self) -> Tensor:
-        """Return the number of each group's producing parameters: [num_groups]."""
+        """Return the number of producing parameters of each group: [num_groups]."""
         return self.sums(lambda parameter: torch.ones_like(parameter, requires_grad=False))
 
     @torch.no_grad()
     def scale_(self, factors: Tensor, function: Callable[[Tensor], Tensor | None] = lambda p: p.data) -> None:
-        """Multiply each group's slices of `function(parameter)` (default: the parameter) in place by `factors`."""
+        """Multiply each group's slices of `function(parameter)` (default: the parameter) by `factors`, in place."""
         for one, spread in zip(self.slices, self.spread(factors, 1.0), strict=True):
             target = function(one.parameter)
             if target is not None:
@@ -137,14 +137,14 @@ class GroupSlices:
 
     @torch.no_grad()
     def scale_buffers_(self, factors: Tensor) -> None:
-        """Multiply each group's slices of the buffers in place by `factors`, [num_groups]."""
+        """Multiply each group's slices of the buffers by `factors`, [num_groups], in place."""
         if self.buffers:
             for one, spread in zip(self.buffers, _spread(self.buffers, self._buffer_index, factors, 1.0), strict=True):
                 one.parameter.mul_(spread.to(one.parameter.dtype))
 
     @torch.no_grad()
     def add_share_(self, shares: Tensor, function: Callable[[Tensor], Tensor | None]) -> None:
-        """Add to `function(parameter)`, in place, `shares`, [num_groups], times each group's parameters."""
+        """Add `shares`, [num_groups], times each group's parameters to `function(parameter)`, in place."""
         for one, spread in zip(self.slices, self.spread(shares, 0.0), strict=True):
             target = function(one.parameter)
             if target is not None:
@@ -152,9 +152,9 @@ class GroupSlices:
 
 
 def _joined(slices: Sequence[Slice], num_groups: int) -> Tensor:
-    """Return the groups of all slices' indices, one after another; `num_groups` where there is none.
+    """Return the groups of all slices' indices, concatenated; `num_groups` stands for no group.
 
-    So that one gather or scatter serves a whole model: at hundreds of slices it is the calls that cost.
+    One gather or scatter then serves a whole model: with hundreds of slices, the calls dominate the time.
     """
     return torch.cat([one.groups for one in slices] or [torch.zeros(0, dtype=torch.int64)]) % (num_groups + 1)
 

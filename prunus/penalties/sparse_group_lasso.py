@@ -24,19 +24,19 @@ class SparseGroupLasso(Shrinkage):
     """r = strength * sum over groups g of (1 - alpha) sqrt(P_g) ||theta_g||_2 + alpha ||theta_g||_1.
 
     Groups as in `GroupLasso`; alpha 0 is the group lasso, 1 the lasso. Only groups whose removal is exact are
-    penalised, and only whole groups can be removed: zeros inside a group that lives save nothing on most hardware.
-    The proximal step of size t, the learning rate, after the optimizer's:
+    penalised, and only whole groups can be removed: zeros inside a remaining group save nothing on most hardware.
+    The proximal step of size t, the learning rate, follows the optimizer's step:
 
-        s <- sign(theta_g) max(0, |theta_g| - t * strength * alpha), element by element,
+        s <- sign(theta_g) max(0, |theta_g| - t * strength * alpha), elementwise,
         theta_g <- max(0, 1 - t * strength * (1 - alpha) * sqrt(P_g) / ||s||_2) s.
 
     Simon et al. 2013; on the units of a network: Alvarez & Salzmann, NIPS 2016.
 
-    The settings are those of `prunus.penalties.Shrinkage`; a unit is a group.
+    Settings: see `prunus.penalties.Shrinkage`; a unit is a group.
 
     Attributes:
-        alpha: share of the element by element part, in [0, 1]; the paper's is 0.5.
-        keep: layers whose channels are not penalised, by patterns over their paths: ("stem.*",); see `kept_groups`.
+        alpha: share of the elementwise part, in [0, 1]; 0.5 in the paper.
+        keep: layers whose channels are not penalised, as patterns over their paths: ("stem.*",); see `kept_groups`.
     """
 
     alpha: float = 0.5
@@ -50,7 +50,7 @@ class SparseGroupLasso(Shrinkage):
 
     @whatever_device
     def bind(self, model: nn.Module, groups: ChannelGroups) -> "BoundSparseGroupLasso":
-        """Attach the penalty to the parameters of `model`, as `Penalty.bind`."""
+        """Attach the penalty to `model`, as `Penalty.bind` does."""
         slices = GroupSlices.of(model, groups)
         weights = unit_weights(slices, groups, self.keep)
         strengths = self.number * layer_factors(self, groups).to(weights.device)
@@ -73,7 +73,7 @@ class BoundSparseGroupLasso(BoundPenalty):
     Attributes:
         whole: the part on whole groups.
         element_weights: strength * alpha, 0 for groups that are not penalised; [num_groups].
-        when: after which event the proximal step is due.
+        when: when the proximal step is due.
     """
 
     whole: BoundGroupLasso
@@ -92,10 +92,10 @@ class BoundSparseGroupLasso(BoundPenalty):
     @torch.no_grad()
     @whatever_device
     def prox_(self, step_size: float, optimizer: Optimizer | None = None) -> Tensor:
-        """Do the proximal step: soft threshold, then group shrinkage; together the prox of the sum.
+        """Take the proximal step: soft threshold, then group shrinkage; together they are the prox of the sum.
 
-        That holds in any diagonal metric: shrinking a group keeps the signs that the soft threshold has left. The
-        rest is as in `BoundGroupLasso.prox_`. Returns the groups' norms before the step.
+        This holds in any diagonal metric, since shrinking a group keeps the signs that the soft threshold leaves.
+        Otherwise as `BoundGroupLasso.prox_`. Return the groups' norms before the step.
         """
         parameters = self.slices.parameters
         step_size = check_step(step_size, optimizer, parameters)

@@ -1,4 +1,4 @@
-"""Exact zeros: which channel groups consist of zeros alone, and setting groups to zero."""
+"""Exact zeros: find the channel groups that consist of zeros alone, and set groups to zero."""
 
 import torch
 from torch import Tensor, nn
@@ -9,12 +9,12 @@ from prunus.penalties.slices import producers
 
 @torch.no_grad()
 def zero_groups(model: nn.Module, groups: ChannelGroups) -> Tensor:
-    """Return which exactly removable groups are zero in every tensor that produces their channels: bool [num_groups].
+    """Return the exactly removable groups whose producing tensors are all zero there: bool [num_groups].
 
     Raises:
         EditError: the groups were traced on another model, or before an edit.
     """
-    alive = torch.zeros(len(groups) + 1, dtype=torch.int64)  # producers with another value than zero
+    alive = torch.zeros(len(groups) + 1, dtype=torch.int64)  # number of slots that produce a nonzero value
     for slot, tensor in producers(model, groups):
         values = tensor.detach().abs() if tensor.is_complex() else tensor.detach()
         others = [d for d in range(values.dim()) if d != slot.dim]
@@ -28,7 +28,7 @@ def zero_groups(model: nn.Module, groups: ChannelGroups) -> Tensor:
 
 @torch.no_grad()
 def zero_(model: nn.Module, groups: ChannelGroups, chosen: Tensor) -> None:
-    """Set every tensor that produces channels of the groups `chosen`, bool [num_groups], to zero there, in place."""
+    """Set the groups `chosen`, bool [num_groups], to zero in every tensor that produces their channels, in place."""
     padded = torch.cat([chosen, chosen.new_zeros(1)])
     for slot, tensor in producers(model, groups):
         index = padded[slot.groups].nonzero().flatten()

@@ -1,12 +1,12 @@
 """Recipes: YAML that fills a typed, keyword-only dataclass, through jsonargparse.
 
 A field that holds a dataclass is a nested mapping. A field whose type is an abstract class, or a protocol
-that builds something, is a component: `class_path` names the class by its dotted path (the user's own
-included) and `init_args` its settings. Overrides are dotted: `train.epochs=3`, `model.width_multiplier=0.5`
-(`init_args` may be left out), `model.class_path=my.Net` (which drops the former class's `init_args`).
+that builds an object, is a component: `class_path` names the class by its dotted path (the user's own
+included) and `init_args` holds its settings. Overrides are dotted: `train.epochs=3`, `model.width_multiplier=0.5`
+(`init_args` may be omitted), `model.class_path=my.Net` (which drops the former class's `init_args`).
 
-jsonargparse checks types, fills in defaults and builds. Before that, `check` walks the recipe along the
-annotations, since only there an error can name the file, the line, the key's path and the nearest key.
+jsonargparse checks types, fills in defaults and builds. Before that, `check` compares the recipe with the
+annotations, since only there can an error name the file, the line, the key's path and the nearest key.
 """
 
 import argparse
@@ -30,10 +30,10 @@ T = TypeVar("T")
 
 
 def load(cls: type[T], path: Path | str, overrides: Sequence[str] = ()) -> T:
-    """Return the `cls` that the YAML file at `path` and the dotted `overrides` describe.
+    """Return the `cls` that the YAML file at `path` with the dotted `overrides` describes.
 
     Raises:
-        RecipeError: no such file, invalid YAML, an unknown key, a wrong type, a component that refuses.
+        RecipeError: no such file, invalid YAML, an unknown key, a wrong type, or a component that refuses.
     """
     source = _written(path, overrides)
     source.builds = True
@@ -47,7 +47,7 @@ def resolve(cls: type[T], path: Path | str, overrides: Sequence[str] = ()) -> di
     """Return the recipe as plain data with all defaults filled in, as runs record it and `build` accepts it.
 
     Raises:
-        RecipeError: as `load`, but nothing is built yet.
+        RecipeError: as `load`, except that nothing is built yet.
     """
     return _resolved(cls, _written(path, overrides))
 
@@ -55,10 +55,10 @@ def resolve(cls: type[T], path: Path | str, overrides: Sequence[str] = ()) -> di
 def describe(recipe: Any) -> dict[str, Any]:
     """Return the recipe object `recipe` as plain data with all defaults, as `resolve` does for a file.
 
-    A component is a dataclass; one that is built later (a network) is a class or `functools.partial(Class, ...)`.
+    A component is a dataclass, or, if built later (a network), a class or `functools.partial(Class, ...)`.
 
     Raises:
-        RecipeError: a field that holds what YAML cannot name, or what does not fit its annotation.
+        RecipeError: a field holds a value that YAML cannot name, or one that does not fit its annotation.
     """
     return _resolved(type(recipe), Source(name="recipe", values=fields_of(recipe)))
 
@@ -73,24 +73,24 @@ def _written(path: Path | str, overrides: Sequence[str]) -> Source:
 def _to_blame(cls: type, path: Path | str, overrides: Sequence[str], refused: RefusedError) -> str | None:
     """Return the override that causes the refusal: without it the settings are accepted, or refused for another reason.
 
-    None if the file itself causes it.
+    Return None if the file itself causes it.
     """
     reasons = {text: _refusal(cls, path, [other for other in overrides if other != text]) for text in overrides}
     to_blame = [text for text, reason in reasons.items() if reason is None]
-    if not to_blame and _refusal(cls, path, ()) is None:  # several are
+    if not to_blame and _refusal(cls, path, ()) is None:  # several do
         to_blame = [text for text, reason in reasons.items() if reason != refused.reason]
     return to_blame[-1] if to_blame else None
 
 
 def _refusal(cls: type, path: Path | str, overrides: Sequence[str]) -> str | None:
-    """Return why settings refuse their values under `overrides`; None where they do not."""
+    """Return why settings refuse their values under `overrides`; None where they accept them."""
     source = _written(path, overrides)
     source.builds = True
     try:
         check(cls, source.values, (), source)
     except RefusedError as refused:
         return refused.reason
-    except RecipeError as error:  # the class or the keys came from an override that was left out
+    except RecipeError as error:  # the omitted override had supplied the class or the keys
         return str(error)
     return None
 
@@ -107,10 +107,10 @@ def _resolved(cls: type, source: Source) -> dict[str, Any]:
 
 
 def build(cls: type[T], values: Mapping[str, Any]) -> T:
-    """Return the `cls` that `values`, plain data as of `resolve`, describe; components are built.
+    """Return the `cls` that `values`, plain data as from `resolve`, describes; components are built.
 
     Raises:
-        RecipeError: values that do not fit `cls`, or a component that refuses its settings.
+        RecipeError: `values` do not fit `cls`, or a component refuses its settings.
     """
     source = Source(name="recipe", values=unshared(dict(values)))
     check(cls, source.values, (), source)

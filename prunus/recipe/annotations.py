@@ -1,4 +1,4 @@
-"""What an annotation in a settings class allows: plain values, settings, components by `class_path`, lists of them."""
+"""The values that an annotation in a settings class allows: plain values, settings, components, and lists of them."""
 
 import dataclasses
 import enum
@@ -27,17 +27,17 @@ PLAIN = (
 
 
 def alternatives(hint: Any) -> tuple[Any, ...]:
-    """The annotations of which a value has one: those of a union, or `hint` itself."""
+    """Return the annotations that a union allows, or `hint` itself."""
     return typing.get_args(hint) if typing.get_origin(hint) in (Union, types.UnionType) else (hint,)
 
 
 def structured(hint: Any) -> list[Any]:
-    """The alternatives that are settings, or components named by their class."""
+    """Return the alternatives that are settings, or components named by their class."""
     return [each for each in alternatives(hint) if dataclasses.is_dataclass(each) or is_component(each)]
 
 
 def is_plain(value: Any, hint: Any) -> bool:
-    """Whether `value` is the string or the number that `hint` allows beside settings."""
+    """Whether `value` is the string or number that `hint` allows besides settings."""
     allowed = alternatives(hint)
     return type(value) in allowed or (type(value) is int and float in allowed)
 
@@ -50,7 +50,7 @@ def is_component(hint: Any) -> bool:
 
 
 def item_hint(hint: Any) -> Any | None:
-    """The annotation of the items of list[X], tuple[X, ...] or Sequence[X], where X is structured."""
+    """Return the annotation of the items of list[X], tuple[X, ...] or Sequence[X], where X is structured; else None."""
     arguments = [argument for argument in typing.get_args(hint) if argument is not Ellipsis]
     if len(arguments) != 1 or not isinstance(typing.get_origin(hint), type):
         return None
@@ -58,7 +58,7 @@ def item_hint(hint: Any) -> Any | None:
 
 
 def value_hint(hint: Any) -> Any | None:
-    """The annotation of the values of dict[str, X], where X is structured."""
+    """Return the annotation of the values of dict[str, X], where X is structured; else None."""
     if typing.get_origin(hint) is not dict:
         return None
     values = typing.get_args(hint)[1]
@@ -66,7 +66,7 @@ def value_hint(hint: Any) -> Any | None:
 
 
 def describe(hint: Any) -> str:
-    """What a value must be, in words for an error."""
+    """Describe, for an error, what `hint` allows."""
     if typing.get_origin(hint) is typing.Literal:
         return f"one of {', '.join(map(repr, typing.get_args(hint)))}"
     if isinstance(hint, type) and typing.get_origin(hint) is None:

@@ -29,10 +29,10 @@ from prunus.recipe.source import COMPONENT_KEYS, KeyPath, RefusedError, Source
 
 
 def check(hint: Any, value: Any, path: KeyPath, source: Source) -> None:
-    """Raise at the first part of `value` that does not fit the annotation `hint`; mappings and sequences recursively.
+    """Raise at the first part of `value` that does not fit the annotation `hint`; recurse into mappings and sequences.
 
     Raises:
-        RecipeError: a value that does not fit, with the file and line where it was written.
+        RecipeError: a value does not fit; names the file and line where it was written.
         RefusedError: a settings class refuses its values; only where `source.builds`.
     """
     if value is None and type(None) in alternatives(hint):
@@ -103,7 +103,7 @@ def _import(class_path: Any, base: type | None, path: KeyPath, source: Source) -
 
 
 def _check_arguments(cls: Any, value: Any, path: KeyPath, source: Source, filled: tuple[str, ...]) -> None:
-    """Check the keys and values that become the arguments of `cls`; the run itself passes those in `filled`."""
+    """Check the keys and values that become the arguments of `cls`; the run itself supplies those in `filled`."""
     if not isinstance(value, dict):
         raise source.error(path, f"must be a mapping of {cls.__name__}'s settings, not {value!r}")
     parameters = inspect.signature(cls).parameters.values()
@@ -126,14 +126,14 @@ def _check_arguments(cls: Any, value: Any, path: KeyPath, source: Source, filled
 
 
 def _check_built(cls: Any, value: dict[str, Any], path: KeyPath, source: Source) -> None:
-    """Build plain settings, so that an error of theirs names the file and line."""
+    """Build plain settings, so that their error names the file and line."""
     if not source.builds or not dataclasses.is_dataclass(cls):
         return
     try:
         _built(cls, value)
     except PrunusError as error:
         raise RefusedError(path, str(error)) from error
-    except (TypeError, ValueError):  # plain data alone does not build it: the parser does, or raises the error
+    except (TypeError, ValueError):  # plain data is not enough: the parser builds it or raises
         return
 
 
@@ -201,7 +201,7 @@ def _check_keys(
 
 
 def _inside(cls: Any, path: str = "") -> dict[str, str]:
-    """Return the dotted path of each key of the settings nested in `cls`; the first one where several share a key."""
+    """Return the dotted path of each key of the settings nested in `cls`; if several share a key, the first one."""
     found, deeper = dict[str, str](), list[tuple[Any, str]]()
     for field in dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ():
         hint = typing.get_type_hints(cls)[field.name]

@@ -1,4 +1,4 @@
-"""Read which names a module's source defines, and what they are, without importing it or its parents."""
+"""Determine the names that a module's source defines, without importing the module or its parents."""
 
 import ast
 import builtins
@@ -11,7 +11,7 @@ from typing import Any
 
 from prunus.decoding import MIB, read_bytes
 
-MAX_DEPTH = 50  # of a chain of base classes and imported names
+MAX_DEPTH = 50  # of a chain of base classes and imports
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,8 +19,8 @@ class Definitions:
     """The names that a module's source defines.
 
     Attributes:
-        module: its dotted path.
-        names: the statement that defines each; None where the name is defined more than once or inside another
+        module: the module's dotted path.
+        names: the statement that defines each name; None where the name is defined more than once or inside another
             statement.
         complete: False if the module may define further names (`import *`, `__getattr__`, `globals()`).
         is_package: whether relative imports start at the module itself.
@@ -154,7 +154,7 @@ def _found(module: str) -> ModuleSpec | None:
         if name in sys.modules:
             spec, locations = None, getattr(sys.modules[name], "__path__", None)
             continue
-        if end > 1 and locations is None:  # its parent is no package
+        if end > 1 and locations is None:  # the parent is not a package
             return None
         finders = (finder.find_spec(name, locations) for finder in sys.meta_path if hasattr(finder, "find_spec"))
         spec = next((found for found in finders if found is not None), None)

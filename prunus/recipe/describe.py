@@ -1,4 +1,4 @@
-"""Convert a recipe object made in Python to plain data, as YAML holds it."""
+"""Convert a recipe object made in Python to plain data that YAML can hold."""
 
 import dataclasses
 import enum
@@ -14,7 +14,7 @@ def plain(hint: Any, value: Any, path: str) -> Any:
     """Return `value`, annotated as `hint`, as numbers, strings, lists, mappings and `class_path` components.
 
     Raises:
-        RecipeError: an object that YAML cannot name; `path` says where.
+        RecipeError: YAML cannot name an object; its place is `path`.
     """
     if value is None or isinstance(value, bool | int | float | str):
         return value
@@ -47,7 +47,7 @@ def fields_of(value: Any, path: str = "") -> dict[str, Any]:
 
 
 def _factory(value: Any, path: str) -> dict[str, Any]:
-    """Describe a class, or a `functools.partial` of one (in jsonargparse's, the class is among the arguments)."""
+    """Describe a class, or a `functools.partial` of one (jsonargparse's partial has the class among its arguments)."""
     if isinstance(value, type):
         return {"class_path": _class_path(value, path)}
     if isinstance(value, functools.partial):

@@ -1,4 +1,4 @@
-"""Resolve a dotted path. A module is imported only if its source defines the name and may give the needed class.
+"""Resolve a dotted path. A module is imported only if its source defines the name and may provide the needed class.
 
 Importing runs a module's code, so a recipe that names the wrong package, or `os.system`, is refused before that.
 """
@@ -11,20 +11,20 @@ from prunus.recipe.definitions import definitions, is_subclass
 
 
 class MisfitError(Exception):
-    """The path does not name a subclass of the class that is needed."""
+    """The path does not name a subclass of the needed class."""
 
 
 def named(path: str, base: type | None = None) -> Any:
-    """Return what the dotted `path`, package.module.Name, names.
+    """Return the object that the dotted `path`, package.module.Name, names.
 
     Args:
-        path: of any object at the top of a module.
-        base: the class that it must be a subclass of (`object`: any class); None: it may be any object.
+        path: path of any object at the top of a module.
+        base: the class of which it must be a subclass (`object`: any class); None: any object.
 
     Raises:
-        ImportError: not a dotted path, no such module, or its import fails.
-        AttributeError: the module has no such name; the error's `known` holds the names that it has.
-        MisfitError: not a subclass of `base`.
+        ImportError: `path` is not dotted, there is no such module, or its import fails.
+        AttributeError: the module has no such name; the error's `known` holds its names.
+        MisfitError: the object is not a subclass of `base`.
     """
     module_name, _, name = path.rpartition(".")
     if not module_name or not all(part.isidentifier() for part in path.split(".")):
@@ -38,7 +38,7 @@ def named(path: str, base: type | None = None) -> Any:
         module = importlib.import_module(module_name)
     except ImportError:
         raise
-    except Exception as error:  # whatever the module's own code raises
+    except Exception as error:  # any error of the module's own code
         raise ImportError(f"importing it fails: {type(error).__name__}: {error}") from error
     if not hasattr(module, name):
         raise _missing(module_name, name, (key for key, item in vars(module).items() if isinstance(item, type)))

@@ -1,4 +1,4 @@
-"""A recipe's values from a YAML file and dotted overrides, with the line or the override that set each of them."""
+"""A recipe's values from a YAML file and dotted overrides, with the line or override that set each value."""
 
 import dataclasses
 from pathlib import Path
@@ -38,11 +38,11 @@ class Source:
     builds: bool = False  # whether `check` also builds plain settings, so that their errors name the line
 
     def error(self, path: KeyPath, message: str) -> RecipeError:
-        """Return an error that begins with the line or override of `path`, or of the nearest key above it."""
+        """Return an error that begins with the line or override of `path`, or of its nearest parent that has one."""
         return RecipeError(f"{self._place(path)}: {_dotted(path)}{message}")
 
     def _place(self, path: KeyPath) -> str:
-        short = tuple(step for step in path if step != "init_args")  # a default component's keys are written without
+        short = tuple(step for step in path if step != "init_args")  # the keys of a default component omit init_args
         for end in range(len(path), -1, -1):
             for written in (path[:end], short[:end]):
                 if written in self.overrides:
@@ -61,7 +61,7 @@ def read(path: Path) -> Source:
     """Return the values of the YAML file at `path`, and the line of each key.
 
     Raises:
-        RecipeError: no such file, no text, invalid YAML, a key written twice, no mapping.
+        RecipeError: no such file, no text, invalid YAML, a duplicate key, or no mapping.
     """
     try:
         text = read_text(path, SETTINGS.size)
@@ -109,7 +109,7 @@ def override(source: Source, text: str) -> None:
     """Put the value of `key.path=value` into the source's values.
 
     Raises:
-        RecipeError: no `=`, an empty key, a value that is not YAML, a path through something without keys.
+        RecipeError: no `=`, an empty key, a value that is not YAML, or a path through a value without keys.
     """
     key, equals, value_text = text.partition("=")
     steps = key.split(".")

@@ -1,7 +1,7 @@
-"""What a run says about itself: small typed records, one JSON object a line in `records.jsonl`.
+"""Records of a run: small typed records, one JSON object per line in `records.jsonl`.
 
-Everything that is shown (progress, table, TensorBoard, report) is read from these records, so nothing is
-shown that was not recorded. A record is plain data: numbers, strings, tuples and dictionaries of them.
+All output (progress, table, TensorBoard, report) is read from these, so only recorded facts are shown. A record is
+plain data: numbers, strings, tuples and dictionaries of them.
 """
 
 from prunus.records.file import FILE_NAME, Recorder, Silent, lines, read, readable

@@ -1,4 +1,4 @@
-"""What of a network can be removed, as a table for a reader."""
+"""The removable part of a network, as a table for a reader."""
 
 import dataclasses
 import io
@@ -11,27 +11,27 @@ from rich.text import Text
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LayerCoverage:
-    """The channels that one layer makes."""
+    """The channels that one layer produces."""
 
     layer: str
     channels: int
     exact: int
     approximate: int
     refused: int
-    reason: str  # what stands in the way of most of those that are not exact; "" where all are
+    reason: str  # of most channels that are not exact; "" where all are
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Coverage:
-    """What can be removed from a network; prints as a table.
+    """The removable part of a network; prints as a table.
 
     Attributes:
-        rows: the layers that make channels, in the order of the model.
+        rows: the layers that produce channels, in the order of the model.
         exact_params: share of the parameters that belong to a channel of an exactly removable group, in [0, 1].
         exact_macs: likewise of the multiply-adds.
-        removable_params: share that belongs to a group that may go, exactly or approximately.
+        removable_params: share that belongs to an exactly or approximately removable group.
         removable_macs: likewise of the multiply-adds.
-        notes: what the reader should know about the trace.
+        notes: on the trace, for the reader.
     """
 
     rows: tuple[LayerCoverage, ...]
@@ -42,7 +42,7 @@ class Coverage:
     notes: tuple[str, ...]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        alike: dict[str, dict[str, None]] = {}  # reasons that differ in the module and in sizes alone, once each
+        alike: dict[str, dict[str, None]] = {}  # reasons that differ only in module and sizes, once each
         for row in self.rows:
             if row.reason:
                 alike.setdefault(_regardless(row.reason), {})[row.reason] = None
@@ -77,7 +77,7 @@ class Coverage:
 
 
 def _regardless(reason: str) -> str:
-    """Return a reason without its module and its sizes; lines of code stay."""
+    """Return a reason without its module and its sizes; lines of code are kept."""
     return re.sub(r"(?<![\w:.])\d+", "#", re.sub(r" in [\w.]+, ", " in #, ", reason))
 
 

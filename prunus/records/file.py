@@ -1,4 +1,4 @@
-"""Records on disk: one JSON object a line, in `records.jsonl` of a run's folder."""
+"""Records on disk: one JSON object per line, in `records.jsonl` of a run's folder."""
 
 import contextlib
 import dataclasses
@@ -18,10 +18,10 @@ MOST = 1024 * MIB
 
 
 class Recorder:
-    """Appends records to `folder/records.jsonl`; a line is on disk when `write` returns.
+    """Append records to `folder/records.jsonl`; a line is on disk when `write` returns.
 
     Raises:
-        RecordError: the file cannot be written; what to do.
+        RecordError: the file cannot be written; says what to do.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -29,7 +29,7 @@ class Recorder:
         with _writable(self.path):
             folder.mkdir(parents=True, exist_ok=True)
             if self.path.exists() and not self._content().endswith(b"\n"):
-                self.truncate(self.count())  # the machine died while it wrote the last line
+                self.truncate(self.count())  # the machine died while the last line was being written
 
     def write(self, record: Record) -> None:
         """Append `record`."""
@@ -42,7 +42,7 @@ class Recorder:
         return self._content().count(b"\n")
 
     def truncate(self, count: int) -> None:
-        """Drop all but the first `count` records: what was written after the checkpoint that a run resumes from."""
+        """Keep only the first `count` records; later ones were written after the checkpoint that a run resumes from."""
         lines = self._content().splitlines(keepends=True)
         with _writable(self.path):
             write_whole(self.path, b"".join(lines[:count]))
@@ -58,7 +58,7 @@ class Recorder:
 
 @contextlib.contextmanager
 def _writable(path: Path) -> Iterator[None]:
-    """Say what to do where the system does not let `path` be written."""
+    """Raise `RecordError`, with a remedy, where `path` cannot be written."""
     try:
         yield
     except OSError as error:
@@ -68,7 +68,7 @@ def _writable(path: Path) -> Iterator[None]:
 
 
 class Silent(Recorder):
-    """Writes nothing: the recorder of all processes of a run but the first."""
+    """A recorder that writes nothing, for all processes of a run but the first."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / FILE_NAME
@@ -88,7 +88,7 @@ def read(folder: Path) -> list[Record]:
     """Return the records of the run in `folder`, in the order in which they were written.
 
     Raises:
-        RecordError: no records there, or a line that is not a record (its number is named).
+        RecordError: there are no records, or a line is not a record (names the line's number).
     """
     found, problems = readable(folder)
     if problems:
@@ -97,20 +97,20 @@ def read(folder: Path) -> list[Record]:
 
 
 def readable(folder: Path) -> tuple[list[Record], list[str]]:
-    """Return the records of the run in `folder`, and what is wrong with each line that is none.
+    """Return the records of the run in `folder`, and the problem of each line that is not a record.
 
     Raises:
-        RecordError: no records there.
+        RecordError: there are no records.
     """
     every = lines(folder)
     return [each for each in every if isinstance(each, Record)], [each for each in every if isinstance(each, str)]
 
 
 def lines(folder: Path) -> list[Record | str]:
-    """Return the record of each line, or what is wrong with the line.
+    """Return each line's record, or its problem as a string.
 
     Raises:
-        RecordError: no records there.
+        RecordError: there are no records.
     """
     path = Path(folder) / FILE_NAME
     if not path.is_file():

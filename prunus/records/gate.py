@@ -1,4 +1,4 @@
-"""What a comparison of wide and narrow says, as records."""
+"""The comparison of the wide and the narrow network, as records."""
 
 import dataclasses
 from typing import ClassVar
@@ -8,24 +8,24 @@ from prunus.records.kinds import Record
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GateRecord(Record):
-    """A comparison of wide and narrow, slice by slice; its slices, curves and changed images follow it."""
+    """A comparison of wide and narrow, slice by slice; its slices, curves and changed images follow."""
 
     kind: ClassVar[str] = "gate"
     split: str
     images: int
-    metric: str  # of every slice; of several tasks one for each, separated by commas
+    metric: str  # the metric of every slice; for several tasks one per task, separated by commas
     max_drop: float  # percentage points
     min_samples: int
     confidence: float  # of the intervals
     passed: bool
-    calibration_wide: float | None  # expected calibration error, in [0, 1]; of several tasks the first one's
+    calibration_wide: float | None  # expected calibration error, in [0, 1]; for several tasks that of the first
     calibration_narrow: float | None
     calibrations: dict[str, tuple[float | None, float | None]] = dataclasses.field(default_factory=dict)  # by sub-task
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SliceRecord(Record):
-    """One slice of a comparison; metrics in [0, 1], the drop is wide minus narrow."""
+    """One slice of a comparison; metrics are in [0, 1], the drop is wide minus narrow."""
 
     kind: ClassVar[str] = "slice"
     slice: str  # "all", "class", "condition", ...
@@ -33,7 +33,7 @@ class SliceRecord(Record):
     samples: int
     wide: float | None
     narrow: float | None
-    low: float | None  # of the drop's interval
+    low: float | None  # bounds of the drop's interval
     high: float | None
     verdict: str  # "fell", "kept", "in doubt", "too small"
 
@@ -49,7 +49,7 @@ class CurveRecord(Record):
     precision: tuple[float, ...]
 
     def check(self) -> None:
-        """Raise `ValueError` where the two differ in length."""
+        """Raise `ValueError` where their lengths differ."""
         if len(self.recall) != len(self.precision):
             raise ValueError("recall and precision are of different lengths")
 

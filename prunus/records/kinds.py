@@ -1,9 +1,9 @@
-"""What a run says about itself, as small typed records."""
+"""The records of a run: small typed dataclasses."""
 
 import dataclasses
 from typing import Any, ClassVar
 
-EXACT = {"float32": 1e-5, "float64": 1e-12}  # relative to the largest output: what an exact change may change
+EXACT = {"float32": 1e-5, "float64": 1e-12}  # tolerance of an exact change, relative to the largest output
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -13,7 +13,7 @@ class Record:
     kind: ClassVar[str]
 
     def check(self) -> None:
-        """Raise `ValueError` where the fields do not belong together; their types are right."""
+        """Raise `ValueError` where the fields are inconsistent; their types have been checked."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,17 +29,17 @@ class RunRecord(Record):
     hardware: dict[str, str]
     started: str  # ISO 8601, with the offset from UTC
     class_names: tuple[str, ...]
-    palette: tuple[tuple[int, int, int], ...]  # one RGB colour a class, 0 to 255
+    palette: tuple[tuple[int, int, int], ...]  # one RGB colour per class, 0 to 255
     input_shape: tuple[int, ...]  # [N, C, H, W] of the example that was traced
     data: dict[str, Any] = dataclasses.field(default_factory=dict)  # classes, samples and file lists: `data.inventory`
-    num_classes: dict[str, int] = dataclasses.field(default_factory=dict)  # of each sub-task, where there are several
-    weights: str = ""  # SHA-256 of the file that the network began with
-    starts_wide: bool = False  # the shrinking network began with the weights that the wide one's training had led to
+    num_classes: dict[str, int] = dataclasses.field(default_factory=dict)  # per sub-task, where there are several
+    weights: str = ""  # SHA-256 of the file with the initial weights
+    starts_wide: bool = False  # whether the shrinking network began with the trained weights of the wide one
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EpochRecord(Record):
-    """One epoch of one training; `model` is "wide" (trained plainly) or "narrow" (shrinking)."""
+    """One epoch of one training; `model` is "wide" (plain training) or "narrow" (shrinking)."""
 
     kind: ClassVar[str] = "epoch"
     model: str
@@ -48,11 +48,11 @@ class EpochRecord(Record):
     loss: float  # mean over the epoch's training steps, the penalty not included
     metrics: dict[str, float]  # on the validation split, in [0, 1]; the task's main metric first
     learning_rate: float
-    seconds: float  # training steps and shrinking, evaluation not included
+    seconds: float  # of training steps and shrinking, without evaluation
     macs: int
     params: int
-    channels: int  # alive, in groups that may be removed
-    pressed: int  # groups under penalty at the end of the epoch
+    channels: int  # remaining channel groups that may be removed
+    pressed: int  # groups under pressure during the epoch
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,14 +68,14 @@ class ShrinkRecord(Record):
     params_before: int
     params_after: int
     max_rel_diff: float  # of the network's output in evaluation mode, before against after
-    max_rel_diff_float64: float | None = None  # the same in float64; None where the network does not run in it
+    max_rel_diff_float64: float | None = None  # the same in float64; None where the network does not run in float64
     tolerance: float = EXACT["float32"]  # on max_rel_diff: the fixed bound, or the network's own rounding if larger
     seconds: float
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class WidthsRecord(Record):
-    """Units per layer, as built and as learned: the talk's bar chart."""
+    """Units per layer, as built and as learned."""
 
     kind: ClassVar[str] = "widths"
     layers: tuple[str, ...]
@@ -90,14 +90,14 @@ class WidthsRecord(Record):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluationRecord(Record):
-    """The metrics of one trained network on one split, over the whole set."""
+    """The metrics of one trained network over the whole of one split."""
 
     kind: ClassVar[str] = "evaluation"
     model: str
     split: str
     images: int
     metrics: dict[str, float]  # in [0, 1]; the task's main metric first
-    per_class: dict[str, float | None]  # the main metric a class; None where a class does not occur
+    per_class: dict[str, float | None]  # the main metric per class; None where a class does not occur
     macs: int
     params: int
     training_seconds: float
@@ -105,7 +105,7 @@ class EvaluationRecord(Record):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FamilyRecord(Record):
-    """One network of a family that a training has led to, and its budget."""
+    """One network of a family produced by one training, and its budget."""
 
     kind: ClassVar[str] = "family"
     model: str
@@ -117,7 +117,7 @@ class FamilyRecord(Record):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RemovalRecord(Record):
-    """The law, measured: zero groups, cut them, compare."""
+    """The measured law: zero groups, remove them, compare outputs."""
 
     kind: ClassVar[str] = "removal"
     max_rel_diff: float  # max |difference| / max |output|
@@ -128,32 +128,32 @@ class RemovalRecord(Record):
     params_after: int
     macs_before: int
     macs_after: int
-    max_rel_diff_float64: float | None = None  # None where the network does not run in it
+    max_rel_diff_float64: float | None = None  # None where the network does not run in float64
     tolerance: float = EXACT["float32"]  # on max_rel_diff: the fixed bound, or the network's own rounding if larger
     tolerance_float64: float = EXACT["float64"]
 
     @property
     def passed(self) -> bool:
-        """Whether all of the change is rounding."""
+        """Whether the change is only rounding."""
         double = self.max_rel_diff_float64
         return self.max_rel_diff <= self.tolerance and (double is None or double <= self.tolerance_float64)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EditRecord(Record):
-    """One edit of the plan that leads from the wide network to the deployed one."""
+    """One edit of the plan that makes the deployed network from the wide one."""
 
     kind: ClassVar[str] = "edit"
     edit: str  # the edit's type, as in the plan's JSON
     summary: str  # one line for a reader
     exact: bool
-    max_rel_diff: float | None  # measured when it was applied, in the network's own precision
+    max_rel_diff: float | None  # measured when the edit was applied, in the network's own precision
     max_rel_diff_float64: float | None = None  # the same in float64
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ParityRecord(Record):
-    """An exported network against its source, on real samples."""
+    """An exported network compared with its source, on real samples."""
 
     kind: ClassVar[str] = "parity"
     model: str
@@ -164,12 +164,12 @@ class ParityRecord(Record):
     argmax_agreement: float  # share of pixels or samples, in [0, 1]
     tolerance: float  # on max_rel_diff
     passed: bool
-    remarks: str = ""  # what may explain a difference, where it failed
+    remarks: str = ""  # possible causes of a failure
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LatencyRecord(Record):
-    """Latency of one network on one backend; the networks of a table are timed interleaved in one run."""
+    """Latency of one network on one backend; the networks of a table are timed interleaved, in one run."""
 
     kind: ClassVar[str] = "latency"
     model: str
@@ -181,40 +181,40 @@ class LatencyRecord(Record):
     repeats: int
     median_ms: float
     p95_ms: float
-    peak_memory_mb: float | None  # that the network adds to a process; None where not measured
+    peak_memory_mb: float | None  # memory that the network adds to a process; None where not measured
     precision: str  # "float32", ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FormRecord(Record):
-    """The equal forms of one layer, each timed in its place, and the one that is deployed."""
+    """The equivalent forms of one layer, each timed in place, and the form that is deployed."""
 
     kind: ClassVar[str] = "form"
     model: str
     layer: str
     target: str
-    milliseconds: dict[str, float]  # of the whole network, by form; the one that was trained first
+    milliseconds: dict[str, float]  # of the whole network, by form; the trained form comes first
     chosen: str
     max_rel_diff: float | None  # between the forms, relative to the largest output
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class QuantizationRecord(Record):
-    """One network in INT8 against the same network in float32, both as files on one backend."""
+    """One network in INT8 compared with the same network in float32, both as files on one backend."""
 
     kind: ClassVar[str] = "quantization"
     model: str
     backend: str
-    file: str  # beside the file in float32
-    split: str  # on which the metric was taken
+    file: str  # beside the float32 one
+    split: str  # on which the metric was computed
     images: int
-    metric: str  # the task's main one
+    metric: str  # the task's main metric
     float32: float  # the metric, in [0, 1]
     int8: float
     max_drop: float  # percentage points
-    samples: int  # that calibrated
-    seed: int  # that drew them
-    median_ms_float32: float  # timed in turn
+    samples: int  # for calibration
+    seed: int  # of their choice
+    median_ms_float32: float  # timed interleaved
     median_ms_int8: float
     bytes_float32: int
     bytes_int8: int
@@ -222,7 +222,7 @@ class QuantizationRecord(Record):
 
     @property
     def drop(self) -> float:
-        """What INT8 loses of the metric, in percentage points."""
+        """The loss of the metric in INT8, in percentage points."""
         return 100 * (self.float32 - self.int8)
 
 
@@ -236,12 +236,12 @@ class SampleRecord(Record):
     truth: str
     wide: str | None
     narrow: str
-    disagreement: float | None = None  # of wide and narrow, in [0, 1], where the image is shown for it
+    disagreement: float | None = None  # of wide and narrow, in [0, 1], where the image is shown for this
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NoteRecord(Record):
-    """Something that a reader must know: a fallback taken, a backend that is not there."""
+    """A fact that a reader must know, such as a fallback that was used or a missing backend."""
 
     kind: ClassVar[str] = "note"
     text: str

@@ -1,4 +1,4 @@
-"""Values from JSON as annotations have them: dataclasses, tuples, dictionaries, unions; anything else is refused."""
+"""Convert JSON values to annotated types: dataclasses, tuples, dictionaries, unions; refuse everything else."""
 
 import dataclasses
 import functools
@@ -8,10 +8,10 @@ from typing import Any, Union
 
 
 def typed(hint: Any, value: Any, place: str) -> Any:
-    """Return `value`, as JSON has it, as the annotation `hint` has it.
+    """Return the JSON value `value` converted to the annotated type `hint`.
 
     Raises:
-        ValueError: it does not fit; `place` and the way into the value are named.
+        ValueError: the value does not fit; names `place` and the path within the value.
     """
     if hint is Any:
         return value

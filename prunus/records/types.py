@@ -1,4 +1,4 @@
-"""All kinds of records, by the name that stands in the file."""
+"""All kinds of records, by their name in the file."""
 
 from prunus.records import gate, kinds
 

@@ -1,4 +1,4 @@
-"""SHRINK: the controller as one object that works in anybody's loop; the network becomes narrower in place."""
+"""SHRINK: the controller as one object that works in any training loop; the network becomes narrower in place."""
 
 from prunus.shrink.shrinker import Shrinker
 

@@ -18,10 +18,10 @@ _SHARDED = ("FullyShardedDataParallel", "DeepSpeedEngine", "FSDPModule")
 
 
 def check_network(model: Any, optimizer: Any) -> None:
-    """Refuse wrappers, networks whose parameters are spread over devices, and an optimizer of another network.
+    """Refuse wrappers, networks whose parameters are sharded over devices, and an optimizer of another network.
 
     Raises:
-        TrainingError: with what to pass in its place.
+        TrainingError: says what to pass instead.
     """
     if not isinstance(model, nn.Module):
         raise TrainingError(f"Shrinker takes the network, a torch.nn.Module, not {model!r:.80}")
@@ -48,10 +48,10 @@ def check_network(model: Any, optimizer: Any) -> None:
 
 
 def check_unchanged(model: nn.Module, optimizer: Optimizer, bound: Sequence[Tensor]) -> None:
-    """Refuse a network whose parameters are no longer those, `bound`, that its channel groups were read from.
+    """Refuse a network whose parameters are no longer `bound`, those from which its channel groups were read.
 
     Raises:
-        TrainingError: names what has been replaced.
+        TrainingError: says how many were replaced.
     """
     there = {id(parameter) for parameter in model.parameters()}
     if gone := sum(1 for parameter in bound if id(parameter) not in there):
@@ -64,7 +64,7 @@ def check_unchanged(model: nn.Module, optimizer: Optimizer, bound: Sequence[Tens
 
 
 def check_state(model: nn.Module, optimizer: Optimizer) -> None:
-    """Refuse an optimizer whose state, after its first step, is not of its parameters' shapes: it cannot be cut.
+    """Refuse an optimizer whose state, after its first step, differs from its parameters' shapes: it cannot be cut.
 
     Raises:
         TrainingError: names the state and the parameter.
@@ -97,11 +97,11 @@ def _check_optimizer(model: nn.Module, optimizer: Any) -> None:
 
 
 def check_held(model: nn.Module, optimizer: Optimizer, groups: ChannelGroups) -> None:
-    """Refuse an optimizer that leaves out parameters which may be cut and are trained: another one's state of them
+    """Refuse an optimizer that lacks some of the trained parameters that may be cut: another's state of them
     would keep its shapes.
 
     Raises:
-        TrainingError: names them, and what to do.
+        TrainingError: names the parameters and the remedy.
     """
     held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     parameters, removable = (
@@ -124,10 +124,10 @@ def check_held(model: nn.Module, optimizer: Optimizer, groups: ChannelGroups) ->
 
 
 def check_budgets(budgets: Sequence[Budget], groups: ChannelGroups, reference: nn.Module | None) -> None:
-    """Refuse budgets that the network meets as it is, and shares of a latency that nothing tells.
+    """Refuse budgets that the network already meets, and latency shares without a reference network.
 
     Raises:
-        BudgetError: names the cost and the bound, or what to give.
+        BudgetError: names the cost and the bound, or the missing argument.
     """
     for budget in budgets:
         _check_not_met(budget, groups)
@@ -139,7 +139,7 @@ def check_budgets(budgets: Sequence[Budget], groups: ChannelGroups, reference: n
 
 
 def _check_not_met(budget: Budget, groups: ChannelGroups) -> None:
-    """A share of exactly 1 asks for nothing and says so."""
+    """Refuse a budget that is already met, except by a share of exactly 1."""
     bounds = budget.absolute(groups)
     costs = {"macs": groups.macs(), "params": groups.params()}
     given = {kind: bounds[kind] for kind in costs if getattr(budget, kind) not in (None, 1)}
@@ -152,12 +152,12 @@ def _check_not_met(budget: Budget, groups: ChannelGroups) -> None:
 
 
 def check_follows(small: nn.Module, model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-    """Refuse a network that does not compute what `small` does, though it holds the same tensors and sizes by now.
+    """Refuse a network that does not compute what `small` computes, although it now holds the same tensors and sizes.
 
     Raises:
-        TrainingError: the outputs differ, or it does not run any more.
+        TrainingError: the outputs differ, or the network no longer runs.
     """
-    first, second = (copied(each, isolated=True) for each in (small, model))  # so that no hook of the user's runs
+    first, second = (copied(each, isolated=True) for each in (small, model))  # copies: the user's hooks do not run
     try:
         with undisturbed(model):
             _, relative = difference(first, second, args, kwargs)
@@ -175,10 +175,10 @@ def check_follows(small: nn.Module, model: nn.Module, args: tuple[Any, ...], kwa
 
 
 def average_of(copy: Any, model: nn.Module) -> nn.Module:
-    """Return the network in `copy`, which has the shapes of `model`: itself, or its `module`, as averages keep it.
+    """Return the network in `copy` with the shapes of `model`: `copy`, or the `module` of an average.
 
     Raises:
-        TrainingError: it is none; names the tensors that differ.
+        TrainingError: there is none; names the tensors that differ.
     """
     own = _shapes(model)
     inner = getattr(copy, "module", None)

@@ -1,4 +1,4 @@
-"""The goal of a training: what the network is to cost, and which of its layers may vanish."""
+"""The goal of a training: the network's final costs, and which of its layers may vanish."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,9 +16,9 @@ from prunus.surgery import Plan, apply, bypass, skippable
 def goal_of(
     model: nn.Module, groups: ChannelGroups, inputs: Inputs, budget: Budget, kwargs: Mapping[str, Any] | None = None
 ) -> Goal:
-    """Return what a training of `model` shrinks to; with `min_share` 0, layers with a skip around them may vanish.
+    """Return the goal of shrinking `model`; with a `min_share` of 0, layers with a skip around them may vanish.
 
-    Blocks are looked for with positional arguments alone: with `kwargs` no layer vanishes.
+    The search for such layers supports only positional arguments: with `kwargs` no layer vanishes.
 
     Raises:
         BudgetError: the budget cannot be met.
@@ -27,8 +27,8 @@ def goal_of(
 
 
 def _may_vanish(model: nn.Module, groups: ChannelGroups, inputs: Inputs) -> list[str]:
-    """Return the layers whose block `bypass` removes once they are empty. Each is tried: behind a bias a padded kernel
-    gives another constant at the border, and a block that stays would cost more than the budget counts."""
+    """Return the layers whose block `bypass` removes once they are empty. Each is tried: with a bias, a padded kernel
+    gives a different constant at the border, and a block that stays would cost more than the budget counts."""
     found = list[str]()
     for name in sorted(skippable(model, inputs) & set(groups.layer_names)):
         emptied = apply(Plan(), model)

@@ -1,7 +1,7 @@
-"""A network becomes narrower in place: the same module, parameters and optimizer, other tensors in them.
+"""Make a network narrower in place: the module, parameters and optimizer stay the same objects, with other tensors.
 
-Everything is made beforehand on a copy; then tensors, sizes and modules are exchanged one by one, each with what undoes
-it, so that an error on the way leaves everything as it was.
+Everything is prepared on a copy; then tensors, sizes and modules are exchanged one by one, each with a callback that
+reverts it, so that an error on the way leaves everything as it was.
 """
 
 from collections.abc import Callable, Iterable
@@ -24,15 +24,15 @@ _TABLES = {"_parameters", "_buffers", "_modules", *HOOK_TABLES}
 
 
 def become_(model: nn.Module, small: nn.Module, made_anew: Iterable[str], undo: ExitStack) -> None:
-    """Let `model` hold the tensors, sizes and modules of `small`, a changed copy of it.
+    """Put the tensors, sizes and modules of `small`, an edited copy of `model`, into `model`.
 
     A parameter or buffer stays the same object, with its hooks; its gradient is dropped where its shape changes.
 
     Args:
         model: changed in place.
-        small: the copy; its tensors are `model`'s afterwards.
-        made_anew: paths of the modules that `small` has new ones at.
-        undo: receives what takes each change back.
+        small: the copy; its tensors belong to `model` afterwards.
+        made_anew: paths at which `small` has new modules.
+        undo: receives the callbacks that revert each change.
     """
     undo.callback(keep_anew_, model)
     for path in made_anew:
@@ -51,17 +51,17 @@ def become_(model: nn.Module, small: nn.Module, made_anew: Iterable[str], undo: 
 
 
 def set_values_(tensor: Tensor, values: Tensor, undo: ExitStack) -> None:
-    """Let `tensor`, a parameter or buffer, hold `values` of another shape; drop its gradient."""
+    """Put `values`, of another shape, into `tensor`, a parameter or buffer; drop its gradient."""
     undo.callback(_restore_, tensor, tensor.data, tensor.grad)
     tensor.grad = None
     _reset_(tensor, values)
 
 
 def _reset_(tensor: Tensor, values: Tensor) -> None:
-    """Set the data of `tensor`; earlier graphs, such as that of a loss kept for a log, stay valid.
+    """Set the data of `tensor` so that earlier graphs, such as that of a logged loss, stay valid.
 
-    Their AccumulateGrad node expects gradients of the former shape, and a new graph would use it too: torch makes
-    another one only where data of another dtype or device was set in between.
+    Their AccumulateGrad node expects gradients of the former shape, and a new graph would reuse it: torch makes
+    another node only after data of another dtype or device was set.
     """
     if tensor.requires_grad:
         other = torch.float16 if tensor.dtype == torch.float32 else torch.float32  # float64 is not everywhere
@@ -91,7 +91,7 @@ def _replace_(model: nn.Module, path: str, new: nn.Module, undo: ExitStack) -> N
 
 
 def _set_sizes_(module: nn.Module, other: nn.Module, undo: ExitStack) -> None:
-    """Give `module` the numbers that `other` keeps as attributes, alone or in lists and tuples."""
+    """Give `module` the sizes of `other`: whole numbers kept as attributes, alone or in lists, tuples and dicts."""
     for name, value in vars(other).items():
         own = vars(module).get(name)
         if name not in _TABLES and value is not own and _counts(value) and _counts(own) and value != own:
@@ -100,7 +100,7 @@ def _set_sizes_(module: nn.Module, other: nn.Module, undo: ExitStack) -> None:
 
 
 def _counts(value: Any) -> bool:
-    """Whether a value is a whole number, or lists and tuples of plain values with one among them."""
+    """Whether `value` is an int, or a list, tuple or dict of plain values that contains an int."""
     if isinstance(value, list | tuple | dict):
         found = list(leaves(value))
         return all(leaf is None or isinstance(leaf, int | float | str) for leaf in found) and any(
@@ -112,13 +112,13 @@ def _counts(value: Any) -> bool:
 def refill_(
     optimizer: Optimizer, contents: OptimizerContents, own: Callable[[Tensor], Tensor], undo: ExitStack
 ) -> None:
-    """Put `contents` into `optimizer`, with `own(parameter)` in the place of each parameter.
+    """Put `contents` into `optimizer`, with each parameter replaced by `own(parameter)`.
 
     Args:
         optimizer: changed in place.
-        contents: of the copy of the network.
-        own: the parameter of the network itself that holds the values of one of the copy.
-        undo: receives what takes the change back.
+        contents: for the network's copy.
+        own: maps a copy's parameter to the network's own.
+        undo: receives the reverting callback.
     """
     undo.callback(_put_back_, optimizer, [dict(group) for group in optimizer.param_groups], dict(optimizer.state))
     for parameter, gradient in contents.gradients:

@@ -1,8 +1,8 @@
-"""The latency goal of a training: a budget in milliseconds, converted into a bound on multiply-adds by measuring; or,
+"""The latency goal of a training: a budget in milliseconds, converted by measuring into a bound on multiply-adds; or,
 with the exact solver and a meter that models the latency, a bound on the modelled milliseconds.
 
-It is measured when the training begins, and again before the last segment, on the network as it is by then. Process 0
-measures for all.
+The latency is measured when the training begins, and again before the last segment, on the network at that time.
+Process 0 measures for all.
 """
 
 import dataclasses
@@ -31,19 +31,20 @@ def measured_goal(
     meter: Meter | None,
     reference: nn.Module | None,
 ) -> tuple[Goal, str, Tensor | None]:
-    """Return the goal with the multiply-adds of the largest network found that meets the budget's latency, or with the
-    corrected model of it; a sentence for the reader; and, with the model, the groups whose removal meets it.
+    """Return the measured goal; a sentence about it; and, for a modelled latency, the groups to remove for it.
+
+    The goal holds the multiply-adds of the largest network that meets the latency, or the corrected model.
 
     Args:
         network: as it is now.
         importance: of its groups, [num_groups].
         goal: the present one.
         budget: the bounds.
-        meter: measures a network's latency; in process 0 alone.
-        reference: the network whose latency such a budget takes a share of, measured anew; None: as measured first.
+        meter: measures a network's latency; only in process 0.
+        reference: the network to whose latency a share refers, measured again; None: the latency as first measured.
 
     Raises:
-        BudgetError: in every process; no network is fast enough.
+        BudgetError: no network is fast enough; raised in every process.
     """
 
     if network.processes.once(lambda: is_modelled(budget, meter)):
@@ -87,12 +88,12 @@ def _largest(
 
 
 def is_modelled(budget: Budget, meter: Meter | None) -> bool:
-    """Whether the milliseconds are solved for under a model; a share of 1 bounds nothing."""
+    """Whether the milliseconds are solved under a model; a share of 1 bounds nothing and needs none."""
     return budget.solver == "exact" and budget.latency != 1 and isinstance(meter, ModellingMeter)
 
 
 def modelled(network: NetworkInTraining, goal: Goal, budget: Budget, meter: Meter | None) -> ModelledNetwork:
-    """Return the network as it is now, with the model of its latency that `goal` knows."""
+    """Return the network as it is now, with the latency model of `goal`."""
     assert isinstance(meter, ModellingMeter)
     return ModelledNetwork(
         model=network.model, groups=network.groups, budget=budget, floor=goal.floors, meter=meter, known=goal.latency
@@ -113,7 +114,7 @@ def _modelled_goal(
 
 
 def _whole_ms(network: ModelledNetwork, reference: nn.Module | None) -> float:
-    """Return the milliseconds that a share refers to: the reference's, predicted where the target is elsewhere."""
+    """Return the milliseconds that a share refers to: the reference's, predicted for a remote target."""
     meter = network.meter
     if reference is None:
         return network.whole_ms()
@@ -126,7 +127,7 @@ def _whole_ms(network: ModelledNetwork, reference: nn.Module | None) -> float:
 def check_latency_reachable(
     model: nn.Module, groups: ChannelGroups, budget: Budget, goal: Goal, meter: Callable[[], Meter] | None
 ) -> None:
-    """Refuse a budget that not even the smallest network meets, before anything is trained; `meter` returns a meter.
+    """Refuse, before any training, a budget that even the smallest network misses; `meter` returns a meter.
 
     Raises:
         BudgetError: names the latency of the smallest network.

@@ -1,4 +1,4 @@
-"""The meters of a Shrinker: one for each of its budgets that is in milliseconds."""
+"""The meters of a Shrinker: one for each of its budgets in milliseconds."""
 
 from collections.abc import Sequence
 
@@ -17,16 +17,16 @@ def meters_of(
     model: nn.Module,
     example: Inputs | None,
 ) -> tuple[Meter | None, ...]:
-    """Return a meter for each budget, None where it is not in milliseconds.
+    """Return a meter for each budget; None for a budget that is not in milliseconds.
 
     Args:
-        budgets: that the network passes.
-        meter: one for all of them, or one for each; None: what times `model` on the budget's target.
+        budgets: the budgets that the network reaches in turn.
+        meter: one for all budgets, or one each; None: times `model` on the budget's target.
         model: the network.
-        example: its positional arguments; None where it needs others, which no meter of Prunus's own takes.
+        example: its positional arguments; None where it needs others, which Prunus' own meters do not support.
 
     Raises:
-        BudgetError: a budget in milliseconds has no meter, or one that measures on another target.
+        BudgetError: a budget in milliseconds has no meter, or a meter that measures on another target.
     """
     given = list(meter) if isinstance(meter, Sequence) else [meter] * len(budgets)
     if len(given) != len(budgets):
@@ -37,7 +37,7 @@ def meters_of(
 
 def _meter_of(budget: Budget, meter: Meter | None, model: nn.Module, example: Inputs | None) -> Meter:
     if meter is None and example is not None:
-        from prunus.deploy.target_meter import usual_meter  # and with it onnx, which other budgets do not need
+        from prunus.deploy.target_meter import usual_meter  # imports onnx, which other budgets do not need
 
         meter = usual_meter(model, example, budget.target)
     checked_meter(meter, budget.target)

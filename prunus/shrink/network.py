@@ -1,4 +1,4 @@
-"""A network in training: the module, its optimizer and the copies that follow it become narrower together."""
+"""A network in training: the module, its optimizer and its following copies become narrower together."""
 
 import dataclasses
 import time
@@ -31,11 +31,11 @@ from prunus.verify.rounding import Outputs
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CutResult:
-    """What a cut did.
+    """The result of a cut.
 
     Attributes:
         record: for a reader.
-        regrouped: takes a tensor with a value for each group before, [num_groups], to one for each group after.
+        regrouped: maps values per group before the cut, [num_groups], to values per group after it.
     """
 
     record: ShrinkRecord
@@ -43,15 +43,15 @@ class CutResult:
 
 
 class NetworkInTraining:
-    """A network, what trains it, and what is known of it.
+    """A network, its optimizer, and its channel groups.
 
     Attributes:
         model: the network; stays the same object.
-        optimizer: trains it, and parameters of others where the network is part of a larger one.
+        optimizer: trains it, and other parameters where the network is part of a larger one.
         copies: networks of the same shapes that become narrower with it, such as an average of its weights.
         plan: all edits so far.
-        groups: the channel groups as they are now; those of layers that nobody trains keep their channels.
-        just_cut: there was no step since the last cut.
+        groups: the present channel groups; those without trained parameters are kept.
+        just_cut: no optimizer step has been taken since the last cut.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class NetworkInTraining:
         return self.trained(trace(model, self.example, self.kwargs), model)
 
     def trained(self, groups: ChannelGroups, model: nn.Module | None = None) -> ChannelGroups:
-        """Return `groups` with none removable of which nothing is trained."""
+        """Return `groups`; those without a trained parameter are not removable."""
         trained = torch.zeros(len(groups) + 1, dtype=torch.bool)
         for one in GroupSlices.of(self.model if model is None else model, groups).slices:
             if one.parameter.requires_grad:
@@ -97,26 +97,26 @@ class NetworkInTraining:
         return dataclasses.replace(groups, exact=groups.exact & trained[:-1])
 
     def cut_zeros(self, keep: Sequence[str], when: str, *, epoch: int) -> CutResult | None:
-        """Remove the groups that are zero, as `cut`; those of the layers `keep` stay (`kept_groups`)."""
+        """Remove the groups that are zero, as `cut` does, except those of the layers `keep` (`kept_groups`)."""
         self.processes.sync_buffers_(self.model)
         zeros = zero_groups(self.model, self.groups) & ~kept_groups(self.groups, keep)
         return self.cut(spare_layers(self.groups, zeros), when, epoch=epoch)
 
     def cut(self, chosen: Tensor, when: str, *, epoch: int, exact: bool = True) -> CutResult | None:
-        """Remove the groups `chosen`, bool [num_groups], from the network, its optimizer and its copies; None where
-        there are none.
+        """Remove the groups `chosen`, bool [num_groups], from the network, its optimizer and its copies; return None
+        where `chosen` is empty.
 
-        Process 0 decides what goes; all must hold the same network afterwards.
+        All processes must hold the same network afterwards.
 
         Args:
-            chosen: by process 0.
+            chosen: process 0's counts.
             when: for messages.
             epoch: for the record.
-            exact: the groups are zero, so the outputs may change by rounding alone.
+            exact: the groups are zero, so the outputs may change only by rounding.
 
         Raises:
-            TrainingError: the outputs changed by more than rounding, which would be an error of Prunus; or the
-                processes hold different networks (names the tensors). The network is then as it was.
+            TrainingError: the outputs would change by more than rounding, a bug in Prunus (nothing is changed then);
+                or the processes hold different networks afterwards (names the tensors).
         """
         began, before = time.perf_counter(), self.groups
         removed = self.processes.share(chosen)
@@ -140,7 +140,7 @@ class NetworkInTraining:
         return CutResult(record=record, regrouped=regrouped)
 
     def check_state(self) -> None:
-        """Refuse an optimizer whose state cannot be cut; after its first step.
+        """Refuse an optimizer whose state, after its first step, cannot be cut.
 
         Raises:
             TrainingError: names the state.
@@ -148,24 +148,24 @@ class NetworkInTraining:
         checks.check_state(self.model, self.optimizer)
 
     def check_gradients(self) -> None:
-        """Refuse gradients that differ between processes in the first step after a cut.
+        """In the first step after a cut, refuse gradients that differ between processes.
 
         Raises:
-            TrainingError: they do, since a wrapper has not been made anew.
+            TrainingError: they differ, since a wrapper has not been made again after the cut.
         """
         if self.just_cut:
             self.processes.require_same_gradients(self.model)
             self.just_cut = False
 
     def replay(self, plan: Plan, check: Callable[[ChannelGroups], None] = lambda groups: None) -> None:
-        """Do the edits of `plan`, which leads from the network as built; those that are done already stay.
+        """Apply the edits of `plan` that have not been applied yet.
 
         Args:
-            plan: from the network as built.
-            check: gets the groups of the narrow network before anything is changed, and raises where they do not fit.
+            plan: edits from the network as built.
+            check: gets the groups of the narrow network before any change, and raises where they do not fit.
 
         Raises:
-            EditError: it does not fit the network, or other edits have been done.
+            EditError: the plan does not fit the network, or other edits have been applied.
         """
         done = self.plan.edits
         if plan.edits[: len(done)] != done:
@@ -199,8 +199,7 @@ class NetworkInTraining:
             return change(found(model), found(small, double))
 
     def _become(self, plan: Plan, small: nn.Module) -> None:
-        """Let the network be `small`, which `plan` makes of it, and its optimizer and copies follow; or change
-        nothing."""
+        """Turn the network, its optimizer and copies into those of `small`, the result of `plan`; or change nothing."""
         made_anew = [path for edit in plan for path in edit.made_anew]
         copies = [apply(plan, each) for each in self.copies]
         contents = carried(plan, self.optimizer, self.model, small, part=True)
@@ -231,7 +230,7 @@ def _record(epoch: int, before: ChannelGroups, after: ChannelGroups, removed: in
 
 
 def _moved(values: Tensor, old: ChannelGroups, new: ChannelGroups) -> Tensor:
-    """Return the values of the groups `old` for the groups `new` of a network without some blocks."""
+    """Map values of the groups `old` to the groups `new`, of a network from which some blocks were removed."""
     result = values.new_zeros(len(new))
     known = {(slot.path, slot.dim): slot.groups for slot in old.slots}
     for slot in new.slots:

@@ -1,4 +1,4 @@
-"""The pressure on channel groups: their importance, the choice of those to press to zero, and the press itself."""
+"""The pressure on channel groups: their importance, the choice of the groups to press to zero, and the pressing."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -19,8 +19,8 @@ from prunus.shrink import checks
 from prunus.shrink.latency_goal import measured_goal, modelled
 from prunus.shrink.network import CutResult, NetworkInTraining
 
-Importance = Callable[[nn.Module, ChannelGroups], Tensor]  # of each group, [num_groups]
-MEMORY = 0.98  # decay of the running mean of the importance over steps: about the last fifty count
+Importance = Callable[[nn.Module, ChannelGroups], Tensor]  # importance per group, [num_groups]
+MEMORY = 0.98  # decay per step of the running mean of the importance: about the last fifty steps count
 
 
 class Pressure:
@@ -28,17 +28,17 @@ class Pressure:
 
     Attributes:
         network: the network.
-        budgets: that it passes one after the other; the last is what it may cost in the end.
-        goals: the budgets, fixed on the wide network.
-        meters: of the budgets; each measures a network's latency on the budget's target.
-        budget: that it shrinks to now.
-        goal: of that budget.
+        budgets: the budgets that the network reaches in turn; the last one bounds the final network.
+        goals: their goals, fixed on the wide network.
+        meters: their meters; each measures latency on its budget's target.
+        budget: the present budget.
+        goal: its goal.
         importance: running mean of the groups' Taylor importance, [num_groups].
         pressed: groups under pressure in the running segment, bool [num_groups].
-        observed: the importance is of at least one step.
-        measured: the goal of a budget in milliseconds has been measured.
-        reference: the network whose latency a budget takes a share of; None: the network as first measured.
-        told: receives a sentence for a reader.
+        observed: whether `importance` holds at least one step.
+        measured: whether a goal in milliseconds has been measured.
+        reference: the network to whose latency a share refers; None: the network as first measured.
+        told: receives a sentence about each measurement.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Pressure:
         self.importance = torch.zeros(len(network.groups))
         self.pressed = torch.zeros(len(network.groups), dtype=torch.bool)
         self.observed = self.measured = False
-        self._solved: Tensor | None = None  # the groups whose removal was measured to meet the latency, as of now
+        self._solved: Tensor | None = None  # groups whose removal, as measured, meets the latency; None after a cut
         self._lasso: BoundGroupLasso | None = None
 
     @property
@@ -69,8 +69,7 @@ class Pressure:
         return self._lasso
 
     def observe(self, scale: float = 1.0) -> None:
-        """Update the running mean of the Taylor importance with the gradients at hand, which are `scale` times as
-        large as the loss's."""
+        """Update the running mean of the Taylor importance with the present gradients, `scale` times the loss's."""
         if self._own is not None:
             return
         seen = taylor(self.lasso.slices)
@@ -81,10 +80,10 @@ class Pressure:
         self.observed = True
 
     def ranking(self) -> Tensor:
-        """Return the importance in this training, or the relative norms before its first step: [num_groups].
+        """Return the importance in this training, or the relative norms before the first step: [num_groups].
 
         Raises:
-            BudgetError: an importance of the user's own is not one finite number per group.
+            BudgetError: the user's own importance is not one finite number per group.
         """
         if self._own is not None:
             return checked_importance(self._own(self.network.model, self.network.groups), len(self.network.groups))
@@ -101,7 +100,7 @@ class Pressure:
         return self.network.processes.once(lambda: self._within(progress))
 
     def _within(self, progress: float) -> Tensor:
-        """Return the groups that are removed to reach the latency at `progress` by the model of it."""
+        """Return the groups whose removal reaches the modelled latency at `progress`."""
         network = modelled(self.network, self.goal, self.budget, self.meter)
         bounds = self.goal.at(progress)
         given = {kind: bound for kind, bound in bounds.items() if getattr(self.budget, kind) is not None}
@@ -128,22 +127,22 @@ class Pressure:
         self.pressed = self.network.processes.share(self.selected(progress))
 
     def aim_at_last(self) -> None:
-        """Shrink to the last budget from now on."""
+        """From now on, shrink to the last budget."""
         if self.budget is not self.budgets[-1]:
             self.budget, self.goal = self.budgets[-1], self._known_goal(len(self.budgets) - 1)
 
     @property
     def meter(self) -> Meter | None:
-        """Measures a network's latency, where the present budget bounds it; in process 0 alone."""
+        """The meter of the present budget, if it bounds the latency; only in process 0."""
         return self.meters[self.budgets.index(self.budget)]
 
     def _known_goal(self, number: int) -> Goal:
-        """Return the goal of budget `number`, with what the present one knows of the latency on the same target."""
+        """Return the goal of budget `number`, with the present latency model if the target is the same."""
         same = self.budgets[number].target == self.budget.target
         return dataclasses.replace(self.goals[number], latency=self.goal.latency if same else None)
 
     def _aim_at(self, number: int, *, just_passed: bool) -> None:
-        """Shrink to budget `number` from now on."""
+        """From now on, shrink to budget `number`."""
         goal = self._known_goal(number) if just_passed else self.goal
         self.budget = self.budgets[number]
         if just_passed:
@@ -152,7 +151,7 @@ class Pressure:
             self.goal, self.measured = dataclasses.replace(goal, passed=cost), False
 
     def _begin_when_stable(self, schedule: Schedule, clock: Clock) -> None:
-        """Note the widths that selection would leave now; start the pressure if they are stable, or at the latest."""
+        """Record the widths that selection would leave now; start the pressure once stable or at the latest."""
         settled = schedule.controller.settled
         if settled is None or clock.settled_at is not None or schedule.periods is None:
             return
@@ -172,8 +171,8 @@ class Pressure:
             self.lasso.shrink_(thresholds(norms, self.pressed, steps_left), norms)
 
     def measure(self) -> None:
-        """Convert a budget in milliseconds into a bound on multiply-adds, or solve for it under a model of the latency;
-        tell what was found.
+        """Convert a budget in milliseconds into a bound on multiply-adds, or solve for it under a latency model; report
+        the result to `told`.
 
         Raises:
             BudgetError: no network is fast enough, or the meter fails.
@@ -185,7 +184,7 @@ class Pressure:
         self.told(said)
 
     def followed(self, result: CutResult | None) -> ShrinkRecord | None:
-        """Follow the network after a cut and return the cut's record; None where nothing was cut."""
+        """Update the state after a cut and return the cut's record; None where nothing was cut."""
         if result is None:
             return None
         self._solved = None
@@ -194,5 +193,5 @@ class Pressure:
         return result.record
 
     def unbind(self) -> None:
-        """Forget the tensors of the network, which has changed; the next step finds them."""
+        """Drop the tensors of the network, which has changed; the next step finds them again."""
         self._lasso = self._solved = None

@@ -1,6 +1,6 @@
 """Several processes that train one network, through torch.distributed: process 0 decides, the others follow.
 
-Every process holds the whole network; gradients are averaged (DDP). One process alone is the common case: then every
+Every process holds the whole network; gradients are averaged (DDP). With a single process, the common case, every
 method returns its argument.
 """
 
@@ -27,7 +27,7 @@ class Processes:
 
     @classmethod
     def present(cls) -> "Processes":
-        """Return the processes that torch.distributed has joined; this one alone where it has joined none."""
+        """Return the processes joined by torch.distributed; only this one where it is not initialised."""
         if not (distributed.is_available() and distributed.is_initialized()):
             return cls()
         return cls(distributed.get_rank(), distributed.get_world_size())
@@ -50,7 +50,7 @@ class Processes:
         return box[0]  # type: ignore[no-any-return]
 
     def once(self, compute: Callable[[], T]) -> T:
-        """Return the result of `compute`, called in process 0 alone; all processes raise its `PrunusError`."""
+        """Return the result of `compute`, called only in process 0; every process raises its `PrunusError`."""
         if self.count == 1:
             return compute()
         found: T | PrunusError | None = None
@@ -73,11 +73,11 @@ class Processes:
         return every
 
     def any(self, flag: bool) -> bool:
-        """Whether some process passed True."""
+        """Whether any process passed True."""
         return flag if self.count == 1 else bool(self._sum(float(flag)) > 0)
 
     def mean(self, number: float) -> float:
-        """Return the mean over the processes."""
+        """Return the mean of `number` over the processes."""
         return number if self.count == 1 else self._sum(number) / self.count
 
     def _sum(self, number: float) -> float:
@@ -90,10 +90,10 @@ class Processes:
         return model if self.count == 1 else DistributedDataParallel(model)
 
     def sync_buffers_(self, model: nn.Module) -> None:
-        """Copy the buffers of process 0 to all, such as BatchNorm's means: each process has seen other images."""
+        """Copy the buffers of process 0, such as BatchNorm's means, to all: each process has seen other images."""
         if self.count == 1:
             return
-        for dtype in dict.fromkeys(buffer.dtype for buffer in model.buffers()):  # a message per dtype, not per buffer
+        for dtype in dict.fromkeys(buffer.dtype for buffer in model.buffers()):  # one message per dtype
             buffers = [buffer for buffer in model.buffers() if buffer.dtype == dtype]
             message = torch.cat([buffer.flatten() for buffer in buffers])
             distributed.broadcast(message, src=0)
@@ -129,7 +129,7 @@ class Processes:
         """Compare the gradients of all processes, by their sums.
 
         Raises:
-            TrainingError: in every process; they differ, so nobody averages them.
+            TrainingError: in every process; they differ, so they are not averaged.
         """
         if self.count == 1:
             return
@@ -148,7 +148,7 @@ ALONE = Processes()
 
 
 def message_device() -> torch.device:
-    """Return the device of tensors that processes send each other."""
+    """Return the device for tensors that processes send each other."""
     on_gpu = "nccl" in distributed.get_backend()
     return torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
 

@@ -1,4 +1,4 @@
-"""The settings of a Shrinker: the controller's, and how its schedule counts."""
+"""The settings of a Shrinker: those of the controller, and the unit of its schedule."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,7 +9,7 @@ from prunus.budget.schedule import Schedule
 from prunus.errors import BudgetError, RecipeError
 from prunus.penalties.keep import patterns_of
 
-SEGMENTS = 20  # of a whole training, where nobody says how long one is
+SEGMENTS = 20  # in a whole training, unless their length is given
 
 
 def controller_of(
@@ -27,8 +27,8 @@ def controller_of(
     """Return the controller; `every` counts epochs, or periods of a schedule in steps.
 
     Raises:
-        BudgetError: no budget.
-        RecipeError: a setting that makes no sense.
+        BudgetError: there is no budget.
+        RecipeError: a setting is invalid.
     """
     budgets = [budget] if isinstance(budget, Budget) else budget
     if not isinstance(budgets, Sequence) or not budgets or not all(isinstance(each, Budget) for each in budgets):
@@ -43,13 +43,13 @@ def controller_of(
     if epochs is None and steps is not None and (every or 1) > steps:
         raise RecipeError(f"Shrinker: every is {every}, and the whole training has {steps} steps: it must be shorter")
     *passed, last = (replace(each, keep=(*each.keep, *patterns_of(keep))) for each in budgets)
-    every = every or 1 if steps is None or epochs else 1  # of a schedule in steps, a segment is one period
+    every = every or 1 if steps is None or epochs else 1  # in a schedule in steps, a segment is one period
     family = (*passed, last) if passed else ()
     return Controller(budget=last, budgets=family, pace=pace, begin=begin, end=end, every=every, settled=settled)
 
 
 def schedule_of(controller: Controller, steps: int | None, epochs: int | None, every: int | None) -> Schedule:
-    """Return the schedule of a training of so many steps or epochs; without segments where neither is known."""
+    """Return the schedule of a training of `steps` or `epochs`; it has no segments where neither is known."""
     if steps is None or epochs is not None:
         return Schedule(controller=controller, periods=epochs)
     length = every or max(1, steps // SEGMENTS)

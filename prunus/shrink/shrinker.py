@@ -1,4 +1,4 @@
-"""`prunus.Shrinker`: a network shrinks to its budget while it trains, in anybody's loop."""
+"""`prunus.Shrinker`: shrink a network to its budget while it trains, in any training loop."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, final
@@ -27,7 +27,7 @@ from prunus.surgery import Plan
 
 @final
 class Shrinker:
-    """Shrinks a network to a budget while it trains:
+    """Shrink a network to a budget while it trains:
 
         shrinker = prunus.Shrinker(model, optimizer, example, budget=prunus.Budget(macs=0.4), steps=1000)
         for images, labels in loader:
@@ -35,47 +35,47 @@ class Shrinker:
             optimizer.step()
             shrinker.step()
 
-    The model stays the same object: its layers get narrower tensors in place, and the optimizer's state, its parameter
-    groups and the copies that `follow` get them with it, all at once or, on any failure, none.
+    The model stays the same object: its layers get narrower tensors in place, and so do the optimizer's state, its
+    parameter groups and the copies passed to `follow`: all at once or, on any failure, none.
 
-    The training is cut into periods, and the shrinking part of it, from `begin` to `end`, into segments. At the start
-    of a segment the channels that selection would remove, to reach the segment's cost, are chosen by their Taylor
-    importance; with k steps left in it each step takes the share 1 / k off their norm, so that they are exactly zero at
-    its end, and are removed. The cost falls as (1 - progress)^3 and ends just under the budget.
+    The training is divided into periods, and the shrinking part of it, from `begin` to `end`, into segments. At the
+    start of a segment, selection determines by Taylor importance the channels to remove to reach the segment's cost.
+    With k steps left in it, each step subtracts the share 1 / k of their norm, so that they are exactly zero at the
+    segment's end, and are removed. The cost falls as (1 - progress)^3 and ends just under the budget.
 
     Args:
         model: any network that `prunus.trace` reads, or the part of a larger one that is to shrink.
-        optimizer: any of torch's that keeps state of its parameters' shapes, wrapped by a trainer or not.
+        optimizer: any torch optimizer whose state has its parameters' shapes, wrapped by a trainer or not.
         example: the network's positional arguments; a tensor stands for a tuple of one.
-        budget: what the network may cost in the end; several, from the largest to the smallest: budgets that it passes
-            on its way, each at the end of an equal part of the segments.
-        steps: of the optimizer in the whole training; without `steps` and `epochs` only `finish()` cuts.
-        epochs: of the whole training, as long as they may be: call `end_epoch()` after each. `steps` is then what
-            is expected of all of them; without it, an epoch is expected to be as long as the one before.
+        budget: bounds on the final network's cost; or several, from the largest to the smallest, reached in turn, each
+            at the end of an equal part of the segments.
+        steps: optimizer steps in the whole training; without `steps` and `epochs` only `finish()` cuts.
+        epochs: epochs in the whole training, of any length: call `end_epoch()` after each. `steps` is then the expected
+            number in all of them; without it, each epoch is expected to be as long as the one before.
         pace: when to shrink: "accurate", from 0.25 to 0.6 of the training, or "fast", from 0.1 to 0.4.
         begin: share of the training before the first pressure, in place of the pace's.
         end: share of the training at which the budget is met, in place of the pace's.
         every: steps per segment, or epochs where `epochs` is given; None: a twentieth of the steps, or one epoch.
         settled: similarity of widths to wait for; see `prunus.budget.controller`.
-        keep: layers that keep all the channels that they make, by patterns over their paths, besides the budget's.
+        keep: layers that keep all channels that they produce, as patterns over their paths; besides the budget's.
         kwargs: the example's keyword arguments.
-        meter: measures a network's latency in milliseconds, for a budget that bounds it; several: one for each budget;
-            None: on the budget's target, or in ONNX Runtime on one thread, where the example is tensors.
-        reference: the network that a share of the latency refers to, measured anew each time; None: this one, once.
+        meter: measures a network's milliseconds, for a budget that bounds them, or one per budget; None: on the
+            budget's target, or in ONNX Runtime on one thread, where the example is tensors.
+        reference: the network to whose latency a share refers, measured each time; None: this one, once.
         importance: a function from the network and its groups to a number per group, [num_groups]; None: Taylor's.
         told: receives a sentence about each measurement.
 
     Raises:
-        BudgetError: the budget is met already or out of reach, or has milliseconds and there is no meter.
-        RecipeError: a setting that makes no sense.
+        BudgetError: the budget is met already or out of reach, or is in milliseconds without a meter.
+        RecipeError: a setting is invalid.
         TrainingError: the network is wrapped or sharded, or the optimizer trains another one, or a part of it.
         TraceError: the network cannot be read.
 
     Attributes:
         settings: the budget and when to reach it; frozen.
         network: the model, its optimizer, its channel groups and the plan of all cuts so far.
-        pressure: the importance of the groups, and those that are pressed.
-        clock: where the training is.
+        pressure: the importance of the groups, and the groups under pressure.
+        clock: the position in the training.
     """
 
     def __init__(
@@ -111,15 +111,15 @@ class Shrinker:
         self.clock = Clock(steps_per_period=steps // epochs if steps and epochs else None)
         goals = [goal_of(model, network.groups, network.example, each, network.kwargs) for each in budgets]
         meters: Sequence[Meter | None] = [None] * len(budgets)
-        if network.processes.first:  # which measures for all
+        if network.processes.first:  # process 0 measures for all
             meters = meters_of(budgets, meter, model, None if kwargs else example)
         self.pressure = Pressure(network, budgets, goals, meters, reference, importance, told)
         self._watch = OptimizerWatch(optimizer, self._before_step, network.check_state)
-        self._late: ShrinkRecord | None = None  # of a cut that step() has not returned yet
+        self._late: ShrinkRecord | None = None  # record of a cut that step() has not returned yet
 
     @property
     def groups(self) -> ChannelGroups:
-        """The network's channel groups as they are now."""
+        """The network's present channel groups."""
         return self.network.groups
 
     @property
@@ -129,22 +129,22 @@ class Shrinker:
 
     @property
     def num_passed(self) -> int:
-        """The number of budgets that the network has passed."""
+        """The number of budgets reached."""
         return self.schedule.passed(self.clock)
 
     def follow(self, copy: nn.Module) -> None:
-        """Let a copy of the network, such as an average of its weights, become narrower with it, in place too.
+        """Make a copy of the network, such as an average of its weights, narrower along with it, in place.
 
         Args:
-            copy: a network with the same tensors' names and shapes, or a wrapper that holds it as `module`.
+            copy: a network with the same names and shapes of tensors, or a wrapper that holds it as `module`.
 
         Raises:
-            TrainingError: it has others.
+            TrainingError: `copy` has other tensors.
         """
         self.network.copies.append(checks.average_of(copy, self.network.model))
 
     def use(self, optimizer: Any) -> None:
-        """Go on with another optimizer, as a trainer makes one of its own; layers frozen since keep their channels.
+        """Continue with another optimizer, such as one made by a trainer; layers frozen since keep their channels.
 
         Raises:
             TrainingError: it trains another network.
@@ -158,13 +158,13 @@ class Shrinker:
         self._watch = OptimizerWatch(optimizer, self._before_step, self.network.check_state)
 
     def step(self) -> ShrinkRecord | None:
-        """Press the chosen channels; call it after `optimizer.step()`. Where a segment ends, return the cut's record.
+        """Press the chosen channels; call it after `optimizer.step()`. At a segment's end, return the cut's record.
 
-        Without a step of the optimizer since the last call (gradients are being accumulated, or a GradScaler skipped
-        it) this does nothing.
+        Do nothing unless the optimizer has stepped since the last call (gradients may be accumulated, or a GradScaler
+        may have skipped it).
 
         Raises:
-            TrainingError: a cut changed the outputs by more than rounding; nothing is changed then.
+            TrainingError: a cut changed the outputs by more than rounding; the network is then unchanged.
         """
         if not self._watch.take():
             return None
@@ -175,16 +175,16 @@ class Shrinker:
         return self.end_period() if self.schedule.has_ended(self.clock) else late
 
     def end_epoch(self) -> ShrinkRecord | None:
-        """Tell a Shrinker that counts in `epochs` that one has ended; return the record of a cut, if there was one."""
+        """End an epoch, for a Shrinker that counts in `epochs`; return the record of a cut, if there was one."""
         if self.schedule.length is not None:
             raise TrainingError("end_epoch() is for Shrinker(..., epochs=N); with steps=N, step() counts by itself")
         return self.end_period()
 
     def end_period(self, *, zeros: bool = False) -> ShrinkRecord | None:
-        """End a period; where a segment ends with it, or with `zeros`, remove what is zero and return the record."""
+        """End a period. At the end of a segment, or with `zeros`, remove the zero groups and return the record."""
         ended = self.schedule.periods_left(self.clock) == 1 and bool(self.pressure.pressed.any())
         if ended:
-            self.pressure.press_(1)  # whatever moved since is exactly zero again
+            self.pressure.press_(1)  # makes values that changed since exactly zero again
         record = None
         if ended or zeros:
             epoch = self.clock.period + 1
@@ -196,10 +196,10 @@ class Shrinker:
         return record
 
     def finish(self) -> ShrinkRecord | None:
-        """Reach the budget now, whatever the schedule: remove the least important channels that are above it.
+        """Reach the budget now, whatever the schedule: remove the least important channels in excess of it.
 
-        They are not zero, so that the outputs change: train on for a while. Where the schedule has reached the budget,
-        there is nothing left to remove. Afterwards the optimizer is no longer watched.
+        These are not zero, so the outputs change: train on for a while. If the schedule has reached the budget,
+        nothing is left to remove. Afterwards the optimizer is no longer watched.
         """
         self.pressure.aim_at_last()
         if self.settings.budget.is_timed:
@@ -212,10 +212,10 @@ class Shrinker:
         return record
 
     def begin_period(self, steps: int | None = None) -> None:
-        """Choose the groups to press where a segment begins; the first step of a period does it by itself.
+        """Choose the groups to press where a segment begins; a period's first step calls this.
 
         Args:
-            steps: that the period will have, where that is known.
+            steps: optimizer steps that the period will have, if known.
         """
         self.clock.steps_per_period = steps or self.clock.steps_per_period
         if not self.clock.chosen:
@@ -224,7 +224,7 @@ class Shrinker:
 
     @torch.no_grad()
     def _before_step(self, scale: float) -> None:
-        """Look at the gradients of a step that is about to be taken."""
+        """Inspect the gradients of a step that is about to be taken."""
         if self._watch.stepped:  # a checkpoint was written between the optimizer's step and this one's
             self._late = self.step()
         self.network.check_gradients()
@@ -233,17 +233,17 @@ class Shrinker:
             self.pressure.observe(scale)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what changes: tensors and JSON. Without the weights, which the network's and the optimizer's own
-        `state_dict()` hold."""
+        """Return the changing state, as tensors and JSON; the weights are in the network's and the optimizer's own
+        `state_dict()`."""
         return state.saved(self, stepped=self._watch.stepped)
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        """Go on from `state_dict()`: make the network and its optimizer as narrow as they were.
+        """Continue from `state_dict()`: make the network and its optimizer as narrow as they were.
 
         Call it before the network's and the optimizer's own `load_state_dict`, which then fit, and `step()` after them
         if the checkpoint may have been written between the optimizer's step and the Shrinker's.
 
         Raises:
-            CheckpointError: it is no such state, or of another network.
+            CheckpointError: `saved` is not the state of a Shrinker, or of another network.
         """
         self._watch.stepped = state.load_(self, saved)

@@ -24,16 +24,16 @@ FORMAT = 1
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Progress:
-    """What changes besides tensors and the plan; plain data.
+    """The changing state besides tensors and the plan; plain data.
 
     Attributes:
-        format: of the state.
-        periods: of the training, for a check.
-        clock: where the training is.
-        target: the costs aimed at (called so in files that were written before).
+        format: version of the state's format.
+        periods: periods of the training, for a check.
+        clock: the position in the training.
+        target: the goal (the name is kept for older files).
         observed: see `Pressure`.
         measured: see `Pressure`.
-        stepped: the optimizer has stepped, and the Shrinker has not followed yet.
+        stepped: the optimizer has stepped, and the Shrinker's `step()` for it is still due.
     """
 
     format: int
@@ -66,11 +66,10 @@ def saved(shrinker: "Shrinker", *, stepped: bool) -> dict[str, Any]:
 
 
 def load_(shrinker: "Shrinker", state: Mapping[str, Any]) -> bool:
-    """Set `shrinker` to `state`; its network becomes as narrow. Return whether the optimizer's last step is to be
-    followed yet.
+    """Set `shrinker` to `state` and make its network as narrow. Return whether the Shrinker's `step()` is still due.
 
     Raises:
-        CheckpointError: it is no state of a Shrinker, or of another network or training.
+        CheckpointError: `state` is not the state of a Shrinker, or of another network or training.
     """
     progress, plan = _read(state)
     periods = shrinker.schedule.periods
@@ -97,10 +96,10 @@ def _refuse_loaded_optimizer(shrinker: "Shrinker") -> None:
 
 
 def restore_(shrinker: "Shrinker", plan: Plan, importance: Tensor, pressed: Tensor, progress: Progress) -> None:
-    """Set `shrinker` to a state that has been read; its network becomes as narrow as `plan` makes it.
+    """Set `shrinker` to a state that has been read, and make its network as narrow as `plan` makes it.
 
     Raises:
-        CheckpointError: it is of another network.
+        CheckpointError: the state is of another network.
     """
 
     def check(groups: ChannelGroups) -> None:

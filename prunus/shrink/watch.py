@@ -9,14 +9,14 @@ from torch.optim import Optimizer
 
 from prunus.errors import TrainingError
 
-IDLE = 1000  # calls of step() without one of the optimizer: more than gradients are accumulated over
+IDLE = 1000  # calls of step() without an optimizer step; gradients are accumulated over fewer
 
 
 class OptimizerWatch:
-    """Calls `before(scale)` when the gradients of a step are there and the weights have not moved yet.
+    """Call `before(scale)` once per step, between its gradients and its update of the weights.
 
-    A step that `torch.amp.GradScaler` skips does not count. If a closure computes the gradients, as
-    Lightning's does, `before` is called once per step, after the closure has run for the first time.
+    A step that `torch.amp.GradScaler` skips does not count. If a closure computes the gradients, as Lightning's does,
+    `before` is called only after the closure has run for the first time.
 
     Attributes:
         stepped: the optimizer has stepped since the last `take()`.
@@ -36,7 +36,7 @@ class OptimizerWatch:
         """Return whether the optimizer has stepped since the last call.
 
         Raises:
-            TrainingError: it has not for very many calls.
+            TrainingError: it has not stepped for very many calls.
         """
         stepped, self.stepped = self.stepped, False
         self._idle = 0 if stepped or not self._handles else self._idle + 1
@@ -49,7 +49,7 @@ class OptimizerWatch:
         return stepped
 
     def close(self) -> None:
-        """Watch no longer."""
+        """Stop watching."""
         for handle in self._handles:
             handle.remove()
         self._handles = ()
@@ -84,6 +84,6 @@ class OptimizerWatch:
 
 
 def _is_skipped(optimizer: Optimizer) -> bool:
-    """Whether a GradScaler has told a fused optimizer, which steps by itself, that a gradient is not finite."""
+    """Whether a GradScaler has signalled a non-finite gradient to a fused optimizer, which then skips its step."""
     found = getattr(optimizer, "found_inf", None)
     return isinstance(found, torch.Tensor) and bool(found.item())

@@ -1,4 +1,4 @@
-"""A background thread for one task at a time: checkpoints are written during the next training steps."""
+"""A background thread that runs one task at a time: it writes checkpoints during the next training steps."""
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -7,7 +7,7 @@ from typing import Self
 
 
 class Background:
-    """One thread. An error there is raised at the next `submit` or `wait`, or at the end."""
+    """A single background thread. A task's error is raised at the next `submit` or `wait`, or at the end."""
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")

@@ -1,4 +1,4 @@
-"""Batch growth: a larger batch in the memory that shrinking has freed, and the learning rate for it."""
+"""Batch growth: a larger batch in the memory that shrinking has freed, with a matching learning rate."""
 
 import dataclasses
 import math
@@ -12,7 +12,7 @@ from prunus.train.job import TrainingJob
 
 @torch.no_grad()
 def activations(model: nn.Module, inputs: Tensor) -> int:
-    """Return the number of activations per image in a forward pass, which the memory of a training step grows with."""
+    """Return the number of activations per image in a forward pass; a training step's memory grows with it."""
     made = [0]
 
     def count(module: nn.Module, arguments: object, output: object) -> None:
@@ -31,9 +31,9 @@ def activations(model: nn.Module, inputs: Tensor) -> int:
 
 
 def with_grown_batch(training: TrainingJob, freed: float) -> TrainingJob:
-    """Return `training` for a network that needs 1 / `freed` of the memory: the batch is `freed` times as large.
+    """Return `training` with a batch `freed` times as large, for a network that needs 1 / `freed` of the memory.
 
-    The learning rate grows with the batch for SGD (Goyal et al. 2017), with its square root for Adam and AdamW
+    The learning rate is scaled with the batch for SGD (Goyal et al. 2017), and with its square root for Adam and AdamW
     (Malladi et al. 2022).
     """
     settings, count = training.settings, training.processes.count

@@ -1,4 +1,4 @@
-"""Batches for training and evaluation, split among processes; an epoch can be resumed in its middle."""
+"""Batches for training and evaluation, split among processes; training can resume in the middle of an epoch."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,18 +14,18 @@ from prunus.shrink.processes import ALONE, Processes
 from prunus.train.settings import Train
 from prunus.train.workers import death_named, let_go_on_error, started, take_signals
 
-Batch = tuple[Tensor, Any]  # images, and the target: a tensor, or a dictionary of them by sub-task
+Batch = tuple[Tensor, Any]  # images and target: a tensor, or a dictionary of tensors by sub-task
 
 
 class Batches:
-    """This process's part of an epoch's batches of indices, without the first `skip`.
+    """This process's part of an epoch's batches of indices, without the first `skip` batches.
 
-    The order depends on (seed, epoch) alone, and the batches are the same for any number of processes: each process
+    The order depends on (seed, epoch) alone, and the batches are the same for any number of processes: each
     takes an equal part of each batch. An incomplete last batch is dropped, since BatchNorm would estimate its
-    statistics from few samples; a set smaller than one batch is one batch.
+    statistics from few samples; a set smaller than one batch forms a single batch.
 
     Raises:
-        DataError: a batch that cannot be divided into equal parts.
+        DataError: a batch cannot be divided into equal parts.
     """
 
     def __init__(self, order: Tensor, batch_size: int, skip: int = 0, processes: Processes = ALONE) -> None:
@@ -58,7 +58,7 @@ def steps_per_epoch(num_samples: int, batch_size: int) -> int:
 def training_batches(
     split: Split, settings: Train, seed: int, epoch: int, skip: int, processes: Processes = ALONE
 ) -> Iterator[Batch]:
-    """Return an epoch's `Batches` of samples."""
+    """Yield the samples of an epoch's `Batches`."""
     split.set_epoch(epoch)
     order = split.order(torch.Generator().manual_seed(seed * 1_000_003 + epoch))
     return _plainly(_loader(split, settings, Batches(order, settings.batch_size, skip, processes)))
@@ -70,7 +70,7 @@ def evaluation_batches(split: Dataset[Batch], settings: Train, processes: Proces
     All processes get the same number of items; where one has no samples left, the item is None.
 
     Raises:
-        DataError: fewer samples than processes.
+        DataError: there are fewer samples than processes.
     """
     num = len(split)  # type: ignore[arg-type]  # torch's Dataset leaves __len__ to its subclasses
     if num < processes.count:
@@ -88,16 +88,16 @@ def _loader(split: object, settings: Train, batches: Iterable[list[int]]) -> Dat
         batch_sampler=batches,
         num_workers=settings.num_workers,
         worker_init_fn=take_signals,
-        generator=torch.Generator(),  # else each loader advances the random state that dropout draws from
+        generator=torch.Generator(),  # else each loader would advance the global generator, which dropout uses
         pin_memory=settings.torch_device().type == "cuda",
     )
 
 
 def _plainly(batches: DataLoader[Batch]) -> Iterator[Batch]:
-    """Yield the batches; an error from a worker has the message that it would have here, without a traceback.
+    """Yield the batches; a worker's error keeps its message, without its traceback.
 
     Raises:
-        DataError: a batch that cannot be put together, or is no pair of tensors.
+        DataError: a batch cannot be collated, or is not a pair of tensors.
     """
     try:
         with death_named(), let_go_on_error():
@@ -108,7 +108,7 @@ def _plainly(batches: DataLoader[Batch]) -> Iterator[Batch]:
         if message is None:
             raise
         raise type(error)(message) from error
-    except Exception as error:  # whatever the user's own data set raises, or what cannot be put together
+    except Exception as error:  # any error of the user's own data set or of the collation
         message = _in_worker(error)
         raise DataError(
             f"the samples of a batch cannot be had ({type(error).__name__}: {error if message is None else message}): "
@@ -117,7 +117,7 @@ def _plainly(batches: DataLoader[Batch]) -> Iterator[Batch]:
 
 
 def _in_worker(error: Exception) -> str | None:
-    """Return the message that an error had in the worker that it comes from; None where it comes from none."""
+    """Return the message that an error had in its worker; None where it is from no worker."""
     message = str(error)
     if not message.startswith("Caught "):
         return None

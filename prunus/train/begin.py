@@ -1,4 +1,4 @@
-"""The start of a training: a fresh state or the last checkpoint's, the same in all processes."""
+"""The start of a training: a fresh state or that of the last checkpoint, the same in all processes."""
 
 from pathlib import Path
 
@@ -23,10 +23,10 @@ def begin(
     """Return the state of a training that begins with `model`, or resumes the folder's last checkpoint.
 
     Args:
-        training: the data, the task, the settings, the folder.
-        model: the network as built; it stays as it is where it can shrink.
-        inputs: an example, on the device.
-        steps: per epoch.
+        training: the data, task, settings and folder.
+        model: the network as built; copied if channels may be removed, else trained in place.
+        inputs: example inputs, on the device.
+        steps: steps per epoch.
         controller: reaches the budget; None where the network does not shrink.
 
     Raises:
@@ -35,16 +35,16 @@ def begin(
     """
     processes, penalty = training.processes, training.penalty
     if controller is not None or penalty is not None:
-        model = apply(Plan(), model)  # a copy, which becomes narrower
+        model = apply(Plan(), model)  # a copy, which will become narrower
     found = _found(training)
-    if penalty is not None:  # its strength is chosen on the initial network, also when the training is resumed
+    if penalty is not None:  # chosen on the initial network, even when resumed
         model.to(inputs.device)
         rate = training.settings.optimizer.learning_rate
         penalty = penalty_binding.calibrated(penalty, model, inputs, rate, steps)
     if found is not None:
         _refuse_other_length(training, found)
         state = resume(found, model, inputs, training, steps, controller)
-        if not state.progress.records:  # a branch of another training, which has written on
+        if not state.progress.records:  # a branch of a training that has written on
             _forget(training)
         elif state.progress.epoch < training.settings.epochs:  # else later stages have written on
             training.recorder.truncate(state.progress.records)
@@ -63,7 +63,7 @@ def begin(
 
 
 def _found(training: TrainingJob) -> checkpoint.Checkpoint | None:
-    """Return the last checkpoint; only process 0 reads the folder, which may be on another machine."""
+    """Return the last checkpoint; only process 0 reads the folder, since others may be on another machine."""
     processes = training.processes
     found = checkpoint.latest(training.checkpoints) if processes.first else None
     if processes.count == 1:
@@ -76,11 +76,11 @@ def _found(training: TrainingJob) -> checkpoint.Checkpoint | None:
 
 
 def _refuse_other_length(training: TrainingJob, found: checkpoint.Checkpoint) -> None:
-    """Refuse a number of epochs below the checkpoint's, or above those of a training that has ended and that other
-    trainings have followed: they would have to be repeated.
+    """Refuse fewer epochs than the checkpoint has, or more epochs for a training that has ended and that other
+    trainings have followed: these would have to be repeated.
 
     Raises:
-        CheckpointError: in every process.
+        CheckpointError: raised in every process.
     """
     done, asked, text = typed_part(found, Progress, "progress").epoch, training.settings.epochs, ""
     if training.processes.first and training.recorder.count():
@@ -97,7 +97,7 @@ def _refuse_other_length(training: TrainingJob, found: checkpoint.Checkpoint) ->
 
 
 def _forget(training: TrainingJob) -> None:
-    """Drop the records of an earlier attempt at this training that ended before its first checkpoint."""
+    """Remove the records of an earlier attempt that ended before its first checkpoint."""
     if training.recorder.count():
         records = lines(training.recorder.path.parent)
         own = (i for i, r in enumerate(records) if isinstance(r, EpochRecord) and r.model == training.name)

@@ -6,8 +6,8 @@ A checkpoint is a folder `000007-step-1200` (the seventh written, after 1200 ste
     state.json            everything else
     manifest.json         format version, step, size and SHA-256 of both files, and of itself
 
-It is written by `prunus.storage`: to a temporary folder, flushed to disk, then renamed. A reader sees the whole
-checkpoint or none, whenever the process or the machine dies. The leading number orders checkpoints, not the step,
+It is written by `prunus.storage`: to a temporary folder, flushed to disk, then renamed. A reader sees a complete
+checkpoint or none, even if the process or the machine dies. The leading number, not the step, orders checkpoints,
 because a run that resumes from an older checkpoint writes lower steps again. Only one process may write to a
 folder at a time: hold `prunus.train.lock.lock`.
 """
@@ -29,14 +29,14 @@ from prunus.decoding import from_json, read_text
 from prunus.errors import CheckpointError
 
 FORMAT_VERSION = 2
-READABLE = (1, 2)  # 1: the random state of one process
+READABLE = (1, 2)  # 1 holds the random state of one process
 TENSORS, STATE, MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
 NAME = re.compile(r"(\d{6,})-step-(\d+)")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A checkpoint as read. `notes` name the newer checkpoints that were skipped because they are damaged."""
+    """A checkpoint as read. `notes` name newer checkpoints that were skipped because they are damaged."""
 
     path: Path
     step: int
@@ -47,7 +47,7 @@ class Checkpoint:
 
 
 class DamagedError(CheckpointError):
-    """The files differ from what was written."""
+    """The files differ from those written."""
 
 
 def write(
@@ -59,12 +59,12 @@ def write(
     keep: int = 2,
     best: bool = False,
 ) -> Path:
-    """Write a checkpoint and return its folder; then drop all but the last `keep` and the last `best` one.
+    """Write a checkpoint and return its folder; then delete all but the last `keep` and the last `best` one.
 
     Args:
-        folder: holds the checkpoints of one run; made where it does not exist.
+        folder: holds the checkpoints of one run; created if missing.
         step: number of training steps, or of epochs, as the caller counts.
-        tensors: on any device; tensors that share memory are stored separately, strided ones contiguously.
+        tensors: on any device; those that share memory are stored separately, strided ones contiguously.
         state: plain data for JSON; `prunus.train.tree.flatten` converts an optimizer's state.
         keep: number of most recent checkpoints to keep, at least 1.
         best: whether this checkpoint is the best so far; it is kept until a better one is written.
@@ -86,7 +86,7 @@ def write(
     try:
         storage.remove_abandoned(folder)
         with storage.whole_folder(path) as aside:
-            safetensors.torch.save_file(stored, aside / TENSORS)  # it lets other threads run, unlike `save`
+            safetensors.torch.save_file(stored, aside / TENSORS)  # unlike `save`, it lets other threads run
             (aside / STATE).write_text(text, encoding="utf-8")
             files = {name: _described(aside / name) for name in (TENSORS, STATE)}
             manifest = {"format": FORMAT_VERSION, "step": step, "best": best, "files": files}
@@ -120,7 +120,7 @@ def _drop_old(folder: Path, keep: int) -> None:
     best = [path for path in paths if _is_best(path)][-1:]
     for path in paths[:-keep]:
         if path not in best:
-            with contextlib.suppress(OSError):  # one that cannot be removed does no harm
+            with contextlib.suppress(OSError):  # an old checkpoint that stays does no harm
                 storage.remove_whole(path)
 
 
@@ -132,7 +132,7 @@ def _is_best(path: Path) -> bool:
 
 
 def latest(folder: Path) -> Checkpoint | None:
-    """Return the newest intact checkpoint in `folder`, None if there is no checkpoint.
+    """Return the newest intact checkpoint in `folder`; None if there is no checkpoint.
 
     Raises:
         CheckpointError: all checkpoints are damaged, or one was written by a newer version.
@@ -141,7 +141,7 @@ def latest(folder: Path) -> Checkpoint | None:
 
 
 def best(folder: Path) -> Checkpoint | None:
-    """Return the newest intact checkpoint that was written with `best`, None if there is none.
+    """Return the newest intact checkpoint that was written with `best`, or None.
 
     Raises:
         CheckpointError: as `latest`.
@@ -167,7 +167,7 @@ def _newest(folder: Path, paths: list[Path]) -> Checkpoint | None:
 
 
 def read(path: Path) -> Checkpoint:
-    """Return the checkpoint in the folder `path`; its files are compared with the manifest first.
+    """Return the checkpoint in the folder `path`, after comparing its files with the manifest.
 
     Raises:
         CheckpointError: a file is missing, truncated or changed, or this version cannot read the format.

@@ -2,8 +2,8 @@
 
 The factors of an expanded layer compute x -> L (K (F x)). `through_kernels` first computes the kernel W = L K F and
 applies W alone to the images: the same outputs and, by the chain rule, the same gradients of L, K and F up to
-rounding, without the wide feature maps in between. The cost of the product is independent of the batch and image
-size, so it pays for convolutions; linear layers, which are applied once per image, stay as they are.
+rounding, without the wide feature maps in between. The product costs the same for any batch and image size, so this
+pays for convolutions; linear layers, which are applied once per image, stay as they are.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from prunus.surgery.filters import computed, itself
 
 
 def expanded(model: nn.Module) -> list[Factors]:
-    """Return the modules that replace expanded layers, none inside another."""
+    """Return the modules that replace expanded layers, outermost ones only."""
     found = [each for each in model.modules() if isinstance(each, Factors) and each.origin == "expand"]
     inner = {id(module) for each in found for module in each.modules() if module is not each}
     return [each for each in found if id(each) not in inner]
@@ -32,7 +32,7 @@ def expanded(model: nn.Module) -> list[Factors]:
 
 @contextlib.contextmanager
 def through_kernels(model: nn.Module) -> Iterator[None]:
-    """Compute the expanded convolutions of `model` through their kernels inside the context; run backward in it too.
+    """Within the context, compute the expanded convolutions of `model` through their kernels; run backward in it too.
 
     A layer without a single kernel is computed factor by factor: one with a ReLU or a user's module between its
     factors, or with a factor that is parametrised or has hooks.
@@ -55,17 +55,17 @@ def _has_kernel(layer: Factors) -> bool:
 
 def _through_kernel(layer: Factors, images: Tensor) -> Tensor:
     with torch.autocast(images.device.type, enabled=False):
-        part = product(layer, numbers=itself)  # else the factors are rounded before the kernel is
+        part = product(layer, numbers=itself)  # autocast would round the factors first
     return computed(part, images)
 
 
 def last_layer(module: nn.Module) -> Any:
-    """Return the last module with a weight: a layer itself, or the one behind a padding or other factors."""
+    """Return the last submodule with a weight: a layer itself, or the one after a padding or other factors."""
     return [each for each in module.modules() if getattr(each, "weight", None) is not None][-1]
 
 
 def share_(model: nn.Module, small: nn.Module) -> None:
-    """Let `small` share the parameters and buffers of `model` at equal paths; tied ones stay tied."""
+    """Let `small` share the parameters and buffers of `model` at equal paths; tied tensors stay tied."""
     own = named_tensors(model, every_path=True)
     for path in named_tensors(small, every_path=True).keys() & own.keys():
         set_tensor_(small, path, own[path])

@@ -1,4 +1,4 @@
-"""Join the processes that torchrun started, through accelerate, and ask all of them a question without waiting.
+"""Join the processes that torchrun started, through accelerate, and poll them without waiting.
 
 torchrun --nproc-per-node 8 -m prunus.cli run recipe.yaml
 """
@@ -16,10 +16,10 @@ from prunus.train.rendezvous import own_store
 
 
 class Question:
-    """Whether some process has raised its flag, polled repeatedly without waiting for the others.
+    """Ask repeatedly whether any process has raised its flag, without waiting for the others.
 
-    Between several processes the reduction runs during the next step, so that all get the answer one step later, at the
-    same place. One process alone gets it at once.
+    With several processes the reduction runs during the next step, so all get the answer one step later, at the
+    same step. A single process gets it at once.
     """
 
     def __init__(self, processes: Processes) -> None:
@@ -27,7 +27,7 @@ class Question:
         self.travelling: tuple[Tensor, torch.distributed.Work] | None = None
 
     def ask(self, flag: bool) -> bool:
-        """Start a poll, and return whether some process had raised its flag at the previous one."""
+        """Start a poll, and return whether any process had raised its flag at the previous poll."""
         if self.processes.count == 1:
             return flag
         before = self.travelling
@@ -41,7 +41,7 @@ class Question:
 
 
 def is_first() -> bool:
-    """Whether this is process 0, known before the processes are joined, from torchrun's environment."""
+    """Whether this is process 0, by torchrun's environment, so even before the processes are joined."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
@@ -50,7 +50,7 @@ def joined(device: torch.device, timeout_s: float) -> Iterator[Processes]:
     """Join the processes that torchrun started with this one; without torchrun, this one is alone.
 
     Args:
-        device: to train on; "cuda" becomes the device of this process's local number.
+        device: the device to train on; "cuda" becomes the device of this process's local rank.
         timeout_s: seconds after which a process that does not answer fails the others, so that torchrun restarts all.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:

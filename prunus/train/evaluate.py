@@ -1,4 +1,4 @@
-"""Evaluation of a network on a whole split, by the metrics of its task."""
+"""Evaluation of a network on a whole split, with the metrics of its task."""
 
 from collections.abc import Callable
 from typing import Any
@@ -29,9 +29,9 @@ def evaluate(
     processes: Processes = ALONE,
     between: Callable[[], None] = check,
 ) -> Result:
-    """Return the task's metrics of `model` in evaluation mode over all of `split`; the model's modes are restored.
+    """Return the task's metrics of `model` in evaluation mode over all of `split`; restore the model's modes.
 
-    Several processes count a part each, and the metric's counts are summed: all return the result of one process.
+    Several processes evaluate a part each and sum the counts: all return the result of a single process.
     `between` is called after each batch, equally often in every process; its exceptions propagate.
     """
     device, metrics = settings.torch_device(), task.metrics()

@@ -34,7 +34,7 @@ __all__ = ["Fitted", "TrainingJob", "fit"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Fitted:
-    """A trained network: `plan` leads from the network as built to `model`."""
+    """A trained network; `plan` makes `model` from the network as built."""
 
     model: nn.Module
     plan: Plan
@@ -45,17 +45,17 @@ class Fitted:
 def fit(training: TrainingJob, model: nn.Module, inputs: Tensor, controller: Controller | None = None) -> Fitted:
     """Train `model`, the network as built, and return the trained network.
 
-    It resumes the folder's last checkpoint, also in the middle of an epoch; Ctrl-C and SIGTERM write one first.
+    Resume from the folder's last checkpoint, even in the middle of an epoch; on Ctrl-C or SIGTERM, write one and stop.
 
     Args:
-        training: the data, the task, the settings, the folder.
-        model: trained in place where it cannot shrink; else it stays as it is.
-        inputs: an example [N, C, H, W], for the trace and the exactness checks.
-        controller: shrinks the network to its budget; None: it does not shrink.
+        training: the data, task, settings and folder.
+        model: trained in place if no channels may be removed; else it is copied.
+        inputs: example inputs [N, C, H, W], for the trace and the exactness checks.
+        controller: shrinks the network to its budget; None: the network does not shrink.
 
     Raises:
-        BudgetError: the budget cannot be met; before anything is trained.
-        TrainingError: the loss is not a number (the step is named), or the training was interrupted.
+        BudgetError: the budget cannot be met; raised before any training.
+        TrainingError: the loss or a gradient is not finite (names the step), or the training was interrupted.
     """
     settings, processes = training.settings, training.processes
     if settings.threads is not None:
@@ -72,7 +72,7 @@ def fit(training: TrainingJob, model: nn.Module, inputs: Tensor, controller: Con
                 training = _with_current_batch(asked, training, state, inputs, len(split))
                 steps = steps_per_epoch(len(split), training.settings.batch_size)
                 _begin_epoch(state, steps)
-                if not state.progress.cut:  # else stopped while it was evaluated
+                if not state.progress.cut:  # else stopped during its evaluation
                     with death_named():
                         _train_epoch(state, training, split, steps, stop_if_asked)
                     _cut(state, training, inputs)
@@ -88,14 +88,14 @@ def fit(training: TrainingJob, model: nn.Module, inputs: Tensor, controller: Con
             if best or epoch == settings.epochs or epoch % settings.checkpoint_every == 0:
                 save(state, training, background, best=best)
         background.wait()
-        if processes.any(interrupt.number is not None):  # asked during the last evaluation
+        if processes.any(interrupt.number is not None):  # interrupted during the last evaluation
             raise _interrupted(interrupt, f"after the training ({training.name})")
     progress = state.progress
     return Fitted(model=state.evaluated, plan=state.plan, seconds=progress.seconds, records=progress.records)
 
 
 class _Stop(Exception):  # noqa: N818 - no error
-    """Somebody asked the training to stop, this process or another."""
+    """This process or another one was asked to stop the training."""
 
 
 def _stop_if_asked(question: Question, interrupt: Interrupt) -> None:
@@ -113,7 +113,7 @@ def _interrupted(interrupt: Interrupt, where: str) -> InterruptedTrainingError:
 def _with_current_batch(
     asked: TrainingJob, running: TrainingJob, state: TrainingState, inputs: Tensor, num_samples: int
 ) -> TrainingJob:
-    """Return the job `asked` with the batch that the network's present size allows, where the batch may grow."""
+    """Return the job `asked`, with the batch that the network's present size allows if it may grow."""
     if not asked.settings.grow_batch:
         return asked
     progress, now = state.progress, activations(state.model, inputs)
@@ -125,7 +125,7 @@ def _with_current_batch(
 
 
 def _begin_epoch(state: TrainingState, steps: int) -> None:
-    """Choose what is pressed in an epoch of so many steps, unless it has begun."""
+    """Choose the groups to press in an epoch of `steps` steps, unless the epoch has begun."""
     began, progress = time.perf_counter(), state.progress
     if state.shrinker is not None and not progress.cut:
         state.shrinker.begin_period(steps)
@@ -156,7 +156,7 @@ def _train_epoch(
 
 
 def _cut(state: TrainingState, training: TrainingJob, inputs: Tensor) -> None:
-    """Shrink where a segment ends with the epoch, and after every epoch where there are penalties."""
+    """Shrink the network at the end of a segment, or after every epoch if there are penalties."""
     progress, shape = state.progress, state.shape
     progress.cut, epoch = True, progress.epoch + 1
     if shape is not None:
@@ -175,7 +175,7 @@ def _cut(state: TrainingState, training: TrainingJob, inputs: Tensor) -> None:
 
 
 def _record_skipped(state: TrainingState, training: TrainingJob, split: Split) -> None:
-    """Record the training samples that could not be read, whenever there are more."""
+    """Record how many training samples could not be read, whenever the number has grown."""
     said = split.unreadable()
     if len(said) > state.progress.skipped:
         text = f"{len(said)} of {len(split)} training samples cannot be read and are replaced by the next: "

@@ -17,9 +17,9 @@ from prunus.train.settings import Train
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingJob:
-    """The data, the task, the settings and the folder of one training, the same in all its processes."""
+    """The data, task, settings and folder of one training, the same in all its processes."""
 
-    name: str  # "wide", "narrow": names it in the records
+    name: str  # "wide", "narrow": the name in the records
     data: Data
     task: BoundTask
     settings: Train
@@ -29,12 +29,12 @@ class TrainingJob:
     recorder: Recorder
     processes: Processes = ALONE
     shown: Callable[[EpochRecord], None] = lambda record: None  # called with each epoch's record
-    meter: Meter | tuple[Meter | None, ...] | None = None  # of latencies; several: one for each budget
-    branches: tuple[str, ...] = ()  # trainings that go on where the network passes its budgets, the last excepted
-    reference: nn.Module | None = None  # the network whose latency such a budget takes a share of
+    meter: Meter | tuple[Meter | None, ...] | None = None  # measures latencies; a tuple: one meter per budget
+    branches: tuple[str, ...] = ()  # trainings that branch off at each budget but the last
+    reference: nn.Module | None = None  # to whose latency a budget's share refers
     ticked: Callable[[str, int, int, float], None] = lambda name, step, steps, loss: None  # after each step
 
     @property
     def checkpoints(self) -> Path:
-        """The folder of the checkpoints."""
+        """The folder of this training's checkpoints."""
         return self.folder / "checkpoints" / self.name

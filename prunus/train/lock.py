@@ -1,4 +1,4 @@
-"""The lock of a run folder: one run per folder; it is released with its process, however that ends."""
+"""The lock of a run folder: one run per folder; released when its process ends, in any way."""
 
 import contextlib
 import fcntl
@@ -10,22 +10,22 @@ from pathlib import Path
 from prunus.errors import CheckpointError, FolderInUseError
 
 FILE_NAME = ".lock"
-_held: set[tuple[int, int]] = set()  # (device, inode): the system's lock does not keep one process from itself
+_held: set[tuple[int, int]] = set()  # (device, inode): the system's lock does not exclude the same process
 
 
 @contextlib.contextmanager
 def lock(folder: Path) -> Iterator[None]:
-    """Hold `folder` for this process, so that no second run writes there.
+    """Hold `folder` for this process, so that no second run writes to it.
 
-    A POSIX record lock on `folder/.lock`: the system frees it when the process ends, kill -9 included, and
+    The lock is a POSIX record lock on `folder/.lock`: the system frees it when the process ends, even by kill -9, and
     forked data workers that outlive the process for some seconds do not keep it. The file itself stays.
 
     Raises:
-        FolderInUseError: another run holds the folder (its process number is named).
-        CheckpointError: it is not writable.
+        FolderInUseError: another run holds the folder (names its process number).
+        CheckpointError: the folder is not writable.
     """
     path = Path(folder) / FILE_NAME
-    # Asked before the file is opened: closing any descriptor of it would free the lock this process holds.
+    # Check before opening the file: closing any descriptor of it would free the lock that this process holds.
     if path.exists() and _identity(path.lstat()) in _held:
         raise FolderInUseError(_taken(folder, str(os.getpid())))
     try:

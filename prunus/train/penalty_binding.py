@@ -1,12 +1,12 @@
 """Penalties bound to a network in training: on an expanded layer they act on the kernel that its factors contract to.
 
-The factors of a layer compute one kernel W, linear in the last factor L: a matrix M that maps the units of L maps
-those of W. So a proximal step from W to W' is done by L <- M L with M = I + (W' - W) W^+, exactly for every W' = M W,
-which group shrinkage (M is diagonal) and singular value thresholding are.
+The factors of a layer compute one kernel W, linear in the last factor L: applying a matrix M to the output units of L
+applies it to those of W. The update L <- M L with M = I + (W' - W) W^+ thus realises a proximal step from W to W',
+exactly for every W' = M W, which includes group shrinkage (M is diagonal) and singular value thresholding.
 
-The rest R = W' - M W, as soft thresholding leaves it, goes to the middle one of three factors W = L K F where L and F
-are 1 x 1 or linear: K <- K + L^+ R F^+, tap by tap, exactly where L and F have full rank. Through 3 x 3 factors alone
-("ck") the step is as close as L can come.
+The rest R = W' - M W, which soft thresholding leaves, goes to the middle one of three factors W = L K F where L and F
+are 1 x 1 or linear: K <- K + L^+ R F^+, tap by tap, exact where L and F have full rank. With 3 x 3 factors alone
+("ck") the step is as close as L allows.
 """
 
 import dataclasses
@@ -35,7 +35,7 @@ def bind(penalty: Penalty, model: nn.Module, groups: ChannelGroups, inputs: Tens
     """Bind `penalty` to `model`, traced as `groups`, or to the contracted network where `model` is expanded.
 
     Raises:
-        EditError: a ReLU stands between the factors, so that there is no kernel to penalise.
+        EditError: there is a ReLU between the factors, so that there is no kernel to penalise.
     """
     return ContractedPenalty(penalty, model, inputs) if expanded(model) else penalty.bind(model, groups)
 
@@ -60,7 +60,7 @@ class ContractedPenalty(BoundPenalty):
         self.when = self.bound.when
 
     def due(self, event: When) -> bool:
-        """Whether a proximal step follows such an event."""
+        """Whether a proximal step follows this event."""
         return self.bound.due(event)
 
     def value(self) -> Tensor:
@@ -69,16 +69,16 @@ class ContractedPenalty(BoundPenalty):
         return self.bound.value().detach()
 
     def prox_(self, step_size: float, optimizer: Optimizer | None = None) -> None:
-        """Do the proximal step on the contracted kernels and update the factors accordingly."""
+        """Take the proximal step on the contracted kernels and update the factors accordingly."""
         self._around(self.bound.prox_, step_size, optimizer)
 
     def after_step_(self, step_size: float, optimizer: Optimizer | None = None) -> None:
-        """Do the proximal steps that are due after each step."""
+        """Take the proximal steps that are due after each optimizer step."""
         if self.due("step"):
             self._around(self.bound.after_step_, step_size, optimizer)
 
     def after_epoch_(self, step_size: float, optimizer: Optimizer | None = None) -> None:
-        """Do the proximal steps that are due after each epoch."""
+        """Take the proximal steps that are due after each epoch."""
         if self.due("epoch"):
             self._around(self.bound.after_epoch_, step_size, optimizer)
 
@@ -115,11 +115,11 @@ class ContractedPenalty(BoundPenalty):
 
 
 def _follow_(factor: Any, layer: Any, turn: Tensor, before: list[Tensor], optimizer: Optimizer | None) -> None:
-    """Apply M to the last factor, and copy the bias and the zeros of the contracted layer."""
+    """Apply M to the last factor, and copy the bias and the zero units of the contracted layer."""
     view, kernel = _matrix(factor), _matrix(layer)
     view.set_(_turned(turn, view.view(factor.weight)))
     if factor.bias is not None:
-        handed_on = (before[1] - factor.bias).view(view.num_groups, -1, 1)  # the part of the earlier factors
+        handed_on = (before[1] - factor.bias).view(view.num_groups, -1, 1)  # the bias from the earlier factors
         factor.bias.copy_(layer.bias - _turned(turn, handed_on).flatten())
     gone = (kernel.view(layer.weight) == 0).all(-1, keepdim=True)
     for momentum in momenta(optimizer) if optimizer is not None else ():
@@ -139,9 +139,9 @@ def _linear_layers(expanded: nn.Module) -> list[Any]:
 
 
 def _complete_(expanded: nn.Module, layer: Any, product: Any) -> None:
-    """Add to the middle factor what the kernel of `product`, the contracted factors, lacks of that of `layer`.
+    """Add to the middle factor the difference between the kernels of `layer` and `product`, the contracted factors.
 
-    The last factor subtracts what that adds to the bias.
+    Subtract from the last factor's bias the amount that this adds.
     """
     modules = _linear_layers(expanded)
     first, middle, last = (read(module, "an expanded layer") for module in modules)
@@ -161,19 +161,19 @@ def _matrix(layer: Any) -> MatrixWeight:
 
 
 def _scaling(old: Tensor, new: Tensor) -> Tensor:
-    """Return the diagonal M with M old nearest to new, [groups, out, out]."""
+    """Return the diagonal M that brings M old closest to new, [groups, out, out]."""
     lengths = old.square().sum(-1)
     return torch.diag_embed(torch.where(lengths > 0, (old * new).sum(-1) / lengths, 0.0))
 
 
 def _turn(old: Tensor, new: Tensor) -> Tensor:
-    """Return M with M old = new, [groups, out, out], diagonal where that suffices, else by least squares."""
+    """Return M with M old = new, [groups, out, out]: diagonal if that suffices, else by least squares."""
     scaling = _scaling(old, new)
     if _leads(scaling, old, new):
         return scaling
     turn: Tensor = torch.eye(old.shape[1], dtype=old.dtype, device=old.device)
     turn = turn + (new - old) @ torch.linalg.pinv(old, rtol=ROUNDING)
-    return turn.masked_fill((new == 0).all(-1, keepdim=True), 0.0)  # a zero unit is exactly zero
+    return turn.masked_fill((new == 0).all(-1, keepdim=True), 0.0)  # a zero unit stays exactly zero
 
 
 def _leads(turn: Tensor, old: Tensor, new: Tensor) -> bool:

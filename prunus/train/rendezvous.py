@@ -1,9 +1,9 @@
 """Rendezvous of the processes of one attempt, under a prefix of torchrun's store that no earlier attempt has used.
 
-torchrun's store outlives a restart, and so do the addresses that dead processes left in it: one that starts a moment
-before its peers reads those, and is refused (pytorch/pytorch issues 135712 and 167288). The restart count cannot tell
-attempts apart, since each machine counts its own. So process 0 draws a name; the others answer under it, each with a
-word that it drew itself, and believe the name once process 0, which must then be alive, has said their word back:
+torchrun's store outlives a restart, and so do the addresses that dead processes left in it: a process that starts
+before its peers reads these, and is refused (pytorch/pytorch issues 135712 and 167288). The restart count does not
+identify an attempt, since each machine counts its own. Therefore process 0 draws a name; the others answer under it,
+each with a word that it drew itself, and accept the name once process 0, which must then be alive, returns the word:
 
     process 0              process r
     attempt = name    -->
@@ -27,7 +27,7 @@ def own_store(timeout_s: float) -> Store:
     """Return the store of this attempt's processes, as torchrun's environment variables describe them.
 
     Raises:
-        TrainingError: the others did not come within `timeout_s` seconds.
+        TrainingError: the others did not arrive within `timeout_s` seconds.
     """
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     rank, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
@@ -38,7 +38,7 @@ def own_store(timeout_s: float) -> Store:
 
 
 def agreed(store: Store, rank: int, count: int, timeout_s: float) -> str:
-    """Return the name that the `count` processes now alive agree on, whatever earlier ones left in `store`."""
+    """Return the name that the `count` live processes agree on, whatever earlier attempts left in `store`."""
     end = time.monotonic() + timeout_s
     word = uuid.uuid4().hex
     if rank > 0:

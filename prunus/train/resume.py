@@ -64,7 +64,7 @@ def resume(
 
 
 def _shrinking(progress: Progress, goal: Goal, tree: dict[str, Any]) -> ShrinkingProgress:
-    """Return where the shrinking is, which is where the training is."""
+    """Return the progress of the shrinking, derived from that of the training."""
     steps = 0 if progress.cut else progress.step
     clock = Clock(
         period=progress.epoch + progress.cut,
@@ -95,7 +95,7 @@ def _refuse_other_network(found: checkpoint.Checkpoint, there: dict[str, Tensor]
 
 
 def _take_own(state: TrainingState, training: TrainingJob, every: list[dict[str, Any]]) -> None:
-    """Restore the state of this process; where the number of processes has changed, seed the generators anew."""
+    """Restore this process's state; where the number of processes has changed, reseed the generators."""
     processes, progress = training.processes, state.progress
     if len(every) == processes.count:
         own = every[processes.index]
@@ -107,7 +107,7 @@ def _take_own(state: TrainingState, training: TrainingJob, every: list[dict[str,
 
 
 def _under_own_settings(saved: dict[str, Any], optimizer: Optimizer) -> dict[str, Any]:
-    """Return `saved` with the settings of `optimizer`, since the recipe may have been changed."""
+    """Return `saved` with the settings of `optimizer`, since the recipe may have changed."""
     groups = []
     for own, old in zip(optimizer.state_dict()["param_groups"], saved["param_groups"], strict=True):
         if own.keys() != old.keys():
@@ -119,7 +119,7 @@ def _under_own_settings(saved: dict[str, Any], optimizer: Optimizer) -> dict[str
 
 
 def _lay_out_(optimizer: Optimizer) -> None:
-    """Give the optimizer's state the memory layout of the weights: files are contiguous, fused steps assume it."""
+    """Give the optimizer's state the memory layout of the weights: files are contiguous, and fused steps assume it."""
     for parameter, state in optimizer.state.items():
         for name, value in state.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape:

@@ -12,12 +12,12 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from prunus.errors import RecipeError, TrainingError
 
-MOST_PROCESSES = 1024  # or threads: more are a slip of the key
+MOST_PROCESSES = 1024  # or threads: a larger number is a typing error
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimizerSettings:
-    """The optimizer. `weight_decay` is not applied to biases and normalisations, as is usual."""
+    """The optimizer. As usual, `weight_decay` excludes biases and normalisations."""
 
     name: Literal["sgd", "adam", "adamw"] = "adam"
     learning_rate: float = 5e-4
@@ -36,7 +36,7 @@ class OptimizerSettings:
         """Return the optimizer of `model`'s trainable parameters.
 
         Raises:
-            TrainingError: there are none.
+            TrainingError: no parameter is trainable.
         """
         trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
         if not trainable:
@@ -60,23 +60,23 @@ class Train:
 
     epochs: int = 10
     batch_size: int = 4  # of all processes together
-    grow_batch: bool = False  # into the memory that shrinking frees, the learning rate with it
+    grow_batch: bool = False  # into the memory that shrinking frees, with the learning rate
     optimizer: OptimizerSettings = OptimizerSettings()
-    schedule: Literal["poly", "cosine", "step", "constant"] = "poly"  # of the learning rate, epoch by epoch
+    schedule: Literal["poly", "cosine", "step", "constant"] = "poly"  # of the learning rate, per epoch
     power: float = 0.9  # of "poly": (1 - epoch / epochs)^power (ERFNet)
     milestones: tuple[int, ...] = ()  # of "step": epochs done when the learning rate is multiplied by gamma
     gamma: float = 0.1
-    warmup_epochs: float = 0.0  # the learning rate rises in a straight line, step by step
+    warmup_epochs: float = 0.0  # the learning rate rises linearly, per step
     precision: Literal["float32", "bfloat16"] = "float32"  # of the forward pass, by autocast
-    channels_last: bool = False  # images and kernels lie as [N, H, W, C]: faster where no layer calls `view` on images
-    ema_decay: float | None = None  # of an exponential moving average of the weights; evaluated in their place
-    evaluate_every: int = 1  # epochs
-    checkpoint_every: int = 1  # epochs
-    keep_checkpoints: int = 2  # the last so many, and the best on the validation split
-    num_workers: int = 0  # processes that load data; 0 loads in the main one
-    device: str = "auto"  # "auto": CUDA where there is one
-    threads: int | None = None  # of torch on the CPU; null leaves torch's default
-    timeout_s: float = 600.0  # after which processes give up on one that does not answer, and torchrun restarts all
+    channels_last: bool = False  # lay out images as [N, H, W, C]: faster where no layer calls `view` on them
+    ema_decay: float | None = None  # of an exponential moving average of the weights, evaluated in their place
+    evaluate_every: int = 1  # epochs between evaluations
+    checkpoint_every: int = 1  # epochs between checkpoints
+    keep_checkpoints: int = 2  # the last ones, besides the best on the validation split
+    num_workers: int = 0  # that load data; 0: the main process
+    device: str = "auto"  # "auto": CUDA where available
+    threads: int | None = None  # torch's CPU threads; null: torch's default
+    timeout_s: float = 600.0  # after which a silent process fails the others, and torchrun restarts all
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "evaluate_every", "checkpoint_every", "keep_checkpoints"):
@@ -118,7 +118,7 @@ class Train:
             raise RecipeError(f"train.device is {self.device!r}: torch knows no such device") from error
         try:
             there = device.type != "meta" and torch.zeros(1, device=device).sum().item() == 0
-        except (RuntimeError, AssertionError, NotImplementedError):  # what torch says of a device depends on its kind
+        except (RuntimeError, AssertionError, NotImplementedError):  # torch's error depends on the kind of device
             there = False
         if not there:
             raise RecipeError(f"train.device is {self.device!r}, and torch sees no such device here: take auto or cpu")
@@ -126,11 +126,11 @@ class Train:
 
     @property
     def memory_format(self) -> torch.memory_format:
-        """How images and kernels lie in memory."""
+        """The memory format of images and kernels."""
         return torch.channels_last if self.channels_last else torch.preserve_format
 
     def factor(self, epoch: float) -> float:
-        """Return the learning rate's factor at `epoch`, from 0; fractions of an epoch only matter in warm-up."""
+        """Return the factor of the learning rate at `epoch`, from 0; fractions of an epoch only matter in warm-up."""
         if epoch < self.warmup_epochs:
             return max(epoch, 1e-3) / self.warmup_epochs
         if self.schedule == "step":

@@ -1,7 +1,7 @@
-"""Check what a checkpoint holds before it is used: an error names the entry and what should be there.
+"""Check the content of a checkpoint before use: an error names the entry and what it should be.
 
-Its digests only say that a file is what was written, not by whom. So nothing of it is used before it is known to be of
-the kind that `training_state.save` writes.
+The digests only show that a file is unchanged, not who wrote it. So no content is used before it is known to be
+what `training_state.save` writes.
 """
 
 import math
@@ -24,10 +24,10 @@ MERSENNE = 624  # words of the generator's state
 
 
 def content_of(found: Checkpoint) -> dict[str, Any]:
-    """Return a checkpoint's `state`, which has the four parts that a training writes.
+    """Return a checkpoint's `state`, which must have the four parts that a training writes.
 
     Raises:
-        CheckpointError: it has not.
+        CheckpointError: a part is missing.
     """
     state: Any = found.state
     missing = [key for key in STATE_KEYS if key not in state] if isinstance(state, dict) else list(STATE_KEYS)
@@ -41,7 +41,7 @@ def typed_part(found: Checkpoint, hint: Any, key: str) -> Any:
     """Return the part `key` of a checkpoint's state as the dataclass `hint`.
 
     Raises:
-        CheckpointError: a field that is missing, unknown, or of another type; its path is named.
+        CheckpointError: a field is missing, unknown, or of another type; names its path.
     """
     try:
         return typed(hint, content_of(found)[key], key)
@@ -50,10 +50,10 @@ def typed_part(found: Checkpoint, hint: Any, key: str) -> Any:
 
 
 def plan_of(found: Checkpoint) -> Plan:
-    """Return the plan that leads to the network of a checkpoint.
+    """Return the plan that makes the network of a checkpoint.
 
     Raises:
-        CheckpointError: it is none.
+        CheckpointError: the plan is invalid.
     """
     try:
         return Plan.from_json(content_of(found)["plan"])
@@ -62,13 +62,13 @@ def plan_of(found: Checkpoint) -> Plan:
 
 
 def tree_of(found: Checkpoint) -> dict[str, Any]:
-    """Return the tensors and what belongs to them, in the form that `training_state.save` gave them.
+    """Return the tree of tensors and related values, in the form that `training_state.save` gave it.
 
     Raises:
-        CheckpointError: names the path of what is not so.
+        CheckpointError: an entry is invalid; names its path.
     """
     tree = unflatten(found.tensors, content_of(found)["tree"])
-    if isinstance(tree, dict) and "processes" not in tree:  # format 1 knew one process
+    if isinstance(tree, dict) and "processes" not in tree:  # format 1 supported one process
         loss = typed_part(found, dict[str, Any], "progress").get("loss", 0.0)
         tree = {**tree, "processes": [{"random": tree.get("random"), "loss": loss}]}
     for place, value, kind in _expected(tree if isinstance(tree, dict) else {}):
@@ -85,7 +85,7 @@ def tree_of(found: Checkpoint) -> dict[str, Any]:
 
 
 def _expected(tree: dict[Any, Any]) -> Any:
-    """Yield (path, value, type) of all that a tree must hold, containers before their parts."""
+    """Yield (path, value, type) of every entry that a tree must hold, containers before their parts."""
     kinds = {"model": dict, "optimizer": dict, "importance": Tensor, "pressed": Tensor, "processes": list}
     yield from ((f"tree.{name}", tree.get(name), kind) for name, kind in kinds.items())
     yield from ((f"tree.model.{name}", tensor, Tensor) for name, tensor in tree["model"].items())
@@ -107,7 +107,7 @@ def _expected(tree: dict[Any, Any]) -> Any:
 
 
 def _random_problem(state: dict[str, Any]) -> str | None:
-    """Return which of the generators' states is none; what is out of bounds there reads beyond its memory."""
+    """Return the name of an invalid generator state, or None; with such a state, a generator reads out of bounds."""
     own = state.get("torch")
     if not isinstance(own, Tensor) or own.dtype != torch.uint8 or own.dim() != 1:
         return "torch"
@@ -130,7 +130,7 @@ def check_optimizer(found: Checkpoint, optimizer: Optimizer) -> None:
     """Refuse an optimizer whose state, just loaded, does not belong to its parameters.
 
     Raises:
-        CheckpointError: names the path of what does not fit.
+        CheckpointError: names the path of the entry that does not fit.
     """
     names = {"momentum_buffer"} if isinstance(optimizer, SGD) else ADAM
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]

@@ -1,4 +1,4 @@
-"""One training step: loss, gradients, optimizer, penalties, pressure on groups, average of the weights."""
+"""One training step: loss, gradients, optimizer, penalties, pressure on groups, and the average of the weights."""
 
 import math
 
@@ -18,9 +18,9 @@ def step(state: TrainingState, training: TrainingJob, inputs: Tensor, target: Ta
 
     Args:
         state: changed in place.
-        training: gives the task and the settings.
+        training: holds the task and the settings.
         inputs: [N, C, H, W].
-        target: of the task.
+        target: the task's target.
 
     Raises:
         TrainingError: the loss or a gradient is not finite; the weights are unchanged.
@@ -49,7 +49,7 @@ def step(state: TrainingState, training: TrainingJob, inputs: Tensor, target: Ta
 
 
 def _non_finite(loss: float, model: nn.Module) -> str | None:
-    """Return what is not finite, or None; after the backward pass, when all processes have the same gradients."""
+    """Name the non-finite loss or gradient, or None; call it after backward, when all processes' gradients agree."""
     if not math.isfinite(loss):
         return f"the loss is {loss}"
     gradients = {path: p.grad for path, p in model.named_parameters() if p.grad is not None}

@@ -10,7 +10,7 @@ from prunus.records import EpochRecord
 
 
 class ScalarWriter:
-    """Writes each epoch's record as scalars, one TensorBoard run per training."""
+    """Write each epoch's record as scalars, one TensorBoard run per training."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -1,4 +1,4 @@
-"""The training state: everything that changes during a training, saved to a checkpoint and restored."""
+"""The training state: everything that changes during a training, saved to checkpoints and restored."""
 
 import dataclasses
 import functools
@@ -29,29 +29,29 @@ class Progress:
 
     epoch: int = 0  # epochs done
     step: int = 0  # steps done in the running epoch
-    cut: bool = False  # the running epoch's steps are all done, and what they brought to zero is cut away
-    loss: float = 0.0  # summed over the running epoch's steps, of this process's part of the batches
+    cut: bool = False  # all steps of the running epoch are done, and its zero groups have been removed
+    loss: float = 0.0  # sum over the running epoch's steps, for this process's part of the batches
     pressed: int = 0  # groups under pressure in the running epoch
     learning_rate: float = 0.0  # of the last step
     epoch_seconds: float = 0.0  # of training and shrinking in the running epoch
     seconds: float = 0.0  # in the epochs done
-    widths: list[list[int]] = dataclasses.field(default_factory=list)  # that selection would have left, epoch by epoch
-    settled_at: int | None = None  # the epoch at which the pressure began, where it waits until the widths settle
-    activations: int = 0  # of the network as built, a sample; where the batch grows
+    widths: list[list[int]] = dataclasses.field(default_factory=list)  # that selection would have left, per epoch
+    settled_at: int | None = None  # epoch at which the pressure began, where it waits for stable widths
+    activations: int = 0  # per sample, of the network as built, where the batch grows
     best: float | None = None  # the best value of the main metric on the validation split so far
-    skipped: int = 0  # training samples that could not be read, as far as told
-    records: int = 0  # lines of the run's records
+    skipped: int = 0  # training samples that could not be read, as last recorded
+    records: int = 0  # number of records of the run
 
 
 @dataclasses.dataclass(kw_only=True)
 class TrainingState:
-    """The network as it is now, what trains it, and what is known of it.
+    """The network in training, its schedule, penalties and progress.
 
     Attributes:
         live: the network, its optimizer, the average of its weights and its channel groups, which are cut together.
-        network: what a step calls: the network, wrapped where there are several processes.
-        regularizer: what the recipe trains with, at a strength that is known; None where it has no penalties.
-        shape: the regularizer on the network as it is now.
+        network: the module that a step calls: the network, wrapped for several processes.
+        regularizer: the recipe's penalty with a numeric strength; None where the recipe has no penalty.
+        shape: the regularizer bound to the present network.
         shrinker: reaches the budget; None where the network does not shrink.
     """
 
@@ -71,12 +71,12 @@ class TrainingState:
 
     @property
     def optimizer(self) -> Optimizer:
-        """Its optimizer."""
+        """The network's optimizer."""
         return self.live.optimizer
 
     @property
     def groups(self) -> ChannelGroups:
-        """Its channel groups."""
+        """The network's channel groups."""
         return self.live.groups
 
     @property
@@ -96,7 +96,7 @@ class TrainingState:
 
     @property
     def evaluated(self) -> nn.Module:
-        """The network that is evaluated and deployed: the average where one is kept."""
+        """The network to evaluate and deploy: the average of the weights, where one is kept."""
         return self.model if self.ema is None else self.ema.module
 
 
@@ -139,7 +139,7 @@ def _shrinker(
     meters = training.meter if isinstance(training.meter, tuple) else (training.meter,) * len(budgets)
     for budget, meter in zip(budgets, meters, strict=True):
         if budget.is_timed and training.processes.first:
-            checked_meter(meter)  # a recipe's target is named, not guessed
+            checked_meter(meter)  # a recipe must name its target
 
     def told(text: str) -> None:
         text = f"{training.name}, after epoch {shrinker.clock.period}: {text}"
@@ -164,9 +164,9 @@ def _shrinker(
 
 
 def branch(state: TrainingState, training: TrainingJob, background: Background) -> None:
-    """Where the network has just passed a budget, write its state as the first checkpoint of the budget's branch.
+    """Where the network has just reached a budget, write its state as the first checkpoint of the budget's branch.
 
-    This comes before the training's own checkpoint, so that none that is resumed from has missed it.
+    Call this before writing the training's own checkpoint, so that no resumed training misses the branch.
     """
     shrinker = state.shrinker
     if shrinker is not None and training.branches and shrinker.schedule.has_just_passed(shrinker.clock):
@@ -179,7 +179,7 @@ def save(
 ) -> None:
     """Copy `state` and write the copy as a checkpoint in the background; `resume` restores it bit for bit.
 
-    All processes take part; process 0 writes. A training that `begins` with it has no records yet.
+    All processes take part; process 0 writes. With `begins`, it starts a training without records.
     """
     state.progress.records = 0 if begins else training.recorder.count()
     pressure = None if state.shrinker is None else state.shrinker.pressure

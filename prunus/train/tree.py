@@ -1,7 +1,7 @@
-"""State trees as tensors and JSON, exactly and without pickle: what `state_dict()` and random generators return.
+"""State trees, as `state_dict()` and random generators return them, as tensors and JSON: exact and without pickle.
 
-`flatten` takes a tree of dictionaries, lists, tuples, tensors, numpy arrays, numbers, strings, booleans and
-None apart into named tensors and a structure that JSON can hold; `unflatten` puts it together again. Types
+`flatten` splits a tree of dictionaries, lists, tuples, tensors, numpy arrays, numbers, strings, booleans and
+None into named tensors and a structure that JSON can hold; `unflatten` restores the tree. Types
 survive: a tuple stays a tuple, an integer key stays an integer, a float keeps its last bit.
 """
 
@@ -24,7 +24,7 @@ def flatten(tree: Tree, name: str = "state") -> tuple[dict[str, Tensor], Structu
     """Return the tensors of `tree`, keyed by their path below `name`, and the structure that refers to them.
 
     Raises:
-        CheckpointError: a leaf or a key of a type that cannot be stored; its path is named.
+        CheckpointError: a leaf or a key has a type that cannot be stored; names its path.
     """
     tensors: dict[str, Tensor] = {}
     return tensors, _flatten(tree, name, tensors)
@@ -33,7 +33,7 @@ def flatten(tree: Tree, name: str = "state") -> tuple[dict[str, Tensor], Structu
 def _flatten(tree: Tree, path: str, tensors: dict[str, Tensor]) -> Structure:
     if tree is None or isinstance(tree, bool | str):
         return tree
-    if isinstance(tree, int | float):  # numpy's float64 is a float too; it comes back as a plain one
+    if isinstance(tree, int | float):  # includes numpy's float64, which is restored as a float
         return int(tree) if isinstance(tree, int) else float(tree)
     if isinstance(tree, Tensor):
         return {"tensor": _put(tree, path, tensors)}
@@ -51,7 +51,7 @@ def _flatten(tree: Tree, path: str, tensors: dict[str, Tensor]) -> Structure:
 
 
 def _put(tensor: Tensor, path: str, tensors: dict[str, Tensor]) -> str:
-    """Add the tensor under a name that no other has: the paths of {"a.b": ...} and {"a": {"b": ...}} are one."""
+    """Add the tensor under a unique name and return it: {"a.b": ...} and {"a": {"b": ...}} have the same path."""
     while path in tensors:
         path += "'"
     tensors[path] = tensor
@@ -65,10 +65,10 @@ def _key(key: object, path: str) -> str | int:
 
 
 def unflatten(tensors: dict[str, Tensor], structure: Structure) -> Tree:
-    """Return the tree that `flatten` took apart.
+    """Return the tree that `flatten` split.
 
     Raises:
-        CheckpointError: a structure that `flatten` did not make, or a tensor that is missing.
+        CheckpointError: `flatten` did not make the structure, or a tensor is missing.
     """
     return _unflatten(tensors, structure, "state")
 
@@ -104,7 +104,7 @@ def _misfit(path: str, problem: str) -> CheckpointError:
 
 
 def packed(tree: Tree) -> tuple[bytes, str]:
-    """Return `tree` in a form that can be sent to another process: safetensors and JSON."""
+    """Return `tree` in a form to send to another process: safetensors and JSON."""
     tensors, structure = flatten(tree)
     return safetensors.torch.save(tensors), json.dumps(structure)
 
@@ -115,7 +115,7 @@ def unpacked(content: tuple[bytes, str]) -> Tree:
 
 
 def random_state() -> Tree:
-    """Return the state of the random generators of torch (on CUDA too), Python and numpy."""
+    """Return the states of the random generators of torch (CUDA included), Python and numpy."""
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     state = np.random.get_state(legacy=False)
     return {"torch": torch.get_rng_state(), "cuda": cuda, "python": random.getstate(), "numpy": state}
@@ -124,7 +124,7 @@ def random_state() -> Tree:
 def set_random_state(state: Tree) -> None:
     """Set the random generators to what `random_state` returned.
 
-    CUDA's are set only where there are as many devices as before; a run moved elsewhere draws anew.
+    CUDA's are set only if the number of devices is unchanged; a run moved elsewhere draws new numbers.
     """
     torch.set_rng_state(state["torch"])
     if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():

@@ -1,4 +1,4 @@
-"""The processes that load data: started with signals held back, and named when one of them dies."""
+"""The processes that load data: started with signals held back, and named when one dies."""
 
 import contextlib
 import re
@@ -20,7 +20,7 @@ def started(batches: DataLoader[T_co]) -> Iterator[T_co]:
     """Return the iterator over `batches`; its workers, forked here, get no signal before they have their own handlers.
 
     Raises:
-        DataError: the system starts no more processes.
+        DataError: the system cannot start the processes.
     """
     try:
         with delayed():
@@ -33,8 +33,8 @@ def started(batches: DataLoader[T_co]) -> Iterator[T_co]:
 
 
 def take_signals(worker: int) -> None:
-    """Leave what a terminal or a scheduler sends to all processes to the main one, which finishes its step first: a
-    worker that died meanwhile would end it in the middle. A second SIGTERM ends the worker."""
+    """Let a worker ignore the SIGINT and first SIGTERM that a terminal or scheduler sends to all processes: the main
+    process first finishes its step, for which it needs the worker. A second SIGTERM ends the worker."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _once)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
@@ -46,10 +46,10 @@ def _once(number: int, frame: FrameType | None) -> None:
 
 @contextlib.contextmanager
 def let_go_on_error() -> Iterator[None]:
-    """Give torch's iterator up where an error leaves the block, so that its workers end at once.
+    """Release torch's iterator where an error leaves the block, so that its workers end at once.
 
-    The error's frames and the iterator in them refer to each other. Collected as a cycle, the iterator's queues close
-    before it tells its workers to end, and torch waits five seconds for each (2.9 to 2.13).
+    The error's frames and the iterator in them refer to each other. If they are collected as a cycle, the iterator's
+    queues close before it tells its workers to end, and torch waits five seconds for each (2.9 to 2.13).
     """
     try:
         yield
@@ -60,7 +60,7 @@ def let_go_on_error() -> Iterator[None]:
 
 @contextlib.contextmanager
 def death_named() -> Iterator[None]:
-    """Turn torch's error for a worker that died, which it raises wherever the main process is, into a `DataError`."""
+    """Turn torch's error for a dead worker, which is raised wherever the main process is, into a `DataError`."""
     try:
         yield
     except RuntimeError as error:
