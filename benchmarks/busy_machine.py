@@ -1,12 +1,10 @@
 """The cost of sharing cores: a training step and latencies, alone and beside a busy process, by OpenMP setting.
 
 torch's OpenMP threads spin at a barrier while they wait for each other. Beside another busy process one thread has no
-core, and the others spin until it gets one. `prunus.cli.process.wait_politely` bounds the spinning; this benchmark
-measures the effect.
+core, and the others spin until it gets one. `prunus.cli.process.wait_politely` bounds the spinning; this measures it.
 
 Each setting runs in its own processes, since OpenMP reads its settings when torch is loaded. Settings and conditions
-are interleaved, round after round, so that other work on the machine affects all equally. The benchmark takes at most
-six minutes, on an otherwise idle machine:
+are interleaved, so that other work on the machine affects all equally. Takes at most six minutes, on an idle machine:
 
     python benchmarks/busy_machine.py                # writes benchmarks/results/busy_machine.json
 """

@@ -5,16 +5,14 @@
                                               [--seeds 0 1] [--epochs 60] [--size 320]
 
 `overfit` trains on the 25 training frames of the sample, without augmentation, and evaluates on the same frames: if the
-average precision approaches 1, reader, loss, decoding and metric are correct. `roadsign` evaluates these arms on the
-test split:
+average precision approaches 1, reader, loss, decoding and metric are correct. `roadsign` evaluates on the test split:
 
-- centre: the wide centre detector; ssdlite: torchvision's SSDLite with the same training settings;
-- joint: the centre detector shrunk in training to 40 % of its multiply-adds, from fresh weights, without a teacher;
-- tuned: the same by train, prune, fine-tune in as many epochs;
-- started: the same with a recipe's defaults, from the trained wide network;
+- centre, ssdlite: the wide centre detector, and torchvision's SSDLite with the same training settings.
+- joint: the centre detector shrunk in training to 40 % of its multiply-adds, from fresh weights, without a teacher.
+- tuned, started: the same by train, prune, fine-tune in as many epochs, and from the trained wide network (default).
 - expanded: the wide centre detector, trained expanded (rate 2) and contracted.
 
-Each row (arm, seed, epochs, size) is appended to results/detection.jsonl when it is finished, and never repeated.
+Each row (arm, seed, epochs, size) is appended to results/detection.jsonl, and never repeated.
 """
 
 import argparse

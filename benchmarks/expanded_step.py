@@ -4,9 +4,8 @@
 
 For each network, training steps of three kinds are timed in turn in one process: of the network as built, of the
 expanded network through its contracted kernels (`prunus.train.contracted`), and of the expanded network factor by
-factor. Every convolution with a kernel above 1 x 1 and every hidden linear layer is expanded at rate 4. Reports
-medians; their ratios are valid on a noisy machine. The gradients of both expanded variants are compared as well,
-relative to the largest gradient.
+factor. Every convolution with a kernel above 1 x 1 and every hidden linear layer is expanded at rate 4. The ratios of
+the medians are valid on a noisy machine. The gradients of both expanded variants are compared, relative to the largest.
 """
 
 import argparse

@@ -5,8 +5,8 @@ of a training step.
 
 Times, in turn and round after round: one training step (SGD with momentum), one proximal step after it, the same
 proximal step without its update of the momentum, and the naive loop over all convolutions and the classifier. Reports
-the medians and the difference between both results. The proximal step without momentum does what the loop does; for one
-step per epoch, its share of an ImageNet epoch is reported. `--skip-loop` runs the slow loop in one round only.
+the medians, the difference between both results, and for one proximal step per epoch its share of an ImageNet epoch.
+The step without momentum does the work of the loop. `--skip-loop` runs the slow loop in one round only.
 """
 
 import argparse

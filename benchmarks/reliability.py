@@ -3,11 +3,11 @@
     python benchmarks/reliability.py
 
 torchvision's ResNet-50 (random weights, 25.6 M parameters) takes one step of AdamW, then half of its removable groups
-are zeroed. `shrink` is the work of the training loop between two epochs: select, apply, compare the outputs
-(224 x 224), carry the optimizer over, bind the penalty again. Memory is the process's resident set, sampled every
-millisecond, relative to the previous weights, gradients and moments. The checkpoint is `save` between two steps:
-reported are the time for which the loop waits, and by how much the longest gap in a loop of small matrix products
-grows while the checkpoint is written. The processor time that the two threads take from each other is not included.
+are zeroed. `shrink` is the work of the loop between two epochs: select, apply, compare the outputs (224 x 224), carry
+the optimizer over, bind the penalty. Memory is the process's resident set, sampled every millisecond, relative to the
+previous weights, gradients and moments. The checkpoint is `save` between two steps: the time that the loop waits, and
+by how much the longest gap in a loop of small products grows while the checkpoint is written. The processor time that
+the two threads take from each other is not included.
 """
 
 import argparse

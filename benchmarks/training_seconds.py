@@ -1,4 +1,4 @@
-"""Claim: at equal accuracy, training with shrinking takes much less time than training the wide network.
+"""Claim: at equal accuracy, training with shrinking takes much less time than the wide network's equal epochs.
 
     python benchmarks/training_seconds.py recipes/gtsrb_small.yaml --seeds 0 1 --cores 0 1 \\
         --override data.root=DATA shrink.begin=0.1 shrink.end=0.4
@@ -6,11 +6,10 @@
         --override data.root=DATA train.device=cuda shrink.begin=0.1 shrink.end=0.4
 
 Both networks of a recipe are trained with the same training settings and epochs, the wide one first. The claim is about
-early cuts, the fast setting of docs/methods/group_lasso.md; the default shrinks later, for accuracy. Each of `--cores`
-trains its own seed at the same time, so that all share the same conditions on an otherwise idle machine. A stopped
-benchmark resumes. Seconds are wall time of training steps, of the choice of groups to shrink, and of cuts. The realised
-share is the saved time divided by the ideal saving, the saved MACs averaged over the epochs. Accuracy is the main
-metric on the test split.
+early cuts, the fast setting of docs/methods/group_lasso.md; the default shrinks later, for accuracy. The `--cores`
+train their own seeds at the same time, under the same conditions, on an otherwise idle machine. A stopped benchmark
+resumes. Seconds are wall time of training steps, of choosing groups to shrink, and of cuts. The realised share is the
+saved time over the ideal, the saved MACs averaged over the epochs. Accuracy is the main metric on the test split.
 """
 
 import argparse

@@ -47,7 +47,7 @@ class CamVidData(SegmentationData):
 
     Raises:
         RecipeError: an invalid size (see `check_size`).
-        DataError: at first use, a missing or malformed folder or file, which the message names.
+        DataError: at first use, a missing or malformed folder or file (named).
     """
 
     root: Path
@@ -55,9 +55,9 @@ class CamVidData(SegmentationData):
     augmentation: Augmentation = DEFAULT_AUGMENTATION
     seed: int = 0  # of the augmentation
     cache: bool = True  # keep decoded images in memory: 254 MB for the training split at full size
-    on_error: OnError = "raise"  # for an unreadable training image; "skip" uses the next one instead
+    on_error: OnError = "raise"  # at an unreadable training image; "skip" uses the next one
     max_skipped: float = 0.01  # share of the training images that may be skipped
-    max_pixels: int = MAX_PIXELS  # per image; a larger image is refused before it is decoded
+    max_pixels: int = MAX_PIXELS  # a larger image is refused before it is decoded
 
     class_names: ClassVar[tuple[str, ...]] = (
         "sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian",

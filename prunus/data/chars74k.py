@@ -29,7 +29,7 @@ class Chars74KData(ClassificationData):
 
     Raises:
         RecipeError: an invalid size (see `check_size`), or a share outside (0, 1).
-        DataError: at first use, a missing or malformed folder or file, which the message names.
+        DataError: at first use, a missing or malformed folder or file (named).
     """
 
     root: Path
@@ -38,9 +38,9 @@ class Chars74KData(ClassificationData):
     grey: bool = True
     seed: int = 0  # of the augmentation
     cache: bool = True
-    on_error: OnError = "raise"  # for an unreadable training image; "skip" uses the next one instead
+    on_error: OnError = "raise"  # at an unreadable training image; "skip" uses the next one
     max_skipped: float = 0.01  # share of the training images that may be skipped
-    max_pixels: int = MAX_PIXELS  # per image; a larger image is refused before it is decoded
+    max_pixels: int = MAX_PIXELS  # a larger image is refused before it is decoded
     validation_share: float = 0.1
 
     def __post_init__(self) -> None:

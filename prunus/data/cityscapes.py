@@ -35,7 +35,7 @@ class CityscapesData(SegmentationData):
 
     Raises:
         RecipeError: an invalid size (see `check_size`).
-        DataError: at first use, a missing or malformed folder or file, which the message names.
+        DataError: at first use, a missing or malformed folder or file (named).
     """
 
     root: Path
@@ -43,9 +43,9 @@ class CityscapesData(SegmentationData):
     augmentation: Augmentation = DEFAULT_AUGMENTATION
     seed: int = 0  # of the augmentation
     cache: bool = False  # keep decoded images in memory: 6.2 GB for the training split at 1024 x 512
-    on_error: OnError = "raise"  # for an unreadable training image; "skip" uses the next one instead
+    on_error: OnError = "raise"  # at an unreadable training image; "skip" uses the next one
     max_skipped: float = 0.01  # share of the training images that may be skipped
-    max_pixels: int = MAX_PIXELS  # per image; a larger image is refused before it is decoded
+    max_pixels: int = MAX_PIXELS  # a larger image is refused before it is decoded
 
     class_names: ClassVar[tuple[str, ...]] = (
         "road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign",

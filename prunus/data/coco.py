@@ -31,7 +31,7 @@ class COCOData(DetectionData):
 
     Raises:
         RecipeError: an invalid size (see `check_size`), or a share outside (0, 1).
-        DataError: at first use, a missing or malformed file, or an invalid box; the message names it.
+        DataError: at first use, a missing or malformed file, or a bad box (named).
     """
 
     root: Path
@@ -47,9 +47,9 @@ class COCOData(DetectionData):
     seed: int = 0  # of the augmentation
     cache: bool = False
     on_bad_box: OnBadBox = "raise"
-    on_error: OnError = "raise"  # for an unreadable training image; "skip" uses the next one instead
+    on_error: OnError = "raise"  # at an unreadable training image; "skip" uses the next one
     max_skipped: float = 0.01
-    max_pixels: int = MAX_PIXELS  # per image; a larger image is refused before it is decoded
+    max_pixels: int = MAX_PIXELS  # a larger image is refused before it is decoded
 
     def __post_init__(self) -> None:
         check_size(self.size)

@@ -40,7 +40,7 @@ class DetectionData(Data):
     augmentation: Augmentation  # of the training split
     seed: int
     cache: bool  # keep scaled images in memory: 3 bytes per pixel
-    max_pixels: int = MAX_PIXELS  # per image; a larger image is refused before it is decoded
+    max_pixels: int = MAX_PIXELS  # a larger image is refused before it is decoded
     on_bad_box: OnBadBox = "raise"  # for a box outside its image, without area or of an unknown class
 
     @abc.abstractmethod

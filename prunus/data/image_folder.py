@@ -35,7 +35,7 @@ class ImageFolderData(ClassificationData):
 
     Raises:
         RecipeError: an invalid size (see `check_size`), or a share outside (0, 1).
-        DataError: at first use, a missing or malformed folder or file, which the message names.
+        DataError: at first use, a missing or malformed folder or file (named).
     """
 
     root: Path
@@ -44,9 +44,9 @@ class ImageFolderData(ClassificationData):
     grey: bool = False
     seed: int = 0  # of the augmentation
     cache: bool = True
-    on_error: OnError = "raise"  # for an unreadable training image; "skip" uses the next one instead
+    on_error: OnError = "raise"  # at an unreadable training image; "skip" uses the next one
     max_skipped: float = 0.01  # share of the training images that may be skipped
-    max_pixels: int = MAX_PIXELS  # per image; a larger image is refused before it is decoded
+    max_pixels: int = MAX_PIXELS  # a larger image is refused before it is decoded
     train_folder: str = "train"
     validation_folder: str | None = "val"
     test_folder: str = "val"

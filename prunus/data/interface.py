@@ -35,7 +35,7 @@ class Split(Dataset[tuple[torch.Tensor, Any]], abc.ABC):
         self._weights: torch.Tensor | None = None
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw the augmentations of `epoch` from now on; an epoch always gives the same augmentations."""
+        """Draw the augmentations of `epoch` from now on; they depend on the epoch only."""
         self._epoch[0] = epoch
 
     def order(self, generator: torch.Generator) -> torch.Tensor:
@@ -78,7 +78,7 @@ class Split(Dataset[tuple[torch.Tensor, Any]], abc.ABC):
 
     @abc.abstractmethod
     def sample(self, index: int) -> tuple[torch.Tensor, Any]:
-        """Return the sample `index`, counted from 0; the caller has seeded torch's random state for this sample."""
+        """Return the sample `index`, from 0; the caller has seeded torch's random state."""
 
     @abc.abstractmethod
     def picture(self, index: int) -> torch.Tensor:

@@ -34,7 +34,7 @@ class KITTIData(DetectionData):
 
     Raises:
         RecipeError: an invalid size (see `check_size`).
-        DataError: at first use, a missing or malformed file, or an invalid box; the message names it.
+        DataError: at first use, a missing or malformed file, or a bad box (named).
     """
 
     root: Path
@@ -46,9 +46,9 @@ class KITTIData(DetectionData):
     seed: int = 0  # of the augmentation
     cache: bool = False  # keep scaled images in memory: 1.4 GB for the training split at 640 x 192
     on_bad_box: OnBadBox = "clip"  # cropped frames have boxes that reach beyond the border
-    on_error: OnError = "raise"  # for an unreadable training image; "skip" uses the next one instead
+    on_error: OnError = "raise"  # at an unreadable training image; "skip" uses the next one
     max_skipped: float = 0.01
-    max_pixels: int = MAX_PIXELS  # per image; a larger image is refused before it is decoded
+    max_pixels: int = MAX_PIXELS  # a larger image is refused before it is decoded
 
     class_names: ClassVar[tuple[str, ...]] = ("Car", "Pedestrian", "Cyclist")
 

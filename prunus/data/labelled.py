@@ -1,4 +1,4 @@
-"""Sources of labelled images, from files or memory, optionally cached; the split of training and held-out samples."""
+"""Sources of labelled images, from files or memory, optionally cached; held-out samples for validation."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence

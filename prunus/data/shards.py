@@ -165,7 +165,7 @@ class ShardsData(ClassificationData):
 
     Raises:
         RecipeError: an invalid size (see `check_size`), or not 1 <= shuffle <= keep.
-        DataError: at first use, a missing or malformed folder or file, which the message names.
+        DataError: at first use, a missing or malformed folder or file (named).
     """
 
     split_class: ClassVar[type[ClassificationSplit]] = ShardedSplit
@@ -176,9 +176,9 @@ class ShardsData(ClassificationData):
     grey: bool = False
     seed: int = 0  # of the augmentation
     cache: bool = False  # keep decoded images in memory
-    on_error: OnError = "raise"  # for an unreadable training image; "skip" uses the next one instead
+    on_error: OnError = "raise"  # at an unreadable training image; "skip" uses the next one
     max_skipped: float = 0.01  # share of the training images that may be skipped
-    max_pixels: int = MAX_PIXELS  # per image; a larger image is refused before it is decoded
+    max_pixels: int = MAX_PIXELS  # a larger image is refused before it is decoded
     validation_prefix: str = "val"  # of the shards' names
     test_prefix: str = "val"
     shuffle: int = 16  # number of shards whose samples are shuffled together

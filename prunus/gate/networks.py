@@ -1,4 +1,4 @@
-"""Networks to compare: modules, and exported files, which a backend runs (default: ONNX Runtime)."""
+"""Networks to compare: modules, or exported files that a backend runs."""
 
 import contextlib
 from collections.abc import Callable, Iterator

@@ -1,7 +1,7 @@
 """Protection of rare classes and conditions: more weight for them while the network shrinks and is fine-tuned.
 
-Channels are removed by Taylor importance (Molchanov et al., CVPR 2019), which is computed from the gradients of the
-loss: classes with more weight and images that are drawn more often also have more influence on the kept channels.
+Channels are removed by Taylor importance (Molchanov et al., CVPR 2019), computed from the gradients of the loss: more
+weight in the loss, or more frequent images, also influence more which channels are kept.
 """
 
 import dataclasses

@@ -18,8 +18,8 @@ class Gate:
 
     Attributes:
         max_drop: percentage points.
-        per: kinds of slices besides the whole split: class, condition, size, distance, "class in condition"; also
-            accepted as one comma-separated string. Kinds that the data do not provide are left out.
+        per: kinds of slices besides the whole split: class, condition, size, distance, "class in condition"; or one
+            string with commas. Kinds that the data do not provide are left out.
         min_samples: least number of objects, images or labels in a slice that is judged.
         confidence: of the intervals, in (0, 1).
         resamples: number of bootstrap resamples of the images for the intervals (Efron 1979).

@@ -28,8 +28,7 @@ class Judged:
 
     Attributes:
         low, high: the confidence interval of the drop, wide minus narrow.
-        verdict: FELL or KEPT: the whole interval lies above or within the allowed drop; DOUBTFUL: neither; SMALL: not
-            judged.
+        verdict: FELL, KEPT: the whole interval is above or within the allowed drop; DOUBTFUL: neither; SMALL: unjudged.
     """
 
     kind: str
@@ -104,7 +103,7 @@ def _resampled(num: int, settings: Gate) -> Tensor:
 
 
 def _sets(slices: Sequence[Slice]) -> list[Tensor | None]:
-    """Return each distinct set of images once, so that slices over the same images share one matrix product."""
+    """Return each set of images once, so that its slices share one matrix product."""
     return list({id(each.images): each.images for each in slices}.values())
 
 

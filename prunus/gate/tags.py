@@ -16,8 +16,7 @@ def conditions_of(split: Split, tags: Path | None) -> list[tuple[str, ...]]:
     """Return the conditions of each image of the split, from the file `tags` if it is given.
 
     Raises:
-        DataError: the file names no condition, an image twice, or one that is not in the split; or the split's images
-            are not files.
+        DataError: the file names no condition, an image twice or one not in the split; or the images are not files.
     """
     if tags is None:
         return [split.conditions(index) for index in range(len(split))]

@@ -68,8 +68,8 @@ class Dec8(_Averaged):
 
     Channels are (32, 64), (128, 256), (384, 384), (512, 512), then four times (width, width). `width` 512 is Dec8, 640
     and 768 are Dec8-640 and Dec8-768. The paper does not state where the network pools; here a max-pool 2 x 2 follows
-    the first, second and fourth pair, and a global average precedes the classifier. The parameter count confirms the
-    layout: the pairs and the classifier alone give the published 46.73 % of parameters for width 768.
+    the first, second and fourth pair, and a global average precedes the classifier. The parameters confirm this layout:
+    the pairs and the classifier alone give the published 46.73 % for width 768.
 
     `skips` adds pairs of `width` channels, each with a skip around it, after the seventh and the eighth pair
     (GTC 2019, slides 70 to 72: Dec7-1, Dec7-2, Dec8-1, Dec8-2): `skips: [2, 2]` adds two after each. A pair

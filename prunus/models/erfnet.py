@@ -111,8 +111,8 @@ class ERFNet(nn.Module):
     `width_multiplier` scales the channels 16, 64, 128 (to multiples of 8, at least 8). `dropout_early` and
     `dropout_late` are the rates of the blocks at 1/4 and at 1/8 resolution.
 
-    With `encoder_only` a 1x1 convolution replaces the decoder, and the scores have 1/8 resolution: this is the first
-    stage of the published two-stage training. The second stage starts from the trained encoder:
+    With `encoder_only` a 1x1 convolution replaces the decoder, and the scores have 1/8 resolution: the first stage of
+    the published two-stage training. The second stage starts from the trained encoder:
     `full.encoder.load_state_dict(first_stage.encoder.state_dict())`.
 
     Raises:

@@ -21,8 +21,7 @@ class ModelFactory(Protocol):
 class Function(nn.Module):
     """A network built by a function, as most of torchvision's and timm's are; in Python, call the function instead.
 
-    A recipe can only name classes. This class has no instances: `Function(...)` calls the function and returns its
-    result, of any class.
+    A recipe names classes. This class has no instances: `Function(...)` returns the result of the function.
 
     Args:
         function: the function's dotted path: "torchvision.models.resnet18", "timm.create_model".

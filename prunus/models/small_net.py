@@ -15,8 +15,8 @@ class SmallNet(nn.Module):
     """Images [N, 3, size, size] to scores [N, num_classes].
 
     Three convolutions of 8, 16 and 32 filters, each with BN, ReLU and max-pool 2 x 2, then linear layers of 64 and
-    num_classes. `kernel` 3 has no padding, `kernel` 7 is padded by 3. `image_size` (32 for CIFAR) determines the inputs
-    of the first linear layer. The network is meant to be expanded, trained and contracted.
+    num_classes. `kernel` 3 has no padding, 7 is padded by 3. `image_size` (32 for CIFAR) determines the size of the
+    first linear layer. The network is meant to be expanded, trained and contracted.
 
     Raises:
         RecipeError: the kernel is neither 3 nor 7, or the images are too small for the three pools.

@@ -12,8 +12,8 @@ class TorchvisionDetector(nn.Module):
     """Normalised images [N, 3, H, W] to the output of the detector's head, for `TorchvisionHeads`.
 
     The output is {"cls_logits": [N, A, C], "bbox_regression": [N, A, 4]}, for FCOS also "bbox_ctrness" [N, A, 1], with
-    A anchors over all levels. torchvision's resizing, normalisation, anchors, loss and suppression are not included.
-    C is `num_classes`, plus 1 for the background in SSD.
+    A anchors over all levels; C includes the background in SSD. torchvision's resizing, normalisation, anchors, loss
+    and suppression are not included.
 
     Args:
         num_classes: without the background.

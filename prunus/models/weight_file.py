@@ -37,8 +37,7 @@ def read_tensors(path: Path, own: Mapping[str, Any], part: str = "") -> dict[str
         part: the part of the file to read, "ema" or "backbone": a key, or a prefix of the names.
 
     Raises:
-        DataError: the file is missing, damaged, holds code, or holds several sets of weights; the message names the
-            remedy.
+        DataError: the file is missing, damaged, or holds code or several sets of weights; with the remedy.
     """
     try:
         content = read_content(path)
@@ -78,7 +77,7 @@ def read_content(path: Path) -> Mapping[Any, Any]:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise DecodingError("it is no regular file")
         start = file.read(9)
-    if start[8:] == b"{":  # safetensors: 8 bytes with the length of the header, then the header, which is JSON
+    if start[8:] == b"{":  # safetensors: 8 bytes, the header's length, then the header in JSON
         try:
             return safetensors.torch.load_file(path)
         except (SafetensorError, ValueError, KeyError, RuntimeError) as error:

@@ -17,7 +17,7 @@ MOST_NAMED = 5
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Weights:
-    """A file of weights, and the part of the network for which they are.
+    """A file of weights, and their place in the network.
 
     Attributes:
         path: a file of safetensors, or of `torch.save` with a state dict, possibly inside "model", "state_dict" or
@@ -79,8 +79,7 @@ def load_(model: nn.Module, weights: Weights) -> Loaded:
 
     Raises:
         DataError: the file cannot be read, or is refused.
-        RecipeError: names or shapes do not fit (the message lists them), there is no such submodule, or a pattern
-            matches nothing.
+        RecipeError: names or shapes do not fit (listed), there is no such submodule, or a pattern matches nothing.
     """
     target = _submodule(model, weights.into)
     own = {name: each for name, each in target.state_dict(keep_vars=True).items() if isinstance(each, Tensor)}

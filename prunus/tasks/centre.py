@@ -83,7 +83,7 @@ class BoundCentre(BoundHeads):
         return (_focal(heat, peaks, counted, of_classes) + self.box_weight * box_loss) / number
 
     def imitation(self, output: Any, answer: Any) -> Tensor:
-        """Return the sum over cells of KL(teacher || student) of the scores and w |ln side - ln side'|, over sum w.
+        """Return sum over cells (KL(teacher || student) of the scores + w |ln side - ln side'|) / sum over cells w.
 
         The weight w of a cell is the teacher's highest score there.
         """

@@ -56,7 +56,7 @@ class Classification(Task):
         """Return the task for the classes of `data`.
 
         Raises:
-            RecipeError: the data's targets are not labels, or two classes have the same name.
+            RecipeError: the data's targets are not labels, or class names repeat.
         """
         check_targets(self, data)
         return BoundClassification(
@@ -83,7 +83,7 @@ class BoundClassification(BoundTask):
         """Return the mean cross-entropy of the batch.
 
         Raises:
-            TrainingError: the output does not fit the classes or the target.
+            TrainingError: the output does not fit the classes or target.
         """
         scores, target = self.checked(output, target)
         weights = None if self.class_weights is None else self.class_weights.to(scores.device)

@@ -27,8 +27,7 @@ class Decoding(nn.Module):
 def agreement(first: Tensor, second: Tensor, shown: float) -> tuple[int, int]:
     """Return how many of both runs' detections with a score of at least `shown` agree, and their number.
 
-    A detection agrees if the other run has a detection of its class with an IoU of at least 0.99 and a score within
-    0.001.
+    A detection agrees if the other run has one of its class with an IoU of at least 0.99 and a score within 0.001.
     """
     same = number = 0
     for rows, others in zip(first, second, strict=True):
@@ -42,10 +41,7 @@ def agreement(first: Tensor, second: Tensor, shown: float) -> tuple[int, int]:
 
 
 def unlike(rows: Tensor, others: Tensor, shown: float) -> float:
-    """Return the share of two networks' shown detections, [K, 6] for one image, that the other network lacks.
-
-    It lacks a detection if it shows none of the same class with an IoU of at least 0.5.
-    """
+    """Return the share of two networks' shown detections on an image, [K, 6], that the other lacks (IoU below 0.5)."""
     alone = number = 0
     for own, rest in ((rows, others), (others, rows)):
         own, rest = (each[each[:, 5] >= shown] for each in (own, rest))

@@ -46,10 +46,7 @@ def flat(outputs: Mapping[str, Tensor], key: str) -> dict[str, Tensor]:
 
 
 def same_decisions(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> tuple[int, int]:
-    """Return at how many positions both outputs have the same class of highest score, and the number of positions.
-
-    For scores with a single channel, the sign is compared.
-    """
+    """Return at how many positions the class of highest score (one channel: the sign) agrees, and their number."""
     same = [_decision(scores) == _decision(second[name]) for name, scores in first.items()]
     return sum(int(each.sum()) for each in same), sum(each.numel() for each in same)
 

@@ -47,11 +47,10 @@ DIFFICULTIES = {
 @final
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class KITTIMetric(BoxMetric):
-    """KITTI's metric (Geiger et al. 2012): the precision at the recalls 1/40, 2/40, ..., 1, averaged, over all classes.
+    """KITTI's metric (Geiger et al. 2012): the mean precision at the recalls 1/40, 2/40, ..., 1, averaged over classes.
 
     A detection is correct with an IoU above 0.7 for cars, and above 0.5 for other classes. At each difficulty, objects
-    of too little height, or too occluded or truncated, are ignored, and so are detections of too little height.
-    Detections in `DontCare` regions are ignored.
+    that are too low, occluded or truncated are ignored, as are detections that are too low or in a `DontCare` region.
 
     The precision is that of the whole curve (Simonelli et al., ICCV 2019, section 5). The development kit first samples
     the curve at 41 scores, and rematches detections and objects at each. On thousands of objects the two differ little;

@@ -92,8 +92,7 @@ class Segmentation(Task):
         """Return the task for the classes of `data`.
 
         Raises:
-            RecipeError: `class_weight_offset` is not above 1, the data's targets are not masks, or two classes have the
-                same name.
+            RecipeError: `class_weight_offset` is not above 1, or the data's targets are not masks with unique names.
         """
         check_targets(self, data)
         weights = None
@@ -135,7 +134,7 @@ class BoundSegmentation(BoundTask):
         """Return sum_i w[y_i] ce_i / sum_i w[y_i] over the pixels i that are not void; 0 if all are void.
 
         Raises:
-            TrainingError: the output does not fit the classes or the target.
+            TrainingError: the output does not fit the classes or target.
         """
         scores, target = self._matched(output, target)
         weights = self.class_weights.to(scores.device)

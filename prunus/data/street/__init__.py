@@ -171,7 +171,7 @@ def _depth(canvas: Canvas, street: Street, ids: np.ndarray) -> np.ndarray:
 
 
 def _objects(canvas: Canvas, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the instances, boxes and labels of the objects with at least `SMALLEST_OBJECT` visible pixels."""
+    """Return instances, boxes and labels of the objects with at least `SMALLEST_OBJECT` visible pixels."""
     height, width = ids.shape
     sizes = np.bincount(ids.ravel(), minlength=len(canvas.labels))
     shown = [number for number in canvas.objects if sizes[number] >= SMALLEST_OBJECT][:255]
@@ -179,7 +179,7 @@ def _objects(canvas: Canvas, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, n
     table[shown] = np.arange(1, len(shown) + 1)
     instances = table[ids]
     boxes = np.empty((len(shown), 4), np.float32)
-    # The box of an object spans the first to the last column and row that hold one of its pixels.
+    # A box spans the first to the last column and row with a pixel of the object.
     pixels = np.flatnonzero(instances)
     owners, rows, columns = instances.ravel()[pixels].astype(np.int64) - 1, pixels // width, pixels % width
     for start, places, extent in ((0, columns, width), (1, rows, height)):

@@ -6,7 +6,7 @@ from random import Random
 from prunus.data.street.scene import FAR, LANE, NEAR, Camera, Colour, Street, Style, Thing, Verge
 
 MOST_THINGS = 200  # nearest things that are kept; the canvas has 256 ids
-HEDGE = 3.0  # metres, length of a piece of hedge; short, so that it is painted in the right order with its neighbours
+HEDGE = 3.0  # metres, length of a piece of hedge; short, so that sorting by distance holds for its neighbours
 
 
 def compose(random: Random, width: int, height: int) -> Street:
