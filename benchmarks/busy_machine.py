@@ -1,11 +1,10 @@
-"""What it costs to share the cores: a step and latencies, alone and beside a busy process, by OpenMP setting.
+"""The cost of sharing cores: a training step and latencies, alone and beside a busy process, by OpenMP setting.
 
-torch's OpenMP threads spin at a barrier while they wait for each other. Beside another busy process one of them has no
+torch's OpenMP threads spin at a barrier while they wait for each other. Beside another busy process one thread has no
 core, and the others spin until it gets one. `prunus.cli.process.wait_politely` bounds the spinning; this measures it.
 
-Each setting runs in processes of its own, since OpenMP reads its settings when torch is loaded. Settings and conditions
-take turns, round after round, so that other work on the machine hits all alike. It takes at most six minutes, on a
-machine with nothing else to do:
+Each setting runs in its own processes, since OpenMP reads its settings when torch is loaded. Settings and conditions
+are interleaved, so that other work on the machine affects all equally. Takes at most six minutes, on an idle machine:
 
     python benchmarks/busy_machine.py                # writes benchmarks/results/busy_machine.json
 """
@@ -31,14 +30,14 @@ SETTINGS: dict[str, dict[str, str]] = {
     ONE_THREAD: {},
 }
 CONDITIONS = {"alone": 0, "beside one busy process": 1}
-# ONNX Runtime and OpenVINO bring thread pools of their own, which OpenMP's settings do not reach.
+# ONNX Runtime and OpenVINO have their own thread pools, which OpenMP's settings do not affect.
 KINDS = {
     "step": tuple(SETTINGS),
     "torch": (UNSET, COMMAND_LINE, ONE_THREAD),
     "onnxruntime": (COMMAND_LINE,),
     "openvino": (COMMAND_LINE,),
 }
-STEPS, STEPS_S = 6, 5.0  # at most so many steps after the first, or seconds
+STEPS, STEPS_S = 6, 5.0  # limits: steps after the first, or seconds
 
 
 def measured(kind: str, threads: int) -> float:
@@ -73,7 +72,7 @@ def in_a_process(kind: str, threads: int, name: str) -> float:
 
 
 def beside(kind: str, threads: int, name: str, *, busy: int) -> float:
-    """Measure beside `busy` processes that do nothing but take time."""
+    """Measure beside `busy` processes that only consume processor time."""
     others = [subprocess.Popen([sys.executable, "-S", "-c", BUSY]) for _ in range(busy)]
     try:
         return in_a_process(kind, threads, name)
@@ -107,7 +106,7 @@ def main() -> None:
                     found = seconds.setdefault(kind, {}).setdefault(name, {}).setdefault(condition, [])
                     found.append(round(took, 5))
                     print(f"round {rounds}, {kind}, {name}, {condition}: {took:.4f} s", flush=True)
-    from result import RESULTS, write_result  # it loads torch
+    from result import RESULTS, write_result  # imports torch
 
     medians = {
         kind: {

@@ -1,9 +1,9 @@
-"""Claim: on CamVid's test images the shrinking ERFNet keeps the wide one's mIoU at 40 % of its MACs, and trains faster.
+"""Claim: on CamVid's test images, ERFNet shrunk to 40 % of its MACs keeps the wide network's mIoU, and trains faster.
 
     python benchmarks/camvid.py --root DATA [--size 120 160] [--epochs 30] [--seeds 0 1] [--threads 1] [--device auto]
 
-Runs `recipes/camvid_erfnet.yaml` once a seed: wide and shrinking network under the same regime. Writes one JSON with
-every figure, the regime, versions, hardware and command to benchmarks/results/.
+Runs `recipes/camvid_erfnet.yaml` once per seed: wide and shrinking network with the same training settings. Writes one
+JSON file with all figures, settings, versions, hardware and command to benchmarks/results/.
 """
 
 import argparse
@@ -25,7 +25,7 @@ HERE = Path(__file__).parent
 
 
 def overrides(options: argparse.Namespace, seed: int, output: str) -> list[str]:
-    """Return what differs from the recipe."""
+    """Return the changes to the recipe."""
     chosen = {
         "data.root": options.root,
         "data.size": list(options.size),
@@ -35,7 +35,7 @@ def overrides(options: argparse.Namespace, seed: int, output: str) -> list[str]:
         "train.precision": options.precision,
         "seed": seed,
         "output": output,
-        "start": "fresh",  # the claim is about two trainings that begin alike
+        "start": "fresh",  # the claim compares two trainings with the same start
     }
     if options.threads:
         chosen["train.threads"] = options.threads
@@ -44,7 +44,7 @@ def overrides(options: argparse.Namespace, seed: int, output: str) -> list[str]:
 
 
 def train(options: argparse.Namespace, seed: int, folder: Path) -> None:
-    """Do one run, or what is left of it; note this process's own seconds in each stage."""
+    """Run or resume one training; store this process's processor seconds per stage."""
     recipe = load(Recipe, HERE.parent / "recipes/camvid_erfnet.yaml", overrides(options, seed, str(folder)))
     stages: list[tuple[str, float]] = []
     watch = Watch(
@@ -74,7 +74,7 @@ def figures(folder: Path, seed: int) -> dict[str, object]:
 
 
 def ratios(run: dict[str, object]) -> dict[str, float]:
-    """Return narrow against wide."""
+    """Return the figures of the narrow network relative to the wide network."""
     wide, narrow = run["wide"], run["narrow"]
     assert isinstance(wide, dict) and isinstance(narrow, dict)
     result = {
@@ -85,7 +85,7 @@ def ratios(run: dict[str, object]) -> dict[str, float]:
         "params": narrow["params"] / wide["params"],
         "training_seconds": narrow["training_seconds"] / wide["training_seconds"],
     }
-    if cpu := run.get("cpu_seconds"):  # of this process: what other processes on the machine take does not count
+    if cpu := run.get("cpu_seconds"):  # of this process, unaffected by other processes on the machine
         result["training_cpu_seconds"] = cpu["training the shrinking network"] / cpu["training the wide network"]  # type: ignore[index]
     latency = {(item["backend"], item["model"]): item["median_ms"] for item in run["latency"]}  # type: ignore[attr-defined]
     for backend in {backend for backend, _ in latency}:

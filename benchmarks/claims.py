@@ -1,11 +1,11 @@
-"""Claims of the talk, one row each, on real data at a size that one core allows.
+"""Claims of the talk, one row each, on real data of a size that one core can train.
 
     python benchmarks/claims.py --data DATA [--rows a b c d e f] [--runs runs/claims]
 
-DATA holds chars74k_img36 and cifar10_jpg. Every arm (see `claims_arms.py`) is trained once a seed and kept
-in its folder, so the table can be stopped and taken up again, row by row. Writes results/claims.json and claims.md.
-A gain is seen where its mean over the seeds is above its standard error, "no loss" where the mean loss is below it;
-few seeds prove little, so the spread stands beside each figure. A claim that is not seen stays in the table.
+DATA contains chars74k_img36 and cifar10_jpg. Every arm (see `claims_arms.py`) is trained once per seed and kept in its
+folder, so the benchmark can be stopped and resumed, row by row. Writes results/claims.json and claims.md. A gain counts
+as seen if its mean over the seeds exceeds its standard error, "no loss" if the mean loss is below it. Few seeds prove
+little, so each figure has its spread. A claim that is not seen stays in the table.
 """
 
 import argparse
@@ -23,12 +23,12 @@ from claims_arms import NUM_SKIPS, arms, outcome
 from result import write_result
 
 HERE = Path(__file__).parent
-Figures = Callable[[str, str, str], list[float]]  # (arm, network, quantity) -> a value for each seed
+Figures = Callable[[str, str, str], list[float]]  # (arm, network, quantity) -> one value per seed
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A claim: its text, the arms and seeds that it needs, and what says whether it was seen."""
+    """A claim: its text, its arms and number of seeds, and the function that decides whether it was seen."""
 
     claim: str
     arms: tuple[str, ...]
@@ -43,13 +43,13 @@ def spread(values: list[float], unit: float = 100.0) -> str:
 
 
 def gain(first: list[float], second: list[float]) -> tuple[float, float]:
-    """Return the mean of second - first, seed by seed, and its standard error."""
+    """Return the mean of second - first, paired by seed, and its standard error."""
     differences = [b - a for a, b in zip(first, second, strict=True)]
     return statistics.mean(differences), statistics.stdev(differences) / math.sqrt(len(differences))
 
 
 def removed(figures: Figures, arm: str, network: str = "joint") -> list[float]:
-    """Return the share of the plain network's parameters that are gone."""
+    """Return the share of the plain network's parameters that is removed."""
     whole = figures("plain", "joint", "params")
     return [1 - a / b for a, b in zip(figures(arm, network, "params"), whole, strict=True)]
 
@@ -148,7 +148,7 @@ ROWS = {
 
 
 def measured(row: Row, data: Path, runs: Path) -> dict[str, Any]:
-    """Train what is not trained yet, and judge."""
+    """Train the arms that are not trained yet, and judge the claim."""
     known = arms(data)
     found = {
         (arm, seed): outcome(

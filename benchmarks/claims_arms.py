@@ -1,9 +1,9 @@
-"""The arms of `claims.py`: each a recipe on a data set of this size, trained once a seed and kept in a folder.
+"""The arms of `claims.py`: each a recipe on a small data set, trained once per seed and kept in a folder.
 
-Strengths and the end of shrinking are those of `Settings`. `claims_choice.py` tries others on a part held out of the
-training images, with a seed that the table has not; `rank_share` is what it chose, the others stand as first set,
-but for the begin and end of "skips-budget": they were moved after a first run (0.1 to 0.5) had been seen on the test
-images, at 65.4 % for seed 0.
+`Settings` holds the strengths and the end of shrinking. `claims_choice.py` tries other values on images held out of the
+training images, with a seed that the table does not use. It chose `rank_share`; the other values are as first set,
+except begin and end of "skips-budget", which were moved after a first run (0.1 to 0.5) had been evaluated on the test
+images, with 65.4 % for seed 0.
 """
 
 import dataclasses
@@ -37,7 +37,7 @@ from prunus.train.settings import OptimizerSettings, Train
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Shares that the penalties take an epoch, and when the budget is met: part of the training."""
+    """Shares of the penalties per epoch, and the share of the training by which the budget is met."""
 
     group_share: float = 0.1
     rank_share: float = 0.01
@@ -68,14 +68,14 @@ PICTURES = dataclasses.replace(
 ENERGY = 0.9
 EVERYTHING = ("k>1", "hidden")
 NUM_PICTURES = 10_000
-WIDTH = 256  # half of the published Dec3-512, and so its stem: 0.93 M parameters, far more than the characters need
+WIDTH = 256  # half of the published Dec3-512, as is the stem: 0.93 M parameters, far more than the characters need
 WIDE = functools.partial(Dec3, width=WIDTH, stem=((24, 48), (80, 128)))
 NUM_SKIPS = 2
 CHOSEN = Settings()
 
 
 class SubsetOfCIFAR10(CIFAR10Data):
-    """The first of each class's training images, as many of each, `NUM_PICTURES` in all."""
+    """The first training images of each class, equally many per class, `NUM_PICTURES` in total."""
 
     def source(self, split: SplitName) -> LabelledArray:
         """Return the images of the split."""
@@ -88,11 +88,11 @@ class SubsetOfCIFAR10(CIFAR10Data):
 
 
 def skipped_net(*, num_classes: int) -> nn.Module:
-    """A quarter of Dec3-512, and behind it `NUM_SKIPS` pairs with a skip around each: a depth to be learned."""
+    """Return a quarter of Dec3-512 followed by `NUM_SKIPS` pairs with a skip around each, so the depth is learned."""
     net = Dec3(num_classes=num_classes, width=WIDTH // 2, stem=((12, 24), (40, 64)))
     pairs = [SkippedPair(WIDTH // 2) for _ in range(NUM_SKIPS)]
     for module in nn.Sequential(*pairs).modules():
-        if isinstance(module, nn.Conv2d):  # as Dec3 and Dec8 do
+        if isinstance(module, nn.Conv2d):  # initialised as in Dec3 and Dec8
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
             assert module.bias is not None
             nn.init.zeros_(module.bias)
@@ -101,8 +101,8 @@ def skipped_net(*, num_classes: int) -> nn.Module:
 
 
 def arms(data: Path, chosen: Settings = CHOSEN) -> dict[str, Recipe]:
-    """Return every arm by its name."""
-    groups = GroupLasso(strength="auto", share=chosen.group_share, when="epoch")  # after an epoch, as the papers do it
+    """Return all arms by name."""
+    groups = GroupLasso(strength="auto", share=chosen.group_share, when="epoch")  # after each epoch, as in the papers
     ranks = NuclearNorm(strength="auto", share=chosen.rank_share, when="epoch")
     characters = Recipe(
         name="characters",
@@ -125,7 +125,7 @@ def arms(data: Path, chosen: Settings = CHOSEN) -> dict[str, Recipe]:
         "orthogonal": dataclasses.replace(characters, penalties=(Orthogonality(strength=1e-2, scope="global"),)),
         "skips": skipped,
         "skips-budget": dataclasses.replace(
-            skipped,  # which learns nothing in its first ten epochs: nobody could tell what is of use
+            skipped,  # learns nothing in its first ten epochs, so an earlier importance would be meaningless
             shrink=Controller(budget=Budget(params=0.4, min_share=0), begin=0.4, end=0.7),
         ),
     }
@@ -148,10 +148,10 @@ def arms(data: Path, chosen: Settings = CHOSEN) -> dict[str, Recipe]:
 
 
 def outcome(recipe: Recipe, arm: str, seed: int, folder: Path, *, split: SplitName = "test") -> dict[str, Any]:
-    """Return the figures of each network that an arm leads to; what was begun in `folder` goes on, none is done twice.
+    """Return the figures of an arm's networks; training resumes from `folder`, and finished figures are read.
 
-    The arm "budget/adam" is the architecture of "budget", which lies in the folder beside, trained from scratch.
-    Accuracies are those on `split`.
+    The arm "budget/adam" is the architecture of "budget", from the neighbouring folder, trained from scratch with Adam.
+    Accuracies are on `split`.
     """
     kept = folder / "figures.json"
     if kept.exists():
@@ -169,7 +169,7 @@ def outcome(recipe: Recipe, arm: str, seed: int, folder: Path, *, split: SplitNa
         watch=Watch(),
     )
     rehearsal.rehearse(recipe.stages, stages.build_wide(run), run.inputs)
-    networks = stages.run_stages(run, None, None)  # of a base that is done: read from its checkpoint
+    networks = stages.run_stages(run, None, None)  # a finished base is read from its checkpoint
     if optimizer:
         own = recipe.train
         settings = own if optimizer == "sgd" else dataclasses.replace(own, optimizer=ADAM)

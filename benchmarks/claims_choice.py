@@ -1,10 +1,10 @@
-"""Choose what the arms of `claims.py` train with, on the part that is held out of the training images.
+"""Choose training settings for the arms of `claims.py`, on images held out of the training images.
 
     python benchmarks/claims_choice.py --data DATA [--only group_share ...] [--runs runs/claims_choice]
 
-One seed, which the table has not; the test images are not looked at. The end of shrinking is chosen by the highest
-accuracy; the share of a penalty as the strongest that costs no more than a point of the plain network's, or else the
-one that costs least. What is chosen is written into `claims_arms.Settings` by hand. Writes results/claims_choice.json.
+Uses one seed, which the table does not use, and no test images. The end of shrinking is that of highest accuracy. The
+share of a penalty is the largest that costs at most one point against the plain network, or else the one that costs
+least. The choices are entered into `claims_arms.Settings` by hand. Writes results/claims_choice.json.
 """
 
 import argparse
@@ -18,8 +18,8 @@ from claims_arms import CHOSEN, arms, outcome
 
 HERE = Path(__file__).parent
 SEED = 100
-PLAIN = {"groups": "plain", "ranks-budget": "budget"}  # whose accuracy an arm is measured by
-CANDIDATES: dict[str, tuple[str, tuple[float, ...]]] = {  # setting: the arm that it decides, values
+PLAIN = {"groups": "plain", "ranks-budget": "budget"}  # arm -> its reference for accuracy
+CANDIDATES: dict[str, tuple[str, tuple[float, ...]]] = {  # setting: (the arm that decides it, values)
     "shrink_end": ("budget", (0.3, 0.5)),
     "group_share": ("groups", (0.05, 0.07)),
     "rank_share": ("ranks-budget", (0.01, 0.03)),
@@ -38,7 +38,7 @@ def held_out(arm: str, settings: dict[str, float], data: Path, folder: Path) -> 
     """Return the figures of the network that an arm trains, on the held-out images."""
     chosen = dataclasses.replace(CHOSEN, **settings)
     networks = outcome(arms(data, chosen)[arm], arm, SEED, folder / f"{arm}-{SEED}", split="validation")
-    found: dict[str, Any] = networks[max(networks, key=["joint", "narrow"].index)]  # factorised, where that is a stage
+    found: dict[str, Any] = networks[max(networks, key=["joint", "narrow"].index)]  # the last stage that there is
     print(arm, settings, found, flush=True)
     return found
 

@@ -2,9 +2,9 @@
 
     python benchmarks/demo.py [folder, runs/benchmark-demo]
 
-Runs the demo's command as a process of its own into the folder, measures its wall time and its peak memory (largest
-resident set of it and of its children), takes the figures from the run's records, and times the drawing of street
-scenes. The report stays in the folder.
+Runs the demo's command in its own process into the folder, measures its wall time and peak memory (largest resident set
+of the process and its children), reads the figures from the run's records, and times the rendering of street scenes.
+The report stays in the folder.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from prunus.data.street import render
 
 
 def scenes_per_second(num: int = 100) -> float:
-    """Return how many 256x128 scenes one core draws in a second of its own time."""
+    """Return how many 256x128 scenes are rendered per second of processor time on one core."""
     render(0, 0, (128, 256))
     began = time.process_time()
     for index in range(num):

@@ -4,12 +4,15 @@
     python benchmarks/detection.py roadsign   ROADSIGN_VOC [--arms centre ssdlite joint tuned started expanded]
                                               [--seeds 0 1] [--epochs 60] [--size 320]
 
-`overfit` trains on the 25 training frames of the sample alone, without augmentation, and evaluates on the same frames:
-reader, loss, decoding and metric are right if the average precision comes near 1. `roadsign` evaluates on the test
-split: the wide centre detector, torchvision's SSDLite in the same training, the centre detector shrunk to 40 % of its
-multiply-adds jointly, from fresh weights and the labels alone, the same by train, prune, tune in as many epochs, the
-same as a recipe does it by default, from the trained wide one, and the wide one trained expanded (rate 2) and
-contracted. Each row (arm, seed, epochs, size) is appended to results/detection.jsonl as it comes, and never made twice.
+`overfit` trains on the 25 training frames of the sample, without augmentation, and evaluates on the same frames: if the
+average precision approaches 1, reader, loss, decoding and metric are correct. `roadsign` evaluates on the test split:
+
+- centre, ssdlite: the wide centre detector, and torchvision's SSDLite with the same training settings.
+- joint: the centre detector shrunk in training to 40 % of its multiply-adds, from fresh weights, without a teacher.
+- tuned, started: the same by train, prune, fine-tune in as many epochs, and from the trained wide network (default).
+- expanded: the wide centre detector, trained expanded (rate 2) and contracted.
+
+Each row (arm, seed, epochs, size) is appended to results/detection.jsonl, and never repeated.
 """
 
 import argparse
@@ -52,7 +55,7 @@ WIDTHS = (24, 48, 96, 160, 224)
 
 
 def overfit(root: Path, epochs: int, size: tuple[int, int] = (192, 640), threads: int | None = None) -> Row:
-    """Return the average precisions on the frames that were trained on, and the number of objects of each class."""
+    """Return the average precisions on the training frames, and the number of objects per class."""
     still = Augmentation(flip=0.0, shift=0)
     data = KITTIData(root=root, size=size, augmentation=still, cache=True, test_list="ImageSets/train.txt")
     data = dataclasses.replace(data, validation_list="ImageSets/train.txt")
@@ -85,7 +88,7 @@ def overfit(root: Path, epochs: int, size: tuple[int, int] = (192, 640), threads
 
 
 def roadsign(arm: str, root: Path, seed: int, epochs: int, size: int) -> Row:
-    """Return what a run of an arm led to: metrics, multiply-adds and latency of its networks."""
+    """Run an arm and return the metrics, multiply-adds and latency of its networks."""
     name = "roadsign_train_prune_tune" if arm == "tuned" else "roadsign_detection"
     text = (RECIPES / f"{name}.yaml").read_text(encoding="utf-8")
     halves = epochs // 2 if arm == "tuned" else epochs

@@ -2,10 +2,10 @@
 
     python benchmarks/expanded_step.py [--threads 1] [--repeats 9]
 
-For each network three training steps are timed in turn, in one process: of the network as built, of the expanded one
-through the kernels that it contracts to (`prunus.train.contracted`), and of the expanded one factor by factor. Every
-convolution with a kernel is expanded at rate 4, and every hidden linear layer. Medians; the ratios hold on a noisy
-machine. The gradients of both ways are compared as well, relative to the largest.
+For each network, training steps of three kinds are timed in turn in one process: of the network as built, of the
+expanded network through its contracted kernels (`prunus.train.contracted`), and of the expanded network factor by
+factor. Every convolution with a kernel above 1 x 1 and every hidden linear layer is expanded at rate 4. The ratios of
+the medians are valid on a noisy machine. The gradients of both expanded variants are compared, relative to the largest.
 """
 
 import argparse
@@ -46,15 +46,15 @@ def step(model: nn.Module, optimizer: torch.optim.Optimizer, images: torch.Tenso
 
 
 def largest_difference(model: nn.Module, images: torch.Tensor) -> float:
-    """Return how far the gradients through the kernels are from those factor by factor, in float64."""
+    """Return the largest difference of the gradients through the kernels and factor by factor, in float64."""
     pair = [copy.deepcopy(model).double() for _ in range(2)]
     for network, context in zip(pair, (through_kernels, contextlib.nullcontext), strict=True):
-        torch.manual_seed(0)  # of the dropout
+        torch.manual_seed(0)  # for dropout
         with context(network):
             network(images.double()).square().mean().backward()
     gradients = zip(*([p.grad for p in each.parameters() if p.grad is not None] for each in pair), strict=True)
     differences, sizes = zip(*((float((a - b).abs().max()), float(b.abs().max())) for a, b in gradients), strict=True)
-    return max(differences) / max(sizes)  # of all: a bias in front of a BatchNorm has none but rounding
+    return max(differences) / max(sizes)  # over all, since the gradient of a bias before BatchNorm is only rounding
 
 
 def measured(build: Callable[[], nn.Module], shape: tuple[int, ...], repeats: int) -> dict[str, object]:

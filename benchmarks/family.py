@@ -1,13 +1,13 @@
-"""Claim: one training that passes three budgets gives three networks for less time than three trainings.
+"""Claim: one training through three budgets yields three networks in less time than three trainings.
 
     python benchmarks/family.py --data DATA --seeds 0 1 2
     python benchmarks/family.py --data DATA --override shrink.begin=0.4 shrink.end=0.8
 
-Recipe gtsrb_small, budgets of 70, 50 and 30 % of the multiply-adds: the family, and a training for each budget, under
-the same settings. Seconds are those of the processor in one thread, so that a busy machine does not count: of training
-steps, of choosing what is pressed, of cuts and of the branches' starts, without evaluation. Accuracy is top-1 on the
-validation and on the test split, each asked once, at the end. A benchmark that was stopped or killed goes on; an arm
-that is done is not repeated.
+Recipe gtsrb_small, budgets of 70, 50 and 30 % of the multiply-adds: the family, and one training per budget with the
+same settings. Seconds are processor time of one thread, so that a busy machine does not matter; they cover training
+steps, the choice of groups to shrink, cuts and the starts of branches, but not evaluation. Accuracy is top-1 on the
+validation and the test split, each evaluated once, at the end. A stopped benchmark resumes; finished arms are not
+repeated.
 """
 
 import argparse
@@ -34,26 +34,26 @@ SHARES = (0.7, 0.5, 0.3)
 
 
 class Seconds:
-    """The processor's seconds of each epoch, in a file that an interrupted benchmark goes on with."""
+    """The processor seconds of each epoch, in a file from which an interrupted benchmark resumes."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.began, self.stepped = path, time.process_time(), time.process_time()
 
     def step(self, *ignored: object) -> None:
-        """Note that a step is done."""
+        """Record the end of a step."""
         self.stepped = time.process_time()
 
     def epoch(self, record: EpochRecord) -> None:
-        """Keep the epoch's seconds; the last epoch ends with an evaluation, which is left out."""
+        """Store the epoch's seconds, without the evaluation at the end of the last epoch."""
         last = record.epoch == record.epochs
         self._write(record.model, record.epoch, self.stepped if last else time.process_time(), whole=True)
 
     def stopped(self) -> None:
-        """Keep the seconds of an epoch that is going to be gone on with."""
+        """Store the seconds of an interrupted epoch that will be resumed."""
         self._write("", 0, self.stepped, whole=False)
 
     def total(self) -> float:
-        """Return the seconds of all epochs; of an epoch that was repeated after a kill, those of the last time."""
+        """Return the seconds of all epochs; for an epoch repeated after a kill, those of the last attempt."""
         rows = [json.loads(line) for line in self.path.read_text(encoding="utf-8").splitlines()]
         whole = {(row["name"], row["epoch"]): row["seconds"] for row in rows if row["whole"]}
         return sum(whole.values()) + sum(row["seconds"] for row in rows if not row["whole"])
@@ -66,7 +66,7 @@ class Seconds:
 
 
 def trained(recipe: Recipe, folder: Path) -> dict[str, Any]:
-    """Train one arm and return its seconds and what its networks are worth; what was done before is read."""
+    """Train one arm and return its seconds and its networks' accuracy; finished results are read."""
     done = folder / "done.json"
     if done.exists():
         found: dict[str, Any] = json.loads(done.read_text(encoding="utf-8"))

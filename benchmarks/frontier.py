@@ -1,14 +1,14 @@
-"""Where Prunus meets what a user would do instead: arms x budgets x seeds on real data, at equal epochs and batch.
+"""Prunus against the alternatives: arms x budgets x seeds on real data, with equal epochs and batch size.
 
     python benchmarks/frontier.py train --data DATA [--tasks gtsrb] [--budgets macs=0.1] [--arms joint] [--seeds 0 1 2]
     python benchmarks/frontier.py time --data DATA [--rounds 3]      alone on the machine, after `train`
     python benchmarks/frontier.py table
 
-For each task, budget and arm the learning rate is chosen among the same three on the validation split (seed 0); the
-network of each seed at that rate is then tested, once. Rows are kept in results/frontier.jsonl as they come: what was
-stopped goes on, on another day or another machine too. `train` may run beside other work; a budget in milliseconds is
-measured while it trains, so name it only where the machine is quiet. `time` measures milliseconds and training seconds
-of the networks whose files lie in the folder of the runs. The table is results/frontier.md, its picture frontier.svg.
+For each task, budget and arm, the learning rate is chosen among the same three on the validation split (seed 0); then
+the network of each seed at that rate is tested once. Rows are appended to results/frontier.jsonl, so a stopped
+benchmark resumes, also on another machine. `train` may run beside other work, except with a budget in milliseconds,
+which is measured during training and needs an idle machine. `time` measures milliseconds and training seconds of the
+networks in the folder of the runs. The table is results/frontier.md, its picture frontier.svg.
 """
 
 import argparse
@@ -37,7 +37,7 @@ def rows() -> Rows:
 
 
 def measured(attempt: Attempt, split: str) -> Row:
-    """Train; return the figures on the validation split, and where `split` is "test" on that too."""
+    """Train; return the figures on the validation split and, if `split` is "test", on the test split."""
     metric = TASKS[attempt.task].metric
     trained = attempt.train()
     figures: dict[str, Any] = {"validation": trained.metrics("validation")[metric]}
@@ -57,14 +57,14 @@ def measured(attempt: Attempt, split: str) -> Row:
 
 
 def export(trained: Trained) -> None:
-    """Write the network as it is deployed into the folder of its run, for the timing."""
+    """Write the network in its deployed form into the folder of its run, for the timing."""
     model = trained.model.cpu().eval()
     deployed = apply(fuse(model, trained.run.inputs), model).eval()
     export_onnx(deployed, trained.run.inputs, trained.run.folder / "network.onnx")
 
 
 def row(attempt: Attempt, split: str) -> Row:
-    """Return the row of an attempt, trained if it is not there yet."""
+    """Return the row of an attempt; train it if there is no row yet."""
     values = (attempt.task, attempt.budget, attempt.arm, attempt.rate, attempt.seed, split)
     return rows().once(dict(zip(KEY, values, strict=True)), lambda: measured(attempt, split))
 
@@ -90,7 +90,7 @@ def chosen(task: str, budget: str | None, arm: str, options: argparse.Namespace)
 
 
 def train(options: argparse.Namespace) -> None:
-    """Make the rows that are missing, task by task."""
+    """Train the missing rows, task by task."""
     for task in options.tasks:
         arms = [arm for arm in options.arms if arm != WIDE_LONG]
         cells = [(None, WIDE), *itertools.product(options.budgets, arms)]

@@ -1,4 +1,4 @@
-"""The arms of `frontier.py`: what a user can do for a network of a given cost, all with the same batch.
+"""The arms of `frontier.py`: ways to a network of a given cost, all with the same batch size.
 
 With as many epochs as the wide network:
 
@@ -6,20 +6,20 @@ With as many epochs as the wide network:
 - uniform: the same share of the channels of every layer, from scratch.
 - tp-...: torch-pruning after half of the epochs (`frontier_rivals.py`); "-steps" in five steps, "-global" with one
   threshold for all layers.
-- select: `prunus.select` with its defaults after half of the epochs, tuned for the rest.
-- joint: what a recipe with that budget does that trains no wide network.
-- scratch: the architecture that joint came to, from scratch.
+- select: `prunus.select` with its defaults after half of the epochs, fine-tuned for the rest.
+- joint: a recipe with that budget and without a trained wide network.
+- scratch: the architecture found by joint, from scratch.
 
-With twice as many, the training of the wide network among them where it is of use:
+With twice as many epochs, which include the training of the wide network if the arm uses it:
 
 - wide-long: the network as built, for comparison, at the wide network's learning rate.
-- started: what a recipe with that budget does by default: the joint training starts with the trained wide network's
-  weights.
-- taught: it learns from the wide network's scores as well as from the labels, too.
-- fresh-taught: it learns from the wide network's scores, and starts with fresh weights.
-- uniform-taught: the thinner network, from scratch, with the same teacher.
-- uniform-long: the thinner network, from scratch, for twice as long.
-- tp-taylor-after: torch-pruning on the trained wide network, tuned for as long again; "-taught" with the same teacher.
+- started: a recipe with that budget and its defaults: the joint training starts from the trained wide network.
+- taught: as started, and also learns from the wide network's scores.
+- fresh-taught: learns from the wide network's scores, and starts from fresh weights.
+- uniform-taught: the uniformly thinner network, from scratch, with the same teacher.
+- uniform-long: the uniformly thinner network, from scratch, for twice as long.
+- tp-taylor-after: torch-pruning on the trained wide network, fine-tuned for as long again; "-taught" with the same
+  teacher.
 """
 
 import dataclasses
@@ -51,7 +51,7 @@ ONCE: tuple[str, ...] = (
     "joint",
     "scratch",
 )
-OURS_TWICE: dict[str, dict[str, Any]] = {  # what the recipe says, by arm
+OURS_TWICE: dict[str, dict[str, Any]] = {  # changes to the recipe, by arm
     "started": {},
     "taught": {"distillation": Distillation()},
     "fresh-taught": {"start": "fresh", "distillation": Distillation()},
@@ -71,13 +71,13 @@ RIVALS = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """An arm at a learning rate with a seed; what it trains lies in a folder of its own, the half that arms share too.
+    """An arm at a learning rate with a seed; each training has its own folder, as has the half that arms share.
 
     Attributes:
         budget: a name of `BUDGETS`; None for the wide network.
-        wide_rate: learning rate of the trained wide network that an arm of twice the epochs begins with.
-        joint_rate: learning rate of the joint network whose architecture "scratch" takes.
-        change: made to each recipe before it is trained.
+        wide_rate: learning rate of the trained wide network from which an arm of twice the epochs starts.
+        joint_rate: learning rate of the joint network whose architecture "scratch" uses.
+        change: applied to each recipe before its training.
     """
 
     task: str
@@ -98,7 +98,7 @@ class Attempt:
         return self.change(recipe_of(self.task, self.data, budget=budget, rate=rate, seed=self.seed, folder=folder))
 
     def train(self) -> Trained:
-        """Train the arm, or go on with it."""
+        """Train the arm, or resume its training."""
         if self.arm == WIDE:
             return walked(self.recipe(arm=WIDE))
         if self.arm == WIDE_LONG:
@@ -138,7 +138,7 @@ class Attempt:
         return RIVALS[self.arm.rsplit("-", 1)[0]].tuned(recipe, wide, epochs, teacher)
 
     def half(self) -> Trained:
-        """Train the wide network for half of the epochs, its learning rate annealed: where all that prune begin."""
+        """Train the wide network for half of the epochs with an annealed learning rate, the start of pruning arms."""
         recipe = self.recipe(arm="half")
         epochs = recipe.train.epochs // 2
         train = dataclasses.replace(recipe.train, epochs=epochs, evaluate_every=epochs)
@@ -160,7 +160,7 @@ def uniform(recipe: Recipe, *, epochs: int | None = None, teacher: Trained | Non
 
 
 def thinned(wide: nn.Module, groups: ChannelGroups, share: float) -> nn.Module:
-    """Return a copy with the first `share` of the channels of each layer, one at least."""
+    """Return a copy with the first `share` of the channels of each layer, at least one."""
     removed = torch.zeros(len(groups), dtype=torch.bool)
     for layer in range(len(groups.layer_names)):
         members = ((groups.layers == layer) & groups.exact).nonzero().flatten()
@@ -169,7 +169,7 @@ def thinned(wide: nn.Module, groups: ChannelGroups, share: float) -> nn.Module:
 
 
 def selected(recipe: Recipe, half: Trained) -> Trained:
-    """Remove what `prunus.select` chooses from the network that has trained for half of the epochs; tune the rest."""
+    """Cut the network of half the epochs by `prunus.select`, and fine-tune it for the other half."""
     assert recipe.shrink is not None
     run, budget = begun(recipe), recipe.shrink.budget
     meter = run.meter(half.model) if budget.is_timed else None

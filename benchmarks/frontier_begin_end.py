@@ -1,10 +1,10 @@
-"""When to shrink: `begin` and `end` of the recipe's `shrink`, chosen on the validation split alone.
+"""When to shrink: `begin` and `end` of the recipe's `shrink`, chosen on the validation split.
 
     python benchmarks/frontier_begin_end.py --data DATA [--only gtsrb:macs=0.1 ...] [--seeds 0 1] [--runs FOLDER]
 
-The joint run of a recipe, exactly as a user does it, for each pair of shares of the training: before the first
-pressure, and when the budget is met. The test split is not read. Rows are kept in results/frontier-begin-end.jsonl as
-they come, so what was stopped goes on; the table and its header are written anew after each.
+Runs the joint training of a recipe, exactly as a user does, for each pair (begin, end): the shares of the training at
+which the first penalty acts and the budget is met. The test split is not read. Rows are appended to
+results/frontier-begin-end.jsonl, so a stopped benchmark resumes; the table and its header are rewritten after each row.
 """
 
 import argparse
@@ -47,7 +47,7 @@ def measured(which: Row, data: Path, runs: Path) -> Row:
 
 
 def table(rows: list[Row]) -> str:
-    """Return a line for each pair of shares, a column for each task and budget."""
+    """Return a table with a line for each pair of shares and a column for each task and budget."""
     cells = list(dict.fromkeys((row["task"], row["budget"]) for row in rows))
     heads = [f"{task}, {budget}" for task, budget in cells]
     lines = [f"| begin, end | {' | '.join(heads)} | MACs of a training step, mean, of the wide one's |"]
@@ -70,7 +70,7 @@ def table(rows: list[Row]) -> str:
 
 
 def compared(rows: list[Row]) -> list[str]:
-    """Return by how much each pair of shares is above the default, over all cells and seeds that both have."""
+    """Return each pair's lead over the default, averaged over the cells and seeds that both have."""
     default = Controller().shares
     values = {(row["begin"], row["end"], row["task"], row["budget"], row["seed"]): row["validation"] for row in rows}
     lines = []
@@ -85,7 +85,7 @@ def compared(rows: list[Row]) -> list[str]:
 
 
 def written(rows: list[Row], data: str) -> None:
-    """Write the table and what it is made of."""
+    """Write the table and the figures behind it."""
     write_result(NAME, {"split": "validation", "rows": rows}, data=data)
     about = header(data)
     text = (

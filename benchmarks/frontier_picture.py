@@ -19,7 +19,7 @@ Point = tuple[float, float, float]  # share of the multiply-adds, mean, standard
 
 
 def picture(rows: Sequence[Row]) -> str:
-    """Return the test metric over the multiply-adds that are left, both in %, the latter on a logarithmic scale."""
+    """Return a plot of the test metric over the remaining multiply-adds, both in %, on a logarithmic x axis."""
     tasks = [task for task in TASKS if any(row["task"] == task and row["split"] == "test" for row in rows)]
     width = PANEL * len(tasks) + LEGEND
     parts = [
@@ -38,7 +38,7 @@ def picture(rows: Sequence[Row]) -> str:
 
 
 def points(rows: Sequence[Row], task: str) -> dict[str, list[Point]]:
-    """Return the points of each arm, from the smallest network on; those with a budget in multiply-adds."""
+    """Return the points of each arm with a budget in multiply-adds, in ascending order of network size."""
     own = [row for row in rows if row["task"] == task and row["split"] == "test"]
     wide = [row["macs"] for row in own if row["arm"] == WIDE]
     found: dict[str, list[Point]] = {}
@@ -87,5 +87,5 @@ def panel(task: str, lines: dict[str, list[Point]], left: int) -> list[str]:
 
 
 def thickness(arm: str) -> float:
-    """Return a line's width: what Prunus does stands out."""
+    """Return the width of an arm's line; Prunus' arms stand out."""
     return 2.5 if arm in OURS else 1.2

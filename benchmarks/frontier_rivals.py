@@ -1,8 +1,8 @@
-"""torch-pruning as its documentation uses it: a trained network is pruned once or in steps, and tuned.
+"""torch-pruning as its documentation uses it: a trained network is pruned once or in steps, and fine-tuned.
 
-The pruner, its importance and `iterative_steps=5` are those of its README, Taylor's batches those of its example
-(`--taylor_batchs 10`), the classifier is left alone. The channel ratio is searched for, so that the multiply-adds or
-milliseconds fit the budget; in steps the share of channels falls in a straight line, as its scheduler does it.
+The pruner, its importance and `iterative_steps=5` are from its README, the number of Taylor batches is from its example
+(`--taylor_batchs 10`), and the classifier is not pruned. A search finds the channel ratio whose multiply-adds or
+milliseconds fit the budget; in several steps the share of channels decreases linearly, as in its scheduler.
 """
 
 import copy
@@ -23,19 +23,19 @@ STEPS = 5
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TorchPruning:
-    """How torch-pruning is used."""
+    """Settings of torch-pruning."""
 
     importance: str  # "l2" or "taylor"
     steps: int = 1
     across_layers: bool = False  # its `global_pruning`
 
     def tuned(self, recipe: Recipe, before: Trained, epochs: int, teacher: Trained | None = None) -> Trained:
-        """Prune the network of `before`, and tune it for so many epochs, taught by `teacher` where there is one."""
+        """Prune the network of `before`, and fine-tune it for `epochs` epochs, with `teacher` if it is given."""
         run, model = begun(recipe), copy.deepcopy(before.model)
         assert recipe.shrink is not None
         cost, bound = costs(run, before.model, recipe.shrink.budget)
         for step in range(1, self.steps + 1):
-            share = (1 - (1 - math.sqrt(bound)) * step / self.steps) ** 2  # channels fall in a straight line
+            share = (1 - (1 - math.sqrt(bound)) * step / self.steps) ** 2  # the channels decrease linearly
             wider = model.eval()
             if self.importance == "taylor":
                 gradients_(run, wider)
@@ -46,12 +46,12 @@ class TorchPruning:
         return Trained(run=run, model=model, folders=(*before.folders, run.folder))
 
     def pruned(self, run: RunContext, model: nn.Module, ratio: float) -> nn.Module:
-        """Return a copy without `ratio` of the channels; the gradients of `model` are those that Taylor needs."""
+        """Return a copy without the share `ratio` of the channels; Taylor importance reads the gradients of `model`."""
         import torch_pruning
 
         model, wider = copy.deepcopy(model), model
         for own, known in zip(model.parameters(), wider.parameters(), strict=True):
-            own.grad = None if known.grad is None else known.grad.clone()  # a copy of a parameter has none
+            own.grad = None if known.grad is None else known.grad.clone()  # deepcopy drops gradients
         kinds = torch_pruning.importance
         importance = (
             kinds.GroupTaylorImportance() if self.importance == "taylor" else kinds.GroupMagnitudeImportance(p=2)
@@ -71,7 +71,7 @@ class TorchPruning:
 
 
 def gradients_(run: RunContext, model: nn.Module) -> None:
-    """Leave the gradients of the loss over some training batches in the network."""
+    """Accumulate the gradients of the loss over some training batches in the network."""
     split, settings = run.recipe.data.train(), run.recipe.train
     model.zero_grad(set_to_none=True)
     for images, target in itertools.islice(training_batches(split, settings, run.recipe.seed, 0, 0), BATCHES):

@@ -1,4 +1,4 @@
-"""Rows of figures that are kept as they come: a JSON object per line, of which none is made twice."""
+"""Rows of figures, appended to a file as JSON lines; no row is made twice."""
 
 import datetime
 import json
@@ -14,24 +14,24 @@ Row = dict[str, Any]
 
 
 class Rows:
-    """The rows of a file; `key` are the fields that say which row one is."""
+    """The rows of a file; the fields `key` identify a row."""
 
     def __init__(self, path: Path, key: Sequence[str]) -> None:
         self.path, self.key = path, tuple(key)
 
     def read(self) -> list[Row]:
-        """Return all rows in the order in which they came."""
+        """Return all rows in the order of the file."""
         if not self.path.exists():
             return []
         return [json.loads(line) for line in self.path.read_text(encoding="utf-8").splitlines()]
 
     def find(self, which: Row) -> Row | None:
-        """Return the row that `which` says; None where it is not there yet."""
+        """Return the row with the key `which`; None if there is none yet."""
         assert tuple(which) == self.key
         return next((row for row in self.read() if all(row[name] == which[name] for name in self.key)), None)
 
     def once(self, which: Row, make: Callable[[], Row]) -> Row:
-        """Return the row that `which` says, made and appended if it is not there yet."""
+        """Return the row with the key `which`; make and append it if there is none yet."""
         if found := self.find(which):
             return found
         figures = make()
@@ -48,7 +48,7 @@ class Rows:
 
 
 def mean_and_error(values: Sequence[float]) -> tuple[float, float | None]:
-    """Return the mean and its standard error over seeds; None where one seed cannot say."""
+    """Return the mean and its standard error over seeds; None for a single seed."""
     error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
     return statistics.mean(values), error
 

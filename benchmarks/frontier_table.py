@@ -1,4 +1,4 @@
-"""The table and the picture of `frontier.py`, made of the rows that there are."""
+"""The table and the picture of `frontier.py`, from the rows so far."""
 
 import importlib.metadata
 import statistics
@@ -57,7 +57,7 @@ def write_table(rows: Sequence[Row], data: str) -> None:
 
 
 def listed(about: dict[str, str]) -> str:
-    """Return names and values in a line."""
+    """Return names and values in one line."""
     return ", ".join(f"{name} {value}" for name, value in about.items())
 
 
@@ -69,7 +69,7 @@ def tested(rows: Sequence[Row], task: str, budget: str | None, arm: str) -> dict
 
 
 def cell(rows: Sequence[Row], task: str, budget: str | None, arm: str) -> dict[str, Any] | None:
-    """Return the figures of a cell, means over its seeds; None where it has not been run."""
+    """Return the figures of a cell, averaged over its seeds; None if it has not been run."""
     own = tested(rows, task, budget, arm)
     if not own:
         return None
@@ -90,7 +90,7 @@ def cell(rows: Sequence[Row], task: str, budget: str | None, arm: str) -> dict[s
 
 
 def accuracies(rows: Sequence[Row], arms: Sequence[str], ours: str, whole: str) -> list[str]:
-    """Return the table of test metrics of some arms and of the whole network, with the lead of one of them."""
+    """Return the table of test metrics of `arms` and of the network `whole`, with the lead of the arm `ours`."""
     lines = [f"| task, budget | {whole} | {' | '.join(arms)} | {ours} - best other |", "|---" * (len(arms) + 3) + "|"]
     for task in TASKS:
         wide = told([row["test"] for row in tested(rows, task, None, whole).values()])
@@ -103,7 +103,7 @@ def accuracies(rows: Sequence[Row], arms: Sequence[str], ours: str, whole: str) 
 
 
 def lead(rows: Sequence[Row], task: str, budget: str, ours: str, others: Sequence[str]) -> str:
-    """Return by how much an arm is above the best of others, over the seeds that both have."""
+    """Return the lead of an arm over the best of others, over the seeds that both have."""
     own = tested(rows, task, budget, ours)
     theirs = {arm: tested(rows, task, budget, arm) for arm in others}
     means = {arm: statistics.mean(row["test"] for row in found.values()) for arm, found in theirs.items() if found}

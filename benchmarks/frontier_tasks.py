@@ -1,7 +1,7 @@
-"""The tasks of `frontier.py`: shipped recipes, and one of CIFAR-10, at sizes that one core trains in minutes.
+"""The tasks of `frontier.py`: shipped recipes, and one for CIFAR-10, at sizes that one core trains in minutes.
 
-Every arm of a task trains for the same number of epochs with the same batch, and its learning rate is chosen among the
-same three.
+Every arm of a task trains with the same batch size, and its learning rate is chosen among the same three; the epochs
+are those in `frontier_arms.py`.
 """
 
 import dataclasses
@@ -42,14 +42,14 @@ class ResNet20(nn.Module):
         self.classifier = nn.Linear(64, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Class scores, before any softmax."""
+        """Return the class scores before softmax."""
         scores: Tensor = self.classifier(self.blocks(self.stem(images)).mean((2, 3)))
         return scores
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Task:
-    """A recipe by the folder of its data, and the learning rates that its arms choose among."""
+    """A recipe as a function of the data folder, and the candidate learning rates of its arms."""
 
     recipe: Callable[[Path], Recipe]
     rates: tuple[float, ...]
@@ -87,7 +87,7 @@ TASKS = {
 
 
 def recipe_of(task: str, data: Path, *, budget: str | None, rate: float | None, seed: int, folder: Path) -> Recipe:
-    """Return the recipe of a task under a budget (None: it does not shrink), at a learning rate (None: its own)."""
+    """Return the recipe of a task with a budget (None: no shrinking) and a learning rate (None: the recipe's own)."""
     recipe = TASKS[task].recipe(data)
     settings, shrink = recipe.train, None
     if rate is not None:

@@ -1,10 +1,9 @@
-"""The timing pass of `frontier.py`: milliseconds and training seconds, interleaved, on a machine that is quiet.
+"""The timing pass of `frontier.py`: milliseconds and training seconds, interleaved, on an idle machine.
 
-Milliseconds: the files of all networks of a task and seed are run in turn, the wide one among them. Training seconds:
-every arm trains for all its epochs on one of `--part` images, round after round; the seconds of its steps are then
-those of all images, those of its cuts stay as they are. Both are kept as shares of the wide network's of the same
-round. Not counted: what torch-pruning and `select` take to prune, and the joint run that "scratch" has its
-architecture from.
+Milliseconds: the files of all networks of a task and seed, including the wide one, are run in turn. Training seconds:
+every arm trains for all its epochs on one in `--part` images, round after round; the seconds of its steps are scaled to
+all images, those of its cuts are not. Both are stored relative to the wide network in the same round. Not counted: the
+time that torch-pruning and `select` need for pruning, and the joint run that provides the architecture of "scratch".
 """
 
 import argparse
@@ -29,7 +28,7 @@ REPEATS = 100
 
 
 def time_rows() -> Rows:
-    """Return the rows of what was timed."""
+    """Return the rows of the timings."""
     return Rows(RESULTS / "frontier-times.jsonl", TIME_KEY)
 
 
@@ -40,7 +39,7 @@ def which(what: str, row: Row, number: int) -> Row:
 
 
 def time_networks(tested: list[Row], options: argparse.Namespace) -> None:
-    """Time the networks of each task and seed in turn, where one of them has no row yet."""
+    """Time the networks of each task and seed in turn, if any of them has no row yet."""
     together = defaultdict(list)
     for row in tested:
         if (folder_of(row, options.runs) / "network.onnx").exists():
@@ -62,8 +61,8 @@ def time_networks(tested: list[Row], options: argparse.Namespace) -> None:
 
 
 def time_trainings(tested: list[Row], options: argparse.Namespace) -> None:
-    """Train each arm of the rows on a part of the images, round after round, anew each time."""
-    timed = [row for row in tested if not str(row["budget"]).startswith("latency")]  # which measure while they train
+    """Train each arm of the rows from the start on a part of the images, round after round."""
+    timed = [row for row in tested if not str(row["budget"]).startswith("latency")]  # they measure in training
     for number in range(options.rounds):
         wide: dict[str, float] = {}
         for row in sorted(timed, key=lambda row: row["arm"] != WIDE):
@@ -77,7 +76,7 @@ def time_trainings(tested: list[Row], options: argparse.Namespace) -> None:
 
 
 def training_seconds(row: Row, tested: list[Row], options: argparse.Namespace) -> float:
-    """Return the seconds that training the row's arm takes on all images, as a part of them tells."""
+    """Return the seconds of training the row's arm on all images, extrapolated from a part of them."""
 
     def part(recipe: Recipe) -> Recipe:
         data: Any = PartOfData(recipe.data, options.part)
@@ -112,7 +111,7 @@ def folder_of(row: Row, runs: Path) -> Path:
 
 
 class PartOfData:
-    """A data set of which one of `every` images is trained on, and as few are validated on."""
+    """A data set reduced to one in `every` training images, and as few validation images."""
 
     def __init__(self, whole: Any, every: int) -> None:
         self.whole, self.every = whole, every
@@ -130,7 +129,7 @@ class PartOfData:
 
 
 class PartOfSplit(Split):
-    """One of `every` samples of a split."""
+    """One in `every` samples of a split."""
 
     def __init__(self, whole: Split, every: int) -> None:
         super().__init__(whole.seed)

@@ -1,4 +1,4 @@
-"""Trainings of `frontier.py`: by the machinery of recipes, so each goes on where it stopped, and all are alike."""
+"""Trainings of `frontier.py`, run as recipes, so that all are alike and each resumes where it stopped."""
 
 import dataclasses
 import statistics
@@ -20,13 +20,13 @@ from prunus.train.evaluate import evaluate
 from prunus.train.fit import fit
 from prunus.train.settings import Train
 
-MARGIN = 0.02  # of a budget in milliseconds, that a measurement stays below it, as `select` does
+MARGIN = 0.02  # share by which a measurement must stay below a budget in milliseconds, as in `select`
 BISECTIONS = 12
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Trained:
-    """A network, the run that its last training belongs to, and the folders that hold the records of all."""
+    """A network, the run of its last training, and the folders with the records of all its trainings."""
 
     run: RunContext
     model: nn.Module
@@ -43,18 +43,18 @@ class Trained:
         return trace(self.model, self.run.inputs).macs()
 
     def mean_macs(self) -> float:
-        """Return the multiply-adds of the network that takes the steps, averaged over the epochs."""
+        """Return the multiply-adds of the network in training, averaged over the epochs."""
         found = [record for folder in self.folders for record in records.read(folder)]
         cuts = {(r.model, r.epoch): r.macs_before for r in found if isinstance(r, ShrinkRecord)}
         epochs = [r for r in found if isinstance(r, EpochRecord)]
         return statistics.mean(cuts.get((r.model, r.epoch), r.macs) for r in epochs)
 
     def epochs(self) -> int:
-        """Return the epochs of all trainings that led to the network."""
+        """Return the total epochs of all trainings that led to the network."""
         return sum(isinstance(record, EpochRecord) for folder in self.folders for record in records.read(folder))
 
     def seconds(self) -> tuple[float, float]:
-        """Return the seconds of all epochs without their cuts, and those of the cuts."""
+        """Return the seconds of all epochs without cuts, and those of the cuts."""
         found = [record for folder in self.folders for record in records.read(folder)]
         cuts = sum(record.seconds for record in found if isinstance(record, ShrinkRecord))
         return sum(record.seconds for record in found if isinstance(record, EpochRecord)) - cuts, cuts
@@ -75,7 +75,7 @@ def begun(recipe: Recipe) -> RunContext:
 
 
 def walked(recipe: Recipe, wide: Trained | None = None) -> Trained:
-    """Train what `prunus.run` trains of a recipe after its baseline, `wide`: it shrinks if the recipe says so."""
+    """Run the trainings of a recipe that follow its baseline `wide`, as `prunus.run` does, with shrinking if set."""
     run = begun(recipe)
     baseline = None if wide is None else Network(name=WIDE, model=wide.model)
     reached = stages.run_stages(run, None, baseline)[-1].model
@@ -91,9 +91,9 @@ def fitted(
     teacher: Trained | None = None,
     after: Trained | None = None,
 ) -> Trained:
-    """Train `model` plainly, as long as the run's recipe says or `settings` do, taught by `teacher` where there is one.
+    """Train `model` without shrinking, with `settings` or those of the run's recipe, and `teacher` if it is given.
 
-    The epochs of `after`, or of the teacher, count as this one's too.
+    The epochs of `after`, or of the teacher, are added to those of this training.
     """
     task = run.task if teacher is None else Distillation().wrap(run.task, teacher.model)
     training = run.training(name, settings or run.recipe.train, task)
@@ -103,7 +103,7 @@ def fitted(
 
 
 def costs(run: RunContext, wide: nn.Module, budget: Budget) -> tuple[Callable[[nn.Module], float], float]:
-    """Return what gives a network's cost as a share of the wide one's, and the share that the budget allows."""
+    """Return a function from a network to its cost as a share of the wide network's, and the budget's share."""
     if budget.latency is not None:
         meter = run.meter(wide)
         whole = meter(wide)
@@ -114,7 +114,7 @@ def costs(run: RunContext, wide: nn.Module, budget: Budget) -> tuple[Callable[[n
 
 
 def largest(make: Callable[[float], nn.Module], cost: Callable[[nn.Module], float], bound: float) -> nn.Module:
-    """Return `make` of the largest share in (0, 1) whose cost is within the bound; the cost grows with the share."""
+    """Return `make(share)` for the largest share in (0, 1) of cost within `bound`; the cost grows with the share."""
     low, high, best = 0.0, 1.0, None
     for _ in range(BISECTIONS):
         middle = (low + high) / 2

@@ -1,10 +1,10 @@
-"""Claim: a training survives 50 of 50 kills at random moments and loses nothing that was reported saved.
+"""Claim: a training survives 50 of 50 kills at random moments and loses no state that was reported as saved.
 
     python benchmarks/kills.py
 
-What tests/faults/killed.py does, with its figures kept: a tiny network shrinks while it trains, is killed by SIGKILL at
-random moments, every second time while it writes a checkpoint, and goes on; what it ends at is compared bit by bit
-with the undisturbed training.
+Runs tests/faults/killed.py and stores its figures: the training of a tiny shrinking network is killed by SIGKILL at
+random moments, every second time while it writes a checkpoint, and resumes; its final state is compared bit by bit
+with that of an undisturbed training.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from result import write_result
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "tests" / "faults"))
 
-import killed  # noqa: E402 - only now can it be found
+import killed  # noqa: E402 - after its folder is on the path
 
 
 def main() -> None:

@@ -1,11 +1,11 @@
-"""Claim: a budget in milliseconds is met, and not by far.
+"""Claim: a budget in milliseconds is met by a small margin.
 
     python benchmarks/latency_budget.py [--threads 1] [--repeats 30]
 
-For each network and backend `select` gets budgets of several shares of the latency, with the meter that runs have
-(`LatencyMeter`: BatchNorm folded, each network timed in turn with the wide one). What it leaves is then timed anew,
-all of them in turn, the wide one among them: the share that is reached, beside the share of the multiply-adds. Weights
-are those that the networks are built with, so accuracy is not asked for; the search is the same that a training does.
+For each network and backend, `select` gets budgets of several shares of the latency, with the same meter as in runs
+(`LatencyMeter`: BatchNorm folded, each network timed in turn with the wide network). The selected networks and the wide
+network are then timed again, in turn; reported are the reached shares of latency and of multiply-adds. The weights are
+initial weights, so accuracy is not evaluated; the search is the same as in a training.
 """
 
 import argparse
@@ -35,7 +35,7 @@ def deployed(model: nn.Module, images: torch.Tensor) -> nn.Module:
 
 
 def rows(name: str, backend: str, threads: int, repeats: int) -> list[dict[str, object]]:
-    """Return what each budget leads to."""
+    """Return one row per budget."""
     build, shape = NETWORKS[name]
     torch.manual_seed(0)
     model, images = build().eval(), torch.randn(shape)

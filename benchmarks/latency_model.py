@@ -1,18 +1,22 @@
-"""Claim: a network's latency is predicted from measured units, and budgets in milliseconds are met by what keeps most.
+"""Claim: latency is predicted from measured units, and budgets in milliseconds are met with the least importance lost.
 
     python benchmarks/latency_model.py [--networks ERFNet ...] [--backends onnxruntime ...] [--threads 1]
 
-Each network and backend: the latency model is measured (`prunus.TargetMeter`; the tables of units lie in --tables and
-are used again). Then 30 narrow versions, each layer narrowed by a share of its own drawn from 0 to 80 %, are predicted
-and measured, each in turn with the wide network; beside them the straight line in multiply-adds through the same
-networks that the model was fitted to. Then budgets of 70, 50 and 30 % are solved, and what they leave is timed anew, in
-turn with the wide network, with the one that selection by multiply-adds leaves within the same milliseconds, and with
-the one that it leaves of the same multiply-adds. Importances are relative norms; what can be removed approximately may
-go as well, since accuracy is not asked for.
+For each network and backend, the latency model is measured (`prunus.TargetMeter`; the tables of units are kept in
+--tables and reused). Then 30 narrow versions, each layer narrowed by its own random share from 0 to 80 %, are predicted
+and measured, each in turn with the wide network; for comparison, a straight line in multiply-adds is fitted to the same
+networks as the model. Then budgets of 70, 50 and 30 % are solved, and the results are timed in turn with the wide
+network and with two networks selected by multiply-adds: one within the same milliseconds, and one of the same
+multiply-adds. Importances are relative norms; approximate removals are allowed, since accuracy is not evaluated.
 
+<<<<<<< HEAD
 Every measurement is a line of results/latency_model.jsonl at once: a run that was interrupted goes on, and --again
 drops what is known of the networks and backends named. The summary is results/latency_model.json, its picture
 latency_model.svg.
+=======
+Every measurement is appended to results/latency_model.jsonl, so an interrupted run resumes; --again drops the
+measurements of the named networks and backends. The summary is results/latency_model.json.
+>>>>>>> en3
 """
 
 import argparse
@@ -69,7 +73,7 @@ class Subject:
         self.name, self.backend, self.threads = name, backend, threads
         self.model, self.images = build().eval(), torch.randn(shape)
         traced = prunus.trace(self.model, self.images)
-        self.groups = prunus.Budget(latency=1.0, approximate=True).candidates(traced)  # DeiT's width as well
+        self.groups = prunus.Budget(latency=1.0, approximate=True).candidates(traced)  # includes DeiT's width
         self.importance = relative_norms(self.model, self.groups)
         target = prunus.Target(backend=backend, threads=threads)
         self.meter = prunus.TargetMeter(target, self.images, table=tables / f"{backend}-{threads}.json", repeats=30)
@@ -84,7 +88,7 @@ class Subject:
         return prunus.apply(prunus.fuse(small, self.images), small).eval()
 
     def drawn(self, number: int) -> Tensor:
-        """Return the groups that version `number` lacks."""
+        """Return the groups that are removed in version `number`."""
         generator = torch.Generator().manual_seed(number)
         share = MOST_REMOVED * torch.rand(len(self.groups.layer_names) + 1, generator=generator)
         chosen = torch.rand(len(self.groups), generator=generator) < share[self.groups.layers]
@@ -105,7 +109,7 @@ def note(row: Row) -> None:
 
 
 def measure_all(subject: Subject) -> None:
-    """Write what is not known yet of one network on one backend."""
+    """Write the missing measurements of one network on one backend."""
     about = {"network": subject.name, "backend": subject.backend}
     rows = known(subject.name, subject.backend)
     began, fitted_to = time.perf_counter(), list[tuple[int, float]]()
@@ -130,7 +134,7 @@ def measure_all(subject: Subject) -> None:
 
 
 def budget_row(subject: Subject, model: Any, share: float) -> Row:
-    """Return what a budget of `share` of the latency leads to, beside selection by multiply-adds."""
+    """Return the result of a budget of `share` of the latency, with that of selection by multiply-adds."""
     groups, importance, budget = subject.groups, subject.importance, prunus.Budget(latency=share)
     floor, nothing = floors(groups, budget), torch.zeros(len(subject.groups), dtype=torch.bool)
     limit, began = share * subject.measure(nothing), time.perf_counter()
@@ -186,7 +190,7 @@ def summary(name: str, backend: str) -> Row | None:
 
 
 def main() -> None:
-    """Measure what is not known yet, and write the summary."""
+    """Run the missing measurements, and write the summary."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=list(NETWORKS))
     parser.add_argument("--backends", nargs="+", default=["onnxruntime", "openvino"])

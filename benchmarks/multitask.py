@@ -1,12 +1,12 @@
-"""Claim: one network with two heads is shrunk to 40 % of its multiply-adds, and no slice of either task falls.
+"""Claim: a network with two heads shrinks to 40 % of its multiply-adds, and no slice of either task falls.
 
     python benchmarks/multitask.py [--arms plain taught] [--seeds 0] [--epochs 30] [--macs 0.4]
 
-`MultiTaskNet` on street scenes of 128 x 64, segmentation and detection together, shrunk while it trains (arm "plain",
-and "taught": with distillation from the wide one in half of the loss), against the wide network trained for as many
-epochs. A row (arm, seed, epochs, macs) has the metrics of both networks on the test split, the share of the
-multiply-adds, and what the gate says at 0.5 percentage points: how many slices were judged, fell, or are in doubt, and
-the worst five; rows are appended to results/multitask.jsonl as they come, and none is made twice.
+`MultiTaskNet` on street scenes of 128 x 64, segmentation and detection together, shrunk in training (arm "plain"; arm
+"taught" adds distillation from the wide network as half of the loss), against the wide network trained for as many
+epochs. A row (arm, seed, epochs, macs) holds both networks' metrics on the test split, the share of the multiply-adds,
+and the result of the gate at 0.5 percentage points: the numbers of slices that were judged, fell, or are in doubt, and
+the worst five. Rows are appended to results/multitask.jsonl, and none is repeated.
 """
 
 import argparse
@@ -44,7 +44,7 @@ WORST = 5
 
 
 def trained(task: BoundTask, seed: int, epochs: int, macs: float | None) -> nn.Module:
-    """Return a network that was trained, and shrunk to a share of its multiply-adds."""
+    """Return a trained network, shrunk to the share `macs` of its multiply-adds (None: not shrunk)."""
     settings = Train(
         epochs=epochs, batch_size=8, optimizer=OptimizerSettings(learning_rate=2e-3), schedule="cosine",
         evaluate_every=epochs, checkpoint_every=epochs, threads=1, device="cpu",
@@ -61,7 +61,7 @@ def trained(task: BoundTask, seed: int, epochs: int, macs: float | None) -> nn.M
 
 
 def row(arm: str, seed: int, epochs: int, macs: float, wide: Callable[[], nn.Module]) -> Row:
-    """Return the figures of a network that was shrunk, beside those of the wide one."""
+    """Return the figures of a shrunk network and of the wide network."""
     task, before = TASK.bind(DATA), wide()
     narrow = trained(task if arm == "plain" else Distillation().wrap(task, before), seed, epochs, macs)
     options, image = Train(batch_size=10, device="cpu", threads=1), DATA.train()[0][0][None]

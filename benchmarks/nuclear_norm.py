@@ -3,10 +3,10 @@ of a training step.
 
     python benchmarks/nuclear_norm.py [--threads 2] [--batch-size 32] [--size 224] [--repeats 5] [--device cpu]
 
-Times one training step (SGD with momentum), one proximal step after it, that step without the momentum's share, and
-the naive loop over all convolutions and the classifier in turn, round after round, and reports medians; says how far
-the two results are apart. The step alone is what the loop does; once an epoch it is a share of ImageNet's epoch.
-`--skip-loop` leaves the slow loop to one round.
+Times, in turn and round after round: one training step (SGD with momentum), one proximal step after it, the same
+proximal step without its update of the momentum, and the naive loop over all convolutions and the classifier. Reports
+the medians, the difference between both results, and for one proximal step per epoch its share of an ImageNet epoch.
+The step without momentum does the work of the loop. `--skip-loop` runs the slow loop in one round only.
 """
 
 import argparse
@@ -27,12 +27,12 @@ from prunus.penalties.nuclear_norm import BoundNuclearNorm
 
 STRENGTH = 1.0
 STEP_SIZE = 0.01
-IMAGES_PER_EPOCH = 1_281_167  # ImageNet's
+IMAGES_PER_EPOCH = 1_281_167  # of ImageNet
 
 
 @torch.no_grad()
 def loop_(penalty: BoundNuclearNorm, threshold: float) -> None:
-    """The naive way: one singular value decomposition after the other."""
+    """Apply the proximal step naively: one singular value decomposition after the other."""
     for layer in penalty.layers:
         matrices = layer.view(layer.weight)
         left, values, right = torch.linalg.svd(matrices, full_matrices=False)
@@ -40,7 +40,7 @@ def loop_(penalty: BoundNuclearNorm, threshold: float) -> None:
 
 
 def parsed() -> argparse.Namespace:
-    """Return the command line's options."""
+    """Return the command-line options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--batch-size", type=int, default=32)
@@ -69,7 +69,7 @@ def trained(options: argparse.Namespace) -> tuple[nn.Module, torch.optim.SGD, Ca
 
 
 def apart(batched: BoundNuclearNorm, naive: BoundNuclearNorm) -> float:
-    """Do both ways once, on equal weights, and return how far they are apart, relative to a layer's norm."""
+    """Apply both variants once to equal weights; return their largest difference relative to a layer's norm."""
     batched.prox_(STEP_SIZE)
     loop_(naive, STEP_SIZE * STRENGTH)
     pairs = zip(batched.layers, naive.layers, strict=True)

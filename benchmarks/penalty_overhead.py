@@ -2,7 +2,7 @@
 
     python benchmarks/penalty_overhead.py [--threads 2] [--repeats 10] [--device cpu]
 
-Times one plain step and one step with everything the shrinking run adds (importance, norms, proximal step), in turn,
+Times one plain step and one step with all additions of a shrinking run (importance, norms, proximal step), in turn,
 round after round, and reports the ratio of the medians.
 """
 

@@ -1,11 +1,11 @@
-"""What a start from trained weights is worth: GTSRB, to a budget, in a third of the epochs and from scratch.
+"""The value of a start from trained weights: GTSRB, shrunk to a budget in a third of the epochs, and from scratch.
 
     python benchmarks/pretrained_start.py --data DATA/gtsrb_small --folder runs/pretrained
 
-Per seed, on the validation and the test split: the wide network trained as long as the recipe says ("long"); from its
-weights, shrunk to the budget in a third of the epochs, as `prunus shrink` does it ("pretrained"), and taught by it as
-well ("pretrained, taught"); from fresh weights, shrunk in as many epochs ("scratch, a third"), and in as
-many as both trainings together ("scratch, all"). Each row is kept as it comes.
+Per seed, on the validation and the test split: the wide network, trained for the recipe's epochs ("long"); from its
+weights, shrunk to the budget in a third of the epochs, as by `prunus shrink` ("pretrained"), and also with the wide
+network as teacher ("pretrained, taught"); from fresh weights, shrunk in a third of the epochs ("scratch, a third"), and
+in the epochs of both trainings together ("scratch, all"). Each row is stored when it is finished.
 """
 
 import argparse
@@ -73,7 +73,7 @@ def arms(options: argparse.Namespace, seed: int) -> dict[str, Recipe]:
 
 
 def figures(recipe: Recipe, long: Recipe) -> Row:
-    """Train what a recipe says, where it has a baseline after what `long` says, and return the row."""
+    """Train a recipe, after the training of `long` if it has a baseline, and return the row."""
     trained: Trained = walked(recipe, walked(long) if recipe.baseline else None)
     steps, cuts = dataclasses.replace(trained, folders=trained.folders[-1:]).seconds()
     metric = trained.run.task.main_metric

@@ -1,12 +1,11 @@
-"""Claim: two processes give the metrics of one, and deciding together costs at most 1 % of an epoch.
+"""Claim: two processes yield the metrics of one, and their joint decisions cost at most 1 % of an epoch.
 
     python benchmarks/processes.py
 
-ERFNet shrinks to 40 % of its MACs on drawn street scenes in two processes (gloo). What each spends in the calls that
-only several processes need is added up: whether to stop, after each step; what is pressed and cut; comparing the
-SHA-256 of plan and weights; the buffers. Waiting for the other is in it: of the two processes the one that waits less
-counts. The
-trained network's metrics on the validation split are then counted by both processes, and by one alone.
+ERFNet shrinks to 40 % of its MACs on rendered street scenes in two processes (gloo). Each process sums the time of the
+calls that only several processes need: whether to stop, after each step; which groups are shrunk and cut; comparing the
+SHA-256 of plan and weights; the buffers. This includes waiting for the other process, so the smaller of the two sums
+counts. The trained network is then evaluated on the validation split by both processes, and by one.
 """
 
 import argparse
@@ -44,7 +43,7 @@ CONTROLLER = Controller(budget=Budget(macs=0.4), begin=0.25, end=0.75)
 
 
 def counted(spent: dict[str, float], owner: type, name: str) -> None:
-    """Let the method `name` of what processes share add its seconds to `spent`."""
+    """Make the method `name` of `owner` add its seconds to `spent`."""
     method: Callable[..., Any] = getattr(owner, name)
 
     @functools.wraps(method)
@@ -59,7 +58,7 @@ def counted(spent: dict[str, float], owner: type, name: str) -> None:
 
 
 def one_process(folder: Path) -> None:
-    """Train as one of torchrun's processes."""
+    """Train in one of torchrun's processes."""
     spent: dict[str, float] = {}
     for owner, name in (
         (Processes, "share"),
@@ -84,7 +83,7 @@ def one_process(folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--folder", type=Path)  # given to torchrun's processes
+    parser.add_argument("--folder", type=Path)  # only passed to torchrun's processes
     if folder := parser.parse_args().folder:
         one_process(folder)
         return

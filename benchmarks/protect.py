@@ -1,11 +1,11 @@
-"""Claim: what is protected falls less when the network is cut hard.
+"""Claim: the metric of a protected class falls less when the network is cut hard.
 
     python benchmarks/protect.py [--seeds 0 1 2] [--epochs 40] [--macs 0.2] [--weight 6]
 
-ERFNet of a quarter of the width on street scenes of 128 x 64, to 20 % of its multiply-adds, without protection and with
-`protect: {classes: [pedestrian]}`, against the wide network trained as long. A row (arm, seed, epochs, macs, weight)
-has the IoU of pedestrians and the mean on the test split, and for the narrow ones the interval of the drop of
-pedestrians and the gate's verdict; rows are appended to results/protect.jsonl as they come, and none is made twice.
+ERFNet of a quarter of the width on street scenes of 128 x 64, shrunk to 20 % of its multiply-adds, without protection
+and with `protect: {classes: [pedestrian]}`, against the wide network trained for as long. A row (arm, seed, epochs,
+macs, weight) holds the pedestrians' IoU and the mean IoU on the test split, and for narrow networks the interval of the
+pedestrians' drop and the gate's verdict. Rows are appended to results/protect.jsonl, and none is repeated.
 """
 
 import argparse
@@ -37,7 +37,7 @@ GATE = Gate(min_samples=20, per=("class",))
 
 
 def trained(task: BoundTask, seed: int, epochs: int, macs: float | None) -> nn.Module:
-    """Return a network that was trained, and shrunk to a share of its multiply-adds."""
+    """Return a trained network, shrunk to the share `macs` of its multiply-adds (None: not shrunk)."""
     settings = Train(
         epochs=epochs, batch_size=8, optimizer=OptimizerSettings(learning_rate=3e-3), evaluate_every=epochs,
         checkpoint_every=epochs, threads=1, device="cpu",
@@ -54,7 +54,7 @@ def trained(task: BoundTask, seed: int, epochs: int, macs: float | None) -> nn.M
 
 
 def figures(model: nn.Module, wide: nn.Module | None = None) -> Row:
-    """Return the IoU of pedestrians and the mean, and what the gate says of pedestrians."""
+    """Return the pedestrians' IoU, the mean IoU, and the gate's result for pedestrians."""
     task = TASK.bind(DATA)
     metrics, per_class = evaluate(model, task, DATA.test(), Train(batch_size=10, device="cpu"))
     found = {"pedestrian": per_class["pedestrian"], **metrics}
@@ -66,7 +66,7 @@ def figures(model: nn.Module, wide: nn.Module | None = None) -> Row:
 
 
 def row(task: BoundTask | None, seed: int, epochs: int, macs: float, wide: Callable[[], nn.Module]) -> Row:
-    """Return the figures of the wide network (no task), or of one that was shrunk with `task`."""
+    """Return the figures of the wide network (no task), or of a network shrunk with `task`."""
     return figures(wide()) if task is None else figures(trained(task, seed, epochs, macs), wide())
 
 

@@ -1,13 +1,13 @@
-"""Claims for ResNet-50 with AdamW: a cut takes at most 2 s and 1.5 times the memory, a checkpoint stops 0.3 s.
+"""Claims for ResNet-50 with AdamW: a cut takes at most 2 s and 1.5 times the memory, a checkpoint blocks for 0.3 s.
 
     python benchmarks/reliability.py
 
-torchvision's ResNet-50 (random weights, 25.6 M parameters), one step of AdamW, then half of its removable groups are
-zeroed. `shrink` is what the training loop does between two epochs: select, apply, compare the outputs (224 x 224),
-carry, bind the penalty anew. Memory is the process's resident set, sampled each millisecond, against the weights,
-gradients and moments that were there before. The checkpoint is `save` between two steps: what the loop waits for it,
-and the longest gap in a loop of small products while it is written, beyond such a gap before. What the two threads take
-from each other's processor time is not in it.
+torchvision's ResNet-50 (random weights, 25.6 M parameters) takes one step of AdamW, then half of its removable groups
+are zeroed. `shrink` is the work of the loop between two epochs: select, apply, compare the outputs (224 x 224), carry
+the optimizer over, bind the penalty. Memory is the process's resident set, sampled every millisecond, relative to the
+previous weights, gradients and moments. The checkpoint is `save` between two steps: the time that the loop waits, and
+by how much the longest gap in a loop of small products grows while the checkpoint is written. The processor time that
+the two threads take from each other is not included.
 """
 
 import argparse
@@ -42,7 +42,7 @@ class Peak:
     """The largest resident set of this process while the body runs, in bytes."""
 
     def __enter__(self) -> "Peak":
-        ctypes.CDLL(None).malloc_trim(0)  # memory that was freed but kept would hide what is taken
+        ctypes.CDLL(None).malloc_trim(0)  # freed memory that the process still holds would hide new allocations
         self.process, self.bytes, self.running = psutil.Process(), 0, True
         self.before = self.process.memory_info().rss
         self.thread = threading.Thread(target=self.watch)
@@ -78,13 +78,13 @@ def begun(folder: Path) -> tuple[TrainingState, TrainingJob]:
 
 
 def cut(folder: Path) -> dict[str, float]:
-    """Time one shrink and watch its memory."""
+    """Time one cut and measure its memory."""
     state, _ = begun(folder)
     exact = state.groups.exact.nonzero().flatten()
     chosen = torch.zeros(len(state.groups), dtype=torch.bool)
     chosen[exact[torch.randperm(len(exact))[: len(exact) // 2]]] = True
     zero_(state.model, state.groups, chosen)
-    held = sum(p.numel() * p.element_size() for p in state.model.parameters()) * 4  # and gradients, two moments
+    held = sum(p.numel() * p.element_size() for p in state.model.parameters()) * 4  # weights, gradients, two moments
     with Peak() as peak:
         began = time.perf_counter()
         result = state.live.cut_zeros((), "here", epoch=1)
@@ -103,7 +103,7 @@ def cut(folder: Path) -> dict[str, float]:
 
 
 def longest_gap(while_true: Callable[[], bool]) -> float:
-    """Return the longest time between two turns of a loop."""
+    """Return the longest time between two iterations of a loop."""
     matrix, longest, last = torch.randn(128, 128), 0.0, time.perf_counter()
     while while_true():
         matrix @ matrix
@@ -113,7 +113,7 @@ def longest_gap(while_true: Callable[[], bool]) -> float:
 
 
 def stalls(folder: Path) -> list[dict[str, float]]:
-    """Time each of several `save` of one training, and the gaps in the loop while the checkpoint is written."""
+    """Time several calls of `save` in one training, and the gaps in the loop while each checkpoint is written."""
     state, training = begun(folder)
     rows = []
     with Background() as background:

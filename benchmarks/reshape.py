@@ -1,10 +1,10 @@
-"""Claim: expanding and contracting MobileNetV2 takes under a second, and changes nothing.
+"""Claim: expanding and contracting MobileNetV2 takes under a second, and leaves its outputs unchanged.
 
     python benchmarks/reshape.py
 
-torchvision's MobileNetV2 (ImageNet sizes, random weights) is expanded at rate 4 and contracted again: its convolutions
-with a kernel (the stem and every depthwise one), and, for scale, every convolution. Seconds of the clock and of the
-processor, the best of five; differences are those of the outputs, relative to their largest, in float32.
+torchvision's MobileNetV2 (ImageNet sizes, random weights) is expanded at rate 4 and contracted again: once its
+convolutions with a kernel above 1 x 1 (the stem and every depthwise one), and for comparison every convolution. Wall
+and processor seconds, the best of five; differences of the outputs, relative to the largest output, in float32.
 """
 
 import argparse
@@ -25,7 +25,7 @@ REPEATS = 5
 
 
 def timed(function: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
-    """Return what `function` returns, and the least seconds it took."""
+    """Return the result of `function`, and its least seconds."""
     times = []
     for _ in range(REPEATS):
         began = time.perf_counter(), time.process_time()
@@ -36,7 +36,7 @@ def timed(function: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
 
 
 def reshaped(model: nn.Module, image: torch.Tensor, layers: str, keep_function: bool) -> dict[str, Any]:
-    """Expand and contract, each planned and applied."""
+    """Expand and contract the network, with planning and applying, and return the figures."""
 
     def expand() -> tuple[prunus.Plan, nn.Module]:
         plan = prunus.expand(model, layers, 4, keep_function=keep_function)

@@ -1,4 +1,4 @@
-"""What every benchmark's result file says first: when, how, with which versions, and on what."""
+"""The header of every benchmark's result file: date, command, versions and hardware."""
 
 import datetime
 import json
@@ -14,7 +14,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def header(data: str = "") -> dict[str, Any]:
-    """Return when, how and on what this process runs; in the command DATA stands for the path `data`."""
+    """Return the date, command, versions and hardware of this process; DATA replaces the path `data` in the command."""
     command = shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
     return {
         "date": datetime.date.today().isoformat(),
@@ -25,7 +25,7 @@ def header(data: str = "") -> dict[str, Any]:
 
 
 def write_result(name: str, figures: Mapping[str, Any], *, folder: Path = RESULTS, data: str = "") -> Path:
-    """Write `figures` into `name`.json in `folder`, behind a header; return the file's path."""
+    """Write a header and `figures` to `name`.json in `folder`; return the file's path."""
     folder.mkdir(exist_ok=True)
     path = folder / f"{name}.json"
     path.write_text(json.dumps({**header(data), **figures}, indent=1) + "\n", encoding="utf-8")

@@ -1,16 +1,16 @@
-"""The set roadsign_voc (Pascal VOC boxes) in the layout that Ultralytics reads."""
+"""The data set roadsign_voc (Pascal VOC boxes) in the layout that Ultralytics reads."""
 
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 
 def yolo_set(root: Path, folder: Path, limit: int | None = None) -> Path:
-    """Write links to the images and a label file each to `folder`; return the path of its YAML file.
+    """Write links to the images, and a label file per image, to `folder`; return the path of its YAML file.
 
     Args:
-        root: of roadsign_voc.
-        folder: to write to.
-        limit: of images per split.
+        root: folder of roadsign_voc.
+        folder: folder to write.
+        limit: largest number of images per split.
     """
     names = [name for name in (root / "label_list.txt").read_text().split() if name]
     for split in ("train", "valid"):
@@ -31,7 +31,7 @@ def yolo_set(root: Path, folder: Path, limit: int | None = None) -> Path:
 
 
 def _lines(annotation: Path, names: list[str]) -> list[str]:
-    """Return a line per box: class, then centre and size as shares of the image."""
+    """Return one line per box: class, then centre and size as shares of the image."""
     tree = ElementTree.parse(annotation)
     width, height = (float(tree.findtext(f"size/{side}", "0")) for side in ("width", "height"))
     lines = []

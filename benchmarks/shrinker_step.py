@@ -1,10 +1,10 @@
-"""Claim: `shrinker.step()` and what it watches add at most 2 % to a training step, outside cuts.
+"""Claim: `shrinker.step()` and the Shrinker's hooks add at most 2 % to a training step, outside cuts.
 
     python benchmarks/shrinker_step.py [--threads 2] [--repeats 10] [--device cpu]
 
-Twins of one network are trained on the same batch, one plainly and one with a Shrinker, in turn, round after round, and
-the ratio of the medians is reported. Observing: before the first segment, only the importance is gathered. Pressing:
-in a segment at whose end all that the budget asks for is to be zero, the importance is gathered too.
+Copies of one network are trained on the same batch in turn, round after round, one without and two with a Shrinker; the
+ratios of the medians are reported. Observing: before the first segment, only the importance is accumulated. Pressing:
+within a segment at whose end all groups required by the budget must be zero; the importance is accumulated too.
 """
 
 import argparse
@@ -22,7 +22,7 @@ import prunus
 from prunus.compat import torchvision
 from prunus.models.erfnet import ERFNet
 
-STEPS = 10**6  # none of which ends a segment here
+STEPS = 10**6  # so many that no segment ends here
 PHASES = {"observing": {"begin": 0.9, "end": 1.0}, "pressing": {"begin": 0.0, "end": 1.0, "every": STEPS}}
 WARMUP = 2
 
@@ -41,7 +41,7 @@ NETWORKS = {"erfnet-256x128-batch8": erfnet, "resnet18-224x224-batch32": resnet1
 
 
 class Twin:
-    """A network and its optimizer; with a shrinker in one of its phases, or without."""
+    """A network and its optimizer, with a Shrinker in one of its phases, or without."""
 
     def __init__(self, build: Callable[[], nn.Module], images: Tensor, phase: str | None) -> None:
         torch.manual_seed(0)

@@ -1,11 +1,11 @@
-"""Claim: at the same multiply-adds the solver keeps more importance than greedy selection, and proves how good it is.
+"""Claim: at equal multiply-adds the solver keeps more importance than greedy selection, and proves its gap.
 
     python benchmarks/solver.py
 
-For each network and budget both choose channels by the same importances: the relative norms of the network as built,
-and the same times numbers drawn uniformly, as importances in training spread. The figures are exact and repeat; only
-the processor's seconds depend on the machine. Lost is the importance of all groups removed; the gap is the solver's
-own, proven.
+For each network and budget, both choose channels by the same importances: the relative norms of the network as built,
+and the same multiplied by uniform random numbers, whose spread resembles that in training. The figures are exact and
+reproducible; only the processor seconds depend on the machine. "Lost" is the importance of all removed groups; the gap
+is the solver's own proven bound.
 """
 
 import time
@@ -39,7 +39,7 @@ BUDGETS = (
 
 
 def rows(name: str) -> list[dict[str, object]]:
-    """Return what each budget leads to."""
+    """Return the rows of all budgets."""
     build, shape = NETWORKS[name]
     torch.manual_seed(0)
     model = build().eval()

@@ -1,4 +1,4 @@
-"""YOLO's blocks that halve a layer's output, as two layers: torch-pruning loses count of the channels of halves."""
+"""YOLO's blocks that halve a layer's output, rewritten as two layers: torch-pruning miscounts channels of halves."""
 
 import copy
 from typing import Any
@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 
 class TwoLayers(nn.Module):
-    """What a block with `cv1`, `cv2` and `m` computes, with a layer for each half of the first one's output."""
+    """The function of a block with `cv1`, `cv2` and `m`, with one layer for each half of the output of `cv1`."""
 
     def __init__(self, block: Any) -> None:
         super().__init__()
-        self.i, self.f, self.type = block.i, block.f, block.type  # how the network routes its layers
+        self.i, self.f, self.type = block.i, block.f, block.type  # by these the network routes its layers
         self.first, self.second = (_half(block.cv1, number) for number in range(2))
         self.cv2, self.m = block.cv2, block.m
 
@@ -26,7 +26,7 @@ class TwoLayers(nn.Module):
 
 
 def split_(model: Any) -> None:
-    """Replace the blocks of a YOLO that halve with `chunk`."""
+    """Replace the blocks of a YOLO network that use `chunk`."""
     for number, block in enumerate(model.model):
         if hasattr(block, "forward_split"):
             model.model[number] = TwoLayers(block)

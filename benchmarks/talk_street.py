@@ -1,10 +1,10 @@
-"""Claim: `recipes/talk_street.yaml` walks every reshaping of the talk in under 10 minutes on 2 cores.
+"""Claim: `recipes/talk_street.yaml` runs every reshaping of the talk in under 10 minutes on 2 cores.
 
     python benchmarks/talk_street.py [folder, runs/benchmark-talk]
 
-Runs the recipe's command as a process of its own into the folder, measures its seconds of the clock and of the
-processor, and keeps from the run's records what each stage led to: test mIoU, multiply-adds, parameters, milliseconds;
-every edit with its measured exactness; every cut while it trained. The report stays in the folder.
+Runs the recipe's command in its own process into the folder, measures its wall and processor seconds, and stores from
+the run's records: each stage's test mIoU, multiply-adds, parameters and milliseconds; each edit with its measured
+exactness; each cut in training. The report stays in the folder.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from prunus.records import EditRecord, EvaluationRecord, LatencyRecord, Record, 
 
 
 def networks(records: list[Record]) -> dict[str, dict[str, Any]]:
-    """Return the figures of each network, in the order of the walk."""
+    """Return the figures of each network, in the order of the stages."""
     found: dict[str, dict[str, Any]] = {}
     for record in records:
         if isinstance(record, EvaluationRecord):
@@ -32,7 +32,7 @@ def networks(records: list[Record]) -> dict[str, dict[str, Any]]:
 
 
 def kept(record: EditRecord | ShrinkRecord) -> dict[str, Any]:
-    """Return what an edit or a cut did, and how exactly."""
+    """Return the effect of an edit or a cut, and its exactness."""
     common = {name: getattr(record, name) for name in ("max_rel_diff", "max_rel_diff_float64")}
     if isinstance(record, EditRecord):
         return {"edit": record.edit, "exact": record.exact, **common}

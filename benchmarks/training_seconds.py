@@ -1,16 +1,15 @@
-"""Claim: training while shrinking takes much less time than training the wide network as long, at equal accuracy.
+"""Claim: at equal accuracy, training with shrinking takes much less time than the wide network's equal epochs.
 
     python benchmarks/training_seconds.py recipes/gtsrb_small.yaml --seeds 0 1 --cores 0 1 \\
         --override data.root=DATA shrink.begin=0.1 shrink.end=0.4
     python benchmarks/training_seconds.py recipes/camvid_erfnet.yaml \\
         --override data.root=DATA train.device=cuda shrink.begin=0.1 shrink.end=0.4
 
-Both networks of a recipe are trained under the same regime, the wide one first. The claim is about early cuts, the fast
-setting of docs/methods/group_lasso.md; the default shrinks later, for accuracy. Each of `--cores` trains a seed of its
-own, beside the others, so that all see the same machine, which must do nothing else. A benchmark that was stopped goes
-on. Seconds are those of training steps, of choosing what is pressed and of cuts, of the clock. The share that is
-realised is the time saved over the ideal: the MACs saved, averaged over the epochs. Accuracy is the main metric on the
-test split.
+Both networks of a recipe are trained with the same training settings and epochs, the wide one first. The claim is about
+early cuts, the fast setting of docs/methods/group_lasso.md; the default shrinks later, for accuracy. The `--cores`
+train their own seeds at the same time, under the same conditions, on an otherwise idle machine. A stopped benchmark
+resumes. Seconds are wall time of training steps, of choosing groups to shrink, and of cuts. The realised share is the
+saved time over the ideal, the saved MACs averaged over the epochs. Accuracy is the main metric on the test split.
 """
 
 import argparse
@@ -36,7 +35,7 @@ from prunus.train.fit import fit
 
 
 def trained(recipe: Recipe, name: str, folder: Path) -> dict[str, Any]:
-    """Train the network `name`, "wide" or "narrow", and return what it took and what it is worth."""
+    """Train the network `name`, "wide" or "narrow", and return its cost and its accuracy."""
     task, inputs = recipe.task.bind(recipe.data), recipe.data.train()[0][0][None]
     run = RunContext(recipe=recipe, folder=folder, recorder=Recorder(folder), task=task, inputs=inputs, watch=Watch())
     training = run.training(name, recipe.train, task)
@@ -52,8 +51,8 @@ def trained(recipe: Recipe, name: str, folder: Path) -> dict[str, Any]:
 
 
 def compared(wide: dict[str, Any], narrow: dict[str, Any]) -> dict[str, float]:
-    """Return the narrow network's training against the wide one's."""
-    before = [wide["macs"][0], *narrow["macs"][:-1]]  # a record tells the MACs after the epoch's cut
+    """Return the cost of the narrow network's training relative to the wide network's."""
+    before = [wide["macs"][0], *narrow["macs"][:-1]]  # a record holds the MACs after the epoch's cut
     ideal = 1 - statistics.mean(before) / wide["macs"][0]
     saved = 1 - narrow["seconds"] / wide["seconds"]
     return {
@@ -65,7 +64,7 @@ def compared(wide: dict[str, Any], narrow: dict[str, Any]) -> dict[str, float]:
 
 
 def seeds_of(core: int | None, seeds: list[int], options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Train both networks with each of `seeds`, on one core; None stands for the whole machine."""
+    """Train both networks with each of `seeds` on one core (None: the whole machine)."""
     if core is not None:
         os.sched_setaffinity(0, {core})
         torch.set_num_threads(1)

@@ -1,12 +1,12 @@
-"""YOLO's n size on 877 photographs of road signs, in Ultralytics' own trainer: wide, shrunk, and pruned afterwards.
+"""YOLO in size n on 877 photographs of road signs, in Ultralytics' trainer: wide, shrunk in training, and pruned.
 
     python benchmarks/ultralytics_roadsign.py --data DATA/roadsign_voc --folder runs/roadsign
     python benchmarks/ultralytics_roadsign.py --data DATA/roadsign_voc --folder runs/roadsign --time   (alone)
 
-Per seed: the wide network; the same with `Shrink`, to half of its ONNX Runtime latency; the wide network of half of the
-epochs, pruned once by torch-pruning to that latency and tuned for the other half. All begin with fresh weights and have
-as many epochs. Each row is kept as it comes; the same command goes on. `--time` measures the best networks of all arms
-and seeds in turn, so that their shares of the latency are those of one moment.
+Per seed: the wide network; the same with `Shrink`, to half of its ONNX Runtime latency; the wide network after half of
+the epochs, pruned once by torch-pruning to that latency and fine-tuned for the other half. All start from fresh weights
+and have equally many epochs. Each row is stored when it is finished; the same command resumes. `--time`
+measures the best networks of all arms and seeds in turn, on a quiet machine.
 
     pip install ultralytics-opencv-headless==8.4.190 torch-pruning==1.6.1
 """
@@ -37,7 +37,7 @@ from prunus.integrations.ultralytics import Shrink
 
 WIDE, NARROW, PRUNED = "wide", "narrow", "torch-pruning, once"
 LATENCY = 0.5  # of the wide network's
-AIMED = 0.48  # what is aimed at, since a measurement varies
+AIMED = 0.48  # the target, with a margin since measurements vary
 
 
 def main() -> None:
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def figures(train: Callable[..., Path], options: argparse.Namespace, data: Path, seed: int) -> Row:
-    """Return the row of a training: what the best network scores and costs, beside the wide one."""
+    """Return the row of a training: the best checkpoint's metrics and its cost, relative to the wide network."""
     began = time.perf_counter()
     best = train(options, data, seed)
     seconds = time.perf_counter() - began
@@ -99,12 +99,12 @@ def deployed(yolo: Any, options: argparse.Namespace) -> nn.Module:
 
 
 def wide(options: argparse.Namespace, data: Path, seed: int) -> Path:
-    """Train the network as its YAML builds it."""
+    """Train the network as built from its YAML file."""
     return _trained(YOLO(options.yaml), options, data, seed, WIDE, options.epochs)
 
 
 def narrow(options: argparse.Namespace, data: Path, seed: int) -> Path:
-    """Train it with `Shrink`."""
+    """Train the network with `Shrink`."""
     yolo = YOLO(options.yaml)
     budget = prunus.Budget(latency=AIMED)
     Shrink(budget=budget, begin=options.begin, end=options.end, meter=_meter(options)).attach(yolo)
@@ -112,7 +112,7 @@ def narrow(options: argparse.Namespace, data: Path, seed: int) -> Path:
 
 
 def pruned(options: argparse.Namespace, data: Path, seed: int) -> Path:
-    """Train it for half of the epochs, prune it once with torch-pruning, and tune it for the other half."""
+    """Train for half of the epochs, prune once with torch-pruning, and fine-tune for the other half."""
     half = options.epochs // 2
     best = _trained(YOLO(options.yaml), options, data, seed, "half", half)
     small = _pruned_to_latency(YOLO(best).model.float(), options)
@@ -129,7 +129,7 @@ def pruned(options: argparse.Namespace, data: Path, seed: int) -> Path:
 
 
 def _pruned_to_latency(model: nn.Module, options: argparse.Namespace) -> nn.Module:
-    """Return the widest network, of those with equal shares of channels cut, that meets the latency."""
+    """Return the widest network that meets the latency, with the same share of channels cut in all layers."""
     meter = _meter(options)
     bound, low, high = AIMED * meter(_wide_network(options)), 0.0, 1.0
     found = None
@@ -164,7 +164,7 @@ def _pruned(model: nn.Module, ratio: float, size: int) -> nn.Module:
 
 
 def _trained(yolo: Any, options: argparse.Namespace, data: Path, seed: int, name: str, epochs: int) -> Path:
-    """Train and return the best checkpoint."""
+    """Train; return the path of the best checkpoint."""
     yolo.train(
         data=str(data),
         epochs=epochs,
@@ -192,7 +192,7 @@ def _wide_network(options: argparse.Namespace) -> nn.Module:
 
 
 def _meter(options: argparse.Namespace) -> LatencyMeter:
-    """Return a meter that times beside the wide network, on ONNX Runtime with one thread."""
+    """Return a meter that times networks in turn with the wide network, on ONNX Runtime with one thread."""
     settings = prunus.BenchmarkSettings(backends=("onnxruntime",), repeats=options.repeats, warmup=5)
     return LatencyMeter(_wide_network(options), torch.zeros(1, 3, options.size, options.size), settings)
 

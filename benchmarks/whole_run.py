@@ -1,4 +1,4 @@
-"""A recipe's whole run, as a user starts it: a process of its own, timed."""
+"""A timed run of a recipe in its own process, as a user starts it."""
 
 import dataclasses
 import resource
@@ -12,7 +12,7 @@ RECIPES = Path(__file__).parents[1] / "recipes"
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """What a run took: seconds of the clock and of the processor, and its largest resident set."""
+    """The cost of a run: wall and processor seconds, and the largest resident set."""
 
     seconds: float
     processor_seconds: float

@@ -1,15 +1,15 @@
-"""Read, cut and prove every network of the zoo: one table of all of them.
+"""Trace, cut and verify every network of the zoo, and write one table.
 
     python benchmarks/zoo.py                     all networks, into benchmarks/results/zoo.json and zoo.md
-    python benchmarks/zoo.py --resume            those that the results do not have yet
+    python benchmarks/zoo.py --resume            the networks that are missing in the results
     python benchmarks/zoo.py resnet50 swin_t     only these, to the screen
     python benchmarks/zoo.py --torch-pruning     the same with torch-pruning, for comparison
 
 For each network: `trace`, zero half of the exactly removable groups, `select`, `apply`, compare the outputs in
-evaluation mode, float32. Each network has a process of its own with a time limit. Scales and shifts are shaken first,
-so that what is initialised at zero or one hides nothing. Times are the process's own seconds; "export" is
-torch.export of the same network in evaluation mode, alone, in a process of its own. Memory is the most that a process
-holds beyond what it held with the model built: of what Prunus does, and of the export.
+evaluation mode, float32. Each network has its own process with a time limit. Scales and shifts are perturbed first, so
+that initial values of zero or one do not hide errors. Times are processor seconds of the process; "export" is
+torch.export of the same network in evaluation mode, in its own process. Memory is the peak of a process beyond its
+memory with the model built, for Prunus and for the export.
 """
 
 import argparse
@@ -47,13 +47,13 @@ from prunus.surgery.removal import removal, spare_layers
 from prunus.verify import difference
 
 RESULTS = Path(__file__).with_name("results")
-TOLERANCE = 1e-5  # of max |difference| / max |output|, float32
+TOLERANCE = 1e-5  # on max |difference| / max |output|, float32
 SEED = 0
-NO_CNN = {"aten::layer_norm", "aten::softmax", "aten::scaled_dot_product_attention"}  # operators of other networks
+NO_CNN = {"aten::layer_norm", "aten::softmax", "aten::scaled_dot_product_attention"}  # a CNN has none of them
 
 
 def measure(network: Network, conn: Connection) -> None:
-    """Run in a process of its own: send the row of `network`'s table."""
+    """Send the table row of `network`; runs in its own process."""
     try:
         conn.send(row(network))
     except Exception as error:
@@ -65,7 +65,7 @@ def measure(network: Network, conn: Connection) -> None:
 
 
 def row(network: Network) -> dict[str, Any]:
-    """Return what is known of one network."""
+    """Return the row of one network."""
     torch.manual_seed(SEED)
     model, inputs = network.build()
     model.eval()
@@ -120,19 +120,19 @@ def row(network: Network) -> dict[str, Any]:
 
 
 def peak_mb() -> int:
-    """Return the most memory that this process has held, in MiB."""
+    """Return the peak memory of this process, in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
 def export(model: nn.Module, inputs: tuple[Any, ...]) -> dict[str, float]:
-    """Return the seconds of torch.export alone, and the most memory that the process held."""
+    """Return the seconds of torch.export, and the peak memory of the process."""
     clock = Clock()
     torch.export.export(model, inputs)
     return {"seconds": clock.lap(), "held_mb": peak_mb()}
 
 
 def in_process(work: Callable[[], dict[str, float]]) -> dict[str, float]:
-    """Return what `work` gives in a forked process; the memory that it takes is its own."""
+    """Return the result of `work` in a forked process, so that its memory is measured separately."""
     context = multiprocessing.get_context("fork")
     receive, send = context.Pipe(duplex=False)
     process = context.Process(target=lambda: send.send(work()))
@@ -144,7 +144,7 @@ def in_process(work: Callable[[], dict[str, float]]) -> dict[str, float]:
 
 
 class Clock:
-    """Seconds of processor time since the last lap: what else the machine does must not count."""
+    """Seconds of processor time since the last lap, which do not include other work on the machine."""
 
     def __init__(self) -> None:
         self.start = time.process_time()
@@ -157,10 +157,10 @@ class Clock:
 
 @torch.no_grad()
 def shake_(model: nn.Module) -> None:
-    """Move scales, shifts, running statistics and weights that begin at zero off their initial values."""
+    """Move scales, shifts, running statistics and zero-initialised weights off their initial values."""
     generator = torch.Generator().manual_seed(SEED)
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        long = tensor.numel() == max(tensor.shape, default=0)  # along one dimension alone
+        long = tensor.numel() == max(tensor.shape, default=0)  # has one dimension above 1
         learnt = isinstance(tensor, nn.Parameter)
         if not tensor.is_floating_point() or not (long or (learnt and not bool(tensor.any()))):
             continue
@@ -172,7 +172,7 @@ def shake_(model: nn.Module) -> None:
 
 
 def half_of(exact: Tensor) -> Tensor:
-    """Return a random half of the groups `exact`."""
+    """Return a random half of the groups in `exact`."""
     candidates = exact.nonzero().flatten()
     order = candidates[torch.randperm(candidates.numel(), generator=torch.Generator().manual_seed(SEED))]
     chosen = torch.zeros_like(exact)
@@ -181,10 +181,10 @@ def half_of(exact: Tensor) -> Tensor:
 
 
 def conv_share(model: nn.Module, groups: prunus.graph.ChannelGroups) -> tuple[float | None, int]:
-    """Return which share of the parameters of convolutions lies in exactly removable groups, and how many these are."""
+    """Return the share of the convolutions' parameters in exactly removable groups, and their total number."""
     convs = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
     paths = {name: m for name, m in model.named_modules() if isinstance(m, convs)}
-    kept: dict[str, float] = {}  # share of the weight that lies in no exact group
+    kept: dict[str, float] = {}  # share of the weight outside exact groups
     exact = torch.cat([groups.exact, torch.zeros(1, dtype=torch.bool)])
     for slot in groups.slots:
         if slot.module in paths and slot.path.rpartition(".")[2].startswith(("weight", "original")):
@@ -197,7 +197,7 @@ def conv_share(model: nn.Module, groups: prunus.graph.ChannelGroups) -> tuple[fl
 
 
 def main_reason(groups: prunus.graph.ChannelGroups) -> str:
-    """Return the reason most groups have."""
+    """Return the most frequent reason among the groups."""
     told = max(groups.told, key=lambda reason: (not reason.refused, reason.groups.numel()), default=None)
     return "no groups" if told is None else told.text
 
@@ -220,7 +220,7 @@ def measure_other(network: Network, conn: Connection) -> None:
 
 
 def other_row(network: Network) -> dict[str, Any]:
-    """Return whether torch-pruning cuts the network to one that runs and keeps its outputs' shapes."""
+    """Return whether the network runs after torch-pruning's cut, with unchanged output shapes."""
     import torch_pruning
 
     torch.manual_seed(SEED)
@@ -247,7 +247,7 @@ def other_row(network: Network) -> dict[str, Any]:
 
 
 def isolated(network: Network, limit: float, work: Any = measure) -> dict[str, Any]:
-    """Return the row of `network`, computed in a forked process that gets `limit` seconds."""
+    """Return the row of `network`, computed in a forked process with a limit of `limit` seconds."""
     context = multiprocessing.get_context("fork")
     receive, send = context.Pipe(duplex=False)
     process = context.Process(target=work, args=(network, send))
@@ -263,11 +263,11 @@ def isolated(network: Network, limit: float, work: Any = measure) -> dict[str, A
 
 
 def warm_up() -> None:
-    """Let torch load what it loads once, before the clock runs and the processes fork."""
+    """Trigger torch's lazy loading before the timing starts and the processes fork."""
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(1), nn.Linear(16, 4))
     prunus.check_removal(net.eval(), torch.randn(1, 3, 4, 4))
     torch.export.export(net, (torch.randn(1, 3, 4, 4),))
-    gc.freeze()  # what is loaded is not looked through again in every process
+    gc.freeze()  # keeps the collector from scanning the loaded objects again in every process
 
 
 def main() -> None:
@@ -279,7 +279,7 @@ def main() -> None:
     parser.add_argument("--torch-pruning", action="store_true", help="with torch-pruning's documented defaults")
     settings = parser.parse_args()
     if settings.torch_pruning:
-        importlib.import_module("torch_pruning")  # which must be there before a row is written without it
+        importlib.import_module("torch_pruning")  # fails early if it is not installed
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     warm_up()
@@ -309,12 +309,12 @@ def main() -> None:
 
 @functools.cache
 def commit() -> str:
-    """Return the commit of the code that runs."""
+    """Return the commit of the running code."""
     return subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], cwd=RESULTS, text=True).strip()
 
 
 def about(limit: float) -> dict[str, Any]:
-    """Return where and how the table was made."""
+    """Return the hardware, versions and settings of the table."""
     first = header()
     versions = {**first["versions"], "timm": importlib.metadata.version("timm")}
     return {

@@ -18,7 +18,7 @@ MAX_TIMM_PARAMS = 120_000_000
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Network:
-    """A network of the zoo, and how to build it with an example."""
+    """A network of the zoo, and the function that builds it with an example input."""
 
     name: str
     source: str  # "classification", "segmentation", "video", "detection", "timm"
@@ -28,8 +28,8 @@ class Network:
 class RawHeads(nn.Module):
     """A torchvision detector from the normalised image to the raw outputs of its heads.
 
-    What lies between (anchors, decoding, suppression) has no parameters. The regions of a two-stage detector are
-    stood in for by one: the whole of the finest feature map, pooled adaptively.
+    The omitted parts (anchors, decoding, suppression) have no parameters. The regions of a two-stage detector are
+    replaced by one region: the whole finest feature map, pooled adaptively.
     """
 
     def __init__(self, detector: nn.Module) -> None:
@@ -37,7 +37,7 @@ class RawHeads(nn.Module):
         self.detector = detector
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """[N, 3, H, W] -> the heads' outputs."""
+        """Map images [N, 3, H, W] to the outputs of the heads."""
         detector = self.detector
         features = detector.backbone(image)
         maps = [features] if isinstance(features, Tensor) else list(features.values())

@@ -1,4 +1,4 @@
-"""The zoo's results as JSON, as a table, and in a few sentences."""
+"""The zoo's results as JSON, as a table, and as a summary in words."""
 
 import json
 from collections.abc import Callable
@@ -16,7 +16,7 @@ def write(path: Path, rows: list[Row], about: dict[str, Any]) -> None:
 
 
 def beside(rows: list[Row], path: Path) -> str:
-    """Return how torch-pruning fares on the networks that it was run on, whose results lie at `path`."""
+    """Return a summary of torch-pruning's results, which are read from `path`."""
     if not path.is_file():
         return "torch-pruning was not run."
     other = json.loads(path.read_text())
@@ -32,7 +32,7 @@ def beside(rows: list[Row], path: Path) -> str:
 
 
 def table(rows: list[Row], about: dict[str, Any], other: Path) -> str:
-    """Return the results as Markdown, with those of torch-pruning that lie at `other`."""
+    """Return the results as Markdown, with torch-pruning's results from the file `other`."""
     facts = "\n".join(f"- {name}: {value}" for name, value in about.items())
     columns = "| network | source | result | max rel. diff. | conv | exact | approx. | refused | params M | kept M | "
     columns += "GMACs | export s | trace s | cut s | nodes | commit | reason |"
@@ -54,7 +54,7 @@ def table_line(row: Row) -> str:
 
 
 def totals(rows: list[Row]) -> str:
-    """Return how many networks pass, in all and by source, and which are beyond the bounds."""
+    """Return how many networks pass, in total and by source, and which exceed the bounds."""
     passed = [row for row in rows if row["status"] == "pass"]
     sources = dict.fromkeys(row["source"] for row in rows)
     counts = [
@@ -63,7 +63,7 @@ def totals(rows: list[Row]) -> str:
     ]
     read = [row for row in rows if "groups" in row]
     lines = [f"{len(passed)} of {len(rows)} networks pass ({', '.join(counts)})."]
-    if not read:  # torch-pruning's rows tell whether it passed, and its seconds
+    if not read:  # torch-pruning's rows only hold whether it passed, and its seconds
         return lines[0]
     for what, (concerns, holds) in BOUNDS.items():
         concerned = [row for row in read if concerns(row)]
@@ -85,11 +85,11 @@ def totals(rows: list[Row]) -> str:
 
 
 def seconds(row: Row) -> float:
-    """Return what trace, select and apply take together."""
+    """Return the seconds of trace, select and apply together."""
     return float(row["trace_s"] + row["cut_s"])
 
 
-BOUNDS: dict[str, tuple[Callable[[Row], bool], Callable[[Row], bool]]] = {  # what, whom it concerns, whether it holds
+BOUNDS: dict[str, tuple[Callable[[Row], bool], Callable[[Row], bool]]] = {  # text: (concerned rows, condition)
     "Up to 100 M parameters, reading, selecting and cutting takes at most 6 s": (
         lambda row: row["params"] <= 100e6,
         lambda row: seconds(row) <= 6,

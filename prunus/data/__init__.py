@@ -1,4 +1,4 @@
-"""Data sets: settings that give three splits of (image, mask) and the names of the classes.
+"""Data sets: settings that provide three splits of (image, target) and the class names.
 
     data = StreetData(size=(128, 256), num_train=480)          # drawn, no files needed
     data = CamVidData(root="/data/camvid")                     # SegNet's layout
@@ -7,25 +7,25 @@
         train.set_epoch(epoch)                                 # train = data.train()
         for image, mask in DataLoader(train, batch_size=8, shuffle=True, num_workers=2): ...
 
-An image is float32 [3, H, W], normalised; a mask int64 [H, W] of classes, 255 where a pixel counts for nothing.
-Each training sample's augmentation depends on (seed, epoch, index) only, whatever the number of workers.
+An image is float32 [3, H, W], normalised; a mask is int64 [H, W] of class numbers, 255 for ignored pixels.
+A training sample's augmentation depends only on (seed, epoch, index), not on the number of workers.
 
-**To add a reader**, write one file with one class, here or in a package of your own, and name it in the recipe
+**To add a reader**, write one file with one class, here or in your own package, and name it in the recipe
 (`data.class_path: my_package.my_file.MyData`):
 
 1. a frozen, keyword-only dataclass that derives from `SegmentationData`; its fields are the recipe's keys:
    `root`, `size`, `augmentation`, `seed`, `cache`, `max_pixels`, and whatever else the data needs;
 2. `class_names` and `palette` as class variables;
-3. `source(split)`: for pairs of files a `FileSource`, which reads, checks and resizes them; a table says which class
-   a value in a mask file stands for (`value_table`), and `colours` which a colour does, where masks are pictures of
-   colours or have a palette: {(128, 64, 128): 0, ...}; `check_layout` refuses a folder that does not hold what
-   is expected, and says what is. Data of another kind returns any object with the three methods of `Source`.
+3. `source(split)`: for pairs of files return a `FileSource`, which reads, checks and resizes them. `value_table` maps
+   the values in a mask file to classes; `colours` does so for masks that are colour images or have a palette:
+   {(128, 64, 128): 0, ...}. `check_layout` refuses a folder with another layout and prints the expected one. For
+   other data, return any object with the three methods of `Source`.
 
-`camvid.py` and `cityscapes.py` are such readers. A reader of labelled images derives from `ClassificationData` and
-returns from `source(split)` the images and the label of each: `image_folder.py`, `cifar10.py`, `chars74k.py`.
-A reader of images with boxes derives from `DetectionData` and returns from `source(split, checker)` the images and the
-objects in each, usually `AnnotatedFiles`: `voc.py`, `kitti.py`, `coco.py`, `street/boxes.py`.
-Several readers of the same images become one set for several tasks: `CombinedData`, `street/multi_task.py`.
+`camvid.py` and `cityscapes.py` are such readers. A reader of labelled images derives from `ClassificationData`, and its
+`source(split)` returns the images and their labels: `image_folder.py`, `cifar10.py`, `chars74k.py`.
+A reader of images with boxes derives from `DetectionData`, and its `source(split, checker)` returns the images and
+their objects, usually as `AnnotatedFiles`: `voc.py`, `kitti.py`, `coco.py`, `street/boxes.py`.
+Readers of the same images are combined for several tasks by `CombinedData`, as in `street/multi_task.py`.
 """
 
 from prunus.data.augmentation import Augmentation

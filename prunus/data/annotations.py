@@ -1,4 +1,4 @@
-"""Annotated objects as files give them, checked against the image and the classes, and images from files with them."""
+"""Objects as annotated in files, checks of them against the image and the classes, and image files with objects."""
 
 import dataclasses
 import math
@@ -27,11 +27,11 @@ REMEDIES = {
 
 
 class BoxSource(Protocol):
-    """Raw samples of one split; the same index always gives the same one."""
+    """Raw samples of one split; an index always gives the same sample."""
 
     @property
     def most(self) -> int:
-        """The largest number of objects in an image, at least 1, or a bound on it."""
+        """The largest number of objects in an image, or an upper bound on it; at least 1."""
         ...
 
     def __len__(self) -> int:
@@ -43,27 +43,27 @@ class BoxSource(Protocol):
         ...
 
     def image_size(self, index: int) -> tuple[int, int]:
-        """Return the (height, width) of the image; it need not be decoded for that."""
+        """Return the (height, width) of the image, if possible without decoding it."""
         ...
 
     def objects(self, index: int) -> Objects:
-        """Return the objects in the image, in its pixels."""
+        """Return the objects in the image, in pixels of the unscaled image."""
         ...
 
     def conditions(self, index: int) -> tuple[str, ...]:
-        """Return the conditions under which the image was taken; () where nothing is known."""
+        """Return the conditions under which the image was taken; () if unknown."""
         ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Annotation:
-    """One object as a file names it.
+    """One object as annotated in a file.
 
     Attributes:
-        name: of its class; None: an ignored region in which no class counts.
+        name: the class name; None for a region in which detections of any class are ignored.
         box: corners (x1, y1, x2, y2) in pixels of the image file, x2 and y2 exclusive.
-        where: the file, and the line or number in it.
-        ignored: finding it is neither right nor wrong.
+        where: the file, and the line or entry in it.
+        ignored: a detection of the object counts neither as correct nor as false.
         truncation, occlusion, distance: as in `prunus.boxes.Objects`.
     """
 
@@ -77,16 +77,16 @@ class Annotation:
 
 
 class Checker:
-    """Checks annotations; counts those that were clipped or left out.
+    """Checks annotations, and counts the clipped and the dropped boxes.
 
     Args:
-        labels: the number of each class's name.
-        on_bad_box: "raise" refuses a box outside its image, of no area, or of an unknown class; "clip" cuts boxes at
-            the border, leaves out those of which nothing is left, and refuses unknown classes; "skip" leaves out all.
-        max_pixels: an image of more is refused before it is decoded.
+        labels: class name -> class number.
+        on_bad_box: "raise" refuses a box outside its image, without area, or of an unknown class; "clip" cuts boxes
+            at the border, drops boxes without area, and refuses unknown classes; "skip" drops every bad box.
+        max_pixels: an image with more pixels is refused before it is decoded.
 
     Raises:
-        RecipeError: another `on_bad_box`.
+        RecipeError: an unknown `on_bad_box`.
     """
 
     def __init__(self, labels: Mapping[str, int], on_bad_box: OnBadBox, max_pixels: int = MAX_PIXELS) -> None:
@@ -99,7 +99,7 @@ class Checker:
         """Return the objects of an image of `size` (width, height).
 
         Raises:
-            DataError: a bad box (its file and line), where boxes are neither clipped nor skipped.
+            DataError: a bad box that is neither clipped nor skipped; the message names its file and line.
         """
         found = [pair for each in annotations if (pair := self._one(each, size)) is not None]
         kept = [annotation for annotation, _ in found]
@@ -116,7 +116,7 @@ class Checker:
     def _one(
         self, annotation: Annotation, size: tuple[int, int]
     ) -> tuple[Annotation, tuple[float, float, float, float]] | None:
-        """Return the annotation and its box inside the image; None where it is left out."""
+        """Return the annotation and its box inside the image; None if it is dropped."""
         problem = self._problem(annotation, size)
         if problem is None:
             return annotation, annotation.box
@@ -133,7 +133,7 @@ class Checker:
         return None
 
     def _problem(self, annotation: Annotation, size: tuple[int, int]) -> tuple[str, str] | None:
-        """Return what is wrong with an annotation, as a kind and in words; None where nothing is."""
+        """Return the kind and description of an annotation's defect; None for a valid annotation."""
         x1, y1, x2, y2 = annotation.box
         place = f"x {x1:g} to {x2:g}, y {y1:g} to {y2:g}"
         if annotation.name is not None and annotation.name not in self.labels:
@@ -145,7 +145,7 @@ class Checker:
         return None
 
     def told(self) -> str:
-        """Return the counts in words; "" where nothing was changed."""
+        """Return the counts in words; "" if no box was changed."""
         names = {
             "clipped": "cut at the border of their image",
             "outside": "left out as outside their image",
@@ -156,11 +156,11 @@ class Checker:
 
 
 class AnnotatedFiles:
-    """Image files and the objects in each; all annotations are checked at once, by the images' headers.
+    """Image files and their objects; the constructor checks all annotations against the sizes in the image headers.
 
     Raises:
-        DataError: no images, no object in any of them, or whatever `Checker` refuses; when reading, a file that is
-            damaged, or of another size than its header says.
+        DataError: no images, no object in any image, or an annotation that `Checker` refuses; when reading, a damaged
+            file, or one whose size has changed.
     """
 
     def __init__(self, samples: Sequence[tuple[Path, Sequence[Annotation]]], checker: Checker, origin: str) -> None:
@@ -196,7 +196,7 @@ class AnnotatedFiles:
         return self._objects[index]
 
     def conditions(self, index: int) -> tuple[str, ...]:
-        """Return (): files say nothing of conditions."""
+        """Return (): files do not name conditions."""
         return ()
 
     def listing(self) -> Iterable[str]:
@@ -206,10 +206,10 @@ class AnnotatedFiles:
 
 
 def held_back(samples: Sequence[T], share: float, origin: str) -> tuple[list[T], list[T]]:
-    """Return the samples to train on and the last `share` of them, which are held out for validation.
+    """Return the training samples, and the last `share` of all samples, held out for validation.
 
     Raises:
-        DataError: `origin`, where they come from, has too few for both.
+        DataError: too few samples for both; the message names their `origin`.
     """
     number = max(1, round(share * len(samples)))
     if len(samples) == number:

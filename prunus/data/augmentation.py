@@ -15,14 +15,14 @@ tv_tensors = torchvision.tv_tensors
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """How training samples are varied; the default is what ERFNet was trained with (T-ITS 2018).
+    """Augmentation of training samples; the default is that of ERFNet's training (T-ITS 2018).
 
     Raises:
         RecipeError: a value outside its range.
     """
 
     flip: float = 0.5  # probability of a left-right flip
-    shift: int = 2  # largest shift in pixels, each direction; what comes in is black and ignored
+    shift: int = 2  # largest shift in pixels in each direction; the border it uncovers is black and ignored
     scale: tuple[float, float] = (1.0, 1.0)  # range of a random zoom about the centre
     brightness: float = 0.0  # factors are drawn from [1 - value, 1 + value]
     contrast: float = 0.0
@@ -40,13 +40,13 @@ class Augmentation:
                 raise RecipeError(f"augmentation.{name} lies in [0, 1], not {getattr(self, name)}")
 
     def build(self, ignore_index: int) -> torch.nn.Module:
-        """Return the transform, from transforms.v2, of a tv_tensors.Image with its Mask or its BoundingBoxes."""
+        """Return the transform (transforms.v2) of a tv_tensors.Image together with its Mask or BoundingBoxes."""
         fill = {tv_tensors.Image: 0, tv_tensors.Mask: ignore_index, tv_tensors.BoundingBoxes: 0}
         steps: list[torch.nn.Module] = []
         if self.flip:
             steps.append(transforms.RandomHorizontalFlip(self.flip))
         if self.scale != (1.0, 1.0):
-            bilinear = transforms.InterpolationMode.BILINEAR  # of the image; a mask is always taken as nearest
+            bilinear = transforms.InterpolationMode.BILINEAR  # for the image; masks are always resampled as nearest
             zoom = transforms.RandomAffine(degrees=0, scale=self.scale, interpolation=bilinear, fill=fill)
             steps.append(zoom)
         if self.shift:
@@ -83,10 +83,10 @@ class _RandomShift(transforms.Transform):  # type: ignore[misc]  # torchvision h
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Run the body with torch's CPU random state set by `seed`; restore the state afterwards.
+    """Run the body with torch's CPU generator seeded with `seed`; restore its state afterwards.
 
-    Only the CPU generator is touched: `torch.manual_seed` would also reset the accelerator's, and with it the
-    dropout of the network that is being trained.
+    `torch.manual_seed` would also reset the accelerator's generator, and with it the dropout of the network in
+    training.
     """
     state = torch.get_rng_state()
     torch.default_generator.manual_seed(seed)

@@ -21,7 +21,7 @@ LAYOUT = """\
 FILES: dict[SplitName, str] = {"train": "train.txt", "validation": "val.txt", "test": "test.txt"}
 VOID = 11
 
-# The colours of the 32 classes of the original masks (LabeledApproved_full), in the 11 groups of the field
+# The colours of the original masks' 32 classes (LabeledApproved_full), in the 11 groups that are commonly evaluated
 # (Brostow et al. 2009; Sturgess et al. 2009); Void is black.
 ORIGINAL_COLOURS: dict[str, tuple[tuple[int, int, int], ...]] = {
     "sky": ((128, 128, 128),),
@@ -41,23 +41,23 @@ ORIGINAL_COLOURS: dict[str, tuple[tuple[int, int, int], ...]] = {
 @final
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CamVidData(SegmentationData):
-    """CamVid (Brostow et al., ECCV 2008), as Badrinarayanan et al. (SegNet, PAMI 2017) divide and label it.
+    """CamVid (Brostow et al., ECCV 2008), with the splits and labels of Badrinarayanan et al. (SegNet, PAMI 2017).
 
-    Validation comes from the same drive as part of the training images, so its scores run above the test's.
+    The validation images come from the same drive as some training images, so validation scores exceed test scores.
 
     Raises:
-        RecipeError: a size that no image has.
-        DataError: on the first use, a folder or file that is not as expected (each is named).
+        RecipeError: an invalid size (see `check_size`).
+        DataError: at first use, a missing or malformed folder or file (named).
     """
 
     root: Path
-    size: tuple[int, int] = (360, 480)  # (height, width); other than the files': resized
+    size: tuple[int, int] = (360, 480)  # (height, width); files of another size are resized
     augmentation: Augmentation = DEFAULT_AUGMENTATION
     seed: int = 0  # of the augmentation
-    cache: bool = True  # decoded images stay in memory: 254 MB for training at full size
-    on_error: OnError = "raise"  # at a training image that cannot be read; "skip" takes the next one
+    cache: bool = True  # keep decoded images in memory: 254 MB for the training split at full size
+    on_error: OnError = "raise"  # at an unreadable training image; "skip" uses the next one
     max_skipped: float = 0.01  # share of the training images that may be skipped
-    max_pixels: int = MAX_PIXELS  # of an image; a larger one is refused before it is decoded
+    max_pixels: int = MAX_PIXELS  # a larger image is refused before it is decoded
 
     class_names: ClassVar[tuple[str, ...]] = (
         "sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian",
@@ -72,7 +72,7 @@ class CamVidData(SegmentationData):
         check_size(self.size)
 
     def source(self, split: SplitName) -> FileSource:
-        """Return the samples that the split's list names."""
+        """Return the samples in the split's list."""
         root = Path(self.root)
         check_layout(root, LAYOUT, FILES[split])
         classes = {value: value for value in range(len(self.class_names))}
@@ -86,7 +86,7 @@ class CamVidData(SegmentationData):
         )
 
     def _colours(self) -> dict[tuple[int, int, int], int]:
-        """Return the class of each colour: of the original masks, and of this palette."""
+        """Return the class of each colour, both of the original masks and of this palette."""
         drawn = dict(zip(self.palette, range(len(self.palette)), strict=True))
         original = {
             colour: self.class_names.index(name) for name, colours in ORIGINAL_COLOURS.items() for colour in colours
@@ -95,7 +95,7 @@ class CamVidData(SegmentationData):
 
 
 def _listed(root: Path, path: Path) -> list[tuple[Path, Path]]:
-    """Return the (image, mask) pairs of a list; paths may carry SegNet's prefix /SegNet/CamVid/."""
+    """Return the (image, mask) pairs of a list; its paths may start with SegNet's /SegNet/CamVid/."""
     pairs = []
     for number, line in read_lines(path):
         names = line.split()

@@ -1,4 +1,4 @@
-"""Chars74K: characters in natural scenes, from lists of "path class"."""
+"""Chars74K: characters in natural scenes, read from lists of "path class" lines."""
 
 import dataclasses
 import functools
@@ -23,13 +23,13 @@ LAYOUT = """\
 @final
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Chars74KData(ClassificationData):
-    """Characters (de Campos et al., VISAPP 2009), one grey channel by default, as Dec3 takes them.
+    """Characters (de Campos et al., VISAPP 2009), by default with one grey channel, as Dec3 expects.
 
-    `val.txt` is the test split; for validation the last images of each class are taken off `train.txt`.
+    `val.txt` is the test split; the last images of each class in `train.txt` are held out for validation.
 
     Raises:
-        RecipeError: a size that no image has, or a share outside (0, 1).
-        DataError: on the first use, a folder or file that is not as expected (each is named).
+        RecipeError: an invalid size (see `check_size`), or a share outside (0, 1).
+        DataError: at first use, a missing or malformed folder or file (named).
     """
 
     root: Path
@@ -38,9 +38,9 @@ class Chars74KData(ClassificationData):
     grey: bool = True
     seed: int = 0  # of the augmentation
     cache: bool = True
-    on_error: OnError = "raise"  # at a training image that cannot be read; "skip" takes the next one
+    on_error: OnError = "raise"  # at an unreadable training image; "skip" uses the next one
     max_skipped: float = 0.01  # share of the training images that may be skipped
-    max_pixels: int = MAX_PIXELS  # of an image; a larger one is refused before it is decoded
+    max_pixels: int = MAX_PIXELS  # a larger image is refused before it is decoded
     validation_share: float = 0.1
 
     def __post_init__(self) -> None:
@@ -56,7 +56,7 @@ class Chars74KData(ClassificationData):
         return class_names(path)
 
     def source(self, split: SplitName) -> LabelledFiles:
-        """Return the images that the split's list names."""
+        """Return the images in the split's list."""
         listed = Path(self.root) / ("val.txt" if split == "test" else "train.txt")
         check_layout(Path(self.root), LAYOUT, listed.name)
         paths, labels = self._read(listed)

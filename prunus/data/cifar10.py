@@ -33,21 +33,21 @@ Images = dict[str, tuple[torch.Tensor, tuple[int, ...]]]
 class CIFAR10Data(ClassificationData):
     """CIFAR-10 (Krizhevsky 2009), 50,000 training and 10,000 test images of 32 x 32.
 
-    Its JPEG form is lossy: results are not comparable with published ones. The whole archive is decoded at the first
-    use, some 15 s, and lies in memory (180 MB), once a process. For validation the last tenth of each class's
-    training images is held out.
+    The JPEG files are lossy, so results are not comparable with published ones. The first use decodes the whole archive
+    (about 15 s) and keeps it in memory, 180 MB per process. The last tenth of each class's training images is held out
+    for validation.
 
     Raises:
-        RecipeError: a size that no image has.
-        DataError: on the first use, an archive that is not as expected.
+        RecipeError: an invalid size (see `check_size`).
+        DataError: at first use, a missing or malformed archive.
     """
 
     root: Path
-    size: tuple[int, int] = SIZE  # (height, width); other than the files': resized
+    size: tuple[int, int] = SIZE  # (height, width); images are resized to it
     augmentation: CropAndFlip = CROP_AND_FLIP
     grey: bool = False
     seed: int = 0  # of the augmentation
-    cache: bool = False  # they are in memory anyhow
+    cache: bool = False  # the images are in memory anyway
 
     class_names: ClassVar[tuple[str, ...]] = (
         "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
@@ -68,10 +68,10 @@ class CIFAR10Data(ClassificationData):
 
 @functools.lru_cache(maxsize=1)
 def read_archive(path: Path) -> Images:
-    """Return images uint8 [N, 3, 32, 32] and labels of "train" and "test", sorted by class and number.
+    """Return the images, uint8 [N, 3, 32, 32], and labels of "train" and "test", sorted by class and file number.
 
     Raises:
-        DataError: an archive that is damaged, or holds something else; the member is named.
+        DataError: a damaged archive, or one with an unexpected member, which the message names.
     """
     found: dict[str, dict[str, np.ndarray]] = {"train": {}, "test": {}}
     try:

@@ -17,10 +17,10 @@ LAYOUT = """\
   leftImg8bit/{train,val,test}/<city>/<city>_<sequence>_<frame>_leftImg8bit.png
   gtFine/{train,val,test}/<city>/<city>_<sequence>_<frame>_gtFine_labelIds.png
 (leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip of cityscapes-dataset.com, unpacked side by side)"""
-# The masks of the test split are not public; as the field does, results are stated on the validation split.
+# The masks of the test split are not public; as is customary, results are reported on the validation split.
 FOLDERS: dict[SplitName, str] = {"train": "train", "validation": "val", "test": "val"}
 IMAGE, MASK = "_leftImg8bit.png", "_gtFine_labelIds.png"
-# labelIds (0 to 33) of the classes that are trained, in the order of their training ids (cityscapesScripts,
+# labelIds (0 to 33) of the training classes, in the order of their training ids (cityscapesScripts,
 # helpers/labels.py); the other ids are void.
 LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 NUM_LABEL_IDS = 34
@@ -34,18 +34,18 @@ class CityscapesData(SegmentationData):
     `test()` is the validation split: the masks of the test split are not public.
 
     Raises:
-        RecipeError: a size that no image has.
-        DataError: on the first use, a folder or file that is not as expected (each is named).
+        RecipeError: an invalid size (see `check_size`).
+        DataError: at first use, a missing or malformed folder or file (named).
     """
 
     root: Path
     size: tuple[int, int] = (512, 1024)  # (height, width); images are resized to it
     augmentation: Augmentation = DEFAULT_AUGMENTATION
     seed: int = 0  # of the augmentation
-    cache: bool = False  # True: decoded images stay in memory, 6.2 GB for training at 1024 x 512
-    on_error: OnError = "raise"  # at a training image that cannot be read; "skip" takes the next one
+    cache: bool = False  # keep decoded images in memory: 6.2 GB for the training split at 1024 x 512
+    on_error: OnError = "raise"  # at an unreadable training image; "skip" uses the next one
     max_skipped: float = 0.01  # share of the training images that may be skipped
-    max_pixels: int = MAX_PIXELS  # of an image; a larger one is refused before it is decoded
+    max_pixels: int = MAX_PIXELS  # a larger image is refused before it is decoded
 
     class_names: ClassVar[tuple[str, ...]] = (
         "road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign",

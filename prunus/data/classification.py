@@ -1,4 +1,4 @@
-"""The base of classification data sets: three splits of (image, label), augmentation, normalisation."""
+"""The base class of classification data sets: three splits of (image, label), augmentation, normalisation."""
 
 import abc
 import dataclasses
@@ -16,20 +16,20 @@ from prunus.data.segmentation import MEAN, STD
 from prunus.data.source import asking, check_pixels
 from prunus.errors import DataError, RecipeError
 
-CENTRE = 0.875  # of the shorter side that the test crop takes: 224 of 256 (Krizhevsky et al. 2012)
+CENTRE = 0.875  # share of the shorter side in the test crop: 224 of 256 (Krizhevsky et al. 2012)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CropAndFlip:
-    """How training images are varied; the default is CIFAR's custom (Lee et al. 2015).
+    """Augmentation of training images; the default is the usual one for CIFAR (Lee et al. 2015).
 
     Raises:
         RecipeError: a value outside its range.
     """
 
     flip: float = 0.5  # probability of a left-right flip; 0 for signs and characters
-    padding: int = 4  # black pixels on each side, then a random crop of the image's size
-    area: tuple[float, float] | None = None  # share of the image that a random crop takes, resized (ImageNet: 0.08, 1)
+    padding: int = 4  # black pixels added on each side before a random crop of the image's size
+    area: tuple[float, float] | None = None  # share of the image in a random crop, then resized (ImageNet: 0.08, 1)
     brightness: float = 0.0  # factors are drawn from [1 - value, 1 + value]
     contrast: float = 0.0
 
@@ -44,7 +44,7 @@ class CropAndFlip:
             raise RecipeError("augmentation: brightness and contrast lie in [0, 1]")
 
     def build(self, size: tuple[int, int]) -> torch.nn.Module:
-        """Return the transform of an image, from transforms.v2, that gives `size` (height, width)."""
+        """Return the image transform (transforms.v2) that produces `size` (height, width)."""
         steps: list[torch.nn.Module] = []
         if self.area is not None:
             steps.append(transforms.RandomResizedCrop(list(size), scale=self.area, antialias=True))
@@ -65,31 +65,31 @@ CROP_ONLY = CropAndFlip(flip=0.0)
 class ClassificationData(Data):
     """Settings of a data set for classification; a final subclass is a frozen dataclass.
 
-    A subclass names its classes and writes `source`; normalisation, augmentation and caching are then the same for
-    all. With `augmentation.area` images are cropped rather than stretched to `size`: random crops in training, the
-    centre of the image elsewhere; they are of any size then, and not cached.
+    A subclass names its classes and implements `source`; this class normalises, augments and caches. With
+    `augmentation.area` images are cropped instead of stretched to `size`: at random in training, at the centre
+    otherwise. The images of the source may then have any size, and are not cached.
     """
 
     targets: ClassVar[Literal["labels"]] = "labels"
-    split_class: ClassVar[type["ClassificationSplit"]]  # set below, to the plain one
+    split_class: ClassVar[type["ClassificationSplit"]]  # set below to `ClassificationSplit`
 
     size: tuple[int, int]  # (height, width) in pixels
     augmentation: CropAndFlip  # of the training split
     grey: bool  # one channel instead of three
     seed: int
-    cache: bool  # keep decoded images in memory: 3 bytes a pixel
+    cache: bool  # keep decoded images in memory: 3 bytes per pixel
 
     @abc.abstractmethod
     def source(self, split: SplitName) -> LabelledSource:
-        """Return the raw images of `split`, all of `self.size` unless they are cropped (`self.cropped`)."""
+        """Return the raw images of `split`, all of size `self.size` unless `self.cropped`."""
 
     @property
     def cropped(self) -> bool:
-        """Whether images are cropped rather than stretched."""
+        """Whether images are cropped instead of stretched."""
         return self.augmentation.area is not None
 
     def split(self, name: SplitName) -> "ClassificationSplit":
-        """Return the split `name`; that for training with augmentation."""
+        """Return the split `name`; only the training split is augmented."""
         transform = self.augmentation.build(self.size) if name == "train" else self._centre()
         known = self._known_sources
         if name not in known:
@@ -117,7 +117,7 @@ class ClassificationData(Data):
 
 
 def _check_labels(labels: Sequence[int], names: Sequence[str], split: SplitName) -> None:
-    """Refuse labels that are no number of a class."""
+    """Refuse labels that are not the number of a class."""
     known = range(len(names))
     wrong = next((i for i, label in enumerate(labels) if not (isinstance(label, Integral) and label in known)), None)
     if wrong is not None:
@@ -128,7 +128,7 @@ def _check_labels(labels: Sequence[int], names: Sequence[str], split: SplitName)
 
 
 class ClassificationSplit(Split):
-    """One split: (image float32 [3 or 1, H, W], normalised; label int64, a scalar)."""
+    """One split: (normalised image, float32 [3 or 1, H, W]; label, int64 scalar)."""
 
     def __init__(
         self, source: LabelledSource, *, transform: torch.nn.Module | None = None, grey: bool = False, seed: int = 0
@@ -152,7 +152,7 @@ class ClassificationSplit(Split):
         return (scaled - mean) / deviation, torch.tensor(int(self.source.labels[index]))
 
     def picture(self, index: int) -> torch.Tensor:
-        """Return the image as it was read: uint8 [3, H, W]."""
+        """Return the image as read: uint8 [3, H, W]."""
         with asking(f"image {index}"):
             image = self.source[index]
         check_pixels(image)

@@ -26,12 +26,12 @@ LAYOUT = """\
 class COCOData(DetectionData):
     """Object boxes in COCO's JSON (Lin et al., ECCV 2014); `iscrowd` regions are ignored.
 
-    Where `validation_file` is null, the last `validation_share` of the training images is held out; the labels of
-    COCO's test images are not public, so the test split is by default the published validation set.
+    If `validation_file` is null, the last `validation_share` of the training images is held out. The labels of
+    COCO's test images are not public, so the default test split is the published validation set.
 
     Raises:
-        RecipeError: a size that no image has, or a share outside (0, 1).
-        DataError: on the first use, a file or box that is not as expected (each is named).
+        RecipeError: an invalid size (see `check_size`), or a share outside (0, 1).
+        DataError: at first use, a missing or malformed file, or a bad box (named).
     """
 
     root: Path
@@ -47,9 +47,9 @@ class COCOData(DetectionData):
     seed: int = 0  # of the augmentation
     cache: bool = False
     on_bad_box: OnBadBox = "raise"
-    on_error: OnError = "raise"  # at a training image that cannot be read; "skip" takes the next one
+    on_error: OnError = "raise"  # at an unreadable training image; "skip" uses the next one
     max_skipped: float = 0.01
-    max_pixels: int = MAX_PIXELS  # of an image; a larger one is refused before it is decoded
+    max_pixels: int = MAX_PIXELS  # a larger image is refused before it is decoded
 
     def __post_init__(self) -> None:
         check_size(self.size)
@@ -96,7 +96,7 @@ def _is_list(content: Any, key: str) -> bool:
 
 
 def _by_id(content: dict[str, Any], key: str, field: str) -> dict[int, Any]:
-    """Return a field of each object of the list `key` by its id."""
+    """Return the id -> `field` mapping of the objects in the list `key`."""
     found = dict[int, Any]()
     for number, each in enumerate(content[key]):
         if type(each.get("id")) is not int or not isinstance(each.get(field), str):

@@ -15,7 +15,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from prunus.decoding import MIB, DecodingError, read_bytes, regular_file
 from prunus.errors import DataError
 
-# The exceptions that pillow raises for a truncated file, or one that is not an image.
+# The exceptions that pillow raises for a truncated file or one that is not an image.
 UNREADABLE = (
     OSError,
     SyntaxError,
@@ -26,7 +26,7 @@ UNREADABLE = (
     Image.DecompressionBombError,
 )
 
-# The formats that are read, with their file endings. None of them runs a program, as EPS does.
+# The supported formats, with their file endings. None of them runs a program, as EPS does.
 FORMATS = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
     "PNG": (".png", ".apng"),
@@ -37,9 +37,9 @@ FORMATS = {
     "GIF": (".gif",),
 }
 ENDINGS = tuple(ending for endings in FORMATS.values() for ending in endings)
-MAX_BYTES = 1024 * MIB  # of a file
-MAX_PIXELS = 2**30 // 12  # by default: a quarter of a gigabyte as RGB, where pillow itself begins to warn
-FAINT = 4096  # an image of 16 bits with no value from this on has at most 16 of 256 shades, all of them black
+MAX_BYTES = 1024 * MIB  # per file
+MAX_PIXELS = 2**30 // 12  # the default: a quarter of a gigabyte as RGB, from where on pillow itself warns
+FAINT = 4096  # a 16-bit image with all values below this has at most 16 of 256 shades, all nearly black
 
 Turn = Image.Transpose
 TURNS = {
@@ -50,40 +50,40 @@ TURNS = {
     6: Turn.ROTATE_270,
     7: Turn.TRANSVERSE,
     8: Turn.ROTATE_90,
-}  # of an EXIF orientation: what brings the stored pixels upright
+}  # EXIF orientation -> the transpose that makes the stored pixels upright
 
 
 def _identified(source: BinaryIO) -> Image.Image:
-    """Return the image in `source`, of one of `FORMATS`, not yet decoded.
+    """Return the image in `source`, in one of `FORMATS`, not yet decoded.
 
-    As `Image.open(source, formats=FORMATS)`, which other packages put their own in the place of (Ultralytics' installs
-    a package where a file is no image).
+    Equivalent to `Image.open(source, formats=FORMATS)`, which other packages replace (Ultralytics' version installs a
+    package when a file is not an image).
 
     Raises:
-        UnidentifiedImageError: it is none of them.
+        UnidentifiedImageError: the image has none of these formats.
     """
     Image.init()
     source.seek(0)
     start = source.read(16)
     for name in FORMATS:
-        if name not in Image.OPEN:  # pillow was built without it
+        if name not in Image.OPEN:  # pillow was built without this format
             continue
         factory, accepts = Image.OPEN[name]
         result = accepts is None or accepts(start)
         if isinstance(result, str) or not result:
             continue
         source.seek(0)
-        with contextlib.suppress(SyntaxError, IndexError, TypeError, struct.error):  # it only begins like one
+        with contextlib.suppress(SyntaxError, IndexError, TypeError, struct.error):  # only the start looks like it
             return factory(source, name)
     raise UnidentifiedImageError(f"it is no image of {', '.join(FORMATS)}")
 
 
 @contextlib.contextmanager
 def _opened(source: Path | BinaryIO, name: str, max_pixels: int) -> Iterator[Image.Image]:
-    """Open an image of one of `FORMATS`, none of which runs a program, and of at most `max_pixels` pixels."""
+    """Open an image in one of `FORMATS` with at most `max_pixels` pixels."""
     if isinstance(source, Path):
         source = io.BytesIO(read_bytes(source, MAX_BYTES))
-    before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # the limit is this one
+    before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # `max_pixels` is the limit instead
     try:
         with _identified(source) as file:
             if file.width * file.height > max_pixels:
@@ -98,20 +98,20 @@ def _opened(source: Path | BinaryIO, name: str, max_pixels: int) -> Iterator[Ima
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """A decoded image, its EXIF orientation applied."""
+    """A decoded image in its EXIF orientation."""
 
     pixels: Image.Image
-    name: str  # of its file
-    deep: bool  # whether the file has 16 bits a value, unsigned
+    name: str  # of the file
+    deep: bool  # whether the file has unsigned 16-bit values
 
     def to_rgb(self) -> np.ndarray:
-        """Return the pixels as uint8 [H, W, 3]; 16 bits are scaled, transparency is left out.
+        """Return the pixels as uint8 [H, W, 3]; 16-bit values are scaled, transparency is dropped.
 
         Raises:
-            DataError: the range of its values is unknown, or all of its 16-bit values would be black.
+            DataError: the value range is unknown, or all 16-bit values would become black.
         """
         pixels = np.array(self._eight_bit().convert("RGB"))
-        # Pillow has made 8 bits of 16 where there are colours.
+        # Pillow has already reduced 16-bit colour images to 8 bits.
         brightest = self.deep and int(np.array(self.pixels).max()) * (1 if self.pixels.mode[0] == "I" else 256)
         if 0 < brightest < FAINT:
             raise DataError(
@@ -122,7 +122,7 @@ class Picture:
         return pixels
 
     def _eight_bit(self) -> Image.Image:
-        """Return the image in a mode that pillow converts by scaling; other modes it would clip at 255."""
+        """Return the image in a mode that pillow converts by scaling; it would clip other modes at 255."""
         file = self.pixels
         if self.deep and file.mode[0] == "I":
             return Image.fromarray(((np.array(file).astype(np.uint32) + 128) // 257).astype(np.uint8))
@@ -131,7 +131,7 @@ class Picture:
                 f"{self.name}: its values are {'whole numbers' if file.mode == 'I' else 'floats'} of mode {file.mode} "
                 "and nobody knows which of them is white: save it with 8 bits, or as grey PNG or TIFF of 16"
             )
-        # Pillow warns about a palette whose transparency is lost, although the colours are right.
+        # Pillow warns when a palette loses its transparency, although the colours are right.
         return file.convert("RGBA") if file.mode == "P" and "transparency" in file.info else file
 
 
@@ -141,26 +141,26 @@ def decode(
     name: str | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> np.ndarray:
-    """Return what `convert` makes of an image.
+    """Decode an image and return it through `convert`.
 
     Args:
-        source: the file, or an open one.
-        convert: from the decoded picture to the result.
-        name: of an open file, for errors.
+        source: a path or an open file.
+        convert: maps the decoded picture to the result.
+        name: the name of an open file, for errors.
         max_pixels: a larger image is refused before it is decoded.
 
     Raises:
-        DataError: the file is missing, closed to this user, too large, cut short or no image.
+        DataError: the file is missing, not readable by this user, too large, truncated or not an image.
     """
     path = str(source if name is None else name)
     with _named(path), _opened(source, path, max_pixels) as file:
-        deep = _has_16_bits(file)  # gone once it is loaded
+        deep = _has_16_bits(file)  # loading discards this information
         return convert(Picture(_upright(file), path, deep))
 
 
 @contextlib.contextmanager
 def _named(path: str) -> Iterator[None]:
-    """Turn what reading the image `path` raises into a `DataError` that names it."""
+    """Turn an exception from reading the image `path` into a `DataError` that names it."""
     try:
         yield
     except FileNotFoundError as error:
@@ -168,7 +168,7 @@ def _named(path: str) -> Iterator[None]:
     except DecodingError as error:
         raise DataError(f"{path} is not read: {error}; put a smaller or an ordinary file there") from error
     except UNREADABLE as error:
-        if isinstance(error, OSError) and error.strerror:  # of the file system; pillow's own have none
+        if isinstance(error, OSError) and error.strerror:  # from the file system; pillow's own errors have none
             raise DataError(f"{path} cannot be read ({error.strerror}): allow it, or take the file away") from error
         raise DataError(
             f"{path} cannot be read as an image ({error}): the file is damaged, cut short or of another "
@@ -177,7 +177,7 @@ def _named(path: str) -> Iterator[None]:
 
 
 def dimensions(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
-    """Return the (width, height) of an image as it is looked at, from its header: nothing else is read.
+    """Return the (width, height) of an image in its EXIF orientation, reading only its header.
 
     Raises:
         DataError: as `decode`.
@@ -188,14 +188,14 @@ def dimensions(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
 
 
 def _has_16_bits(file: Image.Image) -> bool:
-    """Whether an image, not loaded yet, has unsigned 16-bit values; pillow scales portable pixmaps to them."""
+    """Whether an image that is not yet loaded has unsigned 16-bit values; pillow scales portable pixmaps to 16 bits."""
     stored = [str(tile[3]) for tile in getattr(file, "tile", ())]
     wide = any(";16" in arguments and ";16S" not in arguments for arguments in stored)
     return wide or (file.format == "PPM" and file.mode == "I")
 
 
 def _upright(file: Image.Image) -> Image.Image:
-    """Return the image with its EXIF orientation applied; unreadable tags are ignored."""
+    """Return the image in its EXIF orientation; unreadable tags are ignored."""
     file.load()
     try:
         turn = TURNS.get(file.getexif().get(ExifTags.Base.Orientation, 1))

@@ -1,4 +1,4 @@
-"""The base of detection data sets: three splits of (image, rows of objects), scaled, augmented, normalised."""
+"""The base class of detection data sets: three splits of (image, rows of objects), scaled, augmented, normalised."""
 
 import abc
 import dataclasses
@@ -19,15 +19,15 @@ from prunus.data.segmentation import normalise
 from prunus.data.source import PixelCache, asking, check_pixels
 from prunus.errors import DataError
 
-VISIBLE = 0.25  # of a box that augmentation moves out of the image, the share that must stay
+VISIBLE = 0.25  # share of a box that must stay inside the image under augmentation
 
 
 class DetectionData(Data):
     """Settings of a data set for object detection; a final subclass is a frozen dataclass.
 
-    A subclass names its classes and writes `source`. Images keep their aspect ratio: each is scaled to fit into `size`
-    and padded with black at the right and at the bottom. A target is float32 [M, 10] (`prunus.boxes.COLUMNS`), M the
-    largest number of objects in any image of the split.
+    A subclass names its classes and implements `source`. Images keep their aspect ratio: each is scaled to fit into
+    `size` and padded with black at the right and at the bottom. A target is float32 [M, 10] (`prunus.boxes.COLUMNS`),
+    where M is the largest number of objects in any image of the split.
     """
 
     targets: ClassVar[Literal["boxes"]] = "boxes"
@@ -39,22 +39,22 @@ class DetectionData(Data):
     size: tuple[int, int]  # (height, width) in pixels
     augmentation: Augmentation  # of the training split
     seed: int
-    cache: bool  # keep scaled images in memory: 3 bytes a pixel
-    max_pixels: int = MAX_PIXELS  # of an image; a larger one is refused before it is decoded
-    on_bad_box: OnBadBox = "raise"  # at a box outside its image, of no area or of an unknown class
+    cache: bool  # keep scaled images in memory: 3 bytes per pixel
+    max_pixels: int = MAX_PIXELS  # a larger image is refused before it is decoded
+    on_bad_box: OnBadBox = "raise"  # for a box outside its image, without area or of an unknown class
 
     @abc.abstractmethod
     def source(self, split: SplitName, checker: Checker) -> BoxSource:
-        """Return the raw samples of `split`, whose annotations `checker` has checked."""
+        """Return the raw samples of `split`, their annotations checked by `checker`."""
 
     def split(self, name: SplitName) -> "DetectionSplit":
-        """Return the split `name`; that for training with augmentation."""
+        """Return the split `name`; only the training split is augmented."""
         source, _ = self._sources(name)
         augment = self.augmentation.build(0) if name == "train" else None
         return DetectionSplit(source, augment=augment, seed=self.seed)
 
     def notes(self) -> tuple[str, ...]:
-        """Return what was done to bad boxes in each split."""
+        """Return, per split, how many bad boxes were clipped or dropped."""
         found: dict[SplitName, str] = {name: self._sources(name)[1].told() for name in ("train", "validation", "test")}
         return tuple(f"Boxes of the {name} split: {told}." for name, told in found.items() if told)
 
@@ -63,7 +63,7 @@ class DetectionData(Data):
         return {}
 
     def _sources(self, name: SplitName) -> tuple["ScaledImages", Checker]:
-        """One source a split and object: what was read for one purpose is there for the next."""
+        """Return the split's source and its checker, kept by this object so that files are read once."""
         if name not in self._known_sources:
             checker = Checker(_labels(self.class_names), self.on_bad_box, self.max_pixels)
             with asking(f"the {name} split of {type(self).__name__}"):
@@ -76,10 +76,10 @@ class DetectionData(Data):
 
 
 def _labels(names: Sequence[str]) -> dict[str, int]:
-    """Return the number of each class.
+    """Return class name -> class number.
 
     Raises:
-        DataError: there is none, or two have the same name.
+        DataError: there are no classes, or two have the same name.
     """
     labels = {name: number for number, name in enumerate(names)}
     if not names or len(labels) != len(names):
@@ -101,19 +101,19 @@ class ScaledImages:
         return len(self.source)
 
     def listing(self) -> Iterable[str]:
-        """Return what the source reads."""
+        """Return the listing of the source."""
         return listing_of(self.source)
 
     def conditions(self, index: int) -> tuple[str, ...]:
-        """Return the conditions of the image."""
+        """Return the conditions under which the image was taken."""
         return self.source.conditions(index)
 
     def image(self, index: int) -> torch.Tensor:
-        """Return the image, uint8 [3, H, W], of `size`."""
+        """Return the image, uint8 [3, H, W], at `size`."""
         return self._read(index) if self._cache is None else self._cache.get(index, self._read)
 
     def objects(self, index: int) -> Objects:
-        """Return the objects in the pixels of the scaled image."""
+        """Return the objects, in pixels of the scaled image."""
         objects = self.source.objects(index)
         height, width = self.source.image_size(index)
         scale = self._scale(height, width)
@@ -137,7 +137,7 @@ class ScaledImages:
 
 
 class DetectionSplit(Split):
-    """One split: (image float32 [3, H, W], normalised; objects float32 [M, 10], see `prunus.boxes`)."""
+    """One split: (normalised image, float32 [3, H, W]; objects, float32 [M, 10], see `prunus.boxes`)."""
 
     def __init__(self, source: ScaledImages, *, augment: torch.nn.Module | None = None, seed: int = 0) -> None:
         super().__init__(seed)
@@ -159,9 +159,9 @@ class DetectionSplit(Split):
 
 
 def augmented(image: torch.Tensor, objects: Objects, augment: torch.nn.Module) -> tuple[torch.Tensor, Objects]:
-    """Return the image and its objects through a transform of transforms.v2; boxes are cut at the border.
+    """Apply a transform of transforms.v2 to an image and its objects; boxes are cut at the border.
 
-    A box of which less than `VISIBLE` is left in the image becomes an ignored region.
+    A box with less than the share `VISIBLE` of its area inside the image becomes an ignored region.
     """
     kind, size = torchvision.tv_tensors.BoundingBoxes, image.shape[-2:]
     boxes = kind(objects.boxes, format="XYXY", canvas_size=tuple(size), clamping_mode=None)

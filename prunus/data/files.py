@@ -1,4 +1,4 @@
-"""Read images and masks from files; errors name the file."""
+"""Reading images and masks from files; errors name the file."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -29,12 +29,12 @@ def check_layout(root: Path, expected: str, *needed: str) -> None:
 
 
 def read_image(file: Path | BinaryIO, name: str | None = None, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Return the image as uint8 [H, W, 3], RGB; `name` is what errors call an open file.
+    """Return the image as uint8 [H, W, 3], RGB; errors call an open file `name`.
 
-    Grey of 16 bits is scaled to 8, transparency is dropped, and the EXIF orientation is applied.
+    16-bit grey is scaled to 8 bits, transparency is dropped, and the EXIF orientation is applied.
 
     Raises:
-        DataError: the file is missing, truncated or not an image, or the range of its values is unknown.
+        DataError: the file is missing, truncated or not an image, or its value range is unknown.
     """
     return decode(file, Picture.to_rgb, name, max_pixels)
 
@@ -45,15 +45,15 @@ class FileSource:
     Args:
         pairs: (image, mask) paths; both must exist.
         size: (height, width) to resize to.
-        table: as of `read_mask`.
-        meaning: as of `read_mask`.
-        colours: what a colour of a mask means, (red, green, blue) -> class or ignore_index, where masks may be of
-            colours; None: they hold class numbers alone.
+        table: see `read_mask`.
+        meaning: see `read_mask`.
+        colours: (red, green, blue) -> class or ignore_index, for masks of colours; None if masks hold class numbers
+            only.
         max_pixels: larger images and masks are refused before they are decoded.
 
     Raises:
-        DataError: no pairs, or a file is missing; when reading, whatever `read_image` and `read_mask` refuse,
-            and an image and a mask of different sizes.
+        DataError: a file is missing; when reading, an image or mask that `read_image` or `read_mask` refuses, or an
+            image and a mask of different sizes.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class FileSource:
 
     def _resize(self, picture: torch.Tensor) -> torch.Tensor:
         if tuple(picture.shape[-2:]) != self.size:
-            # An image is filtered when it gets smaller; v2 takes a mask as nearest whatever is asked.
+            # Antialiasing applies to images only: transforms.v2 always resizes a mask as nearest.
             picture = transforms.functional.resize(picture, list(self.size), antialias=True)
         return picture.as_subclass(torch.Tensor).contiguous()
 

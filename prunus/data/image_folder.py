@@ -1,4 +1,4 @@
-"""Image folders: one folder per class, as ImageNet and many others are laid out."""
+"""Image folders: one folder per class, the layout of ImageNet and many other data sets."""
 
 import dataclasses
 import functools
@@ -20,7 +20,7 @@ LAYOUT = """\
   val/<class>/**/*.jpg          or test/, as `validation_folder` and `test_folder` say
   classes.json                  if there is one: a list of the classes' names, in the order of their folders"""
 
-KINDS = mimetypes.MimeTypes()  # Python's own table, whatever this machine's says
+KINDS = mimetypes.MimeTypes()  # Python's own table, independent of the machine's
 
 
 @final
@@ -28,14 +28,14 @@ KINDS = mimetypes.MimeTypes()  # Python's own table, whatever this machine's say
 class ImageFolderData(ClassificationData):
     """Images in folders named by their class; the classes are the training folders in sorted order.
 
-    Images in folders within a class's folder are read too; what is hidden (".ipynb_checkpoints") is passed over.
-    Where `validation_folder` is null, a share of the training images is held out for validation, the last of each
-    class. With `block_separator` a file's name up to it names a block that is never torn apart: "_" keeps the frames
-    of one traffic sign of GTSRB (`00012_00005.png`) together.
+    Images in subfolders of a class folder are read too; hidden files and folders (".ipynb_checkpoints") are skipped.
+    If `validation_folder` is null, the last share of each class's training images is held out for validation. With
+    `block_separator`, files whose names agree up to the separator form a block that is never split: "_" keeps the
+    frames of one traffic sign of GTSRB (`00012_00005.png`) together.
 
     Raises:
-        RecipeError: a size that no image has, or a share outside (0, 1).
-        DataError: on the first use, a folder or file that is not as expected (each is named).
+        RecipeError: an invalid size (see `check_size`), or a share outside (0, 1).
+        DataError: at first use, a missing or malformed folder or file (named).
     """
 
     root: Path
@@ -44,13 +44,13 @@ class ImageFolderData(ClassificationData):
     grey: bool = False
     seed: int = 0  # of the augmentation
     cache: bool = True
-    on_error: OnError = "raise"  # at a training image that cannot be read; "skip" takes the next one
+    on_error: OnError = "raise"  # at an unreadable training image; "skip" uses the next one
     max_skipped: float = 0.01  # share of the training images that may be skipped
-    max_pixels: int = MAX_PIXELS  # of an image; a larger one is refused before it is decoded
+    max_pixels: int = MAX_PIXELS  # a larger image is refused before it is decoded
     train_folder: str = "train"
     validation_folder: str | None = "val"
     test_folder: str = "val"
-    validation_share: float = 0.1  # of each class's training images, where there is no folder
+    validation_share: float = 0.1  # of each class's training images, if there is no validation folder
     block_separator: str | None = None
 
     def __post_init__(self) -> None:
@@ -63,7 +63,7 @@ class ImageFolderData(ClassificationData):
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names of the classes: of `classes.json`, or else of the folders."""
+        """Names of the classes, from `classes.json` if it exists, else from the folders."""
         path = Path(self.root) / "classes.json"
         if not path.exists():
             return self._folders
@@ -121,10 +121,10 @@ def _folders_in(folder: Path) -> list[Path]:
 
 
 def _images_in(folder: Path) -> list[Path]:
-    """The images of a class in sorted order; hidden files and folders are none, and neither are notes beside them.
+    """Return the images of a class in sorted order; hidden files and files that are not images are skipped.
 
     Raises:
-        DataError: an image of a kind that is not read, which would be missed in silence.
+        DataError: an image in an unsupported format, which would otherwise be dropped silently.
     """
     found = (path for path in folder.rglob("*") if not is_hidden(path.relative_to(folder)) and path.is_file())
     images = list[Path]()

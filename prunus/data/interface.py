@@ -1,4 +1,4 @@
-"""The interface of data sets: settings that give three splits, the names of the classes, the kind of target."""
+"""The interface of data sets: settings that provide three splits, the class names and the kind of target."""
 
 import abc
 from collections.abc import Callable
@@ -18,12 +18,12 @@ OnError = Literal["raise", "skip"]
 
 
 class Split(Dataset[tuple[torch.Tensor, Any]], abc.ABC):
-    """One split: (image float32 [channels, H, W], normalised; target, a tensor or a dictionary of them by sub-task).
+    """One split: (normalised image, float32 [channels, H, W]; target, a tensor or a dictionary sub-task -> tensor).
 
     Works in any DataLoader. A random augmentation is drawn from (seed, epoch, index) alone, so a sample does
-    not depend on the number of workers, on the order of the samples or on torch's random state. Call
-    `set_epoch` before iterating, as with torch's DistributedSampler; the epoch lies in shared memory, so
-    persistent workers see it too. torch's own random state is left as it was.
+    not depend on the number of workers, on the order of the samples or on torch's random state, which stays
+    unchanged. Call `set_epoch` before iterating, as with torch's DistributedSampler; the epoch is kept in shared
+    memory, so persistent workers see it too.
     """
 
     def __init__(self, seed: int) -> None:
@@ -35,35 +35,35 @@ class Split(Dataset[tuple[torch.Tensor, Any]], abc.ABC):
         self._weights: torch.Tensor | None = None
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw other augmentations from now on; the same epoch gives the same ones."""
+        """Draw the augmentations of `epoch` from now on; they depend on the epoch only."""
         self._epoch[0] = epoch
 
     def order(self, generator: torch.Generator) -> torch.Tensor:
-        """Return the indices of an epoch, int64 [N]: shuffled; with weights, N drawn by weight, with replacement."""
+        """Return the indices of an epoch, int64 [N]: shuffled, or if there are weights, drawn with replacement."""
         if self._weights is not None:
             return torch.multinomial(self._weights, len(self), replacement=True, generator=generator)
         return torch.randperm(len(self), generator=generator)
 
     def weigh(self, weights: torch.Tensor) -> Self:
-        """Draw each image in proportion to its weight, float [N], with replacement, from now on; return the split."""
+        """Draw images with replacement, in proportion to `weights`, float [N], from now on; return the split."""
         self._weights = weights
         return self
 
     def tolerate(self, share: float) -> Self:
-        """Replace samples that cannot be read, up to `share` of all, by the next that can; return the split.
+        """Replace unreadable samples, up to `share` of all, by the next readable sample; return the split.
 
         Raises:
             RecipeError: a share outside (0, 1).
         """
         if not 0 < share < 1:
             raise RecipeError(f"data.max_skipped is a share of the samples, between 0 and 1, not {share}")
-        self._unreadable = torch.zeros(len(self), dtype=torch.bool)  # shared, so that workers' finds are seen
+        self._unreadable = torch.zeros(len(self), dtype=torch.bool)  # shared with the worker processes
         _share(self._unreadable)
         self._most = int(share * len(self))
         return self
 
     def unreadable(self) -> list[str]:
-        """Return what is wrong with each sample that could not be read so far."""
+        """Return the error message of each sample that could not be read so far."""
         said = []
         for index in [] if self._unreadable is None else self._unreadable.nonzero().flatten().tolist():
             try:
@@ -78,14 +78,14 @@ class Split(Dataset[tuple[torch.Tensor, Any]], abc.ABC):
 
     @abc.abstractmethod
     def sample(self, index: int) -> tuple[torch.Tensor, Any]:
-        """Return the sample `index`, from 0 on; torch's random state is that of the sample."""
+        """Return the sample `index`, from 0; the caller has seeded torch's random state."""
 
     @abc.abstractmethod
     def picture(self, index: int) -> torch.Tensor:
-        """Return the image `index` as people look at it, before any augmentation: uint8 RGB [3, H, W]."""
+        """Return the image `index` for display, without augmentation: uint8 RGB [3, H, W]."""
 
     def conditions(self, index: int) -> tuple[str, ...]:
-        """Return the conditions under which the image was taken ("night"); () where nothing is known."""
+        """Return the conditions under which the image was taken ("night"); () if unknown."""
         return conditions_at(getattr(self, "source", None), index)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, Any]:
@@ -110,10 +110,10 @@ class Split(Dataset[tuple[torch.Tensor, Any]], abc.ABC):
 
 
 def _share(tensor: torch.Tensor) -> None:
-    """Let the processes that load data see a tensor's values.
+    """Move a tensor to memory shared with the processes that load data.
 
     Raises:
-        DataError: the system has no shared memory left, or no file for it.
+        DataError: the system has no shared memory or no file descriptor left.
     """
     share: Callable[[], torch.Tensor] = tensor.share_memory_
     try:
@@ -128,17 +128,17 @@ def _share(tensor: torch.Tensor) -> None:
 class Data(abc.ABC):
     """Settings of a data set; a final subclass is a frozen dataclass.
 
-    A reader of files declares `on_error` and `max_skipped` as fields too. With "skip", a training sample that cannot be
-    read is replaced by the next that can, and the run's records name it; more than the share `max_skipped` of them
-    stop the training. Validation and test samples must be readable: their metrics are those of the whole set. It also
-    declares `max_pixels`, which its source hands to `read_image`.
+    A reader of files also declares the fields `on_error` and `max_skipped`. With "skip", an unreadable training sample
+    is replaced by the next readable sample and named in the run's records; the training stops if more than the share
+    `max_skipped` is unreadable. Validation and test samples must be readable, so that metrics cover the whole set. A
+    reader of files also declares `max_pixels`, which its source passes to `read_image`.
     """
 
     on_error: OnError = "raise"
     max_skipped: float = 0.01
 
-    targets: ClassVar[Targets]  # "masks": a class for each pixel; "labels": one for the image; "boxes"; "several"
-    palette: ClassVar[tuple[tuple[int, int, int], ...]] = ()  # one RGB colour a class where there are masks
+    targets: ClassVar[Targets]  # "masks": one class per pixel; "labels": one per image; "boxes"; "several"
+    palette: ClassVar[tuple[tuple[int, int, int], ...]] = ()  # one RGB colour per class, for masks
 
     @property
     @abc.abstractmethod
@@ -147,15 +147,15 @@ class Data(abc.ABC):
 
     @property
     def num_classes(self) -> int | dict[str, int]:
-        """Number of classes, which the network is built for; of each sub-task where there are several."""
+        """Number of classes for which the network is built; a dictionary by sub-task if there are several."""
         return len(self.class_names)
 
     @abc.abstractmethod
     def split(self, name: SplitName) -> Split:
-        """Return the split `name`; that for training with augmentation."""
+        """Return the split `name`; only the training split is augmented."""
 
     def notes(self) -> tuple[str, ...]:
-        """Return what a reader of the run's report must know of the data."""
+        """Return notes on the data for the run's report."""
         return ()
 
     def train(self) -> Split:
@@ -164,9 +164,9 @@ class Data(abc.ABC):
         return split.tolerate(self.max_skipped) if self.on_error == "skip" else split
 
     def validation(self) -> Split:
-        """Return the split on which choices are made."""
+        """Return the split on which choices are based."""
         return self.split("validation")
 
     def test(self) -> Split:
-        """Return the split on which results are stated."""
+        """Return the split on which results are reported."""
         return self.split("test")

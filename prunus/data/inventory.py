@@ -1,4 +1,4 @@
-"""An inventory of a data set, small enough for the records of a run: it shows whether the data have changed."""
+"""The inventory of a data set in a run's records, to detect whether the data have changed."""
 
 import hashlib
 import itertools
@@ -24,7 +24,7 @@ def _of(split: Split) -> dict[str, Any]:
 
 
 def inventory_differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
-    """Return one line per difference of two inventories; none if the first one is empty."""
+    """Return one line per difference between two inventories; no lines if the first is empty."""
     if not there or there == here:
         return []
     old, new = there.get("class_names", []), here["class_names"]

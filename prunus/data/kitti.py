@@ -1,4 +1,4 @@
-"""KITTI's object detection: training/image_2, training/label_2, lists in ImageSets."""
+"""KITTI's object detection set: training/image_2, training/label_2, lists in ImageSets."""
 
 import dataclasses
 from pathlib import Path
@@ -19,7 +19,7 @@ LAYOUT = """\
   training/label_2/NNNNNN.txt   15 columns a line: type, truncated, occluded, alpha, box, dimensions, location, ...
   ImageSets/train.txt val.txt   a number a line"""
 TYPES = ("Car", "Van", "Truck", "Pedestrian", "Person_sitting", "Cyclist", "Tram", "Misc", "DontCare")
-NEIGHBOURS = {"Van": "Car", "Person_sitting": "Pedestrian"}  # near enough to the class: neither right nor wrong
+NEIGHBOURS = {"Van": "Car", "Person_sitting": "Pedestrian"}  # similar types: ignored objects of the class
 COLUMNS = 15
 
 
@@ -28,13 +28,13 @@ COLUMNS = 15
 class KITTIData(DetectionData):
     """KITTI's 2-D boxes (Geiger, Lenz & Urtasun, CVPR 2012) of cars, pedestrians and cyclists.
 
-    As KITTI counts them, a van is an ignored car, a sitting person an ignored pedestrian, and nothing that is found
-    inside a DontCare region is wrong; objects of the other types are background. KITTI's test labels are not public,
-    so `test_list` is by default the validation list of the field.
+    As in KITTI's evaluation, a van is an ignored car, a sitting person is an ignored pedestrian, and detections inside
+    a DontCare region are not counted as false; objects of the other types are background. KITTI's test labels are not
+    public, so `test_list` is by default the commonly used validation list.
 
     Raises:
-        RecipeError: a size that no image has.
-        DataError: on the first use, a file or box that is not as expected (each is named).
+        RecipeError: an invalid size (see `check_size`).
+        DataError: at first use, a missing or malformed file, or a bad box (named).
     """
 
     root: Path
@@ -44,11 +44,11 @@ class KITTIData(DetectionData):
     test_list: str = "ImageSets/val.txt"
     augmentation: Augmentation = DEFAULT_AUGMENTATION
     seed: int = 0  # of the augmentation
-    cache: bool = False  # True: scaled images stay in memory, 1.4 GB for training at 640 x 192
-    on_bad_box: OnBadBox = "clip"  # frames that were cropped have boxes beyond their border
-    on_error: OnError = "raise"  # at a training image that cannot be read; "skip" takes the next one
+    cache: bool = False  # keep scaled images in memory: 1.4 GB for the training split at 640 x 192
+    on_bad_box: OnBadBox = "clip"  # cropped frames have boxes that reach beyond the border
+    on_error: OnError = "raise"  # at an unreadable training image; "skip" uses the next one
     max_skipped: float = 0.01
-    max_pixels: int = MAX_PIXELS  # of an image; a larger one is refused before it is decoded
+    max_pixels: int = MAX_PIXELS  # a larger image is refused before it is decoded
 
     class_names: ClassVar[tuple[str, ...]] = ("Car", "Pedestrian", "Cyclist")
 
@@ -56,7 +56,7 @@ class KITTIData(DetectionData):
         check_size(self.size)
 
     def source(self, split: SplitName, checker: Checker) -> AnnotatedFiles:
-        """Return the frames that the split's list names."""
+        """Return the frames in the split's list."""
         root = Path(self.root)
         listed = {"train": self.train_list, "validation": self.validation_list, "test": self.test_list}[split]
         check_layout(root, LAYOUT, listed, "training/image_2", "training/label_2")
@@ -67,7 +67,7 @@ class KITTIData(DetectionData):
 
 
 def _labels(path: Path) -> list[Annotation]:
-    """Return the objects of a frame that are of the classes, near them, or of no class at all."""
+    """Return a frame's objects of the classes and of their `NEIGHBOURS`, and its DontCare regions."""
     if not path.is_file():
         raise DataError(f"{path} does not exist, though its frame is listed: add it, or take the frame out")
     found = []

@@ -1,4 +1,4 @@
-"""Sources of labelled images, from files or memory, cached or not; held-out parts for validation."""
+"""Sources of labelled images, from files or memory, optionally cached; held-out samples for validation."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -17,7 +17,7 @@ from prunus.errors import DataError
 
 
 class LabelledSource(Protocol):
-    """Raw samples of one split; the same index always gives the same one."""
+    """Raw samples of one split; an index always gives the same sample."""
 
     @property
     def labels(self) -> Sequence[int]:
@@ -30,12 +30,12 @@ class LabelledSource(Protocol):
 
 
 class LabelledFiles:
-    """Images from files, each stretched to `size` (height, width), or unchanged if it is None.
+    """Images from files, each stretched to `size` (height, width), or unchanged if `size` is None.
 
-    An image of more than `max_pixels` is refused before it is decoded.
+    An image of more than `max_pixels` pixels is refused before it is decoded.
 
     Raises:
-        DataError: no files at all; when reading, a file that is missing, cut short or no image.
+        DataError: no files; when reading, a file that is missing, truncated or not an image.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class LabelledArray:
 
 
 class CachedImages:
-    """Caches the images of `source`, all of one size, in memory after the first use."""
+    """Caches the images of `source`, all of one size, in memory at their first use."""
 
     def __init__(self, source: LabelledSource, size: tuple[int, int]) -> None:
         self._source, self._size = source, size
@@ -88,7 +88,7 @@ class CachedImages:
         return self._source.labels
 
     def listing(self) -> Iterable[str]:
-        """Return what the source reads."""
+        """Return the listing of the source."""
         return listing_of(self._source)
 
     def conditions(self, index: int) -> tuple[str, ...]:
@@ -108,7 +108,7 @@ class CachedImages:
 
 
 def stretched(image: torch.Tensor, size: tuple[int, int] | None) -> torch.Tensor:
-    """Return the image at `size` (height, width), filtered; None: as it is."""
+    """Return the image resized to `size` (height, width) with antialiasing; unchanged if `size` is None."""
     if size is not None and tuple(image.shape[-2:]) != tuple(size):
         image = transforms.functional.resize(image, list(size), antialias=True)
     return image.as_subclass(torch.Tensor).contiguous()
@@ -117,10 +117,10 @@ def stretched(image: torch.Tensor, size: tuple[int, int] | None) -> torch.Tensor
 def held_out(
     labels: Sequence[int], share: float, blocks: Sequence[object] | None = None
 ) -> tuple[list[int], list[int]]:
-    """Return the indices to train on and those to hold out: the last `share` of each class's blocks.
+    """Return the training indices and the held-out indices: the last `share` of each class's blocks.
 
-    Neighbours in a list resemble each other (frames of one sign, characters of one photograph), so a random split
-    would measure memorisation. A block (default: one sample) is never split; a class with a single block is kept for
+    Neighbouring samples resemble each other (frames of one sign, characters of one photograph), so a random split
+    would measure memorisation. A block (default: one sample) is never split; a class with a single block stays in
     training.
     """
     names = list(range(len(labels))) if blocks is None else list(blocks)
@@ -140,7 +140,7 @@ def class_names(path: Path) -> tuple[str, ...]:
     """Return the class names listed in the JSON file `path`.
 
     Raises:
-        DataError: not a list of names, or a name occurs twice.
+        DataError: the file does not hold a list of names, or a name occurs twice.
     """
     try:
         names = from_json(read_text(path))

@@ -1,4 +1,4 @@
-"""The file list of a data set, one line per sample: data sets with equal lists are considered the same."""
+"""The file list of a data set, one line per sample: data sets with equal lists count as the same."""
 
 import itertools
 from collections.abc import Iterable, Sequence
@@ -20,15 +20,15 @@ class Listed(Protocol):
 
 @runtime_checkable
 class Conditioned(Protocol):
-    """A source that can say under which conditions an image was taken."""
+    """A source that knows the conditions under which an image was taken."""
 
     def conditions(self, index: int) -> tuple[str, ...]:
-        """Return the conditions of an image, as in ("night", "rain")."""
+        """Return the conditions of an image, e.g. ("night", "rain")."""
         ...
 
 
 def conditions_at(source: Any, index: int) -> tuple[str, ...]:
-    """Return the conditions of an image; () where the source says nothing of them."""
+    """Return the conditions of an image; () if the source does not know them."""
     return source.conditions(index) if isinstance(source, Conditioned) else ()
 
 
@@ -38,18 +38,18 @@ def listing_of(source: Any) -> Iterable[str]:
 
 
 def is_hidden(path: PurePath) -> bool:
-    """Whether a file of a data set, by its path there, is one that other programs leave: nothing of it is read.
+    """Whether a path inside a data set belongs to another program's hidden files, which are never read.
 
-    These are macOS's "._name" beside files on foreign disks and in archives, its folder __MACOSX, .ipynb_checkpoints.
+    Examples: macOS's "._name" files on foreign disks and in archives, its folder __MACOSX, .ipynb_checkpoints.
     """
     return any(part == "__MACOSX" or (part[:1] == "." and part not in (".", "..")) for part in path.parts)
 
 
 def read_lines(path: Path) -> list[tuple[int, str]]:
-    """Return the non-blank lines of a text file with their numbers from 1; a byte-order mark is skipped.
+    """Return the non-blank lines of a text file, numbered from 1; a byte-order mark is skipped.
 
     Raises:
-        DataError: the file cannot be read, or is no UTF-8.
+        DataError: the file cannot be read, or is not UTF-8.
     """
     try:
         lines = read_text(path).splitlines()
@@ -61,8 +61,8 @@ def read_lines(path: Path) -> list[tuple[int, str]]:
 
 
 def relative(paths: Sequence[Path]) -> list[str]:
-    """Return the paths relative to their common folder, so that a data set may be moved."""
+    """Return the paths relative to their common folder, so that moving a data set does not change its list."""
     folders = [path.parts[:-1] for path in paths]
-    pairs = zip(min(folders, default=()), max(folders, default=()), strict=False)  # what these share, all share
+    pairs = zip(min(folders, default=()), max(folders, default=()), strict=False)  # their common prefix is that of all
     common = Path(*(one for one, _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)))
     return [str(path.relative_to(common)) for path in paths]

@@ -1,4 +1,4 @@
-"""Read masks from files: class numbers in one channel, or colours that stand for classes."""
+"""Reading masks from files: class numbers in one channel, or colours that stand for classes."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,19 +15,19 @@ Colours = Mapping[tuple[int, int, int], int]  # (red, green, blue), 0 to 255, ->
 def read_mask(
     path: Path, table: np.ndarray, meaning: str, colours: Colours | None = None, max_pixels: int = MAX_PIXELS
 ) -> np.ndarray:
-    """Return the mask as uint8 [H, W], its values taken through `table` or `colours`.
+    """Return the mask as uint8 [H, W], its values mapped by `table` or `colours`.
 
-    A picture with a palette is read by its colours if all colours that it uses are known, otherwise by its indices.
+    An image with a palette is read by colour if all of its colours are known, otherwise by palette index.
 
     Args:
-        path: an 8-bit picture of one channel, or of colours where `colours` says what they mean.
-        table: int16 [256]; what a value in the file becomes, -1 where it may not occur.
-        meaning: which values may occur, for the message.
-        colours: what a colour becomes; None: masks of colours are refused.
+        path: an 8-bit image with one channel, or a colour image if `colours` is given.
+        table: int16 [256], file value -> class or ignore_index; -1 for a value that is not allowed.
+        meaning: the allowed values, for the error message.
+        colours: colour -> class or ignore_index; None refuses colour images.
         max_pixels: a larger mask is refused before it is decoded.
 
     Raises:
-        DataError: the file is missing, cut short, of other channels, or holds a value or colour that may not occur.
+        DataError: the file is missing, truncated, has other channels, or holds a value or colour that is not allowed.
     """
     stored = decode(path, lambda picture: _stored(picture.pixels, path, colours), max_pixels=max_pixels)
     labels = table[stored] if stored.ndim == 2 else _by_colour(stored, colours or {})
@@ -44,7 +44,7 @@ def read_mask(
 
 
 def value_table(classes: dict[int, int], ignored: Sequence[int], ignore_index: int) -> np.ndarray:
-    """Return the table of `read_mask`: file value -> class by `classes`, -> `ignore_index` for `ignored`."""
+    """Return a table for `read_mask` that maps values by `classes`, and `ignored` values to `ignore_index`."""
     table = np.full(256, -1, np.int16)
     table[list(ignored)] = ignore_index
     for value, label in classes.items():
@@ -53,7 +53,7 @@ def value_table(classes: dict[int, int], ignored: Sequence[int], ignore_index: i
 
 
 def _stored(file: Image.Image, path: Path, colours: Colours | None) -> np.ndarray:
-    """Return the mask's numbers, uint8 [H, W], or its colours, uint8 [H, W, 3]."""
+    """Return the mask's stored values, uint8 [H, W], or its colours, uint8 [H, W, 3]."""
     if file.mode == "L" or (file.mode == "P" and not _is_coloured(file, colours)):
         return np.array(file)
     if colours is not None and file.mode in ("P", "RGB", "RGBA"):
@@ -65,7 +65,7 @@ def _stored(file: Image.Image, path: Path, colours: Colours | None) -> np.ndarra
 
 
 def _is_coloured(file: Image.Image, colours: Colours | None) -> bool:
-    """Whether a picture with a palette shows known colours alone, and not just shades of grey that number classes."""
+    """Whether an image uses only known palette colours; a grey palette that equals its indices holds class numbers."""
     palette = np.array(file.getpalette("RGB"), np.uint8).reshape(-1, 3)
     used = np.unique(np.array(file))
     if not colours or used.max(initial=0) >= len(palette):
@@ -75,7 +75,7 @@ def _is_coloured(file: Image.Image, colours: Colours | None) -> bool:
 
 
 def _by_colour(pixels: np.ndarray, colours: Colours) -> np.ndarray:
-    """Return the class of each pixel's colour, int16 [H, W]; -1 where it is unknown."""
+    """Return the class of each pixel's colour, int16 [H, W]; -1 for an unknown colour."""
     codes = _codes(np.array(list(colours), np.uint8).reshape(-1, 3))
     order = codes.argsort()
     wanted = _codes(pixels)
@@ -85,6 +85,6 @@ def _by_colour(pixels: np.ndarray, colours: Colours) -> np.ndarray:
 
 
 def _codes(colours: np.ndarray) -> np.ndarray:
-    """Return colours [..., 3] as one number each, [...]."""
+    """Return each colour of [..., 3] as one integer, [...]."""
     codes: np.ndarray = colours.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
     return codes

@@ -1,4 +1,4 @@
-"""Several targets for the same images: data sets read side by side, one for each sub-task."""
+"""Several targets for the same images: data sets read side by side, one per sub-task."""
 
 import abc
 import dataclasses
@@ -16,11 +16,11 @@ UNCOLOURED = (128, 128, 128)
 
 
 class MultiTaskData(Data):
-    """Settings of a data set that gives each image several targets; a final subclass is a frozen dataclass.
+    """Settings of a data set with several targets per image; a final subclass is a frozen dataclass.
 
-    A subclass writes `by_task`: one data set for each sub-task, all of the same images in the same order. A target is
-    then {sub-task: target}. Each data set draws its augmentation from the same random numbers, so their settings of
-    augmentation must be the same; that the images are equal is checked at each sample.
+    A subclass implements `by_task`: one data set per sub-task, all with the same images in the same order. A target is
+    then {sub-task: target}. All data sets draw their augmentation from the same random numbers, so their augmentation
+    settings must be equal; each sample is checked for equal images.
     """
 
     targets: ClassVar[Literal["several"]] = "several"
@@ -31,7 +31,7 @@ class MultiTaskData(Data):
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names of the classes of all sub-tasks, each behind its sub-task's: "detection: car"."""
+        """Class names of all sub-tasks, each prefixed with its sub-task: "detection: car"."""
         return tuple(f"{task}: {name}" for task, data in self.by_task().items() for name in data.class_names)
 
     @property
@@ -41,18 +41,18 @@ class MultiTaskData(Data):
 
     @property
     def palette(self) -> tuple[tuple[int, int, int], ...]:  # type: ignore[override]
-        """One RGB colour for each class."""
+        """One RGB colour per class."""
         colours = ((data, data.palette or (UNCOLOURED,)) for data in self.by_task().values())
         return tuple(own[number % len(own)] for data, own in colours for number in range(len(data.class_names)))
 
     @property
     def on_error(self) -> OnError:  # type: ignore[override]
-        """Whether unreadable training samples are skipped: where all data sets allow it."""
+        """Skip unreadable training samples only if all data sets allow it."""
         return "skip" if all(data.on_error == "skip" for data in self.by_task().values()) else "raise"
 
     @property
     def max_skipped(self) -> float:  # type: ignore[override]
-        """Share of the training samples that may be skipped: the smallest of the data sets'."""
+        """Share of the training samples that may be skipped: the smallest among the data sets."""
         return min(data.max_skipped for data in self.by_task().values())
 
     def notes(self) -> tuple[str, ...]:
@@ -63,7 +63,7 @@ class MultiTaskData(Data):
         """Return the split `name` of all data sets side by side.
 
         Raises:
-            DataError: they have different numbers of images.
+            DataError: the data sets have different numbers of images.
         """
         splits = {task: data.split(name) for task, data in self.by_task().items()}
         sizes = {task: len(split) for task, split in splits.items()}
@@ -82,11 +82,10 @@ class CombinedData(MultiTaskData):
     """Data sets of the same images, each with the target of one sub-task.
 
     Attributes:
-        parts: the data set of each sub-task; the same images in the same order, at the same size, with the same
-            augmentation.
+        parts: the data set of each sub-task; all with the same images in the same order, size and augmentation.
 
     Raises:
-        RecipeError: none are given, or one gives several targets itself.
+        RecipeError: `parts` is empty, or a part itself has several targets.
     """
 
     parts: dict[str, Data]
@@ -103,7 +102,7 @@ class CombinedData(MultiTaskData):
 
 
 class MultiTaskSplit(Split):
-    """One split: (image float32 [3, H, W], normalised; the target of each sub-task by its name)."""
+    """One split: (normalised image, float32 [3, H, W]; dictionary sub-task -> target)."""
 
     def __init__(self, splits: Mapping[str, Split]) -> None:
         super().__init__(seed=next(iter(splits.values())).seed)
@@ -117,12 +116,12 @@ class MultiTaskSplit(Split):
         """Return the image and all targets.
 
         Raises:
-            DataError: the data sets show different images.
+            DataError: the data sets return different images.
         """
         image: torch.Tensor | None = None
         targets = dict[str, torch.Tensor]()
         for task, split in self.splits.items():
-            with torch.random.fork_rng(devices=()):  # each draws the same augmentation
+            with torch.random.fork_rng(devices=()):  # every data set draws the same augmentation
                 own, targets[task] = split.sample(index)
             if image is not None and not torch.equal(image, own):
                 first = next(iter(self.splits))
@@ -132,15 +131,15 @@ class MultiTaskSplit(Split):
                     "seed of the images and augmentation"
                 )
             image = own
-        assert image is not None  # there is a sub-task
+        assert image is not None  # there is at least one sub-task
         return image, targets
 
     def picture(self, index: int) -> torch.Tensor:
-        """Return the image as the first data set shows it: uint8 [3, H, W]."""
+        """Return the image of the first data set: uint8 [3, H, W]."""
         return self._first.picture(index)
 
     def conditions(self, index: int) -> tuple[str, ...]:
-        """Return the conditions of the image that any of the data sets names."""
+        """Return all conditions that the data sets name for the image."""
         return tuple(dict.fromkeys(tag for split in self.splits.values() for tag in split.conditions(index)))
 
     @property
@@ -149,12 +148,12 @@ class MultiTaskSplit(Split):
 
 
 class _Listings:
-    """What several sources read, line by line."""
+    """The listings of several sources, joined line by line."""
 
     def __init__(self, sources: list[Any]) -> None:
         self.sources = sources
 
     def listing(self) -> Iterable[str]:
-        """Yield, for each image, what each source reads of it."""
+        """Yield one line per image: the lines of all sources."""
         lines = itertools.zip_longest(*map(listing_of, self.sources), fillvalue="")
         return (" ".join(filter(None, each)) for each in lines)

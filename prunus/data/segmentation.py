@@ -1,4 +1,4 @@
-"""The base of segmentation data sets: three splits of (image, mask), normalisation, class frequencies."""
+"""The base class of segmentation data sets: three splits of (image, mask), normalisation, class frequencies."""
 
 import abc
 import contextlib
@@ -14,32 +14,32 @@ from prunus.data.source import CachedSource, Source, asking, check_mask, check_p
 from prunus.errors import DataError, RecipeError
 from prunus.interrupt import check
 
-# Statistics of ImageNet in RGB, in [0, 1]; the custom of the field, and near enough for any street.
+# ImageNet's statistics in RGB, in [0, 1]: the usual choice, and close enough for street scenes.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class SegmentationData(Data):
     """Settings of a data set for semantic segmentation; a final subclass is a frozen dataclass.
 
-    A subclass names its classes and writes `source`; images, masks, normalisation, augmentation, caching and
-    class frequencies are then the same for all. Objects keep what they have read, so make one and share it.
+    A subclass names its classes and implements `source`; this class normalises, augments, caches and counts the class
+    frequencies. An object keeps the data it has read, so create one and share it.
     """
 
     targets: ClassVar[Literal["masks"]] = "masks"
-    palette: ClassVar[tuple[tuple[int, int, int], ...]]  # one RGB colour a class, 0 to 255
-    ignore_index: ClassVar[int] = 255  # pixels that count for nothing; the number of a class takes that class out
+    palette: ClassVar[tuple[tuple[int, int, int], ...]]  # one RGB colour per class, 0 to 255
+    ignore_index: ClassVar[int] = 255  # value of ignored pixels; a class number excludes that class
 
     size: tuple[int, int]  # (height, width) in pixels
     augmentation: Augmentation  # of the training split
     seed: int
-    cache: bool  # keep decoded samples in memory: 4 bytes a pixel
+    cache: bool  # keep decoded samples in memory: 4 bytes per pixel
 
     @abc.abstractmethod
     def source(self, split: SplitName) -> Source:
         """Return the raw samples of `split`, all of size `self.size`."""
 
     def class_frequencies(self) -> torch.Tensor:
-        """Return each class's share of the training pixels that are not ignored, float32 [C]; sums to 1."""
+        """Return each class's share of the training pixels that are not ignored, float32 [C], sum 1."""
         return self._frequencies.clone()
 
     @functools.cached_property
@@ -58,7 +58,7 @@ class SegmentationData(Data):
         return (counts.double() / counts.sum().clamp(min=1)).float()
 
     def split(self, name: SplitName) -> "SegmentationDataset":
-        """Return the split `name`; that for training with augmentation."""
+        """Return the split `name`; only the training split is augmented."""
         augment = self.augmentation.build(self.ignore_index) if name == "train" else None
         known = torch.zeros(256, dtype=torch.bool)
         known[: len(self.class_names)] = known[self.ignore_index] = True
@@ -69,7 +69,7 @@ class SegmentationData(Data):
         return {}
 
     def _sources(self, split: SplitName) -> Source:
-        """One source a split and object: what was read for one purpose is there for the next."""
+        """Return the split's source, kept by this object so that files are read once."""
         known = self._known_sources
         if split not in known:
             with asking(f"the {split} split of {type(self).__name__}"):
@@ -82,9 +82,9 @@ class SegmentationData(Data):
 
 
 class SegmentationDataset(Split):
-    """One split: (image float32 [3, H, W], normalised; mask int64 [H, W], classes or ignore_index).
+    """One split: (normalised image, float32 [3, H, W]; mask, int64 [H, W], classes or ignore_index).
 
-    `known` says which of the 256 values a mask may hold.
+    `known`, bool [256], marks the values that a mask may hold.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class SegmentationDataset(Split):
         return normalise(image), torch.as_tensor(mask).as_subclass(torch.Tensor).long()
 
     def picture(self, index: int) -> torch.Tensor:
-        """Return the image as it was read: uint8 [3, H, W]."""
+        """Return the image as read: uint8 [3, H, W]."""
         image, _ = pair_of(self.source, index)
         check_pixels(image)
         return image
@@ -122,7 +122,7 @@ class SegmentationDataset(Split):
 
 
 def normalise(image: torch.Tensor) -> torch.Tensor:
-    """Return uint8 RGB images [..., 3, H, W] as float32, each channel minus its mean over its deviation."""
+    """Return uint8 RGB images [..., 3, H, W] as float32, per channel (x / 255 - mean) / standard deviation."""
     check_pixels(image)
     scaled = transforms.functional.to_dtype(image.as_subclass(torch.Tensor), torch.float32, scale=True)
     normalised: torch.Tensor = transforms.functional.normalize(scaled, mean=list(MEAN), std=list(STD), inplace=True)
@@ -136,7 +136,7 @@ def to_picture(image: torch.Tensor) -> torch.Tensor:
 
 
 def to_colours(mask: torch.Tensor, palette: tuple[tuple[int, int, int], ...]) -> torch.Tensor:
-    """Return masks [..., H, W] as uint8 RGB [..., 3, H, W]; what is no class of the palette is black."""
+    """Return masks [..., H, W] as uint8 RGB [..., 3, H, W]; values outside the palette become black."""
     colours = torch.zeros(len(palette) + 1, 3, dtype=torch.uint8, device=mask.device)
     colours[:-1] = torch.tensor(palette, dtype=torch.uint8)
     known = (mask >= 0) & (mask < len(palette))
@@ -144,10 +144,10 @@ def to_colours(mask: torch.Tensor, palette: tuple[tuple[int, int, int], ...]) ->
 
 
 def check_size(size: tuple[int, int]) -> None:
-    """Refuse a size that no image has.
+    """Check an image size.
 
     Raises:
-        RecipeError: fewer than 8 pixels in a direction.
+        RecipeError: `size` is not two integers of at least 8 pixels.
     """
     if len(size) != 2 or not all(isinstance(side, int) for side in size) or min(size) < 8:
         raise RecipeError(f"data.size is (height, width) in pixels, each at least 8, not {tuple(size)}")

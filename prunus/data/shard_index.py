@@ -1,4 +1,4 @@
-"""The index of a tar shard: offset, size and class of each image. It is checked against the shard before use."""
+"""The index of a tar shard: offset, size and class of each image, checked against the shard before use."""
 
 import dataclasses
 import io
@@ -16,20 +16,20 @@ from prunus.decoding import DecodingError, from_json, read_text
 from prunus.errors import DataError
 from prunus.interrupt import check
 
-MOST_DIGITS = 20  # of a class's number
+MOST_DIGITS = 20  # of a class number
 COLUMNS = ("offsets", "sizes", "labels")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ShardIndex:
-    """The positions of the images in a shard, as int64 arrays with one entry per image, and the shard's size and time.
+    """The positions of the images in a shard, int64 arrays with one entry per image, and the shard's size and time.
 
     Attributes:
-        offsets: of the images' bytes in the shard.
-        sizes: of the images in bytes.
-        labels: their classes.
-        bytes: of the shard; None in an index that an earlier version wrote.
-        modified_ns: when the shard was last written.
+        offsets: where each image's bytes begin in the shard.
+        sizes: of the images, in bytes.
+        labels: class of each image.
+        bytes: size of the shard; None in an index written by an earlier version.
+        modified_ns: time of the last change of the shard.
     """
 
     offsets: np.ndarray
@@ -43,7 +43,7 @@ class ShardIndex:
         """Return the index in the file `path`.
 
         Raises:
-            DataError: it is none.
+            DataError: the file does not hold a valid index.
         """
         try:
             content = from_json(read_text(path))
@@ -55,12 +55,12 @@ class ShardIndex:
         return cls(**arrays, bytes=content.get("bytes"), modified_ns=content.get("modified_ns"))
 
     def is_of(self, shard: os.stat_result, *, fetched: bool) -> bool:
-        """Whether this index belongs to the shard as it is now; the time of a fetched shard is not compared."""
+        """Whether this index matches the current shard; the time of a fetched shard is not compared."""
         return self.bytes == shard.st_size and (fetched or self.modified_ns == shard.st_mtime_ns)
 
 
 def _problem(content: Any) -> str | None:
-    """Return what is wrong with the content of an index, None if nothing is."""
+    """Return the defect of an index's content; None if it is valid."""
     if not isinstance(content, dict) or any(not isinstance(content.get(name), list) for name in COLUMNS):
         return f"it must hold the lists {', '.join(COLUMNS)}"
     if len({len(content[name]) for name in COLUMNS}) > 1:
@@ -80,7 +80,7 @@ def write_index(shard: Path) -> Path:
     """Write the index of a shard beside it and return its path.
 
     Raises:
-        DataError: the file is not a tar, an image has no class (it is named), or the index cannot be written.
+        DataError: the file is not a tar, an image (named in the message) has no class, or the index cannot be written.
     """
     columns = _columns(shard)
     path = shard.with_suffix(".json")
@@ -132,13 +132,13 @@ def _columns(shard: Path) -> dict[str, Any]:
 
 
 class _Bounded(io.BufferedReader):
-    """A file whose reads are limited to its size: `tarfile` allocates as much memory as a header asks for."""
+    """A file whose reads are limited to its size, since `tarfile` allocates as much memory as a header claims."""
 
     def __init__(self, raw: io.FileIO, size: int) -> None:
         super().__init__(raw)
         self.size = size
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Read `size` bytes, or what is left."""
+        """Read at most `size` bytes."""
         left = max(0, self.size - self.tell())
         return super().read(left if size is None or size < 0 else min(size, left))

@@ -1,4 +1,4 @@
-"""Tar shards in webdataset's form: for sets that no longer fit a disk, or that many machines read at once."""
+"""Tar shards in webdataset's format, for data sets larger than a disk, or read by many machines at once."""
 
 import dataclasses
 import functools
@@ -31,19 +31,19 @@ LAYOUT = """\
 
 
 class ShardSource:
-    """Images from shards by their indices; a shard that is not there is fetched when a sample of it is asked for.
+    """Images from indexed shards; a missing shard is fetched when one of its samples is read.
 
     Args:
         root: the folder of shards and indices.
         prefix: of the shards' names.
-        size: (height, width) to stretch to; None leaves images as they are.
-        fetch: a command with {name} and {path} that brings a shard; None where all are there.
-        keep: shards that stay; of those that were fetched the oldest go first.
-        shuffle: shards that are mixed with each other.
+        size: (height, width) to stretch to; None leaves images unchanged.
+        fetch: a command with {name} and {path} that fetches a shard; None if all shards are in `root`.
+        keep: number of shards to keep; after a fetch the oldest shards in `root` beyond it are deleted.
+        shuffle: number of shards whose samples are shuffled together.
         max_pixels: a larger image is refused before it is decoded.
 
     Raises:
-        DataError: no shards; when reading, a shard that cannot be fetched, an image that is cut short or none.
+        DataError: no shards; when reading, a shard that cannot be fetched, or a truncated or invalid image.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class ShardSource:
     @property
     def labels(self) -> Sequence[int]:
         """The class of each sample."""
-        return self._labels  # type: ignore[return-value]  # an array is all that a sequence is here
+        return self._labels  # type: ignore[return-value]  # an array serves as a sequence here
 
     def listing(self) -> Iterable[str]:
         """Yield each shard with the labels of its images."""
@@ -92,7 +92,7 @@ class ShardSource:
         return stretched(torchvision.tv_tensors.Image(torch.from_numpy(pixels).movedim(-1, 0)), self.size)
 
     def order(self, generator: torch.Generator) -> torch.Tensor:
-        """Return all indices: the shards permuted, then the samples of every `shuffle` neighbours: int64 [N]."""
+        """Return all indices, int64 [N]: shards are permuted, then samples within each run of `shuffle` shards."""
         parts = []
         for group in torch.split(torch.randperm(len(self.shards), generator=generator), self.shuffle):
             spans = [torch.arange(int(self.starts[i]), int(self.starts[i] + self.counts[i])) for i in group]
@@ -101,7 +101,7 @@ class ShardSource:
         return torch.cat(parts)
 
     def _index(self, name: str) -> ShardIndex:
-        """Return a shard's index; one that is of another shard than the one that lies there is made anew."""
+        """Return a shard's index; rebuild it if it does not match the shard in `root`."""
         path, shard = self.root / f"{name}.json", self.root / f"{name}.tar"
         if not path.exists():
             self._opened(name).close()
@@ -124,7 +124,7 @@ class ShardSource:
         done = output_of(command)
         if done.returncode or not aside.exists():
             raise DataError(f"{path.name} cannot be fetched by {shlex.join(command)}: {done.stderr.strip()[-300:]}")
-        file = aside.open("rb")  # open, it can be read even if another process removes it
+        file = aside.open("rb")  # an open file stays readable even if another process removes it
         aside.replace(path)
         self._make_room()
         return file
@@ -136,7 +136,7 @@ class ShardSource:
 
 
 class ShardedSplit(ClassificationSplit):
-    """A split whose epochs go from shard to shard."""
+    """A split that reads one group of shards after another."""
 
     source: ShardSource
 
@@ -145,7 +145,7 @@ class ShardedSplit(ClassificationSplit):
         return self.source.order(generator)
 
     def weigh(self, weights: torch.Tensor) -> Self:
-        """Refuse weights: shards are read one after the other.
+        """Refuse weights: shards are read in sequence.
 
         Raises:
             RecipeError: always.
@@ -156,15 +156,16 @@ class ShardedSplit(ClassificationSplit):
 @final
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ShardsData(ClassificationData):
-    """Labelled images in tar shards (webdataset's form: Aizman, Maltby & Breuel 2019), read by an index.
+    """Labelled images in tar shards (webdataset's format: Aizman, Maltby & Breuel 2019), read through an index.
 
-    Any sample can be read at any time, so that an epoch can be taken up in its middle; but its order goes from shard
-    to shard, `shuffle` of them mixed, so that a process needs few of them at a time. With `fetch` shards come from
-    elsewhere when they are needed, and the oldest beyond `keep` go: nothing else in `root` may end in .tar then.
+    Any sample can be read at any time, so that training can resume in the middle of an epoch. An epoch reads groups of
+    `shuffle` shards in sequence, with the samples of a group shuffled, so that a process needs few shards at a time.
+    With `fetch`, shards are fetched when needed, and the oldest beyond `keep` are deleted: `root` must then contain no
+    other .tar files.
 
     Raises:
-        RecipeError: a size that no image has, fewer shards kept than mixed.
-        DataError: on the first use, a folder or file that is not as expected (each is named).
+        RecipeError: an invalid size (see `check_size`), or not 1 <= shuffle <= keep.
+        DataError: at first use, a missing or malformed folder or file (named).
     """
 
     split_class: ClassVar[type[ClassificationSplit]] = ShardedSplit
@@ -175,14 +176,14 @@ class ShardsData(ClassificationData):
     grey: bool = False
     seed: int = 0  # of the augmentation
     cache: bool = False  # keep decoded images in memory
-    on_error: OnError = "raise"  # at a training image that cannot be read; "skip" takes the next one
+    on_error: OnError = "raise"  # at an unreadable training image; "skip" uses the next one
     max_skipped: float = 0.01  # share of the training images that may be skipped
-    max_pixels: int = MAX_PIXELS  # of an image; a larger one is refused before it is decoded
+    max_pixels: int = MAX_PIXELS  # a larger image is refused before it is decoded
     validation_prefix: str = "val"  # of the shards' names
     test_prefix: str = "val"
-    shuffle: int = 16  # shards that are mixed with each other
-    fetch: str | None = None  # a command with {name} and {path} that brings a shard; null: all are there
-    keep: int = 64  # shards that stay, where they are fetched
+    shuffle: int = 16  # number of shards whose samples are shuffled together
+    fetch: str | None = None  # a command with {name} and {path} that fetches a shard; null: all are in `root`
+    keep: int = 64  # number of shards to keep if they are fetched
 
     def __post_init__(self) -> None:
         check_size(self.size)

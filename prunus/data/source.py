@@ -1,4 +1,4 @@
-"""Sources of samples: raw uint8 images and masks by index, checked, and a cache of them in shared memory."""
+"""Sources of samples: raw uint8 images and masks by index, checks of them, and a cache in shared memory."""
 
 import contextlib
 import math
@@ -26,16 +26,16 @@ class Source(Protocol):
         ...
 
     def mask(self, index: int) -> torch.Tensor:
-        """Return the mask alone, where that is cheaper."""
+        """Return the mask alone, without decoding the image if possible."""
         ...
 
 
 @contextlib.contextmanager
 def asking(what: str) -> Iterator[None]:
-    """Turn an exception of a data set's own code into a `DataError` that names `what` was read, and the line.
+    """Turn an exception in a data set's own code into a `DataError` that names `what` was read, and the line.
 
     Raises:
-        DataError: the body raised an exception that is not one of Prunus's.
+        DataError: the body raised an exception other than a `PrunusError`.
     """
     try:
         yield
@@ -53,7 +53,7 @@ def check_pixels(image: torch.Tensor) -> None:
     """Check that an image has the form that a source must return.
 
     Raises:
-        DataError: no uint8, or not [..., 3, H, W].
+        DataError: not a uint8 tensor [..., 3, H, W].
     """
     fits = isinstance(image, torch.Tensor) and image.dtype == torch.uint8 and image.dim() >= 3
     if not fits or image.shape[-3] != 3:
@@ -67,7 +67,7 @@ def check_pair(image: torch.Tensor, mask: torch.Tensor, size: tuple[int, int] | 
     """Check that an image and its mask have the form and size that a source must return.
 
     Raises:
-        DataError: another type, or another size.
+        DataError: the image or the mask has another type or size.
     """
     check_pixels(image)
     wanted = list(size or image.shape[-2:])
@@ -83,7 +83,7 @@ def pair_of(source: Source, index: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the image and the mask of the sample `index`; their types are not checked.
 
     Raises:
-        DataError: the source raises, or gives something else than a pair.
+        DataError: the source raises, or does not return a pair.
     """
     with asking(f"sample {index}"):
         pair: Any = source[index]
@@ -107,7 +107,7 @@ def check_mask(mask: torch.Tensor, index: int) -> None:
 
 
 def _kind(value: Any) -> str:
-    """Return the type and shape of a tensor, the name of the type of anything else."""
+    """Return the dtype and shape of a tensor, or the type name of any other value."""
     if not isinstance(value, torch.Tensor):
         return type(value).__name__
     return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
@@ -130,11 +130,11 @@ def shared_bytes(*shape: int) -> np.ndarray:
 
 
 class PixelCache:
-    """uint8 [num, channels, H, W], each sample read at its first use.
+    """A cache of samples, uint8 [num, channels, H, W], each read at its first use.
 
-    The memory is an anonymous shared mapping, touched page by page as samples arrive: forked DataLoader
-    workers read and fill the one cache, also across epochs, and /dev/shm is not needed. A worker that is
-    spawned instead starts with an empty cache of its own. Two that fill one place write equal bytes.
+    The memory is an anonymous shared mapping whose pages are allocated as samples arrive: forked DataLoader
+    workers read and fill the same cache across epochs, without /dev/shm. A spawned worker starts with its own
+    empty cache. Two workers that fill the same entry write equal bytes.
     """
 
     def __init__(self, num: int, *shape: int) -> None:
@@ -142,10 +142,10 @@ class PixelCache:
         self._pixels, self._filled = shared_bytes(num, *shape), shared_bytes(num)
 
     def get(self, index: int, read: Callable[[int], torch.Tensor]) -> torch.Tensor:
-        """Return a copy of the sample `index`, so that callers cannot change the cache."""
+        """Return a copy of the sample `index`; `read` supplies it at its first use."""
         if not self._filled[index]:
             self._pixels[index] = read(index).numpy()
-            self._filled[index] = 1  # last, so that no other process reads half a sample
+            self._filled[index] = 1  # set last, so that no other process reads a partial sample
         return torch.from_numpy(self._pixels[index].copy())
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -153,7 +153,7 @@ class PixelCache:
 
 
 class CachedSource:
-    """Caches the samples of `source` in memory after the first use."""
+    """Caches the samples of `source` in memory at their first use."""
 
     def __init__(self, source: Source, size: tuple[int, int]) -> None:
         self._source, self._size = source, size
@@ -171,7 +171,7 @@ class CachedSource:
         return self[index][1]
 
     def listing(self) -> Iterable[str]:
-        """Return what the source reads."""
+        """Return the listing of the source."""
         return listing_of(self._source)
 
     def conditions(self, index: int) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Pascal VOC's XML annotations, one file an image, with lists of images."""
+"""Pascal VOC's XML annotations, one file per image, with lists of images."""
 
 import dataclasses
 import math
@@ -28,28 +28,28 @@ LAYOUT = """\
 class VOCData(DetectionData):
     """Object boxes in Pascal VOC's XML (Everingham et al. 2010); `difficult` objects are ignored regions.
 
-    Where `validation_list` is null, the last `validation_share` of the training list is held out.
+    If `validation_list` is null, the last `validation_share` of the training list is held out.
 
     Raises:
-        RecipeError: a size that no image has, or a share outside (0, 1).
-        DataError: on the first use, a file or box that is not as expected (each is named).
+        RecipeError: an invalid size (see `check_size`), or a share outside (0, 1).
+        DataError: at first use, a missing or malformed file, or a bad box (named).
     """
 
     root: Path
     size: tuple[int, int] = (320, 320)  # (height, width); images keep their aspect ratio
-    classes: tuple[str, ...] = ()  # their names; (): those of label_list.txt
+    classes: tuple[str, ...] = ()  # class names; (): those in label_list.txt
     train_list: str = "train.txt"
     validation_list: str | None = None
     test_list: str = "valid.txt"
     validation_share: float = 0.1
-    first_pixel: int = 1  # number of the first row and column: 1 in VOC's own files, whose last ones belong to the box
+    first_pixel: int = 1  # number of the first row and column: 1 in VOC's files, whose xmax and ymax are inclusive
     augmentation: Augmentation = DEFAULT_AUGMENTATION
     seed: int = 0  # of the augmentation
     cache: bool = True
     on_bad_box: OnBadBox = "raise"
-    on_error: OnError = "raise"  # at a training image that cannot be read; "skip" takes the next one
+    on_error: OnError = "raise"  # at an unreadable training image; "skip" uses the next one
     max_skipped: float = 0.01
-    max_pixels: int = MAX_PIXELS  # of an image; a larger one is refused before it is decoded
+    max_pixels: int = MAX_PIXELS  # a larger image is refused before it is decoded
 
     def __post_init__(self) -> None:
         check_size(self.size)
@@ -69,7 +69,7 @@ class VOCData(DetectionData):
         return tuple(line.strip() for _, line in read_lines(root / "label_list.txt"))
 
     def source(self, split: SplitName, checker: Checker) -> AnnotatedFiles:
-        """Return the images that the split's list names."""
+        """Return the images in the split's list."""
         root = Path(self.root)
         names = {"train": self.train_list, "validation": self.validation_list, "test": self.test_list}
         listed = names[split] or self.train_list
@@ -82,14 +82,14 @@ class VOCData(DetectionData):
 
 
 def annotations(path: Path, first_pixel: int = 1) -> list[Annotation]:
-    """Return the objects that the XML file `path` names.
+    """Return the objects in an XML file.
 
     Args:
-        path: of the file.
-        first_pixel: the number of the first row and column; with 1 the corner (xmin, ymin) loses 1.
+        path: the file.
+        first_pixel: the number of the first row and column, which is subtracted from (xmin, ymin).
 
     Raises:
-        DataError: it cannot be read, or is no annotation; names the line.
+        DataError: the file cannot be read, or is not a valid annotation; the message names the line.
     """
     try:
         root = from_xml(read_text(path))

@@ -1,4 +1,4 @@
-"""The gate: wide and narrow, slice by slice, so that nothing that matters got worse."""
+"""The gate: compares the wide and the narrow network slice by slice before the narrow network is deployed."""
 
 from prunus.gate.comparison import Compared, compare
 from prunus.gate.protect import Protect

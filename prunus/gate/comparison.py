@@ -1,4 +1,4 @@
-"""`compare`: two networks on one split, slice by slice, with what changed, calibration and robustness."""
+"""`compare`: two networks on one split, slice by slice, with their disagreement, calibration and robustness."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -33,17 +33,17 @@ TASKS: dict[str, Callable[[], Task]] = {"masks": Segmentation, "labels": Classif
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Compared:
-    """What a comparison found; both pairs are (wide, narrow).
+    """The result of a comparison; pairs are (wide, narrow).
 
-    Of several tasks, the names of metrics, slices and curves begin with the sub-task's.
+    With several tasks, the names of metrics, slices and curves are prefixed with the sub-task's.
 
     Attributes:
-        metric: of every slice; of several tasks one for each, separated by commas.
-        slices: the worst first.
-        disagreement: how much the two disagree on each image, in [0, 1].
-        calibrations: expected calibration errors by sub-task, "" where there are none; None: nothing was predicted.
-        curves: precision over recall for each class, [P, 2]; empty but for detection.
-        robustness: the main metric on changed images.
+        metric: of every slice; with several tasks their metrics, separated by commas.
+        slices: in the order of `worst_first`.
+        disagreement: of the two networks on each image, in [0, 1].
+        calibrations: expected calibration errors by sub-task ("" for a single task); None without predictions.
+        curves: (recall, precision) for each class, [P, 2]; empty except for detection.
+        robustness: the main metric on altered images.
     """
 
     metric: str
@@ -55,12 +55,12 @@ class Compared:
 
     @property
     def calibration(self) -> tuple[float | None, float | None]:
-        """The expected calibration errors of a task alone; of several, those of the first."""
+        """The expected calibration errors of the task, or of the first of several tasks."""
         return next(iter(self.calibrations.values()))
 
     @property
     def fallen(self) -> tuple[Judged, ...]:
-        """The slices that fell by more than allowed, beyond doubt."""
+        """The slices that fell significantly by more than allowed."""
         return tuple(each for each in self.slices if each.verdict == FELL)
 
     @property
@@ -69,7 +69,7 @@ class Compared:
         return not self.fallen
 
     def most_different(self, number: int) -> list[int]:
-        """Return the images on which the two disagree most, the worst first; none on which they agree."""
+        """Return up to `number` images with the largest disagreement, in descending order; 0 is left out."""
         order = sorted(range(len(self.disagreement)), key=lambda index: -self.disagreement[index])
         return [index for index in order[:number] if self.disagreement[index] > 0]
 
@@ -88,23 +88,23 @@ def compare(
 ) -> Compared:
     """Compare two networks on a split, slice by slice, with paired intervals.
 
-    A slice's metric is that of its task: accuracy, mean intersection over union, mean average precision at an IoU of
+    A slice's metric is that of its task: accuracy, mean intersection over union, or mean average precision at an IoU of
     0.5. The interval of its drop comes from a bootstrap over images, in which both networks get the same images.
 
     Args:
-        wide, narrow: the networks: modules, or ONNX files.
-        data: gives the split, the classes, and the conditions of each image.
-        task: of both; None: the one of the data's targets, with its defaults.
+        wide, narrow: the networks, as modules or ONNX files.
+        data: provides the split, the classes, and the conditions of each image.
+        task: of both networks; None: the default task for the data's targets.
         max_drop: percentage points by which a slice may fall.
         per: kinds of slices; see `Gate`.
         split: of the data.
-        settings: all further ones; then `max_drop` and `per` are those of the settings.
+        settings: all settings of the gate; they replace `max_drop` and `per`.
         train: batch size, workers and device.
 
     Raises:
-        RecipeError: no networks, data or split to compare on.
+        RecipeError: an argument is not a network, data set or split.
         DataError: the split is empty, or its tags do not fit.
-        TrainingError: an output that does not fit the task.
+        TrainingError: an output does not fit the task.
     """
     if not isinstance(data, Data) or split not in get_args(SplitName):
         names = ", ".join(get_args(SplitName))
@@ -136,7 +136,7 @@ def compare(
 def _judged(
     statistics: Mapping[str, tuple[Statistics, Statistics]], conditions: Sequence[tuple[str, ...]], gate: Gate
 ) -> tuple[str, tuple[Judged, ...]]:
-    """Return the metrics' names, and the slices of all tasks, the worst first."""
+    """Return the names of the metrics, and the slices of all tasks, the worst first."""
     metrics, judged = list[str](), list[Judged]()
     for name, pair in statistics.items():
         one, other = (each.counts() for each in pair)
@@ -151,14 +151,14 @@ def _calibration_errors(wide: Statistics, narrow: Statistics) -> tuple[float | N
 
 
 def default_task(data: Data) -> Task:
-    """Return the task of the data's targets, with its defaults; of several targets a sub-task for each."""
+    """Return the task for the data's targets, with default settings; for several targets, one sub-task for each."""
     if isinstance(data, MultiTaskData):
         return MultiTask(tasks={name: SubTask(task=default_task(part)) for name, part in data.by_task().items()})
     return TASKS[data.targets]()
 
 
 def _within(task: str, name: str) -> str:
-    """Return the name of a class or slice of a sub-task."""
+    """Return the name of a class or slice, prefixed with its sub-task if there is one."""
     return f"{task}: {name}" if task else name
 
 
@@ -173,7 +173,7 @@ def _curves(statistics: Mapping[str, Sequence[Statistics]], network: int) -> dic
 def _counted(
     wide: Answer, narrow: Answer, task: BoundTask, samples: Split, options: Train
 ) -> tuple[dict[str, tuple[Statistics, Statistics]], list[float]]:
-    """Return the statistics of both networks over the split by sub-task, and their disagreement on each image."""
+    """Return both networks' statistics over the split by sub-task, and their disagreement on each image."""
     found = {name: (sub.statistics(), sub.statistics()) for name, sub in task.by_task().items()}
     disagreement = list[float]()
     for batch in evaluation_batches(samples, options):

@@ -1,4 +1,4 @@
-"""Networks to compare: modules, and ONNX files, which are run by ONNX Runtime."""
+"""Networks to compare: modules, or exported files that a backend runs."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ Answer = Callable[[Tensor], Any]
 def answering(
     network: nn.Module | str | Path, device: torch.device, threads: int = 1, backend: str = "onnxruntime"
 ) -> Iterator[Answer]:
-    """Yield a function from a batch of images to what the network returns, in evaluation mode, without gradients.
+    """Yield a function from a batch of images to the network's output, in evaluation mode, without gradients.
 
     Args:
         network: a module, or a file that `backend` runs.
@@ -30,9 +30,9 @@ def answering(
         backend: runs a file.
 
     Raises:
-        RecipeError: neither a module nor a file of the backend's.
-        TrainingError: a module that cannot be run on the images.
-        DeployError: the backend is absent, or the file does not load or run.
+        RecipeError: `network` is neither a module nor an existing file for the backend.
+        TrainingError: the module cannot run on the images.
+        DeployError: the backend is not installed, or the file does not load or run.
     """
     if isinstance(network, nn.Module):
         before = device_of(network)
@@ -78,10 +78,10 @@ def _returned(network: nn.Module, images: Tensor) -> Any:
 
 
 def require_inputs(path: Path, given: tuple[int, ...]) -> None:
-    """Accept an ONNX file whose input has the shape `given`, without the batch.
+    """Check that the input of an ONNX file has the shape `given`, without the batch dimension.
 
     Raises:
-        DeployError: it has another, or is no such file.
+        DeployError: the input has another shape, or the file is not ONNX.
     """
     own = input_shape(path)
     if own is not None and own != given:

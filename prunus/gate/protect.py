@@ -1,7 +1,7 @@
-"""Protection of what is rare: classes and conditions that weigh more while the network shrinks and is tuned.
+"""Protection of rare classes and conditions: more weight for them while the network shrinks and is fine-tuned.
 
-The importance by which channels are removed is Taylor's (Molchanov et al., CVPR 2019), made of the gradients of the
-loss: what weighs more in the loss, or is drawn more often, weighs more in what is kept, too.
+Channels are removed by Taylor importance (Molchanov et al., CVPR 2019), computed from the gradients of the loss: more
+weight in the loss, or more frequent images, also influence more which channels are kept.
 """
 
 import dataclasses
@@ -17,14 +17,14 @@ from prunus.tasks.interface import BoundTask
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Protect:
-    """Classes that weigh more in the loss, and conditions whose images are drawn more often.
+    """Classes with more weight in the loss, and conditions whose images are drawn more often.
 
-    It acts on the trainings of all stages, not on that of the wide network, with which they are compared.
+    It applies to the trainings of all stages, but not to that of the wide network, their reference.
 
     Attributes:
-        classes: their names; of several tasks, "detection: car" is that of one, "car" that of each that has it.
-        conditions: as the data name them; such images are drawn `weight` times as often, with replacement.
-        weight: above 1; the loss of these classes counts so many times.
+        classes: class names; with several tasks, "detection: car" names the class of one sub-task, "car" of all.
+        conditions: as named by the data; such images are drawn `weight` times as often, with replacement.
+        weight: above 1; factor on the loss of these classes.
     """
 
     classes: tuple[str, ...] = ()
@@ -38,10 +38,10 @@ class Protect:
             raise RecipeError(f"protect.weight is {self.weight}: what is protected weighs more than 1")
 
     def task(self, task: BoundTask, class_names: tuple[str, ...]) -> BoundTask:
-        """Return the task, the protected classes weighing more in its loss.
+        """Return the task with more weight on the protected classes in its loss.
 
         Raises:
-            RecipeError: no such class, or a task that cannot weigh classes.
+            RecipeError: a class does not exist, or the task does not support class weights.
         """
         own = {full: {full, full.partition(": ")[2]} & set(self.classes) for full in class_names}
         if unknown := [name for name in self.classes if not any(name in found for found in own.values())]:
@@ -51,18 +51,14 @@ class Protect:
         return task.weighted(torch.tensor([self.weight if own[name] else 1.0 for name in class_names]))
 
     def data(self, data: Data) -> Data:
-        """Return the data, images of the protected conditions drawn more often in training.
-
-        Raises:
-            RecipeError: no training image is of one of the conditions.
-        """
+        """Return the data, with images of the protected conditions drawn more often in training."""
         return ProtectedData(data=data, protect=self) if self.conditions else data
 
 
 @final
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ProtectedData(Data):
-    """`data` whose training split draws images of some conditions more often."""
+    """A data set whose training split draws images of some conditions more often."""
 
     data: Data
     protect: Protect
@@ -77,10 +73,10 @@ class ProtectedData(Data):
         return self.data.split(name)
 
     def train(self) -> Split:
-        """Return the training split, weighed.
+        """Return the weighted training split.
 
         Raises:
-            RecipeError: it has no image of a condition.
+            RecipeError: a condition has no training image.
         """
         split, wanted = self.data.train(), set(self.protect.conditions)
         found = [set(split.conditions(index)) for index in range(len(split))]

@@ -1,4 +1,4 @@
-"""The main metric on images with noise, blur and other brightness, each at three strengths."""
+"""The main metric on images with noise, blur or changed brightness, each at several strengths."""
 
 import dataclasses
 from collections.abc import Callable
@@ -16,12 +16,12 @@ from prunus.tasks.interface import BoundTask
 from prunus.train.batches import evaluation_batches
 from prunus.train.settings import Train
 
-SPREAD = sum(STD) / len(STD)  # of normalised images: so much of the range of pixels is 1
+SPREAD = sum(STD) / len(STD)  # share of the pixel range (black to white) that is 1 in a normalised image
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Robustness:
-    """The main metric of both networks on changed images."""
+    """The main metric of both networks on altered images."""
 
     change: str
     strength: float
@@ -35,7 +35,7 @@ def _noise(images: Tensor, strength: float) -> Tensor:
 
 
 def _blur(images: Tensor, strength: float) -> Tensor:
-    kernel = min(9, 2 * min(images.shape[-2:]) - 1)  # of a smaller image no more can be reflected
+    kernel = min(9, 2 * min(images.shape[-2:]) - 1)  # the reflected border must fit into the image
     blurred: Tensor = transforms.functional.gaussian_blur(images, [kernel, kernel], [strength, strength])
     return blurred
 
@@ -54,7 +54,7 @@ CHANGES: dict[str, tuple[Callable[[Tensor, float], Tensor], tuple[float, ...]]] 
 def robustness(
     wide: Answer, narrow: Answer, task: BoundTask, split: Split, options: Train, settings: Gate
 ) -> tuple[Robustness, ...]:
-    """Return the main metric of both networks on the first `robust_images` of the split, changed in each way."""
+    """Return the main metric of both networks on the first `robust_images` images, for each change and strength."""
     images = torch.utils.data.Subset(split, range(min(settings.robust_images, len(split))))
     found = list[Robustness]()
     for change, (apply, strengths) in CHANGES.items():

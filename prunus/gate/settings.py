@@ -1,4 +1,4 @@
-"""Settings of the gate: which slices, how much each may fall, how sure that must be."""
+"""Settings of the gate: the slices, their allowed drop, and its confidence."""
 
 import dataclasses
 import math
@@ -13,20 +13,20 @@ KINDS = ("class", "condition", "size", "distance", "class in condition")
 class Gate:
     """A comparison of the wide and the narrow network on the test split, before the narrow one is deployed.
 
-    A slice fails where its metric falls by more than `max_drop` beyond doubt: the whole interval of the drop lies above
-    it. A slice of fewer than `min_samples` is shown, and not judged.
+    A slice fails if the whole confidence interval of its metric's drop lies above `max_drop`. A slice with fewer than
+    `min_samples` samples is shown but not judged.
 
     Attributes:
         max_drop: percentage points.
-        per: kinds of slices beside the whole: class, condition, size, distance, "class in condition"; or one text with
-            commas between them. Those of which the data say nothing are left out.
-        min_samples: objects, images or labels in a slice that is judged.
+        per: kinds of slices besides the whole split: class, condition, size, distance, "class in condition"; or one
+            string with commas. Kinds that the data do not provide are left out.
+        min_samples: least number of objects, images or labels in a slice that is judged.
         confidence: of the intervals, in (0, 1).
-        resamples: of the images, for the intervals (Efron 1979).
-        tags: a CSV file of the images' conditions, in the place of those that the data name: file,tag,tag,...
-        gallery: number of images kept on which the two networks disagree most.
-        robust_images: images that are also shown with noise, blur and other brightness; 0: none.
-        stop: whether a slice that fails stops the run before the export.
+        resamples: number of bootstrap resamples of the images for the intervals (Efron 1979).
+        tags: a CSV file with the images' conditions, which replaces those of the data: file,tag,tag,...
+        gallery: number of images to keep, those on which the two networks disagree most.
+        robust_images: number of images that are also evaluated with noise, blur and changed brightness; 0: none.
+        stop: whether a failed slice stops the run before the export.
         seed: of the resampling.
     """
 

@@ -1,4 +1,4 @@
-"""Slices of a split, their metrics for two networks, and paired intervals by a bootstrap over images."""
+"""Slices of a split, their metrics for two networks, and paired bootstrap intervals over images."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ FELL, KEPT, DOUBTFUL, SMALL = "fell", "kept", "in doubt", "too small"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Slice:
-    """A part of a split: some units (classes, or classes within a group), on all images or on those of a condition."""
+    """A part of a split: some units (classes, or classes within a group) on all images or on those of a condition."""
 
     kind: str
     name: str
@@ -24,11 +24,11 @@ class Slice:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Judged:
-    """The metric of a slice for both networks, in [0, 1], None where nothing is defined, and what follows.
+    """A slice's metric for both networks, in [0, 1] or None if undefined, with the interval of its drop and a verdict.
 
     Attributes:
-        low, high: the interval of the drop, wide minus narrow.
-        verdict: FELL: by more than allowed, beyond doubt; KEPT: by no more, beyond doubt; DOUBTFUL; SMALL: not judged.
+        low, high: the confidence interval of the drop, wide minus narrow.
+        verdict: FELL, KEPT: the whole interval is above or within the allowed drop; DOUBTFUL: neither; SMALL: unjudged.
     """
 
     kind: str
@@ -47,7 +47,7 @@ class Judged:
 
 
 def slices_of(counts: Counts, conditions: Sequence[tuple[str, ...]], per: Sequence[str]) -> list[Slice]:
-    """Return the whole and the slices of the kinds `per`; of a kind of which nothing is known there is none."""
+    """Return the whole split and the slices of the kinds `per`; kinds that the data do not provide are left out."""
     units = counts.units
     whole = tuple(number for number, unit in enumerate(units) if unit.kind == "class")
     found = [Slice(kind="all", name="all", units=whole)]
@@ -71,10 +71,10 @@ def slices_of(counts: Counts, conditions: Sequence[tuple[str, ...]], per: Sequen
 
 
 def judge(wide: Counts, narrow: Counts, slices: Sequence[Slice], settings: Gate) -> list[Judged]:
-    """Return what became of each slice, the worst first.
+    """Judge each slice; return the slices, the worst first.
 
-    The images are drawn with replacement, the same for both networks, so that the difficulty of an image does not count
-    as a difference.
+    Both networks get the same images, drawn with replacement, so that the varying difficulty of the images does not
+    widen the interval of the drop.
     """
     num = wide.numbers.shape[1]
     weights = _resampled(num, settings)
@@ -90,12 +90,12 @@ def judge(wide: Counts, narrow: Counts, slices: Sequence[Slice], settings: Gate)
 
 
 def worst_first(slices: Sequence[Judged]) -> list[Judged]:
-    """Return the slices, those that are judged first; of these the one whose drop is largest."""
+    """Return the judged slices by descending drop, then those that are not judged."""
     return sorted(slices, key=_badness, reverse=True)
 
 
 def _resampled(num: int, settings: Gate) -> Tensor:
-    """Return how often each image counts: [N, 1 + resamples]; the first column is the split itself."""
+    """Return the weight of each image, [N, 1 + resamples]: column 0 is the split itself, the others are resamples."""
     generator = torch.Generator().manual_seed(settings.seed)
     drawn = torch.randint(num, (settings.resamples, num), generator=generator)
     weights = torch.zeros(settings.resamples, num).scatter_add_(1, drawn, torch.ones(drawn.shape))
@@ -103,7 +103,7 @@ def _resampled(num: int, settings: Gate) -> Tensor:
 
 
 def _sets(slices: Sequence[Slice]) -> list[Tensor | None]:
-    """Return each set of images once."""
+    """Return each set of images once, so that its slices share one matrix product."""
     return list({id(each.images): each.images for each in slices}.values())
 
 

@@ -1,4 +1,4 @@
-"""The conditions of each image: those that the data name, or a CSV file's."""
+"""The conditions of each image, from the data or from a CSV file."""
 
 import re
 from pathlib import Path
@@ -9,14 +9,14 @@ from prunus.data.interface import Split
 from prunus.data.listing import listing_of, read_lines
 from prunus.errors import DataError
 
-IMAGE = re.compile(rf"(.+?(?:{'|'.join(map(re.escape, ENDINGS))}))(?: |$)", re.IGNORECASE)  # of a line of a listing
+IMAGE = re.compile(rf"(.+?(?:{'|'.join(map(re.escape, ENDINGS))}))(?: |$)", re.IGNORECASE)  # in a line of a listing
 
 
 def conditions_of(split: Split, tags: Path | None) -> list[tuple[str, ...]]:
-    """Return the conditions of each image of the split, from the file `tags` where there is one.
+    """Return the conditions of each image of the split, from the file `tags` if it is given.
 
     Raises:
-        DataError: the file names images that are not in the split, or no condition; or the split's images are no files.
+        DataError: the file names no condition, an image twice or one not in the split; or the images are not files.
     """
     if tags is None:
         return [split.conditions(index) for index in range(len(split))]
@@ -52,7 +52,7 @@ def _names(split: Split) -> list[str]:
 
 
 def _places(names: list[str]) -> dict[str, int]:
-    """Return the number of each image by its path, and by its name where no other has it."""
+    """Return the number of each image by its path, and by its file name if that is unique."""
     places = {name: number for number, name in enumerate(names)}
     short = [Path(name).name for name in names]
     return {name: number for number, name in enumerate(short) if short.count(name) == 1} | places

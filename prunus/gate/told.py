@@ -1,4 +1,4 @@
-"""A comparison in words and as a table for the terminal."""
+"""The result of a comparison as a sentence and as a table for the terminal."""
 
 import rich.table
 import rich.text
@@ -10,7 +10,7 @@ from prunus.terminal import visible
 
 
 def told(found: Compared, settings: Gate) -> str:
-    """Return whether the gate was passed, in a sentence that names the worst slices."""
+    """Return a sentence on whether the gate was passed, which names the worst slices."""
     judged = [each for each in found.slices if each.verdict != SMALL]
     small = len(found.slices) - len(judged)
     rest = f" {small} slices have fewer than {settings.min_samples} samples and are not judged." if small else ""
@@ -23,7 +23,7 @@ def told(found: Compared, settings: Gate) -> str:
 
 
 def table(found: Compared, settings: Gate) -> rich.table.Table:
-    """Return the slices, the worst first, with the interval of each drop in percentage points."""
+    """Return a table of the slices, the worst first, with drops and their intervals in percentage points."""
     grid = rich.table.Table(title=f"{found.metric}, {len(found.disagreement)} images")
     for heading in ("slice", "samples", "wide", "narrow", "drop", f"{100 * settings.confidence:g} %", "verdict"):
         left = heading in ("slice", "verdict")

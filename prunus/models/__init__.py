@@ -1,1 +1,1 @@
-"""Networks that ship with Prunus; `ModelFactory` is how a recipe names any network."""
+"""Networks that ship with Prunus, and `ModelFactory`, by which a recipe names any network."""

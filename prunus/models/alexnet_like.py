@@ -7,18 +7,18 @@ from torch import Tensor, nn
 
 from prunus.errors import RecipeError
 
-GRID = 6  # cells a side that the classifier sees
+GRID = 6  # the classifier reads GRID x GRID cells
 
 
 class AlexNetLike(nn.Module):
     """Images [N, 3, H, W], 224 x 224 as published, to scores [N, num_classes].
 
-    Convolutions 11 x 11 stride 4 (64), 5 x 5 (192), 3 x 3 (384), 3 x 3 (`width`), 3 x 3 (`width`) with ReLU, max-pool
-    3 x 3 stride 2 after the first, second and fifth, then linear layers. `width` is the talk's N: 128, 256, 512. The
-    linear layers are not published; here they are AlexNet's (Krizhevsky 2014), so that width 256 is that network.
+    Convolutions 11 x 11 stride 4 (64), 5 x 5 (192), 3 x 3 (384), 3 x 3 (`width`), 3 x 3 (`width`) with ReLU; max-pool
+    3 x 3 stride 2 after the first, second and fifth; then linear layers. `width` is the talk's N: 128, 256, 512. The
+    linear layers are not published; here they are AlexNet's (Krizhevsky 2014), so that width 256 is AlexNet.
 
     Raises:
-        RecipeError: a width that gives no network.
+        RecipeError: a width is below 1.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class AlexNetLike(nn.Module):
         self.classifier = nn.Linear((width * GRID * GRID, *hidden)[-1], num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Class scores, before any softmax."""
+        """Return the class scores before softmax."""
         features = self.pool(torch.relu(self.conv1(images)))
         features = self.pool(torch.relu(self.conv2(features)))
         features = torch.relu(self.conv4(torch.relu(self.conv3(features))))

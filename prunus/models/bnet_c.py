@@ -1,24 +1,24 @@
 """BNetC: the compact VGG-B of Alvarez & Salzmann, NIPS 2016.
 
-Simonyan & Zisserman 2015, table 1, column B: ten 3 x 3 convolutions and three linear layers. BNetC is it without the
-first two linear layers, which hold most of the parameters and little of the accuracy.
+VGG-B has ten 3 x 3 convolutions and three linear layers (Simonyan & Zisserman 2015, table 1, column B). BNetC omits the
+first two linear layers, which hold most of the parameters and contribute little to the accuracy.
 """
 
 from torch import Tensor, nn
 
 from prunus.errors import RecipeError
 
-VGG_B = (64, 128, 256, 512, 512)  # two convolutions of each, then a max-pool
+VGG_B = (64, 128, 256, 512, 512)  # two convolutions of each width, then a max-pool
 
 
 class BNetC(nn.Module):
     """Images [N, 3, H, W] from 32 x 32 to scores [N, num_classes].
 
-    `width_multiplier` scales all channels. The classifier sees the features averaged to `grid` x `grid` cells: 7 is
-    what 224 x 224 images give without averaging, 1 a global average.
+    `width_multiplier` scales all channels. The classifier reads the features averaged to `grid` x `grid` cells: with
+    224 x 224 images, 7 means no averaging; 1 is a global average.
 
     Raises:
-        RecipeError: settings that give no network.
+        RecipeError: `width_multiplier` is not above 0, or `grid` is below 1.
     """
 
     def __init__(self, *, num_classes: int, width_multiplier: float = 1.0, grid: int = 7, in_channels: int = 3) -> None:
@@ -41,6 +41,6 @@ class BNetC(nn.Module):
         self.classifier = nn.Linear(before * grid * grid, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Class scores, before any softmax."""
+        """Return the class scores before softmax."""
         scores: Tensor = self.classifier(self.grid(self.features(images)).flatten(1))
         return scores

@@ -1,7 +1,7 @@
-"""A small anchor-free detector: an encoder, a pyramid up to a quarter of the image, heads for centres and sides.
+"""A small anchor-free detector: an encoder, a pyramid up to 1/4 of the image, heads for centres and sides.
 
-Zhou et al. 2019, "Objects as Points"; the pyramid is that of Lin et al., CVPR 2017, of one output. All sizes are our
-choice. The encoder is made of one kind of block: ERFNet's, residual, or depthwise-separable as in MobileNet.
+Zhou et al. 2019, "Objects as Points"; the pyramid is that of Lin et al., CVPR 2017, with one output. All sizes are our
+choice. The encoder has one kind of block: ERFNet's, residual, or depthwise-separable as in MobileNet.
 """
 
 import itertools
@@ -17,11 +17,11 @@ from prunus.models.erfnet import Downsampler, NonBottleneck1d
 from prunus.models.small import ResidualBlock
 
 Blocks = Literal["depthwise", "residual", "erfnet"]
-FREQUENT = 0.05  # score of every cell before training: few cells are a centre
+FREQUENT = 0.05  # initial score of every cell, low since few cells are a centre
 
 
 class DepthwiseBlock(nn.Module):
-    """3x3 per channel, BN, ReLU, 1x1, BN, ReLU (Howard et al. 2017, fig. 3), with a skip where the shape stays."""
+    """Depthwise 3x3, BN, ReLU, 1x1, BN, ReLU (Howard et al. 2017, fig. 3), with a skip if the shape is unchanged."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class DepthwiseBlock(nn.Module):
         self.skips = stride == 1 and in_channels == out_channels
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
-        """[N, in, H, W] to [N, out, H/stride, W/stride]."""
+        """Map [N, in, H, W] to [N, out, H/stride, W/stride]."""
         output = torch.relu(self.spatial_norm(self.spatial(input)))
         output = self.pointwise_norm(self.pointwise(output))
         return torch.relu(output + input if self.skips else output)
@@ -61,18 +61,18 @@ STAGES: dict[str, Callable[[int, int, int], nn.Module]] = {
 class CentreDetector(nn.Module):
     """Images [N, 3, H, W] to {"heat": [N, num_classes, H/4, W/4], "sides": [N, 4, H/4, W/4]}, for `Centre` heads.
 
-    H and W are multiples of 2^len(widths). Heat is the logit that an object's centre lies in the cell; sides are ln of
-    the distances to left, top, right and bottom, in cells.
+    H and W are multiples of 2^len(widths). Heat is the logit of an object's centre in the cell; sides are ln of the
+    distances to left, top, right and bottom, in cells.
 
     Args:
-        num_classes: C.
-        blocks: the encoder's.
+        num_classes: number of classes.
+        blocks: the encoder's kind of block.
         widths: channels of the encoder at 1/2, 1/4, 1/8, ... of the image.
-        depth: blocks at each resolution beside the one that halves it.
+        depth: blocks at each resolution besides the downsampling block.
         neck: channels of the pyramid and the heads.
 
     Raises:
-        RecipeError: settings that give no network, or an image whose sides are no such multiples.
+        RecipeError: invalid settings, or an image whose sides are not such multiples.
     """
 
     def __init__(
@@ -108,14 +108,14 @@ class CentreDetector(nn.Module):
         return self.heads(self.features(images))
 
     def heads(self, level: Tensor) -> dict[str, Tensor]:
-        """Return the raw heads of `features`."""
+        """Return the raw heads for the output of `features`."""
         return {"heat": self.heat(level), "sides": self.sides(level)}
 
     def features(self, images: Tensor) -> Tensor:
-        """Return what the heads read: [N, neck, H/4, W/4].
+        """Return the input of the heads, [N, neck, H/4, W/4].
 
         Raises:
-            RecipeError: an image whose sides are no multiples of 2^len(widths).
+            RecipeError: the image's sides are not multiples of 2^len(widths).
         """
         multiple = 2 ** (len(self.stages) + 1)
         height, width = images.shape[-2:]

@@ -1,7 +1,7 @@
 """DecN: networks of one-dimensional filters.
 
 Alvarez & Petersson, "DecomposeMe: Simplifying ConvNets for End-to-End Learning", arXiv 1606.05426; Alvarez & Salzmann,
-NIPS 2016, trained them to learn their own widths. A pair is a k x 1 convolution, ReLU, a 1 x k convolution, ReLU.
+NIPS 2016, learned their widths in training. A pair is a k x 1 convolution, ReLU, a 1 x k convolution, ReLU.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from prunus.errors import RecipeError
 
 STEM = ((32, 64), (128, 256), (384, 384), (512, 512))  # channels (vertical, horizontal) of Dec8's first four pairs
-POOLED = (0, 1, 3)  # pairs of Dec8 that a max-pool follows
+POOLED = (0, 1, 3)  # pairs of Dec8 followed by a max-pool
 
 
 class Pair(nn.Module):
@@ -25,19 +25,19 @@ class Pair(nn.Module):
         self.horizontal = nn.Conv2d(middle, out_channels, (1, kernel), padding=(0, padding))
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
-        """[N, in, H, W] to [N, out, H, W] (an even k: one more each way)."""
+        """Map [N, in, H, W] to [N, out, H, W] (for even k, height and width grow by 1)."""
         return torch.relu(self.horizontal(torch.relu(self.vertical(input))))
 
 
 class SkippedPair(nn.Module):
-    """A pair with a skip around it: input + pair(input). If all units of the pair go to zero, the pair is bypassed."""
+    """A pair with a skip around it: input + pair(input). If all units of the pair become zero, it can be bypassed."""
 
     def __init__(self, channels: int, kernel: int = 3) -> None:
         super().__init__()
         self.pair = Pair(channels, channels, channels, kernel)
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
-        """[N, channels, H, W] to the same shape."""
+        """Map [N, channels, H, W] to the same shape."""
         result: Tensor = input + self.pair(input)
         return result
 
@@ -52,13 +52,13 @@ class _Averaged(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(num_features, num_classes)
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):  # deep, and without BatchNorm: keep the variance (He et al. 2015)
+            if isinstance(module, nn.Conv2d):  # keeps the variance in a deep network without BatchNorm (He et al. 2015)
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
                 assert module.bias is not None
                 nn.init.zeros_(module.bias)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Class scores [N, num_classes], before any softmax."""
+        """Return the class scores [N, num_classes] before softmax."""
         scores: Tensor = self.classifier(self.dropout(self.pool(self.features(images)).flatten(1)))
         return scores
 
@@ -66,17 +66,17 @@ class _Averaged(nn.Module):
 class Dec8(_Averaged):
     """Dec8-M: eight pairs of kernel length 3; images [N, in_channels, H, W] from 16 x 16 to scores [N, num_classes].
 
-    Channels (32, 64), (128, 256), (384, 384), (512, 512), then four times (width, width). `width` 512 is Dec8, 640
-    and 768 are Dec8-640 and Dec8-768. Where the published network pools is not stated; here a max-pool 2 x 2 follows
-    the first, second and fourth pair, and the global average stands before the classifier. Weights are few enough to
-    tell: the published 46.73 % of parameters for the width 768 are met by the pairs and the classifier alone.
+    Channels are (32, 64), (128, 256), (384, 384), (512, 512), then four times (width, width). `width` 512 is Dec8, 640
+    and 768 are Dec8-640 and Dec8-768. The paper does not state where the network pools; here a max-pool 2 x 2 follows
+    the first, second and fourth pair, and a global average precedes the classifier. The parameters confirm this layout:
+    the pairs and the classifier alone give the published 46.73 % for width 768.
 
-    With `skips`, further pairs of `width` channels with a skip around each stand behind the seventh and the eighth
-    pair (GTC 2019, slides 70 to 72: Dec7-1, Dec7-2, Dec8-1, Dec8-2): `skips: [2, 2]` puts two behind each. A pair
-    whose units all become zero is bypassed: the depth is learned too.
+    `skips` adds pairs of `width` channels, each with a skip around it, after the seventh and the eighth pair
+    (GTC 2019, slides 70 to 72: Dec7-1, Dec7-2, Dec8-1, Dec8-2): `skips: [2, 2]` adds two after each. A pair
+    whose units all become zero can be bypassed, so that the depth is learned too.
 
     Raises:
-        RecipeError: a width or numbers of skipped pairs that give no network.
+        RecipeError: `width` is below 1, or `skips` is not two numbers of at least 0.
     """
 
     def __init__(
@@ -103,10 +103,11 @@ class Dec8(_Averaged):
 
 
 class Dec3(_Averaged):
-    """Dec3-M for characters: three pairs (48, 96) k 9, (160, 256) k 9, (M, M) k 8, and scores [N, num_classes].
+    """Dec3-M for characters: images [N, in_channels, H, W] from 16 x 16 to scores [N, num_classes].
 
-    `width` 512 on grey images is the published network, 3.70 M weights in its convolutions. Images are [N,
-    in_channels, H, W] from 16 x 16. As for Dec8 the pools are ours: max-pool 2 x 2 after the first two pairs.
+    Three pairs, (48, 96) with k 9, (160, 256) with k 9, (M, M) with k 8; M is `width`. Width 512 on grey images is the
+    published network, with 3.70 M weights in its convolutions. As in Dec8, the placement of the pools is ours: a
+    max-pool 2 x 2 after the first two pairs.
     """
 
     def __init__(

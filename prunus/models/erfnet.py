@@ -1,7 +1,7 @@
 """ERFNet: a fast segmentation network of factorised residual blocks.
 
 Romera, Alvarez, Bergasa, Arroyo, "ERFNet: Efficient Residual Factorized ConvNet for Real-time Semantic
-Segmentation", IV 2017 and T-ITS 2018. Built from the papers' layer table.
+Segmentation", IV 2017 and T-ITS 2018. Built from the layer table in these papers.
 """
 
 import torch
@@ -14,9 +14,9 @@ BATCH_NORM_EPSILON = 1e-3
 
 
 class Downsampler(nn.Module):
-    """[N, in, H, W] to [N, out, H/2, W/2]: a strided convolution beside a max-pool, BN, ReLU.
+    """[N, in, H, W] to [N, out, H/2, W/2]: a strided convolution concatenated with a max-pool, BN, ReLU.
 
-    The pool hands the `in` input channels on, so the convolution makes the other `out - in`.
+    The pool provides `in` channels, the convolution the other `out - in`.
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -31,9 +31,9 @@ class Downsampler(nn.Module):
 
 
 class NonBottleneck1d(nn.Module):
-    """Two 3x3 convolutions, each factorised into 3x1 and 1x3, with a skip around them; the shape stays.
+    """Two 3x3 convolutions, each factorised into 3x1 and 1x3, with a skip around them; the shape is unchanged.
 
-    The second pair is dilated by `dilation`; dropout acts on whole channels of the residual branch.
+    The second pair is dilated by `dilation`; dropout drops whole channels of the residual branch.
     """
 
     def __init__(self, channels: int, dropout: float, dilation: int) -> None:
@@ -47,7 +47,7 @@ class NonBottleneck1d(nn.Module):
         self.dropout = nn.Dropout2d(dropout) if dropout > 0 else nn.Identity()
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
-        """[N, C, H, W] to the same shape."""
+        """Map [N, C, H, W] to the same shape."""
         output = torch.relu(self.conv1_vertical(input))
         output = torch.relu(self.norm1(self.conv1_horizontal(output)))
         output = torch.relu(self.conv2_vertical(output))
@@ -69,10 +69,10 @@ class Upsampler(nn.Module):
 
 
 def scaled_widths(width_multiplier: float) -> tuple[int, int, int]:
-    """Channels at 1/2, 1/4 and 1/8 resolution: 16, 64, 128 times the multiplier, in multiples of 8.
+    """Return the channels at 1/2, 1/4 and 1/8 resolution: 16, 64, 128 times the multiplier, rounded to multiples of 8.
 
     Raises:
-        RecipeError: so small a multiplier that a Downsampler would have no channel to add.
+        RecipeError: the multiplier is so small that a Downsampler would add no channel.
     """
     first, second, third = (max(8, round(width * width_multiplier / 8) * 8) for width in (16, 64, 128))
     if not first < second < third:
@@ -111,12 +111,12 @@ class ERFNet(nn.Module):
     `width_multiplier` scales the channels 16, 64, 128 (to multiples of 8, at least 8). `dropout_early` and
     `dropout_late` are the rates of the blocks at 1/4 and at 1/8 resolution.
 
-    With `encoder_only` a 1x1 convolution stands in the decoder's place and the scores come at 1/8 resolution:
-    the first stage of the published two-stage training. The second stage takes the trained encoder over:
+    With `encoder_only` a 1x1 convolution replaces the decoder, and the scores have 1/8 resolution: the first stage of
+    the published two-stage training. The second stage starts from the trained encoder:
     `full.encoder.load_state_dict(first_stage.encoder.state_dict())`.
 
     Raises:
-        RecipeError: settings that give no network, or an image whose height or width is no multiple of 8.
+        RecipeError: invalid settings, or an image whose height or width is not a multiple of 8.
     """
 
     def __init__(
@@ -138,7 +138,7 @@ class ERFNet(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Class scores, before any softmax."""
+        """Return the class scores before softmax."""
         height, width = images.shape[-2:]
         if height % STRIDE or width % STRIDE:
             raise RecipeError(

@@ -1,11 +1,11 @@
-"""How a recipe names a network: a callable that builds the wide one, as often as it is asked."""
+"""How a recipe names a network: a callable that builds the wide network, as often as it is called."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from torch import nn
 
-from prunus import compat  # noqa: F401  # torchvision's and timm's networks need it
+from prunus import compat  # noqa: F401  # must precede torchvision's and timm's networks
 from prunus.errors import RecipeError
 from prunus.recipe import modules
 
@@ -14,23 +14,22 @@ class ModelFactory(Protocol):
     """A class that takes `num_classes`, or `prunus.models.factory.Function` with the `function` that gives it."""
 
     def __call__(self, *, num_classes: Any) -> nn.Module:
-        """Build the network with fresh weights; of several tasks `num_classes` is {sub-task: number}."""
+        """Build the network with fresh weights; for several tasks `num_classes` is {sub-task: number}."""
         ...
 
 
 class Function(nn.Module):
-    """A network that a function builds, as most of torchvision's and timm's are; in Python, call the function.
+    """A network built by a function, as most of torchvision's and timm's are; in Python, call the function instead.
 
-    A recipe names classes; this one has no objects, to make one is to call the function: `Function(...)` is what it
-    returns, of whatever class.
+    A recipe names classes. This class has no instances: `Function(...)` returns the result of the function.
 
     Args:
-        function: its dotted path, as in "torchvision.models.resnet18" or "timm.create_model".
-        num_classes: given by the run.
-        arguments: its other keyword arguments.
+        function: the function's dotted path: "torchvision.models.resnet18", "timm.create_model".
+        num_classes: supplied by the run.
+        arguments: the function's other keyword arguments.
 
     Raises:
-        RecipeError: there is no such function, or it takes no such arguments.
+        RecipeError: there is no such function.
     """
 
     def __new__(cls, *, function: str, num_classes: int, arguments: dict[str, Any] | None = None) -> nn.Module:  # type: ignore[misc]
@@ -48,7 +47,7 @@ def build(factory: ModelFactory, num_classes: int | Mapping[str, int]) -> nn.Mod
     """Return a network with fresh weights.
 
     Raises:
-        RecipeError: what the network's own code raised, or that it gave something else.
+        RecipeError: the network's own code raises, or does not return a module.
     """
     try:
         model = factory(num_classes=num_classes)

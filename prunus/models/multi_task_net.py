@@ -1,4 +1,4 @@
-"""One encoder and two heads: segmentation and detection of the same picture.
+"""One encoder and two heads: segmentation and detection on the same image.
 
 The layout of MultiNet (Teichmann et al., IV 2018): all heads read one encoder. All sizes are our choice.
 """
@@ -17,14 +17,14 @@ TASKS = ("segmentation", "detection")
 class MultiTaskNet(nn.Module):
     """Images [N, 3, H, W] to {"segmentation": [N, C, H, W], "detection": {"heat", "sides"}}, see `CentreDetector`.
 
-    Both heads read the encoder's pyramid at a quarter of the image; that of segmentation doubles it twice.
+    Both heads read the encoder's pyramid at 1/4 of the image; the segmentation head upsamples it twice by 2.
 
     Args:
-        num_classes: {"segmentation": C, "detection": classes of objects}.
-        blocks, widths, depth, neck: of the encoder and its pyramid, as of `CentreDetector`.
+        num_classes: {"segmentation": C, "detection": number of object classes}.
+        blocks, widths, depth, neck: of the encoder and its pyramid; see `CentreDetector`.
 
     Raises:
-        RecipeError: settings that give no network, or numbers of classes for other tasks.
+        RecipeError: invalid settings, or numbers of classes for other tasks.
     """
 
     def __init__(
@@ -54,6 +54,6 @@ class MultiTaskNet(nn.Module):
         )
 
     def forward(self, images: Tensor) -> dict[str, Tensor | dict[str, Tensor]]:
-        """Return the scores of each pixel, and the detector's raw heads."""
+        """Return the class scores of each pixel, and the detector's raw heads."""
         level = self.detector.features(images)
         return {"segmentation": self.segmenter(level), "detection": self.detector.heads(level)}

@@ -1,7 +1,7 @@
 """ResNet-50*: ResNet-50 whose 3 x 3 convolutions are factorised into 3 x 1 and 1 x 3.
 
-GTC 2019, slide 84; Alvarez & Salzmann, NIPS 2017. The bottleneck is 1 x 1, 3 x 1, 1 x 3, 1 x 1: 21.78 M parameters
-against ResNet-50's 25.56 M.
+GTC 2019, slide 84; Alvarez & Salzmann, NIPS 2017. The bottleneck is 1 x 1, 3 x 1, 1 x 3, 1 x 1; the network has
+21.78 M parameters, ResNet-50 has 25.56 M.
 """
 
 import torch
@@ -14,17 +14,17 @@ RESNET_50 = (3, 4, 6, 3)
 
 
 def _norm_conv(in_channels: int, out_channels: int, kernel: tuple[int, int], stride: tuple[int, int]) -> nn.Sequential:
-    """Convolution that keeps the shape at stride 1, and BN."""
+    """Return a convolution that keeps the shape at stride 1, followed by BN."""
     padding = (kernel[0] // 2, kernel[1] // 2)
     conv = nn.Conv2d(in_channels, out_channels, kernel, stride=stride, padding=padding, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(out_channels))
 
 
 class Bottleneck1d(nn.Module):
-    """1 x 1, BN, ReLU, 3 x 1, ReLU, 1 x 3, BN, ReLU, 1 x 1, BN, beside a skip; then ReLU.
+    """1 x 1, BN, ReLU, 3 x 1, ReLU, 1 x 3, BN, ReLU, 1 x 1, BN, plus a skip; then ReLU.
 
-    The 3 x 1 takes the vertical stride, the 1 x 3 the horizontal one. No BN stands between the two, as in ERFNet:
-    that gives the 21.78 M parameters.
+    The 3 x 1 has the vertical stride, the 1 x 3 the horizontal stride. As in ERFNet, there is no BN between the two,
+    which gives the published 21.78 M parameters.
     """
 
     def __init__(self, in_channels: int, width: int, stride: int) -> None:
@@ -39,7 +39,7 @@ class Bottleneck1d(nn.Module):
             self.skip = _norm_conv(in_channels, out_channels, (1, 1), (stride, stride))
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
-        """[N, in, H, W] to [N, 4 width, H/stride, W/stride]."""
+        """Map [N, in, H, W] to [N, 4 width, H/stride, W/stride]."""
         branch = torch.relu(self.reduce(input))
         branch = torch.relu(self.vertical(branch))
         branch = torch.relu(self.horizontal(branch))
@@ -49,11 +49,11 @@ class Bottleneck1d(nn.Module):
 class ResNet1d(nn.Module):
     """ResNet-50* by default: images [N, 3, H, W] from 32 x 32 to scores [N, num_classes].
 
-    Attributes of the layout: `blocks` bottlenecks in each stage, `width` of the first stage, doubled from stage to
-    stage, whose image is halved.
+    `blocks` is the number of bottlenecks in each stage, `width` that of the first stage. From stage to stage the width
+    doubles and the resolution halves.
 
     Raises:
-        RecipeError: settings that give no network.
+        RecipeError: there is no stage, a stage without blocks, or `width` is below 1.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class ResNet1d(nn.Module):
         self.classifier = nn.Linear(before, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Class scores, before any softmax."""
+        """Return the class scores before softmax."""
         features = self.stages(self.stem_pool(torch.relu(self.stem(images))))
         scores: Tensor = self.classifier(self.pool(features).flatten(1))
         return scores

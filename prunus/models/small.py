@@ -1,6 +1,6 @@
 """Three small classifiers for examples and tests: plain, residual, depthwise-separable.
 
-Each takes images [N, in_channels, H, W] of any size from 8 x 8 and gives class scores [N, num_classes].
+Each maps images [N, in_channels, H, W] of any size from 8 x 8 to class scores [N, num_classes].
 """
 
 import itertools
@@ -12,7 +12,7 @@ from prunus.errors import RecipeError
 
 
 def _conv_norm(in_channels: int, out_channels: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
-    """3x3 convolution and BN; no bias, because BN has its own."""
+    """Return a 3x3 convolution and BN; the convolution has no bias, because BN has one."""
     conv = nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, groups=groups, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(out_channels))
 
@@ -23,7 +23,7 @@ def _check_widths(widths: tuple[int, ...]) -> None:
 
 
 class ResidualBlock(nn.Module):
-    """conv-BN-ReLU-conv-BN beside a skip (a 1x1 convolution and BN where the shape changes), then ReLU.
+    """conv-BN-ReLU-conv-BN plus a skip (a 1x1 convolution and BN if the shape changes), then ReLU.
 
     He et al. 2016, fig. 2 left.
     """
@@ -40,7 +40,7 @@ class ResidualBlock(nn.Module):
             )
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
-        """[N, in, H, W] to [N, out, H/stride, W/stride]."""
+        """Map [N, in, H, W] to [N, out, H/stride, W/stride]."""
         branch = self.second(torch.relu(self.first(input)))
         return torch.relu(branch + self.skip(input))
 
@@ -55,13 +55,13 @@ class _Classifier(nn.Module):
         self.classifier = nn.Linear(num_features, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Class scores [N, num_classes], before any softmax."""
+        """Return the class scores [N, num_classes] before softmax."""
         scores: Tensor = self.classifier(self.pool(self.features(images)).flatten(1))
         return scores
 
 
 class PlainNet(_Classifier):
-    """conv 3x3, BN, ReLU for each width; max-pool 2x2 after each but the last."""
+    """conv 3x3, BN, ReLU for each width; max-pool 2x2 after all but the last."""
 
     def __init__(self, *, num_classes: int, widths: tuple[int, ...] = (16, 32, 64), in_channels: int = 3) -> None:
         _check_widths(widths)
@@ -72,7 +72,7 @@ class PlainNet(_Classifier):
 
 
 class ResidualNet(_Classifier):
-    """A 3x3 stem and one `ResidualBlock` for each width; each but the first halves the image."""
+    """A 3x3 stem and one `ResidualBlock` for each width; all but the first block halve the image."""
 
     def __init__(self, *, num_classes: int, widths: tuple[int, ...] = (16, 32, 64), in_channels: int = 3) -> None:
         _check_widths(widths)
@@ -85,7 +85,7 @@ class ResidualNet(_Classifier):
 class DepthwiseNet(_Classifier):
     """A strided 3x3 stem, then depthwise 3x3 and pointwise 1x1 for each further width, as in MobileNet.
 
-    Howard et al. 2017, fig. 3; each depthwise convolution but the first halves the image.
+    Howard et al. 2017, fig. 3; all depthwise convolutions but the first halve the image.
     """
 
     def __init__(self, *, num_classes: int, widths: tuple[int, ...] = (16, 32, 64), in_channels: int = 3) -> None:

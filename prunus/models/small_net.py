@@ -14,12 +14,12 @@ FEATURES = 64
 class SmallNet(nn.Module):
     """Images [N, 3, size, size] to scores [N, num_classes].
 
-    Three convolutions of 8, 16 and 32 filters, each with BN, ReLU and max-pool 2 x 2, then linear layers 64 and
-    num_classes. `kernel` 3 is without padding, 7 is padded by 3. `image_size` fixes the first linear layer: 32 for
-    CIFAR. It is meant to be expanded, trained and contracted.
+    Three convolutions of 8, 16 and 32 filters, each with BN, ReLU and max-pool 2 x 2, then linear layers of 64 and
+    num_classes. `kernel` 3 has no padding, 7 is padded by 3. `image_size` (32 for CIFAR) determines the size of the
+    first linear layer. The network is meant to be expanded, trained and contracted.
 
     Raises:
-        RecipeError: images too small for the three pools.
+        RecipeError: the kernel is neither 3 nor 7, or the images are too small for the three pools.
     """
 
     def __init__(
@@ -42,6 +42,6 @@ class SmallNet(nn.Module):
         self.classifier = nn.Linear(FEATURES, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Class scores, before any softmax."""
+        """Return the class scores before softmax."""
         scores: Tensor = self.classifier(torch.relu(self.hidden(self.features(images).flatten(1))))
         return scores

@@ -1,4 +1,4 @@
-"""torchvision's one-stage detectors up to their raw heads, which is what is traced, shrunk and exported."""
+"""torchvision's one-stage detectors up to their raw heads: the part that is traced, shrunk and exported."""
 
 from typing import Any
 
@@ -9,18 +9,19 @@ from prunus.errors import RecipeError
 
 
 class TorchvisionDetector(nn.Module):
-    """Images [N, 3, H, W], normalised, to what the detector's head returns, for `TorchvisionHeads`.
+    """Normalised images [N, 3, H, W] to the output of the detector's head, for `TorchvisionHeads`.
 
-    That is {"cls_logits": [N, A, C], "bbox_regression": [N, A, 4]}, and "bbox_ctrness" [N, A, 1] of FCOS, A anchors of
-    all levels. torchvision's own resizing, normalisation, anchors, loss and suppression are not in it.
+    The output is {"cls_logits": [N, A, C], "bbox_regression": [N, A, 4]}, for FCOS also "bbox_ctrness" [N, A, 1], with
+    A anchors over all levels; C includes the background in SSD. torchvision's resizing, normalisation, anchors, loss
+    and suppression are not included.
 
     Args:
-        num_classes: C, without the background.
+        num_classes: without the background.
         function: of torchvision.models.detection: ssdlite320_mobilenet_v3_large, retinanet_resnet50_fpn, ...
-        arguments: its other keyword arguments.
+        arguments: the function's other keyword arguments.
 
     Raises:
-        RecipeError: no such function, or one whose detector has two stages.
+        RecipeError: there is no such function, or its detector has two stages.
     """
 
     def __init__(

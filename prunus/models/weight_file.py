@@ -1,4 +1,4 @@
-"""Files of weights as tensors by name: safetensors, or what `torch.save` wrote, read without running anything in it."""
+"""Reading weight files as tensors by name: files of safetensors or `torch.save`, without running code in them."""
 
 import os
 import pickle
@@ -18,26 +18,26 @@ from torch import Tensor
 from prunus.decoding import DecodingError
 from prunus.errors import DataError
 
-WRAPPERS = ("model", "state_dict", "model_state_dict")  # keys under which training scripts keep the weights
-PREFIXES = ("module.", "_orig_mod.")  # of DistributedDataParallel and averages, and of torch.compile
-COUNTERS = ("n_averaged",)  # what torch's averages keep beside the weights
-STARTS = (b"PK", b"\x80")  # of what torch.save writes: a zip archive, or a pickle before torch 1.6
-DEPTH = 4  # of wrappers inside each other
+WRAPPERS = ("model", "state_dict", "model_state_dict")  # keys under which training scripts store the weights
+PREFIXES = ("module.", "_orig_mod.")  # of DistributedDataParallel and AveragedModel, and of torch.compile
+COUNTERS = ("n_averaged",)  # stored by AveragedModel besides the weights
+STARTS = (b"PK", b"\x80")  # first bytes of a file of torch.save: a zip archive, or a pickle before torch 1.6
+DEPTH = 4  # largest number of nested wrappers
 
 
 def read_tensors(path: Path, own: Mapping[str, Any], part: str = "") -> dict[str, Tensor]:
-    """Return the tensors in a file of weights, by their names in the network.
+    """Return the tensors in a weight file, by their names in the network.
 
     A file of `torch.save` may hold them inside "model", "state_dict" or "model_state_dict". The prefixes "module." and
-    "_orig_mod." are removed where all names have them and the network's own do not.
+    "_orig_mod." are removed if all names have them and none in the network does.
 
     Args:
-        path: a safetensors file, or one of `torch.save` that holds tensors and plain values alone.
-        own: the names in the network that the tensors are for.
-        part: where in the file they lie, as in "ema" or "backbone": a key, or the beginning of the names.
+        path: a file of safetensors, or of `torch.save` with only tensors and plain values.
+        own: the names in the network, as keys.
+        part: the part of the file to read, "ema" or "backbone": a key, or a prefix of the names.
 
     Raises:
-        DataError: no such file, a damaged one, one that holds code, or several sets of weights; says what to do.
+        DataError: the file is missing, damaged, or holds code or several sets of weights; with the remedy.
     """
     try:
         content = read_content(path)
@@ -67,17 +67,17 @@ def read_tensors(path: Path, own: Mapping[str, Any], part: str = "") -> dict[str
 
 
 def read_content(path: Path) -> Mapping[Any, Any]:
-    """Return what a file of safetensors or of `torch.save` holds, of which nothing is run.
+    """Return the content of a file of safetensors or `torch.save`, without running code in it.
 
     Raises:
-        OSError: it cannot be opened.
-        DecodingError: it is damaged, no such file, or holds code.
+        OSError: the file cannot be opened.
+        DecodingError: the file is damaged, of another kind, or holds code.
     """
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise DecodingError("it is no regular file")
         start = file.read(9)
-    if start[8:] == b"{":  # the length of the header, then the header
+    if start[8:] == b"{":  # safetensors: 8 bytes, the header's length, then the header in JSON
         try:
             return safetensors.torch.load_file(path)
         except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
@@ -116,7 +116,7 @@ def _of_torch(path: Path) -> Mapping[Any, Any]:
 
 
 def _unwrapped(content: Mapping[Any, Any], part: str, path: Path) -> tuple[Mapping[Any, Any], str]:
-    """Return the mapping that holds the tensors, and what is left of `part`."""
+    """Return the mapping that holds the tensors, and the unused rest of `part`."""
     for _ in range(DEPTH):
         first, _, rest = part.partition(".")
         if first and isinstance(content.get(first), Mapping):

@@ -1,4 +1,4 @@
-"""Trained weights that a network begins with, as a recipe names them."""
+"""Pretrained weights for the start of a training, as a recipe names them."""
 
 import dataclasses
 import fnmatch
@@ -17,17 +17,17 @@ MOST_NAMED = 5
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Weights:
-    """A file of weights, and where they go.
+    """A file of weights, and their place in the network.
 
     Attributes:
-        path: a safetensors file, or one of `torch.save` that holds a state dict, also inside "model", "state_dict" or
+        path: a file of safetensors, or of `torch.save` with a state dict, possibly inside "model", "state_dict" or
             "model_state_dict", with or without the prefixes "module." and "_orig_mod.".
-        into: path of the submodule that they are for, such as a pretrained "encoder"; "": the whole network.
-        part: where in the file they lie, as in "ema" or "backbone"; "": the whole file.
-        leave_out: patterns over the names of tensors below `into`, such as "head.*", that stay as built; the path of a
-            module stands for all that lies in it.
-        strict: whether all other names must be both in the file and in the network. Where they are not, tensors of the
-            network stay as built and those of the file are unused; shapes must agree in any case.
+        into: path of the submodule that gets the weights, such as "encoder"; "": the whole network.
+        part: the part of the file to read, such as "ema" or "backbone"; "": the whole file.
+        leave_out: patterns over the names of tensors below `into`, such as "head.*", that keep their initial values;
+            the path of a module stands for all of its tensors.
+        strict: whether all other names must be both in the file and in the network. Otherwise tensors missing in the
+            file keep their initial values, and those missing in the network are unused. Shapes must always agree.
     """
 
     path: str
@@ -44,14 +44,14 @@ class Weights:
 
     @property
     def is_whole(self) -> bool:
-        """Whether they are for all of the network."""
+        """Whether the weights are for the whole network."""
         return not self.into and not self.leave_out and self.strict
 
     def sha256(self) -> str:
         """Return the SHA-256 of the file.
 
         Raises:
-            DataError: it cannot be read.
+            DataError: the file cannot be read.
         """
         try:
             return storage.sha256(Path(self.path))
@@ -61,14 +61,14 @@ class Weights:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """What `load_` did: tensors that came from the file, those that stayed as built, those that were not used."""
+    """The result of `load_`: tensors loaded from the file, those with initial values, and unused ones of the file."""
 
     loaded: tuple[str, ...]
     fresh: tuple[str, ...]
     unused: tuple[str, ...]
 
     def summary(self) -> str:
-        """Describe it in one line."""
+        """Return a description in one line."""
         text = f"{len(self.loaded)} tensors come from the file"
         text += f"; as built stay {_some(self.fresh)}" if self.fresh else ""
         return text + (f"; of the file are not used {_some(self.unused)}" if self.unused else "")
@@ -79,7 +79,7 @@ def load_(model: nn.Module, weights: Weights) -> Loaded:
 
     Raises:
         DataError: the file cannot be read, or is refused.
-        RecipeError: names or shapes do not fit, which are listed; no such submodule; a pattern matches nothing.
+        RecipeError: names or shapes do not fit (listed), there is no such submodule, or a pattern matches nothing.
     """
     target = _submodule(model, weights.into)
     own = {name: each for name, each in target.state_dict(keep_vars=True).items() if isinstance(each, Tensor)}

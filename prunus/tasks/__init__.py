@@ -1,1 +1,1 @@
-"""What a network is trained for: the loss, the metric, how an output is read."""
+"""Tasks: the loss, the metric and the decoding of a network's output."""

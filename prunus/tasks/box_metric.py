@@ -1,4 +1,4 @@
-"""What a metric of detections is: settings that bind to the classes, and counts over a set."""
+"""The interface of detection metrics: settings that bind to the classes, and counts over a set."""
 
 import abc
 from collections.abc import Sequence
@@ -10,15 +10,15 @@ from prunus.tasks.interface import Metrics, PerClass
 
 
 class BoxCounts(abc.ABC):
-    """Counts over a set; under distributed training those of all processes together."""
+    """Counts over a set, summed over all processes under distributed training."""
 
     @abc.abstractmethod
     def update(self, detections: Tensor, objects: Sequence[Objects]) -> None:
-        """Count a batch: rows of detections [N, K, 6] (`prunus.boxes`) against the objects of each image."""
+        """Count a batch: detections [N, K, 6] (`prunus.boxes`) against the objects of each image."""
 
     @abc.abstractmethod
     def compute(self) -> tuple[Metrics, PerClass]:
-        """Return the metrics, the main one first, and the main one for each class, all in [0, 1]."""
+        """Return the metrics, the main metric first, and the main metric per class, all in [0, 1]."""
 
 
 class BoxMetric(abc.ABC):
@@ -27,7 +27,7 @@ class BoxMetric(abc.ABC):
     main: str  # the name of the main metric; higher is better
 
     def overlap(self, name: str) -> float:
-        """Return the IoU above which a detection of the class `name` is right where slices are compared."""
+        """Return the IoU above which the comparison of slices counts a detection of the class `name` as correct."""
         return 0.5
 
     @abc.abstractmethod

@@ -1,4 +1,4 @@
-"""What detections count in each image: right and wrong ones by score, of each class, object size and distance."""
+"""Per-image counts of detections: correct and false ones by score, for each class, object size and distance."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,17 +13,17 @@ from prunus.tasks.statistics import Confidences, Counts, Statistics, Unit, matri
 
 SIZES = (("small", 0.0, 32.0), ("medium", 32.0, 96.0), ("large", 96.0, np.inf))  # sides of squares of equal area (COCO)
 BANDS = (("to 15 m", 0.0, 15.0), ("15 to 30 m", 15.0, 30.0), ("30 to 50 m", 30.0, 50.0), ("from 50 m", 50.0, np.inf))
-STEPS = 64  # of the scores, at quantiles of those of right detections
+STEPS = 64  # steps of the score, at quantiles of the scores of correct detections
 RECALLS = torch.linspace(0, 1, 101)
-LOWEST = 0.01  # detections below this score change nothing that can be seen
+LOWEST = 0.01  # detections below this score are dropped: their effect on the metric is negligible
 
 
 class BoxStatistics(Statistics):
-    """Detection: of each class, and each class within a size or a distance, right and wrong detections by score.
+    """Correct and false detections by score, for each class, and for each class within a size or distance range.
 
-    The metric is the average precision at an IoU of 0.5 (0.7 where `thresholds` says so), at 101 recalls, with the
-    scores rounded to 64 quantiles. A wrong detection counts in the size of its own box, and in the distance at which
-    objects of its class are as high. Sizes are those in the image file.
+    The metric is the average precision at the IoU in `thresholds` (one per class), over 101 recalls, with scores
+    rounded to 64 quantiles. A false detection counts for the size of its own box, and for the distance at which objects
+    of its class have its height. Sizes are in pixels of the image file.
     """
 
     def __init__(
@@ -43,7 +43,10 @@ class BoxStatistics(Statistics):
             self._add(rows[rows[:, 5] >= LOWEST], objects)
 
     def _add(self, rows: Tensor, objects: Objects) -> None:
-        """Note each detection (image, class, score, outcome, side, height, distance) and each object alike."""
+        """Store each detection (image, class, score, outcome, side, height, distance) and each object likewise.
+
+        A matched detection has the side and the distance of its object.
+        """
         scale, boxes = objects.scale, objects.boxes.numpy()
         sides, heights = _sides(boxes) / scale, (boxes[:, 3] - boxes[:, 1]) / scale
         labels, distances = objects.labels.numpy(), objects.distance.numpy()
@@ -61,7 +64,7 @@ class BoxStatistics(Statistics):
         self._images += 1
 
     def counts(self) -> Counts:
-        """Return the counts of each unit: STEPS numbers of right, STEPS of wrong detections, one of objects."""
+        """Return the counts of each unit: STEPS of correct detections, STEPS of false detections, one of objects."""
         found = np.concatenate([np.zeros((0, 7)), *self._found])
         truth = np.concatenate([np.zeros((0, 5)), *self._truth])
         found = found[(found[:, 3] == RIGHT) | (found[:, 3] == WRONG)]
@@ -88,7 +91,7 @@ class BoxStatistics(Statistics):
         )
 
     def _units(self, truth: np.ndarray) -> list[tuple[Unit, int, tuple[float, float], tuple[float, float] | None]]:
-        """Return each unit with its class, its range of sides, and its range of distances where these are known."""
+        """Return each unit with its class, its range of sides, and its range of distances (None: any)."""
         any_side, found = (0.0, np.inf), list[tuple[Unit, int, tuple[float, float], tuple[float, float] | None]]()
         for label, name in enumerate(self.class_names):
             found.append((Unit(label=name), label, any_side, None))
@@ -101,7 +104,10 @@ class BoxStatistics(Statistics):
         return found
 
     def _place_wrong(self, found: np.ndarray, truth: np.ndarray) -> None:
-        """Give each wrong detection the distance at which the objects of its class are as high."""
+        """Set each false detection's distance to that at which objects of its class have its height.
+
+        For one class, height * distance is roughly constant, so its median over the objects is divided by the height.
+        """
         known = np.isfinite(truth[:, 4])
         for label in range(len(self.class_names)):
             own = truth[known & (truth[:, 1] == label)]
@@ -110,7 +116,7 @@ class BoxStatistics(Statistics):
                 found[wrong, 6] = np.median(own[:, 3] * own[:, 4]) / np.maximum(1.0, found[wrong, 5])
 
     def calibration(self) -> Tensor:
-        """Return the table of scores; an object that was found by nobody is in none of its bins."""
+        """Return the table of scores; undetected objects are in none of its bins."""
         confidences = Confidences()
         found = np.concatenate([np.zeros((0, 7)), *self._found])
         found = found[(found[:, 3] == RIGHT) | (found[:, 3] == WRONG)]
@@ -118,7 +124,7 @@ class BoxStatistics(Statistics):
         return confidences.table
 
     def curves(self) -> dict[str, Tensor]:
-        """Return recall and precision at each step of the scores, of each class that has objects."""
+        """Return recall and precision at each step of the score, for each class that has objects."""
         counts, curves = self.counts(), dict[str, Tensor]()
         sums = torch.sparse.mm(counts.numbers, torch.ones(self._images, 1)).reshape(len(counts.units), -1)
         for unit, numbers in zip(counts.units, sums, strict=True):
@@ -130,7 +136,7 @@ class BoxStatistics(Statistics):
 
 
 def _sides(boxes: np.ndarray) -> np.ndarray:
-    """Return the side of the square of each box's area."""
+    """Return the side of the square with each box's area."""
     sides: np.ndarray = np.sqrt((boxes[:, 2] - boxes[:, 0]).clip(0) * (boxes[:, 3] - boxes[:, 1]).clip(0))
     return sides
 
@@ -147,7 +153,7 @@ def _inside(
 
 
 def _steps(found: np.ndarray) -> np.ndarray:
-    """Return the lower ends of all but the last step of the scores, descending: STEPS - 1 of them."""
+    """Return the lower ends of all steps of the score but the last, descending, float [STEPS - 1]."""
     right = np.sort(found[found[:, 3] == RIGHT, 2])[::-1]
     if not len(right):
         return np.full(STEPS - 1, np.inf)
@@ -157,7 +163,7 @@ def _steps(found: np.ndarray) -> np.ndarray:
 
 
 def average_precisions(sums: Tensor) -> Tensor:
-    """Return the average precision at 101 recalls from sums [..., 2 * STEPS + 1]; NaN where there is no object."""
+    """Return the average precision at 101 recalls from sums [..., 2 * STEPS + 1]; NaN without objects."""
     right, wrong, number = sums[..., :STEPS].cumsum(-1), sums[..., STEPS:-1].cumsum(-1), sums[..., -1:]
     precision = right / (right + wrong).clamp(min=1)
     best = precision.flip(-1).cummax(-1).values.flip(-1)

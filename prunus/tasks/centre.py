@@ -1,7 +1,7 @@
-"""Centre heads: each object is a peak in its class's heatmap, and four distances to its sides stand at the peak.
+"""Centre heads: each object is a peak in its class's heatmap, with the four distances to its sides at the peak.
 
 Zhou et al. 2019, "Objects as Points" (peaks by a max-pool instead of suppression; the focal loss of Law & Deng 2018);
-Liu et al., AAAI 2020 (TTFNet: elliptic Gaussians, and boxes learned around the centre too, weighted by them).
+Liu et al., AAAI 2020 (TTFNet: elliptic Gaussians, which also weight the boxes that are learned around the centre).
 """
 
 import copy
@@ -19,18 +19,18 @@ from prunus.compat import torchvision
 from prunus.errors import RecipeError, TrainingError
 from prunus.tasks.heads import BoundHeads, Heads, parts
 
-SPREAD = 0.54 / 6  # standard deviation of a peak per side of its box (TTFNet)
-LARGEST = 8.0  # of a predicted side's logarithm: e^8 cells are more than any image has
+SPREAD = 0.54 / 6  # standard deviation of a peak, as a share of its box's side (TTFNet)
+LARGEST = 8.0  # upper bound of a predicted ln(side): e^8 cells exceed any image
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Centre(Heads):
     """Settings of heads that return {"heat": [N, C, h, w], "sides": [N, 4, h, w]}, as `CentreDetector` does.
 
-    The sides are ln of the distances from the cell's centre to left, top, right, bottom, in cells.
+    Heat is logits; sides are ln of the distances from the cell's centre to left, top, right and bottom, in cells.
 
     Attributes:
-        box_weight: of the boxes' generalised IoU loss beside the heatmaps' focal loss.
+        box_weight: weight of the boxes' generalised IoU loss relative to the heatmaps' focal loss.
     """
 
     box_weight: float = 5.0
@@ -40,7 +40,7 @@ class Centre(Heads):
             raise RecipeError(f"task.heads.box_weight must be above zero, and finite, not {self.box_weight}")
 
     def bind(self, num_classes: int, size: tuple[int, int]) -> "BoundCentre":
-        """Return the heads for so many classes and images of `size`."""
+        """Return the heads for `num_classes` classes and images of `size`."""
         return BoundCentre(num_classes, size, self.box_weight)
 
 
@@ -58,7 +58,7 @@ class BoundCentre(BoundHeads):
         self.class_weights = torch.ones(num_classes)
 
     def weighted(self, weights: Tensor) -> "BoundCentre":
-        """Return these heads with a class's heatmap, and the boxes of its objects, times its weight, float [C]."""
+        """Return these heads with the losses of each class's heatmap and boxes multiplied by its weight, float [C]."""
         heads = copy.copy(self)
         heads.class_weights = self.class_weights * weights
         return heads
@@ -67,7 +67,7 @@ class BoundCentre(BoundHeads):
         """Return (focal loss + box_weight * generalised IoU loss) / number of objects.
 
         Raises:
-            TrainingError: an output that does not fit the heads or the classes.
+            TrainingError: the output does not fit the heads or the classes.
         """
         heat, sides = self._checked(output, len(objects))
         stride = self._stride(heat)
@@ -83,9 +83,9 @@ class BoundCentre(BoundHeads):
         return (_focal(heat, peaks, counted, of_classes) + self.box_weight * box_loss) / number
 
     def imitation(self, output: Any, answer: Any) -> Tensor:
-        """Return the divergence KL(teacher || student) of each cell's scores, and |ln side - ln side'|.
+        """Return sum over cells (KL(teacher || student) of the scores + w |ln side - ln side'|) / sum over cells w.
 
-        The latter is weighted by the teacher's score; the sum is divided by the sum of these scores.
+        The weight w of a cell is the teacher's highest score there.
         """
         (heat, sides), (taught, wanted) = (self._checked(each, None) for each in (output, answer))
         taught, wanted = taught.detach(), wanted.detach()
@@ -98,7 +98,7 @@ class BoundCentre(BoundHeads):
         return total / weights.sum().clamp(min=1)
 
     def decode(self, output: Any, most: int) -> Tensor:
-        """Return the highest peaks; a peak is no lower than the eight cells around it."""
+        """Return the `most` highest peaks; a peak is at least as high as its eight neighbours."""
         heat, sides = self._checked(output, None)
         scores = heat.sigmoid()
         scores = scores * (functional.max_pool2d(scores, 3, stride=1, padding=1) == scores)
@@ -126,7 +126,7 @@ class BoundCentre(BoundHeads):
 
 
 def _boxes(sides: Tensor, stride: float) -> Tensor:
-    """Return the box that each cell tells, [N, h, w, 4], in pixels."""
+    """Return the predicted box of each cell, [N, h, w, 4], in pixels."""
     height, width = sides.shape[-2:]
     x = torch.arange(width, dtype=sides.dtype, device=sides.device) + 0.5
     y = torch.arange(height, dtype=sides.dtype, device=sides.device)[:, None] + 0.5
@@ -145,13 +145,13 @@ def _focal(heat: Tensor, peaks: Tensor, counted: Tensor, weights: Tensor) -> Ten
 def _targets(
     objects: Objects, class_weights: Tensor, shape: tuple[int, int], stride: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return what an image's cells should tell.
+    """Return the targets of an image's cells.
 
     Returns:
         peaks [C, h, w], 1 at the cell of an object's centre, a Gaussian around it; counted [C, h, w], 0 inside ignored
-        regions; boxes [h, w, 4], of the object whose Gaussian is highest at the cell, so that each peak has its own, of
-        the smaller one where two are equal; weights [h, w], of these: in all, those of an object are its class's weight
-        where no other object takes its cells.
+        regions; boxes [h, w, 4], that of the object whose Gaussian is highest at the cell (the smaller object in a
+        tie), so that each peak has its own box; weights [h, w] of the boxes, which sum to the class's weight over an
+        object's cells, less the cells that other objects take.
     """
     (height, width), num_classes = shape, len(class_weights)
     peaks, counted = torch.zeros(num_classes, height, width), torch.ones(num_classes, height, width)

@@ -36,9 +36,9 @@ class Classification(Task):
     """Settings of the task.
 
     Attributes:
-        label_smoothing: e; it trains on (1 - e) one-hot + e / C (Szegedy et al. 2016).
-        output: which of several tensors that the network returns are the scores; see `Reading`.
-        auxiliary: weights of the losses of auxiliary heads, by the names of their scores, as {aux_logits1: 0.3}.
+        label_smoothing: e; the training target is (1 - e) one-hot + e / C (Szegedy et al. 2016).
+        output: name of the scores, if the network returns several tensors; see `Reading`.
+        auxiliary: loss weights of auxiliary heads by the names of their scores: {aux_logits1: 0.3}.
     """
 
     targets: ClassVar[Literal["labels"]] = "labels"
@@ -56,7 +56,7 @@ class Classification(Task):
         """Return the task for the classes of `data`.
 
         Raises:
-            RecipeError: data whose targets are masks.
+            RecipeError: the data's targets are not labels, or class names repeat.
         """
         check_targets(self, data)
         return BoundClassification(
@@ -83,7 +83,7 @@ class BoundClassification(BoundTask):
         """Return the mean cross-entropy of the batch.
 
         Raises:
-            TrainingError: an output that does not fit the classes or the target.
+            TrainingError: the output does not fit the classes or target.
         """
         scores, target = self.checked(output, target)
         weights = None if self.class_weights is None else self.class_weights.to(scores.device)
@@ -94,21 +94,21 @@ class BoundClassification(BoundTask):
         return self.scores(output).argmax(dim=1)
 
     def metrics(self) -> "ClassificationMetrics":
-        """Return an empty metric to be fed a whole set."""
+        """Return an empty metric for a whole set."""
         return ClassificationMetrics(self)
 
     def weighted(self, weights: Tensor) -> "BoundClassification":
-        """Return this task with the cross-entropy of each class times its weight, float [C]."""
+        """Return this task with the cross-entropy of each class multiplied by its weight, float [C]."""
         task = copy.copy(self)
         task.class_weights = weights
         return task
 
     def statistics(self) -> LabelStatistics:
-        """Return empty counts by image."""
+        """Return empty per-image counts."""
         return LabelStatistics(self.class_names, self.scores)
 
     def draw(self, answer: Tensor, size: tuple[int, int]) -> Tensor:
-        """Return the class's name, black on white, [3, 96, 192]: it must be legible beside a small image."""
+        """Return the class's name, black on white, [3, 96, 192], legible even beside a small image."""
         picture = Image.new("RGB", CARD[::-1], "white")
         name = self.class_names[int(answer)]
         words, lines = name.split(), [""]
@@ -120,7 +120,7 @@ class BoundClassification(BoundTask):
         return torch.from_numpy(np.array(picture)).movedim(-1, 0)
 
     def checked(self, output: Any, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Return scores [N, C] and the target as int64 [N]; refuse what does not fit the classes or the other."""
+        """Return scores [N, C] and the target as int64 [N]; refuse shapes that do not fit the classes or each other."""
         scores, target = self.scores(output), checked_target(target, "whole numbers [N]", 1)
         if scores.dim() != 2 or list(scores.shape) != [target.shape[0], len(self.class_names)]:
             raise TrainingError(
@@ -131,9 +131,9 @@ class BoundClassification(BoundTask):
 
 
 class ClassificationMetrics:
-    """Counts hits over a set, the true class the best or among the best five (all, where there are fewer).
+    """Counts top-1 and top-5 hits over a set; with fewer than five classes, top-5 covers all of them.
 
-    Under distributed training the counts of all processes are summed by torchmetrics.
+    Under distributed training torchmetrics sums the counts of all processes.
     """
 
     def __init__(self, task: BoundClassification) -> None:

@@ -23,18 +23,18 @@ NAMES = {
     "map_medium": "map_medium",
     "map_large": "map_large",
     "recall": "mar_100",
-}  # ours, and torchmetrics'; the main one first
+}  # Prunus's name -> torchmetrics' name
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class COCOMetric(BoxMetric):
     """The mean of the average precisions over classes and IoU thresholds 0.5, 0.55, ..., 0.95 (Lin et al. 2014).
 
-    Boxes are compared in the pixels of the image files, so that small (below 32 x 32), medium and large (from 96 x 96)
-    mean what they do elsewhere. Ignored objects are crowds.
+    Boxes are compared in pixels of the image files, so that small (below 32 x 32), medium and large (from 96 x 96) have
+    COCO's meaning. Ignored objects are treated as crowds.
 
     Attributes:
-        main: the metric that is shown first and by which the best checkpoint is chosen: "map", "map50" or "map75".
+        main: the metric that is shown first and selects the best checkpoint: "map", "map50" or "map75".
     """
 
     main: str = "map"
@@ -73,7 +73,7 @@ class COCOCounts(BoxCounts):
         self._map.update(found, [_truth(each, len(self.class_names)) for each in objects])
 
     def compute(self) -> tuple[Metrics, PerClass]:
-        """Return ({"map", "map50", ...}, the average precision of each class); None for a class without objects.
+        """Return ({"map", "map50", ...}, average precision by class name); None for a class without objects.
 
         Raises:
             TrainingError: no object was seen.
@@ -97,7 +97,7 @@ def _found(rows: Tensor, scale: float) -> dict[str, Any]:
 
 
 def _truth(objects: Objects, num_classes: int) -> dict[str, Any]:
-    """Return an image's objects; a region without classes is a crowd of each."""
+    """Return an image's objects; a region without a class is a crowd of every class."""
     regions, own = objects.chosen(objects.labels == EVERY), objects.chosen(objects.labels != EVERY)
     boxes = torch.cat([own.boxes, regions.boxes.repeat(num_classes, 1)]).cpu() / objects.scale
     every = torch.arange(num_classes).repeat_interleave(len(regions))

@@ -1,4 +1,4 @@
-"""A detector whose output is detections, and the comparison of detections that two runs of it give."""
+"""A detector with decoded output, and the comparison of the detections of two runs."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 from prunus.boxes import overlaps
 
-SAME = 0.99  # IoU from which on two boxes are the same one
-CLOSE = 1e-3  # of two scores
+SAME = 0.99  # IoU from which two boxes count as the same
+CLOSE = 1e-3  # largest difference of two scores that count as the same
 
 
 class Decoding(nn.Module):
-    """Images [N, 3, H, W] to detections [N, K, 6] (`prunus.boxes`): `model` with the decoding of its raw heads."""
+    """Images [N, 3, H, W] to detections [N, K, 6] (`prunus.boxes`): `model` followed by `decode`."""
 
     def __init__(self, model: nn.Module, decode: Callable[[Any], Tensor]) -> None:
         super().__init__()
@@ -25,9 +25,9 @@ class Decoding(nn.Module):
 
 
 def agreement(first: Tensor, second: Tensor, shown: float) -> tuple[int, int]:
-    """Return how many detections of two runs agree, and how many there are with a score of `shown` or more.
+    """Return how many of both runs' detections with a score of at least `shown` agree, and their number.
 
-    A detection of one run agrees where the other has one of its class with an IoU of 0.99 and a score 0.001 from it.
+    A detection agrees if the other run has one of its class with an IoU of at least 0.99 and a score within 0.001.
     """
     same = number = 0
     for rows, others in zip(first, second, strict=True):
@@ -41,7 +41,7 @@ def agreement(first: Tensor, second: Tensor, shown: float) -> tuple[int, int]:
 
 
 def unlike(rows: Tensor, others: Tensor, shown: float) -> float:
-    """Return the share of two networks' detections [K, 6] of an image that the other has not, with an IoU of 0.5."""
+    """Return the share of two networks' shown detections on an image, [K, 6], that the other lacks (IoU below 0.5)."""
     alone = number = 0
     for own, rest in ((rows, others), (others, rows)):
         own, rest = (each[each[:, 5] >= shown] for each in (own, rest))
@@ -53,8 +53,8 @@ def unlike(rows: Tensor, others: Tensor, shown: float) -> float:
 def aligned(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     """Return both runs' detections [N, K, 6], the second in the order of the first.
 
-    Scores that are equal up to rounding change places, and the last of the K may be another one; of such a pair both
-    become zeros, so that what is left can be compared number by number.
+    Rounding may swap detections of nearly equal scores, and replace the last of the K by another detection; both
+    members of such a pair are zeroed, so that the others can be compared element by element.
     """
     first, second = first.clone(), second.clone()
     for rows, others in zip(first, second, strict=True):

@@ -1,4 +1,4 @@
-"""Object detection: the loss and the decoding of a kind of heads, the metric of COCO or KITTI."""
+"""Object detection: the loss and decoding of the heads, and the metric of COCO or KITTI."""
 
 import copy
 import dataclasses
@@ -23,7 +23,7 @@ from prunus.tasks.interface import BoundTask, Metrics, Outputs, PerClass, Source
 
 
 class DetectionSource(Source, Protocol):
-    """What the task asks of the data."""
+    """The data that the task needs."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -31,7 +31,7 @@ class DetectionSource(Source, Protocol):
 
     @property
     def palette(self) -> Sequence[tuple[int, int, int]]:
-        """RGB colours, 0 to 255, taken in turn by the classes."""
+        """RGB colours, 0 to 255, assigned to the classes in turn."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,10 +39,10 @@ class Detection(Task):
     """Settings of the task.
 
     Attributes:
-        heads: how the network's raw output becomes a loss and detections.
-        metric: over a whole set.
-        most: detections of an image that are evaluated, the best ones.
-        shown: score from which on a detection is drawn.
+        heads: turn the network's raw output into a loss and into detections.
+        metric: the metric over a whole set.
+        most: number of highest-scoring detections per image that are evaluated.
+        shown: score from which a detection is drawn.
     """
 
     targets: ClassVar[Literal["boxes"]] = "boxes"
@@ -60,10 +60,10 @@ class Detection(Task):
         """Return the task for the classes of `data`.
 
         Raises:
-            RecipeError: data whose targets are no boxes, or a metric whose library is absent.
+            RecipeError: the data's targets are not boxes, or the metric's library is not installed.
         """
         check_targets(self, data)
-        self.metric.bind(data.class_names)  # what it lacks is said before hours of training
+        self.metric.bind(data.class_names)  # fails now, not after hours of training
         return BoundDetection(
             class_names=data.class_names,
             heads=self.heads.bind(len(data.class_names), data.size),
@@ -74,7 +74,7 @@ class Detection(Task):
 
 @final
 class BoundDetection(BoundTask):
-    """The task for C known classes: outputs are what the heads read, targets rows of objects [N, M, 10]."""
+    """The task for C known classes: outputs are the heads' raw output, targets rows of objects [N, M, 10]."""
 
     decodes = True
 
@@ -94,47 +94,47 @@ class BoundDetection(BoundTask):
         """Return the heads' loss.
 
         Raises:
-            TrainingError: an output that the heads do not read, or a target that is no rows of objects.
+            TrainingError: the output does not fit the heads, or the target is not rows of objects.
         """
         return self.heads.loss(output, objects_of(target))
 
     def imitation(self, output: Any, answer: Any, temperature: float) -> Tensor:
-        """Return the heads' own distance of two outputs; `temperature` does not matter to it."""
+        """Return the heads' own distance between two outputs, which ignores `temperature`."""
         return self.heads.imitation(output, answer)
 
     def predict(self, output: Any) -> Tensor:
-        """Return the best detections of each image, float32 [N, most, 6] (`prunus.boxes`); decoded ones as they are."""
+        """Return each image's best detections, float32 [N, most, 6] (`prunus.boxes`); decoded output is unchanged."""
         return output if _is_rows(output) else self.heads.decode(output, self.settings.most)
 
     def metrics(self) -> "DetectionMetrics":
-        """Return an empty metric to be fed a whole set."""
+        """Return an empty metric for a whole set."""
         return DetectionMetrics(self, self.settings.metric.bind(self.class_names))
 
     def weighted(self, weights: Tensor) -> "BoundDetection":
-        """Return this task with the loss of each class times its weight, float [C].
+        """Return this task with the loss of each class multiplied by its weight, float [C].
 
         Raises:
-            RecipeError: heads whose loss cannot weigh classes.
+            RecipeError: the heads' loss does not support class weights.
         """
         task = copy.copy(self)
         task.heads = self.heads.weighted(weights)
         return task
 
     def statistics(self) -> BoxStatistics:
-        """Return empty counts by image."""
+        """Return empty per-image counts."""
         thresholds = [self.settings.metric.overlap(name) for name in self.class_names]
         return BoxStatistics(self.class_names, self.predict, objects_of, thresholds)
 
     def disagreement(self, first: Any, second: Any) -> Tensor:
-        """Return the share of the detections that are shown and have no like in the other network's answer."""
+        """Return, per image, the share of shown detections that the other network lacks: [N]."""
         pairs = zip(self.predict(first).cpu(), self.predict(second).cpu(), strict=True)
         return torch.tensor([unlike(rows, others, self.settings.shown) for rows, others in pairs])
 
     def deployed(self, model: nn.Module) -> nn.Module:
-        """Return the network with the decoding, its output the rows [N, most, 6].
+        """Return the network with its decoding; the output is detections [N, most, 6].
 
         Raises:
-            RecipeError: the decoding needs suppression, which no file holds.
+            RecipeError: the decoding needs non-maximum suppression, which is not exported.
         """
         if self.heads.suppresses:
             raise RecipeError(
@@ -144,14 +144,14 @@ class BoundDetection(BoundTask):
         return Decoding(model, self.predict)
 
     def comparable(self, first: Outputs, second: Outputs) -> tuple[Outputs, Outputs]:
-        """Return decoded outputs in one order; raw ones as they are."""
+        """Return decoded outputs in the same order, and raw outputs unchanged."""
         if not _is_decoded(first):
             return first, second
         own, others = aligned(first["output"], second["output"])
         return {"output": own}, {"output": others}
 
     def agreement(self, first: Outputs, second: Outputs) -> tuple[int, int]:
-        """Return how many of the detections that are shown agree, of how many."""
+        """Return how many of the shown detections agree, and their number."""
         rows = [each["output"] if _is_decoded(each) else self.predict(each) for each in (first, second)]
         return agreement(rows[0], rows[1], self.settings.shown)
 
@@ -160,9 +160,9 @@ class BoundDetection(BoundTask):
         return self.draw_on(torch.full((3, *size), 255, dtype=torch.uint8), answer)
 
     def draw_on(self, picture: Tensor, answer: Tensor) -> Tensor:
-        """Return the picture with the boxes of an answer, rows of objects [M, 10] or of detections [K, 6].
+        """Return the picture with the boxes of an answer, objects [M, 10] or detections [K, 6].
 
-        Ignored objects are thin and grey.
+        Ignored objects are grey and have no name.
         """
         image = Image.fromarray(picture.movedim(0, -1).contiguous().numpy())
         pen = ImageDraw.Draw(image)
@@ -176,7 +176,7 @@ class BoundDetection(BoundTask):
         return torch.from_numpy(np.array(image)).movedim(-1, 0)
 
     def _shown(self, answer: Tensor) -> list[tuple[list[float], int | None, str]]:
-        """Return the boxes to draw, each with its class (None: ignored) and what stands at it."""
+        """Return the boxes to draw, each with its class (None: ignored) and its caption."""
         if answer.shape[-1] == len(COLUMNS):
             objects = Objects.from_rows(answer)
             labels = [
@@ -197,7 +197,7 @@ def _is_rows(output: Any) -> TypeGuard[Tensor]:
 
 
 class DetectionMetrics:
-    """Feeds outputs, decoded, to the counts of a metric."""
+    """Decodes outputs and passes them to a metric's counts."""
 
     def __init__(self, task: BoundDetection, counts: BoxCounts) -> None:
         self._task, self._counts = task, counts
@@ -207,7 +207,7 @@ class DetectionMetrics:
         self._counts.update(self._task.predict(output).cpu(), objects_of(on_device(target, torch.device("cpu"))))
 
     def compute(self) -> tuple[Metrics, PerClass]:
-        """Return the metrics, the main one first, and the main one for each class."""
+        """Return the metrics, the main metric first, and the main metric per class."""
         return self._counts.compute()
 
 
@@ -215,7 +215,7 @@ def objects_of(target: object) -> list[Objects]:
     """Return the objects of each image of a batch.
 
     Raises:
-        TrainingError: the target is no rows of objects.
+        TrainingError: the target is not rows of objects.
     """
     fits = isinstance(target, Tensor) and target.is_floating_point() and target.dim() == 3
     if not isinstance(target, Tensor) or not fits or target.shape[2] != len(COLUMNS):

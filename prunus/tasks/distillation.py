@@ -1,4 +1,4 @@
-"""Distillation: a network learns from a wider one as well as from the labels (Hinton, Vinyals & Dean 2015)."""
+"""Distillation: a network learns both from a wider network and from the labels (Hinton, Vinyals & Dean 2015)."""
 
 import dataclasses
 from typing import Any, final
@@ -16,10 +16,10 @@ __all__ = ["Distillation", "Distilled", "distillation_loss"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Distillation:
-    """Settings: loss = (1 - weight) * the task's + weight * `distillation_loss`.
+    """Settings: loss = (1 - weight) * the task's loss + weight * the task's `imitation` of the teacher.
 
     Attributes:
-        weight: of the teacher, in [0, 1].
+        weight: of the teacher's part, in [0, 1].
         temperature: above 0.
     """
 
@@ -33,31 +33,31 @@ class Distillation:
             )
 
     def wrap(self, task: BoundTask, teacher: nn.Module) -> "Distilled":
-        """Return `task` with the teacher's part in its loss.
+        """Return `task` with the teacher's part in its training loss.
 
-        `teacher` is used in evaluation mode; it is neither changed nor trained.
+        `teacher` runs in evaluation mode; it is neither changed nor trained.
         """
         return Distilled(task, teacher, self)
 
 
 @final
 class Distilled(BoundTask):
-    """A bound task whose loss can also listen to a teacher; all else is the task's own."""
+    """A bound task whose training loss includes a teacher; everything else is delegated to the task."""
 
     def __init__(self, task: BoundTask, teacher: nn.Module, settings: Distillation) -> None:
         self.task, self.teacher, self.settings = task, teacher, settings
         self.main_metric, self.reading = task.main_metric, task.reading
 
     def loss(self, output: Any, target: Target) -> Tensor:
-        """Return the task's own loss, as in evaluation, where nobody teaches."""
+        """Return the task's own loss, without the teacher, as used in evaluation."""
         return self.task.loss(output, target)
 
     def training_loss(self, inputs: Tensor, output: Any, target: Target) -> Tensor:
-        """Return (1 - weight) * the task's loss + weight * the distillation loss.
+        """Return (1 - weight) * the task's training loss + weight * the task's imitation loss.
 
         Args:
-            inputs: the batch that `output` came from; the teacher is asked about it.
-            output: what the student returns; its scores are [N, C, ...].
+            inputs: the batch that produced `output`; the teacher also runs on it.
+            output: the student's output; its scores are [N, C, ...].
             target: of the task.
 
         Raises:
@@ -70,7 +70,7 @@ class Distilled(BoundTask):
         return torch.lerp(own.float(), taught, self.settings.weight)
 
     def imitation(self, output: Any, answer: Any, temperature: float) -> Tensor:
-        """Return the task's own distance of two outputs."""
+        """Return the task's own distance between two outputs."""
         return self.task.imitation(output, answer, temperature)
 
     def scores(self, output: Any) -> Tensor:
@@ -78,7 +78,7 @@ class Distilled(BoundTask):
         return self.task.scores(output)
 
     def predict(self, output: Any) -> Target:
-        """Return what the task reads from an output."""
+        """Return the task's prediction."""
         return self.task.predict(output)
 
     def metrics(self) -> Metric:
@@ -86,9 +86,9 @@ class Distilled(BoundTask):
         return self.task.metrics()
 
     def draw(self, answer: Target, size: tuple[int, int]) -> Tensor:
-        """Return the task's picture of an answer."""
+        """Return the task's drawing of an answer."""
         return self.task.draw(answer, size)
 
     def draw_on(self, picture: Tensor, answer: Target) -> Tensor:
-        """Return the task's picture of an answer."""
+        """Return the task's drawing of an answer on a picture."""
         return self.task.draw_on(picture, answer)

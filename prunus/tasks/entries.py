@@ -1,6 +1,6 @@
-"""The entries of an output that several tasks read, one each: found, decoded, compared, and shown together.
+"""The entries of an output, one per sub-task: finding, decoding, comparing and drawing them.
 
-A network returns {"segmentation": scores, "detection": {"heat": ..., "sides": ...}}; its file, whose outputs are flat,
+A network returns {"segmentation": scores, "detection": {"heat": ..., "sides": ...}}; its exported file has flat outputs
 "segmentation", "detection_heat" and "detection_sides".
 """
 
@@ -16,17 +16,17 @@ from prunus.modules.tree import items
 
 
 def entries_of(output: Any) -> dict[str, Any]:
-    """Return the entries of a dictionary, dataclass, named tuple, tuple or list by name; {} of a tensor."""
+    """Return the entries of a dictionary, dataclass, named tuple, tuple or list by name; {} for a tensor."""
     if hasattr(output, "_asdict"):
         return dict(output._asdict())
     return {str(key): child for key, child in items(output) or ()}
 
 
 def entry(output: Any, key: str, name: str) -> Any:
-    """Return the entry `key` of a network's output, which the sub-task `name` reads; flat names are put together.
+    """Return the entry `key` of a network's output, read by the sub-task `name`; flat names are collected in a dict.
 
     Raises:
-        TrainingError: the output has no such entry; says which it has.
+        TrainingError: the output has no such entry; the message lists its entries.
     """
     entries = entries_of(output)
     if key in entries:
@@ -41,38 +41,38 @@ def entry(output: Any, key: str, name: str) -> Any:
 
 
 def flat(outputs: Mapping[str, Tensor], key: str) -> dict[str, Tensor]:
-    """Return what lies in the entry `key` of flat outputs, called as by a network that returns this entry alone."""
+    """Return the entry `key` of flat outputs, under the names that a network returning only this entry would use."""
     return {"output": outputs[key]} if key in outputs else _inside(outputs, key)
 
 
 def same_decisions(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> tuple[int, int]:
-    """Return at how many positions the class of the highest score is the same, of how many."""
+    """Return at how many positions the class of highest score (one channel: the sign) agrees, and their number."""
     same = [_decision(scores) == _decision(second[name]) for name, scores in first.items()]
     return sum(int(each.sum()) for each in same), sum(each.numel() for each in same)
 
 
 class PartlyDecoding(nn.Module):
-    """A network of several outputs, some of them decoded."""
+    """A network with several outputs, some of them decoded."""
 
     def __init__(self, model: nn.Module, decoders: Mapping[str, nn.Module]) -> None:
         super().__init__()
         self.model, self.names, self.decoders = model, list(decoders), nn.ModuleList(decoders.values())
 
     def forward(self, images: Tensor) -> dict[str, Any]:
-        """Return the entries; those that have a decoder are what it makes of them."""
+        """Return the entries, decoded where there is a decoder."""
         decoders = dict(zip(self.names, self.decoders, strict=True))
         found = entries_of(self.model(images))
         return {key: decoders[key](each) if key in decoders else each for key, each in found.items()}
 
 
 def stacked(pictures: list[Tensor]) -> Tensor:
-    """Return uint8 pictures [3, h, w] one above the other, on white where they are narrower than the widest."""
+    """Return uint8 pictures [3, h, w] stacked vertically, padded with white to the widest."""
     width = max(picture.shape[2] for picture in pictures)
     return torch.cat([functional.pad(each, (0, width - each.shape[2]), value=255) for each in pictures], dim=1)
 
 
 def _inside(entries: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """Return the entries whose names begin with `key_`, by the rest of their names."""
+    """Return the entries whose names begin with `key_`, without that prefix."""
     return {own.removeprefix(f"{key}_"): each for own, each in entries.items() if own.startswith(f"{key}_")}
 
 

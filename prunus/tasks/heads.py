@@ -1,4 +1,4 @@
-"""How a detector's raw output becomes a loss and detections: settings that bind to the classes and the image size."""
+"""Detector heads turn raw output into a loss and detections: settings that bind to the classes and the image size."""
 
 import abc
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from prunus.errors import RecipeError, TrainingError
 class BoundHeads(abc.ABC):
     """Heads of a detector for C known classes and images of one size.
 
-    `suppresses` says whether `decode` needs non-maximum suppression, which no exported file holds.
+    `suppresses` is true if `decode` needs non-maximum suppression, which is not exported.
     """
 
     suppresses: bool
@@ -23,20 +23,20 @@ class BoundHeads(abc.ABC):
         """Return the loss of a batch's raw output against the objects of each image, a scalar.
 
         Raises:
-            TrainingError: an output that these heads do not read.
+            TrainingError: the output does not fit these heads.
         """
 
     def weighted(self, weights: Tensor) -> "BoundHeads":
-        """Return these heads with the loss of each class times its weight, float [C].
+        """Return these heads with the loss of each class multiplied by its weight, float [C].
 
         Raises:
-            RecipeError: their loss cannot weigh classes.
+            RecipeError: their loss does not support class weights.
         """
         raise RecipeError(f"the loss of {type(self).__name__} cannot weigh classes, so protect.classes is not for it")
 
     @abc.abstractmethod
     def imitation(self, output: Any, answer: Any) -> Tensor:
-        """Return how far a raw output is from a teacher's `answer`, a scalar; nothing flows back into the teacher."""
+        """Return the distance of a raw output from a teacher's `answer`, a scalar without gradient to the teacher."""
 
     @abc.abstractmethod
     def decode(self, output: Any, most: int) -> Tensor:
@@ -48,14 +48,14 @@ class Heads(abc.ABC):
 
     @abc.abstractmethod
     def bind(self, num_classes: int, size: tuple[int, int]) -> BoundHeads:
-        """Return the heads for so many classes and images of `size` (height, width)."""
+        """Return the heads for `num_classes` classes and images of `size` (height, width)."""
 
 
 def parts(output: Any, needed: Mapping[str, int], heads: str) -> list[Tensor]:
-    """Return the tensors that an output holds under the keys of `needed`, each of as many dimensions as stand there.
+    """Return the tensors of an output at the keys of `needed`, which gives their numbers of dimensions.
 
     Raises:
-        TrainingError: it holds others; says what it is, and what to do.
+        TrainingError: the output does not hold them; the message describes it and the remedy.
     """
     found = [output.get(key) if isinstance(output, Mapping) else None for key in needed]
     if all(isinstance(each, Tensor) and each.dim() == dim for each, dim in zip(found, needed.values(), strict=True)):

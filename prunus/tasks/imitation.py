@@ -1,4 +1,4 @@
-"""How far a student's scores are from its teacher's (Hinton, Vinyals & Dean 2015)."""
+"""The distance between a student's and its teacher's scores (Hinton, Vinyals & Dean 2015)."""
 
 from torch import Tensor
 from torch.nn import functional
@@ -10,15 +10,15 @@ from prunus.tasks.outputs import Reading
 def distillation_loss(student: Tensor, teacher: Tensor, temperature: float = 4.0) -> Tensor:
     """Return T^2 KL(softmax(teacher / T) || softmax(student / T)), the mean over samples and positions.
 
-    T^2 keeps the size of the gradients whatever T. Nothing flows back into the teacher.
+    The factor T^2 makes the size of the gradients independent of T. The teacher receives no gradient.
 
     Args:
         student: scores [N, C, ...].
         teacher: scores of the same shape.
-        temperature: T > 0; above 1 it shows the student how the teacher ranks the wrong classes.
+        temperature: T > 0; above 1 the loss emphasises how the teacher ranks the wrong classes.
 
     Raises:
-        TrainingError: shapes that differ, or what is no tensor.
+        TrainingError: the shapes differ, or an argument does not hold one tensor.
     """
     student, teacher = Reading().scores(student), Reading().scores(teacher)
     if student.shape != teacher.shape:

@@ -1,4 +1,4 @@
-"""What every task is: settings that bind to data, and what the loop and the report ask of the result."""
+"""The interface of tasks: settings that bind to data, and the bound task that the loop and the report use."""
 
 import abc
 from collections.abc import Mapping, Sequence
@@ -20,11 +20,11 @@ Targets = Literal["masks", "labels", "boxes", "several"]
 
 
 class Source(Protocol):
-    """What every task asks of the data."""
+    """The data that every task needs."""
 
     @property
     def targets(self) -> Targets:
-        """What a target is: a class for each pixel, one for the image, the objects in it, or one for each sub-task."""
+        """The kind of target: a class per pixel, a class per image, the objects in an image, or one per sub-task."""
         ...
 
     @property
@@ -41,7 +41,7 @@ class Metric(Protocol):
         ...
 
     def compute(self) -> tuple[Metrics, PerClass]:
-        """Return the metrics, the main one first, and the main one a class."""
+        """Return the metrics, the main metric first, and the main metric per class."""
         ...
 
 
@@ -49,17 +49,17 @@ class BoundTask(abc.ABC):
     """A task for the classes of one data set."""
 
     main_metric: str  # higher is better
-    reading: Reading = Reading()  # which tensors of an output count
-    decodes: bool = False  # whether `deployed` gives a module that decodes
+    reading: Reading = Reading()  # selects the tensors of an output
+    decodes: bool = False  # whether `deployed` returns a module that decodes
 
     @abc.abstractmethod
     def loss(self, output: Any, target: Target) -> Tensor:
         """Return the loss of a batch, a scalar."""
 
     def training_loss(self, inputs: Tensor, output: Any, target: Target) -> Tensor:
-        """Return the loss that trains: `loss`, and those of auxiliary heads times their weights.
+        """Return the training loss: `loss` plus the weighted losses of the auxiliary heads.
 
-        `inputs` is the batch that `output` came from.
+        `inputs` is the batch that produced `output`.
         """
         total = self.loss(output, target)
         for weight, scores in self.reading.auxiliary_scores(output):
@@ -67,42 +67,42 @@ class BoundTask(abc.ABC):
         return total
 
     def scores(self, output: Any) -> Tensor:
-        """Return the tensor of scores in what the network returns, which distillation compares.
+        """Return the tensor of scores in a network's output, which distillation compares.
 
         Raises:
-            TrainingError: it is not clear which one that is.
+            TrainingError: the tensor of scores is ambiguous or missing.
         """
         return self.reading.scores(output)
 
     def imitation(self, output: Any, answer: Any, temperature: float) -> Tensor:
-        """Return how far an output is from a teacher's `answer`, a scalar that distillation adds to the loss."""
+        """Return the distance of an output from a teacher's `answer`, a scalar that distillation adds to the loss."""
         return distillation_loss(self.scores(output), self.scores(answer), temperature)
 
     @abc.abstractmethod
     def predict(self, output: Any) -> Target:
-        """Return what the network says, in the form of the targets."""
+        """Return the network's prediction, in the form of the targets."""
 
     @abc.abstractmethod
     def metrics(self) -> Metric:
-        """Return an empty metric to be fed a whole set."""
+        """Return an empty metric for a whole set."""
 
     @abc.abstractmethod
     def draw(self, answer: Target, size: tuple[int, int]) -> Tensor:
-        """Return one target or prediction as a picture to show beside the image of `size`: uint8 RGB [3, h, w]."""
+        """Return a picture of one target or prediction for an image of `size`: uint8 RGB [3, h, w]."""
 
     def weighted(self, weights: Tensor) -> "BoundTask":
-        """Return this task with the loss of each class times its weight, float [C].
+        """Return this task with the loss of each class multiplied by its weight, float [C].
 
         Raises:
-            RecipeError: the task cannot weigh classes.
+            RecipeError: the task does not support class weights.
         """
         raise RecipeError(f"{type(self).__name__} cannot weigh its classes, so protect.classes is not for it")
 
     def statistics(self) -> Statistics:
-        """Return empty counts by image, from which slices, intervals and calibration follow.
+        """Return empty per-image counts, the basis of slices, intervals and calibration.
 
         Raises:
-            TrainingError: the task has none.
+            TrainingError: the task does not implement them.
         """
         raise TrainingError(
             f"{type(self).__name__} counts nothing image by image, so networks cannot be compared slice by slice: give "
@@ -110,12 +110,12 @@ class BoundTask(abc.ABC):
         )
 
     def disagreement(self, first: Any, second: Any) -> Tensor:
-        """Return how much two networks disagree on each image, from their raw outputs: [N], in [0, 1]."""
+        """Return the disagreement of two networks' raw outputs on each image: [N], in [0, 1]."""
         apart: Tensor = (self.predict(first) != self.predict(second)).float()
         return apart.flatten(1).mean(1) if apart.dim() > 1 else apart
 
     def by_task(self) -> Mapping[str, "BoundTask"]:
-        """Return the sub-tasks by their names; {"": itself} where there are none."""
+        """Return the sub-tasks by name; {"": self} for a single task."""
         return {"": self}
 
     def part(self, name: str, output: Any, target: Target) -> tuple[Any, Target]:
@@ -123,7 +123,7 @@ class BoundTask(abc.ABC):
         return output, target
 
     def deployed(self, model: nn.Module) -> nn.Module:
-        """Return the module that is exported where the file shall decode, too.
+        """Return the module to export if the file is to include the decoding.
 
         Raises:
             RecipeError: the task's decoding cannot be exported.
@@ -133,22 +133,22 @@ class BoundTask(abc.ABC):
         )
 
     def comparable(self, first: Outputs, second: Outputs) -> tuple[Outputs, Outputs]:
-        """Return the named outputs of the network and of its file so that they may be compared number by number."""
+        """Return the named outputs of the network and of its file in a form to compare element by element."""
         return first, second
 
     def agreement(self, first: Outputs, second: Outputs) -> tuple[int, int] | None:
-        """Return how many decisions of the network and its file agree, of how many; None: by the largest score."""
+        """Return how many decisions of the network and its file agree, and their number; None: compare by argmax."""
         return None
 
     def draw_on(self, picture: Tensor, answer: Target) -> Tensor:
-        """Return one target or prediction as it is shown for the image `picture`, uint8 RGB [3, H, W]."""
+        """Return a picture of one target or prediction for the image `picture`, uint8 RGB [3, H, W]."""
         return self.draw(answer, (picture.shape[1], picture.shape[2]))
 
 
 class Task(abc.ABC):
     """Settings of a task; a final subclass is a frozen dataclass.
 
-    It is not marked `typing.final`: jsonargparse would no longer name its class where it is a recipe's default.
+    Do not mark a subclass `typing.final`: jsonargparse would omit its class name where it is a recipe's default.
     """
 
     targets: ClassVar[Targets]
@@ -159,10 +159,10 @@ class Task(abc.ABC):
 
 
 def checked_target(target: object, form: str, dim: int) -> Tensor:
-    """Return a batch's target of class numbers as int64; `form` says what is expected, of `dim` dimensions.
+    """Return a batch's target of class numbers as int64, with `dim` dimensions; errors describe it as `form`.
 
     Raises:
-        TrainingError: no tensor, no whole numbers, or another shape; says what it is.
+        TrainingError: the target is not a tensor of integers with `dim` dimensions.
     """
     if not isinstance(target, Tensor):
         found = type(target).__name__
@@ -187,10 +187,10 @@ _TASKS = {
 
 
 def check_targets(task: Task, data: Source) -> None:
-    """Refuse data whose targets are of another kind, or that names two classes alike.
+    """Check the data's kind of target and that its class names are unique.
 
     Raises:
-        RecipeError: names the task and the data.
+        RecipeError: the data do not fit the task; the message names both.
     """
     if data.targets != task.targets:
         raise RecipeError(

@@ -19,19 +19,19 @@ from prunus.tasks.matching import average_precision, match
 from torchmetrics import Metric  # isort: skip - after compat
 
 RECALLS = np.arange(1, 41) / 40
-OVERLAPS = {"Car": 0.7}  # IoU above which a detection is right; 0.5 for the other classes
+OVERLAPS = {"Car": 0.7}  # IoU above which a detection is correct; 0.5 for the other classes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Difficulty:
-    """Which objects count: so high in the image file or higher, no more occluded and truncated; others are ignored."""
+    """Limits of the objects that count: least height in pixels of the image file, largest occlusion and truncation."""
 
     height: float
     occlusion: float
     truncation: float
 
     def apply(self, objects: Objects) -> Objects:
-        """Return the objects, those that do not count ignored."""
+        """Return the objects, with those outside the limits ignored."""
         height = (objects.boxes[:, 3] - objects.boxes[:, 1]) / objects.scale
         harder = (height < self.height) | (objects.occlusion > self.occlusion) | (objects.truncation > self.truncation)
         return dataclasses.replace(objects, ignored=objects.ignored | harder)
@@ -47,20 +47,20 @@ DIFFICULTIES = {
 @final
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class KITTIMetric(BoxMetric):
-    """KITTI's metric (Geiger et al. 2012): the mean over classes of the precision at the recalls 1/40, 2/40, ..., 1.
+    """KITTI's metric (Geiger et al. 2012): the mean precision at the recalls 1/40, 2/40, ..., 1, averaged over classes.
 
-    A car is found with an IoU above 0.7, all else above 0.5. An object that is too low, occluded or truncated for a
-    difficulty is ignored there, and so is a detection that is too low. `DontCare` regions count for nothing.
+    A detection is correct with an IoU above 0.7 for cars, and above 0.5 for other classes. At each difficulty, objects
+    that are too low, occluded or truncated are ignored, as are detections that are too low or in a `DontCare` region.
 
-    The precision is that of the whole curve (Simonelli et al., ICCV 2019, section 5). The development kit samples the
-    curve at 41 scores first, and decides anew at each which of two detections of an object is the right one: on a set
-    of thousands the two differ by little; on one of fewer than 40 objects the kit's cannot come near 1.
+    The precision is that of the whole curve (Simonelli et al., ICCV 2019, section 5). The development kit first samples
+    the curve at 41 scores, and rematches detections and objects at each. On thousands of objects the two differ little;
+    on fewer than 40 objects the kit's value cannot approach 1.
     """
 
     main: ClassVar[str] = "ap40_moderate"  # type: ignore[misc]
 
     def overlap(self, name: str) -> float:
-        """Return KITTI's IoU of the class."""
+        """Return KITTI's IoU threshold of the class."""
         return OVERLAPS.get(name, 0.5)
 
     def bind(self, class_names: Sequence[str]) -> "KITTICounts":
@@ -69,7 +69,7 @@ class KITTIMetric(BoxMetric):
 
 
 class KITTICounts(BoxCounts):
-    """The outcome of each detection so far, and the number of objects, by class and difficulty."""
+    """The outcomes of the detections so far, and the number of objects, by class and difficulty."""
 
     def __init__(self, class_names: Sequence[str], overlaps: Sequence[float]) -> None:
         self.class_names, self.overlaps = tuple(class_names), overlaps
@@ -90,9 +90,9 @@ class KITTICounts(BoxCounts):
         self._state.update(torch.cat(found), counts)
 
     def compute(self) -> tuple[Metrics, PerClass]:
-        """Return ({"ap40_moderate", "ap40_easy", "ap40_hard"}, the moderate one of each class).
+        """Return ({"ap40_moderate", "ap40_easy", "ap40_hard"}, "ap40_moderate" by class name).
 
-        A class without objects of a difficulty is left out of its mean, and is None.
+        A class without objects of a difficulty is excluded from its mean; without moderate objects its value is None.
 
         Raises:
             TrainingError: no object was seen.
@@ -130,11 +130,11 @@ class _State(Metric):  # type: ignore[misc]  # torchmetrics gathers it from all 
         self.add_state("counts", default=counts, dist_reduce_fx="sum")
 
     def update(self, found: Tensor, counts: Tensor) -> None:
-        """Add the outcomes [K, 4] (class, difficulty, outcome, score) and the numbers of objects [C, 3] of a batch."""
+        """Add a batch's outcomes [K, 4] (class, difficulty, outcome, score) and numbers of objects [C, 3]."""
         self.found.append(found.to(self.counts.device))
         self.counts += counts.to(self.counts.device)
 
     def compute(self) -> tuple[Tensor, Tensor]:
-        """Return all outcomes and numbers."""
+        """Return all outcomes and numbers of objects."""
         found = torch.cat(self.found) if isinstance(self.found, list) else self.found
         return found.cpu(), self.counts.cpu()

@@ -1,4 +1,4 @@
-"""Which detection is which object: greedy matching by score, with objects and regions that count for nothing."""
+"""Greedy matching of detections to objects by score, with ignored objects and regions; average precision."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -15,12 +15,12 @@ NOBODY = -1
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Matches:
-    """How the K detections in one image turned out.
+    """The outcomes of the K detections in one image.
 
     Attributes:
         rows: float [K, 6] (`prunus.boxes`), by descending score.
-        outcomes: int [K]; RIGHT, WRONG, IGNORED, or EXCUSED: it counts for nothing, nor does its object as missed.
-        owners: int [K], the object that a detection is; NOBODY where it is none.
+        outcomes: int [K]; RIGHT, WRONG, IGNORED, or EXCUSED: an `unseen` detection that matches an object.
+        owners: int [K], the index of the object that a detection matches; NOBODY if none.
     """
 
     rows: np.ndarray
@@ -29,17 +29,18 @@ class Matches:
 
 
 def match(detections: Tensor, objects: Objects, thresholds: Sequence[float], unseen: Tensor | None = None) -> Matches:
-    """Match the detections in one image to its objects, each class for itself.
+    """Match the detections in one image to its objects, separately for each class.
 
-    The best detection comes first; each takes, of the objects left that it overlaps with an IoU above its class's
-    threshold, the one that it overlaps most. What takes none is IGNORED where it overlaps an ignored object of its
-    class so far, or where more than that share of it lies in a region without classes; otherwise it is WRONG.
+    In order of descending score, each detection takes the unmatched object that it overlaps most, if the IoU exceeds
+    its class's threshold. A detection without an object is IGNORED if its IoU with an ignored object of its class
+    exceeds the threshold, or if a larger share of it than the threshold lies in a region without a class; otherwise it
+    is WRONG.
 
     Args:
-        detections: rows [K, 6] (`prunus.boxes`); those of score 0 are passed over.
+        detections: rows [K, 6] (`prunus.boxes`); rows of score 0 are skipped.
         objects: of the image.
-        thresholds: of each class, in [0, 1).
-        unseen: bool [K], detections that count for nothing (KITTI: too low); they come last. None: no such ones.
+        thresholds: IoU threshold of each class, in [0, 1).
+        unseen: bool [K], detections to ignore (KITTI: of too little height), which are matched last. None: none.
     """
     found = detections[:, 5] > 0
     hidden = (torch.zeros(len(detections), dtype=torch.bool) if unseen is None else unseen)[found].numpy()
@@ -67,7 +68,7 @@ def match(detections: Tensor, objects: Objects, thresholds: Sequence[float], uns
 
 
 def _in_ignored(detections: Tensor, objects: Objects, labels: np.ndarray, least: np.ndarray) -> np.ndarray:
-    """Whether each detection is one of an ignored object, or lies in a region without classes: bool [K]."""
+    """Whether each detection matches an ignored object, or lies in a region without a class: bool [K]."""
     ignored = objects.chosen(objects.ignored)
     alike = labels[:, None] == ignored.labels.numpy()[None]
     shared = overlaps(detections[:, 1:5], ignored.boxes).numpy()
@@ -78,17 +79,17 @@ def _in_ignored(detections: Tensor, objects: Objects, labels: np.ndarray, least:
 
 
 def average_precision(scores: np.ndarray, outcomes: np.ndarray, number: int, recalls: np.ndarray) -> float:
-    """Return the mean, over the `recalls`, of the largest precision that is reached at such a recall or a higher one.
+    """Return the mean over `recalls` of the largest precision at that recall or a higher one.
 
     Args:
-        scores: of the detections of a class in all images, float [K].
-        outcomes: of each, [K].
-        number: of objects that count, at least 1.
-        recalls: in (0, 1], ascending; a recall that is not reached has the precision 0.
+        scores: of a class's detections in all images, float [K].
+        outcomes: of these detections, [K].
+        number: number of objects that count, at least 1.
+        recalls: in (0, 1], ascending; a recall that is not reached has precision 0.
     """
     order = np.argsort(-scores, kind="stable")
     right, wrong = np.cumsum(outcomes[order] == RIGHT), np.cumsum(outcomes[order] == WRONG)
-    last = np.flatnonzero(np.diff(scores[order], append=-np.inf))  # equal scores come together
+    last = np.flatnonzero(np.diff(scores[order], append=-np.inf))  # equal scores form one step
     right, wrong = right[last], wrong[last]
     precision = right / np.maximum(1, right + wrong)
     best = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)

@@ -1,7 +1,7 @@
-"""Several tasks of one network: a weighted sum of their losses, their metrics side by side.
+"""Several tasks for one network: a weighted sum of their losses, and the metrics of each.
 
-The sub-task "detection" reads the entry "detection" of what the network returns, and the entry "detection" of the
-target. Names of metrics begin with the sub-task's, as in "detection.map50", those of classes as in "detection: car".
+The sub-task "detection" reads the entry "detection" of the network's output and of the target. Names are prefixed with
+the sub-task's: "detection.map50" for a metric, "detection: car" for a class.
 """
 
 import copy
@@ -17,14 +17,14 @@ from prunus.errors import RecipeError, TrainingError
 from prunus.tasks.entries import PartlyDecoding, entry, flat, same_decisions, stacked
 from prunus.tasks.interface import BoundTask, Metric, Metrics, Outputs, PerClass, Source, Task, check_targets
 
-MEAN = "mean"  # the headline metric where none is named
+MEAN = "mean"  # the default headline metric
 
 
 class MultiTaskSource(Source, Protocol):
-    """What the task asks of the data."""
+    """The data that the task needs."""
 
     def by_task(self) -> Mapping[str, Any]:
-        """Return what each sub-task asks of its data, by the sub-task's name."""
+        """Return each sub-task's data, by the sub-task's name."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,9 +32,9 @@ class SubTask:
     """One of several tasks.
 
     Attributes:
-        task: its settings, those of any other task.
+        task: the settings of any other task.
         weight: of its loss in the sum.
-        output: the entry of the network's output that it reads; None: the one of the sub-task's name.
+        output: the entry of the network's output that it reads; None: the entry with the sub-task's name.
     """
 
     task: Task
@@ -53,9 +53,9 @@ class MultiTask(Task):
     """Settings of the task.
 
     Attributes:
-        tasks: the sub-tasks by name; the data must give a target of each name.
-        main: the sub-task whose main metric is the headline, by which the best checkpoint is chosen; None: the mean of
-            all main metrics.
+        tasks: the sub-tasks by name; the data must provide a target for each name.
+        main: the sub-task whose main metric is the headline, which selects the best checkpoint; None: the mean of all
+            main metrics.
     """
 
     targets: ClassVar[Literal["several"]] = "several"
@@ -80,7 +80,7 @@ class MultiTask(Task):
         """Return the task for the classes of `data`.
 
         Raises:
-            RecipeError: data without a target for a sub-task, or whose target is of another kind.
+            RecipeError: the data lack a sub-task's target, or a target is of another kind.
         """
         check_targets(self, data)
         parts = data.by_task()
@@ -101,7 +101,7 @@ class MultiTask(Task):
 
 @final
 class BoundMultiTask(BoundTask):
-    """Bound sub-tasks; outputs are containers with an entry for each, targets {sub-task: its target}."""
+    """Bound sub-tasks; outputs are containers with an entry per sub-task, targets {sub-task: its target}."""
 
     decodes = True
 
@@ -118,7 +118,7 @@ class BoundMultiTask(BoundTask):
         """Return the output and the target of the sub-task `name`.
 
         Raises:
-            TrainingError: there is none of that name.
+            TrainingError: the target or the output has no such entry.
         """
         if not isinstance(target, Mapping) or name not in target:
             found = f"has {', '.join(map(str, target))}" if isinstance(target, Mapping) else "is one tensor"
@@ -129,11 +129,11 @@ class BoundMultiTask(BoundTask):
         return self.output(name, output), target[name]
 
     def output(self, name: str, output: Any) -> Any:
-        """Return what the sub-task `name` reads in a network's output; see `entry`."""
+        """Return the sub-task's part of a network's output; see `entry`."""
         return entry(output, self.key(name), name)
 
     def key(self, name: str) -> str:
-        """Return the entry that the sub-task `name` reads."""
+        """Return the name of the entry that the sub-task `name` reads."""
         return self.settings.tasks[name].output or name
 
     def loss(self, output: Any, target: Any) -> Tensor:
@@ -142,13 +142,13 @@ class BoundMultiTask(BoundTask):
         return self._weighted_sum(losses)
 
     def training_loss(self, inputs: Tensor, output: Any, target: Any) -> Tensor:
-        """Return sum_t weight_t of the sub-tasks' own training losses."""
+        """Return sum_t weight_t training_loss_t over the sub-tasks t."""
         return self._weighted_sum(
             {name: task.training_loss(inputs, *self.part(name, output, target)) for name, task in self.tasks.items()}
         )
 
     def imitation(self, output: Any, answer: Any, temperature: float) -> Tensor:
-        """Return sum_t weight_t of the sub-tasks' own distances of two outputs."""
+        """Return sum_t weight_t imitation_t over the sub-tasks t."""
         return self._weighted_sum(
             {
                 name: task.imitation(self.output(name, output), self.output(name, answer), temperature)
@@ -157,18 +157,18 @@ class BoundMultiTask(BoundTask):
         )
 
     def predict(self, output: Any) -> dict[str, Any]:
-        """Return what each sub-task reads from an output."""
+        """Return each sub-task's prediction."""
         return {name: task.predict(self.output(name, output)) for name, task in self.tasks.items()}
 
     def metrics(self) -> "MultiTaskMetrics":
-        """Return an empty metric to be fed a whole set."""
+        """Return an empty metric for a whole set."""
         return MultiTaskMetrics(self)
 
     def weighted(self, weights: Tensor) -> "BoundMultiTask":
-        """Return this task with the loss of each class times its weight, float [C], C the classes of all sub-tasks.
+        """Return this task with the loss of each class multiplied by its weight, float [C] over all sub-tasks' classes.
 
         Raises:
-            RecipeError: a sub-task of which a class shall weigh more cannot weigh classes.
+            RecipeError: a sub-task with a weight other than 1 does not support class weights.
         """
         task = copy.copy(self)
         own = dict(zip(self.num_classes, torch.split(weights, list(self.num_classes.values())), strict=True))
@@ -178,7 +178,7 @@ class BoundMultiTask(BoundTask):
         return task
 
     def disagreement(self, first: Any, second: Any) -> Tensor:
-        """Return the mean of the sub-tasks' disagreements on each image: [N], in [0, 1]."""
+        """Return the mean disagreement over the sub-tasks on each image: [N], in [0, 1]."""
         found = [
             task.disagreement(self.output(name, first), self.output(name, second)).cpu()
             for name, task in self.tasks.items()
@@ -186,16 +186,16 @@ class BoundMultiTask(BoundTask):
         return torch.stack(found).mean(0)
 
     def deployed(self, model: nn.Module) -> nn.Module:
-        """Return the network with the decoding of those sub-tasks that decode.
+        """Return the network with the decoding of the sub-tasks that decode.
 
         Raises:
-            RecipeError: none does, or one whose decoding cannot be exported.
+            RecipeError: no sub-task decodes, or a decoding cannot be exported.
         """
         decoders = {self.key(name): task.deployed(nn.Identity()) for name, task in self.tasks.items() if task.decodes}
         return PartlyDecoding(model, decoders) if decoders else super().deployed(model)
 
     def comparable(self, first: Outputs, second: Outputs) -> tuple[Outputs, Outputs]:
-        """Return the outputs of each sub-task as it would have them compared."""
+        """Return the outputs, each sub-task's in the form in which it compares them."""
         found: tuple[dict[str, Tensor], dict[str, Tensor]] = {}, {}
         for name, task in self.tasks.items():
             key = self.key(name)
@@ -204,17 +204,17 @@ class BoundMultiTask(BoundTask):
         return found
 
     def agreement(self, first: Outputs, second: Outputs) -> tuple[int, int]:
-        """Return how many decisions of all sub-tasks agree, of how many; without decisions of its own, by the score."""
+        """Return how many decisions of all sub-tasks agree, and their number; by default decisions are by argmax."""
         pairs = {name: (flat(first, self.key(name)), flat(second, self.key(name))) for name in self.tasks}
         found = [task.agreement(*pairs[name]) or same_decisions(*pairs[name]) for name, task in self.tasks.items()]
         return sum(same for same, _ in found), sum(number for _, number in found)
 
     def draw(self, answer: Mapping[str, Any], size: tuple[int, int]) -> Tensor:
-        """Return the pictures of the sub-tasks' answers one above the other, uint8 RGB [3, h, w]."""
+        """Return the pictures of the sub-tasks' answers, stacked vertically, uint8 RGB [3, h, w]."""
         return stacked([task.draw(answer[name], size) for name, task in self.tasks.items()])
 
     def draw_on(self, picture: Tensor, answer: Mapping[str, Any]) -> Tensor:
-        """Return the pictures of the sub-tasks' answers for one image, one above the other, uint8 RGB [3, h, w]."""
+        """Return the sub-tasks' answers drawn for one image, stacked vertically, uint8 RGB [3, h, w]."""
         return stacked([task.draw_on(picture, answer[name]) for name, task in self.tasks.items()])
 
     def _weighted_sum(self, values: Mapping[str, Tensor]) -> Tensor:
@@ -235,7 +235,7 @@ class MultiTaskMetrics:
             metric.update(*self._task.part(name, output, target))
 
     def compute(self) -> tuple[Metrics, PerClass]:
-        """Return the headline and the metrics of each sub-task, and each one's main metric by class."""
+        """Return the headline metric and the metrics of each sub-task, and each main metric by class."""
         found, per_class, main = Metrics(), PerClass(), list[float]()
         for name, metric in self._metrics.items():
             metrics, classes = metric.compute()

@@ -1,8 +1,8 @@
-"""Which tensors of a network's output a task reads: one of scores, and those of auxiliary heads.
+"""Selects the tensors of a network's output that a task reads: the scores, and those of auxiliary heads.
 
 Networks return a tensor, or dictionaries, tuples, lists and dataclasses of tensors: torchvision's segmentation networks
-{"out": ..., "aux": ...}, transformers a `ModelOutput`, GoogLeNet a named tuple while it trains. A tensor inside is
-named by its keys, fields and indices, joined with dots: "out", "logits", "heads.0".
+return {"out": ..., "aux": ...}, transformers a `ModelOutput`, GoogLeNet a named tuple in training. A tensor is named by
+its keys, fields and indices, joined with dots: "out", "logits", "heads.0".
 """
 
 import dataclasses
@@ -17,18 +17,18 @@ from prunus.modules.tree import named_leaves
 
 
 def named_tensors_of(output: Any) -> dict[str, Tensor]:
-    """Return the tensors of a network's output by name, in its order; a tensor alone is called ""."""
+    """Return the tensors of a network's output by name, in its order; a single tensor has the name ""."""
     return {name: leaf for name, leaf in named_leaves(output) if isinstance(leaf, Tensor)}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Reading:
-    """Which tensors of a network's output count.
+    """Selects tensors of a network's output.
 
     Attributes:
-        output: the name of the tensor of scores; None: the only tensor that there is. A network that returns a single
-            tensor (as GoogLeNet does once it is evaluated) means that one, whatever the name.
-        auxiliary: weights of the losses of auxiliary heads, by the names of their scores; while training alone.
+        output: the name of the tensor of scores; None: the only tensor. If a network returns a bare tensor (as
+            GoogLeNet does in evaluation), the name is ignored.
+        auxiliary: loss weights of auxiliary heads by the names of their scores; used in training only.
     """
 
     output: str | None = None
@@ -42,10 +42,10 @@ class Reading:
             raise RecipeError(f"task.output and task.auxiliary both name {self.output!r}: a head is one or the other")
 
     def scores(self, output: Any) -> Tensor:
-        """Return the tensor of scores in what a network returns.
+        """Return the tensor of scores in a network's output.
 
         Raises:
-            TrainingError: there is none of that name, or several to choose from.
+            TrainingError: there is no tensor of that name, or the choice is ambiguous.
         """
         found = named_tensors_of(output)
         if len(found) == 1 and (self.output is None or "" in found):
@@ -63,7 +63,7 @@ class Reading:
         """Return (weight of its loss, scores) of each auxiliary head.
 
         Raises:
-            TrainingError: the network returns no tensor of such a name.
+            TrainingError: the network returns no tensor of that name.
         """
         found = named_tensors_of(output) if self.auxiliary else {}
         if missing := [name for name in self.auxiliary if name not in found]:
@@ -75,7 +75,7 @@ class Reading:
 
 
 def _described(output: Any, found: Mapping[str, Tensor]) -> str:
-    """Say what a network returns: its type, and the tensors in it."""
+    """Return a description of a network's output: its type and its tensors."""
     if isinstance(output, Tensor):
         return "a tensor alone"
     names = f"the tensors {', '.join(found)}" if found else "no tensor"

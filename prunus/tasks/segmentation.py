@@ -28,24 +28,24 @@ from torchmetrics.classification import MulticlassConfusionMatrix  # isort: skip
 
 
 class SegmentationSource(Source, Protocol):
-    """What the task asks of the data."""
+    """The data that the task needs."""
 
     @property
     def palette(self) -> Sequence[tuple[int, int, int]]:
-        """One RGB colour a class, 0 to 255."""
+        """One RGB colour per class, 0 to 255."""
 
     @property
     def ignore_index(self) -> int:
-        """The mask value that stands for no class (void)."""
+        """The mask value of pixels without a class (void)."""
 
     def class_frequencies(self) -> Tensor:
-        """Share of each class in the non-void pixels of the training masks: [C], sums to 1."""
+        """Return the share of each class in the non-void pixels of the training masks: [C], sum 1."""
 
 
 def class_weights(frequencies: Tensor, offset: float) -> Tensor:
     """Return w_c = 1 / ln(offset + p_c), which favours rare classes: [C] to [C].
 
-    Paszke et al. 2016 (ENet), section 5.2; ERFNet takes offset 1.2 for its encoder's stage, 1.10 after it.
+    Paszke et al. 2016 (ENet), section 5.2; ERFNet uses offset 1.2 for the encoder stage, and 1.10 after it.
 
     Raises:
         RecipeError: an offset of 1 or less, where the weight of an absent class is infinite or negative.
@@ -61,8 +61,8 @@ def class_weights(frequencies: Tensor, offset: float) -> Tensor:
 def intersection_over_union(confusion: Tensor) -> list[float | None]:
     """Return tp / (tp + fp + fn) of each class, from pixel counts [C truth, C prediction].
 
-    None where the denominator is zero: the class is in no truth and in no prediction. Everingham et al. 2010
-    (Pascal VOC), section 4.4; the counts are those of a whole set, never a mean over images.
+    None for a zero denominator: the class occurs neither in the truth nor in the predictions. Everingham et al. 2010
+    (Pascal VOC), section 4.4; the counts cover a whole set and are never averaged over images.
     """
     true_positive = confusion.diagonal()
     union = confusion.sum(0) + confusion.sum(1) - true_positive
@@ -74,9 +74,9 @@ class Segmentation(Task):
     """Settings of the task.
 
     Attributes:
-        class_weight_offset: k gives the weights 1 / ln(k + p_c); None gives none.
-        output: which of several tensors that the network returns are the scores, as "out"; see `Reading`.
-        auxiliary: weights of the losses of auxiliary heads, by the names of their scores, as {aux: 0.4}.
+        class_weight_offset: k of the class weights 1 / ln(k + p_c); None: no weights.
+        output: name of the scores ("out"), if the network returns several tensors; see `Reading`.
+        auxiliary: loss weights of auxiliary heads by the names of their scores: {aux: 0.4}.
     """
 
     targets: ClassVar[Literal["masks"]] = "masks"
@@ -92,7 +92,7 @@ class Segmentation(Task):
         """Return the task for the classes of `data`.
 
         Raises:
-            RecipeError: a `class_weight_offset` that gives no weights, or data whose targets are labels.
+            RecipeError: `class_weight_offset` is not above 1, or the data's targets are not masks with unique names.
         """
         check_targets(self, data)
         weights = None
@@ -111,8 +111,8 @@ class Segmentation(Task):
 class BoundSegmentation(BoundTask):
     """The task for C known classes.
 
-    Outputs are scores [N, C, h, w], targets int64 masks [N, H, W]. Where a network answers at a lower
-    resolution (an encoder trained alone, at 1/8), the mask is sampled down to it, to the nearest pixel.
+    Outputs are scores [N, C, h, w], targets int64 masks [N, H, W]. For a network of lower output resolution
+    (an encoder trained alone, at 1/8), the mask is downsampled to it by nearest pixel.
     """
 
     main_metric = "miou"
@@ -131,10 +131,10 @@ class BoundSegmentation(BoundTask):
         self.class_weights = torch.ones(len(self.class_names)) if class_weights is None else class_weights
 
     def loss(self, output: Any, target: Tensor) -> Tensor:
-        """Return sum_i w[y_i] ce_i / sum_i w[y_i] over the pixels i that are not void; 0 if all are.
+        """Return sum_i w[y_i] ce_i / sum_i w[y_i] over the pixels i that are not void; 0 if all are void.
 
         Raises:
-            TrainingError: an output that does not fit the classes or the target.
+            TrainingError: the output does not fit the classes or target.
         """
         scores, target = self._matched(output, target)
         weights = self.class_weights.to(scores.device)
@@ -149,27 +149,27 @@ class BoundSegmentation(BoundTask):
         return self.scores(output).argmax(dim=1)
 
     def weighted(self, weights: Tensor) -> "BoundSegmentation":
-        """Return this task with the weight of each class times another one, float [C]."""
+        """Return this task with the weight of each class multiplied by `weights`, float [C]."""
         task = copy.copy(self)
         task.class_weights = self.class_weights * weights
         return task
 
     def statistics(self) -> MaskStatistics:
-        """Return empty counts by image."""
+        """Return empty per-image counts."""
         return MaskStatistics(self.class_names, self.ignore_index, self._matched)
 
     def draw(self, answer: Tensor, size: tuple[int, int]) -> Tensor:
-        """Return a mask [h, w] in the classes' colours, uint8 [3, h, w]; void is black."""
+        """Return a mask [h, w] in the colours of its classes, uint8 [3, h, w]; void is black."""
         colours = torch.zeros(256, 3, dtype=torch.uint8)
         colours[: len(self.palette)] = torch.tensor(self.palette, dtype=torch.uint8).reshape(-1, 3)
         return colours[answer.cpu().to(torch.int64)].movedim(-1, 0)
 
     def metrics(self) -> "SegmentationMetrics":
-        """Return an empty metric to be fed a whole set."""
+        """Return an empty metric for a whole set."""
         return SegmentationMetrics(self)
 
     def _matched(self, output: Any, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the scores, and the target at their resolution."""
+        """Return the scores, and the target at the scores' resolution."""
         scores, target = self.scores(output), checked_target(target, "whole numbers [N, H, W]", 3)
         num_classes = len(self.class_names)
         if scores.dim() != 4 or scores.shape[1] != num_classes or scores.shape[0] != target.shape[0]:
@@ -190,9 +190,9 @@ class BoundSegmentation(BoundTask):
 
 
 class SegmentationMetrics:
-    """Counts pixels over a set: a confusion matrix [C truth, C prediction], void left out.
+    """Counts pixels over a set: a confusion matrix [C truth, C prediction] without void.
 
-    Under distributed training the counts of all processes are summed by torchmetrics.
+    Under distributed training torchmetrics sums the counts of all processes.
     """
 
     def __init__(self, task: BoundSegmentation) -> None:
@@ -209,12 +209,12 @@ class SegmentationMetrics:
     def compute(self) -> tuple[Metrics, PerClass]:
         """Return ({"miou", "pixel_accuracy"}, IoU by class name), all in [0, 1].
 
-        A class that is in no truth and in no prediction has the IoU None and is left out of the mean, and so is a
-        class that is `ignore_index`: its pixels count for nothing, so what is predicted there is neither right nor
-        wrong; where it is predicted elsewhere, the class of the truth has missed a pixel.
+        A class that occurs neither in the truth nor in the predictions has the IoU None and is excluded from the mean.
+        So is a class that is `ignore_index`: predictions on its pixels are not counted, and a prediction of it
+        elsewhere is a missed pixel of the true class.
 
         Raises:
-            TrainingError: no pixel was counted, so that nothing is defined.
+            TrainingError: no pixel was counted.
         """
         confusion = self._confusion.compute().cpu()
         counted = int(confusion.sum())
@@ -226,7 +226,7 @@ class SegmentationMetrics:
         per_class = intersection_over_union(confusion)
         if 0 <= self._task.ignore_index < len(per_class):
             per_class[self._task.ignore_index] = None
-        defined = [value for value in per_class if value is not None]  # never empty: some pixel was counted
+        defined = [value for value in per_class if value is not None]  # not empty, since at least one pixel was counted
         metrics = {
             self._task.main_metric: math.fsum(defined) / len(defined),
             "pixel_accuracy": int(confusion.diagonal().sum()) / counted,

@@ -1,7 +1,7 @@
-"""What a task counts in each image, so that its metric follows for any part of the classes and any set of images.
+"""Per-image counts of a task, from which its metric follows for any subset of the classes and of the images.
 
-A metric here is a function of sums over images. `Counts` holds the summands as a sparse matrix, image by image: the
-metric of a slice is then that of the sum over its images, and a bootstrap over images is one matrix product.
+A metric here is a function of sums over images. `Counts` holds the summands of each image in a sparse matrix: the
+metric of a slice follows from the sum over its images, and a bootstrap over images is one matrix product.
 """
 
 import abc
@@ -15,7 +15,7 @@ from torch import Tensor
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Unit:
-    """A part of what is counted: one class, or one class within a group such as ("size", "small")."""
+    """A unit of counting: one class, or one class within a group such as ("size", "small")."""
 
     label: str
     kind: str = "class"
@@ -27,13 +27,13 @@ class Counts:
     """The counts of N images: U units of K numbers each.
 
     Attributes:
-        metric: what a slice's number is called, as the task's metrics are.
-        units: U of them.
-        numbers: sparse [U * K, N]; column n holds what image n adds.
-        samples: float32 [U, N], objects, labels or images that the truth has of a unit in each image.
-        score: from sums [..., K] to the metric of each, in [0, 1]; NaN where nothing is defined.
-        pooled: whether a slice of several units sums their numbers; else it is the mean of their scores.
-        shared: whether samples are images, which several units share: in a slice of several each counts once.
+        metric: name of a slice's metric.
+        units: the U units.
+        numbers: sparse [U * K, N]; column n holds the contribution of image n.
+        samples: float32 [U, N], number of the unit's objects, labels or images in the truth of each image.
+        score: maps sums [..., K] to metrics in [0, 1]; NaN where undefined.
+        pooled: whether a slice of several units sums their numbers; otherwise it averages their scores.
+        shared: whether samples are images, which count once in a slice of several units.
     """
 
     metric: str
@@ -45,16 +45,16 @@ class Counts:
     shared: bool = False
 
     def num_samples(self, units: Sequence[int], images: Tensor | None = None) -> int:
-        """Return the number of samples of some units, on all images or those of a mask, bool [N]."""
+        """Return the number of samples of some units, on all images or those in a mask, bool [N]."""
         seen = self.samples[list(units)] if images is None else self.samples[list(units)][:, images]
         return int((seen.max(0).values if self.shared and len(seen) else seen).sum())
 
     def value(self, units: Sequence[int], weights: Tensor) -> Tensor:
-        """Return the metric of some units, with each image counted as often as `weights` [N, B] says: [B]."""
+        """Return the metric of some units, [B], with image weights [N, B]."""
         return self.values([tuple(units)], weights)[0]
 
     def values(self, slices: Sequence[Sequence[int]], weights: Tensor) -> Tensor:
-        """Return the metric of each slice of units with the image weights [N, B]: [slices, B]; NaN: undefined."""
+        """Return the metric of each slice of units, [slices, B], with image weights [N, B]; NaN where undefined."""
         sums = torch.sparse.mm(self.numbers, weights).unflatten(0, (len(self.units), -1)).movedim(1, 2)  # [U, B, K]
         if self.pooled:
             return torch.stack([self.score(sums[list(units)].sum(0)) for units in slices])
@@ -63,7 +63,7 @@ class Counts:
 
 
 class Statistics(abc.ABC):
-    """Counts a split, image by image, in its order."""
+    """Counts a split image by image, in the order of the split."""
 
     @abc.abstractmethod
     def update(self, output: Any, target: Any) -> None:
@@ -75,10 +75,10 @@ class Statistics(abc.ABC):
 
     @abc.abstractmethod
     def calibration(self) -> Tensor:
-        """Return, for 15 bins of confidence, how often it was, the sum of it, and how often it was right: [15, 3]."""
+        """Return [15, 3]: for each bin of confidence, the number, summed confidence and number correct."""
 
     def curves(self) -> dict[str, Tensor]:
-        """Return a curve of precision over recall for each class, [P, 2] of (recall, precision); {} where none is."""
+        """Return a precision-recall curve for each class, [P, 2] of (recall, precision); {} if the task has none."""
         return {}
 
 
@@ -86,26 +86,26 @@ BINS = 15  # of confidence (Guo et al., ICML 2017)
 
 
 class Confidences:
-    """How often a confidence was right, in bins of equal width."""
+    """Counts confidences and how often they were correct, in bins of equal width."""
 
     def __init__(self) -> None:
         self.table = torch.zeros(BINS, 3, dtype=torch.float64)
 
     def add(self, confidence: Tensor, right: Tensor) -> None:
-        """Count confidences in [0, 1], each right or not: [K]."""
+        """Count confidences in [0, 1], [K], each correct or not, `right` [K]."""
         index = (confidence.double() * BINS).long().clamp(0, BINS - 1).cpu()
         values = torch.stack([torch.ones_like(confidence), confidence, right.to(confidence.dtype)], dim=1)
         self.table.index_add_(0, index, values.double().cpu())
 
 
 def expected_calibration_error(table: Tensor) -> float | None:
-    """Return sum_b n_b / n |right_b / n_b - confidence_b / n_b| (Guo et al., ICML 2017, eq. 3); None of nothing."""
+    """Return sum_b n_b / n |right_b / n_b - confidence_b / n_b| (Guo et al., ICML 2017, eq. 3); None if n = 0."""
     total = float(table[:, 0].sum())
     return float((table[:, 2] - table[:, 1]).abs().sum()) / total if total else None
 
 
 def matrix(rows: Tensor, columns: Tensor, values: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return the sparse matrix [rows, columns] of the `values`; those of one place are added."""
+    """Return the sparse matrix of shape `size` with `values` at `rows` and `columns`; values at one place are added."""
     indices = torch.stack([rows, columns])
     return torch.sparse_coo_tensor(indices, values.float(), size, check_invariants=True).coalesce()
 
@@ -119,7 +119,7 @@ def sparse(images: Sequence[Tensor], size: int) -> Tensor:
 
 
 class LabelStatistics(Statistics):
-    """Classification: of each class (right, seen)."""
+    """Classification: (hits, images) of each class."""
 
     def __init__(self, class_names: Sequence[str], scores: Callable[[Any], Tensor]) -> None:
         self.class_names, self.scores = tuple(class_names), scores
@@ -155,7 +155,7 @@ class LabelStatistics(Statistics):
 
 
 class MaskStatistics(Statistics):
-    """Segmentation: of each class (pixels right, pixels of the truth or the prediction)."""
+    """Segmentation: (intersection, union) of truth and prediction for each class, in pixels."""
 
     def __init__(self, class_names: Sequence[str], ignore_index: int, scores: Callable[[Any, Tensor], Any]) -> None:
         self.class_names, self.ignore_index, self.scores = tuple(class_names), ignore_index, scores

@@ -1,4 +1,4 @@
-"""The heads of torchvision's SSD, SSDLite, RetinaNet and FCOS: its anchors, its loss, its suppression."""
+"""The heads of torchvision's SSD, SSDLite, RetinaNet and FCOS, with torchvision's anchors, loss and suppression."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -18,16 +18,16 @@ detection = torchvision.models.detection
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TorchvisionHeads(Heads):
-    """Settings of the heads that `TorchvisionDetector` returns; `function` and `arguments` are those of that network.
+    """Settings of the heads of a `TorchvisionDetector`; `function` and `arguments` are those of the network.
 
-    Ignored objects are background to torchvision's losses.
+    torchvision's losses treat ignored objects as background.
     """
 
     function: str = "ssdlite320_mobilenet_v3_large"
     arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def bind(self, num_classes: int, size: tuple[int, int]) -> "BoundTorchvision":
-        """Return the heads for so many classes and images of `size`.
+        """Return the heads for `num_classes` classes and images of `size`.
 
         Raises:
             RecipeError: there is no such detector, or it has two stages.
@@ -47,7 +47,7 @@ class BoundTorchvision(BoundHeads):
 
     def __init__(self, model: nn.Module, size: tuple[int, int]) -> None:
         self.model, self.size = model, size
-        self.background = int(isinstance(model, detection.ssd.SSD))  # class 0 there
+        self.background = int(isinstance(model, detection.ssd.SSD))  # SSD's class 0
         self.keys = {"cls_logits": 3, "bbox_regression": 3}
         if isinstance(model, detection.FCOS):
             self.keys["bbox_ctrness"] = 3
@@ -56,13 +56,13 @@ class BoundTorchvision(BoundHeads):
             features = list(model.eval().backbone(images.tensors).values())  # type: ignore[operator]
         self.cells = [level.shape[2] * level.shape[3] for level in features]
         self.anchors: Tensor = model.anchor_generator(images, features)[0]  # type: ignore[operator]
-        model.backbone = nn.Identity()  # its memory is needed no more
+        model.backbone = nn.Identity()  # frees its memory
 
     def loss(self, output: Any, objects: Sequence[Objects]) -> Tensor:
         """Return the sum of torchvision's losses.
 
         Raises:
-            TrainingError: an output that is none of this detector.
+            TrainingError: the output is not that of this detector.
         """
         heads = self._heads(output)
         device = heads["cls_logits"].device
@@ -86,7 +86,7 @@ class BoundTorchvision(BoundHeads):
         return total
 
     def imitation(self, output: Any, answer: Any) -> Tensor:
-        """Return the mean squared distance of the heads, weighted by the teacher's score of the anchor."""
+        """Return the mean squared difference of the heads, weighted by the teacher's score of the anchor."""
         heads, taught = self._heads(output), self._heads(answer)
         logits = taught["cls_logits"].detach()
         scores = logits.softmax(-1)[..., 1:] if self.background else logits.sigmoid()
@@ -96,7 +96,7 @@ class BoundTorchvision(BoundHeads):
         return total
 
     def decode(self, output: Any, most: int) -> Tensor:
-        """Return torchvision's detections after its suppression."""
+        """Return torchvision's detections after its non-maximum suppression."""
         heads = self._heads(output)
         number = len(heads["cls_logits"])
         anchors, sizes = [self.anchors.to(heads["cls_logits"].device)] * number, [tuple(self.size)] * number
@@ -119,7 +119,7 @@ class BoundTorchvision(BoundHeads):
         return [each * cells for cells in self.cells]
 
     def _owners(self, boxes: Tensor, anchors: Tensor) -> Tensor:
-        """Return the box of each anchor, int64 [A]; below 0 where it has none."""
+        """Return the index of each anchor's box, int64 [A]; negative for an anchor without one."""
         if not len(boxes):
             return torch.full((len(anchors),), -1, dtype=torch.int64, device=anchors.device)
         owners: Tensor = self.model.proposal_matcher(torchvision.ops.box_iou(boxes, anchors))  # type: ignore[operator]

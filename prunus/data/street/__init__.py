@@ -1,4 +1,4 @@
-"""Procedural street scenes, the embedded data set: settings, and rendering by (seed, index) at any resolution."""
+"""Procedural street scenes, the built-in data set: settings, and rendering by (seed, index) at any resolution."""
 
 import dataclasses
 from collections.abc import Callable
@@ -24,26 +24,26 @@ from prunus.errors import RecipeError
 
 # Each split has its own indices, so that a larger training set leaves the other splits as they are.
 FIRST_INDEX: dict[SplitName, int] = {"train": 0, "validation": 1 << 30, "test": 1 << 31}
-SMALLEST_OBJECT = 8  # pixels; of an object that shows less there is no box
+SMALLEST_OBJECT = 8  # pixels; an object with fewer visible pixels has no box
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Scene:
-    """One rendered scene with all that is known about it."""
+    """One rendered scene with its ground truth."""
 
     image: np.ndarray  # uint8 [3, H, W], RGB
     mask: np.ndarray  # uint8 [H, W], Label
     instances: np.ndarray  # uint8 [H, W]; 0: none, i + 1: the object of boxes[i]
-    boxes: np.ndarray  # float32 [N, 4], (x1, y1, x2, y2) about the visible pixels, x2 and y2 exclusive
+    boxes: np.ndarray  # float32 [N, 4], (x1, y1, x2, y2) around the visible pixels, x2 and y2 exclusive
     labels: np.ndarray  # int64 [N], Label.CAR, Label.PEDESTRIAN or Label.SIGN
     condition: str  # one of CONDITIONS
 
 
 def render(seed: int, index: int, size: tuple[int, int], conditions: tuple[str, ...] = CONDITIONS) -> Scene:
-    """Return scene number `index` of the endless series `seed`, at `size` = (height, width) pixels."""
+    """Return scene number `index` of the infinite series `seed`, at `size` = (height, width) pixels."""
     height, width = size
     random = Random(f"{seed} {index}")  # a string: neighbouring numbers give unrelated scenes
-    condition = conditions[index % len(conditions)]  # in turn: any stretch of the series has them all
+    condition = conditions[index % len(conditions)]  # in turn, so that any stretch of the series has them all
     look = look_of(condition, random)
     canvas = Canvas(width, height, lit=look.lit_share > 0)
     street = compose(random, canvas.width, canvas.height)
@@ -54,7 +54,7 @@ def render(seed: int, index: int, size: tuple[int, int], conditions: tuple[str, 
     _draw_things(canvas, street, look)
     picture, ids, nearest = canvas.finished()
     classes = np.asarray(canvas.labels, np.uint8)
-    # Light and fog go by the nearest thing in a pixel: an edge against the sky is no hole in the fog.
+    # Light and fog depend on the nearest object in a pixel, so that an edge against the sky leaves no hole in the fog.
     depth = _depth(canvas, street, nearest)
     image = develop(picture, classes[nearest], depth, canvas.lights(), look, random, horizon)
     instances, boxes, labels = _objects(canvas, ids)
@@ -64,12 +64,12 @@ def render(seed: int, index: int, size: tuple[int, int], conditions: tuple[str, 
 @final
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StreetData(SegmentationData):
-    """Street scenes that are drawn, not read: eleven classes, five conditions, no files.
+    """Rendered street scenes: eleven classes, five conditions, no files.
 
-    Sample i of a split is `scene(split, i)`, which also gives boxes, instances and the condition.
+    Sample i of a split is `scene(split, i)`, which also holds boxes, instances and the condition.
 
     Raises:
-        RecipeError: a size that no image has, a split without samples, a condition that does not exist.
+        RecipeError: an invalid size (see `check_size`), a split without samples, or an unknown condition.
     """
 
     size: tuple[int, int] = (128, 256)  # (height, width) in pixels
@@ -77,9 +77,9 @@ class StreetData(SegmentationData):
     num_validation: int = 120
     num_test: int = 120
     seed: int = 0  # of the scenes, and of the augmentation
-    conditions: tuple[str, ...] = CONDITIONS  # taken in turn; name one twice to see it more often
+    conditions: tuple[str, ...] = CONDITIONS  # used in turn; a repeated condition occurs more often
     augmentation: Augmentation = DEFAULT_AUGMENTATION
-    cache: bool = True  # a scene is drawn once and kept: 131 kB each at 256 x 128
+    cache: bool = True  # keep rendered scenes in memory: 131 kB per scene at 256 x 128
 
     class_names: ClassVar[tuple[str, ...]] = tuple(label.name.lower().replace("_", " ") for label in Label)
     palette: ClassVar[tuple[tuple[int, int, int], ...]] = (
@@ -105,11 +105,11 @@ class StreetData(SegmentationData):
         return {"train": self.num_train, "validation": self.num_validation, "test": self.num_test}[split]
 
     def scene(self, split: SplitName, index: int) -> Scene:
-        """Return sample `index` of `split` with its boxes, instances and condition; drawn anew."""
+        """Render sample `index` of `split` with its boxes, instances and condition."""
         return render(self.seed, FIRST_INDEX[split] + index, self.size, self.conditions)
 
     def condition(self, split: SplitName, index: int) -> str:
-        """Return the light and weather of a sample, without drawing it."""
+        """Return the light and weather of a sample, without rendering it."""
         return self.conditions[(FIRST_INDEX[split] + index) % len(self.conditions)]
 
 
@@ -152,7 +152,7 @@ def _draw_things(canvas: Canvas, street: Street, look: Look) -> None:
 
 
 def _in_view(canvas: Canvas, street: Street, thing: Thing) -> bool:
-    """Whether any part of a thing can lie in the picture, left to right."""
+    """Whether any part of a thing can lie between the left and right edges of the picture."""
     camera, columns = street.camera, []
     for z in (thing.z, thing.z + thing.length) if thing.length else (thing.z,):
         column = camera.project(thing.x, 0, z)[0]
@@ -162,7 +162,7 @@ def _in_view(canvas: Canvas, street: Street, thing: Thing) -> bool:
 
 
 def _depth(canvas: Canvas, street: Street, ids: np.ndarray) -> np.ndarray:
-    """Metres to each pixel: of a thing its own, of the ground what its row says."""
+    """Return the distance to each pixel in metres: that of its thing, or on the ground that of its row."""
     camera = street.camera
     rows = (np.arange(ids.shape[0], dtype=np.float32) + 0.5) * SCALE - camera.horizon
     ground = (camera.focal * camera.height / rows.clip(0.5)).clip(NEAR, 2000)
@@ -171,7 +171,7 @@ def _depth(canvas: Canvas, street: Street, ids: np.ndarray) -> np.ndarray:
 
 
 def _objects(canvas: Canvas, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the instances, boxes and labels of the objects of which enough is visible."""
+    """Return instances, boxes and labels of the objects with at least `SMALLEST_OBJECT` visible pixels."""
     height, width = ids.shape
     sizes = np.bincount(ids.ravel(), minlength=len(canvas.labels))
     shown = [number for number in canvas.objects if sizes[number] >= SMALLEST_OBJECT][:255]
@@ -179,7 +179,7 @@ def _objects(canvas: Canvas, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, n
     table[shown] = np.arange(1, len(shown) + 1)
     instances = table[ids]
     boxes = np.empty((len(shown), 4), np.float32)
-    # The columns and rows that hold any pixel of each object.
+    # A box spans the first to the last column and row with a pixel of the object.
     pixels = np.flatnonzero(instances)
     owners, rows, columns = instances.ravel()[pixels].astype(np.int64) - 1, pixels // width, pixels % width
     for start, places, extent in ((0, columns, width), (1, rows, height)):

@@ -6,12 +6,12 @@ from prunus.data.street.scene import NEAR, Camera, Colour, Label, Thing
 GLASS, TYRE, PLATE = (46, 56, 68), (24, 24, 26), (214, 210, 190)
 TAIL, HEAD = (178, 26, 28), (228, 228, 214)
 SKIN: tuple[Colour, ...] = ((222, 184, 156), (196, 150, 118), (142, 100, 74), (96, 66, 50))
-SPECK = 6.0  # canvas pixels a metre; a car that is smaller is two boxes and its lights
-DETAIL = 9.0  # canvas pixels a metre; a car that is smaller gets no plate, wheels or side windows
+SPECK = 6.0  # canvas pixels per metre; a smaller car is two boxes and its lights
+DETAIL = 9.0  # canvas pixels per metre; a smaller car has no bumper, plate, grille or flank wheels
 
 
 def draw_car(canvas: Canvas, camera: Camera, thing: Thing) -> None:
-    """Paint a car as two boxes, body and cabin, seen from behind (our way) or from the front (oncoming)."""
+    """Paint a car as two boxes, body and cabin, seen from behind (same direction) or from the front (oncoming)."""
     left, right = thing.x - thing.width / 2, thing.x + thing.width / 2
     near, far, scale = max(thing.z, NEAR), thing.z + thing.length, camera.focal / max(thing.z, NEAR)
     belt = 0.62 * thing.height if thing.height < 2 else 0.55 * thing.height
@@ -22,7 +22,7 @@ def draw_car(canvas: Canvas, camera: Camera, thing: Thing) -> None:
         _draw_speck(canvas, camera, thing, belt)
         return
     tall = thing.height > 2
-    # Where the cabin begins and ends, as a share of the length: (foot, roof) at the near and at the far end.
+    # Where the cabin begins and ends, as a share of the length: (foot, roof) at the near end and at the far end.
     ours = thing.side > 0
     near_foot, near_roof = (
         (0.01, 0.05) if tall or (ours and thing.variant & 1) else (0.1, 0.22) if ours else (0.26, 0.42)
@@ -36,7 +36,7 @@ def draw_car(canvas: Canvas, camera: Camera, thing: Thing) -> None:
     top = [project(left, belt, near), project(right, belt, near), project(right, belt, far), project(left, belt, far)]
     canvas.polygon(top, shade(paint, 1.12))
     for x, roof, facing in ((left, roof_left, 1), (right, roof_right, -1)):
-        if (project(x, 0, far)[0] - project(x, 0, near)[0]) * facing < 0:  # else this flank faces away
+        if (project(x, 0, far)[0] - project(x, 0, near)[0]) * facing < 0:  # this flank faces the camera
             flank = [project(x, 0.24, near), project(x, 0.24, far), project(x, belt, far), project(x, belt, near)]
             side = [project(x, belt, at[0]), project(x, belt, at[3])]
             side += [project(roof, thing.height, at[2]), project(roof, thing.height, at[1])]
@@ -58,7 +58,7 @@ def draw_car(canvas: Canvas, camera: Camera, thing: Thing) -> None:
 
 
 def _draw_flank(canvas: Canvas, camera: Camera, thing: Thing, x: float, flank: list[Point], side: list[Point]) -> None:
-    """Paint one flank: the body, the side of the cabin with its windows, and near enough the wheels."""
+    """Paint one flank: the body, the side of the cabin with its window, and from `DETAIL` on the wheels."""
     dark = shade(thing.colour, 0.72)
     canvas.polygon(flank, dark)
     canvas.polygon(side, shade(dark, 0.92))
@@ -68,7 +68,7 @@ def _draw_flank(canvas: Canvas, camera: Camera, thing: Thing, x: float, flank: l
 
 
 def _draw_speck(canvas: Canvas, camera: Camera, thing: Thing, belt: float) -> None:
-    """Paint a car so far away that it is a few pixels."""
+    """Paint a distant car of a few pixels."""
     left, right = thing.x - thing.width / 2, thing.x + thing.width / 2
     canvas.polygon(_face(camera, left + 0.15, right - 0.15, belt, thing.height, thing.z), shade(GLASS, 1.2))
     canvas.polygon(_face(camera, left, right, 0.05, belt, thing.z), shade(thing.colour, 0.9))
@@ -80,7 +80,7 @@ def _draw_speck(canvas: Canvas, camera: Camera, thing: Thing, belt: float) -> No
 
 
 def _draw_face(canvas: Canvas, camera: Camera, thing: Thing, belt: float, scale: float) -> None:
-    """Lights, bumper, grille and number plate of the end that looks at us."""
+    """Paint lights, bumper, grille and number plate on the end that faces the camera."""
     near, middle = max(thing.z, NEAR), thing.x
     left, right = middle - thing.width / 2, middle + thing.width / 2
     colour, shine = (TAIL, (255, 40, 30)) if thing.side > 0 else (HEAD, (255, 246, 214))
@@ -114,7 +114,7 @@ def _draw_flank_wheels(canvas: Canvas, camera: Camera, x: float, thing: Thing) -
 
 
 def draw_pedestrian(canvas: Canvas, camera: Camera, thing: Thing) -> None:
-    """Paint a walker: legs, trunk, arms, head."""
+    """Paint a pedestrian: legs, arms, trunk, head."""
     column, foot = camera.project(thing.x, 0, thing.z)
     unit = thing.height * camera.focal / thing.z  # canvas pixels from sole to crown
     reach, depth = 0.2 * unit, 0.04 * unit
@@ -152,12 +152,12 @@ def draw_pedestrian(canvas: Canvas, camera: Camera, thing: Thing) -> None:
 
 
 def _face(camera: Camera, left: float, right: float, low: float, high: float, z: float) -> list[Point]:
-    """Outline of an upright rectangle that faces the camera."""
+    """Return the outline of an upright rectangle that faces the camera."""
     return camera.upright(((left, z), (right, z)), low, high)
 
 
 def _inset(corners: list[Point], share: float) -> list[Point]:
-    """Return the polygon drawn in towards its middle."""
+    """Return the polygon shrunk towards its centre by 2 * `share`."""
     column = sum(point[0] for point in corners) / len(corners)
     row = sum(point[1] for point in corners) / len(corners)
     return [(x + (column - x) * 2 * share, y + (row - y) * 2 * share) for x, y in corners]

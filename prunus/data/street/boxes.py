@@ -1,4 +1,4 @@
-"""The embedded street scenes as a detection set: boxes about cars, pedestrians and signs."""
+"""The built-in street scenes as a detection set: boxes around cars, pedestrians and signs."""
 
 import dataclasses
 from typing import ClassVar, final
@@ -23,12 +23,12 @@ SHORTEST = 4  # pixels of the shorter side; smaller objects are ignored regions
 @final
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StreetBoxesData(DetectionData):
-    """Street scenes that are drawn, not read, with the boxes of what is visible: three classes, five conditions.
+    """Rendered street scenes with boxes around the visible objects: three classes, five conditions.
 
-    The settings are those of `StreetData`, whose scenes these are.
+    The settings and the scenes are those of `StreetData`.
 
     Raises:
-        RecipeError: as `StreetData`.
+        RecipeError: as for `StreetData`.
     """
 
     size: tuple[int, int] = (128, 256)  # (height, width) in pixels
@@ -36,7 +36,7 @@ class StreetBoxesData(DetectionData):
     num_validation: int = 120
     num_test: int = 120
     seed: int = 0  # of the scenes, and of the augmentation
-    conditions: tuple[str, ...] = CONDITIONS  # taken in turn
+    conditions: tuple[str, ...] = CONDITIONS  # used in turn
     augmentation: Augmentation = DEFAULT_AUGMENTATION
     cache: bool = True
 
@@ -46,7 +46,7 @@ class StreetBoxesData(DetectionData):
         self.scenes()
 
     def scenes(self) -> StreetData:
-        """Return the data set of the same scenes with masks."""
+        """Return the data set with masks of the same scenes."""
         names = ("size", "num_train", "num_validation", "num_test", "seed", "conditions")
         return StreetData(**{name: getattr(self, name) for name in names})
 
@@ -56,7 +56,7 @@ class StreetBoxesData(DetectionData):
 
 
 class _Scenes:
-    """The scenes of one split; the objects of a scene that was drawn are kept."""
+    """The scenes of one split; the objects of rendered scenes are cached."""
 
     most = MOST_THINGS
 
@@ -68,13 +68,13 @@ class _Scenes:
         return self.data.num_scenes(self.split)
 
     def image(self, index: int) -> torch.Tensor:
-        """Draw the scene."""
+        """Render the scene."""
         scene = self.data.scene(self.split, index)
         self._rows.get(index, lambda _: self._bytes(scene))
         return torch.from_numpy(scene.image)
 
     def image_size(self, index: int) -> tuple[int, int]:
-        """Return the size of all scenes."""
+        """Return the common (height, width) of the scenes."""
         return self.data.size
 
     def objects(self, index: int) -> Objects:

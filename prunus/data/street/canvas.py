@@ -1,9 +1,8 @@
-"""The canvas of a street scene: colours and ids of things in one stroke, lights and shadows beside them.
+"""The canvas of a street scene: colours and ids of things in one image, with separate images for lights and shadows.
 
-Each thing has an id of its own, which every stroke of it writes into the fourth channel; tables say which
-class, depth and instance an id has. One map of ids thus gives the class mask, the boxes and the depth that
-fog and lamps need. The canvas has twice the picture's resolution; the colours are averaged down, which
-smooths edges, and the ids are sampled.
+Each thing has its own id, which every stroke writes into the fourth channel; tables map an id to its class, depth and
+instance. The class mask, the boxes and the depth for fog and lamps all follow from the ids. The canvas has twice the
+picture's resolution; colours are averaged down, which smooths edges, and ids are sampled.
 """
 
 import functools
@@ -14,18 +13,18 @@ from PIL import Image, ImageDraw
 
 from prunus.data.street.scene import Colour
 
-SCALE = 2  # canvas pixels a picture pixel, each direction
+SCALE = 2  # canvas pixels per picture pixel, in each direction
 
 Point = tuple[float, float]
 
 
 class Canvas:
-    """The pictures (colour and id, light, shadow) of one scene while it is painted.
+    """The images (colour and id, light, shadow) of one scene during painting.
 
     Args:
         width: of the finished picture, in pixels.
-        height: likewise.
-        lit: whether lights are painted; without them that picture is not kept.
+        height: of the finished picture, in pixels.
+        lit: whether lights are painted; otherwise there is no light image.
     """
 
     def __init__(self, width: int, height: int, *, lit: bool) -> None:
@@ -37,12 +36,12 @@ class Canvas:
         self._light_brush = ImageDraw.Draw(self._light) if self._light else None
         self._shadow_brush = ImageDraw.Draw(self._shadow)
         self.labels: list[int] = []  # class of each id
-        self.depths: list[float] = []  # metres; 0: on the ground, the row says how far
+        self.depths: list[float] = []  # metres; 0: on the ground, where the distance follows from the row
         self.objects: list[int] = []  # ids that are objects with a box
         self._id = 0
 
     def begin(self, label: int, depth: float = 0.0, *, is_object: bool = False) -> None:
-        """Give what is drawn from now on a new id, one of at most 256."""
+        """Start a new id for the following strokes; there are at most 256."""
         self._id = len(self.labels)
         self.labels.append(label)
         self.depths.append(depth)
@@ -69,7 +68,7 @@ class Canvas:
             self._light_brush.ellipse(box, 0)
 
     def detail(self, points: Sequence[Point], colour: Colour) -> None:
-        """Paint within a silhouette: no light is hidden."""
+        """Paint within a silhouette, without hiding lights."""
         self._brush.polygon(points, self._ink(colour))
 
     def spot(self, centre: Point, radii: Point, colour: Colour) -> None:
@@ -77,25 +76,25 @@ class Canvas:
         self._brush.ellipse(_box(centre, radii), self._ink(colour))
 
     def light(self, points: Sequence[Point], colour: Colour) -> None:
-        """Make a detail shine, where the scene has lights."""
+        """Make a detail shine, if the scene has lights."""
         if self._light_brush:
             self._light_brush.polygon(points, self._ink(colour)[:3])
 
     def lamp(self, centre: Point, radius: float, colour: Colour) -> None:
-        """Make a round detail shine, where the scene has lights."""
+        """Make a round detail shine, if the scene has lights."""
         if self._light_brush:
             self._light_brush.ellipse(_box(centre, (radius, radius)), self._ink(colour)[:3])
 
     def shadow(self, points: Sequence[Point], share: float) -> None:
-        """Darken the ground within `points` to `share` of its brightness; what stands there is spared."""
+        """Darken the ground within `points` to `share` of its brightness; standing things stay as they are."""
         self._shadow_brush.polygon([(x / SCALE, y / SCALE) for x, y in points], int(255 * share))
 
     def finished(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the picture, shadows included, with the ids of its pixels.
 
         Returns:
-            The picture, float32 planes [3, H, W]; the id at the middle of each pixel, uint8 [H, W]; the
-            highest id within each pixel, which is what was painted last and stands nearest.
+            The picture, float32 planes [3, H, W]; the id at the middle of each pixel, uint8 [H, W]; the highest id
+            within each pixel, uint8 [H, W], which was painted last and is nearest.
         """
         pixels = np.asarray(self._colours.convert("RGB").reduce(SCALE))
         picture = pixels.transpose(2, 0, 1).astype(np.float32)
@@ -108,7 +107,7 @@ class Canvas:
         return picture, ids, nearest
 
     def lights(self) -> Image.Image | None:
-        """Return what shines, RGB at the picture's size; None where the scene has no lights."""
+        """Return the lights, RGB at the picture's size; None if the scene has none."""
         return self._light.reduce(SCALE) if self._light else None
 
     def _ink(self, colour: Colour) -> tuple[int, int, int, int]:

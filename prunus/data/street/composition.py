@@ -1,12 +1,12 @@
-"""The composition of a street scene: what stands where, drawn from one `random.Random`."""
+"""The composition of a street scene: its things and their positions, drawn from one `random.Random`."""
 
 import dataclasses
 from random import Random
 
 from prunus.data.street.scene import FAR, LANE, NEAR, Camera, Colour, Street, Style, Thing, Verge
 
-MOST_THINGS = 200  # the nearest ones; the canvas tells 256 ids apart
-HEDGE = 3.0  # metres, length of a piece of hedge; short, so that the painting order holds beside it
+MOST_THINGS = 200  # nearest things that are kept; the canvas has 256 ids
+HEDGE = 3.0  # metres, length of a piece of hedge; short, so that sorting by distance holds for its neighbours
 
 
 def compose(random: Random, width: int, height: int) -> Street:
@@ -38,10 +38,10 @@ def compose(random: Random, width: int, height: int) -> Street:
 
 
 def _paint_key(thing: Thing) -> float:
-    """Far to near: painted in this order, near things hide far ones.
+    """Return the sort key for painting from far to near, so that near things hide far ones.
 
-    A house stands farther out than all else on its side, so it hides only what is beyond its far end; it comes
-    a little earlier still, before the hedge in front of it.
+    A house is the outermost thing on its side, so it hides only things beyond its far end; it is painted `HEDGE`
+    metres earlier still, before the hedge in front of it.
     """
     return -(thing.z + thing.length + HEDGE) if thing.kind == "building" else -thing.z
 
@@ -57,7 +57,7 @@ def _verge(random: Random) -> Verge:
 
 
 def _side(random: Random, street: Street, side: int) -> list[Thing]:
-    """Everything beyond the kerb of one side."""
+    """Return the things beyond the kerb of one side."""
     verge = street.verges[(side + 1) // 2]
     kerb = street.kerb(side)
     edge = kerb + side * (verge.grass_inside + verge.pavement)
@@ -120,7 +120,7 @@ def _hedges(random: Random, x: float, side: int) -> list[Thing]:
 
 
 def _street_furniture(random: Random, x: float, side: int) -> list[Thing]:
-    """Lamps at even distances, and signs."""
+    """Return evenly spaced lamps, and signs."""
     things = []
     if random.random() < 0.75:
         spacing, height, start = random.uniform(16, 30), random.uniform(5.5, 8), random.uniform(4, 18)
@@ -147,7 +147,7 @@ def _pedestrians(random: Random, x: float, reach: float, side: int) -> list[Thin
 
 
 def _cars(random: Random, street: Street) -> list[Thing]:
-    """Traffic in each lane, and parked cars."""
+    """Return the traffic in each lane, and parked cars."""
     things: list[Thing] = []
     for direction, lanes in zip((-1, 1), street.lanes, strict=True):
         for lane in range(lanes):

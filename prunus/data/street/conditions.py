@@ -15,15 +15,15 @@ class Look:
     zenith: Colour
     skyline: Colour
     cloud: Colour
-    cloudiness: float  # share of the sky, about
-    glow: Colour  # of the sun or moon, added
+    cloudiness: float  # approximate share of the sky
+    glow: Colour  # of the sun or moon, added to the sky
     light: Colour  # factors on the daylight colours
     fog: Colour
     fog_density: float = 0.003  # extinction, 1/metre
     lit_share: float = 0.0  # of the windows; above 0 the scene has lights
-    beam: float = 0.0  # strength of our headlamps
-    wet: float = 0.0  # share of the sky that the road mirrors
-    rain: int = 0  # streaks on a picture of 256 x 128
+    beam: float = 0.0  # strength of the camera car's headlamps
+    wet: float = 0.0  # how strongly the road mirrors what is above the horizon, 0 to 1
+    rain: int = 0  # number of streaks
     noise: float = 3.0  # standard deviation of the sensor's noise
     sun: float = 0.0  # in [-1, 1]; 1: from the right
 

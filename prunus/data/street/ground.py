@@ -6,9 +6,9 @@ from random import Random
 from prunus.data.street.canvas import Canvas, Point, shade
 from prunus.data.street.scene import FAR, LANE, NEAR, Colour, Label, Street
 
-DEPTHS = tuple(NEAR * (FAR / NEAR) ** (step / 11) for step in range(12))  # where a bent strip has its corners
+DEPTHS = tuple(NEAR * (FAR / NEAR) ** (step / 11) for step in range(12))  # metres, corners of a bent strip
 PAINT: Colour = (214, 214, 206)
-MARK_REACH = 75.0  # metres; thinner than a pixel beyond
+MARK_REACH = 75.0  # metres; beyond it markings are thinner than a pixel
 
 
 def draw_ground(canvas: Canvas, street: Street, random: Random) -> None:
@@ -30,13 +30,13 @@ def draw_ground(canvas: Canvas, street: Street, random: Random) -> None:
 def strip(street: Street, left: float, right: float, depths: Sequence[float] = DEPTHS) -> list[Point]:
     """Return the outline of the ground between x = `left` and `right` along the street."""
     project = street.camera.project
-    # A straight strip needs its ends only.
+    # A straight strip needs only its ends.
     depths = tuple(depths) if street.camera.curvature else (depths[0], depths[-1])
     return [project(left, 0, z) for z in depths] + [project(right, 0, z) for z in reversed(depths)]
 
 
 def _draw_distance(canvas: Canvas, street: Street, random: Random) -> None:
-    """A ground that reaches the horizon, with a line of trees and roofs on it."""
+    """Paint a ground that reaches the horizon, with a line of trees and roofs on it."""
     horizon, width = street.camera.horizon, canvas.width
     canvas.begin(Label.GRASS)
     ground = [(0.0, horizon), (width, horizon), (width, canvas.height), (0.0, canvas.height)]

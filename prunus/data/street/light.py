@@ -48,11 +48,11 @@ def develop(
     Args:
         picture: float32 [3, H, W], the scene in even daylight, with its sky; changed in place.
         labels: uint8 [H, W].
-        depth: float32 [H, W], metres; of the sky it does not matter.
-        lights: what shines, RGB, black elsewhere.
+        depth: float32 [H, W], metres; ignored in the sky.
+        lights: RGB, black where nothing shines.
         look: the condition.
         random: draws the noise and the rain.
-        horizon: row.
+        horizon: row of the horizon.
     """
     height, width = labels.shape
     ground = (labels != Label.SKY).astype(np.float32)  # the sky already has its colours
@@ -80,7 +80,7 @@ def develop(
     return taken
 
 
-# How strongly the surface of a class varies, as a share of its brightness.
+# Variation of each class's surface, as a share of its brightness.
 GRAIN = np.zeros(len(Label), np.float32)
 for _label, _share in {
     Label.ROAD: 0.06, Label.LANE_MARK: 0.08, Label.PAVEMENT: 0.07, Label.GRASS: 0.16, Label.BUILDING: 0.07,
@@ -90,7 +90,7 @@ for _label, _share in {
 
 
 def _beam(look: Look, depth: np.ndarray, width: int, horizon: float) -> np.ndarray:
-    """Our headlamps: a cone about the middle, brightest near the ground, fading with the distance."""
+    """Return the beam of the camera car's headlamps, [H, W]: a central cone that fades with height and distance."""
     columns = (np.arange(width, dtype=np.float32) / width - 0.5) / 0.34
     rows = np.arange(depth.shape[0], dtype=np.float32) - horizon
     across, down = np.exp(-(columns**2)), 0.5 + 0.5 * np.tanh(rows / (0.08 * width) + 0.4)
@@ -99,7 +99,7 @@ def _beam(look: Look, depth: np.ndarray, width: int, horizon: float) -> np.ndarr
 
 
 def _mirror(picture: np.ndarray, labels: np.ndarray, share: float, horizon: int) -> None:
-    """Blend what is above the horizon, upside down and smeared, into the wet road."""
+    """Blend the picture above the horizon, upside down and smeared, into the wet road."""
     height = picture.shape[1]
     rows = (2 * horizon - np.arange(horizon, height)).clip(0, height - 1)
     mirrored = sum(picture[:, (rows - lift).clip(0)] for lift in (0, 2, 5)) / 3
@@ -108,7 +108,7 @@ def _mirror(picture: np.ndarray, labels: np.ndarray, share: float, horizon: int)
 
 
 def _shine(picture: np.ndarray, lights: Image.Image, thickness: np.ndarray) -> None:
-    """Add the lights and the glow about them."""
+    """Add the lights and the glow around them."""
     share = 4 if min(lights.size) >= 16 else 1
     small = lights.reduce(share).filter(ImageFilter.GaussianBlur(max(lights.width / 90 / share, 0.5)))
     halo = small.resize(lights.size, Image.Resampling.BILINEAR)
@@ -119,7 +119,7 @@ def _shine(picture: np.ndarray, lights: Image.Image, thickness: np.ndarray) -> N
 
 
 def _streak(picture: np.ndarray, random: Random, number: int) -> None:
-    """Add falling drops."""
+    """Add streaks of rain."""
     height, width = picture.shape[1:]
     layer = Image.new("L", (width, height))
     brush, slant = ImageDraw.Draw(layer), random.uniform(-0.25, 0.25)
@@ -132,19 +132,19 @@ def _streak(picture: np.ndarray, random: Random, number: int) -> None:
 
 @functools.lru_cache(maxsize=4)
 def sensor_noise(width: int, height: int) -> np.ndarray:
-    """A stock of white noise, float32 [3, H + 64, W + 64], of deviation 1: scenes take crops of it."""
+    """Return white noise, float32 [3, H + 64, W + 64], standard deviation 1, from which scenes take crops."""
     return np.random.default_rng(1).standard_normal((3, height + 64, width + 64), np.float32)
 
 
 @functools.lru_cache(maxsize=4)
 def texture(width: int, height: int) -> np.ndarray:
-    """A stock of surface grain, float32 [H + 64, W + 64], about in [-1, 1]: fine and middling spots."""
+    """Return surface grain, float32 [H + 64, W + 64], approximately in [-1, 1]: fine and medium spots."""
     return _fractal(width, height, seed=2, cells=(2, 4, 10), weights=(0.5, 0.35, 0.3))
 
 
 @functools.lru_cache(maxsize=4)
 def clouds(width: int, height: int) -> np.ndarray:
-    """A stock of clouds, float32 [H + 64, W + 64], about in [-1, 1]: wider than high."""
+    """Return clouds, float32 [H + 64, W + 64], approximately in [-1, 1]: wider than high."""
     unit = max(width // 64, 1)
     return _fractal(width, height, seed=3, cells=(3 * unit, 8 * unit, 20 * unit), weights=(0.18, 0.35, 0.7), stretch=2)
 
@@ -152,7 +152,7 @@ def clouds(width: int, height: int) -> np.ndarray:
 def _fractal(
     width: int, height: int, *, seed: int, cells: tuple[int, ...], weights: tuple[float, ...], stretch: int = 1
 ) -> np.ndarray:
-    """Sum of smooth noises whose spots are `cells` pixels high and `stretch` times as wide."""
+    """Return the weighted sum of smooth noises with spots `cells` pixels high and `stretch` times as wide."""
     generator, shape = np.random.default_rng(seed), (height + 64, width + 64)
     field = np.zeros(shape, np.float32)
     for cell, weight in zip(cells, weights, strict=True):
@@ -163,7 +163,7 @@ def _fractal(
 
 
 def _crop(stock: np.ndarray, random: Random, height: int, width: int) -> np.ndarray:
-    """A random window of a stock, turned left to right half of the time."""
+    """Return a random window of `stock`, flipped left to right with probability 1/2."""
     row = random.randrange(stock.shape[-2] - height + 1)
     column = random.randrange(stock.shape[-1] - width + 1)
     window = stock[..., row : row + height, column : column + width]

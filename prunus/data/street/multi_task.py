@@ -1,4 +1,4 @@
-"""The embedded street scenes with the masks and the boxes of the same pictures."""
+"""The built-in street scenes with both masks and boxes."""
 
 import dataclasses
 import functools
@@ -16,12 +16,12 @@ from prunus.data.street.conditions import CONDITIONS
 @final
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StreetMultiTaskData(MultiTaskData):
-    """Street scenes that are drawn, not read, for the sub-tasks "segmentation" (masks) and "detection" (boxes).
+    """Rendered street scenes for the sub-tasks "segmentation" (masks) and "detection" (boxes).
 
-    The settings are those of `StreetData` and `StreetBoxesData`, whose scenes these are.
+    The settings and the scenes are those of `StreetData` and `StreetBoxesData`.
 
     Raises:
-        RecipeError: as `StreetData`.
+        RecipeError: as for `StreetData`.
     """
 
     size: tuple[int, int] = (128, 256)  # (height, width) in pixels
@@ -29,7 +29,7 @@ class StreetMultiTaskData(MultiTaskData):
     num_validation: int = 120
     num_test: int = 120
     seed: int = 0  # of the scenes, and of the augmentation
-    conditions: tuple[str, ...] = CONDITIONS  # taken in turn
+    conditions: tuple[str, ...] = CONDITIONS  # used in turn
     augmentation: Augmentation = DEFAULT_AUGMENTATION
     cache: bool = True
 
@@ -37,7 +37,7 @@ class StreetMultiTaskData(MultiTaskData):
         self.by_task()
 
     def by_task(self) -> Mapping[str, Data]:
-        """Return the same scenes with masks and with boxes."""
+        """Return the scenes with masks and the same scenes with boxes."""
         return self._parts
 
     @functools.cached_property

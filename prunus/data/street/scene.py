@@ -8,7 +8,7 @@ import dataclasses
 import enum
 from typing import Literal
 
-NEAR, FAR = 0.4, 140.0  # metres; what is nearer is cut, what is farther is haze
+NEAR, FAR = 0.4, 140.0  # metres; things are cut at NEAR, and FAR is where the street ends
 LANE = 3.3  # metres, width of a lane
 
 Colour = tuple[float, float, float]
@@ -34,7 +34,7 @@ class Label(enum.IntEnum):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Camera:
-    """A pinhole above the road that looks along it."""
+    """A pinhole camera above the road that looks along it."""
 
     focal: float  # pixels
     centre: float  # column of the vanishing point of a straight road
@@ -54,7 +54,7 @@ class Camera:
     def upright(
         self, foot: tuple[tuple[float, float], tuple[float, float]], low: float, high: float
     ) -> list[tuple[float, float]]:
-        """Return the outline of an upright rectangle over the ground line `foot`, two (x, z)."""
+        """Return the outline of an upright rectangle over the ground line `foot`, from (x, z) to (x, z)."""
         (x0, z0), (x1, z1) = foot
         first, bottom = self.project(x0, low, z0)
         second, other = (self.project(x1, low, z1)) if z1 != z0 else (first + (x1 - x0) * self.scale(z0), bottom)
@@ -62,7 +62,7 @@ class Camera:
         return [(first, bottom), (second, other), (second, other - other_rise), (first, bottom - rise)]
 
     def scale(self, z: float) -> float:
-        """Return the pixels that a metre takes at z."""
+        """Return the pixels per metre at z."""
         return self.focal / (z if z > NEAR else NEAR)
 
 
@@ -71,14 +71,14 @@ class Thing:
     """Something that stands on the ground; `length` runs along z from z to z + length."""
 
     kind: Kind
-    x: float  # of its centre; of a building or a hedge the side that faces the road
+    x: float  # of its centre; for a building or a hedge, of the side that faces the road
     z: float
     width: float
     height: float
     length: float
     colour: Colour
-    variant: int  # picks shapes and details
-    side: int  # -1 left of the road, 1 right; of a car -1 oncoming, 1 going our way
+    variant: int  # selects shapes and details
+    side: int  # -1 left of the road, 1 right; for a car -1 oncoming, 1 in the camera's direction
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -103,6 +103,6 @@ class Street:
     things: tuple[Thing, ...]
 
     def kerb(self, side: int) -> float:
-        """Signed x of the kerb on `side` (-1, 1)."""
+        """Return the signed x of the kerb on `side` (-1, 1)."""
         index = (side + 1) // 2
         return side * (self.lanes[index] * LANE + self.parking[index])

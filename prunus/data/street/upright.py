@@ -11,7 +11,7 @@ RED, BLUE, WHITE, YELLOW = (196, 30, 34), (34, 70, 170), (236, 236, 232), (240, 
 
 
 def _crown(random: Random) -> tuple[tuple[float, float, float, float], ...]:
-    """Leaf blobs (right, up, radius, shade) of one tree, in a crown of unit radius; shaded ones first."""
+    """Return the leaf blobs (right, up, radius, shade) of a crown of unit radius; shaded blobs come first."""
     blobs = [(0.0, 0.0, 0.72, 0.8)]
     for number in range(7):
         angle, reach = 2 * math.pi * number / 7 + random.uniform(-0.3, 0.3), random.uniform(0.45, 0.7)
@@ -26,7 +26,7 @@ CROWNS = tuple(_crown(Random(number)) for number in range(12))
 
 
 def draw_tree(canvas: Canvas, camera: Camera, thing: Thing, sun: float) -> None:
-    """Paint a trunk and a crown: a broad-leaved tree, or one time in six a conifer."""
+    """Paint a trunk and a crown: a broad-leaved tree, or in one case of six a conifer."""
     canvas.begin(Label.TREE, thing.z)
     column, foot = camera.project(thing.x, 0, thing.z)
     scale = camera.focal / thing.z
@@ -85,7 +85,7 @@ def draw_pole(canvas: Canvas, camera: Camera, thing: Thing) -> None:
 
 
 def draw_sign(canvas: Canvas, camera: Camera, thing: Thing) -> None:
-    """Paint a traffic sign on its post; the post is a pole, the plate a sign."""
+    """Paint a traffic sign; its post has the class POLE, its plate the class SIGN."""
     column, foot = camera.project(thing.x, 0, thing.z)
     scale = camera.focal / thing.z
     radius, half = max(thing.width / 2 * scale, 2.0), max(0.04 * scale, 1.0)
@@ -95,7 +95,7 @@ def draw_sign(canvas: Canvas, camera: Camera, thing: Thing) -> None:
     canvas.begin(Label.SIGN, thing.z, is_object=True)
     centre = (column, middle)
     shape = thing.variant % 6
-    if shape == 0:  # a limit: red ring, white disc, figures
+    if shape == 0:  # a speed limit: red ring, white disc, digits
         canvas.ellipse(centre, (radius, radius), RED)
         canvas.spot(centre, (radius * 0.72, radius * 0.72), WHITE)
         for right in (-0.25, 0.25):

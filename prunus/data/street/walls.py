@@ -5,15 +5,15 @@ from prunus.data.street.scene import NEAR, Camera, Colour, Label, Thing
 
 GLASS: Colour = (58, 68, 82)
 FLOOR = 3.1  # metres, height of a storey
-WINDOWS_REACH = 40.0  # metres; farther, a row of windows is one band
+WINDOWS_REACH = 40.0  # metres; beyond it a row of windows is one band
 WARM: tuple[Colour, ...] = ((255, 206, 130), (255, 226, 170), (236, 190, 110), (220, 226, 240))
 
 
 def draw_building(canvas: Canvas, camera: Camera, thing: Thing, sun: float, lit_share: float) -> None:
-    """Paint a house: the face towards the street, the end that looks at the camera, the roof.
+    """Paint a house: the wall along the street, the end that faces the camera, the roof.
 
     Args:
-        sun: in [-1, 1]; 1 has it on the right, so that houses on the left are bright.
+        sun: position in [-1, 1]; 1 is on the right, so that houses on the left are bright.
         lit_share: share of the windows that are lit.
     """
     canvas.begin(Label.BUILDING, max(thing.z, NEAR) + 0.35 * thing.length)
@@ -40,7 +40,7 @@ def draw_building(canvas: Canvas, camera: Camera, thing: Thing, sun: float, lit_
 
 
 def draw_hedge(canvas: Canvas, camera: Camera, thing: Thing) -> None:
-    """Paint a hedge along the street; it belongs to the trees."""
+    """Paint a hedge along the street; its class is TREE."""
     canvas.begin(Label.TREE, thing.z + 2.0)
     outer, far = thing.x + thing.side * thing.width, thing.z + thing.length
     top = [(thing.x, thing.z), (thing.x, far), (outer, far), (outer, thing.z)]
@@ -88,7 +88,7 @@ def _draw_windows(canvas: Canvas, camera: Camera, thing: Thing, wall: Colour, li
             else:
                 foot_of = foot
             pane = camera.upright(foot_of, low, high)
-            # A hash of the place, so that windows cost no random numbers.
+            # A hash of the position, so that windows draw no random numbers.
             token = (thing.variant * 31 + number * 1013 + floor * 7919) * 2654435761 >> 12 & 1023
             canvas.detail(pane, shade(glass, 0.85 + token / 3000))
             if token < lit_share * 1024:
