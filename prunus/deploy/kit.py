@@ -1,4 +1,4 @@
-"""A kit, which lets a machine without Prunus measure latencies and be a target; `measured_kit.py` reads the result."""
+"""A kit with which a machine without Prunus measures latencies; `measured_kit.py` reads the result."""
 
 import contextlib
 import hashlib

@@ -86,8 +86,7 @@ def benchmark(
         input_shape: shape of the input without the batch dimension, (3, 128, 256), or one such tuple per input. A
             target with a resolution of its own takes images of that size.
         settings: how to time; the defaults if None.
-        note: called with a sentence for each measurement that is impossible, such as on an absent backend; if None,
-            an absent backend is an error.
+        note: called with a sentence for each impossible measurement; if None, an absent backend is an error.
 
     Raises:
         DeployError: no backend can be used, a network does not load or run on one, or a file is given to PyTorch.

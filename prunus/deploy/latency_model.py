@@ -51,8 +51,7 @@ def latency_model(
         inputs: the example, at the target's batch and resolution.
         target: where units are measured.
         measure: measures whole networks there.
-        table: table of units; units that it lacks are measured and saved in it one by one. The table of a remote
-            target must be complete.
+        table: units; missing ones are measured and saved in it one by one. A remote target's must be complete.
         progress: called for each unit and network.
 
     Raises:
@@ -199,8 +198,7 @@ def _step(units: Sequence[Unit], groups: ChannelGroups, axis: int) -> int:
 
 
 def spread_networks(groups: ChannelGroups, step: int) -> list[Tensor]:
-    """Return networks from the full one to narrow ones with the same share removed from all layers, as the groups that
-    stay, bool [num_groups] each."""
+    """Return the groups that stay, bool [num_groups], of the full network and of evenly narrowed ones."""
     layers = layer_choices(groups, torch.ones(len(groups), dtype=torch.float64), {}, 1)
     found = []
     for share, less in (*((share, 0) for share in SHARES), *((share, 1) for share in OFF)):

@@ -52,8 +52,7 @@ def check_parity(
         model: the network that was exported.
         path: the ONNX file.
         samples: a batch, or an iterable of batches; a batch is the input of forward, a tensor [N, ...] or a tuple of
-            them, of any N. A tuple of tensors is one batch of several inputs; for several batches of one input, pass a
-            list.
+            them, of any N. A tuple is one batch of several inputs; pass several batches of one input as a list.
         backend: the backend that runs the file; see `prunus.deploy.backends`.
         tolerance: bound of max_rel_diff.
         threads: CPU threads of both.

@@ -29,7 +29,7 @@ class UnitShape:
     Attributes:
         kind: "Conv", "ConvTranspose" or "MatMul".
         leading: for a convolution N, height, width, ... of its input; for a linear layer all sizes before the features.
-        kernel: kernel size of a convolution; this and the following fields are empty for a linear layer.
+        kernel: kernel size; a linear layer has none, and none of the following.
         groups: number of groups; 0 means depthwise, as many as channels.
     """
 

@@ -49,11 +49,8 @@ def absent_backends(settings: BenchmarkSettings) -> dict[str, str | None]:
 
 
 def fastest_form(context: RunContext, name: str, network: nn.Module) -> nn.Module:
-    """Return the network with each layer in its fastest form, and record the choices.
-
-    The network is returned unchanged if `name` is not the narrow network or one of its family, if it has no other
-    forms, or if the recipe does not choose forms.
-
+    """Return the narrow network, or one of its family, with each layer in its fastest form, and record the choices.
+    Return other networks unchanged.
     Raises:
         EditError: a form does not compute the same.
     """

@@ -19,8 +19,7 @@ def reinitialized(narrow: nn.Module, built: nn.Module, seed: int) -> nn.Module:
     """Return a copy of `narrow` with fresh weights, scaled as in `built`.
 
     A network may have an initialisation of its own (He et al. 2015, ...). For a fair comparison each layer of `narrow`
-    gets the gain std(W) sqrt(fan-in) of the layer as built; n layers that replaced one layer each get the n-th root
-    of the gain's ratio to torch's own.
+    gets the gain std(W) sqrt(fan-in) of the layer as built; layers that replaced one layer share its gain.
 
     Raises:
         RecipeError: a module with parameters has no `reset_parameters`.

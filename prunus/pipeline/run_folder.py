@@ -60,7 +60,7 @@ def begun_with(folder: Path, key: str) -> Any:
 
 
 def refuse_linked_folders(folder: Path) -> None:
-    """Refuse symbolic links inside the folder of a run, which may be someone else's, so that none is written through.
+    """Refuse symbolic links inside the folder of a run, so that none is written through.
 
     Raises:
         RecordError: there is one; the message names it.

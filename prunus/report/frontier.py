@@ -24,7 +24,7 @@ class Point:
         metric: name of the task's main metric.
         value: the metric on the test split, in [0, 1].
         median_ms: median latency, timed in turn with all others.
-        p95_ms: 95th percentile of the same measurement.
+        p95_ms: 95th percentile of it.
         macs: its multiply-adds.
         params: its parameters.
         where: the target.

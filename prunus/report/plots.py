@@ -1,7 +1,7 @@
 """Figures from records, as plain data for plotly.js: `{"data": [traces], "layout": {...}}`.
 
-A figure contains no colours. Each trace has a role (`meta.role`: wide, narrow, budget), for which the page's script
-chooses a colour that suits the screen's colour scheme, or print.
+A figure contains no colours: the page's script chooses them by the role of each trace (`meta.role`: wide, narrow,
+budget) for the colour scheme of screen or print.
 """
 
 import html
