@@ -1,10 +1,10 @@
 """The command line.
 
-Exit codes: 0 done; 1 refused or failed, with the reason on stderr; 2 the command line itself is wrong;
-130 and 143 interrupted by Ctrl-C or SIGTERM, a training after a checkpoint.
+Exit codes: 0 done; 1 refused or failed, with the reason on stderr; 2 the command line itself is wrong; 130 and 143
+interrupted by Ctrl-C or SIGTERM, a training after a checkpoint.
 
-Nothing but the standard library is imported before `main` has prepared the process: what the command line stands for
-does not depend on what lies in the current folder.
+Only the standard library is imported before `main` has prepared the process, so that modules in the current folder
+cannot shadow installed ones.
 """
 
 import argparse
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.command(options)
     except (PrunusError, OSError, MemoryError) as error:
         return _failed(error)
-    except KeyboardInterrupt:  # before the first line of `whole_process`, or after its last
+    except KeyboardInterrupt:  # before `whole_process` begins, or after it ends
         return _stopped("interrupted", signal.SIGINT)
     except interrupt.Interrupted as error:
         again = "; the same command goes on from the last checkpoint" if running else ""
@@ -62,13 +62,13 @@ def _stopped(text: str, number: int) -> int:
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Return what the arguments say; where they are wrong, the parser ends the process with 2."""
+    """Return the parsed arguments; if they are wrong, the parser ends the process with 2."""
     from prunus.cli.arguments import parser
 
     known = parser()
     options, rest = known.parse_known_args(arguments)
     if rest and "overrides" in options and not any(item.startswith("-") for item in rest):
-        options.overrides += rest  # argparse takes no more of them behind an option
+        options.overrides += rest  # argparse accepts no further positional arguments after an option
     elif rest:
         name = options.command.__name__
         known.error(f"unrecognized arguments: {' '.join(rest)}; `prunus {name} --help` lists those of {name}")

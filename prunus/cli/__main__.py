@@ -1,4 +1,4 @@
-"""`python -m prunus.cli`, as torchrun starts it."""
+"""Entry point of `python -m prunus.cli`, which torchrun starts."""
 
 import sys
 

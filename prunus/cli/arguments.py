@@ -1,4 +1,4 @@
-"""What the command line takes: a subcommand for each function of `commands`, whose docstring is its help."""
+"""The parser of the command line, with a subcommand for each function of `commands`, whose docstring is its help."""
 
 import argparse
 from collections.abc import Callable
@@ -224,7 +224,7 @@ def _add_trust(parser: argparse.ArgumentParser) -> None:
 
 
 def _budget(text: str) -> float | str:
-    """Return a budget; an override of the recipe, which argparse takes for one of them, as it is."""
+    """Return a budget as a number; an override of the recipe, which argparse passes here too, is returned unchanged."""
     if "=" in text:
         return text
     try:

@@ -1,4 +1,4 @@
-"""`prunus bench`: networks at several resolutions on several backends, and where their time goes."""
+"""`prunus bench`: latencies of networks at several resolutions on several backends, and times per layer."""
 
 import argparse
 from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ Shape = tuple[int, ...]
 
 
 def bench(options: argparse.Namespace, named: Callable[[str], Any]) -> None:
-    """Print the table, write it where `options.output` says; `named` finds a network that is no ONNX file."""
+    """Print the table and write it to `options.output`; `named` finds a network that is not an ONNX file."""
     settings = BenchmarkSettings(
         backends=() if options.target else tuple(name.strip() for name in options.backends.split(",")),
         threads=options.threads,
@@ -49,7 +49,7 @@ def bench(options: argparse.Namespace, named: Callable[[str], Any]) -> None:
 
 
 def _print_table(records: Sequence[LatencyRecord]) -> None:
-    """Print a table per shape and number of threads, so that it stays narrow."""
+    """Print a table per shape and number of threads, to keep each narrow."""
     for shape, threads in dict.fromkeys((record.input_shape, record.threads) for record in records):
         title = f"{' x '.join(map(str, shape))}, {threads} thread(s)"
         table = Table("network", "backend", "median ms", "p95 ms", "fps", "peak MB", title=title)
@@ -72,7 +72,7 @@ def _print_layers(name: str, network: Any, shape: Shape, target: Target) -> None
 
 
 def _networks(options: argparse.Namespace, named: Callable[[str], Any]) -> tuple[dict[str, Any], dict[Shape, str]]:
-    """Return the networks by name, and the shapes of their inputs, each with a network that has it."""
+    """Return the networks by name, and the shapes of their inputs, each with the name of a network."""
     networks: dict[str, Any] = {}
     shapes: dict[Shape, str] = {}
     for item in options.networks:
@@ -91,7 +91,7 @@ def _networks(options: argparse.Namespace, named: Callable[[str], Any]) -> tuple
 
 
 def _shape(options: argparse.Namespace, own: dict[Shape, str]) -> Shape:
-    """Return the shape of the input without its batch: that of the options, or the networks' own."""
+    """Return the shape of the input without the batch dimension: from the options, or the networks' own."""
     if options.shape is None and len(own) > 1:
         told = ", ".join(f"{name} {shape}" for shape, name in own.items())
         raise RecipeError(f"the networks are for inputs of different shapes ({told}): give one for all with --shape")

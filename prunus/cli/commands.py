@@ -1,4 +1,4 @@
-"""The subcommands: each takes the options that the parser has read."""
+"""The subcommands, as functions of the parsed options; their docstrings are the help text."""
 
 import argparse
 from collections.abc import Sequence
@@ -127,7 +127,7 @@ def quantize(options: argparse.Namespace) -> None:
 
 
 def _recipe_of(options: argparse.Namespace) -> Path:
-    """Return the file of the recipe that `--data` names: its own, or that in a run's folder, which is code."""
+    """Return the recipe file of `--data`: a recipe, or the one in a run's folder, which is code and must be trusted."""
     import_from_current_folder()
     if not options.data.is_dir():
         return find_recipe(str(options.data))
@@ -204,7 +204,7 @@ def recipes(options: argparse.Namespace) -> None:
 
 
 def _named(options: argparse.Namespace, name: str, settings: Any = (), shape: tuple[int, ...] | None = None) -> Any:
-    """Return the network that `name` stands for. The folder of a run is code: it must be the user's own, or trusted."""
+    """Return the network called `name`. The folder of a run is code: it must be the user's own, or trusted."""
     from prunus.named import named
 
     if Path(name).is_dir():
@@ -214,6 +214,6 @@ def _named(options: argparse.Namespace, name: str, settings: Any = (), shape: tu
 
 
 def find_recipe(recipe: str) -> Path:
-    """Return the file that `recipe` names: a path, or the name of one that comes with Prunus."""
+    """Return the file of `recipe`: a path, or the name of a recipe that comes with Prunus."""
     shipped = SHIPPED / f"{recipe}.yaml"
     return shipped if not Path(recipe).is_file() and shipped.is_file() else Path(recipe)

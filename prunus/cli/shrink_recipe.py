@@ -1,4 +1,4 @@
-"""`prunus shrink` as a recipe: another recipe's data, task and training, with a network that is already trained."""
+"""The recipe of `prunus shrink`: another recipe's data, task and training with an already trained network."""
 
 import argparse
 import json
@@ -17,14 +17,14 @@ PLAIN: dict[str, Any] = {
     "distillation": None,
     "then": [],
     "from_scratch": False,
-}  # what else a recipe may do
+}  # switches off everything else that the other recipe may do
 
 
 def overrides_of(options: argparse.Namespace, path: Path) -> list[str]:
     """Return the overrides that make the recipe at `path` shrink the network of the command line.
 
     Raises:
-        RecipeError: an option that is no key=value, a network that is no module:callable.
+        RecipeError: an option is not key=value, or the network is not module:callable.
     """
     from prunus import recipe
     from prunus.budget.controller import BEGIN_ON_TRAINED

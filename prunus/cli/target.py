@@ -1,4 +1,4 @@
-"""`prunus target kit` and `prunus target read`: a machine that has only the runtime as a target."""
+"""`prunus target kit` and `prunus target read`: use a machine with only the runtime as a target."""
 
 import argparse
 import dataclasses
@@ -35,7 +35,7 @@ def kit(options: argparse.Namespace, network: Named) -> None:
 
 
 def read(options: argparse.Namespace) -> None:
-    """Write the table of what was measured."""
+    """Write the table of a measured kit."""
     found = read_kit(options.folder, options.output)
     found.table.save()
     machine = ", ".join(f"{name} {value}" for name, value in found.machine.items())

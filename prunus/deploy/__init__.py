@@ -1,8 +1,7 @@
-"""MEASURE: from an `nn.Module` to a file that is proved equal to it and timed where it will run.
+"""Export an `nn.Module` to a file, check that the file computes the same, and time it where it will run.
 
-`export_onnx` writes the file, `check_parity` compares it with PyTorch on real samples, `benchmark` times
-several networks against each other on the backends of `prunus.deploy.backends`, `LatencyMeter` is what a budget in
-milliseconds asks.
+`export_onnx` writes the file, `check_parity` compares it with PyTorch on real samples, `benchmark` times several
+networks in turn on the backends of `prunus.deploy.backends`, `LatencyMeter` measures for a budget in milliseconds.
 """
 
 from prunus.budget.target import Target

@@ -1,4 +1,4 @@
-"""The table of `prunus bench`: networks at several resolutions on several targets, and where their time goes."""
+"""The table of `prunus bench`: latencies at several resolutions on several targets, and times per layer."""
 
 import csv
 import dataclasses
@@ -31,11 +31,11 @@ def bench_table(
 ) -> list[LatencyRecord]:
     """Return a record for each network, shape and target of `settings`; networks of one shape are timed in turn.
 
-    A target with a resolution of its own is timed at that alone.
+    A target with a resolution of its own is timed at that resolution only.
 
     Args:
         networks: ONNX files or modules.
-        shapes: of one input without its batch, each.
+        shapes: shapes of the input, without the batch dimension.
         settings: targets, rounds.
 
     Raises:
@@ -53,7 +53,7 @@ def bench_table(
 
 
 def at(settings: BenchmarkSettings, *targets: Target) -> BenchmarkSettings:
-    """Return `settings` for `targets` alone."""
+    """Return `settings` with `targets` as the only targets."""
     return dataclasses.replace(settings, backends=(), targets=targets)
 
 
@@ -73,10 +73,10 @@ def rows(records: Sequence[LatencyRecord]) -> list[dict[str, Any]]:
 
 
 def write_rows(path: Path, table: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows as CSV or JSON, by the name's ending.
+    """Write rows as CSV or JSON, depending on the file's suffix.
 
     Raises:
-        DeployError: the name ends otherwise.
+        DeployError: another suffix.
         OSError: the file cannot be written.
     """
     if path.suffix == ".json":
@@ -92,12 +92,12 @@ def write_rows(path: Path, table: Sequence[Mapping[str, Any]]) -> None:
 
 
 def layer_times(network: Path | nn.Module, shape: Shape, target: Target) -> list[NodeTime]:
-    """Return where the time of a network goes on a target, by the backend's own profile, the most first.
+    """Return the time of each operator of a network on a target, from the backend's own profile, the longest first.
 
     Args:
         network: an ONNX file or a module.
-        shape: of one input without its batch.
-        target: backend, threads, batch; its resolution is in `shape` already.
+        shape: shape of the input, without the batch dimension.
+        target: backend, threads, batch; `shape` already has its resolution.
 
     Raises:
         DeployError: the backend is absent, or does not load or run the network.

@@ -1,4 +1,4 @@
-"""The decisions that a task makes from outputs, such as classes, where a network is compared with its exported file."""
+"""The decisions that a task makes from outputs, such as classes, to compare a network with its exported file."""
 
 from collections.abc import Mapping
 from typing import Protocol
@@ -7,16 +7,16 @@ import torch
 
 
 class Decisions(Protocol):
-    """What a task makes of the outputs of a network and of its file, by name."""
+    """How a task interprets the named outputs of a network and of its file."""
 
     def comparable(
         self, first: Mapping[str, torch.Tensor], second: Mapping[str, torch.Tensor]
     ) -> tuple[Mapping[str, torch.Tensor], Mapping[str, torch.Tensor]]:
-        """Return both so that they may be compared number by number."""
+        """Return both in an order in which they can be compared number by number."""
         ...
 
     def agreement(
         self, first: Mapping[str, torch.Tensor], second: Mapping[str, torch.Tensor]
     ) -> tuple[int, int] | None:
-        """Return how many decisions agree, of how many; None: nothing is known of them."""
+        """Return the number of decisions that agree and the number of all; None if the task does not count them."""
         ...

@@ -1,4 +1,4 @@
-"""The device on which a module lies."""
+"""The device of a module."""
 
 import torch
 from torch import nn

@@ -1,4 +1,4 @@
-"""Write a network as an ONNX file, by torch's current exporter (`torch.export`, then ONNX)."""
+"""Write a network as an ONNX file with torch's current exporter (`torch.export`, then ONNX)."""
 
 import inspect
 import os
@@ -22,7 +22,7 @@ from prunus.modules.stand_in import fed, stand_in
 from prunus.modules.undisturbed import undisturbed
 from prunus.writing import folder_aside
 
-MOST_BYTES = 2048 * MIB  # that a file in ONNX may have
+MOST_BYTES = 2048 * MIB  # ONNX's limit for one file
 _COLOURS = re.compile(r"\x1b?\[\d+m")
 
 
@@ -39,22 +39,20 @@ def export_onnx(
 ) -> Path:
     """Write `model`, in evaluation mode, as an ONNX file that onnx.checker accepts, and return its path.
 
-    One file holds graph and weights; above 2 GB, ONNX's limit, the weights lie beside it in `<name>.data`.
-    It is written aside and renamed: a file that was there survives a failure. The model comes back unchanged.
+    One file holds graph and weights; above 2 GB, ONNX's limit, the weights are in `<name>.data` beside it. The file is
+    written to a temporary folder and renamed, so an existing file survives a failure. The model is not changed.
 
     Args:
-        model: any module whose forward takes and returns tensors (dictionaries, tuples and lists of them as
-            well).
-        inputs: one example of what forward takes, a tensor or a tuple of tensors, each [N, ...].
-        path: the file to write; its folder is made.
-        dynamic_batch: leave N open, so that the file runs at any batch size; it must then be the same for
-            all inputs.
-        input_names: by default "input", or the names of forward's parameters where there are several.
+        model: any module whose forward takes and returns tensors (also in dictionaries, tuples and lists).
+        inputs: an example of forward's inputs, a tensor or a tuple of tensors, each [N, ...].
+        path: the file to write; its folder is created.
+        dynamic_batch: leave N open, so that the file runs at any batch size; N must then be the same for all inputs.
+        input_names: by default "input", or the names of forward's parameters if there are several.
         output_names: by default "output", the keys of the dictionary, or "output_0", "output_1", ...
         opset: the ONNX operator set; torch's default if None.
 
     Raises:
-        DeployError: the network cannot be exported (why, and what helps), or the file cannot be written.
+        DeployError: the network cannot be exported (with reason and remedy), or the file cannot be written.
     """
     path = Path(path)
     check()
@@ -63,7 +61,7 @@ def export_onnx(
     if (reason := unusable(model)) is not None:
         raise DeployError(reason)
     tensors = _at_least_two(as_tuple(inputs)) if dynamic_batch else as_tuple(inputs)
-    copy = stand_in(model, {}, (), with_values=True)  # the code may keep what it computes
+    copy = stand_in(model, {}, (), with_values=True)  # the module's code may cache results
     with undisturbed(model), evaluating(copy):
         returned = _run(copy, fed(tensors, with_values=True))
         outputs = named_outputs(returned)
@@ -79,23 +77,23 @@ def export_onnx(
 
 
 def input_shape(path: Path) -> tuple[int, ...] | None:
-    """Return the shape of the first input of an ONNX file without its batch; None where the file leaves it open.
+    """Return the shape of the first input of an ONNX file without the batch dimension; None if it is dynamic.
 
     Raises:
-        DeployError: no ONNX file.
+        DeployError: the file is missing or is no ONNX file.
     """
     try:
         inputs = onnx.load_model_from_string(read_bytes(path, MOST_BYTES)).graph.input
     except FileNotFoundError as error:
         raise DeployError(f"{path} does not exist: name an ONNX file, as a run or `prunus export` writes it") from error
-    except Exception as error:  # protobuf's own errors, the system's, and another kind of file
+    except Exception as error:  # errors of protobuf and the system, or another kind of file
         raise DeployError(f"{path} cannot be read as an ONNX file: {error}") from error
     sizes = [dim.dim_value for dim in inputs[0].type.tensor_type.shape.dim][1:] if inputs else []
     return tuple(sizes) if sizes and all(sizes) else None
 
 
 def _at_least_two(tensors: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-    """Return the example with a batch of two or more: torch.export takes a size of 1 for a constant."""
+    """Return the example with a batch of two or more, since torch.export treats a size of 1 as a constant."""
     sizes = [tensor.shape[0] if tensor.ndim else None for tensor in tensors]
     if len(set(sizes)) != 1 or sizes[0] in (None, 0):
         raise DeployError(
@@ -106,7 +104,7 @@ def _at_least_two(tensors: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]
 
 
 def _run(model: nn.Module, tensors: tuple[torch.Tensor, ...]) -> Any:
-    """Return the output; a network that does not run in PyTorch need not be shown to the exporter."""
+    """Return the output; refuse a network that does not run in PyTorch before the exporter is called."""
     try:
         with torch.no_grad(), users_device():
             return model(*tensors)
@@ -150,7 +148,7 @@ def _export(
     output_names: list[str],
     opset: int | None,
 ) -> torch.onnx.ONNXProgram:
-    """Return what torch's exporter makes of `model`, its failure as a `DeployError`."""
+    """Export `model` with torch's exporter; its errors are raised as `DeployError`."""
     try:
         program = torch.onnx.export(
             model,
@@ -162,7 +160,7 @@ def _export(
             opset_version=opset,
             verbose=False,
         )
-    except Exception as error:  # the exporter lets errors of torch.export, dynamo, sympy and ONNX Script through
+    except Exception as error:  # the exporter raises errors of torch.export, dynamo, sympy and ONNX Script
         raise DeployError(_explain(model, error, dynamic_batch)) from error
     if program is None:
         raise DeployError("torch.onnx.export returned nothing: update torch")
@@ -170,7 +168,7 @@ def _export(
 
 
 def _dynamic_shapes(model: nn.Module, number: int) -> tuple[Any, ...]:
-    """Return an open batch for each input, laid out as forward's parameters: those of `*inputs` are one tuple."""
+    """Return a dynamic batch per input, structured as forward's parameters: the inputs in `*inputs` form one tuple."""
     batch = {0: torch.export.Dim("batch")}
     kinds = [parameter.kind for parameter in inspect.signature(model.forward).parameters.values()]
     if inspect.Parameter.VAR_POSITIONAL not in kinds:
@@ -180,7 +178,7 @@ def _dynamic_shapes(model: nn.Module, number: int) -> tuple[Any, ...]:
 
 
 def _explain(model: nn.Module, error: BaseException, dynamic_batch: bool) -> str:
-    """Say what the exporter tripped over: the innermost cause, and where in the exporter's three steps."""
+    """Explain the exporter's error: the innermost cause and the remedy for that kind of error."""
     cause = error
     while cause.__cause__ is not None:
         cause = cause.__cause__
@@ -200,7 +198,7 @@ def _explain(model: nn.Module, error: BaseException, dynamic_batch: bool) -> str
 
 
 def _check_batch(program: torch.onnx.ONNXProgram, outputs: list[torch.Tensor], batch: int) -> None:
-    """Refuse a file whose outputs froze the example's batch size: it would be wrong at any other."""
+    """Refuse a file whose outputs have the example's batch size hard-coded: it would be wrong at any other."""
     for value, tensor in zip(program.model.graph.outputs, outputs, strict=True):
         shape = value.shape
         frozen = shape is not None and len(shape) > 0 and isinstance(shape[0], int)
@@ -212,11 +210,11 @@ def _check_batch(program: torch.onnx.ONNXProgram, outputs: list[torch.Tensor], b
 
 
 def _write(program: torch.onnx.ONNXProgram, path: Path) -> None:
-    """Write to a folder beside `path`, check, and rename: `path` is the old file or the whole new one."""
+    """Write to a folder beside `path`, check, and rename, so that `path` is the old file or the complete new one."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with folder_aside(path) as folder:
-            # Under its own name already, because the graph names the weights' file where there are two.
+            # Saved under its final name, since the graph refers to the weights' file by name.
             program.save(folder / path.name, external_data=False)
             publish(folder, path)
     except OSError as error:
@@ -232,7 +230,7 @@ def _write(program: torch.onnx.ONNXProgram, path: Path) -> None:
 
 
 def publish(folder: Path, path: Path) -> None:
-    """Check the file `folder / path.name`, bring it to the disk and move it to `path`, weights first."""
+    """Check the file `folder / path.name`, flush it to the disk and move it to `path`, its weights first."""
     onnx.checker.check_model(str(folder / path.name))
     for written in sorted(folder.iterdir(), key=lambda file: file.name == path.name):
         with written.open("rb") as file:
@@ -241,6 +239,6 @@ def publish(folder: Path, path: Path) -> None:
 
 
 def _first_lines(error: BaseException) -> str:
-    """Return the beginning of an exporter's message, which may go on for pages, without its colours."""
+    """Return the beginning of an exporter's message, which may be pages long, without its colour codes."""
     lines = [line.strip() for line in _COLOURS.sub("", str(error)).splitlines()]
     return " ".join([line for line in lines if line][:3])[:500].rstrip(".") or type(error).__name__

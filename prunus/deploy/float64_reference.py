@@ -1,4 +1,4 @@
-"""A network's outputs in float64, and possible reasons why its exported file computes something else."""
+"""A network's outputs in float64, and possible reasons why its exported file differs."""
 
 import numpy as np
 import torch
@@ -13,15 +13,15 @@ EXPORTING = ("is_in_onnx_export", "is_exporting", "is_dynamo_compiling", "is_com
 
 
 class Float64Reference:
-    """A network in float64, copied at its first use: what its own rounding is measured against."""
+    """A network in float64, copied at its first use, against which its own rounding is measured."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self.copy: nn.Module | None = None
-        self.reason = ""  # why there was none
+        self.reason = ""  # why the network did not run in float64
 
     def __call__(self, batch: tuple[np.ndarray, ...]) -> list[np.ndarray] | None:
-        """Return the outputs for a batch, in their order; None where the network does not run in float64."""
+        """Return the outputs for a batch, in order; None if the network does not run in float64."""
         try:
             if self.copy is None:
                 self.copy = copied(self.model, isolated=True).cpu().double()
@@ -32,7 +32,7 @@ class Float64Reference:
 
 
 def remarks(model: nn.Module, precise: Float64Reference) -> str:
-    """Return what may explain that a network and its file differ, in sentences that end with a space."""
+    """Return possible reasons why a network and its file differ, as sentences that end with a space."""
     text = ""
     if (found := place_of_name(model, EXPORTING)) is not None:
         text += (

@@ -1,8 +1,8 @@
-"""Which of its equal forms a layer is deployed in: each is timed in its place in the network, the fastest stays.
+"""Choose the form in which a layer is deployed: each equal form is timed within the network, and the fastest is taken.
 
-Layers that `factorize`, `decompose` or `expand` have put in the place of one, without anything non-linear between, and
-the one layer that they multiply to compute the same. Which is faster, fewer multiply-adds in more operators or more in
-one, is for the target to say.
+The layers that `factorize`, `decompose` or `expand` substituted for one, with nothing non-linear between them, compute
+the same as the one layer that they multiply to. Whether fewer multiply-adds in more operators are faster than more in
+one operator depends on the target, so both are measured.
 """
 
 import dataclasses
@@ -25,9 +25,9 @@ class FormChoice:
 
     Attributes:
         layer: its path.
-        milliseconds: of the whole network with the layer in each form, the form that it was trained in first.
+        milliseconds: latency of the whole network with the layer in each form, the trained form first.
         chosen: the form that is deployed: the fastest.
-        max_rel_diff: by how much the output differs between the forms, relative to the largest output.
+        max_rel_diff: difference of the output between the forms, relative to the largest output.
     """
 
     layer: str
@@ -39,9 +39,9 @@ class FormChoice:
 def choose_forms(
     model: nn.Module, inputs: Tensor, meter: Callable[[nn.Module], float]
 ) -> tuple[nn.Module, list[FormChoice]]:
-    """Return the network with each layer in its fastest form, and the choices, layer by layer.
+    """Return the network with each layer in its fastest form, and the choice for each layer.
 
-    Each layer is tried in the network that the choices before have led to.
+    Each layer is timed in the network that results from the previous choices.
 
     Args:
         model: in evaluation mode, BatchNorm folded; it is not changed.
@@ -58,7 +58,7 @@ def choose_forms(
         check()
         try:
             plan = contract(model, path)
-        except EditError:  # something non-linear between: there is no equal form
+        except EditError:  # a non-linear layer between: there is no equal form
             continue
         dense, records = apply_measured(model, plan, inputs)
         before = meter(model) if before is None else before
@@ -78,7 +78,7 @@ def choose_forms(
 
 
 def has_forms(model: nn.Module) -> bool:
-    """Whether some layer of `model` may be deployed in more than one form."""
+    """Whether any layer of `model` can be deployed in more than one form."""
     return next(_outermost(model), None) is not None
 
 

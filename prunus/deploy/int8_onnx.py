@@ -12,20 +12,20 @@ from prunus.writing import folder_aside
 
 
 def quantize_static(path: Path, output: Path, batches: Sequence[tuple[np.ndarray, ...]], folder: Path) -> None:
-    """Write the ONNX file `path` to `output` with QuantizeLinear and DequantizeLinear around what computes in int8.
+    """Write the ONNX file `path` to `output` with QuantizeLinear and DequantizeLinear around int8 operators.
 
     Args:
-        path: in float32.
-        output: written aside and renamed.
-        batches: of the network's inputs.
-        folder: for what lies in between.
+        path: the file in float32.
+        output: the INT8 file; written to a temporary folder and renamed.
+        batches: the network's inputs for calibration.
+        folder: for intermediate files.
     """
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     logger = logging.getLogger()
     level, prepared = logger.level, folder / "prepared.onnx"
-    logger.setLevel(logging.ERROR)  # it advises the very step that is taken here
+    logger.setLevel(logging.ERROR)  # the tool warns that pre-processing is missing, although it was done
     try:
         quant_pre_process(str(path), str(prepared), skip_symbolic_shape=True)
         with folder_aside(output) as aside:
@@ -50,13 +50,13 @@ def _reader(path: Path, batches: Sequence[tuple[np.ndarray, ...]]) -> Any:
     names = [value.name for value in InferenceSession(str(path), providers=["CPUExecutionProvider"]).get_inputs()]
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
-        """Gives the batches one after the other, as the tool asks for them."""
+        """Passes the batches to the tool one by one."""
 
         def __init__(self) -> None:
             self.left: Iterator[tuple[np.ndarray, ...]] = iter(batches)
 
         def get_next(self) -> dict[str, np.ndarray] | None:
-            """Return the next batch by the inputs' names."""
+            """Return the next batch, arrays by input name; None at the end."""
             check()
             batch = next(self.left, None)
             return None if batch is None else dict(zip(names, batch, strict=True))

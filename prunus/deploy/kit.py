@@ -1,4 +1,4 @@
-"""A kit: what a machine without Prunus measures, so that it can be a target; `measured_kit.py` reads it."""
+"""A kit with which a machine without Prunus measures latencies; `measured_kit.py` reads the result."""
 
 import contextlib
 import hashlib
@@ -27,8 +27,8 @@ from prunus.surgery import apply
 from prunus.surgery.removal import removal
 from prunus.writing import write_whole
 
-WEIGHTS = "weights.bin"  # of all units: what they hold does not matter
-STEP = 8  # channels, of the whole networks
+WEIGHTS = "weights.bin"  # shared by all units: the values do not matter
+STEP = 8  # the widths of the whole networks are multiples of it
 
 
 def write_kit(
@@ -39,18 +39,18 @@ def write_kit(
     target: Target,
     progress: Progress | None = None,
 ) -> Path:
-    """Write everything that `target`, another machine, needs to measure what `model` may become; return `folder`.
+    """Write a kit with which `target`, another machine, measures `model` at its possible widths; return `folder`.
 
     Args:
-        folder: is made, whole or not at all; must not hold anything yet.
+        folder: is created completely or not at all; must be empty or absent.
         model: the network, as traced.
         groups: `prunus.trace` of it.
         inputs: the example, at the target's batch and resolution.
         target: backend, threads and precision there.
-        progress: told of each file.
+        progress: called for each network that was written.
 
     Raises:
-        DeployError: the folder is in use, or no script measures the backend or the precision.
+        DeployError: the folder is not empty, or the script does not support the backend or the precision.
     """
     if target.backend not in kit_script.RUNTIMES:
         known = ", ".join(kit_script.RUNTIMES)
@@ -72,7 +72,7 @@ def write_kit(
 
 @contextlib.contextmanager
 def _whole(folder: Path) -> Iterator[Path]:
-    """Hand out a folder that becomes `folder`, which must not hold anything yet."""
+    """Yield a temporary folder that becomes `folder`, which must be empty or absent."""
     try:
         if folder.exists() and any(folder.iterdir()):
             raise DeployError(f"{folder} holds something already: name another folder for the kit, or empty it")

@@ -1,8 +1,8 @@
-"""Measure a kit of Prunus on this machine: `python measure.py`, beside kit.json, with the runtime and numpy alone.
+"""Measure a kit of Prunus on this machine: run `python measure.py` beside kit.json, with only the runtime and numpy.
 
-Every file of the kit is run in turn with a reference, so that what slows the machine slows both. What is measured is
-kept in measured.json after each file: started again, the script goes on. Bring measured.json back into the folder of
-the kit, and there `prunus target read`.
+Every file of the kit is run in turn with a reference, so that a slowdown of the machine affects both. Results are saved
+in measured.json after each file; if the script is started again, it resumes. Copy measured.json back into the folder of
+the kit, and run `prunus target read` there.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 
 FORMAT = 1
-WARMUP, RUNS, MOST_RUNS = 2, 12, 48  # of a file
-ENOUGH_MS = 400.0  # of the runs of a file, its reference included; at least five are made
-NOISY = 1.3  # the reference's 90th percentile over its least: longer is measured then
+WARMUP, RUNS, MOST_RUNS = 2, 12, 48  # per file
+ENOUGH_MS = 400.0  # milliseconds for all runs of a file and its reference; at least five runs are made
+NOISY = 1.3  # 90th percentile of the reference over its minimum, from which a file is measured longer
 
 Times = "dict[str, float]"  # milliseconds of a run by operator
 
@@ -73,11 +73,11 @@ class OpenVino:
     """A file in OpenVINO; its profile is read after each run."""
 
     layout = ("Reorder", "Parameter", "Result", "Constant", "Input", "Output")
-    core: Any = None  # the process's one: where its plugins come and go, signals find no stack (OpenVINO 2026.4)
+    core: Any = None  # one per process: a second one would leave a freed signal stack (OpenVINO 2026.4)
 
     @staticmethod
     def version() -> str:
-        """Return the version of the package, as package indexes have it."""
+        """Return the version of the package, as on package indexes."""
         from importlib.metadata import version
 
         return version("openvino")
@@ -125,7 +125,7 @@ def processor() -> str:
 
 
 def timed(item: dict[str, Any], reference: dict[str, Any], folder: Path, runtime: Any, threads: int) -> dict[str, Any]:
-    """Return what a file takes, what the reference took meanwhile, and how far the latter was spread."""
+    """Return the milliseconds of a file and of the reference meanwhile, and the reference's spread."""
     random = np.random.default_rng(0)
     sessions, given = [], []
     for each in (item, reference):
@@ -150,12 +150,12 @@ def timed(item: dict[str, Any], reference: dict[str, Any], folder: Path, runtime
 
 
 def spread(times: list[float]) -> float:
-    """Return the 90th percentile over the least."""
+    """Return the 90th percentile over the minimum."""
     return float(np.percentile(times, 90) / min(times)) if times else float("inf")
 
 
 def measured(folder: Path, kit: dict[str, Any], machine: dict[str, Any]) -> dict[str, Any]:
-    """Return what has been measured so far; ends the process where that is of another kit or machine."""
+    """Return the measurements so far; exit if they are of another kit or machine."""
     path = folder / "measured.json"
     if not path.exists():
         return {"format": FORMAT, "kit": kit["id"], "machine": machine, "items": {}}
@@ -167,12 +167,12 @@ def measured(folder: Path, kit: dict[str, Any], machine: dict[str, Any]) -> dict
 
 
 def say(text: str) -> None:
-    """Print a line at once, also into a pipe."""
+    """Print a line and flush it, so that a pipe shows it at once."""
     print(text, flush=True)
 
 
 def main(tell: Callable[[str], None] = say) -> None:
-    """Measure what is not measured yet."""
+    """Measure every file that has not been measured yet."""
     folder = Path(__file__).resolve().parent
     kit = json.loads((folder / "kit.json").read_text(encoding="utf-8"))
     if kit.get("format") != FORMAT:

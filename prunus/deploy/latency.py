@@ -1,4 +1,4 @@
-"""Time networks against each other, so that the ratio holds even where the machine is noisy."""
+"""Time networks in turn, so that their ratio is reliable even on a noisy machine."""
 
 import contextlib
 import dataclasses
@@ -32,12 +32,12 @@ class BenchmarkSettings:
 
     Attributes:
         backends: names from `prunus.deploy.backends`, or dotted paths of private ones.
-        threads: CPU threads of every backend; set it to what the target gives the network.
+        threads: CPU threads of every backend; set it to the number that the network gets on the target.
         warmup: rounds before timing starts.
         repeats: timed rounds; a round runs every network once.
         batch_size: N of the inputs.
-        targets: where else, each with threads and batch of its own; they come first.
-        measure_memory: also load each network in a process of its own and record its peak memory.
+        targets: further targets, each with threads and batch of its own; they are timed first.
+        measure_memory: also load each network in a separate process and record its peak memory.
     """
 
     backends: tuple[str, ...] = ("onnxruntime", "openvino")
@@ -62,7 +62,7 @@ class BenchmarkSettings:
 
     @property
     def all_targets(self) -> tuple[Target, ...]:
-        """Where networks are timed: `targets`, then each of the backends at `threads` and `batch_size`."""
+        """The targets on which networks are timed: `targets`, then each backend at `threads` and `batch_size`."""
         named = (Target(backend=name, threads=self.threads, batch=self.batch_size) for name in self.backends)
         return tuple(dict.fromkeys((*self.targets, *named)))
 
@@ -76,17 +76,17 @@ def benchmark(
 ) -> list[LatencyRecord]:
     """Time `networks` on every target and return one record for each pair, target by target.
 
-    On a target all networks are loaded, then run in turn, round after round: whatever slows the machine slows all of
-    them, so the ratio of their medians can be trusted where a single median cannot. Targets come one after the other,
+    On a target all networks are loaded, then run in turn, round after round: a slowdown of the machine affects all of
+    them, so the ratio of their medians is more reliable than a single median. Targets are timed one after the other,
     because their thread pools would disturb each other. Python's garbage collection is off while timing. Inputs are
     standard normal, the same for all networks. Copies to and from a device are not part of the latency.
 
     Args:
         networks: ONNX files, or modules; modules are exported for the backends that read files.
-        input_shape: of one input without its batch dimension, (3, 128, 256), or one such tuple for each input. A target
-            with a resolution of its own takes images of that size.
+        input_shape: shape of the input without the batch dimension, (3, 128, 256), or one such tuple per input. A
+            target with a resolution of its own takes images of that size.
         settings: how to time; the defaults if None.
-        note: told in a sentence what could not be measured and why, as a backend that is absent; None: it is an error.
+        note: called with a sentence for each impossible measurement; if None, an absent backend is an error.
 
     Raises:
         DeployError: no backend can be used, a network does not load or run on one, or a file is given to PyTorch.
@@ -115,7 +115,7 @@ def benchmark(
 
 
 def _inputs(input_shape: Shape | Sequence[Shape]) -> list[Shape]:
-    """Return one shape, without its batch, for each input."""
+    """Return the shape of each input, without the batch dimension."""
     several = [shape for shape in input_shape if not isinstance(shape, int)]
     shapes: list[Shape] = several or [tuple(size for size in input_shape if isinstance(size, int))]
     if len(several) not in (0, len(input_shape)) or any(size < 1 for shape in shapes for size in shape):
@@ -129,7 +129,7 @@ def _inputs(input_shape: Shape | Sequence[Shape]) -> list[Shape]:
 def _usable(
     targets: Sequence[Target], sources: Mapping[str, Network], note: Callable[[str], None] | None
 ) -> list[tuple[Target, Backend]]:
-    """Return the targets whose backends are here; tell of the others, or refuse where nobody listens."""
+    """Return the targets whose backends are available; pass the others to `note`, or raise if it is None."""
     files = [str(network) for network in sources.values() if isinstance(network, Path)]
     usable = []
     for target in targets:
@@ -154,7 +154,7 @@ def _usable(
 
 
 def _export(network: Network, shapes: Sequence[Shape], path: Path) -> Path:
-    """Return the file that `network` is, or the one that the module is exported to, for exactly `shapes`."""
+    """Return `network` if it is a file, else export the module to `path` for exactly `shapes`."""
     if isinstance(network, Path):
         return network
     device = device_of(network)
@@ -170,7 +170,7 @@ def _benchmark_on(
     settings: BenchmarkSettings,
     note: Callable[[str], None] | None,
 ) -> list[LatencyRecord]:
-    """Load all networks on one target, time them in turn, and describe each."""
+    """Load all networks on one target, time them in turn, and return a record of each."""
     inputs = _standard_normal(shapes)
     with contextlib.ExitStack() as stack:
         sessions = {
@@ -211,7 +211,7 @@ def _standard_normal(shapes: Sequence[Shape]) -> list[np.ndarray]:
 def _in_int8(
     backend: Backend, networks: Mapping[str, Network], shapes: Sequence[Shape], folder: Path
 ) -> dict[str, Network]:
-    """Return the networks in INT8, calibrated on noise: how long integers take does not depend on their values."""
+    """Return the networks in INT8, calibrated on noise: the latency of integer operations is independent of values."""
     found: dict[str, Network] = {}
     for number, (name, network) in enumerate(networks.items()):
         file = folder / f"{number}{backend.int8_suffix}"
@@ -223,7 +223,7 @@ def _in_int8(
 def time_in_turn(calls: Mapping[str, Callable[[], None]], warmup: int, repeats: int) -> dict[str, list[float]]:
     """Return `repeats` durations in seconds for each call; a round makes every call once, in the same order.
 
-    The order stays the same so that each call always has the same predecessor in the caches.
+    The order is fixed so that each call always finds the caches as the same predecessor left them.
     """
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     with _no_garbage_collection():

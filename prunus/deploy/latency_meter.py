@@ -1,4 +1,4 @@
-"""Meters: the latency of one network in milliseconds, alone, or held against another that is timed in turn with it."""
+"""Meters: the latency of one network in milliseconds, alone or relative to a reference timed in turn with it."""
 
 import shutil
 import tempfile
@@ -35,8 +35,9 @@ def latency_ms(
 ) -> float:
     """Return the median latency of `model` on `inputs` in milliseconds.
 
-    Backends that read files are given an export of the model for exactly the inputs' shapes. Two calls are two moments:
-    to compare networks, or to meet a budget, use `LatencyMeter` or `benchmark`, which time them in turn.
+    For backends that read files, the model is exported for exactly the inputs' shapes. The load of the machine may
+    change between two calls: to compare networks, or to meet a budget, use `LatencyMeter` or `benchmark`, which time
+    networks in turn.
 
     Raises:
         DeployError: the backend is absent, or the model cannot be exported or run there.
@@ -49,20 +50,20 @@ def latency_ms(
 
 
 class LatencyMeter:
-    """Times networks, BatchNorm folded, on the first target of the settings whose backend is present.
+    """Times networks, BatchNorm folded, on the first target of the settings whose backend is available.
 
-    Each is timed in turn with a reference, round after round, and its latency is scaled by the reference's first over
-    its present one: whatever slows the machine slows both. So measurements of different moments can be compared, as a
-    budget in milliseconds does.
+    Each network is timed in turn with a reference, round after round, and its latency is multiplied by the reference's
+    first latency over its current one, since a slowdown of the machine affects both. Measurements made at different
+    times are then comparable, as a budget in milliseconds requires.
 
     Args:
-        reference: the network that a search, or a training, begins with.
-        inputs: an example of what it takes, a tensor [N, ...] or a tuple of them.
-        settings: targets, rounds. In INT8 each network is quantised first, calibrated on `inputs`, since the time that
-            integers take does not depend on their values.
+        reference: the network at the start of a search or a training.
+        inputs: an example of its inputs, a tensor [N, ...] or a tuple of them.
+        settings: targets, rounds. For INT8 each network is first quantised, calibrated on `inputs`, since the latency
+            of integer operations does not depend on their values.
 
     Raises:
-        DeployError: no backend of the settings is present, or the reference cannot be exported or run there.
+        DeployError: no backend of the settings is available, or the reference cannot be exported or run there.
     """
 
     def __init__(self, reference: nn.Module, inputs: Inputs, settings: BenchmarkSettings | None = None) -> None:
@@ -93,7 +94,7 @@ class LatencyMeter:
 
 
 def folded(model: nn.Module, inputs: tuple[Tensor, ...], *, on_cpu: bool = True) -> nn.Module:
-    """Return a copy of `model` as it is deployed: in evaluation mode, BatchNorm folded."""
+    """Return a copy of `model` as deployed: in evaluation mode, BatchNorm folded."""
     own = in_evaluation(copied(model, isolated=True))
     own = own.cpu() if on_cpu else own
     return apply(fuse(own, tuple(tensor.to(device_of(own)) for tensor in inputs)), own)
@@ -117,7 +118,7 @@ def _loadable(model: nn.Module, inputs: Inputs, backend: Backend, path: Path) ->
 def _medians(
     networks: Mapping[str, Network], inputs: Inputs, backend: Backend, target: Target, settings: BenchmarkSettings
 ) -> dict[str, float]:
-    """Return the median latency of each network in milliseconds; they are run in turn."""
+    """Return the median latency of each network in milliseconds; the networks are run in turn."""
     arrays = as_arrays(inputs)
     shapes: Sequence[tuple[int, ...]] = [array.shape for array in arrays]
     with ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""The latency model of a network on a target: its units are measured, or known from a table, then whole networks."""
+"""The latency model of a network on a target, from measurements (or a table) of its units and of whole networks."""
 
 import hashlib
 import math
@@ -25,11 +25,11 @@ from prunus.graph.cost import Term
 from prunus.interrupt import check
 
 RUNS = (3, 12)  # of a unit: at least, at most
-ENOUGH_MS = 40.0  # of all runs of a unit at one size
-SHARES = (0.0, 0.3, 0.55, 0.75)  # removed of each layer: the whole networks that are measured first
-OFF = (0.2, 0.6)  # the same, and one channel more than leaves a multiple of the target's step
+ENOUGH_MS = 40.0  # milliseconds for all runs of a unit at one size
+SHARES = (0.0, 0.3, 0.55, 0.75)  # removed from each layer in the whole networks that are measured first
+OFF = (0.2, 0.6)  # further shares, with one channel fewer than a multiple of the target's step
 
-Progress = Callable[[str, int, int], None]  # what, how many of them are done, how many there are
+Progress = Callable[[str, int, int], None]  # kind ("units", "networks"), number done, number in all
 Measure = Callable[[Tensor], float]  # milliseconds of the network without the groups, bool [num_groups]
 
 
@@ -51,11 +51,11 @@ def latency_model(
         inputs: the example, at the target's batch and resolution.
         target: where units are measured.
         measure: measures whole networks there.
-        table: of units; what it lacks is measured and saved in it, unit by unit. That of a remote target has it all.
-        progress: told of each unit and network.
+        table: units; missing ones are measured and saved in it one by one. A remote target's must be complete.
+        progress: called for each unit and network.
 
     Raises:
-        DeployError: the target's backend is absent, or does not run a unit; the table of a remote one is of another
+        DeployError: the target's backend is absent, or does not run a unit; the table of a remote target is of another
             network.
         TraceError: the network cannot be read.
     """
@@ -88,7 +88,7 @@ def latency_model(
 def followed_model(
     known: KnownLatency, model: nn.Module, groups: ChannelGroups, inputs: tuple[Any, ...]
 ) -> LatencyModel:
-    """Return the latency model of `model`, a narrower version of the network of which `known` is; nothing is measured.
+    """Return the latency model of `model`, a narrower version of the network of `known`; nothing is measured.
 
     Raises:
         TraceError: the network cannot be read.
@@ -111,7 +111,7 @@ def _others(units: Sequence[Unit], groups: ChannelGroups) -> tuple[Term, ...]:
 
 
 def is_open(groups: ChannelGroups, unit: NetworkUnit) -> tuple[bool, ...]:
-    """Return for each of a unit's sizes whether channels of it may go."""
+    """Return for each of a unit's sizes whether any of its channels can be removed."""
     return tuple(bool(groups.exact[size[size >= 0]].any()) for size in unit.sizes)
 
 
@@ -144,7 +144,7 @@ def _known(shape: UnitShape, table: LatencyTable) -> Callable[[tuple[int, ...]],
 
 
 def _networks_there(table: LatencyTable, name: str, num_groups: int) -> list[tuple[Tensor, float]]:
-    """Return the whole networks of a table, the narrowest first."""
+    """Return the whole networks of a table and their milliseconds, the narrowest first."""
     found = list[tuple[Tensor, float]]()
     for each in table.networks(name):
         alive = torch.ones(num_groups, dtype=torch.bool)
@@ -161,13 +161,13 @@ def _networks_there(table: LatencyTable, name: str, num_groups: int) -> list[tup
 
 
 def fingerprint(units: Sequence[NetworkUnit], groups: ChannelGroups) -> str:
-    """Return the name of a network in a table: equal for networks of the same units and channel groups."""
+    """Return the name of a network in a table; networks with the same units and channel groups have the same name."""
     parts = [(unit.name, unit.shape.key, unit.full) for unit in units]
     return hashlib.sha256(repr((parts, len(groups))).encode()).hexdigest()[:16]
 
 
 def _measured(shape: UnitShape, sizes: tuple[int, ...], target: Target, backend: Backend) -> float:
-    """Return the least milliseconds of a unit: what the machine adds while it does other things is no part of it."""
+    """Return the minimum milliseconds of a unit, which excludes delays by other work on the machine."""
     given = np.random.default_rng(0).standard_normal(shape.input_shape(sizes), dtype=np.float32)
     with tempfile.TemporaryDirectory(prefix="prunus-") as folder:
         network: Path | nn.Module
@@ -190,7 +190,7 @@ def _quantized(path: Path, given: np.ndarray, backend: Backend) -> Path:
 
 
 def _step(units: Sequence[Unit], groups: ChannelGroups, axis: int) -> int:
-    """Return the step along `axis` of most of the units' time."""
+    """Return the step along `axis` that accounts for most of the units' time."""
     times: dict[int, float] = {}
     for unit in units:
         times[unit.curve.steps[axis]] = times.get(unit.curve.steps[axis], 0.0) + unit.milliseconds(groups.all_alive())
@@ -198,7 +198,7 @@ def _step(units: Sequence[Unit], groups: ChannelGroups, axis: int) -> int:
 
 
 def spread_networks(groups: ChannelGroups, step: int) -> list[Tensor]:
-    """Return networks from the whole one to narrow ones, bool [num_groups] each, all layers alike."""
+    """Return the groups that stay, bool [num_groups], of the full network and of evenly narrowed ones."""
     layers = layer_choices(groups, torch.ones(len(groups), dtype=torch.float64), {}, 1)
     found = []
     for share, less in (*((share, 0) for share in SHARES), *((share, 1) for share in OFF)):

@@ -1,4 +1,4 @@
-"""The table of measured units: a JSON file that is used again by all networks that share shapes, on the same target."""
+"""The table of measured units: a JSON file that all networks with the same shapes reuse on the same target."""
 
 import dataclasses
 import json
@@ -16,7 +16,7 @@ FORMAT = 1
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NetworkTime:
-    """What a whole network takes without some of its channel groups."""
+    """The milliseconds of a whole network without some of its channel groups."""
 
     removed: tuple[int, ...]
     ms: float
@@ -30,7 +30,7 @@ class LatencyTable:
     """Milliseconds by unit and sizes, on one target.
 
     Raises:
-        DeployError: the file is no table, is of another version, or of another target (names what differs).
+        DeployError: the file is no table, is of another version, or of another target (the message lists differences).
     """
 
     def __init__(self, key: Mapping[str, Any], path: Path | None = None, *, any_hardware: bool = False) -> None:
@@ -41,26 +41,26 @@ class LatencyTable:
             self._units = self._read(path, any_hardware=any_hardware)
 
     def find(self, unit: str, sizes: tuple[int, ...]) -> float | None:
-        """Return milliseconds that are known."""
+        """Return the milliseconds of `unit` at `sizes`; None if they are not known."""
         return self._units.get(unit, {}).get(_text(sizes))
 
     def add(self, unit: str, sizes: tuple[int, ...], milliseconds: float) -> None:
-        """Take milliseconds in; `save` writes them."""
+        """Add milliseconds; `save` writes them."""
         self._units.setdefault(unit, {})[_text(sizes)] = milliseconds
 
     def networks(self, name: str) -> list[NetworkTime]:
-        """Return what was measured of the whole network `name`."""
+        """Return the measurements of the whole network `name`."""
         return list(self._networks.get(name, []))
 
     def add_network(self, name: str, removed: Sequence[int], milliseconds: float) -> None:
-        """Take in what the network `name` takes without the groups `removed`."""
+        """Add the milliseconds of the network `name` without the groups `removed`."""
         self._networks.setdefault(name, []).append(NetworkTime(removed=tuple(removed), ms=milliseconds))
 
     def __len__(self) -> int:
         return sum(map(len, self._units.values()))
 
     def save(self) -> None:
-        """Write the file, whole or not at all; nothing where the table has none."""
+        """Write the file completely or not at all; do nothing if the table has no path."""
         if self.path is not None:
             content = {"format": FORMAT, "key": self.key, "units": self._units}
             networks = {name: list(map(dataclasses.asdict, times)) for name, times in self._networks.items()}

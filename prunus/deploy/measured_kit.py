@@ -1,4 +1,4 @@
-"""The table of milliseconds that comes of a kit which another machine has measured."""
+"""The table of milliseconds from a kit that another machine has measured."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -15,12 +15,12 @@ from prunus.records.typed import typed
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MeasuredKit:
-    """What a kit's machine measured.
+    """The measurements of a kit.
 
     Attributes:
         table: the milliseconds; not saved yet.
-        machine: processor, versions, threads, precision, as the script noted them.
-        noisy: files beside which the reference was spread widely, however long they were measured.
+        machine: processor, versions, threads, precision, as the script recorded them.
+        noisy: files during which the reference varied too much, even after a longer measurement.
     """
 
     table: LatencyTable
@@ -43,7 +43,7 @@ class KitFile:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Machine:
-    """What the script notes of the machine that it runs on."""
+    """What the script records about its machine."""
 
     processor: str
     version: str  # of the runtime
@@ -56,10 +56,10 @@ class Machine:
 
 
 def read_kit(folder: Path, table: Path) -> MeasuredKit:
-    """Return what was measured of the kit in `folder`, as a table that `save` writes to `table`.
+    """Return the measurements of the kit in `folder`, with a table that `save` writes to `table`.
 
     Raises:
-        DeployError: it is no kit, of another version, changed, measured in part, or not at all.
+        DeployError: the folder is no kit, or the kit is of another version, changed, not or only partly measured.
     """
     kit, found = _json(folder / "kit.json", "prunus target kit"), _json(folder / "measured.json", "python measure.py")
     for name, content in (("kit.json", kit), ("measured.json", found)):

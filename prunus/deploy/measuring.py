@@ -1,4 +1,4 @@
-"""What a target needs of the backends: whether it can be one, whether it is here, and the key of what is measured."""
+"""Checks of a target against its backend: whether it is valid and available; and the key of its measurements."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ def checked_device(target: Target) -> str:
     """Return the device of `target`, the backend's own for "auto".
 
     Raises:
-        RecipeError: there is no such backend, or it has no such precision or device; says what there is.
+        RecipeError: there is no such backend, or it has no such precision or device; the message lists what exists.
     """
     found = _find(target.backend)
     if target.precision not in found.precisions:
@@ -30,7 +30,7 @@ def require(target: Target) -> Backend:
     """Return the backend of `target`.
 
     Raises:
-        DeployError: it cannot be used on this machine; says how to install it, and what else is there.
+        DeployError: it cannot be used on this machine; the message says how to install it and lists the others.
     """
     found = _find(target.backend)
     reason = found.absence() or (found.quantizer_absence() if target.precision == "int8" else None)
@@ -41,15 +41,15 @@ def require(target: Target) -> Backend:
 
 
 def key(target: Target) -> dict[str, Any]:
-    """Return what milliseconds measured on `target` depend on besides shapes."""
+    """Return everything besides shapes that milliseconds measured on `target` depend on."""
     known = {name: getattr(target, name) for name in ("backend", "device", "threads", "precision")}
-    if target.remote:  # its table says the rest
+    if target.remote:  # its table holds the rest
         return known
     return {**known, "version": require(target).version(), "processor": processor()}
 
 
 def _find(name: str) -> Backend:
-    """Return a backend; where there is none of this name, say what is here and how to get the rest."""
+    """Return the backend `name`; if there is none, the error lists the available backends and how to get the others."""
     try:
         return backends.find(name)
     except RecipeError as error:

@@ -1,4 +1,4 @@
-"""The process in which `peak_memory` measures: run with -m and a request, JSON in and JSON out."""
+"""The process in which `peak_memory` measures; run with -m and a request in JSON, prints JSON."""
 
 import contextlib
 import gc
@@ -20,7 +20,7 @@ _RESET = Path("/proc/self/clear_refs")
 
 
 def probe(request: dict[str, Any]) -> dict[str, float]:
-    """Run the first network, then the one to measure, and return what the second took at most."""
+    """Run the first network, then the one to measure, and return the peak memory of the second."""
     backend = backends.find(request["backend"])
     if (reason := backend.absence()) is not None:
         raise SystemExit(reason)
@@ -28,7 +28,7 @@ def probe(request: dict[str, Any]) -> dict[str, float]:
     inputs = _zeros(request["shapes"])
     gc.collect()
     with contextlib.suppress(OSError):  # not allowed everywhere; the first network's peak then counts too
-        _RESET.write_text("5", encoding="ascii")  # see proc(5): VmHWM starts anew at VmRSS
+        _RESET.write_text("5", encoding="ascii")  # see proc(5): resets VmHWM to VmRSS
     before = _memory_mb("VmRSS")
     _run(backend, Path(request["network"]), inputs, request["threads"])
     return {"peak_memory_mb": max(_memory_mb("VmHWM") - before, 0.0)}
@@ -46,7 +46,7 @@ def _run(backend: Backend, path: Path, inputs: list[np.ndarray], threads: int) -
 
 
 def _memory_mb(field: str) -> float:
-    """Return VmRSS (resident now) or VmHWM (its peak) in MB; getrusage's peak where there is no /proc."""
+    """Return VmRSS (resident now) or VmHWM (its peak) in MB; without /proc, getrusage's peak."""
     if not _STATUS.exists():
         unit = 1 if sys.platform == "darwin" else 1024
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6

@@ -1,4 +1,4 @@
-"""Prove that a file computes what the network computes: PyTorch against a backend, on real samples."""
+"""Check that a file computes the same as its network: PyTorch against a backend, on real samples."""
 
 import dataclasses
 import itertools
@@ -39,28 +39,28 @@ def check_parity(
     """Run `samples` through `model` (PyTorch, evaluation mode) and through the file at `path`, and compare.
 
     With y the network's output and z the file's, over all samples together:
-    max_abs_diff = max |y - z| over all outputs; max_rel_diff = max |y - z| / max |y|, per output, of the one that is
-    furthest beyond what may be;
-    argmax_agreement = share of positions at which y and z have the same argmax over dimension 1, the classes (the same
-    sign where there is a single channel). A NaN or an infinity in either is an infinite difference. `passed` is
-    max_rel_diff <= tolerance or, unless a stricter tolerance than the default is asked for, ten times the output's own
-    rounding where that is more: of the batches that are further apart than `tolerance`, y is compared with the outputs
-    in float64, as `prunus.verify.rounding` does. `require` turns a record that failed into an error; its remarks say
-    what may explain the difference.
+    max_abs_diff = max |y - z| over all outputs; max_rel_diff = max |y - z| / max |y| of a single output, the one that
+    is largest relative to its bound;
+    argmax_agreement = share of positions at which y and z have the same argmax over dimension 1, the classes (or the
+    same sign if there is a single channel). A NaN or an infinity in either counts as an infinite difference. `passed`
+    is max_rel_diff <= bound. The bound is `tolerance` or, if larger, ten times the output's own rounding, unless
+    `tolerance` is stricter than the default. The rounding is measured on batches that differ by more than `tolerance`,
+    between y and the outputs in float64, as in `prunus.verify.rounding`. `require` turns a failed record into an error;
+    the record's remarks give possible reasons for the difference.
 
     Args:
         model: the network that was exported.
         path: the ONNX file.
-        samples: a batch, or an iterable of batches; a batch is what forward takes, a tensor [N, ...] or a tuple of
-            them, of any N. A tuple of tensors is one batch of several inputs; several batches of one input are a list.
-        backend: which runs the file; see `prunus.deploy.backends`.
-        tolerance: on max_rel_diff.
+        samples: a batch, or an iterable of batches; a batch is the input of forward, a tensor [N, ...] or a tuple of
+            them, of any N. A tuple is one batch of several inputs; pass several batches of one input as a list.
+        backend: the backend that runs the file; see `prunus.deploy.backends`.
+        tolerance: bound of max_rel_diff.
         threads: CPU threads of both.
-        name: of the network, in the record; the file's name without its suffix if None.
-        decisions: how outputs are brought into one order and compared as decisions; None: as above.
+        name: name of the network in the record; the file's name without its suffix if None.
+        decisions: how outputs are ordered and compared as decisions; if None, as above.
 
     Raises:
-        ParityError: the outputs' number or shapes differ: it is another network's file.
+        ParityError: the number or shapes of the outputs differ, so the file is of another network.
         DeployError: no samples, an absent backend, or a file that does not load or run.
     """
     comparison, precise = _Comparison(decisions), Float64Reference(model)
@@ -80,7 +80,7 @@ def _compare(
     threads: int,
 ) -> None:
     """Add the outputs of all samples to `comparison`."""
-    for _, batches in itertools.groupby(samples, key=_shapes):  # a session is for one set of shapes
+    for _, batches in itertools.groupby(samples, key=_shapes):  # a session takes one set of shapes
         first = next(batches)
         with (
             backends.find("torch").load(model, _shapes(first), threads) as reference,
@@ -95,10 +95,10 @@ def _compare(
 
 
 def checker(name: str) -> backends.Backend:
-    """Return the backend `name`, which can run a file to be compared.
+    """Return the backend `name`, checked to be able to run a file.
 
     Raises:
-        DeployError: it is absent, or reads no files.
+        DeployError: it is absent, or does not read files.
     """
     chosen = backends.find(name)
     if (reason := chosen.absence()) is not None:
@@ -109,10 +109,10 @@ def checker(name: str) -> backends.Backend:
 
 
 def require(record: ParityRecord) -> None:
-    """Accept a parity that passed.
+    """Raise an error unless the parity check passed.
 
     Raises:
-        ParityError: it failed; by how much, and what to look at.
+        ParityError: it failed; the message says by how much, and what to check.
     """
     if record.passed:
         return
@@ -131,7 +131,7 @@ def require(record: ParityRecord) -> None:
 
 
 def _arrays(samples: Inputs | Iterable[Inputs]) -> Iterable[tuple[np.ndarray, ...]]:
-    """Yield the batches as arrays; refuse a sample without a batch dimension and a set without samples."""
+    """Yield the batches as arrays; refuse an input without a batch dimension, and an empty set of samples."""
     single = isinstance(samples, torch.Tensor | tuple)
     number = 0
     for number, batch in enumerate((samples,) if single else samples, 1):
@@ -149,18 +149,18 @@ def _shapes(batch: tuple[np.ndarray, ...]) -> tuple[tuple[int, ...], ...]:
 
 @dataclasses.dataclass
 class _Comparison:
-    """Running extremes, so that samples need not fit into memory together."""
+    """Running extremes, so that the samples need not fit into memory together."""
 
     decisions: Decisions | None = None
     samples: int = 0
-    decided: bool = False  # whether `decisions` count what agrees
+    decided: bool = False  # whether `decisions` counts the agreement
     agreeing: int = 0
     positions: int = 0
     extremes: dict[str, Extremes] = dataclasses.field(default_factory=dict)
     own: dict[str, Extremes] = dataclasses.field(default_factory=dict)  # of the network's outputs against float64
 
     def add(self, source: dict[str, np.ndarray], exported: dict[str, np.ndarray], path: Path, samples: int) -> None:
-        """Compare one batch's outputs, in their order: a file may call them otherwise."""
+        """Compare one batch's outputs by position, since their names may differ in the file."""
         if len(source) != len(exported):
             raise ParityError(
                 f"{path} has {len(exported)} outputs ({', '.join(exported)}), the network {len(source)} "
@@ -183,7 +183,7 @@ class _Comparison:
     def _decided(
         self, decisions: Decisions, source: dict[str, np.ndarray], exported: dict[str, np.ndarray]
     ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """Count the decisions that agree; return the outputs in one order."""
+        """Count the decisions that agree; return the outputs in comparable order."""
         tensors = [{name: torch.from_numpy(array) for name, array in each.items()} for each in (source, exported)]
         if (found := decisions.agreement(*tensors)) is not None:
             self.decided, self.agreeing, self.positions = True, self.agreeing + found[0], self.positions + found[1]
@@ -194,7 +194,7 @@ class _Comparison:
 
     def _add_output(self, extremes: Extremes, expected: np.ndarray, actual: np.ndarray) -> None:
         extremes.add(torch.tensor(expected, dtype=torch.float64), torch.tensor(actual, dtype=torch.float64))
-        if not (np.isfinite(expected).all() and np.isfinite(actual).all()):  # also where both are: nothing is proved
+        if not (np.isfinite(expected).all() and np.isfinite(actual).all()):  # even if equal: it shows nothing
             extremes.difference = math.inf
         if not self.decided:
             same = _decision(expected) == _decision(actual)
@@ -207,7 +207,7 @@ class _Comparison:
         return max(relatives(list(self.extremes.values())))
 
     def note_rounding(self, source: dict[str, np.ndarray], double: list[np.ndarray] | None) -> None:
-        """Note by how much the network's own outputs of a batch are off those in float64, where those are known."""
+        """Add the difference between the network's outputs and those in float64, if these are known."""
         if double is None or len(double) != len(source):
             return
         for (name, own), precise in zip(source.items(), double, strict=True):
@@ -215,7 +215,7 @@ class _Comparison:
             noted.add(torch.tensor(precise), torch.tensor(own, dtype=torch.float64))
 
     def record(self, model: str, backend: str, tolerance: float) -> ParityRecord:
-        """Return what was found, held against `tolerance` or each output's own rounding where that is more."""
+        """Return the result, with `tolerance` or each output's own rounding, if larger, as the bound."""
         names, found = list(self.extremes), relatives(list(self.extremes.values()))
         scales = [self.extremes[name].magnitude for name in self.own]
         rounding = dict(zip(self.own, relatives(list(self.own.values()), scales), strict=True))
@@ -238,7 +238,7 @@ class _Comparison:
 
 
 def _decision(output: np.ndarray) -> np.ndarray:
-    """Return what is decided at each position: the class, or the sign of a single channel."""
+    """Return the decision at each position: the class, or the sign of a single channel."""
     classes = output.ndim >= 2 and output.shape[1] > 1
     decided: np.ndarray = np.argmax(output, axis=1) if classes else np.greater(output, 0)
     return decided

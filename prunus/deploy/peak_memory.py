@@ -1,14 +1,14 @@
-"""Peak memory of a network, measured in a process of its own.
+"""Peak memory of a network, measured in a separate process.
 
-The figure is the peak resident memory of a fresh process that loads the network and runs it three times,
-less what the process held before: interpreter, runtime and inputs, after a network of a single convolution
-was loaded, run and closed there, because runtimes load parts of themselves with their first network. So it
-holds the weights, what the runtime makes of them when it loads (copies included), activations and workspace,
-and not the runtime itself, which is the same for every network and a hundred times larger than a small one.
+The figure is the peak resident memory of a fresh process that loads the network and runs it three times, minus the
+memory that the process held before: interpreter, runtime and inputs. Before that, a network of a single convolution is
+loaded, run and closed, because runtimes load parts of themselves with their first network. The figure therefore
+includes the weights, the runtime's own form and copies of them, activations and workspace. It excludes the runtime
+itself, which is the same for every network and a hundred times larger than a small one.
 
-On Linux both figures come from /proc/self/status (VmRSS; VmHWM, started anew through /proc/self/clear_refs),
-elsewhere from getrusage. Linux's ru_maxrss would be wrong here: it survives exec, so that a child of a large
-process starts with its parent's peak.
+On Linux both figures come from /proc/self/status (VmRSS; VmHWM, reset through /proc/self/clear_refs), elsewhere from
+getrusage. Linux's ru_maxrss would be wrong here: it survives exec, so a child of a large process starts with its
+parent's peak.
 """
 
 import json
@@ -37,10 +37,10 @@ _TIMEOUT_SECONDS = 900
 def peak_memory_mb(network: Network, shapes: Sequence[Shape], *, backend: str, threads: int) -> float:
     """Return the peak memory of `network` on `backend` in MB (1e6 bytes), as defined above.
 
-    A module goes to the other process as a torch.export program, which runs the same operators one by one.
+    A module is passed to the other process as a torch.export program, which runs the same operators one by one.
 
     Raises:
-        DeployError: the process failed or took more than 15 minutes; with what it said.
+        DeployError: the process failed (the message quotes its output) or took more than 15 minutes.
     """
     with tempfile.TemporaryDirectory(prefix="prunus-") as folder:
         file = network if isinstance(network, Path) else _save(network, shapes, Path(folder) / "network.pt2")
@@ -82,8 +82,7 @@ def _first_network(folder: Path, *, module: bool) -> Path:
 
 
 def _run_probe(request: str, what: str) -> str:
-    # -P: the working directory must not shadow an installed module; the search path is handed on as it is
-    # here.
+    # -P: the working directory must not shadow an installed module; this process's search path is passed on.
     command = [sys.executable, "-P", "-W", "ignore", "-m", "prunus.deploy.memory_probe", request]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     try:

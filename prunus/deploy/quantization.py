@@ -1,4 +1,4 @@
-"""INT8: an exported network in 8-bit integers, by its backend's own tool, calibrated on samples."""
+"""INT8: quantise an exported network with its backend's own tool, calibrated on samples."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -16,13 +16,13 @@ from prunus.interrupt import check
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Quantize:
-    """How the narrow network is quantised, and what accuracy that may cost.
+    """How the narrow network is quantised, and how much accuracy this may cost.
 
     Attributes:
-        backends: on which it will run; each with its own tool and file.
+        backends: backends that will run it; each has its own tool and file.
         samples: images of the training split that calibrate the ranges of the activations, drawn with the run's seed.
-        max_drop: percentage points of the task's main metric that INT8 may lose on the validation split, against the
-            file in floating point; a file that loses more is refused.
+        max_drop: percentage points of the task's main metric that INT8 may lose on the validation split, compared with
+            the file in floating point; a file that loses more is refused.
     """
 
     backends: tuple[str, ...] = ("onnxruntime",)
@@ -42,10 +42,10 @@ class Quantize:
 
 
 def quantizer(name: str) -> Backend:
-    """Return the backend `name`, which can quantise.
+    """Return the backend `name`, checked to be able to quantise.
 
     Raises:
-        DeployError: it has no INT8 here, or it or its tool is absent; how to install it.
+        DeployError: it does not support INT8, or it or its tool is absent (the message says how to install it).
     """
     chosen = backends.find(name)
     if "int8" not in chosen.precisions:
@@ -57,20 +57,20 @@ def quantizer(name: str) -> Backend:
 
 
 def quantize(path: str | Path, output: str | Path, samples: Iterable[Inputs], *, backend: str = "onnxruntime") -> Path:
-    """Write the network in the file `path` in INT8, for `backend`, and return the file.
+    """Write the network in the file `path` in INT8, for `backend`, and return the new file.
 
-    Weights are int8 per output channel; the range of each activation is what the samples span:
+    Weights are int8 per output channel; the range of each activation is the range over the samples:
     q = round(x / scale) + zero_point.
 
     Args:
         path: an ONNX file in float32.
-        output: the file to write, with the ending that the backend's files have: .onnx, or .xml for OpenVINO, which
-            lays the weights beside it (.bin).
-        samples: batches that calibrate, each what the network takes: a tensor [N, ...] or a tuple of them.
-        backend: which will run it.
+        output: the file to write, with the backend's suffix: .onnx, or .xml for OpenVINO, which writes the weights
+            beside it (.bin).
+        samples: batches for calibration, each an input of the network: a tensor [N, ...] or a tuple of them.
+        backend: the backend that will run it.
 
     Raises:
-        DeployError: no samples, a backend without INT8, an operator that its tool does not take, another ending.
+        DeployError: no samples, a backend without INT8, an operator that its tool does not support, another suffix.
     """
     chosen, output = quantizer(backend), Path(output)
     if output.suffix != chosen.int8_suffix:
@@ -85,7 +85,7 @@ def quantize(path: str | Path, output: str | Path, samples: Iterable[Inputs], *,
 
 
 def calibration_indices(length: int, samples: int, seed: int) -> list[int]:
-    """Return which of `length` samples calibrate, in ascending order; the same seed gives the same ones."""
+    """Return the indices of the samples for calibration, out of `length`, in ascending order; determined by `seed`."""
     drawn = torch.randperm(length, generator=torch.Generator().manual_seed(seed))[:samples]
     return sorted(drawn.tolist())
 

@@ -1,4 +1,4 @@
-"""Check that the memory suffices before tensors are made: the system may end a process that takes too much."""
+"""Check that memory suffices before tensors are allocated: the system may kill a process that takes too much."""
 
 import math
 import os
@@ -10,10 +10,10 @@ BYTES = 4  # of a float32
 
 
 def check_room(shapes: Sequence[Sequence[int]]) -> None:
-    """Refuse inputs of `shapes` that are more than the machine has memory.
+    """Refuse inputs of `shapes` that exceed the machine's memory.
 
     Raises:
-        DeployError: names the sizes.
+        DeployError: they do; the message names the sizes.
     """
     wanted = sum(BYTES * math.prod(shape) for shape in shapes)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -1,4 +1,4 @@
-"""What a network returns, as a flat dictionary of named tensors; what it takes, as a tuple."""
+"""A network's outputs as a flat dictionary of named tensors, and its inputs as a tuple."""
 
 from typing import Any
 
@@ -10,17 +10,17 @@ from prunus.errors import DeployError
 from prunus.modules.tree import items
 
 Inputs = torch.Tensor | tuple[torch.Tensor, ...]
-_UNKNOWN = (torch.bfloat16, torch.complex32, torch.float8_e4m3fn, torch.float8_e5m2)  # to numpy
+_UNKNOWN = (torch.bfloat16, torch.complex32, torch.float8_e4m3fn, torch.float8_e5m2)  # dtypes that numpy lacks
 
 
 def named_outputs(output: Any) -> dict[str, torch.Tensor]:
     """Return the tensors of `output` (a tensor, or nested dictionaries, tuples, lists, dataclasses of them) by name.
 
-    A single tensor is "output"; a dictionary's entries are called by their keys, a tuple's "output_0",
-    "output_1", ..., inner ones by both names joined with "_". The order is the network's own; None is left out.
+    A single tensor is "output"; a dictionary's entries are named by their keys, a tuple's "output_0", "output_1", ...,
+    nested entries by both names joined with "_". The order is the network's own; None is left out.
 
     Raises:
-        DeployError: something in it is not a tensor, or two would be called the same.
+        DeployError: it contains something other than a tensor, or two outputs would have the same name.
     """
     pairs = _flatten("", output)
     if not pairs:
@@ -38,7 +38,7 @@ def as_tuple(inputs: Inputs) -> tuple[torch.Tensor, ...]:
     """Return the inputs of one call as a tuple of tensors.
 
     Raises:
-        DeployError: something in it is not a tensor.
+        DeployError: an input is not a tensor, or there are none.
     """
     values = (inputs,) if isinstance(inputs, torch.Tensor) else tuple(inputs)
     for index, value in enumerate(values):
@@ -56,7 +56,7 @@ def as_arrays(inputs: Inputs) -> tuple[np.ndarray, ...]:
     """Return the inputs of one call as arrays, as backends take them.
 
     Raises:
-        DeployError: something in it is not a tensor, or of a type that numpy does not know.
+        DeployError: an input is not a tensor, or has a dtype that numpy lacks.
     """
     tensors = as_tuple(inputs)
     for index, tensor in enumerate(tensors):
@@ -70,7 +70,7 @@ def as_arrays(inputs: Inputs) -> tuple[np.ndarray, ...]:
 
 
 class Listed(nn.Module):
-    """A network that returns the tensors of its output alone: torch's exporter knows no dataclasses of others."""
+    """A network that returns only the tensors of its output, since torch's exporter does not know user dataclasses."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class Listed(nn.Module):
 
 
 def is_plain(output: Any) -> bool:
-    """Whether torch's exporter takes `output` as it is: tensors in dictionaries, lists and tuples."""
+    """Whether torch's exporter accepts `output` unchanged: tensors in dictionaries, lists and tuples."""
     if isinstance(output, dict | list | tuple):
         return all(is_plain(child) for _, child in items(output) or ())
     return isinstance(output, torch.Tensor)
@@ -91,7 +91,7 @@ def is_plain(output: Any) -> bool:
 def _flatten(name: str, value: Any) -> list[tuple[str, torch.Tensor]]:
     if isinstance(value, torch.Tensor):
         return [(name or "output", value)]
-    if value is None:  # an output that the network has in another mode alone
+    if value is None:  # an output that the network only has in another mode
         return []
     children = items(value)
     if children is None or isinstance(value, set | frozenset):  # a set has no order

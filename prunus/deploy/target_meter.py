@@ -1,4 +1,4 @@
-"""The meter of a target: times networks there, and models how a network's latency depends on its widths."""
+"""The meter of a target, which times networks there and models how a network's latency depends on its widths."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,19 +21,19 @@ from prunus.modules.given import arguments
 
 
 class TargetMeter:
-    """Times networks on a target, each in turn with the first one (`LatencyMeter`).
+    """Times networks on a target, each in turn with a reference (`LatencyMeter`).
 
-    Given to `prunus.select` as its meter, it lets a budget in milliseconds be solved under a model of the latency.
+    With it as the meter of `prunus.select`, a budget in milliseconds is solved under a model of the latency.
 
     Args:
         target: where the network will run.
-        inputs: an example of what it takes, a tensor [N, ...] or a tuple of them; N becomes the target's batch.
-        reference: the network that each is timed in turn with; None: the first one.
-        table: file of the units' milliseconds: used again, added to, and made where there is none; None: the target's.
+        inputs: an example of its inputs, a tensor [N, ...] or a tuple of them; N becomes the target's batch.
+        reference: the network that each is timed in turn with; if None, the first network that is timed.
+        table: file of the units' milliseconds, which is read, extended, and created if absent; if None, the target's.
         any_hardware: use a table that was measured on another target.
         warmup: rounds before timing starts.
         repeats: timed rounds.
-        progress: told of each unit and network: what, how many are done, how many there are.
+        progress: called for each unit and network with the kind, the number done and the number in all.
 
     Raises:
         DeployError: the backend is absent; the example has another resolution; the table is of another target.
@@ -82,21 +82,21 @@ class TargetMeter:
         return self._meter(model)
 
     def latency_model(self, model: nn.Module, groups: ChannelGroups, measure: Measure, /) -> LatencyModel:
-        """Return the latency model of `model`, whose units are measured or known from the table."""
+        """Return the latency model of `model`, whose units are measured or read from the table."""
         return latency_model(model, groups, self.inputs, self.target, measure, table=self.table, progress=self.progress)
 
     def follow(self, known: KnownLatency, model: nn.Module, groups: ChannelGroups, /) -> LatencyModel:
-        """Return the latency model of `model`, a narrower version of the network of which `known` is."""
+        """Return the latency model of `model`, a narrower version of the network of `known`."""
         return followed_model(known, model, groups, self.inputs)
 
     def tell(self, reached: Reached, /) -> None:
-        """Take note of what was reached, and of what was predicted."""
+        """Store the milliseconds reached and predicted."""
         self.reached = reached
 
 
 def usual_meter(model: nn.Module, inputs: Any, target: Target | None = None) -> TargetMeter | None:
-    """Return the meter of a budget whose target is `target`, or of ONNX Runtime on one thread where it names none; None
-    where `inputs` are not tensors.
+    """Return the meter of a budget with this target, by default ONNX Runtime on one thread; None if `inputs` are not
+    tensors.
 
     Raises:
         DeployError: the backend of `target` is absent, or the network does not run there.
@@ -109,7 +109,7 @@ def usual_meter(model: nn.Module, inputs: Any, target: Target | None = None) -> 
 
 
 def _at(target: Target, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Return the example at the target's batch."""
+    """Return the example with the target's batch size."""
     for tensor in inputs:
         size = tuple(tensor.shape[-2:])
         if target.resolution is not None and tensor.dim() == 4 and size != target.resolution:

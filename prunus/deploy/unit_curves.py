@@ -1,7 +1,7 @@
-"""How a unit's milliseconds depend on its sizes, from as few measurements as show it.
+"""How a unit's milliseconds depend on its sizes, determined with few measurements.
 
-Along each axis a probe finds the step at which the target computes (vector width, tile) and what a size off the step
-costs; then sizes on the steps are measured, halving the distance wherever a straight line misses the middle.
+Along each axis a probe finds the step of the target's kernels (vector width, tile) and the cost of a size off the step.
+Then multiples of the step are measured; an interval is halved where a straight line misses its middle.
 """
 
 import dataclasses
@@ -13,12 +13,12 @@ import numpy as np
 from prunus.budget.latency_model import Curve
 
 STEPS = (1, 2, 4, 8, 16, 32)
-BETTER = 0.8  # a larger step must leave this share of the error
-MISSED = 0.06  # relative: a line this near to the middle need not be divided
+BETTER = 0.8  # a larger step must reduce the error below this share
+MISSED = 0.06  # relative error in the middle up to which an interval is not halved
 MOST_LEVELS = 6  # along one axis
-LEAST = 0.08  # share of an axis where it begins
-PLANNED_LEVELS = 5  # along one axis, where they are planned
-WINDOW = 64  # sizes up to here are probed for steps
+LEAST = 0.08  # smallest level, as a share of the full size
+PLANNED_LEVELS = 5  # along one axis, if they are planned
+WINDOW = 64  # largest size that is probed for the step
 
 Milliseconds = Callable[[tuple[int, ...]], float]
 
@@ -30,9 +30,9 @@ def measured_curve(
 
     Args:
         full: its sizes in the network.
-        is_open: along each axis whether the size may change.
-        measure: its milliseconds at given sizes.
-        planned: at those of `planned_sizes`, which do not depend on what is measured.
+        is_open: for each axis whether the size may change.
+        measure: returns its milliseconds at given sizes.
+        planned: measure at `planned_sizes`, which do not depend on measurements.
     """
     axis = _planned_axis if planned else _axis
     axes = [
@@ -57,7 +57,7 @@ class _Axis:
 
 
 def _axis(full: Sequence[int], number: int, measure: Milliseconds) -> _Axis:
-    """Return the step, the penalty and the levels of one axis, the other at its full size, or the window's."""
+    """Return the step, the penalty and the levels of one axis; levels are measured with the other at its full size."""
 
     def at(size: int) -> float:
         return measure(_with(full, number, size))
@@ -82,7 +82,7 @@ def _axis(full: Sequence[int], number: int, measure: Milliseconds) -> _Axis:
 
 
 def planned_sizes(full: Sequence[int], is_open: Sequence[bool]) -> list[tuple[int, ...]]:
-    """Return sizes at which a unit is measured where nothing is known of it yet, as on another machine."""
+    """Return the sizes at which a unit is measured without feedback from measurements, as on another machine."""
     levels = [planned_levels(size) if open_ else [size] for size, open_ in zip(full, is_open, strict=True)]
     found = dict.fromkeys(itertools.product(*levels))
     for number in (number for number, open_ in enumerate(is_open) if open_):
@@ -92,7 +92,7 @@ def planned_sizes(full: Sequence[int], is_open: Sequence[bool]) -> list[tuple[in
 
 
 def planned_levels(size: int) -> list[int]:
-    """Return at most `PLANNED_LEVELS` levels of an axis up to `size`, on as large a step as it has room for."""
+    """Return at most `PLANNED_LEVELS` levels of an axis up to `size`, multiples of a step that grows with `size`."""
     step = 32 if size >= 128 else 8 if size >= 16 else 1
     top = -(-size // step)
     bottom = max(1, round(LEAST * top))
@@ -106,7 +106,7 @@ def _planned_axis(full: Sequence[int], number: int, measure: Milliseconds) -> _A
 
 
 def _step(full: Sequence[int], number: int, measure: Milliseconds) -> tuple[int, float]:
-    """Return the step and the penalty of one axis, the others at most at the window's size."""
+    """Return the step and the penalty of one axis, with all axes limited to the window."""
     near = _near(full)
     return fitted_step({size: measure(_with(near, number, size)) for size in probe_sizes(near[number])})
 
@@ -120,14 +120,14 @@ def _with(sizes: Sequence[int], number: int, size: int) -> tuple[int, ...]:
 
 
 def probe_sizes(most: int) -> list[int]:
-    """Return sizes up to `most` on and off all steps."""
+    """Return sizes up to `most`, on and off the multiples of each step."""
     multiples = {m for step in STEPS for m in range(step, most + 1, step) if m >= most // 4 and step >= 8}
     offsets = {m - off for m in (*multiples, most) for off in (0, 1, 2, 4) if m - off >= max(1, most // 4)}
     return sorted(offsets)
 
 
 def fitted_step(taken: dict[int, float]) -> tuple[int, float]:
-    """Return the step and the penalty that explain milliseconds by size best, the smallest step of those alike."""
+    """Return the step and the penalty that fit the milliseconds by size best, the smallest step of similar ones."""
     sizes, times = np.array(list(taken)), np.array(list(taken.values()))
     best, least = (1, 1.0), np.inf
     for step in STEPS:

@@ -1,7 +1,7 @@
 """Units of a network: its convolutions and linear layers as a backend runs them, one by one, at any width.
 
-A unit's shape is all that its milliseconds depend on besides its channels: networks that share shapes share them.
-Behind it BatchNorm is folded, and activations and additions are fused by the backend: they belong to the rest.
+A unit's milliseconds depend only on its shape and its channels, so networks with the same shapes share measurements.
+BatchNorm after it is folded, and the backend fuses activations and additions; the model counts these with the rest.
 """
 
 import dataclasses
@@ -24,13 +24,13 @@ OPSET, IR_VERSION = 18, 9
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class UnitShape:
-    """What is the same of a unit at all widths.
+    """The properties of a unit that do not depend on its widths.
 
     Attributes:
         kind: "Conv", "ConvTranspose" or "MatMul".
-        leading: of a convolution N, height, width, ... of its input; of a linear layer all sizes before the features.
-        kernel: of a convolution, and so the following ones.
-        groups: 0: depthwise, as many as channels.
+        leading: for a convolution N, height, width, ... of its input; for a linear layer all sizes before the features.
+        kernel: kernel size; a linear layer has none, and none of the following.
+        groups: number of groups; 0 means depthwise, as many as channels.
     """
 
     kind: str
@@ -54,11 +54,11 @@ class UnitShape:
 
     @property
     def num_axes(self) -> int:
-        """Return the number of its sizes: outputs and inputs per group; channels alone where it is depthwise."""
+        """Return the number of its sizes: two (outputs and inputs per group), or one (channels) if depthwise."""
         return 2 if self.groups else 1
 
     def possible(self, sizes: tuple[int, ...]) -> tuple[int, ...]:
-        """Return `sizes` with so many outputs that they can be divided among the groups."""
+        """Return `sizes` with the outputs rounded up to a multiple of the number of groups."""
         return sizes if self.groups < 2 else (-(-sizes[0] // self.groups) * self.groups, *sizes[1:])
 
     def input_shape(self, sizes: Sequence[int]) -> tuple[int, ...]:
@@ -73,8 +73,8 @@ class UnitShape:
         return math.prod(self._weight_shape(sizes))
 
     def write(self, sizes: Sequence[int], path: Path, shared: str | None = None) -> None:
-        """Write the unit with random weights at `sizes` as an ONNX file; its weights are the first of those in the file
-        `shared`, float32, beside it, where that is given."""
+        """Write the unit at `sizes` as an ONNX file with random weights, or with the first weights of the float32 file
+        `shared` beside it."""
         if self.kind == "MatMul":
             node = helper.make_node("MatMul", ["input", "weight"], ["output"], name="unit")
         else:
@@ -95,7 +95,7 @@ class UnitShape:
         onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION), str(path))
 
     def module(self, sizes: Sequence[int]) -> nn.Module:
-        """Return the unit at `sizes` as a module, for backends that read these."""
+        """Return the unit at `sizes` as a module, for backends that read modules."""
         if self.kind == "MatMul":
             return nn.Linear(sizes[1], sizes[0], bias=False)
         dims, transposed = len(self.kernel), self.kind == "ConvTranspose"
@@ -134,9 +134,9 @@ class NetworkUnit:
 
     Attributes:
         name: dotted path of the module.
-        shape: of the unit.
-        sizes: the groups of the channels that it makes and that it reads, as in `Slot`.
-        written: numbers that it writes per channel.
+        shape: shape of the unit.
+        sizes: the groups of its output channels and of its input channels, as in `Slot`.
+        written: number of output values per channel.
     """
 
     name: str
@@ -154,7 +154,7 @@ def network_units(model: nn.Module, groups: ChannelGroups, inputs: tuple[Any, ..
     """Return the units of `model`, in the order in which they run.
 
     Raises:
-        TraceError: it cannot be read.
+        TraceError: the network cannot be read.
     """
     slots = {(slot.path, slot.dim): slot.groups for slot in groups.slots}
     found = []
@@ -178,7 +178,7 @@ def _channels(slots: dict[tuple[str, int], Tensor], weight: Value, dim: int) -> 
 
 
 def _shape(operation: Operation) -> UnitShape | None:
-    """Return the shape of a unit; None for what is none, or is computed in a way that no unit covers."""
+    """Return the shape of a unit; None if the operation is no unit or of a kind that no unit covers."""
     source, weight = operation.arguments.get("input"), operation.arguments.get("weight")
     if not isinstance(source, Value) or not isinstance(weight, Value):
         return None

@@ -1,4 +1,4 @@
-"""RUN: the whole path from a recipe to a report; the only package that knows the order."""
+"""Run a recipe, from training to the report; the only package that knows the order of the steps."""
 
 from prunus.pipeline.context import Watch
 from prunus.pipeline.recipe import Deploy, EncoderStage, Recipe, Stage

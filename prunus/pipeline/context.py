@@ -1,4 +1,4 @@
-"""What all parts of a run share: the recipe, the folder, the recorder, the task, the example, the processes."""
+"""The context shared by all parts of a run: recipe, folder, recorder, task, example, processes."""
 
 import dataclasses
 from collections.abc import Callable
@@ -30,21 +30,21 @@ class Watch:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunContext:
-    """What all parts of a run share."""
+    """The context shared by all parts of a run."""
 
     recipe: Recipe
     folder: Path
     recorder: Recorder
     task: BoundTask
-    inputs: Tensor  # one training image, [1, 3, H, W], with which networks are traced, exported and timed
+    inputs: Tensor  # one training image, [1, 3, H, W], to trace, export and time networks
     watch: Watch
     processes: Processes = ALONE
 
     def meter(self, model: nn.Module, budget: Budget | None) -> Meter:
-        """Return the meter of the networks that `model` becomes, on the target of `budget`, or of the recipe.
+        """Return the meter of `model` and its narrower versions, on the target of `budget`, or of the recipe.
 
         Raises:
-            DeployError: no backend is here that it could be measured on.
+            DeployError: no backend is available for the measurement.
         """
         settings, target = self.recipe.benchmark, self.target(budget)
 
@@ -62,16 +62,16 @@ class RunContext:
         )
 
     def target(self, budget: Budget | None) -> Target:
-        """Return the target of `budget`, of the recipe, or else the first one that is here.
+        """Return the target of `budget`, of the recipe, or else the first available one.
 
         Raises:
-            DeployError: no backend is here.
+            DeployError: no backend is available.
         """
         named = None if budget is None else budget.target
         return named or self.recipe.target or present(self.recipe.benchmark)[0]
 
     def training(self, name: str, settings: Train, task: BoundTask) -> TrainingJob:
-        """Return the training `name` under `settings`."""
+        """Return the training `name` with `settings`."""
         return TrainingJob(
             name=name,
             data=self.recipe.data,

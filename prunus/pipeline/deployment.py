@@ -30,10 +30,10 @@ def deployed_form(context: RunContext, network: Network) -> nn.Module:
 
 
 def absent_backends(settings: BenchmarkSettings) -> dict[str, str | None]:
-    """Return, for each backend of the settings' targets, the reason why it is absent; None where it is present.
+    """Return, for each backend of the settings' targets, the reason why it is absent; None if it is available.
 
     Raises:
-        DeployError: all are absent, so that no file could be checked; or one runs no files.
+        DeployError: all are absent, so no file can be checked; or one does not run files.
     """
     names = list(dict.fromkeys(target.backend for target in settings.all_targets))
     for name in names:
@@ -49,8 +49,8 @@ def absent_backends(settings: BenchmarkSettings) -> dict[str, str | None]:
 
 
 def fastest_form(context: RunContext, name: str, network: nn.Module) -> nn.Module:
-    """Return a network of the family `name` with each layer in its fastest form; record the choices. Others stay.
-
+    """Return the narrow network, or one of its family, with each layer in its fastest form, and record the choices.
+    Return other networks unchanged.
     Raises:
         EditError: a form does not compute the same.
     """
@@ -71,7 +71,7 @@ def fastest_form(context: RunContext, name: str, network: nn.Module) -> nn.Modul
 
 
 def deploy(context: RunContext, networks: dict[str, nn.Module]) -> None:
-    """Export the networks, check the files' parity on test images, and time them interleaved.
+    """Export the networks, check the files' parity on test images, and time them in turn.
 
     Raises:
         ParityError: a file and its network differ. The record is written first.
@@ -117,5 +117,5 @@ def write_samples(context: RunContext, networks: dict[str, nn.Module]) -> None:
     num = min(context.recipe.report_samples, length)
     for number in range(num):
         check()
-        # spread over the split, at different phases of a periodic series
+        # Spread over the split; `+ number` avoids hitting the same phase of a periodic series.
         write_pictures(context, (number * length // num + number) % length, dict(networks))

@@ -12,7 +12,7 @@ PACKAGES = ("prunus", "torch", "torchvision", "numpy", "onnx", "onnxruntime", "o
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that results depend on; absent ones are left out."""
+    """Return the versions of Python and of the packages that results depend on, absent packages left out."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:

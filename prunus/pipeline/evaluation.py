@@ -58,7 +58,7 @@ def record_family(context: RunContext) -> None:
 
 
 def _target(budget: Budget) -> dict[str, Any]:
-    """Return what tells the latencies that the budget bounds apart from others in the records."""
+    """Return the fields by which the records of the budget's own target are recognised."""
     target = budget.target
     if target is None:
         return {}
@@ -67,12 +67,13 @@ def _target(budget: Budget) -> dict[str, Any]:
 
 
 def _units(widths: dict[str, int], name: str) -> int:
-    """Return a layer's width, or that of the last of the layers that replaced it; 0 where it was removed."""
+    """Return a layer's width, or that of the last layer that replaced it; 0 if it was removed."""
     return widths.get(name, next((widths[path] for path in reversed(widths) if path.startswith(f"{name}.")), 0))
 
 
 def check_removal_law(context: RunContext, model: nn.Module) -> None:
-    """Record the law of removal on the trained network: zero half of its groups, remove them, compare the outputs.
+    """Test the law of removal on the trained network and record it: zero half of its groups, remove them, compare the
+    outputs.
 
     Raises:
         TrainingError: the output changed by more than rounding.

@@ -14,10 +14,10 @@ from prunus.records import CurveRecord, GateRecord, RobustnessRecord, SliceRecor
 
 
 def pass_gate(context: RunContext, settings: Gate, wide: nn.Module, narrow: nn.Module) -> None:
-    """Compare the networks, record what was found, and show the images on which they disagree most.
+    """Compare the networks, record the result, and show the images on which they disagree most.
 
     Raises:
-        GateError: a slice fell, and the settings stop the run; the report is written first.
+        GateError: a slice dropped, and the settings stop the run; the report is written first.
     """
     context.watch.stage("comparing the wide and the narrow network, slice by slice")
     found = compare(wide, narrow, context.recipe.data, task=context.task, settings=settings, train=context.recipe.train)

@@ -1,4 +1,4 @@
-"""The journal of a sweep: what came of each budget, in optuna's journal storage, which many workers may write."""
+"""The journal of a sweep: the result of each budget, in optuna's journal storage, which many workers may write."""
 
 from pathlib import Path
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from prunus.errors import RecipeError
 
 FILE_NAME, STUDY = "journal.log", "sweep"
-MOST = 1e18  # of a budget
+MOST = 1e18  # upper limit of a budget
 
 
 class Journal:
@@ -33,20 +33,20 @@ class Journal:
                 directions=["maximize", "minimize"],
                 load_if_exists=True,
             )
-        except Exception as error:  # whatever a file makes optuna raise
+        except Exception as error:  # optuna raises various types for a damaged file
             raise RecipeError(
                 f"{folder / FILE_NAME} cannot be read as a journal ({type(error).__name__}: {error}): move it away; "
                 "the runs beside it stay as they are"
             ) from error
 
     def tell(self, budget: float, metric: float, milliseconds: float) -> None:
-        """Note what a budget's network reaches and takes, once."""
+        """Record the metric and the milliseconds of a budget's network, only once."""
         complete = self._optuna.trial.TrialState.COMPLETE
         if not any(trial.params.get("budget") == budget for trial in self._study.get_trials(states=(complete,))):
             self._add(budget, values=[metric, milliseconds])
 
     def tell_failure(self, budget: float, reason: str) -> None:
-        """Note that a budget cannot be met."""
+        """Record that a budget cannot be met."""
         self._add(budget, state=self._optuna.trial.TrialState.FAIL, user_attrs={"reason": reason})
 
     def _add(self, budget: float, **what: Any) -> None:

@@ -13,15 +13,15 @@ from prunus.surgery import Plan
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Network:
-    """A network that a run has led to.
+    """A network that a run has produced.
 
     Attributes:
-        name: in records, files and the report.
+        name: its name in records, files and the report.
         model: the network.
-        plan: leads to it from the network as built.
-        edits: of the plan, each with the measured change of the output.
+        plan: the edits from the network as built to this one.
+        edits: records of the plan's edits, each with the measured change of the output.
         seconds: total training time.
-        records: number of records of the run when its last training ended.
+        records: number of the run's records when the network's last training ended.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Network:
 
 
 def network_name(stages: tuple[Stage, ...], stage: Stage) -> str:
-    """Return the name of the network that `stage` leads to; the last one is the narrow network."""
+    """Return the name of the network that `stage` produces; the last stage produces the narrow network."""
     return NARROW if stage.name == stages[-1].name else stage.name
 
 
@@ -43,5 +43,5 @@ def training_name(stage: Stage) -> str:
 
 
 def branch_name(budget: Budget) -> str:
-    """Return the name of the network, and of the training, that branches off where `budget` is passed."""
+    """Return the name of the network, and of its training, that branches off when `budget` is met."""
     return f"{NARROW}-{budget_name(budget)}"

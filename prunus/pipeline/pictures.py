@@ -23,13 +23,13 @@ def write_pictures(
     networks: Mapping[str, Callable[[Tensor], Any]],
     disagreement: float | None = None,
 ) -> None:
-    """Write the test image `index`, its truth and the networks' answers as PNG files, and record where they are.
+    """Write the test image `index`, its ground truth and the networks' predictions as PNG files; record their paths.
 
     Args:
-        context: of the run.
-        index: in the test split.
-        networks: each network by its name, "narrow" among them.
-        disagreement: of wide and narrow, where the image is shown for it.
+        context: the run's context.
+        index: index of the image in the test split.
+        networks: the networks by name, including "narrow".
+        disagreement: disagreement of wide and narrow, if the image is shown because of it.
     """
     split, task = context.recipe.data.test(), context.task
     picture, (image, target) = split.picture(index), split[index]
@@ -57,7 +57,7 @@ def _save_picture(pixels: Tensor, path: Path) -> None:
     """Write uint8 [3, H, W] as a PNG file.
 
     Raises:
-        RecordError: there is no room for it, or it may not be written.
+        RecordError: the disk is full, or the path is not writable.
     """
     content = io.BytesIO()
     Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(content, "PNG")

@@ -1,4 +1,4 @@
-"""INT8 in a run and on the command line: quantised, timed and tested against the file in floating point."""
+"""INT8 in a run and on the command line: quantise a file, time it, and test it against the float32 file."""
 
 import contextlib
 import dataclasses
@@ -25,7 +25,7 @@ from prunus.writing import folder_aside
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Quantizing:
-    """What INT8 is calibrated and tested with."""
+    """The data, task and settings with which INT8 is calibrated and tested."""
 
     data: Data
     task: BoundTask
@@ -34,19 +34,19 @@ class Quantizing:
     timing: BenchmarkSettings = BenchmarkSettings()  # noqa: RUF009 - frozen
 
     def quantized(self, source: Path, output: Path, settings: Quantize, backend: str, name: str) -> QuantizationRecord:
-        """Quantise the file `source` to `output` and return what came of it; a file that is refused is removed, and one
-        from before with it.
+        """Quantise the file `source` to `output` and return the record; a refused file is removed, and so is an earlier
+        file at `output`.
 
         Raises:
             DataError: there are no validation images to test on.
-            DeployError: the backend's tool is absent or does not take the network, or the data have other shapes.
+            DeployError: the backend's tool is absent or does not support the network, or the data have other shapes.
         """
         validation = self.data.validation()
         if not len(validation):
             raise DataError("INT8 is tested on the validation split, which is empty: hold images of train/ out for it")
         quantizer(backend)
         require_inputs(source, tuple(validation[0][0].shape))
-        with _aside(source, output) as aside:  # a file that has not been tested is never seen under its name
+        with _aside(source, output) as aside:  # the file gets its name only after the test
             file = quantize(source, aside / output.name, self._calibration(settings.samples), backend=backend)
             before, after = (self._metric(path, backend) for path in (source, file))
             times = self._milliseconds({"float32": source, "int8": file}, backend)
@@ -100,7 +100,7 @@ class Quantizing:
 
 @contextlib.contextmanager
 def _aside(source: Path, output: Path) -> Iterator[Path]:
-    """Hand out a folder beside `output`, which is another file than `source`."""
+    """Yield a temporary folder beside `output`, which must not be `source`."""
     if output.resolve() == source.resolve():
         raise DeployError(f"{output} is the network in float32 itself: name another file for the one in INT8")
     try:
@@ -112,10 +112,10 @@ def _aside(source: Path, output: Path) -> Iterator[Path]:
 
 
 def require(record: QuantizationRecord) -> None:
-    """Accept a network in INT8 that passed.
+    """Raise an error unless the INT8 network passed.
 
     Raises:
-        QuantizationError: it lost more than allowed; by how much, and what to do.
+        QuantizationError: it lost more than allowed; the message says how much, and what to do.
     """
     if not record.passed:
         raise QuantizationError(
@@ -127,7 +127,7 @@ def require(record: QuantizationRecord) -> None:
 
 
 def quantize_run(context: RunContext) -> list[QuantizationRecord]:
-    """Quantise the narrow network's file, and those of its family, as the recipe says; record what came of it."""
+    """Quantise the files of the narrow network and its family, as set in the recipe; record and return the results."""
     settings, recipe = context.recipe.deploy.quantize, context.recipe
     if settings is None:
         return []
@@ -145,6 +145,6 @@ def quantize_run(context: RunContext) -> list[QuantizationRecord]:
 
 
 def _parts(path: Path) -> list[Path]:
-    """Return the path of the file, and that of its weights where they have a file of their own."""
+    """Return the path of the file, and the path of its weights if they have a separate file."""
     beside = [path.with_suffix(".bin")] if path.suffix == ".xml" else [path.with_name(f"{path.name}.data")]
     return [path, *(each for each in beside if each.is_file())]

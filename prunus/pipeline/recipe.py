@@ -42,13 +42,13 @@ class Stage:
     """A step from the network as built to the deployed one: edits, then training.
 
     Attributes:
-        name: of the stage in records, files and the report.
-        edits: applied one after the other before the training.
+        name: name of the stage in records, files and the report.
+        edits: edits applied one after the other before the training.
         train: the training settings; null: this stage does not train.
-        penalties: of the training, one proximal step after the other; channels that become zero are removed after
-            each epoch. On an expanded layer they act on the kernel that it contracts to.
+        penalties: penalties of the training, one proximal step after the other; channels that become zero are removed
+            after each epoch. On an expanded layer they act on the kernel that it contracts to.
         shrink: the budget to shrink to during the training.
-        distillation: from the wide network, as a part of the loss.
+        distillation: distillation from the wide network, as a part of the loss.
     """
 
     name: str
@@ -73,7 +73,7 @@ class Stage:
 
     @property
     def penalty(self) -> Penalty | None:
-        """All penalties combined; None where there are none."""
+        """All penalties combined; None if there are none."""
         return Combined(penalties=self.penalties) if self.penalties else None
 
 
@@ -87,7 +87,7 @@ class Deploy:
     benchmark: BenchmarkSettings = BenchmarkSettings()
     parity_samples: int = 8  # test images
     parity_tolerance: float = 1e-4  # relative
-    decode: bool = False  # whether the files decode, too: a detector's then give boxes instead of raw heads
+    decode: bool = False  # whether the files also decode: a detector's file then outputs boxes instead of raw heads
     choose_forms: bool = True  # time each factorised layer as one layer too, and deploy the faster form
     quantize: Quantize | None = None  # also deploy the narrow network in INT8; null: not
 
@@ -106,7 +106,7 @@ class Deploy:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LearningRates:
-    """A learning rate per kind of optimizer."""
+    """One learning rate for each kind of optimizer."""
 
     sgd: float = 0.05
     adam: float = 1e-3
@@ -124,19 +124,19 @@ class Recipe:
     `distillation`, as in `Stage`) are those of the recipe itself, then those of `then`.
 
     Attributes:
-        start: what the joint training begins with: "wide" are the weights of the wide network when it has been
-            trained; "fresh" are those that the wide network's training begins with too. "auto": wide, where there is a
-            trained one, by this run or before (all its `weights`), and the joint training shrinks it without `edits`.
-        weights: that all trainings begin with: a file's path, or where it goes and what of it; null: fresh ones.
-        target: where the network will run: budgets in milliseconds are measured there unless they name a target of
-            their own, and the networks are timed there; null: the first of `deploy.benchmark` that is here.
+        start: initial weights of the joint training. "wide": the weights of the trained wide network; "fresh": those
+            with which the wide network's training starts too; "auto": "wide" if the wide network is trained, by this
+            run or before (all its `weights`), and the joint training shrinks it without `edits`, else "fresh".
+        weights: initial weights of all trainings: a file's path, or the settings of `Weights`; null: fresh weights.
+        target: where the network will run: networks are timed there, and budgets in milliseconds are measured there
+            unless they name a target of their own; null: the first available one of `deploy.benchmark`.
         baseline: also train the network as built, without penalties or shrinking, with the settings `train`: the wide
-            network of all comparisons, and the teacher of every distillation. "untrained": the wide network is the one
-            that the weights give, as it is.
+            network of all comparisons, and the teacher of every distillation. "untrained": the wide network is the
+            network with the given weights, not trained further.
         from_scratch: also train the narrow architecture with fresh weights for as many epochs, with SGD and with Adam.
-        from_scratch_rates: their learning rates, where the recipe's own optimizer is of another kind.
-        gate: compares the wide with the narrow network, slice by slice, before it is exported; null: no comparison.
-        protect: classes and conditions that weigh more in the trainings of all stages; null: none.
+        from_scratch_rates: learning rates of these trainings, except for the recipe's own kind of optimizer.
+        gate: compares the wide with the narrow network, slice by slice, before the export; null: no comparison.
+        protect: classes and conditions with more weight in the trainings of all stages; null: none.
         report_samples: number of test images shown with ground truth and predictions.
         output: folder of the run; null: runs/<name>.
     """
@@ -201,12 +201,12 @@ class Recipe:
 
     @property
     def starting_weights(self) -> Weights | None:
-        """The weights that all trainings begin with; None: fresh ones."""
+        """The initial weights of all trainings; None for fresh weights."""
         return Weights(path=self.weights) if isinstance(self.weights, str) else self.weights
 
     @property
     def benchmark(self) -> BenchmarkSettings:
-        """How the networks are timed: where budgets are measured first, then as `deploy.benchmark` says."""
+        """How the networks are timed: first on the targets of the budgets, then as in `deploy.benchmark`."""
         shrinks = [stage.shrink for stage in self.stages if stage.shrink is not None]
         budgets = [budget.target for shrink in shrinks for budget in shrink.sequence]
         named = [target for target in (*budgets, self.target) if target is not None and not target.remote]
@@ -228,7 +228,7 @@ class Recipe:
 
     @property
     def starts_wide(self) -> bool:
-        """Whether the joint training begins with the trained wide network's weights."""
+        """Whether the joint training starts with the trained wide network's weights."""
         given = self.starting_weights
         trained = self.baseline is True or (self.baseline == "untrained" and given is not None and given.is_whole)
         shrinks = trained and self.shrink is not None and not self.edits

@@ -1,4 +1,4 @@
-"""The rehearsal: all stages without training, so that a recipe that cannot work is refused before hours of it."""
+"""The rehearsal: run all stages without training, so that an impossible recipe is refused before hours of training."""
 
 import functools
 from collections.abc import Callable, Collection
@@ -29,18 +29,18 @@ def rehearse(
     processes: Processes = ALONE,
     begun: Collection[str] = (),
 ) -> None:
-    """Go through all stages without training.
+    """Run all stages without training.
 
     Args:
-        stages: of the recipe.
+        stages: the recipe's stages.
         model: the network as built.
         inputs: an example, [1, C, H, W].
-        meter: returns the meter of a stage, given the network that it begins with and its budget.
-        processes: process 0 measures.
+        meter: returns the meter of a stage, given the stage's initial network and its budget.
+        processes: the processes of the run; process 0 measures.
         begun: names of trainings with a checkpoint; their latency budgets have been checked before.
 
     Raises:
-        EditError, RecipeError, BudgetError: a stage cannot work; names the stage, and what to do.
+        EditError, RecipeError, BudgetError: a stage is impossible; the message names the stage, and what to do.
     """
     for stage in stages:
         for number in range(len(stage.edits)):

@@ -1,4 +1,4 @@
-"""Reinitialization: the narrow architecture with fresh weights, for training from scratch (GTC 2019, slide 88)."""
+"""Reinitialise the narrow architecture with fresh weights, for training from scratch (GTC 2019, slide 88)."""
 
 import math
 from collections.abc import Collection
@@ -16,7 +16,7 @@ UNIFORM_GAIN = 1 / math.sqrt(3)  # of torch's own initialisation: std = gain / s
 
 @torch.no_grad()
 def reinitialized(narrow: nn.Module, built: nn.Module, seed: int) -> nn.Module:
-    """Return a copy of `narrow` with fresh weights, at the gain of the layers as `built`.
+    """Return a copy of `narrow` with fresh weights, scaled as in `built`.
 
     A network may have an initialisation of its own (He et al. 2015, ...). For a fair comparison each layer of `narrow`
     gets the gain std(W) sqrt(fan-in) of the layer as built; layers that replaced one layer share its gain.
@@ -45,7 +45,7 @@ def reinitialized(narrow: nn.Module, built: nn.Module, seed: int) -> nn.Module:
 
 
 def _origin(path: str, layers: Collection[str]) -> str | None:
-    """Return the path of the layer as built that the layer at `path` is, or replaces."""
+    """Return the path of the original layer that the layer at `path` is, or replaces; None if there is none."""
     parts = path.split(".")
     return next((p for p in (".".join(parts[:end]) for end in range(len(parts), 0, -1)) if p in layers), None)
 

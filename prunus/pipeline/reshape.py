@@ -1,7 +1,7 @@
-"""Edits as a recipe names them: settings that plan edits of whatever network they meet.
+"""Edits as a recipe names them: settings from which edits are planned for any network.
 
-`prunus.pipeline.Expand` has the arguments of `prunus.expand` as its keys, with the same defaults, and so have the
-others. One of your own is a frozen dataclass, subclass of `Reshaping`, named by its dotted path.
+The keys of `prunus.pipeline.Expand` are the arguments of `prunus.expand`, with the same defaults, and likewise for the
+others. For an edit of your own, write a frozen dataclass, subclass of `Reshaping`, and name it by its dotted path.
 """
 
 import abc
@@ -24,17 +24,17 @@ class Reshaping(abc.ABC):
         """Return the edits of `model`; `inputs` is an example [1, C, H, W].
 
         Raises:
-            EditError: the edits make no sense for this network, or at this place.
+            EditError: the edits are impossible for this network, or at this point.
         """
 
 
 class _Arguments(Reshaping):
-    """Settings that are the arguments of `planner` behind the model."""
+    """Settings that are the arguments of `planner` after the model."""
 
     planner: ClassVar[Callable[..., Plan]]
 
     def plan(self, model: nn.Module, inputs: Tensor) -> Plan:
-        """Return the plan that `planner` makes."""
+        """Return the plan from `planner`."""
         return self.planner(model, **vars(self))
 
 
@@ -80,7 +80,7 @@ class Expand(_Arguments):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Linearize(_Arguments):
-    """Settings of `prunus.linearize`, which has none: the ReLUs in expanded layers are taken out."""
+    """Remove the ReLUs in expanded layers; `prunus.linearize` has no settings."""
 
     planner = staticmethod(linearize)
 

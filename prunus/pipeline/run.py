@@ -1,4 +1,4 @@
-"""`prunus.run`: all steps from a recipe to the report, in their order."""
+"""`prunus.run`: all steps from a recipe to the report, in order."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,19 +40,19 @@ def run(
 ) -> Path:
     """Train wide, reshape and shrink, verify, export, measure and report; return the folder of the run.
 
-    An interrupted run is resumed by the same recipe on the same folder. The folder holds `recipe.yaml`,
+    To resume an interrupted run, call it with the same recipe and folder. The folder holds `recipe.yaml`,
     `records.jsonl`, `report.html`, `wide.onnx`, `narrow.onnx`, `wide/` and `narrow/` (see `prunus.load`), checkpoints
-    and TensorBoard's scalars; with `shrink.budgets` also a file and a folder of each network of the family. Started by
+    and TensorBoard's scalars; with `shrink.budgets` also a file and a folder for each network of the family. Under
     torchrun, all processes train; process 0 does everything else.
 
     Args:
         recipe: a recipe, or the path of a YAML file.
-        overrides: for a file, as on the command line: "train.epochs=3".
+        overrides: changes to a file's settings, as on the command line: "train.epochs=3".
         watch: shows the progress.
-        accept_changes: resume although the recipe was changed; the changes become a note in the report.
+        accept_changes: resume although the recipe or the data changed; the report notes the changes.
 
     Raises:
-        PrunusError: whatever makes the run impossible, and what to do about it.
+        PrunusError: the run is impossible; the message says why, and what to do.
     """
     if isinstance(recipe, str | Path):
         recipe = prunus.recipe.load(Recipe, recipe, overrides)
@@ -95,7 +95,7 @@ def _run(
     begins("preparing the data")
     task = recipe.task.bind(recipe.data)
     inputs = recipe.data.train()[0][0][None]
-    for split in (recipe.data.validation(), recipe.data.test()):  # missing files are reported now, not after hours
+    for split in (recipe.data.validation(), recipe.data.test()):  # report missing files now, not after hours
         if len(split):
             split[0]
     _check_asked(recipe, task)
@@ -131,7 +131,7 @@ def _run(
 
 
 def _check_asked(recipe: Recipe, task: BoundTask) -> None:
-    """Refuse before hours of training what cannot be protected, quantised, or decoded in a file."""
+    """Refuse classes that cannot be protected, and impossible quantisation or decoding, before hours of training."""
     deployment.absent_backends(recipe.benchmark)
     for name in recipe.deploy.quantize.backends if recipe.deploy.quantize is not None else ():
         quantizer(name)
@@ -143,7 +143,7 @@ def _check_asked(recipe: Recipe, task: BoundTask) -> None:
 
 
 def _check_targets(recipe: Recipe, shape: tuple[int, ...]) -> None:
-    """Refuse targets for images of another size than the data's, or for batches that there is no room for."""
+    """Refuse targets for images of another size than the data's, or with batches that exceed the memory."""
     for target in recipe.benchmark.all_targets:
         if target.sized(shape) != shape:
             raise RecipeError(
@@ -164,7 +164,7 @@ def _deliver(
     recipe, recorder, inputs, folder = context.recipe, context.recorder, context.inputs, context.folder
     networks = [*([] if wide is None else [wide]), *reached, *scratch]
     narrow = reached[-1]
-    recorder.truncate(max(1, *(each.records for each in networks)))  # drop what an earlier attempt wrote after that
+    recorder.truncate(max(1, *(each.records for each in networks)))  # drop records of an earlier attempt after training
     record_changes(recorder, run_record)
     for network in networks:
         evaluation.evaluate_on_test(context, network)
@@ -188,12 +188,12 @@ def _deliver(
 
 
 def _train(context: RunContext) -> tuple[Network | None, list[Network], list[Network]]:
-    """Return the wide network, the networks of all stages, and those of the narrow architecture from scratch."""
+    """Return the wide network, the networks of all stages, and the narrow architecture trained from scratch."""
     recipe = context.recipe
     begun = context.processes.share({path.parent.name for path in context.folder.glob("checkpoints/*/[0-9]*")})
     rehearse(
         recipe.stages, stages.build_start(context, None), context.inputs, context.meter, context.processes, begun
-    )  # before hours
+    )  # before hours of training
     encoder = None if recipe.encoder_stage is None else stages.train_encoder(context, recipe.encoder_stage)
     wide = stages.train_wide(context, encoder) if recipe.baseline else None
     reached = stages.run_stages(context, encoder, wide)

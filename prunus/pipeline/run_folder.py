@@ -1,4 +1,4 @@
-"""The run folder: `recipe.yaml` names the run it belongs to; another recipe is refused once there are checkpoints."""
+"""The folder of a run, identified by its `recipe.yaml`; another recipe is refused once there are checkpoints."""
 
 import contextlib
 import os
@@ -18,11 +18,11 @@ FILE_NAME = "recipe.yaml"
 def prepare_run_folder(folder: Path, resolved: Mapping[str, Any], *, accept_changes: bool = False) -> bool:
     """Make `folder` the folder of the run `resolved`, and return whether it holds checkpoints to resume from.
 
-    Without a checkpoint nothing is lost, so the folder of an attempt that failed early may be used again. With
+    Without a checkpoint nothing can be lost, so the folder of an attempt that failed early may be reused. With
     `accept_changes`, a run is resumed from its checkpoints although its recipe was changed.
 
     Raises:
-        RecipeError: the folder holds the checkpoints of another recipe; names the differences.
+        RecipeError: the folder holds the checkpoints of another recipe; the message lists the differences.
         RecordError: the folder is not writable.
     """
     path = folder / FILE_NAME
@@ -38,10 +38,10 @@ def prepare_run_folder(folder: Path, resolved: Mapping[str, Any], *, accept_chan
 
 
 def refuse_other_recipe(folder: Path, resolved: Mapping[str, Any]) -> None:
-    """Refuse a folder that holds the run of another recipe than `resolved`; one without a recipe holds none.
+    """Refuse a folder with a run of another recipe than `resolved`; a folder without a recipe is accepted.
 
     Raises:
-        RecipeError: names the differences.
+        RecipeError: the recipes differ; the message lists the differences.
     """
     path = folder / FILE_NAME
     if path.is_file() and (different := recipe_differences(_read(path), resolved)):
@@ -53,17 +53,17 @@ def refuse_other_recipe(folder: Path, resolved: Mapping[str, Any]) -> None:
 
 
 def begun_with(folder: Path, key: str) -> Any:
-    """Return what the recipe of the run in `folder` says of `key`, at its top; None where there is no run yet."""
+    """Return the value of the top-level `key` in the recipe of the run in `folder`; None if there is no run yet."""
     path = folder / FILE_NAME
     found = _read(path) if path.is_file() else None
     return found.get(key) if isinstance(found, Mapping) else None
 
 
 def refuse_linked_folders(folder: Path) -> None:
-    """Refuse to write where a link inside the folder of a run leads: the folder may be a stranger's.
+    """Refuse symbolic links inside the folder of a run, so that none is written through.
 
     Raises:
-        RecordError: names the link.
+        RecordError: there is one; the message names it.
     """
     for parent, names, _ in os.walk(folder):
         for path in (Path(parent) / name for name in names):
@@ -78,8 +78,8 @@ def refuse_linked_folders(folder: Path) -> None:
 def run_folder(
     folder: Path, resolved: Mapping[str, Any], *, accept_changes: bool, going_on: Callable[[], bool]
 ) -> Iterator[bool]:
-    """Prepare `folder` for the duration of a run. Where its checkpoints turn out not to fit a changed recipe before the
-    run is `going_on`, the former `recipe.yaml` is put back."""
+    """Prepare `folder` for the duration of a run. If its checkpoints do not fit a changed recipe and the run is not yet
+    `going_on`, restore the former `recipe.yaml`."""
     path = folder / FILE_NAME
     former = path.read_bytes() if path.is_file() else None
     begun = prepare_run_folder(folder, resolved, accept_changes=accept_changes)
@@ -105,7 +105,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def recipe_differences(there: Any, here: Any) -> list[str]:
-    """Return a line for each key whose value differs, `output` excepted, since the folder may have been moved."""
+    """Return a line for each key whose value differs, except `output`, since the folder may have been moved."""
     old, new = _leaves(there), _leaves(here)
     keys = [key for key in dict.fromkeys([*old, *new]) if key != "output" and old.get(key) != new.get(key)]
     return [f"`{key}` is {old.get(key, 'not set')} there, {new.get(key, 'not set')} here" for key in keys]

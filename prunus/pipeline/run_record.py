@@ -1,4 +1,4 @@
-"""The record of a run's start (recipe, data, weights), and of what differs from it when the run is resumed."""
+"""The record of a run's start (recipe, data, weights), and of the differences when the run is resumed."""
 
 import datetime
 import shlex
@@ -17,7 +17,7 @@ from prunus.terminal import visible
 
 
 def run_record_of(recipe: Recipe, resolved: dict[str, Any], input_shape: tuple[int, ...]) -> RunRecord:
-    """Return what is recorded of a run when it begins; `resolved` is the recipe with all defaults."""
+    """Return the record of a run's start; `resolved` is the recipe with all defaults."""
     return RunRecord(
         name=recipe.name,
         command=visible(shlex.join(["prunus", *sys.argv[1:]])),
@@ -40,7 +40,7 @@ def record_weights(recorder: Recorder, recipe: Recipe) -> None:
     """Record which tensors of the network come from the recipe's weights.
 
     Raises:
-        DataError, RecipeError: they cannot be read, or do not fit.
+        DataError, RecipeError: the weights cannot be read, or do not fit.
     """
     weights = recipe.starting_weights
     if weights is not None:
@@ -49,7 +49,7 @@ def record_weights(recorder: Recorder, recipe: Recipe) -> None:
 
 
 def record_changes(recorder: Recorder, now: RunRecord) -> None:
-    """Record the recipe as it is now and the changes, where it differs from the recipe that the run began with."""
+    """Record the changes of recipe, data and weights since the run began, and the changed recipe."""
     begun = _begun(recorder)
     if begun is None:
         return
@@ -63,10 +63,10 @@ def record_changes(recorder: Recorder, now: RunRecord) -> None:
 
 
 def refuse_other_data(recorder: Recorder, now: RunRecord) -> None:
-    """Refuse to go on, or to evaluate, on other data or weights than those that the run began with.
+    """Refuse to resume, or to evaluate, with other data or weights than at the start of the run.
 
     Raises:
-        DataError: names what differs.
+        DataError: they differ; the message lists the differences.
     """
     begun = _begun(recorder)
     if begun is not None and begun.weights != now.weights:
@@ -84,7 +84,7 @@ def refuse_other_data(recorder: Recorder, now: RunRecord) -> None:
 
 
 def _begun(recorder: Recorder) -> RunRecord | None:
-    """Return the record that the run began with; None where it cannot be read any more."""
+    """Return the record of the run's start; None if it cannot be read any more."""
     if not recorder.count():
         return None
     return next((record for record in lines(recorder.path.parent) if isinstance(record, RunRecord)), None)

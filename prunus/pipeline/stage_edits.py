@@ -16,7 +16,7 @@ def plan_edit(stage: Stage, number: int, model: nn.Module, inputs: Tensor) -> Pl
     """Return the plan of the stage's edit `number` for `model`.
 
     Raises:
-        EditError: the edit is impossible here; names the stage and the edit.
+        EditError: the edit is impossible here; the message names the stage and the edit.
     """
     reshaping: Reshaping = stage.edits[number]
     try:

@@ -1,4 +1,4 @@
-"""The trainings of a run: encoder, wide network, the sequence of stages, training from scratch; one function each."""
+"""The trainings of a run, one function each: encoder, wide network, the sequence of stages, training from scratch."""
 
 import dataclasses
 from typing import Literal
@@ -46,8 +46,8 @@ def train_encoder(context: RunContext, stage: EncoderStage) -> dict[str, Tensor]
 
 
 def build_start(context: RunContext, encoder: dict[str, Tensor] | None) -> nn.Module:
-    """Build the network that the wide training starts with, and the joint one unless it starts with the wide network's
-    trained weights."""
+    """Build the initial network of the wide training, and of the joint training unless it starts with the wide
+    network's weights."""
     model = build_wide(context)
     if context.recipe.starting_weights is not None:
         load_(model, context.recipe.starting_weights)
@@ -57,7 +57,7 @@ def build_start(context: RunContext, encoder: dict[str, Tensor] | None) -> nn.Mo
 
 
 def train_wide(context: RunContext, encoder: dict[str, Tensor] | None) -> Network:
-    """Train the network as built, without penalties or shrinking, unless it is to be compared with as it is."""
+    """Train the network as built, without penalties or shrinking; with `baseline: untrained`, return it untrained."""
     if context.recipe.baseline == "untrained":
         return Network(name=WIDE, model=build_start(context, encoder).to(context.recipe.train.torch_device()))
     context.watch.stage("training the wide network")
@@ -68,7 +68,7 @@ def train_wide(context: RunContext, encoder: dict[str, Tensor] | None) -> Networ
 
 
 def run_stages(context: RunContext, encoder: dict[str, Tensor] | None, wide: Network | None) -> list[Network]:
-    """Run all stages and return the network that each leads to; the last one is the narrow network."""
+    """Run all stages and return the networks that they produce; the last one is the narrow network."""
     start = build_start(context, encoder)
     if context.recipe.starts_wide:
         assert wide is not None  # else the recipe is refused
@@ -88,10 +88,10 @@ def run_stages(context: RunContext, encoder: dict[str, Tensor] | None, wide: Net
 def train_stage(
     context: RunContext, stage: Stage, settings: Train, network: Network, wide: Network | None
 ) -> list[Network]:
-    """Train `network`, which the earlier stages have led to, with the settings of `stage`.
+    """Train `network`, the result of the earlier stages, with the settings of `stage`.
 
-    With several budgets the first networks returned are those of all budgets but the last: each goes on from where the
-    training passed its budget, under the same settings, without shrinking any further.
+    With several budgets, the networks of all budgets but the last are returned first: each continues from the point
+    where the training met its budget, with the same settings, without shrinking further.
     """
     training = _stage_training(context, stage, settings, network, wide)
     trunk = _trained(context, training, network, stage.shrink)
@@ -130,13 +130,13 @@ def _stage_training(
 
 
 def _trained(context: RunContext, training: TrainingJob, network: Network, shrink: Controller | None) -> Network:
-    """Train the model of `network` and return what becomes of it."""
+    """Train the model of `network` and return the resulting network."""
     model = network.model
     if shrink is None and training.penalty is None:
-        model = apply(Plan(), model)  # that of an earlier stage is deployed too, and stays as it is
+        model = apply(Plan(), model)  # a copy: the network of an earlier stage is deployed too and must not change
     fitted = fit(training, model, context.inputs, shrink)
     inputs = context.inputs.to(training.settings.torch_device())
-    vanished = bypass(fitted.model, inputs)  # blocks with a layer that training has emptied
+    vanished = bypass(fitted.model, inputs)  # remove blocks with a layer that training has emptied
     model, edits = apply_measured(fitted.model, vanished, context.inputs)
     return dataclasses.replace(
         network,
@@ -149,7 +149,8 @@ def _trained(context: RunContext, training: TrainingJob, network: Network, shrin
 
 
 def train_from_scratch(context: RunContext, narrow: Network) -> list[Network]:
-    """Train the narrow architecture with fresh weights, for the epochs of all stages, with SGD and with Adam."""
+    """Train the narrow architecture from fresh weights, for the epochs of all stages: with SGD, with Adam, and with the
+    recipe's own kind of optimizer if that is another."""
     own, result = context.recipe.train, list[Network]()
     epochs = sum(stage.train.epochs for stage in context.recipe.stages if stage.train is not None)
     rates = context.recipe.from_scratch_rates

@@ -1,8 +1,8 @@
-"""`prunus.pipeline.sweep`: one recipe at several budgets, by as many workers as there are, and the frontier of them.
+"""`prunus.pipeline.sweep`: one recipe at several budgets, by any number of workers, and the resulting frontier.
 
-Each budget is a run in a folder of its own, and whoever holds the lock of that folder works on it: so workers on many
-machines share a folder, none waits for another, and a run whose worker died goes on from its checkpoint. What comes of
-each is told in a journal of optuna's beside the folders, which its own tools read.
+Each budget is a run in a folder of its own, and the worker that holds the folder's lock works on it. Workers on many
+machines can therefore share a folder without waiting for each other, and a run whose worker died resumes from its
+checkpoint. The result of each run is recorded in a journal of optuna beside the folders, which optuna's tools can read.
 """
 
 import dataclasses
@@ -32,14 +32,14 @@ BOUNDS = ("macs", "params", "latency", "latency_ms")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Swept:
-    """What a worker leaves.
+    """The result of a worker.
 
     Attributes:
-        folder: of the sweep.
-        done: budgets whose run has come to its end.
+        folder: folder of the sweep.
+        done: budgets whose run is complete.
         failed: budgets that cannot be met, with the reason.
-        elsewhere: budgets that other workers are at.
-        report: the frontier; None where other workers are still at it.
+        elsewhere: budgets that other workers are working on.
+        report: path of the frontier's report; None if other workers are not done yet, or no run is complete.
     """
 
     folder: Path
@@ -57,26 +57,26 @@ def sweep(
     bound: str | None = None,
     watch: Watch | None = None,
 ) -> Swept:
-    """Run a recipe at each of `budgets`, those that no other worker is at, and tell the frontier when all are done.
+    """Run a recipe at each of `budgets` that no other worker is working on, and report the frontier when all are done.
 
-    Start it as often as there are machines, with the same arguments, in a folder that all see; start it again to go on.
+    Start it on any number of machines, with the same arguments and a shared folder; start it again to resume.
 
     Args:
         recipe: the path of a YAML file.
-        budgets: what `bound` is set to, run by run.
-        overrides: of the recipe; `output` is the folder of the sweep, by default runs/<name>-sweep.
-        bound: "macs", "params", "latency" or "latency_ms"; None: the one that the recipe's budget has.
+        budgets: the values of `bound`, one per run.
+        overrides: overrides of the recipe; `output` is the folder of the sweep, by default runs/<name>-sweep.
+        bound: "macs", "params", "latency" or "latency_ms"; None: the bound of the recipe's budget.
         watch: shows the progress.
 
     Raises:
-        RecipeError: no budget, one twice, or a recipe whose budget has not one bound and none is named; or a folder
-            holds a run of another recipe.
-        PrunusError: whatever makes a run impossible, other than a budget that cannot be met.
+        RecipeError: no budget, one budget twice, no `bound` although the recipe's budget does not have exactly one, or
+            a folder that holds a run of another recipe.
+        PrunusError: a run is impossible for another reason than a budget that cannot be met.
     """
     planned = _planned(Path(recipe), budgets, overrides, bound)
     journal, failed = Journal(planned.folder), dict[float, str]()
     elsewhere, before = list(planned.runs), 0
-    while len(elsewhere) != before:  # also those that others have ended meanwhile: the last worker sees them all
+    while len(elsewhere) != before:  # repeat, so that the last worker also sees runs that others finished meanwhile
         before = len(elsewhere)
         elsewhere = [
             budget for budget in elsewhere if _is_elsewhere(budget, planned.runs[budget], journal, failed, watch)
@@ -91,7 +91,7 @@ def sweep(
 def _is_elsewhere(
     budget: float, chosen: Recipe, journal: Journal, failed: dict[float, str], watch: Watch | None
 ) -> bool:
-    """Bring the run of a budget to its end, and note what comes of it; return whether another worker is at it."""
+    """Complete the run of a budget and record the result; return whether another worker is working on it."""
     check()
     folder = Path(chosen.output or "")
     chosen = _with_wide(chosen)
@@ -109,8 +109,8 @@ def _is_elsewhere(
 
 
 def _with_wide(chosen: Recipe) -> Recipe:
-    """Return the recipe of a run with the wide network that another run of the sweep has trained, which would be the
-    same: the run begins with it. A run that has begun stays as it is."""
+    """Return the recipe of a run with the wide network that another run of the sweep has trained, since its own would
+    be the same. The recipe of a run that has already started is not changed."""
     folder = Path(chosen.output or "")
     if not chosen.starts_wide or chosen.baseline is not True:
         return chosen
@@ -146,7 +146,7 @@ def _planned(recipe: Path, budgets: Sequence[float], overrides: Sequence[str], b
         place = folder / f"{bound}-{budget:g}"
         own = [*cleared, f"shrink.budget.{bound}={value!r}", f"output={place}"]
         if whole.baseline is True and not needs_wide and not whole.starts_wide:
-            # The wide network is for comparison alone: the first run trains it. A run that has begun stays as it is.
+            # The wide network is for comparison only: the first run trains it. A run that has started keeps its value.
             begun = begun_with(place, "baseline")
             own.append(f"baseline={str(begun if isinstance(begun, bool) else not number).lower()}")
         runs[budget] = prunus.recipe.load(Recipe, recipe, [*overrides, *own])
@@ -188,7 +188,7 @@ def _values(folder: Path) -> tuple[float, float]:
 
 
 def _told(planned: _Planned, done: Sequence[float], failed: dict[float, str]) -> Path | None:
-    """Time the networks of all budgets in turn, write the report; None where another worker is at it."""
+    """Time the networks of all budgets in turn and write the report; return None if another worker is doing so."""
     folders = {f"{planned.bound} {budget:g}": Path(planned.runs[budget].output or "") for budget in done}
     files = {name: folder / f"{NARROW}.onnx" for name, folder in folders.items()}
     first = next(iter(folders.values()))

@@ -1,4 +1,4 @@
-"""Tell a run: the page `report.html` and the short table for the terminal, both from its records."""
+"""The report of a run, from its records: the page `report.html` and a short table for the terminal."""
 
 from prunus.report.html import write
 from prunus.report.summary import table

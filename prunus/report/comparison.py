@@ -1,4 +1,4 @@
-"""Wide against narrow, quantity by quantity, and whether the budget was met."""
+"""The comparison of wide and narrow by quantity, and whether the budget was met."""
 
 import dataclasses
 import math
@@ -12,7 +12,7 @@ from prunus.report.facts import MODELS, Facts, Setting
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """One quantity of both networks; None where it was not measured."""
+    """One quantity of both networks; None if it was not measured."""
 
     quantity: str  # "metric", "macs", "params", "latency", "training_seconds"
     label: str
@@ -23,14 +23,14 @@ class Comparison:
 
     @property
     def ratio(self) -> float | None:
-        """Narrow over wide; None where either is missing or the wide one is zero."""
+        """Narrow over wide; None if either is missing or the wide value is zero."""
         if self.wide is None or self.narrow is None or self.wide == 0:
             return None
         return self.narrow / self.wide
 
     @property
     def against(self) -> str:
-        """How narrow stands to wide, in words: points for a metric, per cent for a cost."""
+        """Narrow relative to wide as text: percentage points for a metric, per cent for a cost."""
         if self.wide is None or self.narrow is None:
             return words.ABSENT
         if self.quantity == "metric":
@@ -40,18 +40,18 @@ class Comparison:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Goal:
-    """One limit of the budget beside what the narrow network needs."""
+    """One limit of the budget and the narrow network's value."""
 
     quantity: str
     label: str
     limit: float  # absolute, in the quantity's own unit
-    share: float | None  # as the recipe has it, where it is relative to the wide network
+    share: float | None  # as in the recipe, if it is relative to the wide network
     reached: float | None
     show: Callable[[float | None], str]
 
     @property
     def met(self) -> bool | None:
-        """True where the narrow network is within the limit; None where nothing was measured."""
+        """Whether the narrow network is within the limit; None if it was not measured."""
         return None if self.reached is None else self.reached <= self.limit * (1 + 1e-9)
 
 
@@ -63,7 +63,7 @@ def compare(facts: Facts) -> tuple[Comparison, ...]:
 
 
 def _metric(facts: Facts) -> Comparison:
-    """The task's main metric where both were evaluated; otherwise the last epoch's, and it says so."""
+    """Return the task's main metric from the evaluations; without any, that of the last epoch, with a remark."""
     found = {model: next(iter(r.metrics.items()), None) for model, r in facts.evaluations.items()}
     remark = f"{facts.split} split"
     if not any(found.values()):
@@ -84,7 +84,7 @@ def _cost(facts: Facts, field: str, label: str) -> Comparison:
         source: Any = evaluation or (epochs[-1] if epochs else None)
         values[model] = getattr(source, field) if source is not None else None
     if values["wide"] is None and facts.shrinks:
-        # No wide network was trained: the narrow one began as wide as it was built.
+        # No wide network was trained: use the narrow network's size before its first cut.
         values["wide"] = getattr(facts.shrinks[0], f"{field}_before")
         values["remark"] = "wide: as built, not trained"
     show = words.count if values["wide"] is None else words.count_like(values["wide"])
@@ -125,7 +125,7 @@ def threads(number: int) -> str:
 
 
 def setting_name(setting: Setting, facts: Facts) -> str:
-    """Return the backend's name, with whatever else tells it apart from the run's other settings."""
+    """Return the backend's name, with the fields that distinguish it from the run's other settings."""
     same = [other for other in facts.latencies if other.backend == setting.backend]
     told = {
         "device": setting.device,
@@ -138,7 +138,7 @@ def setting_name(setting: Setting, facts: Facts) -> str:
 
 
 def goals(facts: Facts, budget: Mapping[str, Any] | None = None) -> tuple[Goal, ...]:
-    """Return the limits of `budget`, or the recipe's: up to 1 relative to the wide network, above absolute."""
+    """Return the limits of `budget`, or of the recipe's; values up to 1 are relative to the wide network."""
     settings = budget or (_budget(facts.run.recipe) if facts.run else None)
     if settings is None:
         return ()
@@ -146,7 +146,7 @@ def goals(facts: Facts, budget: Mapping[str, Any] | None = None) -> tuple[Goal, 
     found = list[Goal]()
     for row in compare(facts):
         limit, relative = _limit(settings, row.quantity)
-        if limit is None or any(goal.quantity == row.quantity for goal in found):  # timed on the first backend alone
+        if limit is None or any(goal.quantity == row.quantity for goal in found):  # latency: the first backend only
             continue
         absolute = (limit * row.wide if row.wide is not None else math.nan) if relative else limit
         found.append(
@@ -163,7 +163,7 @@ def goals(facts: Facts, budget: Mapping[str, Any] | None = None) -> tuple[Goal, 
 
 
 def _limit(settings: Mapping[str, Any], quantity: str) -> tuple[float | None, bool]:
-    """Return the limit that the budget sets, if it does, and whether it is a share of the wide network's."""
+    """Return the budget's limit, if any, and whether it is a share of the wide network's value."""
     key = "latency_ms" if quantity == "latency" and settings.get("latency") is None else quantity
     limit = settings.get(key) if quantity in ("macs", "params", "latency") else None
     if isinstance(limit, bool) or not isinstance(limit, int | float):
@@ -172,7 +172,7 @@ def _limit(settings: Mapping[str, Any], quantity: str) -> tuple[float | None, bo
 
 
 def _budget(recipe: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the first `budget` in `recipe`, wherever its author has put it."""
+    """Return the first `budget` in `recipe`, at any depth."""
     for key, value in recipe.items():
         if isinstance(value, dict):
             found = value if key == "budget" else _budget(value)
@@ -185,11 +185,11 @@ def law(facts: Facts) -> float | None:
     """Return the largest relative change of the output over all removals of zero channels."""
     changes = [record.max_rel_diff for record in facts.removals]
     changes += [record.max_rel_diff for record in facts.shrinks]
-    # NaN compares false with everything: it must not hide behind a smaller number.
+    # NaN compares false with everything, so `max` could miss it.
     return next((change for change in changes if math.isnan(change)), max(changes, default=None))
 
 
 def law_tolerance(facts: Facts) -> float:
-    """Return the largest change that was rounding: the fixed bound, or some network's own rounding where it is more."""
+    """Return the largest change that counted as rounding: the fixed bound, or a network's own rounding if larger."""
     found = [record.tolerance for record in facts.removals] + [record.tolerance for record in facts.shrinks]
     return max(found, default=EXACT["float32"])

@@ -1,7 +1,7 @@
-"""A run's records, sorted into what a reader asks for.
+"""A run's records, sorted by subject.
 
-A resumed or repeated run writes some records twice; the later one holds, for it describes the network
-that is in the folder now. A run may be incomplete: whatever was not recorded is None or empty here.
+A resumed or repeated run writes some records twice; the later one is used, since it describes the network that is in
+the folder now. A run may be incomplete: anything that was not recorded is None or empty here.
 """
 
 import dataclasses
@@ -31,8 +31,8 @@ from prunus.records import (
 )
 
 MODELS = ("wide", "narrow")
-BRANCH = "narrow-"  # begins the name of a network that has branched off the narrow one's training
-# The split that was kept from every decision comes first.
+BRANCH = "narrow-"  # prefix of networks that branched off the narrow one's training
+# In order of preference: no decision was made on the test split.
 SPLITS = ("test", "validation", "train")
 
 R = TypeVar("R", bound=Record)
@@ -40,7 +40,7 @@ R = TypeVar("R", bound=Record)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Setting:
-    """The conditions of a latency measurement: networks are compared only under equal ones."""
+    """The conditions of a latency measurement; only networks under equal conditions are compared."""
 
     backend: str
     device: str
@@ -51,17 +51,17 @@ class Setting:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What the records of one run say, by subject; dictionaries go by model: "wide", "narrow"."""
+    """The records of one run by subject; the keys of dictionaries are models, such as "wide", "narrow"."""
 
     run: RunRecord | None
     epochs: dict[str, tuple[EpochRecord, ...]]
     shrinks: tuple[ShrinkRecord, ...]
     widths: WidthsRecord | None
-    split: str | None  # the one on which `evaluations` were made
+    split: str | None  # the split of `evaluations`
     evaluations: dict[str, EvaluationRecord]
     latencies: dict[Setting, dict[str, LatencyRecord]]
     parities: tuple[ParityRecord, ...]
-    forms: tuple[FormRecord, ...]  # of layers that have several, each timed
+    forms: tuple[FormRecord, ...]  # timings of layers with several forms
     quantizations: tuple[QuantizationRecord, ...]
     family: tuple[FamilyRecord, ...]  # the largest network first
     removals: tuple[RemovalRecord, ...]
@@ -76,7 +76,7 @@ class Facts:
 
 
 def gather(records: Sequence[Record]) -> Facts:
-    """Sort `records` by subject; where two say the same thing of the same network, the later one holds."""
+    """Sort `records` by subject; of two records on the same subject and network, use the later one."""
     runs = of_type(RunRecord, records)
     widths = of_type(WidthsRecord, records)
     split, evaluations = _evaluations(of_type(EvaluationRecord, records))
@@ -118,7 +118,7 @@ def gather(records: Sequence[Record]) -> Facts:
 
 
 def of_type(cls: type[R], records: Iterable[Record]) -> tuple[R, ...]:
-    """Return the records of type `cls`, in their order."""
+    """Return the records of type `cls`, in order."""
     return tuple(record for record in records if isinstance(record, cls))
 
 
@@ -130,7 +130,7 @@ def _epochs(records: Sequence[EpochRecord]) -> dict[str, tuple[EpochRecord, ...]
 
 
 def _evaluations(records: Sequence[EvaluationRecord]) -> tuple[str | None, dict[str, EvaluationRecord]]:
-    """Choose one split: one on which most networks were evaluated, and of those the most independent."""
+    """Choose one split: the split on which most networks were evaluated, with ties in the order of `SPLITS`."""
     by_split: dict[str, dict[str, EvaluationRecord]] = {}
     for record in records:
         by_split.setdefault(record.split, {})[record.model] = record

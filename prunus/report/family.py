@@ -16,10 +16,10 @@ class Member:
     """One network of a family."""
 
     model: str
-    rows: tuple[Comparison, ...]  # as of the headline, with this network in the place of the narrow one
+    rows: tuple[Comparison, ...]  # as in the headline, with this network in place of the narrow one
     goals: tuple[Goal, ...]
-    begun: int | None  # epochs that the trunk had trained when this network branched off; None: the trunk itself
-    own_seconds: float  # of training, from there on
+    begun: int | None  # epochs of the trunk when this network branched off; None: the trunk itself
+    own_seconds: float  # training time from there on
 
 
 def members(facts: Facts) -> tuple[Member, ...]:
@@ -28,7 +28,7 @@ def members(facts: Facts) -> tuple[Member, ...]:
 
 
 def training_seconds(facts: Facts) -> float:
-    """Return the seconds of training that the whole family took."""
+    """Return the training seconds of the whole family."""
     return sum(member.own_seconds for member in members(facts))
 
 
@@ -46,13 +46,13 @@ def _member(facts: Facts, record: FamilyRecord) -> Member:
 
 
 def _on_target(facts: Facts, target: Mapping[str, Any]) -> Facts:
-    """Return the facts with the latencies on `target` alone, where a budget names one."""
+    """Return the facts with only the latencies on `target`; an empty target keeps all."""
     kept = {s: found for s, found in facts.latencies.items() if all(vars(s).get(k) == v for k, v in target.items())}
     return dataclasses.replace(facts, latencies=kept)
 
 
 def _as_narrow(facts: Facts, model: str) -> Facts:
-    """Return the facts with `model` in the place of the narrow network."""
+    """Return the facts with `model` in place of the narrow network."""
 
     def put(found: dict[str, T]) -> dict[str, T]:
         rest = {name: value for name, value in found.items() if name != "narrow"}

@@ -1,4 +1,4 @@
-"""The report of a sweep: accuracy against milliseconds, a point for each budget."""
+"""The report of a sweep: accuracy against milliseconds, one point per budget."""
 
 import dataclasses
 import json
@@ -21,14 +21,14 @@ class Point:
 
     Attributes:
         name: the budget, or "wide".
-        metric: the task's main one.
-        value: of it, in [0, 1], on the test split.
-        median_ms: timed in turn with all others.
-        p95_ms: the same.
+        metric: name of the task's main metric.
+        value: the metric on the test split, in [0, 1].
+        median_ms: median latency, timed in turn with all others.
+        p95_ms: 95th percentile of it.
         macs: its multiply-adds.
         params: its parameters.
         where: the target.
-        folder: of its run, beside the report.
+        folder: folder of its run, beside the report.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Point:
 
 
 def on_frontier(points: Sequence[Point]) -> list[Point]:
-    """Return the points that no other beats in both, the fastest first."""
+    """Return the points that no other point beats in both quantities, the fastest first."""
     found: list[Point] = []
     for point in sorted(points, key=lambda each: (each.median_ms, -each.value)):
         if not found or point.value > found[-1].value:
@@ -52,7 +52,7 @@ def on_frontier(points: Sequence[Point]) -> list[Point]:
 
 
 def figure(points: Sequence[Point]) -> plots.Figure:
-    """Return the picture: accuracy against milliseconds, the frontier as a line."""
+    """Return the figure: accuracy against milliseconds, with the frontier as a line."""
     return plots.frontier(
         [(p.name, p.median_ms, p.value) for p in points],
         [(p.median_ms, p.value) for p in on_frontier(points)],
@@ -64,11 +64,11 @@ def write(folder: Path, name: str, points: Sequence[Point], failed: Mapping[floa
     """Write `folder/report.html` and the points as JSON; return the report's path.
 
     Args:
-        folder: of the sweep.
-        name: of the recipe.
-        points: all networks, those of all budgets timed in turn.
+        folder: folder of the sweep.
+        name: name of the recipe.
+        points: all networks, timed in turn.
         failed: budgets that cannot be met, with the reasons.
-        bound: what the budgets are of.
+        bound: the bounded quantity.
     """
     rows = sorted(points, key=lambda point: -point.median_ms)
     environment = jinja2.Environment(

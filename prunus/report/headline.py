@@ -1,4 +1,4 @@
-"""The run in plain words: a title, a few sentences, and the checks it passed or failed."""
+"""The summary of a run: a title, a few sentences, and the checks that it passed or failed."""
 
 import dataclasses
 import math
@@ -13,7 +13,7 @@ from prunus.report.family import members
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Check:
-    """One promise and whether it was kept; `passed` is None where it was not measured."""
+    """One check of a run; `passed` is None if it was not measured."""
 
     name: str
     passed: bool | None
@@ -21,7 +21,7 @@ class Check:
 
 
 def title(rows: Iterable[Comparison], facts: Facts) -> tuple[str, ...]:
-    """Return the parts of the result in one line, or the run's name where nothing can be compared yet."""
+    """Return the parts of the result for one line, or the run's name if nothing can be compared yet."""
     found = {row.quantity: row for row in reversed(list(rows)) if row.wide is not None and row.narrow is not None}
     parts = []
     if "macs" in found:
@@ -34,7 +34,7 @@ def title(rows: Iterable[Comparison], facts: Facts) -> tuple[str, ...]:
 
 
 def sentences(rows: Iterable[Comparison], facts: Facts) -> tuple[str, ...]:
-    """Return what a colleague would be told; a quantity of which one side is missing is left out."""
+    """Return the result in sentences; a quantity that is missing for one network is left out."""
     found: dict[str, list[Comparison]] = {}
     for row in rows:
         if row.wide is not None and row.narrow is not None:
@@ -92,7 +92,7 @@ def _listed(parts: Iterable[str]) -> str:
 
 
 def checks(facts: Facts) -> tuple[Check, ...]:
-    """Return the run's promises: the budget, parity of the exported networks, the law of removal."""
+    """Return the run's checks: budget, gate, parity of the exported networks, INT8, the law of removal."""
     family = [(member.model, goal) for member in members(facts) for goal in member.goals]
     limits = tuple(_budget(goal, model) for model, goal in family) or tuple(_budget(goal) for goal in goals(facts))
     gate = () if facts.gate is None else (_gate(facts.gate, facts),)
@@ -123,7 +123,8 @@ def _quantization(record: QuantizationRecord) -> Check:
 
 
 def _of_stages(facts: Facts, limits: tuple[Check, ...]) -> Iterable[Check]:
-    """A budget of a later stage is a share of the network that the stage begins with, which no table holds."""
+    """Yield a check without a verdict per later stage with a budget: its budget is a share of the stage's initial
+    network, which is not in the records."""
     recipe = facts.run.recipe if facts.run and limits else {}
     for stage in recipe.get("then") or ():
         if stage.get("shrink"):

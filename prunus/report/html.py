@@ -1,4 +1,4 @@
-"""report.html: one file that shows a run, opens without a network and can be sent to a colleague."""
+"""report.html: one self-contained file that shows a run; it opens offline and can be sent to a colleague."""
 
 import base64
 import contextlib
@@ -26,19 +26,19 @@ from prunus.writing import write_whole
 
 FILE_NAME = "report.html"
 MOST_PICTURE = 64 * MIB
-MOST_CURVES = 12  # classes whose precision and recall are drawn
+MOST_CURVES = 12  # number of classes whose precision and recall are drawn
 HERE = Path(__file__).parent
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-# Fields of EpochRecord ("metric": the main one) and what a reader calls them.
+# Fields of EpochRecord ("metric": the main one) and their labels.
 BY_EPOCH = {"macs": "MACs", "channels": "Channels alive", "metric": "Metric", "seconds": "Seconds an epoch"}
 
 
 def write(folder: Path) -> Path:
     """Write `folder/report.html` from the records and images in `folder` and return its path.
 
-    The file holds everything that it shows, plotly.js included; no network is asked. A section for
-    which the run recorded nothing says so. An older report is replaced only by a whole new one. What is odd in the
-    records costs its own line, which the notes name.
+    The file contains everything that it shows, including plotly.js, and loads nothing from the network. A section
+    without records says so. An older report is replaced only by a complete new one. A record that cannot be shown is
+    left out, and the notes name it.
 
     Raises:
         RecordError: `folder` holds no records, or the report cannot be written there.
@@ -56,10 +56,10 @@ def write(folder: Path) -> Path:
 
 
 def page(found: Sequence[Record], problems: Sequence[str], folder: Path) -> str:
-    """Return the page that tells the records `found`; what of them cannot be shown is left out, and said."""
+    """Return the page of the records `found`; records that cannot be shown are left out, and the notes name them."""
     try:
         return render(_gathered(found, problems), folder)
-    except Exception as error:  # whatever no other record has made necessary to think of
+    except Exception as error:  # any error caused by an unusual record: find its kind
         kinds = {type(record): None for record in found}
         shown, said = list[Record](), list(problems)
         for kind in kinds:
@@ -80,7 +80,7 @@ def _gathered(found: Sequence[Record], problems: Sequence[str]) -> Facts:
 
 
 def render(facts: Facts, folder: Path) -> str:
-    """Return the page that tells `facts`; images and the recipe's text are read from `folder`."""
+    """Return the page of `facts`; images and the recipe's text are read from `folder`."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE),
         autoescape=True,
@@ -93,7 +93,7 @@ def render(facts: Facts, folder: Path) -> str:
 
 
 def context(facts: Facts, folder: Path) -> dict[str, Any]:
-    """Return all that the template shows, by name."""
+    """Return the template's variables."""
     rows = compare(facts)
     return {
         "facts": facts,
@@ -128,14 +128,14 @@ def context(facts: Facts, folder: Path) -> dict[str, Any]:
 
 
 def stages(facts: Facts) -> tuple[records.EvaluationRecord, ...]:
-    """Return what each stage of the run led to, where there is more than a wide and a narrow network."""
+    """Return the evaluation of each stage's network, if there are more than a wide and a narrow network."""
     family = {record.model for record in facts.family}
     found = tuple(record for model, record in facts.evaluations.items() if model not in family - set(MODELS))
     return found if {record.model for record in found} - set(MODELS) else ()
 
 
 def class_metric(facts: Facts) -> str:
-    """Return what the numbers by class are called: of "mIoU" it is "IoU"; of several tasks the first metric of each."""
+    """Return the name of the metric per class: "IoU" for "mIoU"; with several tasks, the first metric of each."""
     metrics = list(next((record.metrics for record in facts.evaluations.values()), {}))
     first = {words.task_and_metric(name)[0]: name for name in reversed(metrics)}
     if len(first) > 1:
@@ -173,11 +173,11 @@ def _sample(sample: records.SampleRecord, folder: Path) -> dict[str, Any]:
 
 
 def _picture(path: str | None, folder: Path) -> dict[str, str]:
-    """Return a PNG as a data URI (`uri`), or why there is none (`absent`)."""
+    """Return a PNG as a data URI (`uri`), or the reason why there is none (`absent`)."""
     if path is None:
         return {"absent": "not part of this run"}
     file = folder / path
-    # A record names files of its run; a report that is sent around must carry nothing else along.
+    # A record may only name files of its run: a report that is shared must not contain any other file.
     try:
         if not file.resolve().is_relative_to(folder.resolve()) or file.is_symlink():
             return {"absent": f"{path} lies outside the run folder"}
@@ -190,24 +190,24 @@ def _picture(path: str | None, folder: Path) -> dict[str, str]:
 
 
 def _recipe(facts: Facts, folder: Path) -> str:
-    """The recipe as its author can use it again: the run's own YAML, else the recorded values as JSON."""
+    """Return the recipe's text: the run's own YAML, else the recorded values as JSON."""
     with contextlib.suppress(OSError, DecodingError):
         return read_bytes(folder / "recipe.yaml", SETTINGS.size, follow=False).decode("utf-8", "replace")
     return json.dumps(facts.run.recipe, indent=2, ensure_ascii=False) if facts.run else ""
 
 
 def own_file(name: str) -> markupsafe.Markup:
-    """A file of this folder, to be placed as it is."""
+    """Return a file of this folder, for insertion without escaping."""
     return markupsafe.Markup((HERE / name).read_text(encoding="utf-8"))
 
 
 @functools.cache
 def plotly_js() -> str:
-    """plotly.js, compressed from 4.8 MB to 1.9 MB; the page's script unpacks it by the browser's own gzip."""
+    """Return plotly.js, compressed from 4.8 MB to 1.9 MB; the page's script unpacks it with the browser's gzip."""
     packed = gzip.compress(plotly.offline.get_plotlyjs().encode("utf-8"), compresslevel=9, mtime=0)
     return base64.b64encode(packed).decode("ascii")
 
 
 def _raw(value: Any) -> str:
-    """A number as recorded, all digits, for `<data value>`."""
+    """Return a number with all its digits, for `<data value>`."""
     return "" if value is None or (isinstance(value, float) and math.isnan(value)) else repr(value)

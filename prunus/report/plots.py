@@ -1,7 +1,7 @@
 """Figures from records, as plain data for plotly.js: `{"data": [traces], "layout": {...}}`.
 
-A figure names no colour. Each trace says its role (`meta.role`: wide, narrow, budget) and the page's
-script gives it the colour of the scheme in which it is read or printed.
+A figure contains no colours: the page's script chooses them by the role of each trace (`meta.role`: wide, narrow,
+budget) for the colour scheme of screen or print.
 """
 
 import html
@@ -21,7 +21,7 @@ MARKERS_UP_TO = 40  # epochs; with more, markers touch each other
 
 
 def widths(record: WidthsRecord) -> Figure:
-    """Units per layer: the learned number inside the initial one (the talk's slides 71 and 72)."""
+    """Return the units per layer, the learned number inside the initial one (the talk's slides 71 and 72)."""
     places = list(range(len(record.layers)))
     names = [label(name) for name in record.layers]
     pairs = list(zip(record.learned, record.initial, strict=True))
@@ -42,9 +42,9 @@ def widths(record: WidthsRecord) -> Figure:
 
 
 def by_epoch(epochs: Mapping[str, Sequence[EpochRecord]], field: str, goal: Goal | None = None) -> Figure:
-    """One quantity by epoch: a field of the records, or "metric" for the main metric.
+    """Return one quantity by epoch: a field of the records, or "metric" for the main metric.
 
-    The narrow network's line goes through all the trainings on its way, one after the other.
+    The narrow network's line joins the trainings of all its stages, one after the other.
     """
     is_metric = field == "metric"
     form = {"metric": ".1%", "loss": ".3~g", "seconds": ".3~g"}.get(field, ".3~s")
@@ -75,11 +75,11 @@ def by_epoch(epochs: Mapping[str, Sequence[EpochRecord]], field: str, goal: Goal
 
 
 def per_class(evaluations: Mapping[str, EvaluationRecord]) -> Figure:
-    """The main metric of each class, wide and narrow side by side, first class on top."""
+    """Return the main metric of each class, wide and narrow side by side, the first class on top."""
     names = class_names(evaluations)
     places = list(range(len(names)))
     traces = []
-    # Plotly stacks a group of horizontal bars upwards: with the axis reversed, wide comes out on top.
+    # Plotly stacks a group of horizontal bars upwards: the axis is reversed, so wide is on top.
     for role in (role for role in ("wide", "narrow") if role in evaluations):
         values = [_finite(evaluations[role].per_class.get(name)) for name in names]
         bars = _trace("bar", role, values, places, role) | {"orientation": "h"}
@@ -92,7 +92,7 @@ def per_class(evaluations: Mapping[str, EvaluationRecord]) -> Figure:
 
 
 def curve(records: Mapping[str, CurveRecord]) -> Figure:
-    """Precision over recall of one class, wide and narrow."""
+    """Return precision over recall of one class, wide and narrow."""
     traces = []
     for role in (role for role in ("wide", "narrow") if role in records):
         found = records[role]
@@ -104,7 +104,7 @@ def curve(records: Mapping[str, CurveRecord]) -> Figure:
 
 
 def latency(records: Sequence[tuple[str, Mapping[str, LatencyRecord]]]) -> Figure:
-    """Median latency of each setting (its name and its records by model); the whisker ends at p95."""
+    """Return the median latency of each setting (its name and its records by model), with a whisker up to p95."""
     places = list(range(len(records)))
     traces = []
     for role in ("wide", "narrow"):
@@ -125,7 +125,7 @@ def latency(records: Sequence[tuple[str, Mapping[str, LatencyRecord]]]) -> Figur
 
 
 def frontier(points: Sequence[tuple[str, float, float]], line: Sequence[tuple[float, float]], metric: str) -> Figure:
-    """Accuracy against milliseconds: all networks (name, ms, value), and the line that joins those none beats."""
+    """Return accuracy against milliseconds: all networks (name, ms, value), and a line through the frontier."""
     joined = _trace("scatter", "narrow", [ms for ms, _ in line], [_finite(value) for _, value in line], "frontier")
     joined |= {"mode": "lines", "hoverinfo": "skip"}
     traces = [joined]
@@ -144,27 +144,27 @@ def frontier(points: Sequence[tuple[str, float, float]], line: Sequence[tuple[fl
 
 
 def class_names(evaluations: Mapping[str, EvaluationRecord]) -> list[str]:
-    """Return the classes of all evaluations, each once, in their order."""
+    """Return the classes of all evaluations, each once, in order."""
     return list(dict.fromkeys(name for record in evaluations.values() for name in record.per_class))
 
 
 def main_metric(record: EpochRecord) -> float | None:
-    """Return the task's main metric: the first."""
+    """Return the task's main metric, which is the first."""
     return next(iter(record.metrics.values()), None)
 
 
 def label(name: str) -> str:
-    """Return `name` for plotly.js, which takes a label for markup of its own."""
+    """Return `name` escaped for plotly.js, which interprets labels as markup."""
     return html.escape(name, quote=False)
 
 
 def shortened(name: str) -> str:
-    """Return a tick label; of a long path the end tells layers apart."""
+    """Return a tick label; a long path keeps its end, which distinguishes layers."""
     return label(name if len(name) <= LABEL_LENGTH else "\u2026" + name[1 - LABEL_LENGTH :])
 
 
 def wrapped(name: str) -> str:
-    """Return a tick label on several lines: neighbours on a phone have little room."""
+    """Return a tick label on several lines, since labels on a phone have little room."""
     backend, *rest = name.split(", ")
     return "<br>".join(label(part) for part in (*backend.split(" "), *rest))
 
@@ -178,7 +178,7 @@ def _axis(title: str) -> dict[str, Any]:
 
 
 def _layout(height: int, *, xaxis: dict[str, Any], yaxis: dict[str, Any] | None = None) -> dict[str, Any]:
-    # Fixed ranges leave a phone's swipe to the page.
+    # With fixed ranges a swipe on a phone scrolls the page.
     layout: dict[str, Any] = {
         "height": height,
         "showlegend": False,
@@ -191,5 +191,5 @@ def _layout(height: int, *, xaxis: dict[str, Any], yaxis: dict[str, Any] | None 
 
 
 def _finite(value: float | None) -> float | None:
-    """JSON has no NaN: what is not a finite number leaves a gap in the figure."""
+    """Return `value`, or None if it is not finite: JSON has no NaN, and None leaves a gap in the figure."""
     return value if value is not None and math.isfinite(value) else None

@@ -1,4 +1,4 @@
-"""The short table at the end of a run, for a terminal."""
+"""The short table that a terminal shows at the end of a run."""
 
 from collections.abc import Sequence
 
@@ -12,10 +12,10 @@ from prunus.terminal import visible
 
 
 def table(records: Sequence[Record]) -> rich.table.Table:
-    """Return the run's headline as a table: wide, narrow, and how narrow stands to wide.
+    """Return the run's headline as a table: wide, narrow, and narrow relative to wide.
 
     Rows: the task's main metric, MACs, parameters, training seconds, median latency of each backend.
-    What the run did not record is shown as "n/a".
+    Missing values are shown as "n/a".
     """
     facts = gather(records)
     grid = rich.table.Table(title=rich.text.Text(visible(facts.run.name)) if facts.run else None)

@@ -1,4 +1,4 @@
-"""Numbers and names as a reader wants them: `0.4213` is `42.1 %`, `onnxruntime` is `ONNX Runtime`."""
+"""Numbers and names as text for a reader: `0.4213` is `42.1 %`, `onnxruntime` is `ONNX Runtime`."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -15,7 +15,7 @@ CLASS_METRICS = {
     "map50": "AP50",
     "map75": "AP75",
     "ap40_moderate": "AP (moderate)",
-}  # a mean over classes, and what it is a mean of
+}  # a mean over classes, and the metric of one class
 NETWORKS = {"scratch-sgd": "narrow, from scratch with SGD", "scratch-adam": "narrow, from scratch with Adam"}
 METRICS = {
     "miou": "mIoU",
@@ -32,25 +32,25 @@ METRICS = {
 
 
 def backend_name(backend: str) -> str:
-    """Return the name that the backend's makers use; a backend unknown here keeps its own."""
+    """Return the backend's official spelling; an unknown backend keeps its name."""
     return BACKENDS.get(backend, backend)
 
 
 def network_name(network: str) -> str:
-    """Return what a reader calls a network of the run."""
+    """Return a network's name for the reader."""
     return NETWORKS.get(network, network)
 
 
 def metric_name(metric: str) -> str:
-    """Return the metric's usual spelling, that of a sub-task behind its name; one unknown has its underscores opened.
+    """Return the metric's usual spelling, after the name of its sub-task, if any; without underscores if it is unknown.
 
-    Several, separated by commas, stay several.
+    A list of metrics separated by commas is spelt one by one.
     """
     return _spelt(metric, METRICS)
 
 
 def class_metric_name(metric: str) -> str:
-    """Return what the metric is called for one class: `miou` is the mean of `IoU`."""
+    """Return the name of the metric for one class: `miou` is the mean of `IoU`."""
     return _spelt(metric, METRICS | CLASS_METRICS)
 
 
@@ -60,7 +60,7 @@ def _spelt(metric: str, names: Mapping[str, str]) -> str:
 
 
 def task_and_metric(metric: str) -> tuple[str, str]:
-    """Return the sub-task and its metric: "road" and "f0.5" of "road.f0.5"; "" where there is no sub-task."""
+    """Return the sub-task and its metric: "road" and "f0.5" for "road.f0.5"; "" without a sub-task."""
     task, _, own = metric.partition(".")
     return (task, own) if own and not own[0].isdigit() else ("", metric)
 
@@ -74,14 +74,14 @@ def share(value: float | None) -> str:
 
 
 def percent(value: float | None) -> str:
-    """Return a ratio as whole per cents, for a sentence: `0.3849` is `38 %`."""
+    """Return a ratio in per cent without decimals (one below 9.5 %), for a sentence: `0.3849` is `38 %`."""
     if not _printable(value):
         return _odd(value)
     return f"{100 * value:.0f}{GAP}%" if abs(value) >= 0.095 else f"{100 * value:.1f}{GAP}%"
 
 
 def agreement(value: float | None) -> str:
-    """Return a share close to one; what is not quite everything is never rounded up to 100 %."""
+    """Return a share close to one; a share below one is never rounded up to 100 %."""
     if not _printable(value):
         return _odd(value)
     text = f"{100 * value:.3f}"
@@ -104,11 +104,11 @@ def count(value: float | None) -> str:
 
 
 def count_like(reference: float | None) -> Callable[[float | None], str]:
-    """Return the `count` that gives every value the prefix of `reference`, so that two can be compared.
+    """Return a `count` that gives every value the prefix of `reference`, so that values can be compared.
 
-    Beside `1_204_000_000`, which is `1.20 G`, stands `457_000_000` as `0.457 G`.
+    If `1_204_000_000` is `1.20 G`, then `457_000_000` is `0.457 G`.
     """
-    # 999.5 would be shown as 1000 of the smaller prefix: it belongs to the next.
+    # From 999.5 on the next prefix is used, since three figures would show 1000 of the smaller one.
     size, prefix = next(
         ((size, prefix) for size, prefix in PREFIXES if abs(reference or 0) >= 0.9995 * size), (1.0, "")
     )
@@ -152,7 +152,7 @@ def seconds(value: float | None) -> str:
 
 
 def tiny(value: float | None) -> str:
-    """Return a difference that is hoped to be small: `3.1e-07`."""
+    """Return a small difference: `3.1e-07`."""
     if not _printable(value):
         return _odd(value)
     return "0" if value == 0 else f"{value:.1e}"
@@ -164,7 +164,7 @@ def number(value: float | None, places: int = 4) -> str:
 
 
 def shape(sizes: tuple[int, ...]) -> str:
-    """Return a tensor's shape: `1 x 3 x 128 x 256` with the multiplication sign."""
+    """Return a tensor's shape, as `1 x 3 x 128 x 256` with the multiplication sign."""
     return " \u00d7 ".join(str(size) for size in sizes)
 
 

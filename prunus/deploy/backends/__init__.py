@@ -1,7 +1,7 @@
 """The table of backends. A new one is one file in this folder and one line in `BACKENDS`.
 
-A private backend needs neither: wherever a backend is named, the dotted path of a final `Backend` class in
-the user's own package does as well.
+A private backend needs neither: wherever a backend is named, the dotted path of a final `Backend` class in the user's
+own package works as well.
 """
 
 import difflib
@@ -28,7 +28,7 @@ def find(name: str) -> Backend:
     """Return the backend called `name`, or the one whose class has the dotted path `name`.
 
     Raises:
-        RecipeError: nothing is called so; the nearest known name is given.
+        RecipeError: there is no such backend; the message suggests the nearest known name.
     """
     if name in BACKENDS:
         return BACKENDS[name]

@@ -1,4 +1,4 @@
-"""What a backend is: it says why it cannot be used, and loads a network into a session that runs it."""
+"""The interface of a backend, which loads a network into a session, and of the session, which runs it."""
 
 import abc
 import contextlib
@@ -31,11 +31,11 @@ class NodeTime:
 
 
 class Session(abc.ABC):
-    """One network, loaded; a context manager that gives its memory and its threads back at the end.
+    """A loaded network; a context manager that releases its memory and threads at the end.
 
     Attributes:
         device: where it runs, "cpu" or "cuda:0".
-        precision: in which type it computes, "float32".
+        precision: the dtype of its computation, "float32".
     """
 
     device: str
@@ -47,15 +47,15 @@ class Session(abc.ABC):
 
     @abc.abstractmethod
     def bind(self, inputs: Sequence[np.ndarray]) -> Callable[[], None]:
-        """Return a call that runs the network once on `inputs` and comes back when it is finished.
+        """Return a function that runs the network once on `inputs` and returns when it has finished.
 
-        Inputs already lie where the network reads them and outputs stay where it writes them, so that the
-        call's duration is the network's latency, not a copy's.
+        Inputs are placed on the device beforehand and outputs stay there, so that the duration of the call is the
+        network's latency without copies.
         """
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Give back memory and settings; the session must not be used again."""
+        """Release memory and restore settings; the session must not be used again."""
 
     def __enter__(self) -> Self:
         return self
@@ -70,14 +70,14 @@ class Backend(abc.ABC):
     """A runtime that networks are deployed on. Final classes take no arguments and keep no state.
 
     Attributes:
-        name: as in settings and records.
+        name: its name in settings and records.
         reads_modules: whether it loads an `nn.Module`; the others read an ONNX file.
-        precisions: in which it can be measured here.
+        precisions: precisions in which Prunus can measure it.
         device: where it runs, "cpu" or "cuda".
-        package: that it is installed by.
-        layout: kinds of operators in its profile that lay tensors out anew, or go to INT8 and back; inside a network
-            they are rare.
-        int8_suffix: ending of the files that `quantize` writes.
+        package: name of the Python package that provides it.
+        layout: kinds of operators in its profile that change a tensor's layout or convert to and from INT8; inside a
+            network they are rare.
+        int8_suffix: suffix of the files that `quantize` writes.
     """
 
     name: ClassVar[str]
@@ -89,16 +89,16 @@ class Backend(abc.ABC):
     int8_suffix: ClassVar[str] = ".onnx"
 
     def version(self) -> str:
-        """Return the version of the runtime, "unknown" where it says none."""
+        """Return the version of the runtime, or "unknown"."""
         try:
             return importlib.metadata.version(self.package) if self.package else "unknown"
         except importlib.metadata.PackageNotFoundError:
             return "unknown"
 
     def profile(self, network: Network, inputs: Sequence[np.ndarray], threads: int, repeats: int) -> list[NodeTime]:
-        """Return what each operator takes, as the runtime's own profile says; the least of `repeats` runs.
+        """Return the time of each operator from the runtime's own profile, the minimum over `repeats` runs.
 
-        By default the whole run as one: this runtime has no profile.
+        The default is for runtimes without a profile: it returns the whole run as one operator.
 
         Raises:
             DeployError: the network cannot be loaded or run.
@@ -112,23 +112,23 @@ class Backend(abc.ABC):
         return [NodeTime("", "network", 1000 * least)]
 
     def unit_milliseconds(self, network: Network, inputs: Sequence[np.ndarray], threads: int, repeats: int) -> float:
-        """Return the milliseconds of a network of one operator, without changes of layout before and behind it."""
+        """Return the milliseconds of a network of one operator, without layout changes before and after it."""
         times = self.profile(network, inputs, threads, repeats)
         return sum(one.milliseconds for one in times if one.kind not in self.layout)
 
     @abc.abstractmethod
     def absence(self) -> str | None:
-        """Return why this backend cannot be used on this machine and what to do; None where it can."""
+        """Return why this backend cannot be used on this machine and what to do; None if it can be used."""
 
     def quantizer_absence(self) -> str | None:
-        """Return why this backend's tool for INT8 is not here, and what to do; None where it is."""
+        """Return why this backend's INT8 tool is not available, and what to do; None if it is."""
         return f"{self.name} has no tool for INT8 here"
 
     def quantize(self, path: Path, output: Path, batches: Sequence[tuple[np.ndarray, ...]]) -> None:
         """Write the network in the ONNX file `path` in INT8 to `output`, calibrated on `batches` of its inputs.
 
         Raises:
-            DeployError: the tool does not take the network, or there is none.
+            DeployError: the tool does not support the network, or there is no tool.
         """
         raise DeployError(f"{path} cannot be quantised: {self.quantizer_absence()}")
 
@@ -137,12 +137,12 @@ class Backend(abc.ABC):
         """Load `network` for inputs of exactly `shapes` [N, ...], to run on `threads` CPU threads.
 
         Raises:
-            DeployError: the network cannot be read or does not take such inputs.
+            DeployError: the network cannot be read or does not accept such inputs.
         """
 
 
 def missing_library(library: str, install: str) -> str | None:
-    """Return why `library` cannot be imported and that `install` may help; None where it can be."""
+    """Return why `library` cannot be imported, with the remedy `install`; None if it can be imported."""
     try:
         importlib.import_module(library)
     except ImportError as error:
@@ -151,10 +151,10 @@ def missing_library(library: str, install: str) -> str | None:
 
 
 def onnx_file(network: Network, backend: str) -> Path:
-    """Return `network`, which must be a file that exists.
+    """Return `network`, which must be an existing file.
 
     Raises:
-        DeployError: it is a module, or no such file is there.
+        DeployError: it is a module, or the file does not exist.
     """
     if not isinstance(network, Path):
         raise DeployError(
@@ -167,7 +167,7 @@ def onnx_file(network: Network, backend: str) -> Path:
 
 @contextlib.contextmanager
 def refusals(doing: str, remedy: str) -> Iterator[None]:
-    """Turn whatever a runtime raises into a `DeployError`: runtimes share no exception type to catch."""
+    """Turn any exception of a runtime into a `DeployError`: runtimes share no exception type to catch."""
     try:
         yield
     except PrunusError:

@@ -57,7 +57,7 @@ class OnnxRuntimeSession(Session):
         return call
 
     def close(self) -> None:
-        """Give the session's memory and threads back."""
+        """Release the session's memory and threads."""
         del self._session
 
 
@@ -67,8 +67,8 @@ def _options(threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # errors only: they come back as exceptions
-    # Idle threads that spin would take the CPU from the network that is timed next.
+    options.log_severity_level = 3  # errors only, which are also raised as exceptions
+    # Idle threads that spin would slow the network that is timed next.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     return options
 
@@ -80,7 +80,7 @@ def _session(path: Path, options: Any) -> Any:
 
 
 def _least(events: Sequence[Mapping[str, Any]]) -> list[NodeTime]:
-    """Return each node of a profile with the least time that it took, in the order in which they ran."""
+    """Return the nodes of a profile in the order in which they ran, each with its minimum time."""
     found: dict[str, NodeTime] = {}
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
@@ -101,21 +101,21 @@ class OnnxRuntime(Backend):
     precisions = ("fp32", "int8")
 
     def absence(self) -> str | None:
-        """Return why ONNX Runtime is not here."""
+        """Return why ONNX Runtime is not available."""
         return missing_library("onnxruntime", "install it with `pip install onnxruntime`")
 
     def quantizer_absence(self) -> str | None:
-        """Return why `onnxruntime.quantization` is not here."""
+        """Return why `onnxruntime.quantization` is not available."""
         return missing_library("onnxruntime.quantization", "install it with `pip install onnxruntime onnx`")
 
     def quantize(self, path: Path, output: Path, batches: Sequence[tuple[np.ndarray, ...]]) -> None:
-        """Quantise statically, to QDQ: weights and activations int8; see `Backend.quantize`."""
+        """Quantise statically to the QDQ format, with int8 weights and activations; see `Backend.quantize`."""
         onnx_file(path, self.name)
         with tempfile.TemporaryDirectory(prefix="prunus-") as folder, refusals(f"quantising {path}", _INT8_REMEDY):
             quantize_static(path, output, batches, Path(folder))
 
     def profile(self, network: Network, inputs: Sequence[np.ndarray], threads: int, repeats: int) -> list[NodeTime]:
-        """Return what each operator takes; see `Backend.profile`."""
+        """Return the time of each operator; see `Backend.profile`."""
         path = onnx_file(network, self.name)
         with tempfile.TemporaryDirectory(prefix="prunus-") as folder, refusals(f"profiling {path}", _REMEDY):
             options = _options(threads)
@@ -128,5 +128,5 @@ class OnnxRuntime(Backend):
         return _least(events)
 
     def load(self, network: Network, shapes: Sequence[Shape], threads: int) -> Session:
-        """Load a file; a dynamic batch dimension stays dynamic, so `shapes` are not needed."""
+        """Load a file; a dynamic batch dimension stays dynamic, so `shapes` is not used."""
         return OnnxRuntimeSession(onnx_file(network, self.name), threads)

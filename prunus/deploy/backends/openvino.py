@@ -26,10 +26,10 @@ _REMEDY = "Export the network again, and give inputs of the shapes and types it 
 
 @functools.cache
 def _core() -> Any:
-    """Return the process's one Core.
+    """Return the only Core of the process.
 
-    Its CPU plugin gives the thread an alternate signal stack. Where several plugins come and go, the thread is left
-    with a stack that has gone too (OpenVINO 2026.4), and the next signal, a child's end or Ctrl-C, kills the process.
+    The CPU plugin gives the thread an alternate signal stack. If several plugins are created and destroyed, the thread
+    keeps a stack that has been freed (OpenVINO 2026.4), and the next signal (SIGCHLD or Ctrl-C) kills the process.
     """
     import openvino
 
@@ -41,10 +41,9 @@ def _settings(threads: int) -> dict[str, str]:
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": "1",
         "INFERENCE_NUM_THREADS": str(threads),
-        # Its own default is bfloat16 where the CPU has it: that is another network than the one that is
-        # proved.
+        # The default is bfloat16 if the CPU supports it, which is not the computation that parity checks.
         "INFERENCE_PRECISION_HINT": "f32",
-        # The other backends do not pin; one pinned to a busy core would look slow.
+        # The other backends do not pin threads; a thread pinned to a busy core would look slow.
         "ENABLE_CPU_PINNING": "NO",
     }
 
@@ -65,7 +64,7 @@ class OpenVINOSession(Session):
             _check_number(len(model.inputs), len(shapes))
             fixed = {index: openvino.PartialShape(list(shape)) for index, shape in enumerate(shapes)}
             for port, shape in zip(model.inputs, fixed.values(), strict=True):
-                # reshape would also change sizes that the file fixes: that is no longer the file's network.
+                # reshape would also change sizes that the file fixes, and so the network.
                 if not port.partial_shape.compatible(shape):
                     raise ValueError(f"{port.get_any_name()} is {port.partial_shape}, but {shape} is given")
             model.reshape(fixed)
@@ -90,7 +89,7 @@ class OpenVINOSession(Session):
         return call
 
     def close(self) -> None:
-        """Give the compiled network back."""
+        """Release the compiled network."""
         del self._request, self._compiled
 
 
@@ -111,15 +110,15 @@ class OpenVINO(Backend):
     layout = ("Reorder", "Parameter", "Result", "Constant", "Input", "Output")
 
     def absence(self) -> str | None:
-        """Return why OpenVINO is not here."""
+        """Return why OpenVINO is not available."""
         return missing_library("openvino", "install it with `pip install 'prunus[openvino]'`")
 
     def quantizer_absence(self) -> str | None:
-        """Return why NNCF, OpenVINO's tool, is not here."""
+        """Return why NNCF, OpenVINO's quantisation tool, is not available."""
         return missing_library("nncf", "install it with `pip install 'prunus[openvino,int8]'`")
 
     def quantize(self, path: Path, output: Path, batches: Sequence[tuple[np.ndarray, ...]]) -> None:
-        """Quantise by NNCF; see `Backend.quantize`. The weights go into a .bin file beside it."""
+        """Quantise with NNCF; see `Backend.quantize`. The weights are written to a .bin file beside `output`."""
         onnx_file(path, self.name)
         with refusals(f"quantising {path} for OpenVINO", "Quantise for another backend, or deploy it in float32"):
             import nncf
@@ -134,7 +133,7 @@ class OpenVINO(Backend):
                     (aside / written.name).replace(written)
 
     def profile(self, network: Network, inputs: Sequence[np.ndarray], threads: int, repeats: int) -> list[NodeTime]:
-        """Return what each operator takes; see `Backend.profile`."""
+        """Return the time of each operator; see `Backend.profile`."""
         path = onnx_file(network, self.name)
         with refusals(f"profiling {path} in OpenVINO", _REMEDY):
             compiled = _core().compile_model(str(path), "CPU", {**_settings(threads), "PERF_COUNT": "YES"})
@@ -148,5 +147,5 @@ class OpenVINO(Backend):
         return list(least.values())
 
     def load(self, network: Network, shapes: Sequence[Shape], threads: int) -> Session:
-        """Compile for exactly `shapes`, as one does on a target: dynamic shapes cost this plugin time."""
+        """Compile for exactly `shapes`, as for a target: dynamic shapes make this plugin slower."""
         return OpenVINOSession(onnx_file(network, self.name), shapes, threads)

@@ -1,8 +1,7 @@
 """TensorRT 10 and 11 on an NVIDIA GPU.
 
-Written to the documented Python API (named tensors, `execute_async_v3`, strongly typed networks); no machine
-of the project's own tests has TensorRT, so nothing here has been run by them. Buffers are PyTorch CUDA
-tensors.
+Written to the documented Python API (named tensors, `execute_async_v3`, strongly typed networks). The project's tests
+have not run this file, since none of their machines has TensorRT. Buffers are PyTorch CUDA tensors.
 """
 
 from collections.abc import Callable, Sequence
@@ -59,7 +58,7 @@ class TensorRTSession(Session):
         return call
 
     def close(self) -> None:
-        """Give the engine and its device memory back."""
+        """Release the engine and its device memory."""
         del self._context, self._engine
 
     def _names(self, mode: str) -> list[str]:
@@ -70,7 +69,7 @@ class TensorRTSession(Session):
         return [name for name in names if self._engine.get_tensor_mode(name) == wanted]
 
     def _allocate(self, inputs: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
-        """Place inputs and outputs on the device, and tell the context where they are."""
+        """Allocate inputs and outputs on the device, and pass their addresses to the context."""
         buffers: dict[str, torch.Tensor] = {}
         for name, array in zip(self._names("INPUT"), inputs, strict=True):
             buffers[name] = torch.tensor(array, device=self.device)
@@ -105,7 +104,7 @@ def _build(path: Path, shapes: Sequence[Shape]) -> Any:
     if network.num_inputs != len(shapes):
         raise DeployError(f"{path} has {network.num_inputs} inputs, {len(shapes)} are given")
     config = builder.create_builder_config()
-    config.clear_flag(tensorrt.BuilderFlag.TF32)  # it rounds to 10 bits: parity in float32 would fail
+    config.clear_flag(tensorrt.BuilderFlag.TF32)  # TF32 rounds to 10 bits, so parity in float32 would fail
     profile = builder.create_optimization_profile()
     for index, shape in enumerate(shapes):
         profile.set_shape(network.get_input(index).name, shape, shape, shape)
@@ -124,7 +123,7 @@ def _torch_dtype(dtype: Any) -> torch.dtype:
 
 @final
 class TensorRT(Backend):
-    """TensorRT on the current CUDA device; `threads` has no meaning there."""
+    """TensorRT on the current CUDA device; `threads` is ignored."""
 
     name = "tensorrt"
     reads_modules = False
@@ -132,12 +131,12 @@ class TensorRT(Backend):
     device = "cuda"
 
     def absence(self) -> str | None:
-        """Return why TensorRT is not here."""
+        """Return why TensorRT is not available."""
         reason = missing_library("tensorrt", "install it with `pip install tensorrt` on a machine with an NVIDIA GPU")
         if reason is None and not torch.cuda.is_available():
             reason = "PyTorch finds no CUDA device; TensorRT needs one, and a CUDA build of PyTorch"
         return reason
 
     def load(self, network: Network, shapes: Sequence[Shape], threads: int) -> Session:
-        """Build an engine for exactly `shapes`: seconds to minutes."""
+        """Build an engine for exactly `shapes`, which takes seconds to minutes."""
         return TensorRTSession(onnx_file(network, self.name), shapes)

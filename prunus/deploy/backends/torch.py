@@ -1,4 +1,4 @@
-"""PyTorch itself, eager, on whatever device the module lies: the reference of every comparison."""
+"""Eager PyTorch as a backend, on the module's own device: the reference of every comparison."""
 
 from collections.abc import Callable, Sequence
 from typing import final
@@ -18,10 +18,10 @@ _REMEDY = "Give inputs that the network's forward takes"
 
 @final
 class TorchSession(Session):
-    """A copy of a module, in evaluation mode: its code may keep what it computes, or count its calls.
+    """A copy of a module in evaluation mode; a copy, since the module's code may cache results or count its calls.
 
-    PyTorch's number of threads comes back at `close`. It is PyTorch's own global setting: sessions must be closed last
-    in, first out.
+    `close` restores PyTorch's number of threads. This is a global setting, so sessions must be closed last in, first
+    out.
     """
 
     def __init__(self, model: nn.Module, threads: int) -> None:
@@ -59,7 +59,7 @@ class TorchSession(Session):
         torch.set_num_threads(self._threads_before)
 
     def _place(self, inputs: Sequence[np.ndarray]) -> list[torch.Tensor]:
-        # A copy: PyTorch warns about arrays that may not be written to.
+        # torch.tensor copies; torch.from_numpy would warn about read-only arrays.
         return [torch.tensor(array, device=self._device) for array in inputs]
 
 
@@ -79,11 +79,11 @@ class Torch(Backend):
     package = "torch"
 
     def absence(self) -> str | None:
-        """PyTorch is always here."""
+        """Return None: PyTorch is always available."""
         return None
 
     def load(self, network: Network, shapes: Sequence[Shape], threads: int) -> Session:
-        """Take a module as it is."""
+        """Load a module; see `Backend.load`."""
         if not isinstance(network, nn.Module):
             raise DeployError(
                 f"PyTorch does not run ONNX files: {network} was given to the backend 'torch', which needs "
