@@ -80,7 +80,7 @@ class FileSource:
 
     def listing(self) -> Iterable[str]:
         """Yield each image and its mask."""
-        images, masks = zip(*self.pairs, strict=True)
+        images, masks = ([pair[side] for pair in self.pairs] for side in (0, 1))
         return (f"{image} {mask}" for image, mask in zip(relative(images), relative(masks), strict=True))
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:

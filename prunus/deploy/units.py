@@ -190,7 +190,11 @@ def _shape(operation: Operation) -> UnitShape | None:
         return None
     values = {name: operation.arguments.get(name) for name in ("stride", "padding", "dilation", "output_padding")}
     if isinstance(values["padding"], str):  # "same", "valid"
-        values["padding"] = [(size - 1) // 2 if values["padding"] == "same" else 0 for size in weight.shape[2:]]
+        reach = [
+            (size - 1) * step
+            for size, step in zip(weight.shape[2:], _per_dimension(values["dilation"], dims), strict=True)
+        ]
+        values["padding"] = [whole // 2 if values["padding"] == "same" else 0 for whole in reach]
     transposed, num = kind.startswith("conv_transpose"), int(str(operation.arguments["groups"]))
     channels = source.shape[1]
     if num > 1 and (transposed or (num == channels and weight.shape[0] != channels)):

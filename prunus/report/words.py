@@ -16,7 +16,10 @@ CLASS_METRICS = {
     "map75": "AP75",
     "ap40_moderate": "AP (moderate)",
 }  # a mean over classes, and the metric of one class
-NETWORKS = {"scratch-sgd": "narrow, from scratch with SGD", "scratch-adam": "narrow, from scratch with Adam"}
+NETWORKS = {
+    f"scratch-{kind}": f"narrow, from scratch with {name}"
+    for kind, name in {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}.items()
+}
 METRICS = {
     "miou": "mIoU",
     "map": "mAP",

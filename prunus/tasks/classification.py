@@ -100,7 +100,7 @@ class BoundClassification(BoundTask):
     def weighted(self, weights: Tensor) -> "BoundClassification":
         """Return this task with the cross-entropy of each class multiplied by its weight, float [C]."""
         task = copy.copy(self)
-        task.class_weights = weights
+        task.class_weights = weights if self.class_weights is None else self.class_weights * weights
         return task
 
     def statistics(self) -> LabelStatistics:

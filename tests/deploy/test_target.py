@@ -28,7 +28,7 @@ class Network(nn.Module):
         self.depthwise = nn.Conv2d(16, 16, (3, 1), padding=(1, 0), groups=16)
         self.grouped = nn.Conv2d(16, 24, 3, stride=2, groups=2)
         self.up = nn.ConvTranspose2d(24, 20, 3, stride=2, padding=1, output_padding=1)
-        self.dilated = nn.Conv2d(20, 32, 3, dilation=2)
+        self.dilated = nn.Conv2d(20, 32, 3, dilation=2, padding="same")
         self.hidden, self.last = nn.Linear(32, 40), nn.Linear(40, 5)
 
     def forward(self, x):

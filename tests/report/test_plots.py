@@ -34,7 +34,7 @@ def test_what_is_not_finite_leaves_a_gap(make):
 
 
 def test_the_narrow_line_goes_through_all_stages_and_leaves_others_out(make):
-    names = ("wide", "narrow", "shrunk", "encoder", "scratch-sgd")
+    names = ("wide", "narrow", "shrunk", "encoder", "scratch-sgd", "scratch-adamw")
     epochs = {name: [make.epoch_record(name, epoch) for epoch in range(1, make.EPOCHS + 1)] for name in names}
     wide, narrow = plots.by_epoch(epochs, "macs")["data"]
     assert wide["x"] == list(range(1, make.EPOCHS + 1))

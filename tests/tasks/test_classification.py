@@ -101,3 +101,12 @@ def test_whole_numbers_of_any_size_are_targets(kind):
 def test_classes_of_one_name_are_refused():
     with pytest.raises(RecipeError, match=r"Signs gives several classes the name stop, .* rename them"):
         Classification().bind(Signs(class_names=("stop", "yield", "stop")))
+
+
+def test_weights_of_classes_multiply():
+    scores, target = torch.randn(6, 3), torch.tensor([0, 1, 2, 0, 1, 2])
+    first, second = torch.tensor([1.0, 3.0, 1.0]), torch.tensor([2.0, 2.0, 1.0])
+    task = Classification().bind(Signs())
+    twice, once = task.weighted(first).weighted(second), task.weighted(first * second)
+    assert twice.loss(scores, target).item() == pytest.approx(once.loss(scores, target).item(), rel=1e-6)
+    assert twice.loss(scores, target).item() != pytest.approx(task.weighted(second).loss(scores, target).item())
