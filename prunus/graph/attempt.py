@@ -54,7 +54,7 @@ class Attempt:
     @functools.cached_property
     def outcome(self) -> Outcome:
         """Result of the first trial that fails or changes a number, else of the first trials; computed once."""
-        network, findings, spared, sizes = self.network, self.findings, self.spared, self.sizes
+        network, findings, spared, sizes = self.network, self.findings, self.spared, self.open_sizes
         alive = without_some(network, findings, spared, sizes)
         first = self._without(alive) if not bool(alive.all()) else Outcome(alive, None, ())
         if not _is_plain(first):
@@ -70,26 +70,32 @@ class Attempt:
         return Outcome(alive, None, ())
 
     def _without(self, alive: Tensor) -> Outcome:
-        return Outcome(alive, *self.network.without(self.findings, alive, self.bound))
+        return Outcome(alive, *self.network.without(self.findings, alive, self.open_bound))
 
-    def without_refused(self) -> "Attempt":
-        """Return the attempt without the sizes and attributes of refused channels, which need no trial."""
-        findings = self.findings
-        group_of = numbering(dataclasses.replace(findings, marks=[*findings.marks, *self.sizes]))
+    @functools.cached_property
+    def _refused(self) -> tuple[Tensor, Tensor]:
+        """Group of each id, int [num_ids], and whether a group is refused, bool [num_groups + 1]; the last is none."""
+        group_of = numbering(dataclasses.replace(self.findings, marks=[*self.findings.marks, *self.sizes]))
         refused = torch.zeros(int(group_of.max()) + 2, dtype=torch.bool)
-        for mark in findings.marks:
+        for mark in self.findings.marks:
             if mark.kind is Kind.REFUSED:
                 refused[group_of[mark.ids]] = True
         refused[-1] = True
+        return group_of, refused
 
-        def open_(ids: Tensor) -> bool:
-            return not bool(refused[group_of[ids]].all())
+    def _is_open(self, ids: Tensor) -> bool:
+        group_of, refused = self._refused
+        return not bool(refused[group_of[ids]].all())
 
-        sizes = [mark for mark in self.sizes if open_(mark.ids)]
-        bound = [binding for binding in self.bound if open_(binding.groups)]
-        if len(sizes) == len(self.sizes) and len(bound) == len(self.bound):
-            return self  # keeps a known outcome
-        return dataclasses.replace(self, sizes=sizes, bound=bound)
+    @functools.cached_property
+    def open_sizes(self) -> list[Mark]:
+        """The sizes that count a channel which is not refused; the others need no trial."""
+        return [mark for mark in self.sizes if self._is_open(mark.ids)]
+
+    @functools.cached_property
+    def open_bound(self) -> list[Attribute]:
+        """The attributes that count a channel which is not refused; the others keep their values."""
+        return [binding for binding in self.bound if self._is_open(binding.groups)]
 
     def refusing(self, sizes: list[Mark], reason: str) -> "Attempt":
         """Return the attempt in which the channels that `sizes` count are refused."""

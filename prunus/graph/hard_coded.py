@@ -32,17 +32,16 @@ def judge(network: TracedNetwork, findings: Findings) -> tuple[Findings, list[At
     """
     attempt, proven = _first(network, findings), list[Mark]()
     for round_ in range(MAX_ROUNDS):
-        attempt = attempt.without_refused()
         alive, mismatch, changed = attempt.outcome
         if mismatch is None:
-            proven += [mark for mark in attempt.sizes if not bool(alive[mark.ids].all())]
+            proven += [mark for mark in attempt.open_sizes if not bool(alive[mark.ids].all())]
         if mismatch is None and not changed:
-            untried = [mark for mark in attempt.sizes if mark not in proven]
-            return attempt.refusing(untried, "nothing of it could be tried out").findings, attempt.bound
+            untried = [mark for mark in attempt.open_sizes if mark not in proven]
+            return attempt.refusing(untried, "nothing of it could be tried out").findings, attempt.open_bound
         near = [channels_near(network, attempt.findings, place, alive) for place in changed]
         if mismatch is not None:
             early = round_ < MAX_COMPARISONS
-            blamed = hard_coded_at(attempt.sizes, mismatch) if early else attempt.sizes
+            blamed = hard_coded_at(attempt.open_sizes, mismatch) if early else attempt.open_sizes
             other = _with_fewer_attributes(attempt, blamed) or (_with_tied_widths(attempt, blamed) if early else None)
             if other is not None:
                 attempt, proven = other, []
@@ -74,7 +73,7 @@ def _with_fewer_attributes(attempt: Attempt, blamed: list[Mark]) -> Attempt | No
     """Return an attempt in which fewer attributes stand for the sizes `blamed` and the code follows: an attribute of
     equal value may count something else."""
     lines = {mark.line for mark in blamed}
-    doubtful = {binding.key for binding in attempt.bound if binding.line in lines}
+    doubtful = {binding.key for binding in attempt.open_bound if binding.line in lines}
     names = sorted({key[1:] for key in doubtful})
     fewer = itertools.chain.from_iterable(itertools.combinations(names, num) for num in range(len(names)))
     for chosen in itertools.islice(fewer, MAX_OTHERS):
@@ -88,7 +87,7 @@ def _with_fewer_attributes(attempt: Attempt, blamed: list[Mark]) -> Attempt | No
 def _with_tied_widths(attempt: Attempt, blamed: list[Mark]) -> Attempt | None:
     """Return an attempt in which the sizes `blamed` count the channels of another tensor and the code follows."""
     lines = {mark.line for mark in blamed}
-    for ids in tied_widths(attempt.network, attempt.findings, attempt.unjoined.ids, attempt.sizes, blamed):
+    for ids in tied_widths(attempt.network, attempt.findings, attempt.unjoined.ids, attempt.open_sizes, blamed):
         other = attempt.tying(ids)
         tried = any(not bool(other.outcome.alive[mark.ids].all()) for mark in blamed)
         if tried and _follows(other, lines):
@@ -99,4 +98,4 @@ def _with_tied_widths(attempt: Attempt, blamed: list[Mark]) -> Attempt | None:
 def _follows(attempt: Attempt, lines: set[str]) -> bool:
     """Whether the hard-coded sizes on these lines follow."""
     mismatch = attempt.outcome.mismatch
-    return mismatch is None or not any(mark.line in lines for mark in hard_coded_at(attempt.sizes, mismatch))
+    return mismatch is None or not any(mark.line in lines for mark in hard_coded_at(attempt.open_sizes, mismatch))
