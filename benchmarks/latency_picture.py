@@ -18,7 +18,7 @@ def picture(rows: Sequence[Row], backend: str) -> str:
     (grey) and solved (red). Milliseconds are divided by the largest ones measured of the network.
     """
     own = [row for row in rows if row["backend"] == backend]
-    width, height = 3 * SIDE + 110, SIDE + TOP
+    width, height = 3 * SIDE + 110, SIDE + 16
     head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" font-family="sans-serif" '
     return "\n".join(
         [
