@@ -3,10 +3,11 @@
     python benchmarks/ultralytics_roadsign.py --data DATA/roadsign_voc --folder runs/roadsign
     python benchmarks/ultralytics_roadsign.py --data DATA/roadsign_voc --folder runs/roadsign --time   (alone)
 
-Per seed: the wide network; the same with `Shrink`, to half of its ONNX Runtime latency; the wide network after half of
-the epochs, pruned once by torch-pruning to that latency and fine-tuned for the other half. All start from fresh weights
-and have equally many epochs. Each row is stored when it is finished; the same command resumes. `--time`
-measures the best networks of all arms and seeds in turn, on a quiet machine.
+Per seed: the wide network; the same with `Shrink`, to half of its ONNX Runtime latency, by multiply-adds ("narrow") and
+by the latency model ("narrow, solved"); the wide network after half of the epochs, pruned once by torch-pruning to that
+latency and fine-tuned for the other half. All start from fresh weights and have equally many epochs. Each row is stored
+when it is finished; the same command resumes. `--time` measures the best networks of all arms and seeds in turn, on a
+quiet machine.
 
     pip install ultralytics-opencv-headless==8.4.190 torch-pruning==1.6.1
 """
@@ -35,7 +36,7 @@ from prunus.deploy import benchmark
 from prunus.deploy.latency_meter import LatencyMeter
 from prunus.integrations.ultralytics import Shrink
 
-WIDE, NARROW, PRUNED = "wide", "narrow", "torch-pruning, once"
+WIDE, NARROW, SOLVED, PRUNED = ARMS = "wide", "narrow", "narrow, solved", "torch-pruning, once"
 LATENCY = 0.5  # of the wide network's
 AIMED = 0.48  # the target, with a margin since measurements vary
 
@@ -46,9 +47,9 @@ def main() -> None:
     data = yolo_set(options.data, options.folder / "set", options.limit)
     rows = Rows(options.folder / "rows.jsonl", ("seed", "arm"))
     for seed in range(options.seeds):
-        for arm, train in ((WIDE, wide), (NARROW, narrow), (PRUNED, pruned)):
+        for arm, train in zip(ARMS, (wide, narrow, solved, pruned), strict=True):
             rows.once({"seed": seed, "arm": arm}, lambda train=train, seed=seed: figures(train, options, data, seed))  # type: ignore[misc]
-    arms = {arm: _summary([row for row in rows.read() if row["arm"] == arm]) for arm in (WIDE, NARROW, PRUNED)}
+    arms = {arm: _summary([row for row in rows.read() if row["arm"] == arm]) for arm in ARMS}
     settings = {name: getattr(options, name) for name in ("yaml", "size", "epochs", "batch", "seeds", "limit")}
     timed = {"timed_in_turn": timed_in_turn(options)} if options.time else {}
     write_result(
@@ -79,7 +80,7 @@ def figures(train: Callable[..., Path], options: argparse.Namespace, data: Path,
 
 def timed_in_turn(options: argparse.Namespace) -> dict[str, list[float]]:
     """Return, by arm, the share of the wide network's latency that the best network of each seed takes."""
-    names = {WIDE: WIDE, NARROW: NARROW, PRUNED: "tuned"}
+    names = {WIDE: WIDE, NARROW: NARROW, SOLVED: SOLVED, PRUNED: "tuned"}
     networks = {
         f"{arm} {seed}": deployed(YOLO(options.folder / f"seed{seed}" / name / "weights" / "best.pt"), options)
         for arm, name in names.items()
@@ -109,6 +110,17 @@ def narrow(options: argparse.Namespace, data: Path, seed: int) -> Path:
     budget = prunus.Budget(latency=AIMED)
     Shrink(budget=budget, begin=options.begin, end=options.end, meter=_meter(options)).attach(yolo)
     return _trained(yolo, options, data, seed, NARROW, options.epochs)
+
+
+def solved(options: argparse.Namespace, data: Path, seed: int) -> Path:
+    """Train it with `Shrink`, which solves for the milliseconds with a model of the latency."""
+    yolo = YOLO(options.yaml)
+    target = prunus.Target(backend="onnxruntime", threads=1, table=options.folder / "units.json")
+    example = torch.zeros(1, 3, options.size, options.size)
+    meter = prunus.TargetMeter(target, example, reference=_wide_network(options), repeats=options.repeats)
+    budget = prunus.Budget(latency=AIMED, solver="exact", target=target)
+    Shrink(budget=budget, begin=options.begin, end=options.end, meter=meter).attach(yolo)
+    return _trained(yolo, options, data, seed, SOLVED, options.epochs)
 
 
 def pruned(options: argparse.Namespace, data: Path, seed: int) -> Path:
