@@ -24,14 +24,15 @@ def write_table(rows: Sequence[Row], data: str) -> None:
         if (found := cell(rows, task, budget, arm))
     }
     write_result(NAME, {"cells": cells}, data=data)
-    about = header(data)
+    about, absent = header(data), [arm for arm in ARMS if not columns(rows, [arm])]
     lines = [
         "# Prunus and what a user would do instead",
         "",
         "Test top-1 (GTSRB, CIFAR-10) or mIoU (CamVid) in %, mean ± standard error over seeds; all arms of a table",
-        "with the same epochs and batch, the learning rate chosen on the validation split. The last column is joint,",
-        "or started, minus the best rival of the row, seed by seed, ± its standard error. What an arm is:",
+        "with the same epochs and batch, the learning rate chosen on the validation split. The last row is joint,",
+        "or started, minus the best rival of the column, seed by seed, ± its standard error. What an arm is:",
         "benchmarks/frontier_arms.py. An empty place has not been run.",
+        *([f"Not run at all: {', '.join(absent)}."] if absent else []),
         "",
         "As many epochs as the wide network:",
         "",
@@ -42,7 +43,7 @@ def write_table(rows: Sequence[Row], data: str) -> None:
         *accuracies(rows, TWICE, "started", WIDE_LONG),
         "",
         "What they cost, in % of the wide network's: multiply-adds that were reached / milliseconds (ONNX Runtime, one",
-        "thread) / training seconds; an empty place was not timed.",
+        "thread) / training seconds; `-` was not timed.",
         "",
         *costs(rows),
         "",
@@ -89,17 +90,32 @@ def cell(rows: Sequence[Row], task: str, budget: str | None, arm: str) -> dict[s
     }
 
 
+def columns(rows: Sequence[Row], arms: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the tasks and budgets for which one of `arms` was run."""
+    places = [(task, budget) for task in TASKS for budget in BUDGETS]
+    return [place for place in places if any(tested(rows, *place, arm) for arm in arms)]
+
+
 def accuracies(rows: Sequence[Row], arms: Sequence[str], ours: str, whole: str) -> list[str]:
-    """Return the table of test metrics of `arms` and of the network `whole`, with the lead of the arm `ours`."""
-    lines = [f"| task, budget | {whole} | {' | '.join(arms)} | {ours} - best other |", "|---" * (len(arms) + 3) + "|"]
-    for task in TASKS:
-        wide = told([row["test"] for row in tested(rows, task, None, whole).values()])
-        for budget in BUDGETS:
-            texts = [told([row["test"] for row in tested(rows, task, budget, arm).values()]) for arm in arms]
-            if any(texts):
-                first = lead(rows, task, budget, ours, [arm for arm in arms if arm not in (ours, *OURS_TWICE)])
-                lines.append(f"| {task}, {budget} | {wide} | {' | '.join(texts)} | {first} |")
-    return lines
+    """Return the table of test metrics: a row per arm that was run, first the network `whole`, last the lead of the arm
+    `ours`; a column per task and budget."""
+    places = columns(rows, arms)
+    metrics = {
+        arm: [told([row["test"] for row in tested(rows, *place, arm).values()]) for place in places] for arm in arms
+    }
+    others = [arm for arm in arms if arm not in (ours, *OURS_TWICE)]
+    return [
+        f"| arm | {' | '.join(', '.join(place) for place in places)} |",
+        "|---" * (len(places) + 1) + "|",
+        line(whole, [told([row["test"] for row in tested(rows, task, None, whole).values()]) for task, _ in places]),
+        *(line(f"**{arm}**" if arm == ours else arm, texts) for arm, texts in metrics.items() if any(texts)),
+        line(f"{ours} - best other", [lead(rows, *place, ours, others) for place in places]),
+    ]
+
+
+def line(first: str, texts: Sequence[str]) -> str:
+    """Return a line of a table."""
+    return f"| {first} | {' | '.join(texts)} |"
 
 
 def lead(rows: Sequence[Row], task: str, budget: str, ours: str, others: Sequence[str]) -> str:
@@ -119,18 +135,15 @@ def lead(rows: Sequence[Row], task: str, budget: str, ours: str, others: Sequenc
 
 
 def costs(rows: Sequence[Row]) -> list[str]:
-    """Return the table of multiply-adds, milliseconds and training seconds."""
-    lines = [f"| task, budget | {' | '.join(ARMS)} |", "|---" * (len(ARMS) + 1) + "|"]
-    for task in TASKS:
-        for budget in BUDGETS:
-            found = [cell(rows, task, budget, arm) for arm in ARMS]
-            if any(found):
-                lines.append(f"| {task}, {budget} | {' | '.join(_shares(each) for each in found)} |")
-    return lines
+    """Return the table of multiply-adds, milliseconds and training seconds, a row per arm that was run."""
+    places = columns(rows, ARMS)
+    found = {arm: [_shares(cell(rows, *place, arm)) for place in places] for arm in ARMS}
+    head = [f"| arm | {' | '.join(', '.join(place) for place in places)} |", "|---" * (len(places) + 1) + "|"]
+    return [*head, *(line(arm, texts) for arm, texts in found.items() if any(texts))]
 
 
 def _shares(found: dict[str, Any] | None) -> str:
     if found is None:
         return ""
     values = [found[name] for name in ("macs_share", "ms_share", "seconds_share")]
-    return " / ".join("" if value is None else f"{100 * value:.0f}" for value in values)
+    return " / ".join("-" if value is None else f"{100 * value:.0f}" for value in values)
