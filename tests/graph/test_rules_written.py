@@ -173,3 +173,26 @@ class Looked(nn.Module):
 )
 def test_rows_may_be_looked_up_where_the_data_say(function, exact):
     check(Looked(function), tokens(), exact=exact)
+
+
+class OneAttribute(nn.Module):
+    """An attribute that counts the channels of the output and hidden ones, beside a size that does not follow."""
+
+    def __init__(self):
+        super().__init__()
+        self.width = 8
+        self.first, self.hidden, self.last = conv(3, 8), conv(8, 12), conv(12, 8)
+        self.beside = nn.Conv2d(12, 10, 1)
+
+    def forward(self, x):
+        n, _, h, w = x.shape
+        y = torch.relu(self.hidden(self.first(x).reshape(n, self.width, h * w).reshape(n, self.width, h, w)))
+        beside = self.beside(y).reshape(n, 10, h * w).mean(2)
+        return self.last(y).reshape(n, self.width, h, w), beside
+
+
+def test_an_attribute_that_must_stay_keeps_all_that_it_counts():
+    groups = check(OneAttribute(), images())
+    widths = {name: int(groups.exact[groups.layers == layer].sum()) for layer, name in enumerate(groups.layer_names)}
+    assert widths == {"first": 0, "hidden": 12, "beside": 0}
+    assert groups.attributes == ()
