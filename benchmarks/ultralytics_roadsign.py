@@ -78,18 +78,20 @@ def figures(train: Callable[..., Path], options: argparse.Namespace, data: Path,
     }
 
 
-def timed_in_turn(options: argparse.Namespace) -> dict[str, list[float]]:
-    """Return, by arm, the share of the wide network's latency that the best network of each seed takes."""
+def timed_in_turn(options: argparse.Namespace) -> dict[str, dict[int, float]]:
+    """Return, by arm and seed, the share of the wide network's latency that each best network takes."""
     names = {WIDE: WIDE, NARROW: NARROW, SOLVED: SOLVED, PRUNED: "tuned"}
-    networks = {
-        f"{arm} {seed}": deployed(YOLO(options.folder / f"seed{seed}" / name / "weights" / "best.pt"), options)
+    files = {
+        (arm, seed): options.folder / f"seed{seed}" / name / "weights" / "best.pt"
         for arm, name in names.items()
         for seed in range(options.seeds)
     }
+    files = {key: file for key, file in files.items() if file.exists()}
+    networks = {f"{arm} {seed}": deployed(YOLO(file), options) for (arm, seed), file in files.items()}
     settings = prunus.BenchmarkSettings(backends=("onnxruntime",), threads=1, repeats=100, measure_memory=False)
     timed = {each.model: each.median_ms for each in benchmark(networks, (3, options.size, options.size), settings)}
     whole = timed[f"{WIDE} 0"]
-    return {arm: [timed[f"{arm} {seed}"] / whole for seed in range(options.seeds)] for arm in names}
+    return {arm: {seed: timed[f"{arm} {seed}"] / whole for one, seed in files if one == arm} for arm in names}
 
 
 def deployed(yolo: Any, options: argparse.Namespace) -> nn.Module:
