@@ -69,14 +69,14 @@ def test_a_wrong_command_line_exits_with_2(capsys, arguments):
     [
         (["train.epoch=3"], ["`train.epoch`", "epochs"]),
         (["train.epochs=many"], ["`train.epochs`"]),
-        (["epochs=3"], ["`epochs` is no known key; did you mean `train.epochs`?"]),
+        (["epochs=3"], ["`epochs` is not a known key; did you mean `train.epochs`?"]),
         (["data.class_path=prunus.data.CamVidData", "data.root=nowhere"], ["nowhere", "train.txt"]),
         (["data.class_path=prunus.data.CamVidData"], ["root"]),
         (["shrink.budget.macs=0.0001"], ["smallest reachable is macs"]),
         (["output=tiny.yaml/run"], ["not writable"]),
         (["train.device=abacus"], ["train.device"]),
         (["nonsense"], ["key.path=value"]),
-        (["trian.epochs=3"], ["override `trian.epochs=3`: `trian` is no known key", "train"]),
+        (["trian.epochs=3"], ["override `trian.epochs=3`: `trian` is not a known key", "train"]),
         (
             ["shrink.budget.macs=-1"],
             ["override `shrink.budget.macs=-1`: `shrink.budget` is refused: Budget.macs is -1"],
@@ -168,7 +168,7 @@ def test_every_set_counts(here, capsys):
     ("arguments", "expected"),
     [
         (["trace", "nomod:x"], "nomod:x: the module nomod cannot be imported"),
-        (["trace", ":x"], "':x' names no network"),
+        (["trace", ":x"], "':x' is not a network"),
         (["trace", *NETWORK, "--set", "num_classes=[1"], "not valid YAML"),
         (["trace", "torchvision.models:resnet18", "--set", "weights=nope"], "cannot be built with {'weights': 'nope'}"),
         (["bench", "tiny:build", "tiny:build", "--shape", "3,16,32"], "two networks are called tiny:build"),

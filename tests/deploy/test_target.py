@@ -166,7 +166,7 @@ def test_a_file_that_is_no_table_is_refused(tmp_path, content):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"backend": "onnxrutime"}, r"onnxruntime.*Here are .*torch"),
+        ({"backend": "onnxrutime"}, r"onnxruntime.*Usable here: .*torch"),
         ({"precision": "fp8"}, r"fp8.*onnxruntime: fp32"),
         ({"device": "npu"}, r"runs on 'cpu', not on 'npu'"),
         ({"threads": 0}, "threads"),
@@ -210,7 +210,7 @@ def test_a_target_is_named_by_a_text(text, target):
     [
         ("onnxruntime,cores=4", r"'cores=4' is none of its settings.*threads="),
         ("onnxruntime,threads=many", "threads is 'many'"),
-        ("onnxruntime,resolution=512", "no resolution.*512x1024"),
+        ("onnxruntime,resolution=512", "not a resolution.*512x1024"),
     ],
 )
 def test_a_text_that_names_no_target_is_refused(text, said):
