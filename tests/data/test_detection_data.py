@@ -149,7 +149,7 @@ def test_a_kitti_line_that_is_none_is_named(line, message, tmp_path):
     [
         ({"image_id": 99, "category_id": 7, "bbox": [1, 2, 3, 4]}, r"annotations\[0\] \(id 0\) is of the image 99"),
         ({"image_id": 10, "category_id": 7, "bbox": [1, 2, 3]}, r"annotations\[0\] .*must be \[x, y, width, height\]"),
-        ({"image_id": 10, "category_id": 5, "bbox": [1, 2, 3, 4]}, "has the class 'category_id 5'"),
+        ({"image_id": 10, "category_id": 5, "bbox": [1, 2, 3, 4]}, "has the unknown class 'category_id 5'"),
         ({"image_id": 10, "category_id": 7, "bbox": [1, 2, 0, 4]}, "has no area"),
     ],
 )

@@ -318,7 +318,7 @@ def test_unknown_keys_are_refused_with_line_path_and_nearest(written, text, mess
         ),
         (
             "penalty: {class_path: HERE.Scenes}",
-            "`penalty.class_path` must name a Penalty, and HERE.Scenes is none",
+            "`penalty.class_path` must name a Penalty, and HERE.Scenes is not one",
         ),
         ("penalty: {class_path: HERE.Penalty}", "names Penalty, which is abstract"),
         ("penalty: {class_path: HERE.Laso}", "names Laso, which HERE does not have; did you mean `Lasso`?"),
