@@ -208,7 +208,7 @@ def test_a_target_is_named_by_a_text(text, target):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("onnxruntime,cores=4", r"'cores=4' is none of its settings.*threads="),
+        ("onnxruntime,cores=4", r"'cores=4' is not one of its settings.*threads="),
         ("onnxruntime,threads=many", "threads is 'many'"),
         ("onnxruntime,resolution=512", "not a resolution.*512x1024"),
     ],
