@@ -182,7 +182,7 @@ def test_a_target_that_is_none_is_refused(settings, said):
 def test_an_absent_backend_is_named_with_what_is_here():
     absent = [name for name in backends.BACKENDS if backends.find(name).absence() is not None]
     for name in absent:
-        with pytest.raises(DeployError, match=r"install.*here: .*torch"):
+        with pytest.raises(DeployError, match=r"install.*Available: .*torch"):
             prunus.Target(backend=name, device=backends.find(name).device).require()
 
 
