@@ -125,7 +125,7 @@ def detection_model(function: str, num_classes: int, arguments: Mapping[str, Any
         raise ValueError(f"{function}: {error}") from error
     kinds = (detection.ssd.SSD, detection.RetinaNet, detection.FCOS)
     if not isinstance(built, kinds):
-        raise ValueError(f"{function} is no detector of one stage: those of {', '.join(ONE_STAGE)} are")
+        raise ValueError(f"{function} is not a one-stage detector; supported: {', '.join(ONE_STAGE)}")
     return built
 
 

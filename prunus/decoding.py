@@ -87,7 +87,7 @@ def regular_file(path: Path, *, follow: bool = True) -> Iterator[BinaryIO]:
         if stat.S_ISDIR(mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         if not stat.S_ISREG(mode):
-            raise DecodingError("it is no regular file")
+            raise DecodingError("it is not a regular file")
         with os.fdopen(descriptor, "rb", closefd=False) as file:
             yield file
     finally:
@@ -126,7 +126,7 @@ def from_json(text: str, limits: Limits = DATA) -> Any:
     except RecursionError as error:
         raise DecodingError(f"it is nested more than {limits.depth} deep") from error
     except ValueError as error:
-        raise DecodingError(f"it is no JSON: {error}") from error
+        raise DecodingError(f"it is not valid JSON: {error}") from error
     _check(value, limits)
     return value
 
@@ -216,7 +216,7 @@ def _count(node: yaml.Node, limits: Limits, known: dict[int, tuple[int, int]], a
     counts = [_count(child, limits, known, above | {id(node)}) for child in children]
     items, depth = 1 + sum(number for number, _ in counts), 1 + max((deep for _, deep in counts), default=0)
     if items > limits.items or depth > limits.depth:
-        raise DecodingError(f"with its aliases written out it is more than {limits.items:,} items, or too deep", line)
+        raise DecodingError(f"with its aliases expanded it is more than {limits.items:,} items, or too deep", line)
     known[id(node)] = items, depth
     return items, depth
 

@@ -74,6 +74,6 @@ def from_xml(text: str, limits: Limits = DATA) -> Element:
     try:
         builder.parser.Parse(text.strip(), True)
     except expat.ExpatError as error:
-        raise DecodingError(f"it is no XML: {expat.ErrorString(error.code)}", error.lineno) from error
+        raise DecodingError(f"it is not valid XML: {expat.ErrorString(error.code)}", error.lineno) from error
     assert builder.root is not None  # else expat has refused it
     return builder.root

@@ -65,8 +65,8 @@ def named(name: str, settings: Sequence[str] = (), shape: tuple[int, ...] | None
 def _narrow(folder: Path) -> Named:
     if not (folder / "recipe.yaml").is_file() or not (folder / "narrow").is_dir():
         raise RecipeError(
-            f"{folder} is no folder of a run that came to its end: it would hold recipe.yaml and narrow/; "
-            "the command that began the run goes on with it"
+            f"{folder} is not the folder of a finished run: it lacks recipe.yaml or narrow/; the command that started "
+            "the run resumes it"
         )
     recipe = prunus.recipe.load(pipeline.Recipe, folder / "recipe.yaml")
     found = [record for record in records.read(folder) if isinstance(record, records.RunRecord)]
@@ -83,7 +83,7 @@ def _called(network: str, settings: Sequence[str]) -> nn.Module:
     module_name, _, name = network.partition(":")
     if not module_name or not name:
         raise RecipeError(
-            f"{network!r} names no network: write module:callable, as in torchvision.models:resnet18, the folder of a "
+            f"{network!r} is not a network: write module:callable, as in torchvision.models:resnet18, the folder of a "
             "run, or, for `prunus bench` and `prunus compare`, an ONNX file, whose name ends in .onnx"
         )
     try:

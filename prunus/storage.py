@@ -108,7 +108,7 @@ def unsealed(text: str) -> dict[str, Any]:
     """
     content = from_json(text, MANIFEST)
     if not isinstance(content, dict):
-        raise ValueError("it is no JSON object")
+        raise ValueError("it is not a JSON object")
     seal = content.pop(SEAL, None)
     if seal is not None and seal != _digest(content):
         raise ValueError("it is not what was written (SHA-256)")

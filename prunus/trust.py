@@ -53,7 +53,7 @@ def require(folder: Path, *, trusted: bool) -> None:
         "any program of whoever made it"
     )
     if sys.stdin.isatty() and sys.stderr.isatty():
-        print(f"{visible(text)}. Go on? [y/N] ", end="", file=sys.stderr, flush=True)
+        print(f"{visible(text)}. Continue? [y/N] ", end="", file=sys.stderr, flush=True)
         if sys.stdin.readline().strip().lower() in ("y", "yes"):
             return
     raise RecipeError(f"{text}: read it, then give --trust")

@@ -69,14 +69,14 @@ def test_a_wrong_command_line_exits_with_2(capsys, arguments):
     [
         (["train.epoch=3"], ["`train.epoch`", "epochs"]),
         (["train.epochs=many"], ["`train.epochs`"]),
-        (["epochs=3"], ["`epochs` is no known key; did you mean `train.epochs`?"]),
+        (["epochs=3"], ["`epochs` is not a known key; did you mean `train.epochs`?"]),
         (["data.class_path=prunus.data.CamVidData", "data.root=nowhere"], ["nowhere", "train.txt"]),
         (["data.class_path=prunus.data.CamVidData"], ["root"]),
         (["shrink.budget.macs=0.0001"], ["smallest reachable is macs"]),
         (["output=tiny.yaml/run"], ["not writable"]),
         (["train.device=abacus"], ["train.device"]),
         (["nonsense"], ["key.path=value"]),
-        (["trian.epochs=3"], ["override `trian.epochs=3`: `trian` is no known key", "train"]),
+        (["trian.epochs=3"], ["override `trian.epochs=3`: `trian` is not a known key", "train"]),
         (
             ["shrink.budget.macs=-1"],
             ["override `shrink.budget.macs=-1`: `shrink.budget` is refused: Budget.macs is -1"],
@@ -168,7 +168,7 @@ def test_every_set_counts(here, capsys):
     ("arguments", "expected"),
     [
         (["trace", "nomod:x"], "nomod:x: the module nomod cannot be imported"),
-        (["trace", ":x"], "':x' names no network"),
+        (["trace", ":x"], "':x' is not a network"),
         (["trace", *NETWORK, "--set", "num_classes=[1"], "not valid YAML"),
         (["trace", "torchvision.models:resnet18", "--set", "weights=nope"], "cannot be built with {'weights': 'nope'}"),
         (["bench", "tiny:build", "tiny:build", "--shape", "3,16,32"], "two networks are called tiny:build"),
@@ -247,7 +247,7 @@ def test_export_writes_a_file_that_bench_times(here, capsys):
     assert "1 x 3 x 16 x 32, 2 thread(s)" in output and "1 x 3 x 16 x 16, 1 thread(s)" in output
     assert [row["threads"] for row in json.loads((here / "a.json").read_text())] == [2, 1]
     code, _, errors = prunus(capsys, "bench", "one=a.onnx", "--target", "onnxruntime,cores=2")
-    assert code == 1 and "none of its settings" in errors
+    assert code == 1 and "not one of its settings" in errors
     code, _, errors = prunus(capsys, "bench", "one=a.onnx", "--output", "a.xls")
     assert code == 1 and "ends in .csv or .json" in errors
     code, _, errors = prunus(capsys, "bench", "one=a.onnx", "--shape", "1,3,16,32")

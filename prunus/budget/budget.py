@@ -71,7 +71,7 @@ class Budget:
             raise BudgetError(f"Budget.min_share must lie in [0, 1] and multiple_of be a whole number from 1: {self}")
 
         if self.solver not in SOLVERS:
-            raise BudgetError(f"Budget.solver is {self.solver!r}: there are {', '.join(SOLVERS)}")
+            raise BudgetError(f"Budget.solver is {self.solver!r}; choose one of {', '.join(SOLVERS)}")
         object.__setattr__(self, "keep", patterns_of(self.keep))
 
     def _check_latency(self) -> None:

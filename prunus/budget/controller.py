@@ -57,7 +57,7 @@ class Controller:
 
     def __post_init__(self) -> None:
         if self.pace not in PACES:
-            raise RecipeError(f"shrink.pace is {self.pace!r}; there are {' and '.join(PACES)}")
+            raise RecipeError(f"shrink.pace is {self.pace!r}; choose one of {', '.join(PACES)}")
         for name in ("begin", "end", "settled"):
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):

@@ -175,7 +175,7 @@ def _required(smallest: Round, model: LatencyModel, limit_ms: float) -> Round:
     if smallest.measured_ms <= limit_ms:
         return smallest
     parts = sorted(model.parts(~smallest.solution.removed).items(), key=lambda part: -part[1])[:5]
-    held = ", ".join(f"{name or 'all that is no unit'} {taken:.3g} ms" for name, taken in parts)
+    held = ", ".join(f"{name or 'everything outside units'} {taken:.3g} ms" for name, taken in parts)
     raise BudgetError(
         f"the budget (latency <= {limit_ms:.3g} ms) cannot be met: the smallest network takes "
         f"{smallest.measured_ms:.3g} ms, most of it by the model in {held}; raise the budget, lower min_share or "

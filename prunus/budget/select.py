@@ -202,7 +202,7 @@ def checked_importance(importance: Tensor, num_groups: int) -> Tensor:
     values = importance.detach().cpu().double()
     if values.shape != (num_groups,) or not bool(values.isfinite().all()):
         raise BudgetError(
-            f"importance has shape {list(values.shape)}; one finite number per group is needed, [{num_groups}]. The "
-            "norms of a network whose weights are not finite are not either"
+            f"importance has shape {list(values.shape)}; one finite number per group is needed, [{num_groups}]. Where "
+            "weights are not finite, their norms are not either"
         )
     return values

@@ -48,7 +48,7 @@ class Target:
                 raise RecipeError(f"Target.resolution is {size!r}: height and width in pixels, as in (512, 1024)")
             object.__setattr__(self, "resolution", tuple(size))
         if self.remote and self.table is None:
-            raise RecipeError("Target.remote: another machine is known by its table alone: give table=...")
+            raise RecipeError("Target.remote: another machine needs its table: give table=...")
         object.__setattr__(self, "device", _measuring().checked_device(self))
 
     @classmethod
@@ -65,7 +65,7 @@ class Target:
             name, equals, value = item.partition("=")
             if not equals or name not in fields:
                 raise RecipeError(
-                    f"{text!r} names no target: {item!r} is none of its settings; write a backend, then "
+                    f"{text!r} is not a target: {item!r} is not one of its settings; write a backend, then "
                     f"{', '.join(f'{each}=...' for each in sorted(fields))}, separated by commas"
                 )
             given[name] = _size(text, value) if name == "resolution" else _value(text, value)
@@ -106,7 +106,7 @@ def _measuring() -> Any:
 def _size(text: str, value: str) -> tuple[int, int]:
     height, _, width = value.partition("x")
     if not (height.isdecimal() and width.isdecimal()):
-        raise RecipeError(f"{text!r}: {value!r} is no resolution: give height x width, as in resolution=512x1024")
+        raise RecipeError(f"{text!r}: {value!r} is not a resolution: give height x width, as in resolution=512x1024")
     return int(height), int(width)
 
 
@@ -114,4 +114,4 @@ def _value(text: str, value: str) -> Any:
     try:
         return from_yaml(value)
     except DecodingError as error:
-        raise RecipeError(f"{text!r}: {value!r} is no value: {error}") from error
+        raise RecipeError(f"{text!r}: {value!r} is not a valid value: {error}") from error

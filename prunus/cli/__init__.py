@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:  # before `whole_process` begins, or after it ends
         return _stopped("interrupted", signal.SIGINT)
     except interrupt.Interrupted as error:
-        again = "; the same command goes on from the last checkpoint" if running else ""
+        again = "; the same command resumes from the last checkpoint" if running else ""
         return _stopped(f"interrupted{again}", error.signal)
     return 0
 
@@ -71,13 +71,13 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         options.overrides += rest  # argparse accepts no further positional arguments after an option
     elif rest:
         name = options.command.__name__
-        known.error(f"unrecognized arguments: {' '.join(rest)}; `prunus {name} --help` lists those of {name}")
+        known.error(f"unrecognized arguments: {' '.join(rest)}; `prunus {name} --help` lists the arguments of {name}")
     return options
 
 
 def _text(error: BaseException) -> str:
     if isinstance(error, MemoryError):
-        return f"there is not enough memory ({error or 'no more is known'}): take smaller batches or images"
+        return f"out of memory ({error or 'no details'}): take smaller batches or images"
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return f"{error}: make room, then start the same command again"
     if not process.has_current_folder():

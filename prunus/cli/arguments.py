@@ -9,31 +9,31 @@ from prunus.cli import commands
 
 DESCRIPTION = """Grow wide, ship narrow: train a wide network, get back the smallest one that does the job.
 
-  prunus recipes                                   what can be run
+  prunus recipes                                   list the recipes
   prunus run street_erfnet train.epochs=3          train, shrink, export, measure, report
   prunus run camvid_erfnet data.root=/data/camvid  on your data
   prunus shrink my.nets:Net --weights w.pt ...     make a trained network narrow
-  prunus trace torchvision.models:resnet18         what could be removed from a network
+  prunus trace torchvision.models:resnet18         list the channels that can be removed from a network
 """
 EPILOG = """exit codes: 0 done; 1 refused or failed, the reason is on stderr; 2 the command line is wrong;
-130 and 143 interrupted (Ctrl-C, SIGTERM): a checkpoint is written, the same command goes on from there
+130 and 143 interrupted (Ctrl-C, SIGTERM): a checkpoint is written, the same command resumes from there
 """
 EXAMPLES = {
-    "run": """A recipe is a YAML file, or the name of one that comes with Prunus. What it says can be overridden:
+    "run": """A recipe is a YAML file, or the name of one that comes with Prunus. Its values can be overridden:
 
   prunus run street_erfnet
   prunus run my.yaml shrink.budget.macs=0.3 train.epochs=50 output=runs/third
 
-The folder of the run (runs/NAME) holds report.html, narrow.onnx, checkpoints and records. A run that was
-interrupted goes on by the same command; with --accept-changes also under a recipe that was changed.""",
-    "shrink": """The recipe says which data, which task and how to train; network, weights and budget stand here:
+The folder of the run (runs/NAME) holds report.html, narrow.onnx, checkpoints and records. An interrupted run
+resumes with the same command; with --accept-changes also under a changed recipe.""",
+    "shrink": """The recipe gives the data, the task and the training settings; network, weights and budget are options:
 
   prunus shrink my.networks:Net --weights net.safetensors --budget latency=0.5 --recipe signs.yaml
   prunus shrink torchvision.models:resnet18 --set weights=null --weights resnet18.pth --budget macs=0.4 \\
       --recipe gtsrb_small weights.leave_out=[fc] train.optimizer.learning_rate=0.01
 
-The network as its weights give it is the one to compare with. It trains for a third of the recipe's epochs unless
-train.epochs=N is given. The folder of the run (runs/NAME-shrunk) is that of `prunus run`.""",
+The network with these weights is the baseline. It trains for a third of the recipe's epochs unless
+train.epochs=N is given. The folder of the run (runs/NAME-shrunk) has the layout of `prunus run`.""",
     "trace": """  prunus trace torchvision.models:resnet18
   prunus trace my.networks:Net --set num_classes=19 --shape 1,3,512,1024""",
     "export": """  prunus export torchvision.models:resnet18 --output resnet18.onnx
@@ -49,17 +49,17 @@ train.epochs=N is given. The folder of the run (runs/NAME-shrunk) is that of `pr
     "compare": """  prunus compare runs/signs/wide.onnx runs/signs/narrow.onnx --data runs/signs
   prunus compare runs/first runs/second --data my.yaml --max-drop 1 --per class,condition --tags weather.csv
 
-A network is an ONNX file, module:callable, or the folder of a run, whose narrow network is meant. The data and the task
+A network is an ONNX file, module:callable, or the folder of a run (its narrow network). The data and the task
 are those of a recipe or a run. Kinds of slices: class, condition, size, distance, "class in condition".""",
     "target": """  prunus target kit kit/ my.networks:Net --shape 1,3,512,1024 --target onnxruntime,threads=4
-  (copy kit/ to the machine that is meant, run python measure.py there, bring measured.json back)
+  (copy kit/ to the target machine, run python measure.py there, bring measured.json back)
   prunus target read kit/ --output orin.json
   prunus run my.yaml target.table=orin.json target.remote=true target.threads=4 shrink.budget.solver=exact ...""",
     "sweep": """  prunus sweep my.yaml --budgets 0.8 0.6 0.4 0.2
   prunus sweep my.yaml --budgets 0.7 0.5 0.3 --bound latency output=/shared/frontier train.epochs=50
 
 Each budget is a run in a folder of its own, runs/NAME-sweep/macs-0.8. The same command on other machines, in a folder
-that all see, works on the budgets that nobody is at; where it was stopped, it goes on. Whoever ends last times all
+that all see, works on budgets that no other worker has; an interrupted one resumes. The last to finish times all
 networks in turn and writes report.html, accuracy against milliseconds. journal.log is a journal of optuna's.""",
     "report": "  prunus report runs/street_erfnet",
     "recipes": "  prunus recipes",
@@ -88,7 +88,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--accept-changes",
         action="store_true",
-        help="go on from the folder's checkpoints though the recipe was changed; what was changed is noted",
+        help="resume from the folder's checkpoints although the recipe changed; the changes are noted",
     )
     run.add_argument("overrides", nargs="*", metavar="key=value", help="dotted path into the recipe, and a value")
 
@@ -96,7 +96,9 @@ def parser() -> argparse.ArgumentParser:
     _add_sweep(add(commands.sweep))
     trace = add(commands.trace)
     _add_network(trace)
-    trace.add_argument("--whole-heads", action="store_true", help="let attention lose whole heads, not parts of all")
+    trace.add_argument(
+        "--whole-heads", action="store_true", help="remove whole heads of attention, not parts of every head"
+    )
 
     export = add(commands.export)
     _add_network(export)
@@ -117,7 +119,7 @@ def parser() -> argparse.ArgumentParser:
 def _add_sweep(sweep: argparse.ArgumentParser) -> None:
     sweep.add_argument("recipe", help="a YAML file, or a name that `prunus recipes` lists")
     sweep.add_argument("--budgets", type=_budget, nargs="+", required=True, help="a number up to 1 is a share")
-    text = "what the budgets are of: macs, params, latency, latency_ms (default: what the recipe's budget bounds)"
+    text = "what the budgets bound: macs, params, latency, latency_ms (default: what the recipe's budget bounds)"
     sweep.add_argument("--bound", help=text)
     sweep.add_argument("overrides", nargs="*", metavar="key=value", help="dotted path into the recipe, and a value")
 
@@ -125,10 +127,10 @@ def _add_sweep(sweep: argparse.ArgumentParser) -> None:
 def _add_shrink(shrink: argparse.ArgumentParser) -> None:
     shrink.add_argument("network", metavar="module:callable", help="builds the network; it is given num_classes=")
     shrink.add_argument("--weights", required=True, help="safetensors, or a state dict of torch.save")
-    text = "what it may cost: macs=0.4, params=1000000, latency=0.5, latency_ms=8; a number up to 1 is a share"
+    text = "the budget: macs=0.4, params=1000000, latency=0.5, latency_ms=8; a number up to 1 is a share"
     shrink.add_argument("--budget", required=True, action="append", metavar="key=value", help=text)
     shrink.add_argument("--recipe", required=True, help="a YAML file, or a name that `prunus recipes` lists")
-    text = "a keyword argument of the callable; give it once for each"
+    text = "a keyword argument of the callable; repeat for each"
     shrink.add_argument("--set", action="append", default=[], metavar="key=value", help=text)
     shrink.add_argument("--accept-changes", action="store_true", help="as for `prunus run`")
     shrink.add_argument("overrides", nargs="*", metavar="key=value", help="dotted path into the recipe, and a value")
@@ -145,7 +147,7 @@ def _add_bench(bench: argparse.ArgumentParser) -> None:
         "--backends", default="onnxruntime", help="comma-separated: onnxruntime, openvino, torch, tensorrt"
     )
     text = "in place of --backends, --threads and --batch-size, as in openvino,threads=2,batch=1,resolution=512x1024; "
-    text += "give it once for each"
+    text += "repeat for each"
     bench.add_argument("--target", action="append", default=[], help=text)
     bench.add_argument(
         "--resolutions",
@@ -154,7 +156,7 @@ def _add_bench(bench: argparse.ArgumentParser) -> None:
         help="comma-separated heights and widths in place of those of --shape: 256x512,512x1024",
     )
     bench.add_argument("--layers", action="store_true", help="show where the time goes, by the backend's own profile")
-    text = "also write the table to a file, .csv or .json; give it once for each"
+    text = "also write the table to a file, .csv or .json; repeat for each"
     bench.add_argument("--output", type=Path, action="append", default=[], help=text)
     _add_trust(bench)
     bench.add_argument("--threads", type=int, default=1, help="CPU threads that each network gets (default: 1)")
@@ -165,12 +167,12 @@ def _add_bench(bench: argparse.ArgumentParser) -> None:
 def _add_quantize(quantize: argparse.ArgumentParser) -> None:
     quantize.add_argument("network", type=Path, help="an ONNX file in float32")
     quantize.add_argument("--data", type=Path, required=True, help="a recipe or a run's folder: its data and its task")
-    text = "the one that will run it: onnxruntime (default), openvino"
+    text = "the backend that will run it: onnxruntime (default), openvino"
     quantize.add_argument("--backend", default="onnxruntime", help=text)
     quantize.add_argument(
         "--samples", type=int, default=256, help="number of training images to calibrate with (default: 256)"
     )
-    quantize.add_argument("--seed", type=int, help="seed by which these images are drawn (default: the recipe's)")
+    quantize.add_argument("--seed", type=int, help="seed for drawing these images (default: the recipe's)")
     text = "percentage points of the metric that it may lose (default: 1)"
     quantize.add_argument("--max-drop", type=float, default=1.0, help=text)
     quantize.add_argument("--output", type=Path, help="the file to write (default: beside the network)")
@@ -180,12 +182,12 @@ def _add_quantize(quantize: argparse.ArgumentParser) -> None:
 
 def _add_compare(compare: argparse.ArgumentParser) -> None:
     compare.add_argument("wide", help="an ONNX file, module:callable or a run's folder")
-    compare.add_argument("narrow", help="the network that is compared with it")
+    compare.add_argument("narrow", help="the network to compare with it")
     compare.add_argument("--data", type=Path, required=True, help="a recipe or a run's folder: its data and its task")
     compare.add_argument(
         "--max-drop", type=float, default=0.5, help="percentage points that a slice may fall (default: 0.5)"
     )
-    text = "kinds of slices, separated by commas (default: all that the data know)"
+    text = "kinds of slices, separated by commas (default: all that the data have)"
     compare.add_argument("--per", default="class,condition,size,distance,class in condition", help=text)
     text = "samples that a slice needs to be judged (default: 30)"
     compare.add_argument("--min-samples", type=int, default=30, help=text)
@@ -198,28 +200,28 @@ def _add_compare(compare: argparse.ArgumentParser) -> None:
 
 def _add_target(target: argparse.ArgumentParser) -> None:
     actions = target.add_subparsers(required=True, metavar="ACTION", dest="action")
-    text = "write what another machine measures with the runtime and numpy alone"
+    text = "write a folder that another machine measures with only the runtime and numpy"
     kit = actions.add_parser("kit", help=text, description=f"{text.capitalize()}.")
-    kit.add_argument("folder", type=Path, help="the kit's folder, which is made")
+    kit.add_argument("folder", type=Path, help="the kit's folder, which is created")
     _add_network(kit)
     kit.add_argument("--target", default="onnxruntime", help="how it runs there, as in onnxruntime,threads=4,batch=1")
-    text = "make a target's table from what was measured there"
+    text = "make a target's table from the measurements"
     read = actions.add_parser("read", help=text, description=f"{text.capitalize()}.")
     read.add_argument("folder", type=Path, help="the kit's folder, with measured.json in it")
     read.add_argument("--output", type=Path, required=True, help="the table to write, a JSON file")
 
 
 def _add_network(parser: argparse.ArgumentParser) -> None:
-    text = "module:callable that returns an nn.Module, or the folder of a run, which is code: its recipe builds it"
+    text = "module:callable that returns an nn.Module, or the folder of a run, whose recipe names the code that is run"
     parser.add_argument("network", help=text)
     parser.add_argument("--shape", type=_shape, help="of the example input (default: the run's, or 1,3,224,224)")
     _add_trust(parser)
-    text = "a keyword argument of the callable; give it once for each"
+    text = "a keyword argument of the callable; repeat for each"
     parser.add_argument("--set", action="append", default=[], metavar="key=value", help=text)
 
 
 def _add_trust(parser: argparse.ArgumentParser) -> None:
-    text = "run the code that the recipe in a run's folder names, though the folder is not of a run of yours"
+    text = "run the code that the recipe in a run's folder names, although the run is not yours"
     parser.add_argument("--trust", action="store_true", help=text)
 
 
@@ -230,7 +232,7 @@ def _budget(text: str) -> float | str:
     try:
         return float(text)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number: give budgets as in 0.8 0.6 0.4 0.2") from error
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number: give budgets as in 0.8 0.6 0.4 0.2") from error
 
 
 def _resolutions(text: str) -> tuple[tuple[int, int], ...]:
@@ -238,7 +240,7 @@ def _resolutions(text: str) -> tuple[tuple[int, int], ...]:
     for item in text.split(","):
         height, _, width = item.partition("x")
         if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
-            raise argparse.ArgumentTypeError(f"{item!r} is no resolution: give height x width, as in 512x1024")
+            raise argparse.ArgumentTypeError(f"{item!r} is not a resolution: give height x width, as in 512x1024")
         found.append((int(height), int(width)))
     return tuple(found)
 
@@ -246,5 +248,5 @@ def _resolutions(text: str) -> tuple[tuple[int, int], ...]:
 def _shape(text: str) -> tuple[int, ...]:
     shape = tuple(int(size) for size in text.split(",") if size.isdecimal() and int(size) > 0)
     if len(shape) != len(text.split(",")):
-        raise argparse.ArgumentTypeError(f"{text!r} is no shape: give sizes separated by commas, as in 1,3,224,224")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a shape: give sizes separated by commas, as in 1,3,224,224")
     return shape

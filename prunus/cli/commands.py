@@ -47,7 +47,9 @@ def sweep(options: argparse.Namespace) -> None:
         console.print(f"{budget:g} cannot be met: {reason}", soft_wrap=True)
     if found.elsewhere:
         at = ", ".join(f"{budget:g}" for budget in found.elsewhere)
-        console.print(f"{found.folder}: other workers are at {at}; whoever ends last writes the report", soft_wrap=True)
+        console.print(
+            f"{found.folder}: other workers are working on {at}; the last to finish writes the report", soft_wrap=True
+        )
     if found.report is not None:
         console.print(f"report: {found.report}", soft_wrap=True)
     if found.failed and not found.done:

@@ -33,7 +33,7 @@ def overrides_of(options: argparse.Namespace, path: Path) -> list[str]:
 
     module, _, function = options.network.partition(":")
     if not module or not function:
-        raise RecipeError(f"{options.network!r} names no network: write module:callable, as in my.networks:Net")
+        raise RecipeError(f"{options.network!r} is not a network: write module:callable, as in my.networks:Net")
     arguments = {"function": f"{module}.{function}", "arguments": _values("--set", options.set)}
     given = {
         "model.class_path": "prunus.models.factory.Function",

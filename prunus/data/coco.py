@@ -86,7 +86,10 @@ class COCOData(DetectionData):
             raise DataError(f"{path} cannot be read as COCO's JSON: {error}") from error
         missing = [key for key in ("images", "annotations", "categories") if not _is_list(content, key)]
         if missing:
-            raise DataError(f"{path}: COCO's JSON is an object with lists of objects; {missing[0]!r} is none")
+            raise DataError(
+                f"{path}: COCO's JSON is an object with lists of objects; {missing[0]!r} is missing or not a list of "
+                "objects"
+            )
         return {**content, "path": path}
 
 
@@ -102,7 +105,9 @@ def _by_id(content: dict[str, Any], key: str, field: str) -> dict[int, Any]:
         if type(each.get("id")) is not int or not isinstance(each.get(field), str):
             raise DataError(f"{content['path']}: {key}[{number}] needs a whole number as id, and {field!r} as text")
         if each["id"] in found:
-            raise DataError(f"{content['path']}: {key}[{number}] has the id {each['id']}, as another one before it")
+            raise DataError(
+                f"{content['path']}: {key}[{number}] has the id {each['id']}, which an earlier entry already has"
+            )
         found[each["id"]] = each[field]
     return found
 

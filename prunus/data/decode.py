@@ -75,7 +75,7 @@ def _identified(source: BinaryIO) -> Image.Image:
         source.seek(0)
         with contextlib.suppress(SyntaxError, IndexError, TypeError, struct.error):  # only the start looks like it
             return factory(source, name)
-    raise UnidentifiedImageError(f"it is no image of {', '.join(FORMATS)}")
+    raise UnidentifiedImageError(f"it is not an image of {', '.join(FORMATS)}")
 
 
 @contextlib.contextmanager
@@ -115,9 +115,8 @@ class Picture:
         brightest = self.deep and int(np.array(self.pixels).max()) * (1 if self.pixels.mode[0] == "I" else 256)
         if 0 < brightest < FAINT:
             raise DataError(
-                f"{self.name}: its 16 bits hold no value from {FAINT:,} on, of 65,535, so it would come out black. "
-                "Nobody knows which value its sensor (of 8, 10 or 12 bits?) takes for white: save it with 8 bits, or "
-                "scaled to 16"
+                f"{self.name}: its 16-bit values are all below {FAINT:,} of 65,535, so it would come out black. The "
+                "white level of its sensor (8, 10 or 12 bits?) is unknown: save it with 8 bits, or scaled to 16"
             )
         return pixels
 
@@ -128,8 +127,8 @@ class Picture:
             return Image.fromarray(((np.array(file).astype(np.uint32) + 128) // 257).astype(np.uint8))
         if file.mode in ("I", "F"):
             raise DataError(
-                f"{self.name}: its values are {'whole numbers' if file.mode == 'I' else 'floats'} of mode {file.mode} "
-                "and nobody knows which of them is white: save it with 8 bits, or as grey PNG or TIFF of 16"
+                f"{self.name}: its values are {'whole numbers' if file.mode == 'I' else 'floats'} of mode "
+                f"{file.mode}, whose white level is unknown: save it with 8 bits, or as grey PNG or TIFF of 16"
             )
         # Pillow warns when a palette loses its transparency, although the colours are right.
         return file.convert("RGBA") if file.mode == "P" and "transparency" in file.info else file
@@ -169,7 +168,7 @@ def _named(path: str) -> Iterator[None]:
         raise DataError(f"{path} is not read: {error}; put a smaller or an ordinary file there") from error
     except UNREADABLE as error:
         if isinstance(error, OSError) and error.strerror:  # from the file system; pillow's own errors have none
-            raise DataError(f"{path} cannot be read ({error.strerror}): allow it, or take the file away") from error
+            raise DataError(f"{path} cannot be read ({error.strerror}): allow it, or remove the file") from error
         raise DataError(
             f"{path} cannot be read as an image ({error}): the file is damaged, cut short or of another "
             "kind. Fetch it again."

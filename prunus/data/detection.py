@@ -84,9 +84,8 @@ def _labels(names: Sequence[str]) -> dict[str, int]:
     labels = {name: number for number, name in enumerate(names)}
     if not names or len(labels) != len(names):
         twice = ", ".join(name for name in labels if list(names).count(name) > 1)
-        raise DataError(
-            f"the data name {f'the class {twice} twice' if names else 'no class'}: give each class one name"
-        )
+        problem = f"names class {twice} twice" if names else "has no classes"
+        raise DataError(f"the data set {problem}: give each class one name")
     return labels
 
 

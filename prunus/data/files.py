@@ -70,7 +70,7 @@ class FileSource:
             if not image.is_file():
                 raise DataError(f"{image} does not exist, though it is listed (mask {mask})")
             if not mask.is_file():
-                raise DataError(f"{image} has no mask: {mask} does not exist. Add it, or take the image out.")
+                raise DataError(f"{image} has no mask: {mask} does not exist. Add it, or remove the image.")
         self.pairs, self.size = tuple(pairs), tuple(size)
         self.table, self.meaning, self.colours = table, meaning, colours
         self.max_pixels = max_pixels

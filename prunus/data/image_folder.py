@@ -16,7 +16,7 @@ from prunus.data.segmentation import check_size
 from prunus.errors import DataError, RecipeError
 
 LAYOUT = """\
-  train/<class>/**/*.jpg        the images, one folder a class (also .png .webp .tif .bmp .gif .pgm ...)
+  train/<class>/**/*.jpg        the images, one folder per class (also .png .webp .tif .bmp .gif .pgm ...)
   val/<class>/**/*.jpg          or test/, as `validation_folder` and `test_folder` say
   classes.json                  if there is one: a list of the classes' names, in the order of their folders"""
 
@@ -83,8 +83,8 @@ class ImageFolderData(ClassificationData):
             if not chosen:
                 one = "image" if blocks is None else "block"
                 raise DataError(
-                    f"{Path(self.root) / self.train_folder} has one {one} a class, so "
-                    "none can be held out for validation; say which folder holds such images: data.validation_folder"
+                    f"{Path(self.root) / self.train_folder} has one {one} per class, so none can be held out for "
+                    "validation; say which folder holds such images: data.validation_folder"
                 )
             paths, labels = [paths[index] for index in chosen], [labels[index] for index in chosen]
         origin = str(Path(self.root) / (folder or self.train_folder))
@@ -107,10 +107,10 @@ class ImageFolderData(ClassificationData):
         paths, labels = list[Path](), list[int]()
         for inner in _folders_in(root / folder):
             if inner.name not in numbers:
-                raise DataError(f"{inner} is no class of {root / self.train_folder}, which has {len(numbers)}")
+                raise DataError(f"{inner} is not a class of {root / self.train_folder}, which has {len(numbers)}")
             files = _images_in(inner)
             if not files and folder == self.train_folder:
-                raise DataError(f"{inner} holds no image ({' '.join(ENDINGS)}); fill it, or take the folder away")
+                raise DataError(f"{inner} holds no image ({' '.join(ENDINGS)}); fill it, or remove the folder")
             paths += files
             labels += [numbers[inner.name]] * len(files)
         return paths, labels
@@ -133,6 +133,6 @@ def _images_in(folder: Path) -> list[Path]:
             images.append(path)
         elif (KINDS.guess_type(path.name)[0] or "").startswith("image/"):
             raise DataError(
-                f"{path} is an image of a kind that is not read ({' '.join(ENDINGS)} are): convert it, or take it away"
+                f"{path} is an image of an unsupported format: convert it to {' '.join(ENDINGS)}, or remove it"
             )
     return images

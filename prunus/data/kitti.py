@@ -16,8 +16,8 @@ from prunus.errors import DataError
 
 LAYOUT = """\
   training/image_2/NNNNNN.png   the images
-  training/label_2/NNNNNN.txt   15 columns a line: type, truncated, occluded, alpha, box, dimensions, location, ...
-  ImageSets/train.txt val.txt   a number a line"""
+  training/label_2/NNNNNN.txt   15 columns per line: type, truncated, occluded, alpha, box, dimensions, location, ...
+  ImageSets/train.txt val.txt   a number per line"""
 TYPES = ("Car", "Van", "Truck", "Pedestrian", "Person_sitting", "Cyclist", "Tram", "Misc", "DontCare")
 NEIGHBOURS = {"Van": "Car", "Person_sitting": "Pedestrian"}  # similar types: ignored objects of the class
 COLUMNS = 15
@@ -69,7 +69,7 @@ class KITTIData(DetectionData):
 def _labels(path: Path) -> list[Annotation]:
     """Return a frame's objects of the classes and of their `NEIGHBOURS`, and its DontCare regions."""
     if not path.is_file():
-        raise DataError(f"{path} does not exist, though its frame is listed: add it, or take the frame out")
+        raise DataError(f"{path} does not exist, though its frame is listed: add it, or remove the frame from the list")
     found = []
     for number, line in read_lines(path):
         annotation = _annotation(line.split(), f"{path}, line {number}")

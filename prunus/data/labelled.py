@@ -145,7 +145,7 @@ def class_names(path: Path) -> tuple[str, ...]:
     try:
         names = from_json(read_text(path))
     except (OSError, DecodingError) as error:
-        raise DataError(f"{path} is no JSON: {error}") from error
+        raise DataError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(names, list) or not names or any(not isinstance(name, str | int | float) for name in names):
         raise DataError(f"{path} must be a list of the classes' names")
     told = tuple(str(name) for name in names)

@@ -60,7 +60,7 @@ def _stored(file: Image.Image, path: Path, colours: Colours | None) -> np.ndarra
         return np.array(file.convert("RGBA").convert("RGB"))
     raise DataError(
         f"{path}: a mask has one channel of 8 bits that holds class numbers; this one is of mode {file.mode}"
-        + (" and nothing says which colour is which class" if file.mode.startswith("RGB") else "")
+        + (" and its colours have no known classes" if file.mode.startswith("RGB") else "")
     )
 
 

@@ -48,9 +48,9 @@ class ShardIndex:
         try:
             content = from_json(read_text(path))
         except (OSError, DecodingError) as error:
-            raise DataError(f"{path} is no index ({error}): remove it, it is made anew") from error
+            raise DataError(f"{path} is not a valid index ({error}): delete it, and it will be rebuilt") from error
         if problem := _problem(content):
-            raise DataError(f"{path} is no index ({problem}): remove it, it is made anew")
+            raise DataError(f"{path} is not a valid index ({problem}): delete it, and it will be rebuilt")
         arrays = {name: np.asarray(content[name], np.int64).reshape(-1) for name in COLUMNS}
         return cls(**arrays, bytes=content.get("bytes"), modified_ns=content.get("modified_ns"))
 
@@ -67,13 +67,13 @@ def _problem(content: Any) -> str | None:
         return "its lists are of different lengths"
     for name in COLUMNS:
         if any(type(value) is not int or not 0 <= value < 2**62 for value in content[name]):
-            return f"{name} holds what is no number from zero"
+            return f"{name} holds a value that is not a non-negative integer"
     size = content.get("bytes")
     for name, value in (("bytes", size), ("modified_ns", content.get("modified_ns"))):
         if value is not None and (type(value) is not int or abs(value) >= 2**63):
             return f"{name} is {value!r:.40}"
     ends = (start + length for start, length in zip(content["offsets"], content["sizes"], strict=True))
-    return "an image ends behind the shard" if size is not None and max(ends, default=0) > size else None
+    return "an image ends beyond the end of the shard" if size is not None and max(ends, default=0) > size else None
 
 
 def write_index(shard: Path) -> Path:
@@ -105,7 +105,7 @@ def _columns(shard: Path) -> dict[str, Any]:
             for member in archive:
                 check()
                 if member.size < 0 or member.offset <= end or member.offset_data + member.size > status.st_size:
-                    raise ValueError(f"{member.name!r:.60} does not lie in it")
+                    raise ValueError(f"{member.name!r:.60} is not in it")
                 end = member.offset
                 ending = PurePosixPath(member.name).suffix
                 key = member.name.removesuffix(ending)

@@ -27,7 +27,7 @@ LAYOUT = """\
   train-000000.tar ...          of pairs 000017.jpg (or .png .webp .tif ...) and 000017.cls, the number of its class
   val-000000.tar ...            or as `validation_prefix` and `test_prefix` say
   classes.json                  a list of the classes' names
-  train-000000.json ...         their indices; made at the first use where the shards lie here"""
+  train-000000.json ...         their indices; made at the first use where the shards are local"""
 
 
 class ShardSource:
@@ -85,7 +85,7 @@ class ShardSource:
         start, size = int(self._offsets[index]), int(self._sizes[index])
         with self._opened(shard) as file:
             if start + size > os.fstat(file.fileno()).st_size:
-                raise DataError(f"{shard}.tar is cut short: sample {index} lies behind its end; fetch it again")
+                raise DataError(f"{shard}.tar is cut short: sample {index} lies beyond the end; fetch it again")
             file.seek(start)
             content = file.read(size)
         pixels = read_image(io.BytesIO(content), f"{shard}.tar, sample {index}", self.max_pixels)
@@ -118,7 +118,7 @@ class ShardSource:
             return path.open("rb")
         except FileNotFoundError as error:
             if self.fetch is None:
-                raise DataError(f"{path} does not exist, and data.fetch does not say how to get it") from error
+                raise DataError(f"{path} does not exist, and data.fetch is not set") from error
         aside = path.with_name(f".{path.name}.{os.getpid()}")
         command = [part.format(name=path.name, path=aside) for part in shlex.split(self.fetch)]
         done = output_of(command)
@@ -188,7 +188,7 @@ class ShardsData(ClassificationData):
     def __post_init__(self) -> None:
         check_size(self.size)
         if not 1 <= self.shuffle <= self.keep:
-            raise RecipeError(f"data: shuffle {self.shuffle}, keep {self.keep}: 1 <= shuffle <= keep")
+            raise RecipeError(f"data.shuffle is {self.shuffle} and data.keep {self.keep}: need 1 <= shuffle <= keep")
 
     @functools.cached_property
     def class_names(self) -> tuple[str, ...]:

@@ -44,8 +44,8 @@ def asking(what: str) -> Iterator[None]:
     except Exception as error:  # whatever the user's own code raises
         *_, last = traceback.extract_tb(error.__traceback__)
         raise DataError(
-            f"{what} cannot be had: the data set's own code raises {type(error).__name__}: {error} "
-            f"({last.filename}, line {last.lineno}, in {last.name})"
+            f"{what} cannot be read: the data set's own code raised {type(error).__name__}: {error} ({last.filename}, "
+            f"line {last.lineno}, in {last.name})"
         ) from error
 
 

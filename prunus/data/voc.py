@@ -18,9 +18,9 @@ from prunus.errors import DataError, RecipeError
 from prunus.markup import Element, from_xml
 
 LAYOUT = """\
-  train.txt valid.txt           "image annotation" a line: "images/road0.jpg annotations/road0.xml", or VOC's own
-                                lists, a name a line: "000005" is JPEGImages/000005.jpg and Annotations/000005.xml
-  label_list.txt                a class a line, unless data.classes names them"""
+  train.txt valid.txt           "image annotation" per line: "images/road0.jpg annotations/road0.xml", or VOC's own
+                                lists, a name per line: "000005" is JPEGImages/000005.jpg and Annotations/000005.xml
+  label_list.txt                a class per line, unless data.classes names them"""
 
 
 @final
@@ -94,7 +94,9 @@ def annotations(path: Path, first_pixel: int = 1) -> list[Annotation]:
     try:
         root = from_xml(read_text(path))
     except FileNotFoundError as error:
-        raise DataError(f"{path} does not exist, though its image is listed: add it, or take the image out") from error
+        raise DataError(
+            f"{path} does not exist, though its image is listed: add it, or remove the image from the list"
+        ) from error
     except (OSError, DecodingError) as error:
         raise DataError(f"{path} cannot be read as an annotation: {error}") from error
     if root.tag != "annotation":
@@ -125,7 +127,7 @@ def _number(path: Path, box: Element, tag: str) -> float:
     if not math.isfinite(value):
         line = box.line if found is None else found.line
         raise DataError(
-            f"{path}, line {line}: <{tag}> is {'missing' if found is None else repr(found.text)}, no number"
+            f"{path}, line {line}: <{tag}> is {'missing' if found is None else repr(found.text)}, not a number"
         )
     return value
 

@@ -57,7 +57,7 @@ def export_onnx(
     path = Path(path)
     check()
     if path.exists() and not path.is_file():
-        raise DeployError(f"{path} is no regular file, so none is put in its place: give another path")
+        raise DeployError(f"{path} is not a regular file and is not replaced: give another path")
     if (reason := unusable(model)) is not None:
         raise DeployError(reason)
     tensors = _at_least_two(as_tuple(inputs)) if dynamic_batch else as_tuple(inputs)

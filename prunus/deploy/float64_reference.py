@@ -36,12 +36,12 @@ def remarks(model: nn.Module, precise: Float64Reference) -> str:
     text = ""
     if (found := place_of_name(model, EXPORTING)) is not None:
         text += (
-            f"Its code asks whether it is being exported ({found[0]}, in {found[1]}), so that what it computes in a "
-            "file may be meant to be something else: compare the file with that branch. "
+            f"Its code checks whether it is being exported ({found[0]}, in {found[1]}), so the file may compute "
+            "something else on purpose: compare the file with that branch. "
         )
     if precise.reason:
         text += (
             f"There is no float64 reference, since the network does not run in float64 ({precise.reason}): its own "
-            "rounding is not known, and the tolerance is the fixed one. "
+            "rounding is not known, and the fixed tolerance is used. "
         )
     return text

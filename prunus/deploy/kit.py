@@ -56,7 +56,7 @@ def write_kit(
         known = ", ".join(kit_script.RUNTIMES)
         raise DeployError(f"a kit is measured in {known}, not in {target.backend}: name one of these")
     if target.precision != "fp32":
-        raise DeployError(f"a kit is measured in fp32, and {target} is not: INT8 is measured where Prunus is")
+        raise DeployError(f"a kit is measured in fp32, and {target} is not: INT8 is measured where Prunus is installed")
     with _whole(folder) as aside:
         items = _write_units(aside, model, groups, inputs) + _write_networks(aside, model, groups, inputs, progress)
         content = {
@@ -75,7 +75,7 @@ def _whole(folder: Path) -> Iterator[Path]:
     """Yield a temporary folder that becomes `folder`, which must be empty or absent."""
     try:
         if folder.exists() and any(folder.iterdir()):
-            raise DeployError(f"{folder} holds something already: name another folder for the kit, or empty it")
+            raise DeployError(f"{folder} is not empty: name another folder for the kit, or empty it")
         with whole_folder(folder.resolve()) as aside:
             yield aside
     except OSError as error:

@@ -182,7 +182,7 @@ def main(tell: Callable[[str], None] = say) -> None:
     try:
         version = runtime.version()
     except ImportError as error:
-        sys.exit(f"{target['backend']} is not here ({error}): pip install {target['backend']} numpy")
+        sys.exit(f"{target['backend']} is not installed here ({error}): pip install {target['backend']} numpy")
     machine = {
         "processor": processor(),
         "cores": os.cpu_count(),

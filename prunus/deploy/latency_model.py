@@ -154,8 +154,8 @@ def _networks_there(table: LatencyTable, name: str, num_groups: int) -> list[tup
         found.append((alive, each.ms))
     if not found:
         raise DeployError(
-            f"{table.path} knows the units of this network, but was measured for another: make a kit of this one with "
-            "`prunus target kit`, and measure that"
+            f"{table.path} has this network's units but no whole-network times for it: make a kit of it with `prunus "
+            "target kit`, and measure that"
         )
     return sorted(found, key=lambda each: int(each[0].sum()))
 

@@ -23,7 +23,7 @@ class NetworkTime:
 
     def __post_init__(self) -> None:
         if not 0 < self.ms < float("inf") or min(self.removed, default=0) < 0:
-            raise ValueError(f"{self.ms} milliseconds without the groups {list(self.removed)[:5]} are none")
+            raise ValueError(f"{self.ms} ms is not a valid latency (network without groups {list(self.removed)[:5]})")
 
 
 class LatencyTable:
@@ -74,7 +74,7 @@ class LatencyTable:
         except (OSError, DecodingError) as error:
             raise DeployError(f"{path} cannot be read as a table of latencies: {error}. Move it away") from error
         if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise DeployError(f"{path} is no table of latencies of format {FORMAT}: move it away, and measure again")
+            raise DeployError(f"{path} is not a table of latencies of format {FORMAT}: move it away, and measure again")
         there = content.get("key")
         different = [
             f"{name} {there.get(name)!r} there, {value!r} here"
@@ -83,9 +83,9 @@ class LatencyTable:
         ]
         if not isinstance(there, dict) or (different and not any_hardware):
             raise DeployError(
-                f"{path} was measured elsewhere ({'; '.join(different) or 'it does not say where'}), so its "
-                "milliseconds do not hold here: give another path, any_hardware=True to use it all the same, or, where "
-                "it is of the machine that is meant, Target(..., remote=True)"
+                f"{path} was measured elsewhere ({'; '.join(different) or 'it does not name the target'}), so its "
+                "milliseconds do not hold here: give another path, any_hardware=True to use it all the same, or, if "
+                "it is from the intended target machine, Target(..., remote=True)"
             )
         self._networks = _networks(path, content)
         self.key = {**there, **self.key}
@@ -109,7 +109,7 @@ def _networks(path: Path, content: Mapping[str, Any]) -> dict[str, list[NetworkT
 def _numbers(path: Path, entries: Mapping[str, Any]) -> dict[str, float]:
     for sizes, value in entries.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
-            raise DeployError(f"{path} says {value!r} milliseconds at {sizes}: move it away, and measure again")
+            raise DeployError(f"{path} has {value!r} milliseconds at {sizes}: move it away, and measure again")
     return {sizes: float(value) for sizes, value in entries.items()}
 
 

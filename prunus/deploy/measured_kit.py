@@ -66,12 +66,12 @@ def read_kit(folder: Path, table: Path) -> MeasuredKit:
         if content.get("format") != kit_script.FORMAT:
             raise DeployError(
                 f"{folder / name} has format {content.get('format')!r}, this Prunus reads {kit_script.FORMAT}: make "
-                "the kit anew with `prunus target kit`, and measure that"
+                "the kit again with `prunus target kit`, and measure that"
             )
     if kit.get("id") != digest(kit) or found.get("kit") != kit["id"]:
         raise DeployError(
             f"{folder / 'measured.json'} is not of the kit beside it, or that was changed: bring back the file that "
-            "the script of this kit wrote, or make and measure the kit anew"
+            "the script of this kit wrote, or make and measure the kit again"
         )
     items = _typed(list[KitFile], kit.get("items"), folder / "kit.json", "items")
     asked = _typed(dict[str, Any], kit.get("target"), folder / "kit.json", "target")
@@ -80,8 +80,8 @@ def read_kit(folder: Path, table: Path) -> MeasuredKit:
     missing = [item.file for item in items if not _is_measured(measured.get(item.file))]
     if missing:
         raise DeployError(
-            f"{folder} is measured in part: {len(items) - len(missing)} of {len(items)} files, {missing[0]} is not. "
-            "Start measure.py there again, it goes on, and bring measured.json back"
+            f"{folder} is partly measured: {len(items) - len(missing)} of {len(items)} files, {missing[0]} is not. "
+            "Start measure.py there again (it resumes), and bring measured.json back"
         )
     key = {**asked, "version": machine.version, "processor": machine.processor}
     result = LatencyTable(key, None)
@@ -112,7 +112,7 @@ def _typed(hint: Any, value: Any, path: Path, name: str) -> Any:
         return typed(hint, value, name)
     except ValueError as error:
         raise DeployError(
-            f"{path} cannot be read: {error}. Make the kit anew with `prunus target kit`, and measure that"
+            f"{path} cannot be read: {error}. Make the kit again with `prunus target kit`, and measure that"
         ) from error
 
 
@@ -124,5 +124,5 @@ def _json(path: Path, made_by: str) -> dict[str, Any]:
     except (OSError, DecodingError) as error:
         raise DeployError(f"{path} cannot be read: {error}. `{made_by}` writes it") from error
     if not isinstance(content, dict):
-        raise DeployError(f"{path} is none that `{made_by}` wrote")
+        raise DeployError(f"{path} was not written by `{made_by}`")
     return content

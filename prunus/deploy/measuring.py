@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from prunus.budget.target import PRECISIONS, Target
+from prunus.budget.target import Target
 from prunus.deploy import backends
 from prunus.deploy.backends import BACKENDS, Backend
 from prunus.deploy.kit_script import processor
@@ -18,8 +18,7 @@ def checked_device(target: Target) -> str:
     found = _find(target.backend)
     if target.precision not in found.precisions:
         offered = "; ".join(f"{name}: {', '.join(one.precisions)}" for name, one in BACKENDS.items())
-        what = "is measured on" if target.precision in PRECISIONS else "is known, let alone on"
-        raise RecipeError(f"no precision {target.precision!r} {what} {target.backend}; there are {offered}")
+        raise RecipeError(f"{target.backend} does not support precision {target.precision!r}; supported: {offered}")
     device = found.device if target.device == "auto" else target.device
     if device != found.device and not device.startswith(f"{found.device}:"):
         raise RecipeError(f"{target.backend} runs on {found.device!r}, not on {device!r}")
@@ -36,7 +35,7 @@ def require(target: Target) -> Backend:
     reason = found.absence() or (found.quantizer_absence() if target.precision == "int8" else None)
     if reason is not None:
         there = ", ".join(name for name, one in BACKENDS.items() if one.absence() is None)
-        raise DeployError(f"{target.backend} cannot be used: {reason}. Backends that are here: {there}")
+        raise DeployError(f"{target.backend} cannot be used: {reason}. Available: {there}")
     return found
 
 
@@ -56,4 +55,4 @@ def _find(name: str) -> Backend:
         states = {known: backend.absence() for known, backend in BACKENDS.items()}
         here = ", ".join(known for known, reason in states.items() if reason is None)
         absent = "".join(f"; {known}: {reason}" for known, reason in states.items() if reason is not None)
-        raise RecipeError(f"{error}. Here are {here}{absent}") from error
+        raise RecipeError(f"{error}. Usable here: {here}{absent}") from error

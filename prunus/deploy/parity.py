@@ -124,9 +124,9 @@ def require(record: ParityRecord) -> None:
     raise ParityError(
         f"{record.model} on {record.backend} does not equal its PyTorch source: over {record.samples} samples the "
         f"largest relative difference is {record.max_rel_diff:.2e} (tolerance {record.tolerance:.0e}), the largest "
-        f"absolute one {record.max_abs_diff:.2e}, argmax agreement {record.argmax_agreement:.2%}. {record.remarks}"
-        "Export this very network again; if the difference stays, raise the tolerance only where the agreement is good "
-        "enough"
+        f"absolute one {record.max_abs_diff:.2e}, argmax agreement {record.argmax_agreement:.2%}. "
+        f"{record.remarks}Export this network again; if the difference stays, raise the tolerance only where the "
+        "agreement is good enough"
     )
 
 

@@ -58,7 +58,7 @@ def peak_memory_mb(network: Network, shapes: Sequence[Shape], *, backend: str, t
 
 def _save(model: nn.Module, shapes: Sequence[Shape], path: Path) -> Path:
     inputs = tuple(torch.zeros(shape) for shape in shapes)
-    remedy = "Set measure_memory to false to go on without its peak memory"
+    remedy = "Set measure_memory to false to continue without its peak memory"
     with refusals(f"torch.export of {type(model).__name__}", remedy), evaluating(model):
         torch.export.save(torch.export.export(model, inputs), path)
     return path
@@ -89,12 +89,12 @@ def _run_probe(request: str, what: str) -> str:
         done = output_of(command, timeout_s=_TIMEOUT_SECONDS, env=environment)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise DeployError(
-            f"measuring the peak memory of {what} failed: {error}. Set measure_memory to false to go on without it"
+            f"measuring the peak memory of {what} failed: {error}. Set measure_memory to false to continue without it"
         ) from error
     if done.returncode != 0:
-        said = " ".join(done.stderr.split())[-600:] or "it said nothing, so it may have run out of memory"
+        said = " ".join(done.stderr.split())[-600:] or "it printed nothing, so it may have run out of memory"
         raise DeployError(
-            f"measuring the peak memory of {what} failed: its process ended with {done.returncode}: {said}. "
-            "Set measure_memory to false to go on without it"
+            f"measuring the peak memory of {what} failed: its process ended with {done.returncode}: {said}. Set "
+            "measure_memory to false to continue without it"
         )
     return done.stdout

@@ -50,7 +50,7 @@ def quantizer(name: str) -> Backend:
     chosen = backends.find(name)
     if "int8" not in chosen.precisions:
         able = ", ".join(known for known, one in backends.BACKENDS.items() if "int8" in one.precisions)
-        raise DeployError(f"{name} computes in INT8 nowhere here: quantise for {able}")
+        raise DeployError(f"{name} does not support INT8: quantise for {able}")
     if (reason := chosen.absence() or chosen.quantizer_absence()) is not None:
         raise DeployError(f"{name} cannot quantise: {reason}")
     return chosen

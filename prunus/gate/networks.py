@@ -47,7 +47,8 @@ def answering(
         raise RecipeError(f"a network to compare is a module, or an ONNX file, not {network!r:.60}")
     path, chosen = Path(network), backends.find(backend)
     if path.suffix not in (".onnx", chosen.int8_suffix):
-        raise RecipeError(f"{path} is no ONNX file; a network to compare is a module, or a file that ends in .onnx")
+        allowed = " or ".join(dict.fromkeys((".onnx", chosen.int8_suffix)))
+        raise RecipeError(f"{path} is not a network to compare: give a module, or a file that ends in {allowed}")
     if not path.is_file():
         raise RecipeError(
             f"{path} does not exist: name the ONNX file of a network, as a run or `prunus export` writes it"

@@ -33,9 +33,9 @@ class Protect:
 
     def __post_init__(self) -> None:
         if not (self.classes or self.conditions):
-            raise RecipeError("protect names nothing: give classes: [pedestrian], or conditions: [night]")
+            raise RecipeError("protect needs classes or conditions: give classes: [pedestrian], or conditions: [night]")
         if not 1 < self.weight < math.inf:
-            raise RecipeError(f"protect.weight is {self.weight}: what is protected weighs more than 1")
+            raise RecipeError(f"protect.weight is {self.weight} and must be above 1")
 
     def task(self, task: BoundTask, class_names: tuple[str, ...]) -> BoundTask:
         """Return the task with more weight on the protected classes in its loss.
@@ -81,5 +81,5 @@ class ProtectedData(Data):
         split, wanted = self.data.train(), set(self.protect.conditions)
         found = [set(split.conditions(index)) for index in range(len(split))]
         if missing := sorted(wanted - set().union(*found)):
-            raise RecipeError(f"protect.conditions names {', '.join(missing)}, and no training image is of it")
+            raise RecipeError(f"protect.conditions names {', '.join(missing)}, and no training image has it")
         return split.weigh(torch.tensor([self.protect.weight if own & wanted else 1.0 for own in found]))

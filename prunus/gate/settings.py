@@ -45,7 +45,7 @@ class Gate:
         if isinstance(self.per, str):
             object.__setattr__(self, "per", tuple(kind.strip() for kind in self.per.split(",")))
         if unknown := [kind for kind in self.per if kind not in KINDS]:
-            raise RecipeError(f"gate.per names {', '.join(unknown)}; known are {', '.join(KINDS)}")
+            raise RecipeError(f"gate.per names {', '.join(unknown)}; known: {', '.join(KINDS)}")
         if not 0 <= self.max_drop < math.inf or not 0 < self.confidence < 1:
             raise RecipeError(
                 f"gate: max_drop is {self.max_drop} and must be a number of percentage points, zero or more; "

@@ -27,7 +27,7 @@ def conditions_of(split: Split, tags: Path | None) -> list[tuple[str, ...]]:
     for number, line in read_lines(Path(tags)):
         name, *own = (cell.strip() for cell in line.split(","))
         if name in found:
-            raise DataError(f"{tags}, line {number}: {name} has been named before")
+            raise DataError(f"{tags}, line {number}: {name} is named twice")
         found[name] = tuple(tag for tag in own if tag)
     places = _places(names)
     if unknown := [name for name in found if name not in places]:
@@ -36,7 +36,9 @@ def conditions_of(split: Split, tags: Path | None) -> list[tuple[str, ...]]:
             f"a file's name or its path, as in {names[0]}, and no header"
         )
     if not any(found.values()):
-        raise DataError(f"{tags} names no condition of any image: write a line an image, as in {names[0]},night,rain")
+        raise DataError(
+            f"{tags} names no condition of any image: write one line per image, as in {names[0]},night,rain"
+        )
     numbers = [places[name] for name in found]
     if twice := [name for name in found if numbers.count(places[name]) > 1]:
         raise DataError(f"{tags}: {' and '.join(twice[:2])} are the same image: name it once")

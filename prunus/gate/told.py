@@ -15,10 +15,10 @@ def told(found: Compared, settings: Gate) -> str:
     small = len(found.slices) - len(judged)
     rest = f" {small} slices have fewer than {settings.min_samples} samples and are not judged." if small else ""
     if found.passed:
-        return f"None of {len(judged)} slices fell by more than {settings.max_drop:g} points beyond doubt.{rest}"
+        return f"None of {len(judged)} slices dropped by more than {settings.max_drop:g} points beyond doubt.{rest}"
     worst = ", ".join(f"{each.name} ({_points(each.drop)} points)" for each in found.fallen[:5])
     more = f" and {len(found.fallen) - 5} more" if len(found.fallen) > 5 else ""
-    text = f"{len(found.fallen)} of {len(judged)} slices fell by more than {settings.max_drop:g} points beyond doubt"
+    text = f"{len(found.fallen)} of {len(judged)} slices dropped by more than {settings.max_drop:g} points beyond doubt"
     return f"{text}: {worst}{more}.{rest}"
 
 

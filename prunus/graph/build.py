@@ -55,8 +55,8 @@ def build(
     for text, groups in (
         *whole(found),
         *_beside_unread(model, found),
-        ("no parameter makes it", (layers < 0).nonzero().flatten()),
-        ("it is a position of a kernel", positions[positions >= 0]),
+        ("no parameter produces this channel", (layers < 0).nonzero().flatten()),
+        ("it is a kernel position, not a channel", positions[positions >= 0]),
     ):
         refused[groups] = True
         told.append(Reason(text, groups, True))

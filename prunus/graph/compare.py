@@ -92,7 +92,7 @@ def compare(
         if computed:
             changed.append(Mismatch(f"a number in {a.name} is computed from the width", place, a))
     if len(wide.program.operations) != len(narrow.program.operations):
-        return Mismatch("the code runs otherwise at another width", Place()), tuple(changed)
+        return Mismatch("the code calls a different number of operators at another width", Place()), tuple(changed)
     return None, tuple(changed)
 
 

@@ -37,7 +37,7 @@ def judge(network: TracedNetwork, findings: Findings) -> tuple[Findings, list[At
             proven += [mark for mark in attempt.open_sizes if not bool(alive[mark.ids].all())]
         if mismatch is None and not changed:
             untried = [mark for mark in attempt.open_sizes if mark not in proven]
-            return attempt.refusing(untried, "nothing of it could be tried out").findings, attempt.open_bound
+            return attempt.refusing(untried, "no part of it could be tested").findings, attempt.open_bound
         near = [channels_near(network, attempt.findings, place, alive) for place in changed]
         if mismatch is not None:
             early = round_ < MAX_COMPARISONS
@@ -53,7 +53,7 @@ def judge(network: TracedNetwork, findings: Findings) -> tuple[Findings, list[At
         approximate = [Mark(ids, Kind.APPROXIMATE, place.told) for ids, place in zip(near, changed, strict=True)]
         attempt = attempt.marking(approximate)
     everything = torch.arange(1, findings.ids.count)
-    undecided = Mark(everything, Kind.REFUSED, f"not decided in {MAX_ROUNDS} tries at other widths")
+    undecided = Mark(everything, Kind.REFUSED, f"undecided after {MAX_ROUNDS} tries at other widths")
     return attempt.marking([undecided]).findings, []
 
 

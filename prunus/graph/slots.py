@@ -126,4 +126,7 @@ def whole(slots: Iterable[Slot]) -> Iterator[tuple[str, Tensor]]:
     for slot in slots:
         first = int(slot.groups[0])
         if first >= 0 and bool((slot.groups == first).all()):
-            yield f"it is all of {slot.path}, dimension {slot.dim}", torch.tensor([first])
+            yield (
+                f"it is the whole of dimension {slot.dim} of {slot.path}: removing it would leave nothing",
+                torch.tensor([first]),
+            )

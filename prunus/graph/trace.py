@@ -79,7 +79,7 @@ def _programs(
     except ReadError as error:
         unused = sorted({path.rpartition(".")[0] for path in evaluation.unread()})
         where = ", ".join(unused) or "the code"
-        return [evaluation], (f"not read in training, where {where} does otherwise: {error}",)
+        return [evaluation], (f"not read in training, where {where} behaves differently: {error}",)
     return [evaluation] if same_code(evaluation, training) else [evaluation, training], ()
 
 

@@ -21,8 +21,8 @@ from prunus.program import Operation, Origin, Program, Value
 EMPTY = MappingProxyType[tuple[str, int], Tensor]({})
 Slots = dict[tuple[str, int], Tensor]  # (path, dimension) of a parameter or buffer -> ids
 HOOKED = (
-    "a hook keeps a weight that it makes of it (torch.nn.utils.weight_norm, .spectral_norm), which a cut "
-    "cannot follow; torch.nn.utils.parametrizations are followed"
+    "a hook keeps a weight that it computes from it (torch.nn.utils.weight_norm, .spectral_norm), which a cut cannot "
+    "follow; torch.nn.utils.parametrizations are followed"
 )
 
 

@@ -17,7 +17,5 @@ _TRAINERS = ("accelerate", "lightning", "transformers", "ultralytics")
 
 def __getattr__(name: str) -> Any:
     if name not in _TRAINERS:
-        raise AttributeError(
-            f"module 'prunus.integrations' has no attribute {name!r}; there are {', '.join(_TRAINERS)}"
-        )
+        raise AttributeError(f"module 'prunus.integrations' has no attribute {name!r}; it has {', '.join(_TRAINERS)}")
     return importlib.import_module(f"prunus.integrations.{name}")

@@ -105,7 +105,7 @@ class Shrink:
     def _load(self, models: list[nn.Module], folder: str) -> None:
         state = read_state(Path(folder))
         if state is None:
-            raise CheckpointError(f"{folder} was written without Shrink: load it before Shrink is made, or begin anew")
+            raise CheckpointError(f"{folder} was written without Shrink: load it before Shrink is made, or start again")
         self.shrinker.load_state_dict(state)
 
 
@@ -118,6 +118,6 @@ def _refuse(accelerator: Any) -> None:
     if accelerator.num_processes > 1:
         raise TrainingError(
             f"Shrink cannot shrink with {accelerator.num_processes} processes ({kind}): your loop holds the wrapper "
-            "that accelerator.prepare made, which would have to be made anew after each cut, or the processes drift "
-            "apart. Train with one process, in a recipe, or with Lightning"
+            "that accelerator.prepare made, which would have to be created again after each cut, or the processes "
+            "drift apart. Train with one process, in a recipe, or with Lightning"
         )

@@ -85,7 +85,7 @@ class Shrink(Callback):  # type: ignore[misc]
     def _go_on(self, trainer: Any, module: Any, checkpoint: dict[str, Any]) -> None:
         state = checkpoint.get(KEY)
         if state is None:
-            raise CheckpointError(f"the checkpoint has no {KEY!r}: it was written without Shrink; begin anew")
+            raise CheckpointError(f"the checkpoint has no {KEY!r}: it was written without Shrink; start again")
         self._length = {state["unit"]: state["length"]}
         self._follow_averages(trainer)
         self._running.narrow(module, state, **self._length)
@@ -132,7 +132,7 @@ class Shrink(Callback):  # type: ignore[misc]
         if not shrinker.schedule.is_over(shrinker.clock):
             warnings.warn(
                 f"the training ended after {trainer.global_step} steps, before the budget was reached: the network is "
-                "wider than it",
+                "still larger than the budget",
                 stacklevel=2,
             )
 
@@ -172,7 +172,7 @@ def _length(trainer: Any) -> dict[str, int]:
         return {"steps": int(steps)}
     if trainer.max_epochs is not None and trainer.max_epochs > 0:
         return {"epochs": trainer.max_epochs}
-    raise TrainingError("Shrink: the training has no end that is known: give the Trainer max_epochs or max_steps")
+    raise TrainingError("Shrink: the length of the training is not known: give the Trainer max_epochs or max_steps")
 
 
 def _told(length: dict[str, int]) -> str:

@@ -78,7 +78,7 @@ class Shrink(TrainerCallback):  # type: ignore[misc]
             name = differing[0]
             raise CheckpointError(
                 f"the weights are of another width than the model, which has been cut ({name}: "
-                f"{list(weights[name].shape)} for {list(own[name].shape)}): build the model anew"
+                f"{list(weights[name].shape)} for {list(own[name].shape)}): build the model again"
             )
 
     def _go_on(self, model: nn.Module, weights: Mapping[str, Any], args: Any) -> None:
@@ -93,9 +93,9 @@ class Shrink(TrainerCallback):  # type: ignore[misc]
         found = next((each for each in states if each.get("weights") == digest), None)
         if found is None:
             raise CheckpointError(
-                f"the Trainer resumes with weights beside which no state of Shrink lies, neither in a checkpoint of "
-                f"{args.output_dir} nor in the arguments' resume_from_checkpoint: name their folder there, or begin "
-                "anew"
+                "the Trainer resumes with weights without a saved Shrink state beside them, neither in a checkpoint "
+                f"of {args.output_dir} nor in the arguments' resume_from_checkpoint: name their folder there, or "
+                "start again"
             )
         self._steps = int(found["steps"])
         self._running.narrow(model, found, steps=self._steps)
@@ -134,7 +134,7 @@ class Shrink(TrainerCallback):  # type: ignore[misc]
         if not shrinker.schedule.is_over(shrinker.clock):
             warnings.warn(
                 f"the training ended at step {state.global_step} of {state.max_steps}, before the budget was reached: "
-                "the network is wider than it",
+                "the network is still larger than the budget",
                 stacklevel=2,
             )
 
@@ -150,9 +150,10 @@ def _refuse(args: Any) -> None:
     advice = {
         "FSDP": "its processes hold parts of tensors: train with one process",
         "DeepSpeed": "its processes hold parts of tensors: train with one process",
-        "auto_find_batch_size": "it begins anew with a network that may have been cut: give the batch size",
-        "several processes or GPUs": "the Trainer does not wrap the model anew after a cut, and the processes "
-        "would drift apart: train with one process and CUDA_VISIBLE_DEVICES=0, in a recipe, or with Lightning",
+        "auto_find_batch_size": "it starts again with a network that may have been cut: give the batch size",
+        "several processes or GPUs": "the Trainer does not wrap the model again after a cut, and the processes would "
+        "drift apart: train with one process and CUDA_VISIBLE_DEVICES=0, in a recipe, "
+        "or with Lightning",
     }
     if found := [name for name, is_so in wrong.items() if is_so]:
         raise TrainingError(f"Shrink cannot shrink a training with {found[0]}: {advice[found[0]]}")

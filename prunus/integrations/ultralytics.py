@@ -154,7 +154,7 @@ class Shrink:
         if not self._is_done():
             warnings.warn(
                 f"the training ended after {self.shrinker.clock.period} of {trainer.epochs} epochs, before the budget "
-                "was reached: the network is wider than it",
+                "was reached: the network is still larger than the budget",
                 stacklevel=2,
             )
 
@@ -202,7 +202,7 @@ def _refuse(trainer: Any) -> None:
     advice = {
         "world_size": "several processes: train on one device",
         "time": "the number of epochs is not known: give epochs=",
-        "distill_model": "the trained network is a pair of two: distil in a training of its own",
+        "distill_model": "the trained network is a pair of two: distil in a separate training",
         "quantize": "the quantised layers cannot be cut: quantise the narrow network afterwards",
     }
     if found := [name for name, is_so in wrong.items() if is_so]:

@@ -37,7 +37,7 @@ class Function(nn.Module):
         try:
             found: Callable[..., nn.Module] = modules.named(function)
         except (ImportError, AttributeError) as error:
-            raise RecipeError(f"model: {function} is no dotted path of a function: {error}") from error
+            raise RecipeError(f"model: {function} is not a dotted path of a function: {error}") from error
         if not callable(found):
             raise RecipeError(f"model: {function} is a {type(found).__name__}, not a function")
         return found(**(arguments or {}), num_classes=num_classes)

@@ -55,11 +55,11 @@ def read_tensors(path: Path, own: Mapping[str, Any], part: str = "") -> dict[str
     if not tensors:
         where = f" under {part!r}" if part else ""
         keys = ", ".join(repr(key) for key in list(content)[:8])
-        raise DataError(f"weights {path} hold no tensors{where}; there are {keys or 'no keys'}: say where with `part`")
+        raise DataError(f"weights {path} hold no tensors{where}; keys: {keys or 'none'}; name the place with `part`")
     for name, tensor in tensors.items():
         if tensor.is_meta or tensor.layout != torch.strided or tensor.is_quantized:
             raise DataError(
-                f"weights {path}: {name} is no plain tensor with values: write it dense and in floating point"
+                f"weights {path}: {name} is not a plain tensor with values: write it dense and in floating point"
             )
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             raise DataError(f"weights {path}: {name} holds values that are not finite: training cannot begin with it")
@@ -75,7 +75,7 @@ def read_content(path: Path) -> Mapping[Any, Any]:
     """
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise DecodingError("it is no regular file")
+            raise DecodingError("it is not a regular file")
         start = file.read(9)
     if start[8:] == b"{":  # safetensors: 8 bytes, the header's length, then the header in JSON
         try:
@@ -83,7 +83,7 @@ def read_content(path: Path) -> Mapping[Any, Any]:
         except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
             raise DecodingError(f"it is a damaged safetensors file: {error}") from error
     if not start.startswith(STARTS):
-        raise DecodingError("it is neither a safetensors file nor one of torch.save, or what is left of one")
+        raise DecodingError("it is neither a safetensors file nor one of torch.save, or only a fragment of one")
     return _of_torch(path)
 
 
@@ -125,7 +125,7 @@ def _unwrapped(content: Mapping[Any, Any], part: str, path: Path) -> tuple[Mappi
         inside = [key for key in WRAPPERS if isinstance(content.get(key), Mapping)]
         if len(inside) > 1:
             raise DataError(
-                f"weights {path} hold {' and '.join(map(repr, inside))}: say which with `part: {inside[0]}`"
+                f"weights {path} hold {' and '.join(map(repr, inside))}: choose one with `part: {inside[0]}`"
             )
         if not inside:
             break

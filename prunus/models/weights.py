@@ -70,8 +70,8 @@ class Loaded:
     def summary(self) -> str:
         """Return a description in one line."""
         text = f"{len(self.loaded)} tensors come from the file"
-        text += f"; as built stay {_some(self.fresh)}" if self.fresh else ""
-        return text + (f"; of the file are not used {_some(self.unused)}" if self.unused else "")
+        text += f"; initial values kept: {_some(self.fresh)}" if self.fresh else ""
+        return text + (f"; unused in the file: {_some(self.unused)}" if self.unused else "")
 
 
 def load_(model: nn.Module, weights: Weights) -> Loaded:

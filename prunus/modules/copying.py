@@ -16,7 +16,7 @@ from prunus.modules.tensors import parameter_like
 from prunus.modules.tree import leaves
 
 HOOK = (
-    "; a hook of torch.nn.utils.weight_norm or .spectral_norm keeps a weight that it computes: take it away "
+    "; a hook of torch.nn.utils.weight_norm or .spectral_norm keeps a weight that it computes: remove it "
     "(remove_weight_norm), or use torch.nn.utils.parametrizations, which are followed"
 )
 
@@ -45,7 +45,7 @@ def copied(model: nn.Module, memo: Mapping[int, Any] | None = None, *, isolated:
         if isolated and refused:
             return copied(model, known | {id(value): value for value in refused.values()}, isolated=True)
         place, reason = next(iter(refused), "something in it"), str(error).partition("\n")[0]
-        advice = HOOK if "explicitly by the user" in reason else f"; remove {place} before, and set it anew after"
+        advice = HOOK if "explicitly by the user" in reason else f"; remove {place} before, and set it again afterwards"
         message = f"{place}: {type(model).__name__} cannot be copied, so it cannot be edited: {reason}{advice}"
         raise EditError(message) from error
     closures.fill(copies)
@@ -93,7 +93,7 @@ def replaced(model: nn.Module, new: Mapping[str, nn.Module]) -> nn.Module:
             if parameter_hooks(parameter):
                 raise EditError(
                     f"{name} has hooks (register_hook, register_post_accumulate_grad_hook), and other parameters take "
-                    "its place: remove them before, and register them anew after"
+                    "its place: remove them before, and register them again afterwards"
                 )
     memo: dict[int, Any] = {id(old[path]): module for path, module in new.items()}
     result = copied(model, memo)

@@ -30,8 +30,8 @@ def tensors_in(value: object, *, strict: bool = False) -> list[Tensor]:
     hidden = [leaf for leaf in found if strict and not isinstance(leaf, (Tensor, *PLAIN))]
     if hidden:
         raise TypeError(
-            f"the network returns a {type(hidden[0]).__name__}, in which nothing tells where the tensors are: let it "
-            "return tensors, tuples, lists, dictionaries or dataclasses of them"
+            f"the network returns a {type(hidden[0]).__name__}, whose tensors cannot be found: let it return tensors, "
+            "tuples, lists, dictionaries or dataclasses of them"
         )
     return [leaf for leaf in found if isinstance(leaf, Tensor)]
 

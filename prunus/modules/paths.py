@@ -30,7 +30,7 @@ def near_paths(text: str, paths: Iterable[str]) -> str:
         return "; it has none"
     near = difflib.get_close_matches(words, everything, n=3, cutoff=0.4)
     near = near or [path for path in everything if words and words.split(".")[-1] in path][:3]
-    return f"; near ones are {', '.join(near)}" if near else f"; there are {', '.join(everything[:5])}, ..."
+    return f"; similar: {', '.join(near)}" if near else f"; available: {', '.join(everything[:5])}, ..."
 
 
 def paths_of(model: nn.Module, module: nn.Module) -> list[str]:

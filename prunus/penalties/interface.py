@@ -138,8 +138,8 @@ class Shrinkage(Penalty):
         """
         if self.strength == "auto":
             raise RecipeError(
-                f'{type(self).__name__}: strength "auto" must know how far an epoch of proximal steps goes: bind '
-                "penalty.calibrated(model, groups, step_size=<the learning rate>, steps_per_epoch=<batches an epoch>)"
+                f'{type(self).__name__}: strength "auto" needs the total size of the proximal steps in an epoch: bind '
+                "penalty.calibrated(model, groups, step_size=<the learning rate>, steps_per_epoch=<batches per epoch>)"
             )
         return self.strength
 

@@ -74,11 +74,11 @@ def matrix_weights(model: nn.Module, patterns: str | Sequence[str] | None = None
 def _unmatched(pattern: str, paths: list[str], computed: list[str]) -> str:
     if computed:
         return (
-            f"layers: {pattern!r} matches {computed[0]}, whose weight is computed anew from others in each step, so "
-            "that a step on it would be lost: remove the parametrisation (weight norm, spectral norm) first"
+            f"layers: {pattern!r} matches {computed[0]}, whose weight is recomputed from others in each step, so that "
+            "a step on it would be lost: remove the parametrisation (weight norm, spectral norm) first"
         )
     near = ", ".join(difflib.get_close_matches(pattern, paths, n=5, cutoff=0.5) or [*paths[:5], "..."])
-    return f"layers: {pattern!r} matches no convolution or linear layer" + (f"; there are {near}" if paths else "")
+    return f"layers: {pattern!r} matches no convolution or linear layer" + (f"; available: {near}" if paths else "")
 
 
 @torch.no_grad()

@@ -94,9 +94,9 @@ class OptimizerRule:
 def _warn_of_plain_steps(kind: type[Optimizer]) -> None:
     """Warn once that the rule of an optimizer is not known."""
     warnings.warn(
-        f"proximal steps follow the rules of SGD, Adam and AdamW; {kind.__name__}'s is not known, so plain steps "
-        "of the learning rate's size are taken, whose strength is not comparable. Train with one of the three, choose "
-        "the strength for this one and say coupled=False, or let prunus.Shrinker reach a budget: its pressure is the "
+        f"proximal steps follow the rules of SGD, Adam and AdamW; {kind.__name__}'s is not known, so plain steps of "
+        "the learning rate's size are taken, whose strength is not comparable. Train with one of the three, choose "
+        "the strength for this one and set coupled=False, or let prunus.Shrinker reach a budget: its pressure is the "
         "same under every optimizer",
         stacklevel=4,
     )

@@ -33,7 +33,8 @@ def producers(model: nn.Module, groups: ChannelGroups) -> list[tuple[Slot, Tenso
         tensor = tensors.get(slot.path)
         if tensor is None:
             raise EditError(
-                f"{slot.path}: the groups were traced on a model that has it, {type(model).__name__} has not"
+                f"{slot.path}: the groups were traced on a model with this tensor; {type(model).__name__} does not "
+                "have it"
             )
         if tensor.dim() <= slot.dim or tensor.shape[slot.dim] != slot.groups.numel():
             raise EditError(

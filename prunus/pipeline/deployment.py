@@ -61,7 +61,7 @@ def fastest_form(context: RunContext, name: str, network: nn.Module) -> nn.Modul
     budget = None if shrink is None else shrink.budget
     if context.target(budget).remote:
         context.recorder.write(
-            NoteRecord(text=f"{name} is deployed as it was trained: the forms of its layers cannot be timed elsewhere.")
+            NoteRecord(text=f"{name} is deployed in its trained form: a remote target cannot time the layers' forms.")
         )
         return network
     model, choices = choose_forms(network, context.inputs.cpu(), context.meter(network, budget))

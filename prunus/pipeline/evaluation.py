@@ -85,6 +85,6 @@ def check_removal_law(context: RunContext, model: nn.Module) -> None:
         raise TrainingError(
             f"removing {record.removed} zero channel groups from the trained network changed its output by "
             f"{record.max_rel_diff:.2e} relative, where {record.tolerance:.0e} is rounding (in float64: "
-            f"{record.max_rel_diff_float64}): the groups of this network were read wrongly; please report it with the "
-            "model's code"
+            f"{record.max_rel_diff_float64}): the groups of this network are wrong; please report it with the model's "
+            "code"
         )

@@ -31,7 +31,9 @@ def pass_gate(context: RunContext, settings: Gate, wide: nn.Module, narrow: nn.M
         model.cpu()
     if not found.passed and settings.stop:
         report.write(context.folder)
-        raise GateError(f"{told(found, settings)} See {context.folder / 'report.html'}; gate.stop: false goes on")
+        raise GateError(
+            f"{told(found, settings)} See {context.folder / 'report.html'}; set gate.stop: false to continue"
+        )
 
 
 def _record(context: RunContext, settings: Gate, found: Compared) -> None:

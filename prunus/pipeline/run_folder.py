@@ -47,7 +47,7 @@ def refuse_other_recipe(folder: Path, resolved: Mapping[str, Any]) -> None:
     if path.is_file() and (different := recipe_differences(_read(path), resolved)):
         raise RecipeError(
             f"{folder} holds a run of another recipe: {'; '.join(different[:5])}: choose another folder with "
-            "output=..., or remove this one; or, to go on from its checkpoints under this recipe, give "
+            "output=..., or remove this one; or, to resume from its checkpoints under this recipe, give "
             "--accept-changes (in Python: accept_changes=True)"
         )
 

@@ -73,13 +73,13 @@ def refuse_other_data(recorder: Recorder, now: RunRecord) -> None:
         raise DataError(
             f"the file of weights is not the one that the run in {recorder.path.parent} began with (SHA-256 "
             f"{begun.weights[:12]} then, {now.weights[:12]} now). Bring it back, choose another folder with "
-            "output=..., or, to go on, give --accept-changes (in Python: accept_changes=True)"
+            "output=..., or, to continue, give --accept-changes (in Python: accept_changes=True)"
         )
     if begun is not None and (different := inventory_differences(begun.data, now.data)):
         raise DataError(
             f"the data are not those that the run in {recorder.path.parent} began with: {'; '.join(different)}. Bring "
-            "them back, choose another folder with output=..., or, to go on with these, give --accept-changes "
-            "(in Python: accept_changes=True)"
+            "them back, choose another folder with output=..., or, to continue with these, give --accept-changes (in "
+            "Python: accept_changes=True)"
         )
 
 

@@ -162,10 +162,12 @@ def _bound(recipe: Recipe, bound: str | None) -> str:
             "sweep varies: run it as it is, or sweep with shrink.budgets=[]"
         )
     if bound is not None and bound not in BOUNDS:
-        raise RecipeError(f"bound is {bound!r}: there are {', '.join(BOUNDS)}")
+        raise RecipeError(f"bound is {bound!r}; choose one of {', '.join(BOUNDS)}")
     given = [name for name in BOUNDS if getattr(recipe.shrink.budget, name) is not None]
     if bound is None and len(given) != 1:
-        raise RecipeError(f"the recipe bounds {', '.join(given)}: name what the budgets are, as in --bound {given[0]}")
+        raise RecipeError(
+            f"the recipe bounds {', '.join(given)}: name the quantity that the budgets bound, as in --bound {given[0]}"
+        )
     return bound or given[0]
 
 

@@ -34,7 +34,7 @@ class Functions(TorchFunctionMode):
         if name in ESCAPES and isinstance(args[0], Tensor) and self.recorder.is_data(args[0]):
             raise ValueDependenceError(f"Tensor.{name} asks for values that depend on the network's input")
         if name == "__set__" and any(isinstance(each, Tensor) and self.recorder.is_data(each) for each in args):
-            raise ValueDependenceError("x.data = y puts other memory behind a tensor: write x = y, or x.copy_(y)")
+            raise ValueDependenceError("x.data = y replaces a tensor's memory: write x = y, or x.copy_(y)")
         if name == "new_tensor":
             return torch.tensor(args[1], dtype=settings.get("dtype", args[0].dtype), device=device)
         if name in INDEXING:

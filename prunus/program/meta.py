@@ -121,7 +121,7 @@ class _FixedSizes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> object:
         called = operator(func)
         if called.sized_by_values and "index" not in called.name:
-            raise ValueDependenceError(f"{called.name} gives as much as values say")
+            raise ValueDependenceError(f"the output size of {called.name} depends on values")
         return called.call(args, kwargs or {})
 
 

@@ -138,7 +138,7 @@ def _explained(model: nn.Module, given: Any, error: Exception) -> ReadError:
     message = f"{name} cannot be run on inputs ({inputs}){at}: {type(error).__name__}: {first}"
     if by_values:
         message = (
-            f"{name} decides by the values of a tensor{at}, so it has no single graph: {first}. "
+            f"{name} has control flow that depends on a tensor's values{at}, so it has no single graph: {first}. "
             "Trace the submodule that has none of this (the backbone, the head), and edit it in place"
         )
     return ReadError(message, place, first, by_values=by_values)

@@ -128,7 +128,7 @@ class OperationRecorder(TorchDispatchMode):
         if called.name.startswith("aten::index"):
             args = self._without_masks(args)
         elif called.sized_by_values:
-            raise ValueDependenceError(f"{called.name} gives as much as values say")
+            raise ValueDependenceError(f"the output size of {called.name} depends on values")
         written = called.written(args, kwargs)
         for tensor in written:
             if not self.is_data(tensor):
@@ -208,7 +208,7 @@ class OperationRecorder(TorchDispatchMode):
         for other in reversed(self._held):
             if id(other) in self._values and _layout(other) == key:
                 return self._values[id(other)]
-        raise ValueDependenceError("a tensor was made behind torch's back (from numpy, or by an extension)")
+        raise ValueDependenceError("a tensor was created without torch seeing it (from numpy, or by an extension)")
 
 
 def _layout(tensor: Tensor) -> tuple[object, ...]:

@@ -74,10 +74,10 @@ def _check_component(hint: Any, value: dict[str, Any], path: KeyPath, source: So
         cls = _import(value["class_path"], base, named, source)
     except modules.MisfitError as error:
         wanted = f"{hint.__name__}: {inspect.cleandoc(hint.__doc__ or '')}"
-        none = f"must name a {hint.__name__}, and {value['class_path']} is none"
+        none = f"must name a {hint.__name__}, and {value['class_path']} is not one"
         raise source.error(named, f"names no class. {wanted}" if filled else none) from error
     if inspect.isabstract(cls):
-        raise source.error(named, f"names {cls.__name__}, which is abstract: name a class made from it")
+        raise source.error(named, f"names {cls.__name__}, which is abstract: name a subclass")
     parameters = inspect.signature(cls).parameters
     for name in filled:
         if name not in parameters and not any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
@@ -150,7 +150,7 @@ def _built_value(hint: Any, item: Any) -> Any:
     if isinstance(item, dict) and inside and "class_path" not in item:
         return _built(inside[0], item)
     if isinstance(item, dict):
-        raise TypeError("a component or a mapping is no plain value")
+        raise TypeError("a component or a mapping is not a plain value")
     if isinstance(item, list):
         inner = next((each for each in typing.get_args(hint) if each is not Ellipsis), Any)
         return tuple(_built_value(inner, each) for each in item)
@@ -197,7 +197,7 @@ def _check_keys(
     for key in value:
         if key not in known:
             meant = f"; did you mean `{inside[key]}`?" if key in inside else _nearest(str(key), known)
-            raise source.error((*path, str(key)), f"is no known key{meant}")
+            raise source.error((*path, str(key)), f"is not a known key{meant}")
 
 
 def _inside(cls: Any, path: str = "") -> dict[str, str]:
@@ -219,7 +219,7 @@ def _nearest(word: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
     if close:
         return f"; did you mean `{close[0]}`?"
-    return f"; known are {', '.join(names)}" if names else "; there are none here"
+    return f"; known: {', '.join(names)}" if names else "; no keys are allowed here"
 
 
 def _check_leaf(hint: Any, value: Any, path: KeyPath, source: Source) -> None:

@@ -56,8 +56,8 @@ def _factory(value: Any, path: str) -> dict[str, Any]:
             settings = {name: plain(Any, item, f"{path}.{name}") for name, item in value.keywords.items()}
             return {"class_path": _class_path(classes[-1], path), "init_args": settings}
     raise RecipeError(
-        f"`{path}` is {value!r}, which a recipe cannot write down: settings are frozen dataclasses, and what is built "
-        "later is a class or functools.partial(Class, key=value)"
+        f"`{path}` is {value!r}, which a recipe cannot hold: settings are frozen dataclasses, and what is built later "
+        "is a class or functools.partial(Class, key=value)"
     )
 
 

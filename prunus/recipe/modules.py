@@ -28,7 +28,7 @@ def named(path: str, base: type | None = None) -> Any:
     """
     module_name, _, name = path.rpartition(".")
     if not module_name or not all(part.isidentifier() for part in path.split(".")):
-        raise ImportError("it is no dotted path, as in package.module.Class")
+        raise ImportError("it is not a dotted path, as in package.module.Class")
     known = definitions(module_name)
     if known is not None and known.complete and name not in known.names:
         raise _missing(module_name, name, known.names)

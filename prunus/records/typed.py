@@ -48,7 +48,7 @@ def _fields(cls: type, value: Any, place: str) -> Any:
     absent = dataclasses.MISSING
     required = {f.name for f in dataclasses.fields(cls) if f.default is absent and f.default_factory is absent}
     if unknown := sorted(value.keys() - names):
-        raise ValueError(f"{place}: unknown field {unknown[0]!r}; known are {', '.join(sorted(names))}")
+        raise ValueError(f"{place}: unknown field {unknown[0]!r}; known: {', '.join(sorted(names))}")
     if missing := sorted(required - value.keys()):
         raise ValueError(f"{place}: the field {missing[0]!r} is missing")
     hints = _hints(cls)

@@ -74,8 +74,8 @@ def _faster(row: Comparison) -> str:
         return row.against
     factor = row.wide / row.narrow
     if 0.98 < factor < 1.02:
-        return "no faster"
-    return f"{factor:.1f} times as fast" if factor > 1 else f"slower: {1 / factor:.2f} times the time"
+        return "equally fast"
+    return f"{factor:.1f} times as fast" if factor > 1 else f"{1 / factor:.2f} times as long"
 
 
 def _training(row: Comparison, facts: Facts) -> str:
@@ -107,10 +107,10 @@ def _gate(gate: GateRecord, facts: Facts) -> Check:
     allowed = f"more than {gate.max_drop:g}{words.GAP}points"
     if gate.passed:
         doubtful = sum(each.verdict == "in doubt" for each in judged)
-        text = f"passed: none of {len(judged)} slices fell by {allowed} beyond doubt ({doubtful} in doubt)"
+        text = f"passed: none of {len(judged)} slices dropped by {allowed} ({doubtful} in doubt)"
     else:
         more = f" and {len(fallen) - 3} more" if len(fallen) > 3 else ""
-        text = f"failed: {', '.join(fallen[:3])}{more} fell by {allowed}"
+        text = f"failed: {', '.join(fallen[:3])}{more} dropped by {allowed}"
     return Check(name="Gate", passed=gate.passed, text=text)
 
 

@@ -30,7 +30,7 @@ MOST_CURVES = 12  # number of classes whose precision and recall are drawn
 HERE = Path(__file__).parent
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Fields of EpochRecord ("metric": the main one) and their labels.
-BY_EPOCH = {"macs": "MACs", "channels": "Channels alive", "metric": "Metric", "seconds": "Seconds an epoch"}
+BY_EPOCH = {"macs": "MACs", "channels": "Channels alive", "metric": "Metric", "seconds": "Seconds per epoch"}
 
 
 def write(folder: Path) -> Path:

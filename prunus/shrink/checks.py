@@ -37,7 +37,7 @@ def check_network(model: Any, optimizer: Any) -> None:
     if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
         raise TrainingError(
             f"the network is wrapped in {name}: pass what is inside, `model.module`, and after each cut (when step() "
-            "returns a record) wrap it anew, since the wrapper keeps buffers of the former shapes"
+            "returns a record) wrap it again, since the wrapper keeps buffers of the former shapes"
         )
     if name == "OptimizedModule":
         raise TrainingError(
@@ -57,8 +57,8 @@ def check_unchanged(model: nn.Module, optimizer: Optimizer, bound: Sequence[Tens
     if gone := sum(1 for parameter in bound if id(parameter) not in there):
         raise TrainingError(
             f"{gone} parameters of {type(model).__name__} have been replaced by others since the Shrinker read it: "
-            "nobody but the Shrinker may change its layers in a training. Make the Shrinker after such changes, or, "
-            "to go on from a checkpoint, use its load_state_dict"
+            "only the Shrinker may change its layers during training. Make the Shrinker after such changes, or, to "
+            "resume from a checkpoint, use its load_state_dict"
         )
     _check_optimizer(model, optimizer)
 
@@ -74,7 +74,7 @@ def check_state(model: nn.Module, optimizer: Optimizer) -> None:
             if isinstance(value, Tensor) and value.numel() > 1 and value.shape != parameter.shape:
                 raise TrainingError(
                     f"{type(optimizer).__name__} keeps {name!r} of shape {list(value.shape)} for {path}, of shape "
-                    f"{list(parameter.shape)}: nobody knows how to cut it. Train with an optimizer whose state has its "
+                    f"{list(parameter.shape)}: Prunus cannot cut it. Train with an optimizer whose state has its "
                     "parameters' shapes, such as SGD, AdamW or RMSprop"
                 )
 
@@ -144,7 +144,7 @@ def _check_not_met(budget: Budget, groups: ChannelGroups) -> None:
     costs = {"macs": groups.macs(), "params": groups.params()}
     given = {kind: bounds[kind] for kind in costs if getattr(budget, kind) not in (None, 1)}
     if given and not budget.is_timed and all(costs[kind] <= bound for kind, bound in given.items()):
-        has = ", ".join(f"{costs[kind]:,} {kind}, at most {bound:,.0f} are asked for" for kind, bound in given.items())
+        has = ", ".join(f"{costs[kind]:,} {kind}, the budget allows {bound:,.0f}" for kind, bound in given.items())
         raise BudgetError(
             f"the network meets the budget as it is: it has {has}. Name a smaller budget, or train it without a "
             "Shrinker"
@@ -162,7 +162,7 @@ def check_follows(small: nn.Module, model: nn.Module, args: tuple[Any, ...], kwa
         with undisturbed(model):
             _, relative = difference(first, second, args, kwargs)
     except (RuntimeError, ValueError) as error:
-        text = f"it does not run any more ({str(error).partition(chr(10))[0]})"
+        text = f"it no longer runs ({str(error).partition(chr(10))[0]})"
     else:
         if relative <= EXACT["float32"]:
             return
@@ -194,8 +194,8 @@ def average_of(copy: Any, model: nn.Module) -> nn.Module:
     names = [name for name in dict.fromkeys((*own, *there)) if own.get(name) != there.get(name)]
     listed = "; ".join(f"{n} is {there.get(n, 'missing')} there, {own.get(n, 'missing')} here" for n in names[:3])
     raise TrainingError(
-        f"follow: the {type(shown).__name__} is no copy of the network: {listed}; {len(names)} tensors differ. Make "
-        "the copy of the network as it is now, or let it follow from the beginning"
+        f"follow: the {type(shown).__name__} is not a copy of the network: {listed}; {len(names)} tensors differ. "
+        "Make the copy of the network as it is now, or let it follow from the beginning"
     )
 
 

@@ -54,7 +54,7 @@ def measured_goal(
     found = network.processes.once(lambda: _largest(network, importance, goal, budget, meter, reference))
     limit = found.limit_ms if math.isfinite(found.limit_ms) else None  # a share of 1; JSON has no infinity
     text = (
-        f"{found.macs:,} MACs are aimed at; a network of so many took {found.measured_ms:,.3f} ms, where "
+        f"{found.macs:,} MACs are the target; a network of that size took {found.measured_ms:,.3f} ms, where "
         f"{found.limit_ms:,.3f} ms are allowed."
     )
     bounds = {**goal.bounds, "macs": float(found.macs)}

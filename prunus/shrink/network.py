@@ -169,7 +169,7 @@ class NetworkInTraining:
         """
         done = self.plan.edits
         if plan.edits[: len(done)] != done:
-            raise EditError("the network has been cut in another way already: build it anew, wide")
+            raise EditError("the network has been cut in another way already: build it again, wide")
         rest = Plan(plan.edits[len(done) :])
         small = apply(rest, self.model) if rest else self.model
         groups = self.read(small) if rest else self.groups
@@ -244,6 +244,6 @@ def _moved(values: Tensor, old: ChannelGroups, new: ChannelGroups) -> Tensor:
 def _require_rounding(found: Change, what: str) -> None:
     if not found.is_rounding:
         raise TrainingError(
-            f"{what}: this changed the output by {found}: the network was read wrongly; please report it with the "
-            "model's code. The network and its optimizer are as they were before"
+            f"{what}: this changed the output by {found}: the trace is wrong; please report it with the model's code. "
+            "The network and its optimizer are as they were before"
         )

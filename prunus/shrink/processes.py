@@ -118,11 +118,11 @@ class Processes:
         others = [index for index, digests in enumerate(every) if digests != every[0]]
         differing = [path for path in every[0] if any(every[index].get(path) != every[0][path] for index in others)]
         raise TrainingError(
-            f"{when}, the processes no longer hold the same network: {', '.join(differing[:5])}"
-            f"{f' and {len(differing) - 5} more' if len(differing) > 5 else ''} of process "
+            f"{when}, the processes no longer hold the same network: "
+            f"{', '.join(differing[:5])}{f' and {len(differing) - 5} more' if len(differing) > 5 else ''} of process "
             f"{', '.join(map(str, others))} differ from process 0. The run stops; its checkpoints are of process 0. "
-            "Do all machines have the same version of torch and Prunus and the same kind of accelerator? In a loop of "
-            "your own, is DistributedDataParallel wrapped anew after each cut?"
+            "Do all machines have the same version of torch and Prunus and the same kind of accelerator? In a loop "
+            "of your own, is DistributedDataParallel wrapped again after each cut?"
         )
 
     def require_same_gradients(self, model: nn.Module) -> None:
@@ -139,8 +139,8 @@ class Processes:
         if differing:
             raise TrainingError(
                 f"in the first step after a cut the processes have different gradients ({min(differing)} and "
-                f"{len(differing) - 1} more): DistributedDataParallel still averages those of the former shapes. "
-                "Wrap the network anew where shrinker.step() returns a record: network = DistributedDataParallel(model)"
+                f"{len(differing) - 1} more): DistributedDataParallel still averages those of the former shapes. Wrap "
+                "the network again where shrinker.step() returns a record: network = DistributedDataParallel(model)"
             )
 
 

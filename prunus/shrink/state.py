@@ -75,8 +75,8 @@ def load_(shrinker: "Shrinker", state: Mapping[str, Any]) -> bool:
     periods = shrinker.schedule.periods
     if periods is not None and progress.clock.period > periods:
         raise CheckpointError(
-            f"the training has {periods} periods (epochs, or stretches of steps), and the state to go on from has done "
-            f"{progress.clock.period}: give at least as many steps or epochs as it had"
+            f"the training has {periods} periods (epochs, or stretches of steps), and the state to resume from has "
+            f"done {progress.clock.period}: give at least as many steps or epochs as it had"
         )
     _refuse_loaded_optimizer(shrinker)
     restore_(shrinker, plan, state["importance"], state["pressed"], progress)
@@ -90,8 +90,8 @@ def _refuse_loaded_optimizer(shrinker: "Shrinker") -> None:
     except TrainingError as error:
         raise CheckpointError(
             "the optimizer holds state of other shapes than the network's: its load_state_dict was called before the "
-            "Shrinker's, which makes both narrow. Make network, optimizer and Shrinker anew, and load the Shrinker's "
-            f"state first ({error})"
+            "Shrinker's, which makes both narrow. Create network, optimizer and Shrinker again, and load the "
+            f"Shrinker's state first ({error})"
         ) from error
 
 

@@ -80,7 +80,7 @@ class BypassBlock(ReplaceModules):
     def summary(self) -> str:
         """Describe the edit in one line."""
         constant = "constant" if self.shift else "zero"
-        return f"bypass {self.path} ({self.kind}): its branch is {constant}, whatever comes in"
+        return f"bypass {self.path} ({self.kind}): its branch is {constant} for every input"
 
 
 @checked

@@ -148,8 +148,8 @@ def _check_held_in_groups(optimizer: Optimizer) -> None:
     for name, value in vars(optimizer).items():
         if _holds(value, held, seen):
             raise EditError(
-                f"{type(optimizer).__name__} keeps parameters in `{name}` too, where nobody knows how to cut them, so "
-                "it would go on training the old network: make it anew for the small one"
+                f"{type(optimizer).__name__} keeps parameters in `{name}` too, where Prunus cannot cut them, so it "
+                "would still train the old network: create a new optimizer for the small one"
             )
 
 
@@ -208,8 +208,8 @@ def _state(plan: Plan, path: str, old: Tensor, new: Tensor, state: dict[str, obj
             value = _through(plan, path, value)
         elif isinstance(value, Tensor) and value.numel() > 1 and old.shape != new.shape:
             raise EditError(
-                f"{path}: the optimizer keeps {name!r} of shape {tuple(value.shape)}, which is not the parameter's, so "
-                "nobody knows how to cut it: train with another optimizer, or make it anew after the cut"
+                f"{path}: the optimizer keeps {name!r} of shape {tuple(value.shape)}, which is not the parameter's, "
+                "so Prunus cannot cut it: train with another optimizer, or create a new one after the cut"
             )
         carried[name] = value
     return carried

@@ -66,7 +66,7 @@ def compose(first: Filter, second: Filter, first_place: str, second_place: str) 
     )
     if any(added >= max(pair) for *pair, added in zip(stride, dilation, output_padding, strict=True)):
         raise EditError(
-            f"{where}: no one layer has stride {stride}, dilation {dilation} and output padding {output_padding}"
+            f"{where}: no single layer has stride {stride}, dilation {dilation} and output padding {output_padding}"
         )
     result = dataclasses.replace(first, weight=weight, bias=_bias(first.bias, weights[1], second.bias))
     return dataclasses.replace(
@@ -97,7 +97,7 @@ def _alike(first: Filter, second: Filter, where: str) -> tuple[Filter, Filter]:
         return dataclasses.replace(first, transposed=True), dataclasses.replace(second, transposed=True)
     if _is_pointwise(spreading):
         return dataclasses.replace(first, transposed=False), dataclasses.replace(second, transposed=False)
-    raise EditError(f"{where}: a convolution and a transposed convolution, neither of them 1x1, are no single layer")
+    raise EditError(f"{where}: a convolution and a transposed convolution, neither of them 1x1, cannot be one layer")
 
 
 def _borders(first: Filter, second: Filter, where: str) -> tuple[tuple[int, int], ...]:
@@ -114,7 +114,7 @@ def _borders(first: Filter, second: Filter, where: str) -> tuple[tuple[int, int]
         zeros = second.mode == "zeros"
         if size > 1 or (zeros and first.bias is not None) or (not zeros and (stride > 1 or own != (0, 0))):
             why = "a kernel" if size > 1 else "a bias" if zeros else "a stride or a padding"
-            raise EditError(f"{where}: it pads {later} behind {why}, so the borders differ: pad in the first layer")
+            raise EditError(f"{where}: it pads {later} after {why}, so the borders differ: pad in the first layer")
         result.append((own[0] + stride * later[0], own[1] + stride * later[1]))
     return tuple(result)
 

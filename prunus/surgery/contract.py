@@ -101,7 +101,7 @@ def _containers(model: nn.Module, layers: Layers | None) -> list[str]:
             if not found:
                 known = [path or "the network itself (its path is empty)" for path in list(sequential)[:5]]
                 raise EditError(
-                    f"{text!r} matches nothing that can be contracted in {type(model).__name__}; there are "
+                    f"{text!r} matches nothing that can be contracted in {type(model).__name__}; available: "
                     f"{', '.join(known) or 'no layers in a row'}"
                 )
             named = [path for path in named if path not in found] if text.startswith("!") else [*named, *found]
@@ -114,12 +114,11 @@ def _contracted(model: nn.Module, path: str) -> list[ContractLayers]:
     runs, between = _runs(container, path)
     if isinstance(container, Factors) and between:
         raise EditError(
-            f"{between}: a {type(model.get_submodule(between)).__name__} stands between the factors of {path}, so they "
-            "are no single layer"
-            + ("; `prunus.surgery.linearize` takes it out" if container.origin == "expand" else "")
+            f"{between}: a {type(model.get_submodule(between)).__name__} is between the factors of {path}, so they "
+            "cannot be one layer" + ("; `prunus.surgery.linearize` removes it" if container.origin == "expand" else "")
         )
     if not runs:
-        why = f": {between} stands between ({type(model.get_submodule(between)).__name__})" if between else ""
+        why = f": {between} is between them ({type(model.get_submodule(between)).__name__})" if between else ""
         raise EditError(f"{path or type(model).__name__}: no two linear layers follow each other there{why}")
     edits = []
     for run in runs:
@@ -185,7 +184,7 @@ def _sequential(model: nn.Module, path: str) -> nn.Sequential:
     plain = isinstance(module, Factors) or type(module).forward is nn.Sequential.forward
     if not isinstance(module, nn.Sequential) or not plain:
         raise EditError(
-            f"{path} is a {type(module).__name__}, not an nn.Sequential: nothing says in which order it runs"
+            f"{path} is a {type(module).__name__}, not an nn.Sequential: the order of its layers is not known"
         )
     return module
 

@@ -154,7 +154,7 @@ def expand(
     if type(rate) not in (int, float) or not 1 <= rate < math.inf:
         raise EditError(f"the rate of an expansion is at least 1 (4 is usual), not {rate!r}")
     if kind not in KINDS:
-        raise EditError(f"unknown kind {kind!r}; known are {', '.join(KINDS)}")
+        raise EditError(f"unknown kind {kind!r}; known: {', '.join(KINDS)}")
     if keep_function and nonlinear:
         raise EditError("with a ReLU between its factors a layer's function is not kept: choose one of the two")
     edits = []

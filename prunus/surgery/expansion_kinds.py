@@ -14,7 +14,7 @@ KINDS = ("auto", "cl", "ck", "fc")
 def unfit(module: Any, kind: str) -> str | None:
     """Return why a layer cannot be expanded by a kind, None if it can."""
     if kind not in KINDS:
-        return f"unknown kind {kind!r}; known are {', '.join(KINDS)}"
+        return f"unknown kind {kind!r}; known: {', '.join(KINDS)}"
     linear = isinstance(module, nn.Linear)
     if kind == "auto" or linear == (kind == "fc"):
         return None if kind != "ck" else _unfit_for_ck(module)

@@ -87,7 +87,7 @@ def factorize(
     if (rank is None) == (energy is None):
         raise EditError("factorize takes either a rank or an energy")
     if scheme not in SCHEMES:
-        raise EditError(f"unknown scheme {scheme!r}; known are {', '.join(SCHEMES)}")
+        raise EditError(f"unknown scheme {scheme!r}; known: {', '.join(SCHEMES)}")
     matrices = spatial_matrices if scheme == "spatial" else _matrices
     edits = []
     for path, module in choose(model, layers, skip_first, lambda module: _unfit(module, scheme)):
@@ -116,7 +116,7 @@ def is_smaller(layer: Layer, rank: int, scheme: str = "channel") -> bool:
 
 def _unfit(module: Any, scheme: str) -> str | None:
     if scheme not in SCHEMES:
-        return f"unknown scheme {scheme!r}; known are {', '.join(SCHEMES)}"
+        return f"unknown scheme {scheme!r}; known: {', '.join(SCHEMES)}"
     return undecomposable(module) if scheme == "spatial" else None
 
 

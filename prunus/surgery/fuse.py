@@ -43,7 +43,9 @@ class FuseBatchNorm(Edit):
         """Return a copy of `model` with the two fused."""
         conv, norm = _module(model, self.conv, Conv | TransposedConv), _module(model, self.norm, BatchNorm)
         if norm.running_mean is None or norm.running_var is None:
-            raise EditError(f"{self.norm} keeps no running statistics, so it is no fixed function: it cannot be fused")
+            raise EditError(
+                f"{self.norm} keeps no running statistics, so it is not a fixed function: it cannot be fused"
+            )
         if norm.num_features != conv.out_channels:
             raise EditError(
                 f"{self.conv} makes {conv.out_channels} channels, {self.norm} normalises {norm.num_features}"

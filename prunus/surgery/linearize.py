@@ -36,7 +36,7 @@ class LinearizeLayer(Edit):
 
     def summary(self) -> str:
         """Describe the edit in one line."""
-        return f"take the ReLUs out from between the factors of {self.path}"
+        return f"remove the ReLUs between the factors of {self.path}"
 
 
 @checked

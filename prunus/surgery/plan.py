@@ -85,7 +85,7 @@ def _edit(item: Any, place: str) -> Edit:
     known, name = edit_types(), item["edit"]
     if name not in known:
         raise EditError(
-            f"{place}: unknown edit {name!r}; known are {', '.join(known)}; import the module that defines one of your "
+            f"{place}: unknown edit {name!r}; known: {', '.join(known)}; import the module that defines one of your "
             "own first"
         )
     try:

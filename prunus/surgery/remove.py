@@ -81,7 +81,7 @@ class RemoveChannels(Edit):
             if not one.remove or one.remove[0] < 0 or one.remove[-1] >= one.size:
                 raise EditError(f"{place}: indices must lie in 0..{one.size - 1}, at least one")
             if len(one.remove) >= one.size:
-                raise EditError(f"{place}: all {one.size} channels would go")
+                raise EditError(f"{place}: all {one.size} channels would be removed")
         if len({(one.path, one.name, one.item) for one in self.attributes}) < len(self.attributes):
             raise EditError("an attribute is set twice")
         for attribute in self.attributes:

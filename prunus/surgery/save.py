@@ -108,7 +108,7 @@ def _check_model(model: Any, place: str) -> None:
             raise EditError(f"{place}: {name} is on the meta device and has no values")
     extra = [key for key in model.state_dict() if key.endswith("_extra_state")]
     if extra:
-        raise EditError(f"{place}: {extra[0]} is state that is no tensor; keep it in a buffer")
+        raise EditError(f"{place}: {extra[0]} is state that is not a tensor; keep it in a buffer")
 
 
 def _refuse_strangers(path: Path) -> None:
@@ -136,7 +136,7 @@ def _described(model: nn.Module) -> dict[str, Any]:
 def _manifest(path: Path) -> dict[str, Any]:
     """Return the manifest; refuse files that differ from it."""
     if not (path / MANIFEST).is_file():
-        raise EditError(f"{path} is no folder that prunus.save wrote: there is no {MANIFEST} in it")
+        raise EditError(f"{path} was not written by prunus.save: there is no {MANIFEST} in it")
     try:
         data = storage.unsealed(read_text(path / MANIFEST))
     except (OSError, ValueError) as error:

@@ -63,16 +63,19 @@ class SetAttribute:
         if type(found) is not int or found != self.before:
             raise EditError(f"{place} is {found!r}, the plan is for {self.before}: it was made for another network")
         if not 1 <= self.after < self.before:
-            raise EditError(f"{place} would become {self.after}, and counts {self.before} channels of which some go")
+            raise EditError(
+                f"{place} would become {self.after}: it counts {self.before} channels, so it must become "
+                f"1..{self.before - 1}"
+            )
         if not _may_count(module, self.name):
             raise EditError(
-                f"{place} is no number of channels that the code of {type(module).__name__} reads, nor called as one: "
-                "no trace binds it, so no plan sets it"
+                f"{place} is not a number of channels: the code of {type(module).__name__} does not read it and its "
+                "name is not a width"
             )
         if not self.follows(cuts):
             raise EditError(
                 f"{place} would become {self.after}, and no cut of the plan leaves {self.after} of {self.before} "
-                "channels: make the plan anew with prunus.select"
+                "channels: make a new plan with prunus.select"
             )
 
     def follows(self, cuts: Sequence[Cut]) -> bool:

@@ -32,7 +32,7 @@ class BoundHeads(abc.ABC):
         Raises:
             RecipeError: their loss does not support class weights.
         """
-        raise RecipeError(f"the loss of {type(self).__name__} cannot weigh classes, so protect.classes is not for it")
+        raise RecipeError(f"the loss of {type(self).__name__} does not support class weights: remove protect.classes")
 
     @abc.abstractmethod
     def imitation(self, output: Any, answer: Any) -> Tensor:

@@ -96,7 +96,7 @@ class BoundTask(abc.ABC):
         Raises:
             RecipeError: the task does not support class weights.
         """
-        raise RecipeError(f"{type(self).__name__} cannot weigh its classes, so protect.classes is not for it")
+        raise RecipeError(f"{type(self).__name__} does not support class weights: remove protect.classes")
 
     def statistics(self) -> Statistics:
         """Return empty per-image counts, the basis of slices, intervals and calibration.
@@ -105,8 +105,8 @@ class BoundTask(abc.ABC):
             TrainingError: the task does not implement them.
         """
         raise TrainingError(
-            f"{type(self).__name__} counts nothing image by image, so networks cannot be compared slice by slice: give "
-            "the task `statistics` (prunus.tasks.statistics)"
+            f"{type(self).__name__} does not implement per-image counts (`statistics`), so networks cannot be "
+            "compared slice by slice: give the task one of prunus.tasks.statistics"
         )
 
     def disagreement(self, first: Any, second: Any) -> Tensor:
@@ -129,7 +129,7 @@ class BoundTask(abc.ABC):
             RecipeError: the task's decoding cannot be exported.
         """
         raise RecipeError(
-            f"deploy.decode: {type(self).__name__} decodes nothing that a file could hold; leave it out (null)"
+            f"deploy.decode: {type(self).__name__} has no decoding that a file could hold; leave it out (null)"
         )
 
     def comparable(self, first: Outputs, second: Outputs) -> tuple[Outputs, Outputs]:

@@ -70,10 +70,11 @@ class MultiTask(Task):
             raise RecipeError(f"task.main is {self.main!r}; the sub-tasks are {', '.join(self.tasks)}")
         for name in self.tasks:
             if not name.isidentifier():
-                raise RecipeError(f"task.tasks: {name!r} is no name of a sub-task: take letters, digits and _")
+                raise RecipeError(f"task.tasks: {name!r} is not a name for a sub-task: use letters, digits and _")
             if clash := next((other for other in self.tasks if name.startswith(f"{other}_")), None):
                 raise RecipeError(
-                    f"task.tasks: the outputs of {name} could not be told from those of {clash} in a file: rename one"
+                    f"task.tasks: the outputs of {name} could not be distinguished from those of {clash} in a file: "
+                    "rename one"
                 )
 
     def bind(self, data: MultiTaskSource) -> "BoundMultiTask":

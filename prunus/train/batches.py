@@ -111,8 +111,8 @@ def _plainly(batches: DataLoader[Batch]) -> Iterator[Batch]:
     except Exception as error:  # any error of the user's own data set or of the collation
         message = _in_worker(error)
         raise DataError(
-            f"the samples of a batch cannot be had ({type(error).__name__}: {error if message is None else message}): "
-            "a data set gives each image and its target as tensors of one size and type"
+            f"a batch cannot be loaded ({type(error).__name__}: {error if message is None else message}): a data set "
+            "gives each image and its target as tensors of one size and type"
         ) from error
 
 

@@ -82,7 +82,7 @@ def write(
     try:
         stored, text = storage.storable(tensors), json.dumps(dict(state))
     except (TypeError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"the checkpoint of step {step} holds what cannot be stored: {error}") from error
+        raise CheckpointError(f"the checkpoint of step {step} holds a value that cannot be stored: {error}") from error
     try:
         storage.remove_abandoned(folder)
         with storage.whole_folder(path) as aside:

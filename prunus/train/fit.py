@@ -106,7 +106,7 @@ def _stop_if_asked(question: Question, interrupt: Interrupt) -> None:
 def _interrupted(interrupt: Interrupt, where: str) -> InterruptedTrainingError:
     return InterruptedTrainingError(
         interrupt.number or signal.SIGTERM,
-        f"stopped {where}; the checkpoint is written: the same command goes on from there",
+        f"stopped {where}; the checkpoint is written: the same command resumes from there",
     )
 
 

@@ -37,7 +37,7 @@ def lock(folder: Path) -> Iterator[None]:
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise CheckpointError(
-                f"{path} is no regular file, so {folder} cannot be locked: remove it, or choose another"
+                f"{path} is not a regular file, so {folder} cannot be locked: remove it, or choose another"
             )
         try:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

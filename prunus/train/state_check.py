@@ -79,7 +79,7 @@ def tree_of(found: Checkpoint) -> dict[str, Any]:
             raise _misfit(found, f"tree.{name}", f"has {tree[name].dim()} dimensions, not one")
     for number, own in enumerate(tree["processes"]):
         if problem := _random_problem(own["random"]):
-            raise _misfit(found, f"tree.processes[{number}].random.{problem}", "is no state of a random generator")
+            raise _misfit(found, f"tree.processes[{number}].random.{problem}", "is not the state of a random generator")
     result: dict[str, Any] = tree
     return result
 
@@ -141,7 +141,7 @@ def check_optimizer(found: Checkpoint, optimizer: Optimizer) -> None:
         for name, value in state.items():
             if name == "step":
                 if not isinstance(value, Tensor) or value.numel() != 1 or not 0 <= float(value) < math.inf:
-                    raise _misfit(found, f"{place}.step", "is no number of steps")
+                    raise _misfit(found, f"{place}.step", "is not a number of steps")
             elif value is None and names != ADAM:  # no momentum
                 continue
             elif not isinstance(value, Tensor) or value.shape != parameter.shape:

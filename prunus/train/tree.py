@@ -89,7 +89,7 @@ def _unflatten(tensors: dict[str, Tensor], structure: Structure, path: str) -> T
     if kind in ("list", "tuple") and isinstance(content, list):
         items = [_unflatten(tensors, item, f"{path}.{index}") for index, item in enumerate(content)]
         return items if kind == "list" else tuple(items)
-    raise _misfit(path, f"is {structure!r:.60}, which no tree is taken apart to")
+    raise _misfit(path, f"is {structure!r:.60}, which `flatten` does not produce")
 
 
 def _key_of(pair: Structure, path: str) -> str | int:

@@ -68,7 +68,7 @@ def death_named() -> Iterator[None]:
         if found is None:
             raise
         raise DataError(
-            f"a process that loads data ({found[1]}) has died: {found[2].strip()} Mostly the machine has run out of "
-            "memory: set a smaller train.num_workers or train.batch_size, or data.cache: false; the same command goes "
-            "on from the last checkpoint"
+            f"a process that loads data ({found[1]}) has died: {found[2].strip()} Usually the machine has run out of "
+            "memory: set a smaller train.num_workers or train.batch_size, or data.cache: false; the same command "
+            "resumes from the last checkpoint"
         ) from error

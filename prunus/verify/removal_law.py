@@ -90,8 +90,8 @@ def _counted(
         macs = trace(small, args, kwargs).macs()
     except TraceError as error:
         raise TraceError(
-            f"without {int(chosen.sum())} groups that were called exact the network fails, so it was read wrongly; "
-            f"please report it with the model's code: {error}"
+            f"without {int(chosen.sum())} groups marked exact, the network fails: the trace is wrong; please report "
+            f"it with the model's code: {error}"
         ) from error
     for kind, counted, predicted in (
         ("parameters", params, groups.params(~chosen)),
@@ -100,7 +100,7 @@ def _counted(
         if counted != predicted:
             raise TraceError(
                 f"{type(small).__name__} has {counted:,} {kind} after the removal of {int(chosen.sum())} groups, and "
-                f"{predicted:,} were predicted: a rule in prunus/graph/rules counts an operator of it wrongly"
+                f"{predicted:,} were predicted: a rule in prunus/graph/rules miscounts one of its operators"
             )
     return params, macs
 

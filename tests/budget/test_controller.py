@@ -53,7 +53,7 @@ def test_a_pace_says_when_where_nobody_else_does(settings, expected):
 
 
 def test_an_unknown_pace_names_those_there_are():
-    with pytest.raises(RecipeError, match=r"'slow'; there are accurate and fast"):
+    with pytest.raises(RecipeError, match=r"'slow'; choose one of accurate, fast"):
         Controller(pace="slow")
 
 

@@ -202,7 +202,7 @@ def test_what_does_not_fit_is_refused(plain):
         prunus.select(model, groups, budget=prunus.Budget(macs=0.5), importance=torch.ones(3))
     with pytest.raises(BudgetError, match="finite"):
         prunus.select(model, groups, budget=prunus.Budget(macs=0.5), importance=torch.full((len(groups),), torch.nan))
-    with pytest.raises(EditError, match="traced on a model that has it"):
+    with pytest.raises(EditError, match="traced on a model with this tensor"):
         prunus.select(nn.Linear(2, 2), groups)
     assert not removal(groups, torch.zeros(len(groups), dtype=torch.bool)).edits
 
@@ -383,7 +383,7 @@ def test_a_budget_leaves_kept_layers_alone(stemmed, pattern, way):
 def test_a_pattern_that_matches_nothing_is_refused_and_near_ones_named(stemmed):
     model, groups, _ = stemmed
     for settings in ({}, {"budget": prunus.Budget(macs=0.5)}):
-        with pytest.raises(RecipeError, match=r"keep: 'blok\.\*' matches no layer .*near ones are block\."):
+        with pytest.raises(RecipeError, match=r"keep: 'blok\.\*' matches no layer .*similar: block\."):
             prunus.select(model, groups, keep=["stem.*", "blok.*"], **settings)
     for keep in ([model.stem], model.stem, 3, "", ["stem", ""]):
         for call in (
@@ -429,7 +429,7 @@ def test_a_penalty_leaves_kept_layers_alone(stemmed, kind, pattern):
         if isinstance(module, nn.Conv2d) and path != "head.2":
             after = pressed.get_submodule(path).weight
             assert torch.equal(after, module.weight) if path in KEPT[pattern] else not after.any(), path
-    with pytest.raises(RecipeError, match=r"keep: 'stam' matches no layer .*near ones are stem"):
+    with pytest.raises(RecipeError, match=r"keep: 'stam' matches no layer .*similar: stem"):
         kind(strength=1.0, keep=("stam",)).bind(pressed, groups)
 
 

@@ -184,5 +184,5 @@ def test_a_budget_names_its_solver():
         left[solver] = float(importance[~pressed].sum())
         assert groups.widths(~pressed) == prunus.trace(small, torch.randn(1, 3, 6, 6)).widths()
     assert left["exact"] > left["greedy"]
-    with pytest.raises(BudgetError, match="there are greedy, exact"):
+    with pytest.raises(BudgetError, match="choose one of greedy, exact"):
         Budget(macs=0.4, solver="best")

@@ -57,7 +57,7 @@ def test_coco_goes_by_the_order_of_its_ids(tmp_path):
     assert objects.boxes.tolist() == [[1, 2, 11, 7], [0, 0, 4, 4]]
     assert objects.labels.tolist() == [1, 0] and objects.ignored.tolist() == [False, True]
     assert len(Objects.from_rows(data.test()[1][1])) == 0  # an image without an object is a sample too
-    with pytest.raises(DataError, match=r"instances_train2017\.json has 1 images and not one object"):
+    with pytest.raises(DataError, match=r"instances_train2017\.json has 1 images but no object"):
         data.validation()
 
 
@@ -79,7 +79,7 @@ def test_street_scenes_have_boxes_and_conditions():
 BAD = {
     "outside": (("stop", 1, 2, 41, 12), r"annotations/a\.xml, line 3: the box lies outside its image of 40 x 20"),
     "area": (("stop", 5, 2, 5, 12), r"annotations/a\.xml, line 3: the box has no area: x 5 to 5"),
-    "class": (("cow", 1, 2, 11, 12), r"annotations/a\.xml, line 3: the box has the class 'cow', and known are stop"),
+    "class": (("cow", 1, 2, 11, 12), r"annotations/a\.xml, line 3: the box has the unknown class 'cow'; known: stop"),
 }
 
 
@@ -91,7 +91,7 @@ def test_a_bad_box_is_refused_with_its_file_and_line_or_counted(kind, tmp_path):
         voc(root, validation_share=0.5).test()
     data = voc(root, validation_share=0.5, on_bad_box="skip")
     assert Objects.from_rows(data.test()[0][1]).labels.tolist() == [1]
-    assert "2 left out as" in data.notes()[2]
+    assert "2 left out," in data.notes()[2]
     if kind == "class":
         with pytest.raises(DataError, match="'cow'"):
             voc(root, validation_share=0.5, on_bad_box="clip").test()
@@ -112,11 +112,11 @@ def test_files_that_are_not_there_or_say_nothing_are_named(tmp_path):
     (root / "valid.txt").write_text("\n")
     with pytest.raises(DataError, match=r"valid\.txt names no image"):
         voc(root).test()
-    with pytest.raises(DataError, match=r"valid\.txt has 3 images and not one object of its classes"):
+    with pytest.raises(DataError, match=r"valid\.txt has 3 images but no object of its classes"):
         voc(write_voc(tmp_path / "empty", [])).test()
     with pytest.raises(RecipeError, match="first_pixel"):
         voc(root, first_pixel=2)
-    with pytest.raises(RecipeError, match="on_bad_box is 'drop': there are raise, clip, skip"):
+    with pytest.raises(RecipeError, match="on_bad_box is 'drop'; choose one of raise, clip, skip"):
         voc(root, on_bad_box="drop").test()
     with pytest.raises(DataError, match="class stop twice"):
         voc(root, classes=("stop", "light", "stop")).test()
@@ -149,7 +149,7 @@ def test_a_kitti_line_that_is_none_is_named(line, message, tmp_path):
     [
         ({"image_id": 99, "category_id": 7, "bbox": [1, 2, 3, 4]}, r"annotations\[0\] \(id 0\) is of the image 99"),
         ({"image_id": 10, "category_id": 7, "bbox": [1, 2, 3]}, r"annotations\[0\] .*must be \[x, y, width, height\]"),
-        ({"image_id": 10, "category_id": 5, "bbox": [1, 2, 3, 4]}, "has the class 'category_id 5'"),
+        ({"image_id": 10, "category_id": 5, "bbox": [1, 2, 3, 4]}, "has the unknown class 'category_id 5'"),
         ({"image_id": 10, "category_id": 7, "bbox": [1, 2, 0, 4]}, "has no area"),
     ],
 )

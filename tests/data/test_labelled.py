@@ -97,7 +97,7 @@ def test_what_is_not_there_is_named(folder_tree, tmp_path):
     with pytest.raises(DataError, match=r"(?s)nowhere does not exist.*train/<class>"):
         _ = folder(tmp_path / "nowhere").class_names
     (folder_tree / "test" / "00007").mkdir()
-    with pytest.raises(DataError, match=r"00007 is no class of"):
+    with pytest.raises(DataError, match=r"00007 is not a class of"):
         folder(folder_tree).test()
     (folder_tree / "classes.json").write_text('["one"]')
     with pytest.raises(DataError, match=r"classes\.json must be a list of 2 names"):
@@ -281,7 +281,7 @@ def test_images_of_every_format_that_is_read_are_found(folder_tree, ending):
 @pytest.mark.parametrize("name", ["a.heic", "a.HEIF", "a.avif", "a.svg", "a.ras"])
 def test_an_image_of_a_kind_that_is_not_read_is_named(folder_tree, name):
     (folder_tree / "train" / "00001" / name).write_bytes(b"")
-    with pytest.raises(DataError, match=rf"{name} is an image of a kind that is not read .*: convert it"):
+    with pytest.raises(DataError, match=rf"{name} is an image of an unsupported format: convert it"):
         folder(folder_tree).train()
 
 
@@ -350,5 +350,5 @@ def test_what_a_source_of_images_raises_is_named(cache):
     train = Raising(cache).train()
     assert train[0][0].shape == (3, 8, 8)
     for ask in (train.__getitem__, train.picture):
-        with pytest.raises(DataError, match=r"image 1 cannot be had: .*IndexError: .*test_labelled\.py, line \d+"):
+        with pytest.raises(DataError, match=r"image 1 cannot be read: .*IndexError: .*test_labelled\.py, line \d+"):
             ask(1)

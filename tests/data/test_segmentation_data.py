@@ -312,9 +312,12 @@ class RaisingSource(SameSource):
 @pytest.mark.parametrize(
     ("where", "message"),
     [
-        ("source", r"the train split of Raising cannot be had: .* KeyError: 'no such folder' \(.*test_.*, in source\)"),
-        ("len", r"the train split of Raising cannot be had: .* ValueError: no such file \(.*, line \d+, in fail\)"),
-        ("sample", r"sample 1 cannot be had: .* ValueError: no such file"),
+        (
+            "source",
+            r"the train split of Raising cannot be read: .* KeyError: 'no such folder' \(.*test_.*, in source\)",
+        ),
+        ("len", r"the train split of Raising cannot be read: .* ValueError: no such file \(.*, line \d+, in fail\)"),
+        ("sample", r"sample 1 cannot be read: .* ValueError: no such file"),
     ],
 )
 def test_what_a_source_raises_is_named_with_its_place(where, message, cache):
@@ -323,7 +326,7 @@ def test_what_a_source_raises_is_named_with_its_place(where, message, cache):
 
 
 def test_what_a_source_raises_for_a_mask_is_named():
-    with pytest.raises(DataError, match=r"the mask of sample 0 cannot be had: .* ValueError: no such file"):
+    with pytest.raises(DataError, match=r"the mask of sample 0 cannot be read: .* ValueError: no such file"):
         Raising("mask", False).class_frequencies()
 
 

@@ -131,7 +131,7 @@ def gone(root):
     [
         (damaged, r"train-000001\.tar cannot be read as a shard"),
         (without_a_class, r"train-000001\.tar: 7 has no class: expected 7\.cls"),
-        (gone, r"train-000001\.tar does not exist, and data\.fetch does not say"),
+        (gone, r"train-000001\.tar does not exist, and data\.fetch is not set"),
     ],
 )
 def test_what_is_wrong_with_a_shard_is_said(root, damage, message):

@@ -129,7 +129,7 @@ def test_frequencies_are_those_of_the_masks():
     [
         ({"size": (4, 256)}, r"data\.size .* at least 8, not \(4, 256\)"),
         ({"num_validation": 0}, r"data\.num_validation .* not 0"),
-        ({"conditions": ("day", "snow")}, r"snow.*known are day, dusk, night, rain, fog"),
+        ({"conditions": ("day", "snow")}, r"snow.*known: day, dusk, night, rain, fog"),
         ({"conditions": ()}, "none given"),
     ],
 )

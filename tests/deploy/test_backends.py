@@ -105,8 +105,8 @@ def test_a_private_backend_is_found_by_its_dotted_path():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("onnx_runtime", "did you mean 'onnxruntime'"),
-        ("zzz", "there is no backend 'zzz': Known are onnxruntime, openvino, tensorrt, torch"),
+        ("onnx_runtime", "Did you mean 'onnxruntime'"),
+        ("zzz", "there is no backend 'zzz'. Available: onnxruntime, openvino, tensorrt, torch"),
         ("no.such.Backend", "'no.such.Backend' cannot be imported"),
         ("pathlib.Path", "'pathlib.Path' is no backend"),
     ],

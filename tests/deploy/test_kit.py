@@ -130,7 +130,7 @@ def test_the_script_goes_on_where_it_was_stopped(measured, tmp_path):
     last = list(whole)[-1]
     rest = {name: entry for name, entry in whole.items() if name != last}
     (measured / "measured.json").write_text(json.dumps({**kept, "items": rest}))
-    with pytest.raises(DeployError, match=rf"{len(whole) - 1} of {len(whole)} files, {last} is not.*it goes on"):
+    with pytest.raises(DeployError, match=rf"{len(whole) - 1} of {len(whole)} files, {last} is not.*it resumes"):
         read_kit(measured, tmp_path / "table.json")
     assert len(run(measured).splitlines()) == 2
     now = json.loads((measured / "measured.json").read_text())["items"]
@@ -145,9 +145,9 @@ def test_the_script_goes_on_where_it_was_stopped(measured, tmp_path):
         ({"measured": lambda c: c.update(format=7)}, r"measured.json has format 7"),
         ({"measured": lambda c: c.update(kit="another")}, "not of the kit beside it"),
         ({"kit": lambda c: c["items"].pop()}, "or that was changed"),
-        ({"measured": lambda c: c["items"].update({"unit-00000.onnx": {"ms": -1}})}, "measured in part"),
+        ({"measured": lambda c: c["items"].update({"unit-00000.onnx": {"ms": -1}})}, "partly measured"),
         ({"measured": lambda c: c.pop("machine")}, r"measured.json cannot be read: machine: None is not an object"),
-        ({"measured": lambda c: c["machine"].update(version=3)}, r"machine.version: 3 is not str.*Make the kit anew"),
+        ({"measured": lambda c: c["machine"].update(version=3)}, r"machine.version: 3 is not str.*Make the kit again"),
         ({"measured": lambda c: c.update(items=[])}, r"measured.json cannot be read: items"),
     ],
 )
@@ -175,7 +175,7 @@ def test_a_folder_that_is_no_kit_or_in_use_is_refused(measured, traced, tmp_path
     model, images, groups = traced
     with pytest.raises(DeployError, match="`prunus target kit` writes it"):
         read_kit(tmp_path, tmp_path / "table.json")
-    with pytest.raises(DeployError, match="holds something already"):
+    with pytest.raises(DeployError, match="is not empty"):
         write_kit(measured, model, groups, (images,), prunus.Target())
     with pytest.raises(DeployError, match="not in torch"):
         write_kit(tmp_path, model, groups, (images,), prunus.Target(backend="torch"))

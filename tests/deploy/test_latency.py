@@ -136,7 +136,7 @@ def test_the_meter_of_a_budget_in_milliseconds(backend):
         ({"batch_size": 0}, "batch_size is 0"),
         ({"backends": ()}, "name at least one"),
         ({"backends": ("torch", "torch")}, "none twice"),
-        ({"backends": ("openvno",)}, "did you mean 'openvino'"),
+        ({"backends": ("openvno",)}, "Did you mean 'openvino'"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(values, message):

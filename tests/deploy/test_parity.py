@@ -132,7 +132,7 @@ def test_what_cannot_be_compared_is_refused(segmenter, segmenter_file):
         check_parity(segmenter, segmenter_file, [])
     with pytest.raises(DeployError, match="batch 1 has an input without samples"):
         check_parity(segmenter, segmenter_file, torch.rand(0, 3, 16, 32))
-    with pytest.raises(RecipeError, match="did you mean 'openvino'"):
+    with pytest.raises(RecipeError, match="Did you mean 'openvino'"):
         check_parity(segmenter, segmenter_file, torch.rand(1, 3, 16, 32), backend="openvno")
 
 
@@ -163,7 +163,7 @@ def test_a_failure_says_that_the_code_asks_whether_it_is_exported(tmp_path):
     image = torch.rand(2, 3)
     record = check_parity(Asks(), export_onnx(Asks(), image, tmp_path / "net.onnx"), image)
     with pytest.raises(
-        ParityError, match=r"asks whether it is being exported \(is_in_onnx_export, in .*test_parity\.py"
+        ParityError, match=r"checks whether it is being exported \(is_in_onnx_export, in .*test_parity\.py"
     ):
         require(record)
 

@@ -78,7 +78,7 @@ def test_weights_are_int8_per_channel_and_the_file_smaller(exported, tmp_path):
 
 def test_what_cannot_be_quantised_is_refused(exported, tmp_path):
     _, source = exported
-    with pytest.raises(DeployError, match="torch computes in INT8 nowhere here: quantise for onnxruntime"):
+    with pytest.raises(DeployError, match="torch does not support INT8: quantise for onnxruntime"):
         quantize(source, tmp_path / "int8.onnx", batches(), backend="torch")
     with pytest.raises(DeployError, match="no samples to calibrate with"):
         quantize(source, tmp_path / "int8.onnx", [])

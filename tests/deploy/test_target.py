@@ -166,7 +166,7 @@ def test_a_file_that_is_no_table_is_refused(tmp_path, content):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"backend": "onnxrutime"}, r"onnxruntime.*Here are .*torch"),
+        ({"backend": "onnxrutime"}, r"onnxruntime.*Usable here: .*torch"),
         ({"precision": "fp8"}, r"fp8.*onnxruntime: fp32"),
         ({"device": "npu"}, r"runs on 'cpu', not on 'npu'"),
         ({"threads": 0}, "threads"),
@@ -182,7 +182,7 @@ def test_a_target_that_is_none_is_refused(settings, said):
 def test_an_absent_backend_is_named_with_what_is_here():
     absent = [name for name in backends.BACKENDS if backends.find(name).absence() is not None]
     for name in absent:
-        with pytest.raises(DeployError, match=r"install.*here: .*torch"):
+        with pytest.raises(DeployError, match=r"install.*Available: .*torch"):
             prunus.Target(backend=name, device=backends.find(name).device).require()
 
 
@@ -208,9 +208,9 @@ def test_a_target_is_named_by_a_text(text, target):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("onnxruntime,cores=4", r"'cores=4' is none of its settings.*threads="),
+        ("onnxruntime,cores=4", r"'cores=4' is not one of its settings.*threads="),
         ("onnxruntime,threads=many", "threads is 'many'"),
-        ("onnxruntime,resolution=512", "no resolution.*512x1024"),
+        ("onnxruntime,resolution=512", "not a resolution.*512x1024"),
     ],
 )
 def test_a_text_that_names_no_target_is_refused(text, said):

@@ -41,7 +41,7 @@ def test_what_differs_is_said_and_refused_unless_told(tmp_path):
     with pytest.raises(RecipeError) as refusal:
         prepare_run_folder(tmp_path, CHANGED)
     assert "`train.optimizer.learning_rate` is 0.003 there, 0.0001 here" in str(refusal.value)
-    assert "to go on from its checkpoints under this recipe, give --accept-changes" in str(refusal.value)
+    assert "to resume from its checkpoints under this recipe, give --accept-changes" in str(refusal.value)
     assert prepare_run_folder(tmp_path, CHANGED, accept_changes=True)
     assert prepare_run_folder(tmp_path, CHANGED)  # it is its recipe now
     with pytest.raises(RecipeError):

@@ -160,7 +160,7 @@ def test_the_folder_of_a_run_is_code_only_if_it_is_the_users_own_or_trusted(run_
         error = capsys.readouterr().err
         assert "is not a run of yours" in error and "--trust" in error
     assert cli.main(["trace", "--trust", str(moved)]) == 1
-    assert "came to its end" in capsys.readouterr().err  # what is wrong with it is looked at now
+    assert "not the folder of a finished run" in capsys.readouterr().err  # what is wrong with it is looked at now
     monkeypatch.setenv("XDG_STATE_HOME", str(moved / "other"))  # somebody else's run
     with pytest.raises(RecipeError, match="--trust"):
         trust.require(run_of_mine.parent / "moved", trusted=False)
@@ -177,7 +177,7 @@ def test_at_a_terminal_it_is_asked(run_of_mine, monkeypatch, capsys, answer, acc
     else:
         with pytest.raises(RecipeError):
             trust.require(run_of_mine, trusted=False)
-    assert "Go on?" in capsys.readouterr().err
+    assert "Continue?" in capsys.readouterr().err
 
 
 def test_a_picture_that_is_a_program_or_too_large_is_refused(tmp_path):
@@ -244,7 +244,7 @@ def test_links_in_a_runs_folder_are_not_shown(tmp_path):
 def test_what_is_no_regular_file_is_not_replaced(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path, tmp_path / "pipe", Path("/dev/null")):
-        with pytest.raises(DeployError, match="is no regular file"):
+        with pytest.raises(DeployError, match="is not a regular file"):
             export_onnx(tiny.build(), tiny.example(), path)
     assert not Path("/dev/null").is_file()
 
@@ -253,12 +253,12 @@ def test_files_that_never_end_are_not_read(tmp_path, capsys):
     os.mkfifo(tmp_path / "pipe.yaml")
     for path in (tmp_path / "pipe.yaml", Path("/dev/zero")):
         assert cli.main(["run", str(path)]) == 1
-        assert "no regular file" in capsys.readouterr().err
+        assert "not a regular file" in capsys.readouterr().err
     os.mkfifo(tmp_path / "pipe.onnx")
     assert cli.main(["bench", f"a={tmp_path / 'pipe.onnx'}"]) == 1
-    assert "no regular file" in capsys.readouterr().err
+    assert "not a regular file" in capsys.readouterr().err
     os.mkfifo(tmp_path / ".lock")
-    with pytest.raises(CheckpointError, match="no regular file"), lock(tmp_path):
+    with pytest.raises(CheckpointError, match="not a regular file"), lock(tmp_path):
         pass
     (tmp_path / "large.yaml").write_text(json.dumps({"a": "x" * 2**19}))
     assert cli.main(["run", str(tmp_path / "large.yaml")]) == 1

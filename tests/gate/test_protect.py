@@ -107,16 +107,16 @@ def test_a_run_is_protected_in_its_stages_alone(tmp_path):
 
 
 def test_what_cannot_be_protected_is_refused():
-    with pytest.raises(RecipeError, match=r"protect names nothing"):
+    with pytest.raises(RecipeError, match=r"protect needs classes or conditions"):
         Protect()
     with pytest.raises(RecipeError, match=r"protect\.weight is 1"):
         Protect(classes=("rare",), weight=1)
     task = Classification().bind(Pair())
     with pytest.raises(RecipeError, match=r"protect\.classes names dog; the data have common, rare"):
         Protect(classes=("dog",)).task(task, Pair.class_names)
-    with pytest.raises(RecipeError, match=r"protect\.conditions names snow, and no training image is of it"):
+    with pytest.raises(RecipeError, match=r"protect\.conditions names snow, and no training image has it"):
         Protect(conditions=("snow",)).data(STREET).train()
     data = StreetBoxesData(size=(64, 64), num_train=1, num_validation=1, num_test=1)
     boxes = Detection(heads=TorchvisionHeads()).bind(data)
-    with pytest.raises(RecipeError, match=r"cannot weigh classes, so protect\.classes"):
+    with pytest.raises(RecipeError, match=r"does not support class weights: remove protect\.classes"):
         Protect(classes=("car",)).task(boxes, data.class_names)

@@ -134,7 +134,7 @@ def test_the_interval_of_a_share_is_the_known_one():
 def test_kinds_of_which_the_data_say_nothing_are_left_out():
     found = prunus.compare(Reader(), Reader(), NumbersData(), per=("size", "distance"), train=CPU)
     assert [each.kind for each in found.slices] == ["all"]
-    with pytest.raises(RecipeError, match=r"gate\.per names weather; known are class"):
+    with pytest.raises(RecipeError, match=r"gate\.per names weather; known: class"):
         Gate(per=("weather",))
     for wrong in ({"max_drop": -1}, {"confidence": 1.0}, {"resamples": 10}, {"min_samples": 0}):
         with pytest.raises(RecipeError, match="gate"):
@@ -151,7 +151,7 @@ def test_tags_come_from_a_file_and_unknown_images_are_named(tmp_path):
     with pytest.raises(DataError, match=r"names 1 images that are not in the split, other\.png"):
         conditions_of(Numbers(8, files=True), path)
     path.write_text("0/0.png,rain\n0/0.png,snow\n")
-    with pytest.raises(DataError, match=r"line 2: 0/0\.png has been named before"):
+    with pytest.raises(DataError, match=r"line 2: 0/0\.png is named twice"):
         conditions_of(Numbers(8, files=True), path)
     path.write_text("0.png,rain\n0/0.png,snow\n")
     with pytest.raises(DataError, match=r"0\.png and 0/0\.png are the same image"):
@@ -288,7 +288,7 @@ def test_files_are_compared_like_modules(tmp_path):
         ({"narrow": 3}, "a module, or an ONNX file, not 3"),
         ({"data": None}, "takes a prunus.data.Data"),
         ({"split": "tets"}, "train, validation, test"),
-        ({"per": "clas"}, "gate.per names clas; known are class"),
+        ({"per": "clas"}, "gate.per names clas; known: class"),
     ],
 )
 def test_what_cannot_be_compared_is_named(changes, said):

@@ -199,13 +199,17 @@ def process_group():
         (
             lambda: nn.Sequential(nn.Linear(4, 4), Decides()),
             torch.zeros(2, 4),
-            rf"decides by the values of a tensor at .*test_groups.py:{LINE}, so .*Trace the submodule",
+            rf"has control flow that depends on a tensor's values at .*test_groups.py:{LINE}, so .*Trace the submodule",
         ),
-        (Reads, torch.zeros(2, 4), rf"decides by the values of a tensor at .*test_groups.py:{ITEM}, so"),
+        (
+            Reads,
+            torch.zeros(2, 4),
+            rf"has control flow that depends on a tensor's values at .*test_groups.py:{ITEM}, so",
+        ),
         (
             Chooses,
             torch.zeros(2, 4),
-            rf"decides by the values of a tensor at .*test_groups.py:{CHOICE}, so .*an index is a mask",
+            rf"has control flow that depends on a tensor's values at .*:{CHOICE}, so .*an index is a mask",
         ),
         (lambda: nn.DataParallel(nn.Linear(4, 2)), torch.zeros(2, 4), "wrapped in DataParallel"),
         (lambda: torch.compile(nn.Linear(4, 2)), torch.zeros(2, 4), "compiled"),

@@ -125,7 +125,7 @@ def test_zeros_behind_positions_are_as_wide_as_the_channels():
 
 def test_zeros_that_a_layer_alone_reads_stay():
     groups = check(Call(lambda x: zeros(x, 4), conv(3, 8), conv(12, 2)), images(), exact=8)
-    assert "no parameter makes it" in reasons(groups)
+    assert "no parameter produces this channel" in reasons(groups)
 
 
 class Chance(nn.Module):

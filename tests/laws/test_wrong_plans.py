@@ -193,7 +193,7 @@ def test_text_that_is_no_plan(text):
         ("{", "a plan is JSON"),
         ('{"format": 2, "edits": []}', "a plan looks like"),
         ('{"format": 1, "edits": [3]}', 'edit 0: an edit is an object with a field "edit"'),
-        ('{"format": 1, "edits": [{"edit": "Paint"}]}', "edit 0: unknown edit 'Paint'; known are"),
+        ('{"format": 1, "edits": [{"edit": "Paint"}]}', "edit 0: unknown edit 'Paint'; known:"),
         (
             '{"format": 1, "edits": [{"edit": "RemoveChannels"}]}',
             "edit 0 .RemoveChannels.: the field 'cuts' is missing",

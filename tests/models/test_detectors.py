@@ -186,7 +186,9 @@ class _AsIs(nn.Module):
 
 
 def test_a_detector_of_two_stages_is_refused():
-    with pytest.raises(RecipeError, match=r"model\.function: fasterrcnn_mobilenet_v3_large_fpn is no detector of one"):
+    with pytest.raises(
+        RecipeError, match=r"model\.function: fasterrcnn_mobilenet_v3_large_fpn is not a one-stage detector"
+    ):
         TorchvisionDetector(num_classes=2, function="fasterrcnn_mobilenet_v3_large_fpn")
     with pytest.raises(RecipeError, match=r"task\.heads\.function: torchvision\.models\.detection has no 'yolo'"):
         TorchvisionHeads(function="yolo").bind(2, (64, 96))

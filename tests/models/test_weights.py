@@ -170,9 +170,9 @@ REFUSED = {
     "itself": (saved(lambda: (loop := {"epoch": 1}, loop.update(model=loop))[0]), "no tensors"),
     "two": (saved(lambda: {"model": {"a": torch.ones(1)}, "state_dict": {"a": torch.ones(1)}}), "part: model"),
     "no numbers": (saved(lambda: trained().state_dict() | {"head.bias": torch.full((3,), torch.nan)}), "head.bias"),
-    "sparse": (saved(lambda: {"head.bias": torch.ones(3).to_sparse()}), "head.bias is no plain tensor"),
-    "meta": (saved(lambda: {"head.bias": torch.ones(3, device="meta")}), "head.bias is no plain tensor"),
-    "a pipe": (os.mkfifo, "no regular file"),
+    "sparse": (saved(lambda: {"head.bias": torch.ones(3).to_sparse()}), "head.bias is not a plain tensor"),
+    "meta": (saved(lambda: {"head.bias": torch.ones(3, device="meta")}), "head.bias is not a plain tensor"),
+    "a pipe": (os.mkfifo, "not a regular file"),
     "a folder": (os.mkdir, "cannot be read"),
 }
 
@@ -194,8 +194,8 @@ def test_what_is_no_file_of_weights_is_refused_and_nothing_in_it_runs(tmp_path, 
     ("settings", "told"),
     [
         ({"path": "absent.pt"}, "absent.pt cannot be read"),
-        ({"into": "encodr"}, "near ones are encoder"),
-        ({"leave_out": ("heads.*",)}, "'heads.*' matches no tensor; near ones are head"),
+        ({"into": "encodr"}, "similar: encoder"),
+        ({"leave_out": ("heads.*",)}, "'heads.*' matches no tensor; similar: head"),
         ({"leave_out": ("*",)}, "everything is left out"),
         ({"part": "backbone"}, "no tensors under 'backbone'"),
     ],

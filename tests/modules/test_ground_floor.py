@@ -105,7 +105,7 @@ def test_a_parameter_is_made_like_another():
 
 
 def test_a_path_that_is_none_names_near_ones():
-    with pytest.raises(EditError, match="secnd: Tied has no such module; near ones are second"):
+    with pytest.raises(EditError, match="secnd: Tied has no such module; similar: second"):
         module_at(Tied(), "secnd")
     assert module_at(Tied(), "").__class__ is Tied
 

@@ -140,7 +140,7 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(EditError, match=r"0\.weight, dimension 0.*trace again"):
         small = prunus.apply(prunus.select(model, groups, budget=prunus.Budget(macs=0.5)), model)
         prunus.GroupLasso().bind(small, groups)
-    with pytest.raises(EditError, match="traced on a model that has it"):
+    with pytest.raises(EditError, match="traced on a model with this tensor"):
         prunus.GroupLasso().bind(nn.Linear(2, 2), groups)
     with pytest.raises(RecipeError, match="strength"):
         prunus.GroupLasso(strength=-1)

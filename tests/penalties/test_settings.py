@@ -167,7 +167,7 @@ def test_values_of_another_type_are_refused(make, said):
 def test_a_pattern_that_matches_nothing_names_near_ones():
     model, groups = traced("residual")
     path = next(path for path, module in model.named_modules() if isinstance(module, nn.Conv2d))
-    with pytest.raises(RecipeError, match=f"there are {path}"):
+    with pytest.raises(RecipeError, match=f"available: {path}"):
         prunus.NuclearNorm(layers=(f"{path}v",)).bind(model, groups)
 
 
@@ -176,7 +176,7 @@ def test_a_step_on_a_weight_that_is_computed_anew_is_refused(penalty):
     net = nn.Sequential(weight_norm(nn.Linear(4, 6)), nn.ReLU(), nn.Linear(6, 2))
     bound = penalty().bind(net)
     assert [layer.path for layer in bound.layers] == ["2"]
-    with pytest.raises(RecipeError, match="'0' matches 0, whose weight is computed anew"):
+    with pytest.raises(RecipeError, match="'0' matches 0, whose weight is recomputed"):
         penalty(layers=("0",)).bind(net)
     with pytest.raises(RecipeError, match="computed anew"):
         penalty().bind(net[:2])

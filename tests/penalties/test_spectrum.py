@@ -125,7 +125,7 @@ def test_each_layer_is_taken_as_rows_of_output_units():
 def test_layers_are_chosen_by_pattern():
     model = Layers()
     assert [layer.path for layer in prunus.NuclearNorm(layers=("f*",)).bind(model).layers] == ["first", "fc"]
-    with pytest.raises(RecipeError, match=r"'frist' matches no .* there are first$"):
+    with pytest.raises(RecipeError, match=r"'frist' matches no .* available: first$"):
         prunus.NuclearNorm(layers=("frist",)).bind(model)
     weights = prunus.NuclearNorm(strength=1.0, first_layers=1, first_factor=0.5).bind(model).weights
     assert weights == [0.5, 1.0, 1.0, 1.0]

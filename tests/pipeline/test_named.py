@@ -31,7 +31,7 @@ def test_trace_export_and_bench_take_it(done, tmp_path, capsys):
 
 
 def test_other_folders_and_settings_are_refused(done, tmp_path):
-    with pytest.raises(RecipeError, match="no folder of a run that came to its end"):
+    with pytest.raises(RecipeError, match="not the folder of a finished run"):
         named(str(tmp_path))
     with pytest.raises(RecipeError, match="no --set"):
         named(str(done.folder), ["num_classes=3"])

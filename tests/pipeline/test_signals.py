@@ -72,7 +72,7 @@ def test_terminated_interrupted_and_killed_it_ends_at_the_numbers_of_an_undistur
 
 
 def assert_stopped_well(folder, model, errors):
-    assert "the same command goes on from there" in errors
+    assert "the same command resumes from there" in errors
     assert "Traceback" not in errors
     assert list(folder.glob(f"checkpoints/{model}/*/manifest.json"))
     assert not (folder / "report.html").exists()

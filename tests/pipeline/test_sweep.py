@@ -91,8 +91,8 @@ def test_the_last_worker_sees_what_others_have_ended_meanwhile(recipe, tmp_path,
         ([], [], None, "give at least one"),
         ([0.5, 0.5], [], None, "none twice"),
         ([0.5], ["shrink=null"], None, "its shrink is null"),
-        ([0.5], [], "watts", "there are macs"),
-        ([0.5], ["shrink.budget.params=0.5"], None, "bounds macs, params: name what the budgets are"),
+        ([0.5], [], "watts", "choose one of macs"),
+        ([0.5], ["shrink.budget.params=0.5"], None, "bounds macs, params: name the quantity that the budgets bound"),
     ],
 )
 def test_a_sweep_of_nothing_is_refused(recipe, tmp_path, budgets, overrides, bound, said):
@@ -114,7 +114,7 @@ def test_without_optuna_it_says_what_to_install(recipe, tmp_path, monkeypatch, c
     assert "prunus[sweep]" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["sweep", str(recipe), "--budgets", "much"])
-    assert "'much' is no number" in capsys.readouterr().err
+    assert "'much' is not a number" in capsys.readouterr().err
 
 
 def test_a_file_that_is_no_journal_is_named(recipe, tmp_path):

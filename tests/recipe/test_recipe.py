@@ -231,7 +231,7 @@ def test_a_default_component_takes_overrides_of_its_settings(written):
         recipe.load(Complete, written("data: {init_args: {seed: 6}}"), ["data.sead=1"])
     with pytest.raises(RecipeError, match=r"`data\.init_args` must be a mapping of Scenes's settings, not 3"):
         recipe.load(Complete, written("data: {init_args: 3}"))
-    with pytest.raises(RecipeError, match=r"line 1: `data\.seed` is no known key"):
+    with pytest.raises(RecipeError, match=r"line 1: `data\.seed` is not a known key"):
         recipe.load(Complete, written("data: {init_args: {seed: 6}, seed: 7}"))
 
 
@@ -267,22 +267,22 @@ def test_dump_round_trips(written):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("trian: {}", "line 6: `trian` is no known key; did you mean `train`?"),
-        ("train:\n  epohs: 3", "line 7: `train.epohs` is no known key; did you mean `epochs`?"),
-        ("train: {zzz: 3}", "`train.zzz` is no known key; known are ema_decay, epochs, learning_rate, "),
+        ("trian: {}", "line 6: `trian` is not a known key; did you mean `train`?"),
+        ("train:\n  epohs: 3", "line 7: `train.epohs` is not a known key; did you mean `epochs`?"),
+        ("train: {zzz: 3}", "`train.zzz` is not a known key; known: ema_decay, epochs, learning_rate, "),
         (
             "penalty:\n  class_path: HERE.Lasso\n  init_args:\n    strenght: 1",
             "line 9: `penalty.init_args.strenght` is ",
         ),
         (
             "extras:\n- HERE.Lasso\n- class_path: HERE.Lasso\n  init_arg: {}",
-            "`extras[1].init_arg` is no known key; did",
+            "`extras[1].init_arg` is not a known key; did",
         ),
         (
             "extras:\n- {class_path: HERE.Lasso, init_args: {s: 1}}",
-            "line 7: `extras[0].init_args.s` is no known",
+            "line 7: `extras[0].init_args.s` is not a known",
         ),
-        ("1: 2", "`1` is no known key"),
+        ("1: 2", "`1` is not a known key"),
     ],
 )
 def test_unknown_keys_are_refused_with_line_path_and_nearest(written, text, message):
@@ -318,7 +318,7 @@ def test_unknown_keys_are_refused_with_line_path_and_nearest(written, text, mess
         ),
         (
             "penalty: {class_path: HERE.Scenes}",
-            "`penalty.class_path` must name a Penalty, and HERE.Scenes is none",
+            "`penalty.class_path` must name a Penalty, and HERE.Scenes is not one",
         ),
         ("penalty: {class_path: HERE.Penalty}", "names Penalty, which is abstract"),
         ("penalty: {class_path: HERE.Laso}", "names Laso, which HERE does not have; did you mean `Lasso`?"),
@@ -386,13 +386,13 @@ def test_files_that_cannot_be_read(tmp_path, written):
         ("=3", "is not of the form"),
         ("train..epochs=3", "is not of the form"),
         ("train.epochs=[3", "the value is not valid YAML"),
-        ("train.epohs=3", "override `train.epohs=3`: `train.epohs` is no known key; did you mean `epochs`?"),
+        ("train.epohs=3", "override `train.epohs=3`: `train.epohs` is not a known key; did you mean `epochs`?"),
         ("train.epochs=many", "override `train.epochs=many`: `train.epochs` must be int, not 'many'"),
         ("name.first=3", "`name` must be str"),
         ("train.epochs.first=3", "`train.epochs` must be int"),
         (
             "data.sead=3",
-            "override `data.sead=3`: `data.init_args.sead` is no known key; did you mean `seed`?",
+            "override `data.sead=3`: `data.init_args.sead` is not a known key; did you mean `seed`?",
         ),
         ("train=3", "override `train=3`: `train` must be a mapping"),
     ],

@@ -124,4 +124,4 @@ def test_the_law_of_removal_is_judged_by_the_worst_cut(make, change, passed):
 def test_a_narrow_network_that_is_slower_is_called_slower(make):
     found: list[records.Record] = [make.latency_record("wide", "torch", 10.0)]
     facts = gather([*found, make.latency_record("narrow", "torch", 12.5)])
-    assert "slower: 1.25 times" in headline.sentences(compare(facts), facts)[0]
+    assert "1.25 times as long" in headline.sentences(compare(facts), facts)[0]

@@ -83,7 +83,7 @@ def test_the_gate_shows_the_worst_slice_first_and_what_is_too_small(whole_run):
     rows = re.findall(r'data-slice="([^"]*)" data-verdict="([^"]*)"><th scope="row">([^<]*)<', page)
     assert rows[0] == ("class in condition", "fell", "pedestrian, night")
     assert ("condition", "too small", "fog") in rows and len(rows) == 4
-    assert "Gate</b> failed: pedestrian, night fell by more than 0.5" in page
+    assert "Gate</b> failed: pedestrian, night dropped by more than 0.5" in page
     assert "They disagree on" in page and "noise" in page
 
 

@@ -168,7 +168,7 @@ def test_a_network_that_does_not_run_in_place_is_refused_and_stays(monkeypatch):
     before = loops.snapshot(model, optimizer)
     with monkeypatch.context() as patch:
         patch.setattr(in_place, "_set_sizes_", lambda *given: None)
-        with pytest.raises(TrainingError, match="Depthwise does not follow in place: it does not run any more"):
+        with pytest.raises(TrainingError, match="Depthwise does not follow in place: it no longer runs"):
             shrinker.network.cut(chosen, "here", epoch=1)
     loops.assert_same(loops.snapshot(model, optimizer), before)
     assert shrinker.network.cut(chosen, "here", epoch=1) is not None

@@ -148,7 +148,7 @@ def test_a_network_that_cannot_be_read():
 
 def test_an_average_of_other_shapes():
     found = shrinker()
-    with pytest.raises(TrainingError, match=r"no copy of the network: stem.0.weight is \[16, 3, 3, 3\] there, \[12"):
+    with pytest.raises(TrainingError, match=r"not a copy of the network: stem.0.weight is \[16, 3, 3, 3\] there, \[12"):
         found.follow(loops.Net(width=16))
     with pytest.raises(TrainingError, match="not the network itself"):
         found.follow(found.network.model)
@@ -175,7 +175,7 @@ def test_lbfgs_is_refused_at_its_first_step():
         loss.backward()
         return loss
 
-    with pytest.raises(TrainingError, match=r"LBFGS keeps .* nobody knows how to cut it"):
+    with pytest.raises(TrainingError, match=r"LBFGS keeps .* Prunus cannot cut it"):
         optimizer.step(closure)
 
 

@@ -259,7 +259,7 @@ def test_state_of_another_shape_is_refused():
 def test_parameters_kept_elsewhere_are_refused():
     """Cut in the groups alone, L-BFGS would go on training the old network."""
     model, plan, small = two_layers()
-    with pytest.raises(EditError, match=r"LBFGS keeps parameters in `_params` too.*make it anew"):
+    with pytest.raises(EditError, match=r"LBFGS keeps parameters in `_params` too.*create a new optimizer"):
         prunus.carry_(plan, torch.optim.LBFGS(model.parameters()), model, small)
 
 

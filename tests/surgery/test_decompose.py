@@ -75,7 +75,7 @@ def test_the_ways_to_start_and_their_law():
     assert not any(edit.exact for edit in bent)
     narrow = prunus.apply(bent, model)
     assert torch.equal(narrow[0].factor0.bias.detach(), torch.zeros(9, dtype=torch.float64))
-    with pytest.raises(EditError, match=r"0\.relu0: a ReLU stands between the factors of 0"):
+    with pytest.raises(EditError, match=r"0\.relu0: a ReLU is between the factors of 0"):
         prunus.contract(narrow, "0")
     straight = prunus.apply(prunus.decompose(model, "k>1", rank=9), model)
     assert torch.equal(straight[0].factor0.weight, narrow[0].factor0.weight)

@@ -100,7 +100,7 @@ def test_the_non_linear_stage_starts_the_linear_one():
     plan = prunus.expand(model, "*", 2, nonlinear=True)
     stage = prunus.apply(plan, model)
     assert isinstance(stage[0].relu0, nn.ReLU) and isinstance(stage[0].relu1, nn.ReLU)
-    with pytest.raises(EditError, match=r"0\.relu0: a ReLU stands between the factors of 0.*linearize"):
+    with pytest.raises(EditError, match=r"0\.relu0: a ReLU is between the factors of 0.*linearize"):
         prunus.contract(stage)
     optimizer = torch.optim.SGD(stage.parameters(), lr=0.1, momentum=0.9)
     stage(*inputs).square().sum().backward()
@@ -252,7 +252,7 @@ def plain():
         ({"rate": 0.5}, "the rate of an expansion is at least 1"),
         ({"rate": float("nan")}, "the rate of an expansion is at least 1"),
         ({"rate": "4"}, "rate must be a number, not '4'"),
-        ({"kind": "kc"}, "unknown kind 'kc'; known are auto, cl, ck, fc"),
+        ({"kind": "kc"}, "unknown kind 'kc'; known: auto, cl, ck, fc"),
         ({"layers": "0", "kind": "ck"}, "0: ck takes square kernels of odd k > 3, and this one is 3 x 3: use cl"),
         ({"layers": "0", "kind": "fc"}, "0: fc expands linear layers, and this is a Conv2d"),
         ({"keep_function": True, "nonlinear": True}, "choose one of the two"),
@@ -265,7 +265,7 @@ def test_what_cannot_be_expanded_is_refused(arguments, message):
 
 def test_near_names_are_told():
     model = nn.ModuleDict({"encoder": nn.ModuleDict({"first": nn.Linear(2, 2), "second": nn.Linear(2, 2)})})
-    with pytest.raises(EditError, match=r"near ones are encoder\.first"):
+    with pytest.raises(EditError, match=r"similar: encoder\.first"):
         prunus.expand(model, "encoder.frist")
     with pytest.raises(EditError, match=r"layers in it are encoder\.first, encoder\.second, .*write encoder\.\*"):
         prunus.expand(model, "encoder")

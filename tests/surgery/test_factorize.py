@@ -82,7 +82,7 @@ def test_best_approximation():
         ({"rank": 5}, r"0: the rank must be a whole number in 1\.\.4, not 5"),
         ({"energy": -1}, "energy is a share"),
         ({"energy": True}, "energy must be a number or None, not True"),
-        ({"rank": 1, "scheme": "tucker"}, "unknown scheme 'tucker'; known are channel, spatial"),
+        ({"rank": 1, "scheme": "tucker"}, "unknown scheme 'tucker'; known: channel, spatial"),
         ({"rank": 1, "layers": "1", "scheme": "spatial"}, "1: a Linear has no height and width"),
         ({"rank": 1, "layers": "2"}, "'2' matches no convolution"),
     ],

@@ -275,9 +275,9 @@ def test_another_tie_is_refused(tmp_path):
 
 
 def test_folders_that_are_none(tmp_path):
-    with pytest.raises(EditError, match=r"no folder that prunus\.save wrote"):
+    with pytest.raises(EditError, match=r"not written by prunus\.save"):
         prunus.load(tmp_path, build)
-    with pytest.raises(EditError, match=r"no folder that prunus\.save wrote"):
+    with pytest.raises(EditError, match=r"not written by prunus\.save"):
         prunus.load(tmp_path / "nowhere", build)
 
 

@@ -189,9 +189,9 @@ def test_what_does_not_fit_is_refused():
         SubTask(task=MASKS, weight=0)
     with pytest.raises(RecipeError, match=r"a sub-task is one task"):
         SubTask(task=settings())
-    with pytest.raises(RecipeError, match=r"'a\.b' is no name of a sub-task"):
+    with pytest.raises(RecipeError, match=r"'a\.b' is not a name for a sub-task"):
         MultiTask(tasks={"a.b": SubTask(task=MASKS)})
-    with pytest.raises(RecipeError, match=r"outputs of a_b could not be told from those of a"):
+    with pytest.raises(RecipeError, match=r"outputs of a_b could not be distinguished from those of a"):
         MultiTask(tasks={"a": SubTask(task=MASKS), "a_b": SubTask(task=MASKS)})
     depth = MultiTask(tasks={**settings().tasks, "depth": SubTask(task=Classification())})
     with pytest.raises(RecipeError, match=r"the sub-task depth, and StreetMultiTaskData gives targets for segment"):

@@ -167,7 +167,7 @@ def test_strangers_in_the_folder_are_left_alone(tmp_path):
 )
 def test_what_cannot_be_stored_is_refused_before_anything_is_written(tmp_path, tensors, state):
     write(tmp_path, 1)
-    with pytest.raises(CheckpointError, match="step 2 holds what cannot be stored"):
+    with pytest.raises(CheckpointError, match="step 2 holds a value that cannot be stored"):
         checkpoint.write(tmp_path, step=2, tensors=tensors, state=state)
     assert names(tmp_path) == ["000001-step-1"]
 

@@ -129,7 +129,7 @@ def test_layers_that_a_budget_keeps_stay_as_wide_as_they_are(tmp_path, penalty):
     small = fit(training, model, tiny.example(), controller).model
     widths = {path: len(module.weight) for path, module in small.named_modules() if hasattr(module, "weight")}
     assert widths["encoder.0"] == widths["encoder.3.body.3"] == 16 and widths["encoder.3.body.0"] < 32
-    with pytest.raises(RecipeError, match=r"keep: 'encodr' matches no layer .*near ones are encoder"):
+    with pytest.raises(RecipeError, match=r"keep: 'encodr' matches no layer .*similar: encoder"):
         fitted(tmp_path / "other", Controller(budget=Budget(macs=0.6, keep=("encodr",))))
 
 

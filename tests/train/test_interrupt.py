@@ -142,7 +142,7 @@ def test_a_signal_during_the_last_evaluation_is_not_lost(tmp_path, undisturbed):
             os.kill(os.getpid(), signal.SIGTERM)
 
     training = dataclasses.replace(tiny.training(tmp_path, **SETTINGS), shown=shown)
-    with pytest.raises(InterruptedTrainingError, match="the same command goes on"):
+    with pytest.raises(InterruptedTrainingError, match="the same command resumes"):
         fit(training, tiny.build(), tiny.example(), tiny.SHRINK)
     again = fit(tiny.training(tmp_path, **SETTINGS), tiny.build(), tiny.example(), tiny.SHRINK)
     assert_same(again, undisturbed["narrow"][0])

@@ -35,7 +35,7 @@ def test_the_budget_is_met_on_the_network_that_training_has_made(tmp_path):
     notes = [record.text for record in read(tmp_path) if isinstance(record, NoteRecord)]
     limit = f"{0.5 * meter(tiny.build()):,.3f} ms are allowed"
     assert [note.partition(":")[0] for note in notes] == ["narrow, after epoch 0", "narrow, after epoch 2"]
-    assert all("MACs are aimed at" in note and limit in note for note in notes)
+    assert all("MACs are the target" in note and limit in note for note in notes)
 
 
 @pytest.mark.parametrize("step", [6, 10, 13])

@@ -94,7 +94,7 @@ class StreetData(SegmentationData):
                 raise RecipeError(f"data.{name} is a number of scenes, at least 1, not {getattr(self, name)}")
         unknown = [condition for condition in self.conditions if condition not in CONDITIONS]
         if unknown or not self.conditions:
-            raise RecipeError(f"data.conditions: {unknown or 'none given'}; known are {', '.join(CONDITIONS)}")
+            raise RecipeError(f"data.conditions: {unknown or 'none given'}; known: {', '.join(CONDITIONS)}")
 
     def source(self, split: SplitName) -> "StreetSource":
         """Return the scenes of `split`."""

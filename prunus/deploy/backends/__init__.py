@@ -35,8 +35,8 @@ def find(name: str) -> Backend:
     if "." in name:
         return _import(name)
     nearest = difflib.get_close_matches(name, BACKENDS, n=1, cutoff=0.4)
-    guess = f"did you mean {nearest[0]!r}? " if nearest else ""
-    raise RecipeError(f"there is no backend {name!r}: {guess}Known are {', '.join(BACKENDS)}")
+    guess = f"Did you mean {nearest[0]!r}? " if nearest else ""
+    raise RecipeError(f"there is no backend {name!r}. {guess}Available: {', '.join(BACKENDS)}")
 
 
 def _import(path: str) -> Backend:
@@ -46,6 +46,6 @@ def _import(path: str) -> Backend:
         raise RecipeError(f"the backend {path!r} cannot be imported: {error}") from error
     except modules.MisfitError as error:
         raise RecipeError(
-            f"{path!r} is no backend: it must be a class derived from prunus.deploy.backends.Backend"
+            f"{path!r} is not a backend: it must be a class derived from prunus.deploy.backends.Backend"
         ) from error
     return backend

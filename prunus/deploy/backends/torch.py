@@ -86,8 +86,6 @@ class Torch(Backend):
         """Load a module; see `Backend.load`."""
         if not isinstance(network, nn.Module):
             raise DeployError(
-                f"PyTorch does not run ONNX files: {network} was given to the backend 'torch', which needs "
-                "the "
-                "nn.Module; choose another backend for files"
+                f"PyTorch does not run ONNX files: {network} is one; give the nn.Module, or choose another backend"
             )
         return TorchSession(network, threads)

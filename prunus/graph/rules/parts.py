@@ -137,7 +137,7 @@ def _picked(call: Call, touched: set[int], carried: Callable[[int], int | None],
         elif known and value.data is None:
             moved(call, dim, axes, steered=True)
         else:
-            call.freeze(value.axes[dim], f"{call.name} works at positions that the data decide")
+            call.freeze(value.axes[dim], f"{call.name} works at positions that depend on the data")
     for label in others:
         for axis in label.axes.values():
             call.freeze(axis, f"{call.name} looks up positions with it")
