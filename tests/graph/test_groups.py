@@ -209,7 +209,7 @@ def process_group():
         (
             Chooses,
             torch.zeros(2, 4),
-            rf"has control flow that depends on a tensor's values at .*:{CHOICE}, so .*an index is a mask",
+            rf"depends on a tensor's values at .*test_groups.py:{CHOICE}, so .*an index is a mask",
         ),
         (lambda: nn.DataParallel(nn.Linear(4, 2)), torch.zeros(2, 4), "wrapped in DataParallel"),
         (lambda: torch.compile(nn.Linear(4, 2)), torch.zeros(2, 4), "compiled"),
