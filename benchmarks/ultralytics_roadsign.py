@@ -46,7 +46,7 @@ def main() -> None:
     options.folder.mkdir(parents=True, exist_ok=True)
     data = yolo_set(options.data, options.folder / "set", options.limit)
     rows = Rows(options.folder / "rows.jsonl", ("seed", "arm"))
-    for seed in range(options.seeds):
+    for seed in range(0 if options.time else options.seeds):
         for arm, train in zip(ARMS, (wide, narrow, solved, pruned), strict=True):
             rows.once({"seed": seed, "arm": arm}, lambda train=train, seed=seed: figures(train, options, data, seed))  # type: ignore[misc]
     arms = {arm: _summary([row for row in rows.read() if row["arm"] == arm]) for arm in ARMS}

@@ -141,7 +141,7 @@ def test_one_image_a_class_leaves_none_for_validation(folder_tree):
         path.unlink()
     for path in folder_tree.glob("train/*/0000[12]_0.png"):
         path.unlink()
-    with pytest.raises(DataError, match=r"one image a class.*data\.validation_folder"):
+    with pytest.raises(DataError, match=r"one image per class.*data\.validation_folder"):
         folder(folder_tree).validation()
 
 

@@ -108,7 +108,7 @@ def test_a_private_backend_is_found_by_its_dotted_path():
         ("onnx_runtime", "Did you mean 'onnxruntime'"),
         ("zzz", "there is no backend 'zzz'. Available: onnxruntime, openvino, tensorrt, torch"),
         ("no.such.Backend", "'no.such.Backend' cannot be imported"),
-        ("pathlib.Path", "'pathlib.Path' is no backend"),
+        ("pathlib.Path", "'pathlib.Path' is not a backend"),
     ],
 )
 def test_unknown_backends_are_refused(name, message):

@@ -270,7 +270,7 @@ def test_files_are_compared_like_modules(tmp_path):
     path = export_onnx(model, torch.zeros(1, 1, 2, 2), tmp_path / "net.onnx")
     found = prunus.compare(model, path, data, task=Classification(), train=CPU)
     assert found.passed and all(each.drop == 0 for each in found.slices)
-    with pytest.raises(RecipeError, match=r"net\.txt is no ONNX file"):
+    with pytest.raises(RecipeError, match=r"net\.txt is not a network to compare"):
         prunus.compare(model, tmp_path / "net.txt", data, train=CPU)
     with pytest.raises(RecipeError, match=r"absent\.onnx does not exist"):
         prunus.compare(model, tmp_path / "absent.onnx", data, train=CPU)

@@ -51,9 +51,9 @@ def test_networks_of_torchvision_and_timm(tmp_path):
 @pytest.mark.parametrize(
     ("function", "arguments", "message"),
     [
-        ("torchvision.models.resnt", "{}", "no dotted path of a function.*resnt"),
-        ("nowhere.at_all", "{}", "no dotted path of a function"),
-        ("blocks", "{}", "no dotted path of a function"),
+        ("torchvision.models.resnt", "{}", "not a dotted path of a function.*resnt"),
+        ("nowhere.at_all", "{}", "not a dotted path of a function"),
+        ("blocks", "{}", "not a dotted path of a function"),
         ("math.pi", "{}", "is a float, not a function"),
         (f"{__name__}.no_network", "{}", "the model is a int, not an nn.Module"),
         (f"{__name__}.blocks", "{deep: 2}", "cannot be built for 3 classes: TypeError: .*'deep'"),

@@ -178,7 +178,7 @@ def test_a_step_on_a_weight_that_is_computed_anew_is_refused(penalty):
     assert [layer.path for layer in bound.layers] == ["2"]
     with pytest.raises(RecipeError, match="'0' matches 0, whose weight is recomputed"):
         penalty(layers=("0",)).bind(net)
-    with pytest.raises(RecipeError, match="computed anew"):
+    with pytest.raises(RecipeError, match="recomputed from others"):
         penalty().bind(net[:2])
 
 

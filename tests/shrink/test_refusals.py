@@ -83,7 +83,7 @@ def test_settings_that_make_no_sense(settings, message):
         ),
         (
             {"budget": prunus.Budget(params=10**7)},
-            r"meets the budget as it is: it has [\d,]+ params, at most 10,000,000",
+            r"meets the budget as it is: it has [\d,]+ params, the budget allows 10,000,000",
         ),
         ({"budget": prunus.Budget(latency=0.5), "meter": 3}, "needs a meter"),
     ],

@@ -105,10 +105,10 @@ def test_padding_behind_a_kernel_of_one_moves_to_the_front():
 @pytest.mark.parametrize(
     ("layers", "message"),
     [
-        ([nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, 1)], r"m\.1 stands between \(ReLU\)"),
-        ([nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 5, 1)], r"m\.1 stands between \(BatchNorm2d\)"),
-        ([nn.Conv2d(3, 4, 3), nn.Conv2d(4, 5, 3, padding=1)], r"m\.1 behind m\.0: it pads .* behind a kernel"),
-        ([nn.Conv2d(3, 4, 1), nn.Conv2d(4, 5, 3, padding=1)], r"m\.1 behind m\.0: it pads .* behind a bias"),
+        ([nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, 1)], r"m\.1 is between them \(ReLU\)"),
+        ([nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 5, 1)], r"m\.1 is between them \(BatchNorm2d\)"),
+        ([nn.Conv2d(3, 4, 3), nn.Conv2d(4, 5, 3, padding=1)], r"m\.1 behind m\.0: it pads .* after a kernel"),
+        ([nn.Conv2d(3, 4, 1), nn.Conv2d(4, 5, 3, padding=1)], r"m\.1 behind m\.0: it pads .* after a bias"),
         ([nn.Conv2d(3, 4, 1), nn.Conv2d(6, 5, 3)], "do not fit each other"),
         ([nn.Conv2d(3, 4, 1), nn.Linear(4, 5)], "do not fit each other"),
         ([nn.Conv2d(3, 4, 1), nn.ConvTranspose2d(4, 5, 2)], "a bias before a transposed kernel"),

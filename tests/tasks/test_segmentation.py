@@ -225,5 +225,5 @@ def test_classes_of_one_name_are_refused():
 
 def test_it_decodes_nothing_that_a_file_could_hold():
     task = BoundSegmentation(class_names=("road", "sky"))
-    with pytest.raises(RecipeError, match=r"deploy\.decode: BoundSegmentation decodes nothing"):
+    with pytest.raises(RecipeError, match=r"deploy\.decode: BoundSegmentation has no decoding"):
         task.deployed(torch.nn.Identity())
