@@ -13,14 +13,13 @@ networks in the folder of the runs. The table is results/frontier.md, its pictur
 
 import argparse
 import itertools
-from pathlib import Path
 from typing import Any
 
 import torch
 from frontier_arms import ARMS, OURS_TWICE, TWICE, WIDE, WIDE_LONG, Attempt
 from frontier_rows import Row, Rows
 from frontier_table import write_table
-from frontier_tasks import BUDGETS, TASKS
+from frontier_tasks import BUDGETS, TASKS, add_options
 from frontier_time import time_networks, time_trainings
 from frontier_train import Trained
 from result import RESULTS
@@ -115,14 +114,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = {"train": train, "time": time, "table": lambda options: write_table(rows().read(), str(options.data))}
     parser.add_argument("command", choices=list(commands))
-    parser.add_argument("--data", type=Path, default=Path("data"), help="holds gtsrb_small, camvid and cifar10_jpg")
-    parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
+    add_options(parser, list(TASKS))
     parser.add_argument("--budgets", nargs="+", default=["macs=0.3", "macs=0.1"], choices=list(BUDGETS))
     parser.add_argument("--arms", nargs="+", default=[*ARMS, WIDE_LONG], choices=[*ARMS, WIDE_LONG])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--rounds", type=int, default=3, help="of the timed trainings")
     parser.add_argument("--part", type=int, default=4, help="one of so many training images, in the timed trainings")
-    parser.add_argument("--runs", type=Path, default=Path("runs/frontier"))
     options = parser.parse_args()
     torch.set_num_threads(1)
     commands[options.command](options)

@@ -4,9 +4,10 @@ Every arm of a task trains with the same batch size, and its learning rate is ch
 are those in `frontier_arms.py`.
 """
 
+import argparse
 import dataclasses
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -84,6 +85,14 @@ TASKS = {
     "camvid": Task(recipe=camvid, rates=(5e-4, 1e-3, 2e-3), metric="miou"),
     "cifar10": Task(recipe=cifar10, rates=(0.03, 0.1, 0.3), metric="top1"),
 }
+
+
+def add_options(parser: argparse.ArgumentParser, tasks: Sequence[str]) -> None:
+    """Add the options of a benchmark on these tasks; `tasks` are those it runs by default."""
+    parser.add_argument("--data", type=Path, default=Path("data"), help="holds gtsrb_small, camvid and cifar10_jpg")
+    parser.add_argument("--tasks", nargs="+", default=list(tasks), choices=list(TASKS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--runs", type=Path, default=Path("runs/frontier"))
 
 
 def recipe_of(task: str, data: Path, *, budget: str | None, rate: float | None, seed: int, folder: Path) -> Recipe:

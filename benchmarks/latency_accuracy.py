@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 from frontier_rows import Row, Rows, mean_and_error
-from frontier_tasks import TASKS, recipe_of
+from frontier_tasks import TASKS, add_options, recipe_of
 from frontier_train import Trained, begun, fitted, walked
 from result import RESULTS, write_result
 from torch import Tensor, nn
@@ -163,10 +163,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = {"choose": choose, "tune": tune, "table": write_summary}
     parser.add_argument("command", choices=list(commands))
-    parser.add_argument("--data", type=Path, default=Path("data"), help="holds gtsrb_small and cifar10_jpg")
-    parser.add_argument("--tasks", nargs="+", default=["gtsrb", "cifar10"], choices=list(TASKS))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--runs", type=Path, default=Path("runs/frontier"))
+    add_options(parser, ["gtsrb", "cifar10"])
     options = parser.parse_args()
     torch.set_num_threads(1)
     commands[options.command](options)

@@ -107,7 +107,7 @@ def _gate(gate: GateRecord, facts: Facts) -> Check:
     allowed = f"more than {gate.max_drop:g}{words.GAP}points"
     if gate.passed:
         doubtful = sum(each.verdict == "in doubt" for each in judged)
-        text = f"passed: none of {len(judged)} slices dropped by {allowed} ({doubtful} in doubt)"
+        text = f"passed: none of {len(judged)} slices dropped by {allowed} beyond doubt ({doubtful} in doubt)"
     else:
         more = f" and {len(fallen) - 3} more" if len(fallen) > 3 else ""
         text = f"failed: {', '.join(fallen[:3])}{more} dropped by {allowed}"

@@ -237,5 +237,5 @@ def whole_run(tmp_path_factory) -> Path:
 def make():
     """The makers of records and run folders above."""
     names = ("run_record", "epoch_record", "shrink_records", "widths_record", "evaluation_record")
-    names += ("latency_record", "parity_record", "complete_run", "write_records", "images", "png")
+    names += ("latency_record", "parity_record", "gate_records", "complete_run", "write_records", "images", "png")
     return SimpleNamespace(**{name: globals()[name] for name in names}, EPOCHS=EPOCHS, MACS=MACS)

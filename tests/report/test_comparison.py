@@ -4,7 +4,7 @@ import math
 import pytest
 
 from prunus import records
-from prunus.report import headline
+from prunus.report import headline, words
 from prunus.report.comparison import compare, goals, law
 from prunus.report.facts import gather
 
@@ -125,3 +125,14 @@ def test_a_narrow_network_that_is_slower_is_called_slower(make):
     found: list[records.Record] = [make.latency_record("wide", "torch", 10.0)]
     facts = gather([*found, make.latency_record("narrow", "torch", 12.5)])
     assert "1.25 times as long" in headline.sentences(compare(facts), facts)[0]
+
+
+def test_a_gate_that_passes_leaves_slices_in_doubt(make):
+    gate, *others = [each for each in make.gate_records() if getattr(each, "verdict", "") != "fell"]
+    text = next(
+        check.text
+        for check in headline.checks(gather([make.run_record(), dataclasses.replace(gate, passed=True), *others]))
+        if check.name == "Gate"
+    )
+    expected = "passed: none of 2 slices dropped by more than 0.5 points beyond doubt (1 in doubt)"
+    assert text.replace(words.GAP, " ") == expected
