@@ -63,7 +63,7 @@ def gtsrb(data: Path) -> Recipe:
 
 
 def camvid(data: Path) -> Recipe:
-    overrides = [f"data.root={data / 'camvid'}", "data.size=[96,128]", "train.epochs=12", "train.evaluate_every=12"]
+    overrides = [f"data.root={data / 'camvid'}", "data.size=[72,96]", "train.epochs=12", "train.evaluate_every=12"]
     overrides += ["train.num_workers=0"]
     return load(Recipe, RECIPES / "camvid_erfnet.yaml", overrides)
 

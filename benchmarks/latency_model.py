@@ -9,14 +9,9 @@ networks as the model. Then budgets of 70, 50 and 30 % are solved, and the resul
 network and with two networks selected by multiply-adds: one within the same milliseconds, and one of the same
 multiply-adds. Importances are relative norms; approximate removals are allowed, since accuracy is not evaluated.
 
-<<<<<<< HEAD
-Every measurement is a line of results/latency_model.jsonl at once: a run that was interrupted goes on, and --again
-drops what is known of the networks and backends named. The summary is results/latency_model.json, its picture
-latency_model.svg.
-=======
 Every measurement is appended to results/latency_model.jsonl, so an interrupted run resumes; --again drops the
-measurements of the named networks and backends. The summary is results/latency_model.json.
->>>>>>> en3
+measurements of the named networks and backends. The summary is results/latency_model.json, its picture
+latency_model.svg.
 """
 
 import argparse
@@ -59,6 +54,7 @@ def deit_tiny() -> nn.Module:
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "ERFNet": (lambda: ERFNet(num_classes=20), (1, 3, 128, 256)),
     "ResNet-18": (torchvision.models.resnet18, (1, 3, 224, 224)),
+    "ResNet-50": (torchvision.models.resnet50, (1, 3, 224, 224)),
     "MobileNetV2": (torchvision.models.mobilenet_v2, (1, 3, 224, 224)),
     "DeiT-tiny": (deit_tiny, (1, 3, 224, 224)),
 }
@@ -137,12 +133,21 @@ def budget_row(subject: Subject, model: Any, share: float) -> Row:
     """Return the result of a budget of `share` of the latency, with that of selection by multiply-adds."""
     groups, importance, budget = subject.groups, subject.importance, prunus.Budget(latency=share)
     floor, nothing = floors(groups, budget), torch.zeros(len(subject.groups), dtype=torch.bool)
-    limit, began = share * subject.measure(nothing), time.perf_counter()
+    limit, measuring = share * subject.measure(nothing), list[float]()
+
+    def measure(gone: Tensor) -> float:
+        began = time.perf_counter()
+        taken = subject.measure(gone)
+        measuring.append(time.perf_counter() - began)
+        return taken
+
+    began = time.perf_counter()
     try:
-        found = solve_milliseconds(groups, importance, model, subject.measure, limit, floor)
+        found = solve_milliseconds(groups, importance, model, measure, limit, floor)
     except BudgetError as error:
         return {"refused": str(error)}
     seconds, solved = time.perf_counter() - began, found.best.solution.removed
+    solving = (seconds - sum(measuring)) / len(found.rounds)
     macs = groups.macs(~solved)
     networks = {
         "wide": nothing,
@@ -167,7 +172,14 @@ def budget_row(subject: Subject, model: Any, share: float) -> Row:
         for name, gone in networks.items()
     }
     rounds = [[r.predicted_ms / limit, r.measured_ms / limit] for r in found.rounds]
-    return {"met": found.met, "rounds": rounds, "gap": found.best.solution.gap, "seconds": seconds, **figures}
+    return {
+        "met": found.met,
+        "rounds": rounds,
+        "gap": found.best.solution.gap,
+        "seconds": seconds,
+        "solving": solving,
+        **figures,
+    }
 
 
 def summary(name: str, backend: str) -> Row | None:

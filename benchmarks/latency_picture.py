@@ -4,7 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 
 Row = dict[str, Any]
-NETWORKS = {"ERFNet": "#e6550d", "ResNet-18": "#3182bd", "MobileNetV2": "#31a354", "DeiT-tiny": "#756bb1"}
+NETWORKS = {
+    "ERFNet": "#e6550d",
+    "ResNet-18": "#3182bd",
+    "ResNet-50": "#17becf",
+    "MobileNetV2": "#31a354",
+    "DeiT-tiny": "#756bb1",
+}
 SIDE, MARGIN, TOP = 300, 46, 40  # pixels
 ARMS = {"by_macs": "#bdbdbd", "solved": "#d62728"}
 SHARES = (0.7, 0.5, 0.3)
