@@ -8,7 +8,6 @@ from typing import Any
 from prunus.decoding import DecodingError, from_yaml
 from prunus.errors import RecipeError
 
-PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 MOST_THREADS = 1024
 
 
