@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 
 from prunus import pipeline, recipe
+from prunus.backends.signature import named_outputs
 from prunus.budget import Budget
 from prunus.data import CIFAR10Data
-from prunus.deploy.signature import named_outputs
 from prunus.pipeline import stages
 from prunus.pipeline.context import RunContext
 from prunus.pipeline.network import Network

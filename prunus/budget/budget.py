@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from prunus.budget.target import Target
+from prunus.backends.target import Target
 from prunus.errors import BudgetError
 from prunus.graph import ChannelGroups
 from prunus.penalties.keep import patterns_of

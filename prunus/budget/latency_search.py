@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
 
+from prunus.backends.target import Target
 from prunus.budget.greedy_selection import all_removable
 from prunus.budget.selection import selection
-from prunus.budget.target import Target
 from prunus.errors import BudgetError, PrunusError
 from prunus.graph import ChannelGroups
 from prunus.modules.copying import copied

@@ -8,13 +8,13 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from prunus.backends.target import Target
 from prunus.budget.blocks import plan_without, possible_blocks
 from prunus.budget.budget import Budget
 from prunus.budget.greedy_selection import floors
 from prunus.budget.latency_model import KnownLatency, LatencyModel
 from prunus.budget.latency_search import checked_meter
 from prunus.budget.milliseconds import Measure, Problem, Reached, solve_milliseconds
-from prunus.budget.target import Target
 from prunus.errors import BudgetError
 from prunus.graph import ChannelGroups
 from prunus.surgery import Plan, apply

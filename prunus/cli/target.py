@@ -5,7 +5,7 @@ import dataclasses
 
 import torch
 
-from prunus.budget.target import Target
+from prunus.backends.target import Target
 from prunus.deploy.kit import write_kit
 from prunus.deploy.measured_kit import read_kit
 from prunus.graph import trace

@@ -1,10 +1,10 @@
 """Export an `nn.Module` to a file, check that the file computes the same, and time it where it will run.
 
 `export_onnx` writes the file, `check_parity` compares it with PyTorch on real samples, `benchmark` times several
-networks in turn on the backends of `prunus.deploy.backends`, `LatencyMeter` measures for a budget in milliseconds.
+networks in turn on the backends of `prunus.backends`, `LatencyMeter` measures for a budget in milliseconds.
 """
 
-from prunus.budget.target import Target
+from prunus.backends.target import Target
 from prunus.deploy.export import export_onnx
 from prunus.deploy.latency import BenchmarkSettings, benchmark
 from prunus.deploy.latency_meter import LatencyMeter, latency_ms

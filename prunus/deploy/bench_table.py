@@ -13,13 +13,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from prunus.budget.target import Target
-from prunus.deploy.backends import NodeTime, Shape
-from prunus.deploy.device import device_of
+from prunus.backends import NodeTime, Shape
+from prunus.backends.target import Target
 from prunus.deploy.export import export_onnx
 from prunus.deploy.latency import BenchmarkSettings, benchmark
-from prunus.deploy.measuring import require
 from prunus.errors import DeployError
+from prunus.modules.tensors import device_of
 from prunus.records import LatencyRecord
 from prunus.writing import write_whole
 
@@ -102,7 +101,7 @@ def layer_times(network: Path | nn.Module, shape: Shape, target: Target) -> list
     Raises:
         DeployError: the backend is absent, or does not load or run the network.
     """
-    chosen = require(target)
+    chosen = target.require()
     given = np.random.default_rng(0).standard_normal((target.batch, *shape), dtype=np.float32)
     with tempfile.TemporaryDirectory(prefix="prunus-") as folder:
         if isinstance(network, nn.Module) and not chosen.reads_modules:

@@ -11,8 +11,8 @@ import onnx
 import torch
 from torch import nn
 
+from prunus.backends.signature import Inputs, Listed, as_tuple, is_plain, named_outputs
 from prunus.decoding import MIB, read_bytes
-from prunus.deploy.signature import Inputs, Listed, as_tuple, is_plain, named_outputs
 from prunus.errors import DeployError
 from prunus.interrupt import check
 from prunus.modules.defaults import users_device, whatever_device

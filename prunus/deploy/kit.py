@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from prunus.budget.target import Target
+from prunus.backends.target import Target
 from prunus.deploy import kit_script
 from prunus.deploy.export import export_onnx
 from prunus.deploy.latency_meter import folded

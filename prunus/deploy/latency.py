@@ -13,16 +13,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from prunus.budget.target import MOST_THREADS, Target
-from prunus.deploy import backends
-from prunus.deploy.backends import Backend, Network, Shape
-from prunus.deploy.backends.interface import onnx_file
-from prunus.deploy.device import device_of
+from prunus import backends
+from prunus.backends import Backend, Network, Shape
+from prunus.backends.interface import onnx_file
+from prunus.backends.target import MOST_THREADS, Target
 from prunus.deploy.export import export_onnx
 from prunus.deploy.peak_memory import peak_memory_mb
 from prunus.deploy.room import check_room
 from prunus.errors import DeployError, RecipeError
 from prunus.interrupt import check
+from prunus.modules.tensors import device_of
 from prunus.records import LatencyRecord
 
 
@@ -31,7 +31,7 @@ class BenchmarkSettings:
     """How networks are timed.
 
     Attributes:
-        backends: names from `prunus.deploy.backends`, or dotted paths of private ones.
+        backends: names from `prunus.backends`, or dotted paths of private ones.
         threads: CPU threads of every backend; set it to the number that the network gets on the target.
         warmup: rounds before timing starts.
         repeats: timed rounds; a round runs every network once.

@@ -10,17 +10,17 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor, nn
 
-from prunus.budget.target import Target
-from prunus.deploy import backends
-from prunus.deploy.backends import Backend, Network
-from prunus.deploy.device import device_of
+from prunus import backends
+from prunus.backends import Backend, Network
+from prunus.backends.signature import Inputs, as_arrays, as_tuple
+from prunus.backends.target import Target
 from prunus.deploy.export import export_onnx
 from prunus.deploy.latency import BenchmarkSettings, time_in_turn
 from prunus.deploy.quantization import quantize
-from prunus.deploy.signature import Inputs, as_arrays, as_tuple
 from prunus.errors import DeployError
 from prunus.modules.copying import copied
 from prunus.modules.modes import in_evaluation
+from prunus.modules.tensors import device_of
 from prunus.surgery import apply, fuse
 
 

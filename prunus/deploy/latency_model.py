@@ -11,12 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from prunus.backends import Backend
+from prunus.backends.target import Target
 from prunus.budget.choices import layer_choices, removed
 from prunus.budget.latency_model import PRIOR, Curve, KnownLatency, LatencyModel, Unit
-from prunus.budget.target import Target
-from prunus.deploy.backends import Backend
-from prunus.deploy.latency_table import LatencyTable
-from prunus.deploy.measuring import require
+from prunus.deploy.latency_table import LatencyTable, table_key
 from prunus.deploy.unit_curves import measured_curve
 from prunus.deploy.units import NetworkUnit, UnitShape, network_units
 from prunus.errors import DeployError
@@ -60,7 +59,7 @@ def latency_model(
         TraceError: the network cannot be read.
     """
     units = network_units(model, groups, inputs)
-    known = LatencyTable(target.key()) if table is None else table
+    known = LatencyTable(table_key(target)) if table is None else table
     distinct = dict.fromkeys((unit.shape, unit.full, is_open(groups, unit)) for unit in units)
     curves: dict[Any, Curve] = {}
     for number, (shape, full, open_) in enumerate(distinct):
@@ -116,7 +115,7 @@ def is_open(groups: ChannelGroups, unit: NetworkUnit) -> tuple[bool, ...]:
 
 
 def _meter(shape: UnitShape, target: Target, table: LatencyTable) -> Callable[[tuple[int, ...]], float]:
-    backend = require(target)
+    backend = target.require()
 
     def milliseconds(sizes: tuple[int, ...]) -> float:
         sizes = shape.possible(sizes)

@@ -6,12 +6,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from prunus.backends.target import Target
 from prunus.decoding import DATA, DecodingError, from_json, read_text
+from prunus.deploy.kit_script import processor
 from prunus.errors import DeployError
 from prunus.records.typed import typed
 from prunus.writing import write_whole
 
 FORMAT = 1
+
+
+def table_key(target: Target) -> dict[str, Any]:
+    """Return what milliseconds on `target` depend on besides shapes: its settings, runtime version and processor."""
+    known = {name: getattr(target, name) for name in ("backend", "device", "threads", "precision")}
+    if target.remote:  # its table holds the rest
+        return known
+    return {**known, "version": target.require().version(), "processor": processor()}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

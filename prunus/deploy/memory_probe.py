@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from prunus.deploy import backends
-from prunus.deploy.backends import Backend, Network
+from prunus import backends
+from prunus.backends import Backend, Network
 
 _RUNS = 3
 _STATUS = Path("/proc/self/status")

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from prunus.deploy import backends
+from prunus import backends
+from prunus.backends.signature import Inputs, as_arrays, as_tuple
 from prunus.deploy.decisions import Decisions
 from prunus.deploy.float64_reference import Float64Reference, remarks
-from prunus.deploy.signature import Inputs, as_arrays, as_tuple
 from prunus.errors import DeployError, ParityError
 from prunus.interrupt import check
 from prunus.modules.defaults import whatever_device
@@ -53,7 +53,7 @@ def check_parity(
         path: the ONNX file.
         samples: a batch, or an iterable of batches; a batch is the input of forward, a tensor [N, ...] or a tuple of
             them, of any N. A tuple is one batch of several inputs; pass several batches of one input as a list.
-        backend: the backend that runs the file; see `prunus.deploy.backends`.
+        backend: the backend that runs the file; see `prunus.backends`.
         tolerance: bound of max_rel_diff.
         threads: CPU threads of both.
         name: name of the network in the record; the file's name without its suffix if None.

@@ -24,8 +24,8 @@ import onnx
 import torch
 from torch import nn
 
-from prunus.deploy.backends import Network, Shape
-from prunus.deploy.backends.interface import refusals
+from prunus.backends import Network, Shape
+from prunus.backends.interface import refusals
 from prunus.errors import DeployError
 from prunus.interrupt import output_of
 from prunus.modules.modes import evaluating

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from prunus.deploy import backends
-from prunus.deploy.backends import Backend
-from prunus.deploy.signature import Inputs, as_arrays, as_tuple
+from prunus import backends
+from prunus.backends import Backend
+from prunus.backends.signature import Inputs, as_arrays, as_tuple
 from prunus.errors import DeployError, RecipeError
 from prunus.interrupt import check
 

@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from prunus.backends.signature import Inputs, as_tuple
+from prunus.backends.target import Target
 from prunus.budget.latency_model import KnownLatency, LatencyModel
 from prunus.budget.milliseconds import Measure, Reached
-from prunus.budget.target import Target
 from prunus.deploy.latency import BenchmarkSettings
 from prunus.deploy.latency_meter import LatencyMeter
 from prunus.deploy.latency_model import Progress, followed_model, latency_model
-from prunus.deploy.latency_table import LatencyTable
-from prunus.deploy.signature import Inputs, as_tuple
+from prunus.deploy.latency_table import LatencyTable, table_key
 from prunus.errors import DeployError
 from prunus.graph import ChannelGroups
 from prunus.modules.given import arguments
@@ -57,7 +57,7 @@ class TargetMeter:
         path = None if table is None else Path(table)
         if target.remote and path is not None and not path.is_file():
             raise DeployError(f"{path} is not there: `prunus target read` makes the table of a remote target")
-        self.table = LatencyTable(target.key(), path, any_hardware=any_hardware)
+        self.table = LatencyTable(table_key(target), path, any_hardware=any_hardware)
         self.settings = BenchmarkSettings(
             backends=(), targets=(target,), warmup=warmup, repeats=repeats, measure_memory=False
         )

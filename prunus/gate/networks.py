@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prunus.deploy import backends
-from prunus.deploy.device import device_of
+from prunus import backends
 from prunus.deploy.export import input_shape
 from prunus.errors import DeployError, RecipeError, TrainingError
 from prunus.modules.modes import modes_kept
+from prunus.modules.tensors import device_of
 
 Answer = Callable[[Tensor], Any]
 

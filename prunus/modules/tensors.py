@@ -18,6 +18,13 @@ def named_tensors(model: nn.Module, *, every_path: bool = False) -> dict[str, Te
     return {**dict(parameters), **dict(model.named_buffers(remove_duplicate=not every_path))}
 
 
+def device_of(model: nn.Module) -> torch.device:
+    """Return the device of the first parameter or buffer; the CPU for a module without any."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        return tensor.device
+    return torch.device("cpu")
+
+
 def set_tensor_(model: nn.Module, path: str, tensor: Tensor) -> None:
     """Replace the parameter or buffer at `path`."""
     parent, _, name = path.rpartition(".")

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from prunus.backends.target import Target
 from prunus.budget import Budget
 from prunus.budget.latency_search import Meter
-from prunus.budget.target import Target
 from prunus.deploy import TargetMeter
 from prunus.deploy.latency_meter import present
 from prunus.pipeline.recipe import Recipe

@@ -3,7 +3,8 @@
 import torch
 from torch import nn
 
-from prunus.deploy import BenchmarkSettings, backends, benchmark, check_parity, export_onnx, require
+from prunus import backends
+from prunus.deploy import BenchmarkSettings, benchmark, check_parity, export_onnx, require
 from prunus.deploy.forms import choose_forms, has_forms
 from prunus.errors import DeployError
 from prunus.interrupt import check

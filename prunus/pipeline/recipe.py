@@ -5,9 +5,9 @@ import math
 import re
 from typing import Literal
 
+from prunus.backends.target import Target
 from prunus.budget.controller import Controller
 from prunus.budget.schedule import Schedule
-from prunus.budget.target import Target
 from prunus.data.interface import Data
 from prunus.deploy import BenchmarkSettings, Quantize
 from prunus.errors import RecipeError

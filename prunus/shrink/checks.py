@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from prunus.budget import Budget
-from prunus.errors import BudgetError, TrainingError
+from prunus.errors import BudgetError, CheckpointError, TrainingError
 from prunus.graph import ChannelGroups
 from prunus.modules.copying import copied
 from prunus.modules.undisturbed import undisturbed
@@ -77,6 +77,22 @@ def check_state(model: nn.Module, optimizer: Optimizer) -> None:
                     f"{list(parameter.shape)}: Prunus cannot cut it. Train with an optimizer whose state has its "
                     "parameters' shapes, such as SGD, AdamW or RMSprop"
                 )
+
+
+def check_optimizer_is_fresh(model: nn.Module, optimizer: Optimizer) -> None:
+    """Refuse an optimizer that already holds the state of a narrower network.
+
+    Raises:
+        CheckpointError: says in which order to load.
+    """
+    try:
+        check_state(model, optimizer)
+    except TrainingError as error:
+        raise CheckpointError(
+            "the optimizer holds state of other shapes than the network's: its load_state_dict was called before the "
+            "Shrinker's, which makes both narrow. Create network, optimizer and Shrinker again, and load the "
+            f"Shrinker's state first ({error})"
+        ) from error
 
 
 def _check_optimizer(model: nn.Module, optimizer: Any) -> None:

@@ -12,12 +12,14 @@ from prunus.budget.latency_search import Meter
 from prunus.budget.milliseconds import AIM
 from prunus.budget.schedule import Clock, Schedule
 from prunus.budget.select import checked_importance, relative_norms
+from prunus.errors import CheckpointError, EditError, TraceError
 from prunus.graph import ChannelGroups
 from prunus.penalties import BoundGroupLasso, GroupLasso, taylor
 from prunus.records import ShrinkRecord
 from prunus.shrink import checks
 from prunus.shrink.latency_goal import measured_goal, modelled
 from prunus.shrink.network import CutResult, NetworkInTraining
+from prunus.shrink.state import FORMAT, Progress, ShrinkerState
 
 Importance = Callable[[nn.Module, ChannelGroups], Tensor]  # importance per group, [num_groups]
 MEMORY = 0.98  # decay per step of the running mean of the importance: about the last fifty steps count
@@ -192,6 +194,32 @@ class Pressure:
         self._lasso = GroupLasso().bind(self.network.model, self.network.groups)
         return result.record
 
-    def unbind(self) -> None:
-        """Drop the tensors of the network, which has changed; the next step finds them again."""
-        self._lasso = self._solved = None
+    def state(self, clock: Clock, periods: int | None, *, stepped: bool) -> ShrinkerState:
+        """Return the state at `clock` in a training of `periods`; `stepped`: the Shrinker's `step()` is still due."""
+        progress = Progress(
+            format=FORMAT,
+            periods=periods,
+            clock=clock,
+            target=self.goal,
+            observed=self.observed,
+            measured=self.measured,
+            stepped=stepped,
+        )
+        return ShrinkerState(
+            importance=self.importance, pressed=self.pressed, plan=self.network.plan, progress=progress
+        )
+
+    def restore_(self, state: ShrinkerState, number: int) -> None:
+        """Make the network as narrow as in `state`, and continue from there to budget `number`.
+
+        Raises:
+            CheckpointError: the state is of another network.
+        """
+        try:
+            self.network.replay(state.plan, state.check_groups)
+        except (EditError, TraceError) as error:
+            raise CheckpointError(f"the state is of another network: {error}") from error
+        self.importance, self.pressed = state.importance.detach().clone(), state.pressed.bool().clone()
+        progress, self.budget = state.progress, self.budgets[min(number, len(self.budgets) - 1)]
+        self.goal, self.observed, self.measured = progress.target, progress.observed, progress.measured
+        self._lasso = self._solved = None  # of the wider network; the next step finds them again

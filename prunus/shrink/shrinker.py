@@ -15,12 +15,13 @@ from prunus.graph import ChannelGroups
 from prunus.modules.given import Inputs, arguments
 from prunus.modules.optimizers import unwrapped
 from prunus.records import ShrinkRecord
-from prunus.shrink import checks, state
+from prunus.shrink import checks
 from prunus.shrink.goal import goal_of
 from prunus.shrink.meters import meters_of
 from prunus.shrink.network import NetworkInTraining
 from prunus.shrink.pressure import Importance, Pressure
 from prunus.shrink.settings import controller_of, schedule_of
+from prunus.shrink.state import ShrinkerState
 from prunus.shrink.watch import OptimizerWatch
 from prunus.surgery import Plan
 
@@ -102,12 +103,10 @@ class Shrinker:
         optimizer = unwrapped(optimizer)
         checks.check_network(model, optimizer)
         settings = controller_of(budget, keep, pace, begin, end, every, settled, steps=steps, epochs=epochs)
-        network = NetworkInTraining(model, optimizer, arguments(example), kwargs)
-        budgets = settings.sequence
+        network, budgets = NetworkInTraining(model, optimizer, arguments(example), kwargs), settings.sequence
         checks.check_held(model, optimizer, network.groups)
         checks.check_budgets(budgets, network.groups, reference)
-        self.network, self.settings = network, settings
-        self.schedule = schedule_of(settings, steps, epochs, every)
+        self.network, self.settings, self.schedule = network, settings, schedule_of(settings, steps, epochs, every)
         self.clock = Clock(steps_per_period=steps // epochs if steps and epochs else None)
         goals = [goal_of(model, network.groups, network.example, each, network.kwargs) for each in budgets]
         meters: Sequence[Meter | None] = [None] * len(budgets)
@@ -135,11 +134,8 @@ class Shrinker:
     def follow(self, copy: nn.Module) -> None:
         """Make a copy of the network, such as an average of its weights, narrower along with it, in place.
 
-        Args:
-            copy: a network with the same names and shapes of tensors, or a wrapper that holds it as `module`.
-
         Raises:
-            TrainingError: `copy` has other tensors.
+            TrainingError: `copy`, or the `module` of a wrapper, has other names or shapes of tensors.
         """
         self.network.copies.append(checks.average_of(copy, self.network.model))
 
@@ -183,11 +179,10 @@ class Shrinker:
     def end_period(self, *, zeros: bool = False) -> ShrinkRecord | None:
         """End a period. At the end of a segment, or with `zeros`, remove the zero groups and return the record."""
         ended = self.schedule.periods_left(self.clock) == 1 and bool(self.pressure.pressed.any())
+        record, epoch = None, self.clock.period + 1
         if ended:
             self.pressure.press_(1)  # makes values that changed since exactly zero again
-        record = None
         if ended or zeros:
-            epoch = self.clock.period + 1
             when = f"after the cut at the end of {'epoch' if self.schedule.length is None else 'period'} {epoch}"
             record = self.pressure.followed(self.network.cut_zeros(self.pressure.budget.keep, when, epoch=epoch))
         if ended:
@@ -204,9 +199,8 @@ class Shrinker:
         self.pressure.aim_at_last()
         if self.settings.budget.is_timed:
             self.pressure.measure()
-        epoch = self.clock.period + 1
-        chosen = self.pressure.selected(1.0)
-        record = self.pressure.followed(self.network.cut(chosen, "after finish()", epoch=epoch, exact=False))
+        cut = self.network.cut(self.pressure.selected(1.0), "after finish()", epoch=self.clock.period + 1, exact=False)
+        record = self.pressure.followed(cut)
         self.pressure.pressed.zero_()
         self._watch.close()
         return record
@@ -214,8 +208,7 @@ class Shrinker:
     def begin_period(self, steps: int | None = None) -> None:
         """Choose the groups to press where a segment begins; a period's first step calls this.
 
-        Args:
-            steps: optimizer steps that the period will have, if known.
+        `steps` is the number of optimizer steps that the period will have, if known.
         """
         self.clock.steps_per_period = steps or self.clock.steps_per_period
         if not self.clock.chosen:
@@ -235,7 +228,7 @@ class Shrinker:
     def state_dict(self) -> dict[str, Any]:
         """Return the changing state, as tensors and JSON; the weights are in the network's and the optimizer's own
         `state_dict()`."""
-        return state.saved(self, stepped=self._watch.stepped)
+        return self.pressure.state(self.clock, self.schedule.periods, stepped=self._watch.stepped).to_dict()
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Continue from `state_dict()`: make the network and its optimizer as narrow as they were.
@@ -246,4 +239,12 @@ class Shrinker:
         Raises:
             CheckpointError: `saved` is not the state of a Shrinker, or of another network.
         """
-        self._watch.stepped = state.load_(self, saved)
+        state = ShrinkerState.from_dict(saved, periods=self.schedule.periods)
+        checks.check_optimizer_is_fresh(self.network.model, self.network.optimizer)
+        self.restore(state)
+        self._watch.stepped = state.progress.stepped
+
+    def restore(self, state: ShrinkerState) -> None:
+        """Continue from a state that has been read; raise `CheckpointError` where it is of another network."""
+        self.pressure.restore_(state, self.schedule.passed(state.progress.clock))
+        self.clock = state.progress.clock

@@ -3,21 +3,17 @@
 import dataclasses
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
 from prunus.budget.controller import Goal
 from prunus.budget.schedule import Clock
 from prunus.decoding import from_json
-from prunus.errors import CheckpointError, EditError, TraceError, TrainingError
+from prunus.errors import CheckpointError, EditError
 from prunus.graph import ChannelGroups
 from prunus.records.typed import typed
-from prunus.shrink.checks import check_state
 from prunus.surgery import Plan
-
-if TYPE_CHECKING:
-    from prunus.shrink.shrinker import Shrinker
 
 FORMAT = 1
 
@@ -45,91 +41,64 @@ class Progress:
     stepped: bool = False
 
 
-def saved(shrinker: "Shrinker", *, stepped: bool) -> dict[str, Any]:
-    """Return the state: "importance" and "pressed", [num_groups]; "plan" and "progress", JSON."""
-    pressure = shrinker.pressure
-    progress = Progress(
-        format=FORMAT,
-        periods=shrinker.schedule.periods,
-        clock=shrinker.clock,
-        target=pressure.goal,
-        observed=pressure.observed,
-        measured=pressure.measured,
-        stepped=stepped,
-    )
-    return {
-        "importance": pressure.importance.detach().clone(),
-        "pressed": pressure.pressed.clone(),
-        "plan": shrinker.plan.to_json(),
-        "progress": json.dumps(dataclasses.asdict(progress)),
-    }
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ShrinkerState:
+    """Everything that changes while a Shrinker works; the weights are in the network's and the optimizer's own states.
 
-
-def load_(shrinker: "Shrinker", state: Mapping[str, Any]) -> bool:
-    """Set `shrinker` to `state` and make its network as narrow. Return whether the Shrinker's `step()` is still due.
-
-    Raises:
-        CheckpointError: `state` is not the state of a Shrinker, or of another network or training.
-    """
-    progress, plan = _read(state)
-    periods = shrinker.schedule.periods
-    if periods is not None and progress.clock.period > periods:
-        raise CheckpointError(
-            f"the training has {periods} periods (epochs, or stretches of steps), and the state to resume from has "
-            f"done {progress.clock.period}: give at least as many steps or epochs as it had"
-        )
-    _refuse_loaded_optimizer(shrinker)
-    restore_(shrinker, plan, state["importance"], state["pressed"], progress)
-    return progress.stepped
-
-
-def _refuse_loaded_optimizer(shrinker: "Shrinker") -> None:
-    network = shrinker.network
-    try:
-        check_state(network.model, network.optimizer)
-    except TrainingError as error:
-        raise CheckpointError(
-            "the optimizer holds state of other shapes than the network's: its load_state_dict was called before the "
-            "Shrinker's, which makes both narrow. Create network, optimizer and Shrinker again, and load the "
-            f"Shrinker's state first ({error})"
-        ) from error
-
-
-def restore_(shrinker: "Shrinker", plan: Plan, importance: Tensor, pressed: Tensor, progress: Progress) -> None:
-    """Set `shrinker` to a state that has been read, and make its network as narrow as `plan` makes it.
-
-    Raises:
-        CheckpointError: the state is of another network.
+    Attributes:
+        importance: [num_groups].
+        pressed: groups under pressure, bool [num_groups].
+        plan: all cuts so far.
+        progress: the rest.
     """
 
-    def check(groups: ChannelGroups) -> None:
-        if importance.shape != (len(groups),) or pressed.shape != (len(groups),):
+    importance: Tensor
+    pressed: Tensor
+    plan: Plan
+    progress: Progress
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a copy as tensors and JSON."""
+        return {
+            "importance": self.importance.detach().clone(),
+            "pressed": self.pressed.clone(),
+            "plan": self.plan.to_json(),
+            "progress": json.dumps(dataclasses.asdict(self.progress)),
+        }
+
+    @classmethod
+    def from_dict(cls, saved: Mapping[str, Any], *, periods: int | None) -> "ShrinkerState":
+        """Return the state that `to_dict` wrote, for a training of `periods` (None: of unknown length).
+
+        Raises:
+            CheckpointError: `saved` is not the state of a Shrinker, or has done more than `periods`.
+        """
+        kinds = {"importance": Tensor, "pressed": Tensor, "plan": str, "progress": str}
+        for name, kind in kinds.items():
+            if not isinstance(saved, Mapping) or not isinstance(saved.get(name), kind):
+                raise CheckpointError(f"the state of a Shrinker holds {name!r}, a {kind.__name__}, and this does not")
+        try:
+            content = from_json(saved["progress"])
+            if not isinstance(content, dict) or content.get("format") != FORMAT:
+                raise CheckpointError(f"the state of a Shrinker has format {FORMAT}: this is {saved['progress']!r:.80}")
+            progress, plan = typed(Progress, content, "progress"), Plan.from_json(saved["plan"])
+        except (ValueError, EditError) as error:
+            raise CheckpointError(f"the state of a Shrinker cannot be read: {error}") from error
+        if periods is not None and progress.clock.period > periods:
             raise CheckpointError(
-                f"importance and pressed have shapes {list(importance.shape)} and {list(pressed.shape)}, and the "
-                f"network {len(groups)} channel groups: the state is of another network"
+                f"the training has {periods} periods (epochs, or stretches of steps), and the state to resume from has "
+                f"done {progress.clock.period}: give at least as many steps or epochs as it had"
             )
+        return cls(importance=saved["importance"], pressed=saved["pressed"], plan=plan, progress=progress)
 
-    try:
-        shrinker.network.replay(plan, check)
-    except (EditError, TraceError) as error:
-        raise CheckpointError(f"the state is of another network: {error}") from error
-    pressure = shrinker.pressure
-    pressure.importance, pressure.pressed = importance.detach().clone(), pressed.bool().clone()
-    pressure.goal, pressure.observed, pressure.measured = progress.target, progress.observed, progress.measured
-    pressure.budget = pressure.budgets[min(shrinker.schedule.passed(progress.clock), len(pressure.budgets) - 1)]
-    pressure.unbind()
-    shrinker.clock = progress.clock
+    def check_groups(self, groups: ChannelGroups) -> None:
+        """Refuse the groups of another network.
 
-
-def _read(state: Mapping[str, Any]) -> tuple[Progress, Plan]:
-    kinds = {"importance": Tensor, "pressed": Tensor, "plan": str, "progress": str}
-    for name, kind in kinds.items():
-        if not isinstance(state, Mapping) or not isinstance(state.get(name), kind):
-            raise CheckpointError(f"the state of a Shrinker holds {name!r}, a {kind.__name__}, and this does not")
-    try:
-        content = from_json(state["progress"])
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise CheckpointError(f"the state of a Shrinker has format {FORMAT}: this is {state['progress']!r:.80}")
-        return typed(Progress, content, "progress"), Plan.from_json(state["plan"])
-    except (ValueError, EditError) as error:
-        raise CheckpointError(f"the state of a Shrinker cannot be read: {error}") from error
+        Raises:
+            CheckpointError: importance and pressed are not of these groups.
+        """
+        if self.importance.shape != (len(groups),) or self.pressed.shape != (len(groups),):
+            raise CheckpointError(
+                f"importance and pressed have shapes {list(self.importance.shape)} and {list(self.pressed.shape)}, and "
+                f"the network {len(groups)} channel groups: the state is of another network"
+            )

@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 from prunus.budget.controller import Controller, Goal
 from prunus.budget.schedule import Clock
 from prunus.errors import CheckpointError, EditError, TraceError
-from prunus.shrink.state import FORMAT, restore_
+from prunus.shrink.state import FORMAT, ShrinkerState
 from prunus.shrink.state import Progress as ShrinkingProgress
 from prunus.train import checkpoint
 from prunus.train.job import TrainingJob
@@ -37,7 +37,9 @@ def resume(
     state = start(model, inputs, training, steps_per_epoch, controller)
     try:
         if state.shrinker is not None and goal is not None:
-            restore_(state.shrinker, plan, tree["importance"], tree["pressed"], _shrinking(progress, goal, tree))
+            shrinking = _shrinking(progress, goal, tree)
+            saved = ShrinkerState(importance=tree["importance"], pressed=tree["pressed"], plan=plan, progress=shrinking)
+            state.shrinker.restore(saved)
         else:
             state.live.replay(plan)
     except (EditError, TraceError, CheckpointError) as error:

@@ -1,6 +1,8 @@
 import importlib.util
 import subprocess
 import sys
+from importlib import import_module
+from inspect import isabstract
 from pathlib import Path
 from typing import final
 
@@ -10,8 +12,8 @@ import torch
 from deployed_networks import Segmenter, seeded
 from torch import nn
 
-from prunus.deploy import backends
-from prunus.deploy.backends.interface import missing_library
+from prunus import backends
+from prunus.backends.interface import missing_library
 from prunus.errors import DeployError, RecipeError
 
 IMAGE = np.random.default_rng(0).standard_normal((2, 3, 16, 32), dtype=np.float32)
@@ -33,11 +35,12 @@ class Private(backends.Backend):
 
 def test_the_table_knows_every_backend_by_its_own_name():
     assert all(backend.name == name for name, backend in backends.BACKENDS.items())
-    assert {path.stem for path in Path(backends.__file__).parent.glob("*.py")} == {
-        *backends.BACKENDS,
-        "__init__",
-        "interface",
-    }
+    modules = [
+        import_module(f"prunus.backends.{path.stem}") for path in Path(backends.__file__).parent.glob("[!_]*.py")
+    ]
+    kinds = {kind for module in modules for kind in vars(module).values() if isinstance(kind, type)}
+    own = {kind for kind in kinds if issubclass(kind, backends.Backend) and not isabstract(kind)}
+    assert own == {type(backend) for backend in backends.BACKENDS.values()}
 
 
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino", "torch"])
@@ -119,7 +122,7 @@ def test_unknown_backends_are_refused(name, message):
 SIGNALLED = """
 import gc, os, signal, sys
 from pathlib import Path
-from prunus.deploy import backends
+from prunus import backends
 
 openvino, received = backends.find("openvino"), []
 sessions = [openvino.load(Path(sys.argv[1]), [(1, 3, 16, 32)], 1) for _ in range(2)]

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from prunus.deploy import BenchmarkSettings, Target, backends, export_onnx
+from prunus import backends
+from prunus.deploy import BenchmarkSettings, Target, export_onnx
 from prunus.deploy.bench_table import bench_table, frames_per_second, layer_times, rows, write_rows
 from prunus.errors import DeployError
 

@@ -18,9 +18,9 @@ from deployed_networks import Branching, FrozenBatch, NoOnnx, Segmenter, seeded
 from onnx import numpy_helper
 from torch import Tensor, nn
 
+from prunus.backends.signature import named_outputs
 from prunus.deploy import check_parity, export_onnx, latency_ms
 from prunus.deploy.export import publish
-from prunus.deploy.signature import named_outputs
 from prunus.errors import DeployError
 from prunus.writing import folder_aside
 

@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 import prunus
+from prunus.backends import BACKENDS
+from prunus.backends.openvino import _core, _settings
 from prunus.budget import Budget
 from prunus.cli import main
 from prunus.deploy import kit_script
-from prunus.deploy.backends import BACKENDS
-from prunus.deploy.backends.openvino import _core, _settings
 from prunus.deploy.kit import digest, write_kit
 from prunus.deploy.measured_kit import read_kit
 from prunus.errors import BudgetError, DeployError, RecipeError

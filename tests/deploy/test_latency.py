@@ -7,9 +7,10 @@ from deployed_networks import FrozenBatch, Segmenter, seeded
 from torch import nn
 
 import prunus
-from prunus.deploy import BenchmarkSettings, LatencyMeter, backends, benchmark, latency, latency_ms
-from prunus.deploy.backends.openvino import OpenVINO
-from prunus.deploy.backends.torch import TorchSession
+from prunus import backends
+from prunus.backends.openvino import OpenVINO
+from prunus.backends.torch import TorchSession
+from prunus.deploy import BenchmarkSettings, LatencyMeter, benchmark, latency, latency_ms
 from prunus.deploy.latency import time_in_turn
 from prunus.deploy.peak_memory import peak_memory_mb
 from prunus.errors import DeployError, RecipeError

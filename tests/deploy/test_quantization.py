@@ -6,12 +6,12 @@ import torch
 from deployed_networks import Segmenter
 
 import prunus
+from prunus import backends
 from prunus.deploy import (
     BenchmarkSettings,
     Quantize,
     Target,
     TargetMeter,
-    backends,
     benchmark,
     check_parity,
     export_onnx,
@@ -19,6 +19,7 @@ from prunus.deploy import (
     quantize,
 )
 from prunus.deploy.kit import write_kit
+from prunus.deploy.latency_table import table_key
 from prunus.deploy.quantization import calibration_indices
 from prunus.errors import BudgetError, DeployError, RecipeError
 
@@ -113,7 +114,7 @@ def test_the_same_seed_calibrates_with_the_same_samples():
 
 def test_int8_is_a_target_that_a_meter_measures(exported, monkeypatch):
     model, _ = exported
-    assert Target(precision="int8").key()["precision"] == "int8"
+    assert table_key(Target(precision="int8"))["precision"] == "int8"
     with pytest.raises(RecipeError, match="torch does not support precision 'int8'"):
         Target(backend="torch", precision="int8")
     loaded, load = [], backends.BACKENDS["onnxruntime"].__class__.load

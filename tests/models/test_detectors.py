@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 import prunus
+from prunus.backends.signature import named_outputs
 from prunus.boxes import Objects
-from prunus.deploy.signature import named_outputs
 from prunus.errors import RecipeError, TrainingError
 from prunus.models.centre_detector import CentreDetector
 from prunus.models.torchvision_detector import TorchvisionDetector

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import prunus
+from prunus.backends.signature import named_outputs
 from prunus.data import StreetMultiTaskData
-from prunus.deploy.signature import named_outputs
 from prunus.errors import RecipeError
 from prunus.models.multi_task_net import MultiTaskNet
 from prunus.tasks.detection import Detection

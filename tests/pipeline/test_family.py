@@ -14,11 +14,11 @@ from test_run import RECIPE, only
 
 import prunus
 from prunus import pipeline, recipe
+from prunus.backends.target import Target
 from prunus.budget import Budget
 from prunus.budget.controller import Controller
 from prunus.budget.family import budget_name
 from prunus.budget.schedule import Clock, Schedule
-from prunus.budget.target import Target
 from prunus.errors import RecipeError
 from prunus.pipeline import deployment
 from prunus.records import (

@@ -11,9 +11,9 @@ import tiny
 import torch
 
 import prunus
-from prunus import pipeline, recipe
+from prunus import backends, pipeline, recipe
 from prunus.data import CamVidData
-from prunus.deploy import BenchmarkSettings, backends, export_onnx
+from prunus.deploy import BenchmarkSettings, export_onnx
 from prunus.errors import (
     BudgetError,
     CheckpointError,

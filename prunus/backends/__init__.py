@@ -6,11 +6,11 @@ own package works as well.
 
 import difflib
 
-from prunus.deploy.backends.interface import Backend, Network, NodeTime, Session, Shape
-from prunus.deploy.backends.onnxruntime import OnnxRuntime
-from prunus.deploy.backends.openvino import OpenVINO
-from prunus.deploy.backends.tensorrt import TensorRT
-from prunus.deploy.backends.torch import Torch
+from prunus.backends.interface import Backend, Network, NodeTime, Session, Shape
+from prunus.backends.onnxruntime import OnnxRuntime
+from prunus.backends.openvino import OpenVINO
+from prunus.backends.tensorrt import TensorRT
+from prunus.backends.torch import Torch
 from prunus.errors import RecipeError
 from prunus.recipe import modules
 
@@ -46,6 +46,6 @@ def _import(path: str) -> Backend:
         raise RecipeError(f"the backend {path!r} cannot be imported: {error}") from error
     except modules.MisfitError as error:
         raise RecipeError(
-            f"{path!r} is not a backend: it must be a class derived from prunus.deploy.backends.Backend"
+            f"{path!r} is not a backend: it must be a class derived from prunus.backends.Backend"
         ) from error
     return backend

@@ -1,12 +1,12 @@
 """Target: where a network will run, and its latency is measured."""
 
 import dataclasses
-import importlib
-from collections.abc import Mapping
 from typing import Any
 
+from prunus import backends
+from prunus.backends import BACKENDS, Backend
 from prunus.decoding import DecodingError, from_yaml
-from prunus.errors import RecipeError
+from prunus.errors import DeployError, RecipeError
 
 MOST_THREADS = 1024
 
@@ -16,7 +16,7 @@ class Target:
     """A backend on a machine, and its settings.
 
     Attributes:
-        backend: a name from `prunus.deploy.backends`, or the dotted path of a private one.
+        backend: a name from `prunus.backends`, or the dotted path of a private one.
         device: "cpu", or the device that the backend runs on; "auto": the backend's default.
         precision: number format: "fp32"; see `Backend.precisions` for what each backend offers here.
         threads: CPU threads for the network.
@@ -48,7 +48,7 @@ class Target:
             object.__setattr__(self, "resolution", tuple(size))
         if self.remote and self.table is None:
             raise RecipeError("Target.remote: another machine needs its table: give table=...")
-        object.__setattr__(self, "device", _measuring().checked_device(self))
+        object.__setattr__(self, "device", self._device())
 
     @classmethod
     def parse(cls, text: str) -> "Target":
@@ -82,24 +82,40 @@ class Target:
         """Return the shape of an input, [..., H, W], at this target's resolution."""
         return shape if self.resolution is None or len(shape) < 3 else (*shape[:-2], *self.resolution)
 
-    def require(self) -> Any:
-        """Return the target's `prunus.deploy.backends.Backend`.
+    def require(self) -> Backend:
+        """Return the target's backend.
 
         Raises:
             DeployError: it cannot be used on this machine; says how to install it, and which others are available.
         """
-        return _measuring().require(self)
+        found = _find(self.backend)
+        reason = found.absence() or (found.quantizer_absence() if self.precision == "int8" else None)
+        if reason is not None:
+            there = ", ".join(name for name, one in BACKENDS.items() if one.absence() is None)
+            raise DeployError(f"{self.backend} cannot be used: {reason}. Available: {there}")
+        return found
 
-    def key(self) -> Mapping[str, Any]:
-        """Return what measured milliseconds depend on besides shapes: machine, versions and settings."""
-        key: Mapping[str, Any] = _measuring().key(self)
-        return key
+    def _device(self) -> str:
+        """Return the device, the backend's own for "auto"; check that the backend has it, and the precision."""
+        found = _find(self.backend)
+        if self.precision not in found.precisions:
+            offered = "; ".join(f"{name}: {', '.join(one.precisions)}" for name, one in BACKENDS.items())
+            raise RecipeError(f"{self.backend} does not support precision {self.precision!r}; supported: {offered}")
+        device = found.device if self.device == "auto" else self.device
+        if device != found.device and not device.startswith(f"{found.device}:"):
+            raise RecipeError(f"{self.backend} runs on {found.device!r}, not on {device!r}")
+        return device
 
 
-def _measuring() -> Any:
-    """Return the module that knows the backends. It lies in a higher layer, so it is imported by name, and only when
-    there is a target: a budget only names its target."""
-    return importlib.import_module("prunus.deploy.measuring")
+def _find(name: str) -> Backend:
+    """Return the backend `name`; if there is none, the error lists the available backends and how to get the others."""
+    try:
+        return backends.find(name)
+    except RecipeError as error:
+        states = {known: backend.absence() for known, backend in BACKENDS.items()}
+        here = ", ".join(known for known, reason in states.items() if reason is None)
+        absent = "".join(f"; {known}: {reason}" for known, reason in states.items() if reason is not None)
+        raise RecipeError(f"{error}. Usable here: {here}{absent}") from error
 
 
 def _size(text: str, value: str) -> tuple[int, int]:

@@ -9,7 +9,7 @@ from typing import Any, final
 
 import numpy as np
 
-from prunus.deploy.backends.interface import (
+from prunus.backends.interface import (
     Backend,
     Network,
     NodeTime,

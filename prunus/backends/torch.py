@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from prunus.deploy.backends.interface import Backend, Network, Session, Shape, refusals
-from prunus.deploy.device import device_of
-from prunus.deploy.signature import named_outputs
+from prunus.backends.interface import Backend, Network, Session, Shape, refusals
+from prunus.backends.signature import named_outputs
 from prunus.errors import DeployError
 from prunus.modules.copying import copied
+from prunus.modules.tensors import device_of
 
 _REMEDY = "Give inputs that the network's forward takes"
 

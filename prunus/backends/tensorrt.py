@@ -11,7 +11,7 @@ from typing import Any, final
 import numpy as np
 import torch
 
-from prunus.deploy.backends.interface import (
+from prunus.backends.interface import (
     Backend,
     Network,
     Session,

@@ -9,7 +9,8 @@ from typing import Any, final
 
 import numpy as np
 
-from prunus.deploy.backends.interface import (
+from prunus.backends.int8_onnx import quantize_static
+from prunus.backends.interface import (
     Backend,
     Network,
     NodeTime,
@@ -19,7 +20,6 @@ from prunus.deploy.backends.interface import (
     onnx_file,
     refusals,
 )
-from prunus.deploy.int8_onnx import quantize_static
 
 _INT8_REMEDY = "Quantise for another backend, or deploy the network in float32"
 _REMEDY = "Export the network again, and give inputs of the shapes and types it was exported for"
