@@ -11,6 +11,7 @@ from prunus.data.interface import Split
 from prunus.data.segmentation import STD
 from prunus.gate.networks import Answer
 from prunus.gate.settings import Gate
+from prunus.interrupt import check
 from prunus.modules.tree import on_device
 from prunus.tasks.interface import BoundTask
 from prunus.train.batches import evaluation_batches
@@ -61,6 +62,7 @@ def robustness(
         for strength in strengths:
             metrics = (task.metrics(), task.metrics())
             for batch in evaluation_batches(images, options):
+                check()
                 if batch is not None:
                     changed = apply(batch[0], strength)
                     for answer, metric in zip((wide, narrow), metrics, strict=True):
