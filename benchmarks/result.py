@@ -14,11 +14,15 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def header(data: str = "") -> dict[str, Any]:
-    """Return the date, command, versions and hardware of this process; DATA replaces the path `data` in the command."""
-    command = shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+    """Return the date, command, versions and hardware of this process.
+
+    In the command, DATA replaces the path `data`, and the last part any other absolute path.
+    """
+    words = [word.replace(data, "DATA") if data else word for word in sys.argv[1:]]
+    words = [Path(word).name if Path(word).is_absolute() else word for word in words]
     return {
         "date": datetime.date.today().isoformat(),
-        "command": command.replace(data, "DATA") if data else command,
+        "command": shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *words]),
         "versions": versions(),
         "hardware": hardware(),
     }
