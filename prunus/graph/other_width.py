@@ -43,7 +43,7 @@ class TracedNetwork:
         slots, again = {key: ids[alive[ids]] for key, ids in self.slots.items()}, findings.afresh(alive=alive)
         for labelled in self.programs:
             wide = labelled.program
-            mode = {"training": wide.training, "with_values": wide.with_values}
+            mode = {"training": wide.training, "with_values": wide.with_values, "with_masks": wide.with_masks}
             try:
                 narrow = read(self.model, self.args, self.kwargs, keep=keep, settings=settings, **mode)
                 wrong, computed = compare(labelled, walk(narrow, self.model, again, slots), alive, roots)

@@ -132,8 +132,8 @@ def _given(
 ) -> Label:
     """Return the label of a constant, an input, a parameter or a buffer.
 
-    Every dimension of a parameter or a floating-point buffer holds channels. A buffer is not trained, and so not zero
-    by default. Inputs hold no channels.
+    Every dimension of a parameter, a floating-point buffer or a mask holds channels. A buffer is not trained, and so
+    not zero by default. Inputs hold no channels.
     """
     if value.constant is not None:
         return Label.constant(value.constant)

@@ -15,7 +15,9 @@ from prunus.modules.tree import leaves, mapped
 Setting = tuple[str, str, int, int]  # path of a module, name of an attribute, index in it or -1, value
 
 
-def stand_in(model: nn.Module, keep: Keep, settings: Iterable[Setting], *, with_values: bool) -> nn.Module:
+def stand_in(
+    model: nn.Module, keep: Keep, settings: Iterable[Setting], *, with_values: bool, with_masks: bool = True
+) -> nn.Module:
     """Return a copy of `model` whose code can run without changing the original.
 
     Args:
@@ -23,10 +25,11 @@ def stand_in(model: nn.Module, keep: Keep, settings: Iterable[Setting], *, with_
         keep: the indices of tensors that are kept; tensors not named are kept whole.
         settings: the new values of attributes that count channels.
         with_values: keep the values of parameters and floating-point buffers; otherwise these are on the meta device.
-            Other buffers (index tables) always keep their values.
+            Integer buffers (index tables) always keep their values.
+        with_masks: keep the values of boolean buffers.
     """
     new = {
-        path: _copy(tensor, keep.get(path, {}), with_values=with_values)
+        path: _copy(tensor, keep.get(path, {}), with_values=with_values, with_masks=with_masks)
         for path, tensor in named_tensors(model).items()
     }
     attributes = {id(tensor): tensor.detach() for tensor in _kept(model)}
@@ -36,8 +39,13 @@ def stand_in(model: nn.Module, keep: Keep, settings: Iterable[Setting], *, with_
     return result
 
 
-def _copy(tensor: Tensor, dims: Mapping[int, Tensor], *, with_values: bool) -> Tensor:
-    if not tensor.is_floating_point() and not tensor.is_complex():
+def is_mask(buffer: Tensor) -> bool:
+    """Return whether a buffer holds a flag for each of several elements, such as the channels."""
+    return buffer.dtype == torch.bool and buffer.dim() > 0
+
+
+def _copy(tensor: Tensor, dims: Mapping[int, Tensor], *, with_values: bool, with_masks: bool) -> Tensor:
+    if not (tensor.is_floating_point() or tensor.is_complex() or (is_mask(tensor) and not with_masks)):
         result = cut(tensor, dims) if dims else tensor.detach()
     elif with_values:
         result = cut(tensor, dims) if dims else tensor.detach().clone()

@@ -103,6 +103,7 @@ class Program:
         passed: the tensors that each module took and returned in its last call, by path.
         training: whether it ran in training mode.
         with_values: whether it ran on real tensors, since it does not run on the meta device.
+        with_masks: whether boolean buffers had values; otherwise they are data, with channels as any other.
     """
 
     given: list[Value]
@@ -110,6 +111,7 @@ class Program:
     outputs: list[Value]
     training: bool
     with_values: bool
+    with_masks: bool
     passed: dict[str, Passed] = dataclasses.field(default_factory=dict)
 
     def forget(self) -> None:

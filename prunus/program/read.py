@@ -13,7 +13,7 @@ from prunus.modules.cutting import Keep
 from prunus.modules.defaults import users_device
 from prunus.modules.given import tensors_in, unusable
 from prunus.modules.modes import set_mode_
-from prunus.modules.stand_in import Setting, fed, stand_in
+from prunus.modules.stand_in import Setting, fed, is_mask, stand_in
 from prunus.modules.undisturbed import undisturbed
 from prunus.program.functions import Functions
 from prunus.program.meta import ValueDependenceError
@@ -54,6 +54,7 @@ def read(
     keep: Keep | None = None,
     settings: Iterable[Setting] = (),
     with_values: bool | None = None,
+    with_masks: bool = True,
 ) -> Program:
     """Return the operators that the code of `model` calls on an example. It runs on a copy; the model is not changed.
 
@@ -66,6 +67,7 @@ def read(
         keep: indices of parameters and buffers to keep, for a narrower network.
         settings: new values of attributes of modules that count channels.
         with_values: run on real tensors rather than on the meta device; by default only if the code fails there.
+        with_masks: boolean buffers have values; by default, without `with_values`, only if the code needs them.
 
     Raises:
         ReadError: the code raises an exception, or its control flow depends on values.
@@ -74,25 +76,27 @@ def read(
     if (unread := unusable(model)) is not None:
         raise TraceError(unread)
     if with_values is None:
-        try:
-            return read(model, args, kwargs, training=training, keep=keep, settings=settings, with_values=False)
-        except ReadError as error:
-            if error.by_values:
-                raise
+        mode: dict[str, Any] = {"training": training, "keep": keep, "settings": tuple(settings)}
+        for masks in (False, True) if any(map(is_mask, model.buffers())) else (True,):
+            try:
+                return read(model, args, kwargs, **mode, with_values=False, with_masks=masks)
+            except ReadError as error:
+                if error.by_values and masks:
+                    raise
         with_values = True
     small, given = model, (tuple(args), dict(kwargs or {}))
     device = next((t.device for t in (*model.parameters(), *model.buffers(), *tensors_in(args))), torch.device("cpu"))
     recorder = OperationRecorder(device, with_values=with_values)
     with undisturbed(model), torch.inference_mode():
         try:
-            small = stand_in(model, keep or {}, settings, with_values=with_values)
+            small = stand_in(model, keep or {}, settings, with_values=with_values, with_masks=with_masks)
             _let_know(small, recorder)
             outputs = _run(small, fed(given, with_values=with_values), recorder, training=training)
         except Exception as error:  # whatever the user's own code raises
             raise _explained(small, given, error) from error
         finally:
             recorder.memory.restore()
-    return Program(recorder.given, recorder.operations, outputs, training, with_values, recorder.passed)
+    return Program(recorder.given, recorder.operations, outputs, training, with_values, with_masks, recorder.passed)
 
 
 def _run(model: nn.Module, given: Any, recorder: OperationRecorder, *, training: bool) -> list[Value]:

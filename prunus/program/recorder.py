@@ -1,9 +1,10 @@
 """Record every operator that a network's code calls.
 
-Tensors that depend on inputs, parameters or floating-point buffers are *data*: on the meta device they have shapes but
-no values. Tensors that the code makes from numbers alone (index tables, masks, positions) are *constants*: they are
-computed as in any run, so that code may ask for their values. Under `torch.inference_mode` composite operators
-(reshape, matmul, ...) reach a dispatch mode whole, as `torch.export` would show them.
+Tensors that depend on inputs, parameters, floating-point buffers or masks are *data*: on the meta device they have
+shapes but no values. Tensors that the code makes from numbers alone (index tables, positions) are *constants*: they are
+computed as in any run, so that code may ask for their values; so are masks where the code asks for theirs. Under
+`torch.inference_mode` composite operators (reshape, matmul, ...) reach a dispatch mode whole, as `torch.export` would
+show them.
 """
 
 import os
@@ -55,7 +56,7 @@ class OperationRecorder(TorchDispatchMode):
     def add(self, tensor: Tensor, origin: Origin, path: str = "") -> None:
         """Register a parameter, buffer or input of the network."""
         numeric = tensor.is_floating_point() or tensor.is_complex()
-        constant = None if origin is Origin.INPUT or numeric else tensor
+        constant = None if origin is Origin.INPUT or numeric or tensor.is_meta else tensor
         value = Value(tuple(tensor.shape), tensor.dtype, origin, path, constant)
         self.given.append(value)
         self._know(tensor, value)
