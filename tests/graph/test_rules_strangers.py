@@ -203,31 +203,3 @@ class Guidance(nn.Module):
 )
 def test_a_sum_of_products_contracts(function, exact):
     check(Guidance(function), images(), exact=exact)
-
-
-class Masked(nn.Module):
-    """A boolean buffer says which channels count."""
-
-    def __init__(self, use):
-        super().__init__()
-        self.first, self.last, self.use = conv(3, 8), conv(8, 2), use
-        self.register_buffer("mask", (torch.arange(8) % 3 > 0).view(8, 1, 1))
-
-    def forward(self, x):
-        return self.last(self.use(self.first(x).relu(), self.mask))
-
-
-@pytest.mark.parametrize(
-    ("use", "exact"),
-    [
-        (lambda x, mask: x * mask, 8),
-        (lambda x, mask: x * mask.to(x), 8),
-        (lambda x, mask: torch.where(mask, x, torch.zeros_like(x)), 8),
-        (lambda x, mask: x.masked_fill(~mask, 0.0), 8),
-        (lambda x, mask: x.masked_fill(~mask, 5.0), 0),  # a removed channel was 5 there
-        (lambda x, mask: x * mask if bool(mask.any()) else x, 0),  # the code asks for its values
-        (lambda x, mask: torch.where(mask, x, 0.0)[:, mask.flatten()].repeat(1, 2, 1, 1)[:, :8], 0),
-    ],
-)
-def test_a_boolean_buffer_is_cut_with_the_channels_that_it_masks(use, exact):
-    check(Masked(use), images(), exact=exact)

@@ -24,10 +24,11 @@ def conv(call: Call) -> Label:
     elif weight.shape[1] == 1 or _go_together(call, channels, groups):
         read, each = channels and channels.blocks(weight.shape[1]), weight.shape[0] // groups
         read = read and read.mapped(lambda values: values.repeat_interleave(each))
+        out = call.as_wide(weight, 0, read)  # one kernel may be repeated over all channels
         call.join(read, out)  # output j * m + i reads only group j
         if channels is not None:
             call.hard_coded(channels)
-        out = _product(out, read)
+        return _output(call, _product(out, read), call.shapes[0], rows=out)
     else:
         call.contract(channels, _repeated(inner, groups))
         if out is not None:
@@ -42,10 +43,11 @@ def conv_transpose(call: Call) -> Label:
     channels, inner, out = _channels(call), weight.axes.get(0), weight.axes.get(1)
     call.produce(channels)
     if groups > 1 and weight.shape[1] == 1 and weight.shape[0] == groups:
+        inner = call.as_wide(weight, 0, channels)
         call.join(channels, inner)
         if channels is not None:
             call.hard_coded(channels)
-        return _output(call, _product(inner, channels), image.shape)
+        return _output(call, _product(inner, channels), image.shape, rows=inner)
     call.consume(inner)
     call.contract(channels, inner)
     if groups > 1 and inner is not None:
@@ -59,15 +61,19 @@ def convolution(call: Call) -> Labels:
     return (conv_transpose if call["transposed"] else conv)(call)
 
 
-def _output(call: Call, out: Axis | None, slid: tuple[int, ...]) -> Label:
-    """Join the bias, count the multiply-adds (the kernel is applied once per position of `slid`), label the output."""
+def _output(call: Call, out: Axis | None, slid: tuple[int, ...], rows: Axis | None = None) -> Label:
+    """Join the bias, count the multiply-adds (the kernel is applied once per position of `slid`), label the output.
+
+    `rows` are the channels along the weight's first dimension; by default those of its label.
+    """
     weight, shape = call["weight"], call.shapes[0]
     for dim, axis in weight.axes.items():
         call.findings.mark(Kind.POSITION, axis if dim > 1 else None)
     dim = len(shape) - len(weight.shape) + 1
     call.produce(out)
     fixed = math.prod(shape[:dim]) * math.prod(slid[dim + 1 :]) * math.prod(weight.shape[2:])
-    call.cost(fixed, *(weight.axes.get(d, weight.shape[d]) for d in (0, 1)))
+    rows = rows or weight.axes.get(0)
+    call.cost(fixed, rows or weight.shape[0], weight.axes.get(1, weight.shape[1]))
     result, bias = Label(shape, {dim: out} if out is not None else {}), call["bias"]
     return (
         result if bias is None else plus(call, result, Label((*bias.shape, *[1] * (len(weight.shape) - 2)), bias.axes))
