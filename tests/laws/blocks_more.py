@@ -116,7 +116,7 @@ INDEXINGS = {
     "roll of channels": lambda x: x.roll(1, 1),
     "rows": lambda x: x[:, :, ORDER],
     "pixels": lambda x: x[:, :, ORDER[:, None], ORDER],
-    "images and rows": lambda x: x[torch.tensor([1, 0])[:, None], :, ORDER].permute(0, 2, 1, 3),
+    "images and rows": lambda x: x[torch.tensor([1, 0])[:, None], :, ORDER].permute(0, 2, 1, 3).contiguous(),
     "channels": lambda x: x[:, torch.arange(x.shape[1]).flip(0)],
     "index_select": lambda x: x.index_select(3, ORDER),
     "gather": lambda x: x.gather(2, ORDER.view(6, 1).expand(*x.shape[:2], 6, 6)),
