@@ -12,7 +12,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -82,6 +82,8 @@ def regular_file(path: Path, *, follow: bool = True) -> Iterator[BinaryIO]:
         if error.errno == errno.ELOOP and not follow:
             raise DecodingError("it is a symbolic link, which is not followed") from error
         raise
+    except ValueError as error:  # a NUL, or text that no file system can store
+        raise DecodingError(f"no file can have this name ({error})") from error
     try:
         mode = os.fstat(descriptor).st_mode
         if stat.S_ISDIR(mode):
@@ -106,8 +108,13 @@ def read_text(path: Path, most: int = DATA.size, *, follow: bool = True) -> str:
         raise DecodingError(f"it is not UTF-8 text: {error.reason} at byte {error.start}") from error
 
 
-def from_json(text: str, limits: Limits = DATA) -> Any:
+def from_json(text: str, limits: Limits = DATA, *, without: Collection[str] = ()) -> Any:
     """Return the value of JSON `text`; NaN and the infinities are accepted as numbers.
+
+    Args:
+        text: the document.
+        limits: of the result.
+        without: keys that are dropped from every object while it is read, which saves their memory.
 
     Raises:
         DecodingError: it is not JSON, or exceeds the limits.
@@ -119,8 +126,13 @@ def from_json(text: str, limits: Limits = DATA) -> Any:
             raise DecodingError(f"a whole number of {len(digits):,} digits, and at most {limits.digits} are read")
         return int(digits)
 
+    def kept(item: dict[str, Any]) -> dict[str, Any]:
+        for key in without:
+            item.pop(key, None)
+        return item
+
     try:
-        value = json.loads(text, parse_int=whole)
+        value = json.loads(text, parse_int=whole, object_hook=kept if without else None)
     except DecodingError:
         raise
     except RecursionError as error:
