@@ -5,8 +5,9 @@ import importlib
 from collections.abc import Mapping
 from typing import Any
 
-from prunus.decoding import DecodingError, from_yaml
+from prunus.decoding import DecodingError
 from prunus.errors import RecipeError
+from prunus.yaml_text import from_yaml
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 MOST_THREADS = 1024
