@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 import prunus.recipe
 from prunus import compat, pipeline, records  # noqa: F401  # torchvision's models need compat
-from prunus.decoding import DecodingError, from_yaml
+from prunus.decoding import DecodingError
 from prunus.deploy.room import check_room
 from prunus.errors import DeployError, RecipeError
 from prunus.models.factory import build
 from prunus.recipe import modules
 from prunus.surgery import load
+from prunus.yaml_text import from_yaml
 
 IMAGE = (1, 3, 224, 224)
 

@@ -5,8 +5,9 @@ from typing import Any
 
 from prunus import backends
 from prunus.backends import BACKENDS, Backend
-from prunus.decoding import DecodingError, from_yaml
+from prunus.decoding import DecodingError
 from prunus.errors import DeployError, RecipeError
+from prunus.yaml_text import from_yaml
 
 MOST_THREADS = 1024
 

@@ -57,7 +57,8 @@ def overrides_of(options: argparse.Namespace, path: Path) -> list[str]:
 
 
 def _values(option: str, items: list[str]) -> dict[str, Any]:
-    from prunus.decoding import DecodingError, from_yaml
+    from prunus.decoding import DecodingError
+    from prunus.yaml_text import from_yaml
 
     values = {}
     for item in items:

@@ -20,6 +20,7 @@ T = TypeVar("T")
 OnBadBox = Literal["raise", "clip", "skip"]
 SKIP = 'set data.on_bad_box to "skip" (leaves such boxes out)'
 REMEDIES = {
+    "size": f"scale the boxes or put the image of that size there, and correct the size, or {SKIP}",
     "class": f"correct it, name the class among those of the data, or {SKIP}",
     "area": f'correct it, or {SKIP}; "clip" leaves it out, too',
     "outside": f'correct it, set data.on_bad_box to "clip" (cuts boxes at the border), or {SKIP}',
@@ -65,6 +66,7 @@ class Annotation:
         where: the file, and the line or entry in it.
         ignored: a detection of the object counts neither as correct nor as false.
         truncation, occlusion, distance: as in `prunus.boxes.Objects`.
+        image_size: the image's (width, height) as the file states it; None if it does not.
     """
 
     name: str | None
@@ -74,6 +76,7 @@ class Annotation:
     truncation: float = 0.0
     occlusion: float = 0.0
     distance: float = math.nan
+    image_size: tuple[int, int] | None = None
 
 
 class Checker:
@@ -81,8 +84,9 @@ class Checker:
 
     Args:
         labels: class name -> class number.
-        on_bad_box: "raise" refuses a box outside its image, without area, or of an unknown class; "clip" cuts boxes
-            at the border, drops boxes without area, and refuses unknown classes; "skip" drops every bad box.
+        on_bad_box: "raise" refuses a box outside its image, without area, of an unknown class, or annotated in an image
+            of another size; "clip" cuts boxes at the border, drops boxes without area, and refuses the others; "skip"
+            drops every bad box.
         max_pixels: an image with more pixels is refused before it is decoded.
 
     Raises:
@@ -121,7 +125,7 @@ class Checker:
         if problem is None:
             return annotation, annotation.box
         kind, text = problem
-        if self.on_bad_box == "raise" or (self.on_bad_box == "clip" and kind == "class"):
+        if self.on_bad_box == "raise" or (self.on_bad_box == "clip" and kind in ("class", "size")):
             raise DataError(f"{annotation.where}: the box {text}; {REMEDIES[kind]}")
         if self.on_bad_box == "clip" and kind == "outside":
             x1, y1, x2, y2 = annotation.box
@@ -136,6 +140,9 @@ class Checker:
         """Return the kind and description of an annotation's defect; None for a valid annotation."""
         x1, y1, x2, y2 = annotation.box
         place = f"x {x1:g} to {x2:g}, y {y1:g} to {y2:g}"
+        if annotation.image_size not in (None, size):
+            stated = "{} x {}".format(*annotation.image_size)
+            return "size", f"is that of an image of {stated}, and the image has {size[0]} x {size[1]} (EXIF applied)"
         if annotation.name is not None and annotation.name not in self.labels:
             return "class", f"has the unknown class {annotation.name!r}; known: {', '.join(self.labels)}"
         if not (all(map(math.isfinite, annotation.box)) and x1 < x2 and y1 < y2):
@@ -151,6 +158,7 @@ class Checker:
             "outside": "left out, outside their image",
             "area": "left out, without area",
             "class": "left out, of an unknown class",
+            "size": "left out, of an image of another size",
         }
         return ", ".join(f"{self.counts[kind]} {text}" for kind, text in names.items() if self.counts[kind])
 

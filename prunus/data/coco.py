@@ -13,12 +13,13 @@ from prunus.data.detection import DetectionData
 from prunus.data.files import check_layout
 from prunus.data.interface import OnError, SplitName
 from prunus.data.segmentation import check_size
-from prunus.decoding import DecodingError, from_json, read_text
+from prunus.decoding import MIB, DecodingError, Limits, from_json, read_text
 from prunus.errors import DataError, RecipeError
 
 LAYOUT = """\
   annotations/instances_train2017.json  annotations/instances_val2017.json
   train2017/  val2017/                  the images; data.train_file, data.train_images, ... name others"""
+LIMITS = Limits(size=1024 * MIB, items=100_000_000)  # the file of COCO's training images has 470 MB
 
 
 @final
@@ -81,7 +82,7 @@ class COCOData(DetectionData):
         path = Path(self.root) / file
         check_layout(Path(self.root), LAYOUT, file)
         try:
-            content = from_json(read_text(path))
+            content = from_json(read_text(path, LIMITS.size), LIMITS, without=("segmentation",))
         except (OSError, DecodingError) as error:
             raise DataError(f"{path} cannot be read as COCO's JSON: {error}") from error
         missing = [key for key in ("images", "annotations", "categories") if not _is_list(content, key)]
@@ -115,6 +116,7 @@ def _by_id(content: dict[str, Any], key: str, field: str) -> dict[int, Any]:
 def _samples(content: dict[str, Any], path: Path, folder: Path) -> list[tuple[Path, list[Annotation]]]:
     names, categories = _by_id(content, "images", "file_name"), _by_id(content, "categories", "name")
     found: dict[int, list[Annotation]] = {number: [] for number in names}
+    sizes = {each["id"]: _image_size(each) for each in content["images"]}
     for number, each in enumerate(content["annotations"]):
         where = f"{path}, annotations[{number}] (id {each.get('id')})"
         image, category = each.get("image_id"), each.get("category_id")
@@ -128,10 +130,23 @@ def _samples(content: dict[str, Any], path: Path, folder: Path) -> list[tuple[Pa
                 name=categories.get(category, f"category_id {category}"),
                 box=(x, y, x + width, y + height),
                 where=where,
-                ignored=bool(each.get("iscrowd")),
+                ignored=_is_crowd(each.get("iscrowd"), where),
+                image_size=sizes[image],
             )
         )
     return [(folder / name, found[number]) for number, name in names.items()]
+
+
+def _image_size(image: dict[str, Any]) -> tuple[int, int] | None:
+    """Return the image's (width, height) as stated; None if it is not."""
+    width, height = image.get("width"), image.get("height")
+    return (width, height) if type(width) is type(height) is int and width > 0 and height > 0 else None
+
+
+def _is_crowd(value: Any, where: str) -> bool:
+    if value is not None and not (isinstance(value, int) and value in (0, 1)):
+        raise DataError(f"{where}: iscrowd is {value!r:.60}, and must be 0 or 1")
+    return bool(value)
 
 
 def _box(value: Any, where: str) -> list[float]:

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import io
 import struct
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -12,19 +11,9 @@ from typing import BinaryIO
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from prunus.data.stored import UNREADABLE, altered, check_pages, white_level
 from prunus.decoding import MIB, DecodingError, read_bytes, regular_file
 from prunus.errors import DataError
-
-# The exceptions that pillow raises for a truncated file or one that is not an image.
-UNREADABLE = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
 
 # The supported formats, with their file endings. None of them runs a program, as EPS does.
 FORMATS = {
@@ -39,7 +28,7 @@ FORMATS = {
 ENDINGS = tuple(ending for endings in FORMATS.values() for ending in endings)
 MAX_BYTES = 1024 * MIB  # per file
 MAX_PIXELS = 2**30 // 12  # the default: a quarter of a gigabyte as RGB, from where on pillow itself warns
-FAINT = 4096  # a 16-bit image with all values below this has at most 16 of 256 shades, all nearly black
+FAINT = 16  # an image darker than white / 16 has at most 16 of 256 shades, all nearly black
 
 Turn = Image.Transpose
 TURNS = {
@@ -102,32 +91,37 @@ class Picture:
 
     pixels: Image.Image
     name: str  # of the file
-    deep: bool  # whether the file has unsigned 16-bit values
+    white: int | None  # the white level of unsigned values of more than 8 bits; None for others
+    altered: str  # why the values are not the stored ones; "" if they are
 
     def to_rgb(self) -> np.ndarray:
-        """Return the pixels as uint8 [H, W, 3]; 16-bit values are scaled, transparency is dropped.
+        """Return the pixels as uint8 [H, W, 3]; values of 12 or 16 bits are scaled, transparency is dropped.
 
         Raises:
-            DataError: the value range is unknown, or all 16-bit values would become black.
+            DataError: the value range is unknown, or all values of more than 8 bits would become black.
         """
         pixels = np.array(self._eight_bit().convert("RGB"))
-        # Pillow has already reduced 16-bit colour images to 8 bits.
-        brightest = self.deep and int(np.array(self.pixels).max()) * (1 if self.pixels.mode[0] == "I" else 256)
-        if 0 < brightest < FAINT:
-            raise DataError(
-                f"{self.name}: its 16-bit values are all below {FAINT:,} of 65,535, so it would come out black. The "
-                "white level of its sensor (8, 10 or 12 bits?) is unknown: save it with 8 bits, or scaled to 16"
-            )
+        if self.white is not None:
+            # Pillow has already reduced 16-bit colour images to 8 bits.
+            brightest = int(np.array(self.pixels).max()) * (1 if self.pixels.mode[0] == "I" else 256)
+            bits, faint = self.white.bit_length(), (self.white + 1) // FAINT
+            if 0 < brightest < faint:
+                raise DataError(
+                    f"{self.name}: its {bits}-bit values are all below {faint:,} of {self.white:,}, so it would come "
+                    "out black. The white level of its sensor (8, 10 or 12 bits?) is unknown: save it with 8 bits, or "
+                    "scaled to 16"
+                )
         return pixels
 
     def _eight_bit(self) -> Image.Image:
         """Return the image in a mode that pillow converts by scaling; it would clip other modes at 255."""
         file = self.pixels
-        if self.deep and file.mode[0] == "I":
-            return Image.fromarray(((np.array(file).astype(np.uint32) + 128) // 257).astype(np.uint8))
-        if file.mode in ("I", "F"):
+        if self.white is not None and file.mode[0] == "I":
+            scaled = (np.array(file).astype(np.uint32) * 255 + self.white // 2) // self.white
+            return Image.fromarray(scaled.astype(np.uint8))
+        if file.mode[0] in "IF":
             raise DataError(
-                f"{self.name}: its values are {'whole numbers' if file.mode == 'I' else 'floats'} of mode "
+                f"{self.name}: its values are {'floats' if file.mode == 'F' else 'whole numbers'} of mode "
                 f"{file.mode}, whose white level is unknown: save it with 8 bits, or as grey PNG or TIFF of 16"
             )
         # Pillow warns when a palette loses its transparency, although the colours are right.
@@ -149,12 +143,14 @@ def decode(
         max_pixels: a larger image is refused before it is decoded.
 
     Raises:
-        DataError: the file is missing, not readable by this user, too large, truncated or not an image.
+        DataError: the file is missing, not readable by this user, too large, truncated or not an image, or is a TIFF
+            of several pages of one size. Of an animation the first frame is taken.
     """
     path = str(source if name is None else name)
     with _named(path), _opened(source, path, max_pixels) as file:
-        deep = _has_16_bits(file)  # loading discards this information
-        return convert(Picture(_upright(file), path, deep))
+        check_pages(file, path)
+        white, changed = white_level(file), altered(file)  # loading discards this information
+        return convert(Picture(_upright(file), path, white, changed))
 
 
 @contextlib.contextmanager
@@ -182,22 +178,21 @@ def dimensions(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
         DataError: as `decode`.
     """
     with _named(str(path)), regular_file(path) as file, _opened(file, str(path), max_pixels) as image:
-        turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+        # Pillow states the size of a TIFF in its orientation.
+        turned = image.format != "TIFF" and _orientation(image) in (5, 6, 7, 8)
         return (image.height, image.width) if turned else image.size
 
 
-def _has_16_bits(file: Image.Image) -> bool:
-    """Whether an image that is not yet loaded has unsigned 16-bit values; pillow scales portable pixmaps to 16 bits."""
-    stored = [str(tile[3]) for tile in getattr(file, "tile", ())]
-    wide = any(";16" in arguments and ";16S" not in arguments for arguments in stored)
-    return wide or (file.format == "PPM" and file.mode == "I")
+def _orientation(file: Image.Image) -> int:
+    """Return the EXIF orientation of an image; unreadable tags are ignored."""
+    try:
+        return int(file.getexif().get(ExifTags.Base.Orientation, 1))
+    except UNREADABLE:
+        return 1
 
 
 def _upright(file: Image.Image) -> Image.Image:
-    """Return the image in its EXIF orientation; unreadable tags are ignored."""
+    """Return the image in its EXIF orientation."""
     file.load()
-    try:
-        turn = TURNS.get(file.getexif().get(ExifTags.Base.Orientation, 1))
-    except (*UNREADABLE, KeyError, TypeError):
-        return file
+    turn = TURNS.get(_orientation(file))
     return file if turn is None else file.transpose(turn)

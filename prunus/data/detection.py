@@ -79,8 +79,10 @@ def _labels(names: Sequence[str]) -> dict[str, int]:
     """Return class name -> class number.
 
     Raises:
-        DataError: there are no classes, or two have the same name.
+        DataError: there are no classes, one has no name, or two have the same name.
     """
+    if blank := [number for number, name in enumerate(names) if not name.strip()]:
+        raise DataError(f"the data set's class {blank[0]} has no name: give each class one name")
     labels = {name: number for number, name in enumerate(names)}
     if not names or len(labels) != len(names):
         twice = ", ".join(name for name in labels if list(names).count(name) > 1)

@@ -21,6 +21,11 @@ LAYOUT = """\
   classes.json                  if there is one: a list of the classes' names, in the order of their folders"""
 
 KINDS = mimetypes.MimeTypes()  # Python's own table, independent of the machine's
+# Images that this table lacks: of raw sensors, of high range, and arrays.
+OTHERS = (
+    ".jp2", ".j2k", ".jxl", ".tga", ".psd", ".dds", ".exr", ".hdr", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raw",
+    ".npy", ".npz",
+)  # fmt: skip
 
 
 @final
@@ -117,6 +122,8 @@ class ImageFolderData(ClassificationData):
 
 
 def _folders_in(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a folder: it must hold one folder per class")
     return sorted(path for path in folder.iterdir() if path.is_dir() and not is_hidden(Path(path.name)))
 
 
@@ -124,15 +131,27 @@ def _images_in(folder: Path) -> list[Path]:
     """Return the images of a class in sorted order; hidden files and files that are not images are skipped.
 
     Raises:
-        DataError: an image in an unsupported format, which would otherwise be dropped silently.
+        DataError: an image that is not a file or has an unsupported format, or a link to a folder, which would
+            otherwise be dropped silently.
     """
-    found = (path for path in folder.rglob("*") if not is_hidden(path.relative_to(folder)) and path.is_file())
+    found = (path for path in folder.rglob("*") if not is_hidden(path.relative_to(folder)))
     images = list[Path]()
     for path in sorted(found):
-        if path.suffix.lower() in ENDINGS:
+        if path.is_dir():
+            if path.is_symlink():
+                raise DataError(
+                    f"{path} is a link to a folder, which is not followed: put the folder there, or its images"
+                )
+        elif path.suffix.lower() in ENDINGS:
+            if not path.is_file():
+                raise DataError(f"{path} is not a file ({_instead(path)}): put the image there, or remove it")
             images.append(path)
-        elif (KINDS.guess_type(path.name)[0] or "").startswith("image/"):
+        elif path.suffix.lower() in OTHERS or (KINDS.guess_type(path.name)[0] or "").startswith("image/"):
             raise DataError(
                 f"{path} is an image of an unsupported format: convert it to {' '.join(ENDINGS)}, or remove it"
             )
     return images
+
+
+def _instead(path: Path) -> str:
+    return f"it is a link to {path.readlink()}, which does not exist" if path.is_symlink() else "it is a pipe or device"

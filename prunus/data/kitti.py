@@ -1,6 +1,7 @@
 """KITTI's object detection set: training/image_2, training/label_2, lists in ImageSets."""
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import ClassVar, final
 
@@ -86,6 +87,8 @@ def _annotation(columns: list[str], where: str) -> Annotation | None:
         numbers = [float(column) for column in columns[1:COLUMNS]]
     except ValueError as error:
         raise DataError(f"{where}: {error}") from error
+    if not all(map(math.isfinite, numbers)):
+        raise DataError(f"{where}: {' '.join(columns)[:60]!r} holds nan or inf, and each column must be a number")
     kind, (truncated, occluded, _, x1, y1, x2, y2), distance = columns[0], numbers[:7], numbers[12]
     name = NEIGHBOURS.get(kind, kind)
     if kind != "DontCare" and name not in KITTIData.class_names:

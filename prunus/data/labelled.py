@@ -146,8 +146,12 @@ def class_names(path: Path) -> tuple[str, ...]:
         names = from_json(read_text(path))
     except (OSError, DecodingError) as error:
         raise DataError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(names, list) or not names or any(not isinstance(name, str | int | float) for name in names):
-        raise DataError(f"{path} must be a list of the classes' names")
+    if (
+        not isinstance(names, list)
+        or not names
+        or not all(type(name) in (str, int, float) and str(name).strip() for name in names)
+    ):
+        raise DataError(f"{path} must be a list of the classes' names, of which none is empty")
     told = tuple(str(name) for name in names)
     if repeated := sorted(name for name, count in Counter(told).items() if count > 1):
         raise DataError(f"{path} gives several classes the name {', '.join(repeated[:5])}; rename them")

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from prunus.data.decode import MAX_PIXELS, decode
+from prunus.data.decode import MAX_PIXELS, Picture, decode
 from prunus.errors import DataError
 
 Colours = Mapping[tuple[int, int, int], int]  # (red, green, blue), 0 to 255, -> class or ignore_index
@@ -17,7 +17,8 @@ def read_mask(
 ) -> np.ndarray:
     """Return the mask as uint8 [H, W], its values mapped by `table` or `colours`.
 
-    An image with a palette is read by colour if all of its colours are known, otherwise by palette index.
+    An image with a palette is read by colour if all of its colours are known, and by palette index if none of them is,
+    or if its palette is that of Pascal VOC or of grey.
 
     Args:
         path: an 8-bit image with one channel, or a colour image if `colours` is given.
@@ -27,9 +28,10 @@ def read_mask(
         max_pixels: a larger mask is refused before it is decoded.
 
     Raises:
-        DataError: the file is missing, truncated, has other channels, or holds a value or colour that is not allowed.
+        DataError: the file is missing, truncated, has other channels, holds a value or colour that is not allowed, or
+            its format changes or scales values; or the palette has known colours and others.
     """
-    stored = decode(path, lambda picture: _stored(picture.pixels, path, colours), max_pixels=max_pixels)
+    stored = decode(path, lambda picture: _stored(picture, path, colours), max_pixels=max_pixels)
     labels = table[stored] if stored.ndim == 2 else _by_colour(stored, colours or {})
     if labels.min() < 0:
         row, column = np.argwhere(labels < 0)[0]
@@ -52,9 +54,12 @@ def value_table(classes: dict[int, int], ignored: Sequence[int], ignore_index: i
     return table
 
 
-def _stored(file: Image.Image, path: Path, colours: Colours | None) -> np.ndarray:
+def _stored(picture: Picture, path: Path, colours: Colours | None) -> np.ndarray:
     """Return the mask's stored values, uint8 [H, W], or its colours, uint8 [H, W, 3]."""
-    if file.mode == "L" or (file.mode == "P" and not _is_coloured(file, colours)):
+    file = picture.pixels
+    if picture.altered:
+        raise DataError(f"{path}: {picture.altered}, and a mask holds exact class numbers: save it as PNG with 8 bits")
+    if file.mode == "L" or (file.mode == "P" and not _is_coloured(file, path, colours)):
         return np.array(file)
     if colours is not None and file.mode in ("P", "RGB", "RGBA"):
         return np.array(file.convert("RGBA").convert("RGB"))
@@ -64,14 +69,35 @@ def _stored(file: Image.Image, path: Path, colours: Colours | None) -> np.ndarra
     )
 
 
-def _is_coloured(file: Image.Image, colours: Colours | None) -> bool:
-    """Whether an image uses only known palette colours; a grey palette that equals its indices holds class numbers."""
+def _is_coloured(file: Image.Image, path: Path, colours: Colours | None) -> bool:
+    """Whether a palette's colours stand for classes, instead of making class numbers visible."""
     palette = np.array(file.getpalette("RGB"), np.uint8).reshape(-1, 3)
     used = np.unique(np.array(file))
     if not colours or used.max(initial=0) >= len(palette):
         return False
     grey = bool((palette[used] == used[:, None]).all())
-    return not grey and all(tuple(colour) in colours for colour in palette[used].tolist())
+    if grey or (len(palette) > 2 and np.array_equal(palette, VOC[: len(palette)])):
+        return False
+    seen = [tuple(colour) for colour in palette[used].tolist()]
+    known, unknown = ([one for one in seen if (one in colours) is told] for told in (True, False))
+    if unknown and set(known) - {BLACK}:
+        raise DataError(
+            f"{path}: its palette has the colours {known[-1]} of a class and {unknown[0]} of none, so it may hold "
+            "class numbers or colours: save the class numbers in grey, or correct the colours"
+        )
+    return not unknown
+
+
+def _voc_palette() -> np.ndarray:
+    """Return Pascal VOC's 256 colours, uint8 [256, 3]: the bits of an index go to red, green and blue in turn."""
+    bits = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little")
+    bits = np.pad(bits, ((0, 0), (0, 1))).reshape(256, 3, 3)  # [index, bit of the colour from the highest, channel]
+    colours: np.ndarray = (bits * np.array([128, 64, 32], np.uint8)[:, None]).sum(1, dtype=np.uint8)
+    return colours
+
+
+BLACK = (0, 0, 0)
+VOC = _voc_palette()
 
 
 def _by_colour(pixels: np.ndarray, colours: Colours) -> np.ndarray:

@@ -42,8 +42,16 @@ class SegmentationData(Data):
         """Return each class's share of the training pixels that are not ignored, float32 [C], sum 1."""
         return self._frequencies.clone()
 
+    def _check_ignored(self) -> None:
+        if type(self.ignore_index) is not int or not 0 <= self.ignore_index <= 255:
+            raise DataError(
+                f"ignore_index of {type(self).__name__} is {self.ignore_index!r}, and masks are uint8: give a value "
+                "from 0 to 255, and write it into the masks"
+            )
+
     @functools.cached_property
     def _frequencies(self) -> torch.Tensor:
+        self._check_ignored()
         source, counts = self._sources("train"), torch.zeros(256, dtype=torch.int64)
         tolerated = (DataError,) if self.on_error == "skip" else ()
         for index in range(len(source)):
@@ -59,6 +67,7 @@ class SegmentationData(Data):
 
     def split(self, name: SplitName) -> "SegmentationDataset":
         """Return the split `name`; only the training split is augmented."""
+        self._check_ignored()
         augment = self.augmentation.build(self.ignore_index) if name == "train" else None
         known = torch.zeros(256, dtype=torch.bool)
         known[: len(self.class_names)] = known[self.ignore_index] = True

@@ -55,7 +55,7 @@ def check_pixels(image: torch.Tensor) -> None:
     Raises:
         DataError: not a uint8 tensor [..., 3, H, W].
     """
-    fits = isinstance(image, torch.Tensor) and image.dtype == torch.uint8 and image.dim() >= 3
+    fits = _is_bytes(image) and image.dim() >= 3
     if not fits or image.shape[-3] != 3:
         raise DataError(
             f"an image of the data set is {_kind(image)}: a source gives "
@@ -71,7 +71,7 @@ def check_pair(image: torch.Tensor, mask: torch.Tensor, size: tuple[int, int] | 
     """
     check_pixels(image)
     wanted = list(size or image.shape[-2:])
-    fits = isinstance(mask, torch.Tensor) and mask.dtype == torch.uint8 and list(mask.shape) == wanted
+    fits = _is_bytes(mask) and list(mask.shape) == wanted
     if not fits or list(image.shape[-2:]) != wanted:
         raise DataError(
             f"an image of the data set has size {list(image.shape[-2:])}, its mask is {_kind(mask)}: "
@@ -102,15 +102,28 @@ def check_mask(mask: torch.Tensor, index: int) -> None:
     Raises:
         DataError: not a uint8 tensor [H, W].
     """
-    if not isinstance(mask, torch.Tensor) or mask.dtype != torch.uint8 or mask.dim() != 2:
+    if not _is_bytes(mask) or mask.dim() != 2:
         raise DataError(f"the mask of sample {index} is {_kind(mask)}: a source gives uint8 [H, W]")
 
 
+def _is_bytes(value: Any) -> bool:
+    """Whether a value is a tensor of bytes in this process's memory that is not empty."""
+    return (
+        isinstance(value, torch.Tensor)
+        and value.dtype == torch.uint8
+        and value.device.type == "cpu"
+        and value.layout == torch.strided
+        and value.numel() > 0
+    )
+
+
 def _kind(value: Any) -> str:
-    """Return the dtype and shape of a tensor, or the type name of any other value."""
+    """Return the dtype, shape and place of a tensor, or the type name of any other value."""
     if not isinstance(value, torch.Tensor):
         return type(value).__name__
-    return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
+    place = "" if value.device.type == "cpu" else f" on {value.device}"
+    layout = "" if value.layout == torch.strided else f" ({str(value.layout).removeprefix('torch.')})"
+    return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}{layout}{place}"
 
 
 def shared_bytes(*shape: int) -> np.ndarray:

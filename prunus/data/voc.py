@@ -21,6 +21,7 @@ LAYOUT = """\
   train.txt valid.txt           "image annotation" per line: "images/road0.jpg annotations/road0.xml", or VOC's own
                                 lists, a name per line: "000005" is JPEGImages/000005.jpg and Annotations/000005.xml
   label_list.txt                a class per line, unless data.classes names them"""
+FLAGS = {"1": True, "true": True, "0": False, "false": False, "unspecified": False, "": False}
 
 
 @final
@@ -101,20 +102,33 @@ def annotations(path: Path, first_pixel: int = 1) -> list[Annotation]:
         raise DataError(f"{path} cannot be read as an annotation: {error}") from error
     if root.tag != "annotation":
         raise DataError(f"{path}: expected the element <annotation>, found <{root.tag}>")
-    return [_object(path, each, first_pixel) for each in root.all("object")]
+    size = _image_size(path, root)
+    return [_object(path, each, first_pixel, size) for each in root.all("object")]
 
 
-def _object(path: Path, element: Element, first_pixel: int) -> Annotation:
+def _image_size(path: Path, root: Element) -> tuple[int, int] | None:
+    """Return the image's (width, height) as stated; None if it is not stated, or as 0."""
+    size = root.first("size")
+    if size is None or size.first("width") is None or size.first("height") is None:
+        return None
+    width, height = (_number(path, size, tag) for tag in ("width", "height"))
+    return (int(width), int(height)) if width > 0 and height > 0 else None
+
+
+def _object(path: Path, element: Element, first_pixel: int, size: tuple[int, int] | None) -> Annotation:
     name, box = element.first("name"), element.first("bndbox")
     if name is None or box is None:
         raise DataError(f"{path}, line {element.line}: an <object> needs <name> and <bndbox>")
+    if len(element.all("name") + element.all("bndbox")) > 2:
+        raise DataError(f"{path}, line {element.line}: an <object> has one <name> and one <bndbox>; this one has more")
     x1, y1, x2, y2 = (_number(path, box, tag) for tag in ("xmin", "ymin", "xmax", "ymax"))
     return Annotation(
         name=name.text,
         box=(x1 - first_pixel, y1 - first_pixel, x2, y2),
         where=f"{path}, line {box.line}",
-        ignored=_flag(element, "difficult"),
-        truncation=float(_flag(element, "truncated")),
+        ignored=_flag(path, element, "difficult"),
+        truncation=float(_flag(path, element, "truncated")),
+        image_size=size,
     )
 
 
@@ -132,9 +146,12 @@ def _number(path: Path, box: Element, tag: str) -> float:
     return value
 
 
-def _flag(element: Element, tag: str) -> bool:
+def _flag(path: Path, element: Element, tag: str) -> bool:
     found = element.first(tag)
-    return found is not None and found.text == "1"
+    text = "" if found is None else found.text.lower()
+    if found is not None and text not in FLAGS:
+        raise DataError(f"{path}, line {found.line}: <{tag}> is {found.text!r}, and must be 0 or 1")
+    return FLAGS[text]
 
 
 def _listed(root: Path, path: Path) -> list[tuple[Path, Path]]:

@@ -8,9 +8,10 @@ from typing import Any
 
 import prunus.recipe
 from prunus import trust
-from prunus.decoding import SETTINGS, from_yaml, read_text
+from prunus.decoding import SETTINGS, read_text
 from prunus.errors import CheckpointError, RecipeError, RecordError
 from prunus.writing import write_whole
+from prunus.yaml_text import from_yaml
 
 FILE_NAME = "recipe.yaml"
 

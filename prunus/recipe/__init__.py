@@ -15,14 +15,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from jsonargparse import ArgumentParser
 
-from prunus.decoding import from_yaml
+from prunus.decoding import from_json
 from prunus.errors import PrunusError, RecipeError
 from prunus.recipe.check import check
 from prunus.recipe.describe import fields_of
 from prunus.recipe.source import RefusedError, Source, override, read, unshared
+from prunus.yaml_text import to_yaml
 
 __all__ = ["build", "describe", "dump", "load", "resolve"]
 
@@ -99,8 +99,8 @@ def _resolved(cls: type, source: Source) -> dict[str, Any]:
     check(cls, source.values, (), source)
     parser = _parser(cls)
     try:
-        text = parser.dump(parser.parse_object(source.values), skip_unset=False, format="yaml")
-        resolved: dict[str, Any] = from_yaml(text)
+        text = parser.dump(parser.parse_object(source.values), skip_unset=False, format="json")
+        resolved: dict[str, Any] = from_json(text)
     except (argparse.ArgumentError, ValueError, TypeError, KeyError) as error:
         raise RecipeError(f"{source.name}: {error}") from error
     return resolved
@@ -126,8 +126,7 @@ def build(cls: type[T], values: Mapping[str, Any]) -> T:
 
 def dump(values: Mapping[str, Any]) -> str:
     """Return resolved `values` as YAML text; loading it gives the same values."""
-    text: str = yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True)
-    return text
+    return to_yaml(dict(values))
 
 
 def _parser(cls: type) -> ArgumentParser:

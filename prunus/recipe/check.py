@@ -26,6 +26,7 @@ from prunus.recipe.annotations import (
     value_hint,
 )
 from prunus.recipe.source import COMPONENT_KEYS, KeyPath, RefusedError, Source
+from prunus.yaml_text import REAL, WHOLE
 
 
 def check(hint: Any, value: Any, path: KeyPath, source: Source) -> None:
@@ -229,6 +230,15 @@ def _check_leaf(hint: Any, value: Any, path: KeyPath, source: Source) -> None:
     try:
         if value is None and hint not in (Any, object, None):
             raise TypeError("jsonargparse would take null for `not given`")
-        parser.parse_object({"value": value})
+        read = parser.parse_object({"value": value}).value
+        if _is_misread(value, read):
+            raise TypeError("jsonargparse would take 010 for 8 and 1:30 for 90, as YAML 1.1 does")
     except (argparse.ArgumentError, ValueError, TypeError) as error:
         raise source.error(path, f"must be {describe(hint)}, not {value!r}") from error
+
+
+def _is_misread(value: Any, read: Any) -> bool:
+    """Whether text became a number that YAML 1.2 does not see in it."""
+    if isinstance(value, list) and isinstance(read, list | tuple):
+        return any(map(_is_misread, value, read))
+    return isinstance(value, str) and type(read) in (int, float) and not (WHOLE.match(value) or REAL.match(value))

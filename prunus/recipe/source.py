@@ -6,8 +6,9 @@ from typing import Any
 
 import yaml
 
-from prunus.decoding import SETTINGS, DecodingError, from_yaml, read_text, yaml_document
+from prunus.decoding import SETTINGS, DecodingError, read_text
 from prunus.errors import RecipeError
+from prunus.yaml_text import from_yaml, yaml_document
 
 KeyPath = tuple[str | int, ...]
 COMPONENT_KEYS = ("class_path", "init_args")

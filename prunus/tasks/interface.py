@@ -187,7 +187,7 @@ _TASKS = {
 
 
 def check_targets(task: Task, data: Source) -> None:
-    """Check the data's kind of target and that its class names are unique.
+    """Check the data's kind of target, and that its classes have unique names.
 
     Raises:
         RecipeError: the data do not fit the task; the message names both.
@@ -197,9 +197,18 @@ def check_targets(task: Task, data: Source) -> None:
             f"{type(task).__name__} needs {_KINDS[task.targets]}, and {type(data).__name__} gives "
             f"{_KINDS[data.targets]}: set task.class_path to prunus.tasks.{_TASKS[data.targets]}, or choose other data"
         )
-    names = list(data.class_names)
+    names: Any = data.class_names
+    if isinstance(names, str) or not isinstance(names, Sequence) or not names or not all(map(_is_name, names)):
+        raise RecipeError(
+            f"class_names of {type(data).__name__} is {names!r:.60}: give a tuple of names, one per class, none empty"
+        )
+    names = list(names)
     if twice := sorted({str(name) for name in names if names.count(name) > 1}):
         raise RecipeError(
             f"{type(data).__name__} gives several classes the name {', '.join(twice[:5])}, so their results could not "
             "be told apart: rename them"
         )
+
+
+def _is_name(name: Any) -> bool:
+    return isinstance(name, str) and bool(name.strip())

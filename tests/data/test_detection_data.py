@@ -137,6 +137,7 @@ def test_too_few_images_to_hold_one_back(tmp_path):
         ("Car 0 0", r"000000\.txt, line 1: expected a type .*and 14 numbers, got 'Car 0 0'"),
         ("Lorry" + KITTI_LINES[0][3:], r"line 1: expected a type"),
         (KITTI_LINES[0].replace("12.5", "far"), r"line 1: could not convert string to float: 'far'"),
+        (KITTI_LINES[0].replace("0.25", "nan"), r"line 1: 'Car nan 1 .* holds nan or inf"),
     ],
 )
 def test_a_kitti_line_that_is_none_is_named(line, message, tmp_path):
@@ -151,6 +152,11 @@ def test_a_kitti_line_that_is_none_is_named(line, message, tmp_path):
         ({"image_id": 10, "category_id": 7, "bbox": [1, 2, 3]}, r"annotations\[0\] .*must be \[x, y, width, height\]"),
         ({"image_id": 10, "category_id": 5, "bbox": [1, 2, 3, 4]}, "has the unknown class 'category_id 5'"),
         ({"image_id": 10, "category_id": 7, "bbox": [1, 2, 0, 4]}, "has no area"),
+        (
+            {"image_id": 10, "category_id": 7, "bbox": [1, 2, 3, 4], "iscrowd": "0"},
+            "iscrowd is '0', and must be 0 or 1",
+        ),
+        ({"image_id": 10, "category_id": 7, "bbox": [1, 2, 3, 4], "iscrowd": math.nan}, "iscrowd is nan"),
     ],
 )
 def test_a_coco_annotation_that_does_not_fit_is_named(annotation, message, tmp_path):
@@ -238,3 +244,78 @@ def test_the_kitti_sample_is_as_its_readme_counts_it():
 def test_an_abstract_reader_needs_a_source():
     with pytest.raises(TypeError, match="source"):
         DetectionData()
+
+
+def stated(root, text):
+    """Put `text` at the beginning of each annotation of Pascal VOC."""
+    for path in (root / "annotations").iterdir():
+        path.write_text(path.read_text().replace("<annotation>", f"<annotation>{text}", 1))
+    return root
+
+
+SIZE = "<size><width>{}</width><height>{}</height></size>"
+
+
+def test_boxes_of_an_image_of_another_size_are_refused(tmp_path):
+    box = ("stop", 1, 2, 11, 12)
+    root = stated(write_voc(tmp_path / "voc", [box]), SIZE.format(80, 40))
+    message = r"line \d: the box is that of an image of 80 x 40, and the image has 40 x 20.*data\.on_bad_box"
+    for on_bad_box in ("raise", "clip"):
+        with pytest.raises(DataError, match=r"a\.xml, " + message):
+            voc(root, on_bad_box=on_bad_box).test()
+    (tmp_path / "coco").mkdir()
+    data = write_coco(tmp_path / "coco", [{"image_id": 10, "category_id": 7, "bbox": [1, 2, 10, 5]}])
+    path = data.root / "annotations/instances_val2017.json"
+    path.write_text(path.read_text().replace('"id": 10,', '"id": 10, "width": 80, "height": 40,', 1))
+    with pytest.raises(DataError, match=message.removeprefix(r"line \d: ")):
+        data.test()
+
+
+@pytest.mark.parametrize("text", ["", SIZE.format(40, 20), SIZE.format(0, 0), "<size><depth>3</depth></size>"])
+def test_a_size_may_be_right_or_not_stated(text, tmp_path):
+    assert len(voc(stated(write_voc(tmp_path, [("stop", 1, 2, 11, 12)]), text)).test()) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("1", True), ("True", True), ("0", False), ("Unspecified", False), ("", False)]
+)
+def test_flags_are_read_as_they_are_written(text, value, tmp_path):
+    root = write_voc(tmp_path, [("stop", 1, 2, 11, 12), ("stop", 3, 4, 9, 9)])
+    for path in (root / "annotations").iterdir():
+        path.write_text(path.read_text().replace("<bndbox>", f"<difficult>{text}</difficult><bndbox>", 1))
+    assert Objects.from_rows(voc(root).test()[0][1]).ignored.tolist() == [value, False]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("<difficult>2</difficult>", "<difficult> is '2', and must be 0 or 1"),
+        ("<truncated>maybe</truncated>", "<truncated> is 'maybe'"),
+        ("<name>light</name>", "an <object> has one <name> and one <bndbox>; this one has more"),
+        ("<bndbox/>", "an <object> has one <name> and one <bndbox>"),
+    ],
+)
+def test_an_object_that_says_two_things_is_named(text, message, tmp_path):
+    root = write_voc(tmp_path, [("stop", 1, 2, 11, 12)])
+    path = root / "annotations/a.xml"
+    path.write_text(path.read_text().replace("</object>", f"{text}</object>"))
+    with pytest.raises(DataError, match=rf"a\.xml, line \d: {message}"):
+        voc(root).test()
+
+
+def test_a_class_without_a_name_is_refused(tmp_path):
+    with pytest.raises(DataError, match="class 1 has no name"):
+        voc(write_voc(tmp_path, [("stop", 1, 2, 11, 12)]), classes=("stop", " ")).test()
+
+
+def test_outlines_are_not_kept_in_memory(tmp_path):
+    box = {"image_id": 10, "category_id": 7, "bbox": [1, 2, 10, 5], "segmentation": [[0.5] * 100]}
+    assert "segmentation" not in repr(write_coco(tmp_path, [box])._content("annotations/instances_val2017.json"))
+
+
+@pytest.mark.parametrize("name", [b"images/a\0.png", b"images/a.png"])
+def test_a_name_that_no_file_can_have_is_named(name, tmp_path):
+    root = write_voc(tmp_path, [("stop", 1, 2, 11, 12)])
+    (root / "valid.txt").write_bytes(name + b" annotations/a\0.xml\n")
+    with pytest.raises(DataError, match=r"xml cannot be read as an annotation: no file can have this name"):
+        voc(root).test()

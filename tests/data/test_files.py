@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageOps
 
-from prunus.data.decode import ENDINGS, FORMATS
+from prunus.data.decode import ENDINGS, FORMATS, dimensions
 from prunus.data.files import read_image
 from prunus.errors import DataError
 
@@ -170,3 +170,54 @@ def test_what_others_put_in_the_place_of_pillows_open_is_not_called(tmp_path, mo
     assert np.array_equal(read_image(tmp_path / "image.png")[..., 0], GREY)
     with pytest.raises(DataError, match=r"none\.png cannot be read as an image"):
         read_image(tmp_path / "none.png")
+
+
+def twelve_bits(values):
+    """Return a TIFF of [16, 16] values in 12 bits, which pillow does not write."""
+    flat = values.ravel().astype(int)
+    packed = b"".join(
+        bytes([one >> 4, (one & 15) << 4 | two >> 8, two & 255]) for one, two in zip(flat[::2], flat[1::2], strict=True)
+    )
+    tags = {256: 16, 257: 16, 258: 12, 259: 1, 262: 1, 273: 8 + 2 + 9 * 12 + 4, 277: 1, 278: 16, 279: len(packed)}
+    table = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + table + bytes(4) + packed
+
+
+def test_twelve_bits_are_scaled_by_their_own_white(tmp_path):
+    path = tmp_path / "image.tif"
+    path.write_bytes(twelve_bits(np.round(GREY / 255 * 4095)))
+    assert np.array_equal(read_image(path)[..., 0], GREY)
+    path.write_bytes(twelve_bits(GREY))
+    with pytest.raises(DataError, match=r"image\.tif: its 12-bit values are all below 256 of 4,095"):
+        read_image(path)
+
+
+@pytest.mark.parametrize(("kind", "refused"), [({}, True), ({254: 1}, False), ({254: 4}, False)])
+def test_several_pages_of_one_size_are_refused(tmp_path, kind, refused):
+    path = tmp_path / "image.tif"
+    second = Image.fromarray(255 - GREY)
+    second.encoderinfo = {"tiffinfo": kind}
+    Image.fromarray(GREY).save(path, save_all=True, append_images=[second])
+    if refused:
+        with pytest.raises(DataError, match=r"image\.tif has several pages of 16 x 16 pixels: save the one"):
+            read_image(path)
+    else:
+        assert np.array_equal(read_image(path)[..., 0], GREY)
+
+
+def test_a_smaller_second_page_is_a_preview(tmp_path):
+    path = tmp_path / "image.tif"
+    Image.fromarray(GREY).save(path, save_all=True, append_images=[Image.fromarray(GREY[:8, :8].copy())])
+    assert np.array_equal(read_image(path)[..., 0], GREY)
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png", "tif", "webp"])
+@pytest.mark.parametrize("tags", [*range(1, 9), b"Exif\0\0no tags at all"], ids=str)
+def test_the_size_in_the_header_is_that_of_the_image_read(tmp_path, ending, tags):
+    if ending == "tif" and isinstance(tags, bytes):
+        pytest.skip("the tags of a TIFF are its header")
+    path, exif = tmp_path / f"image.{ending}", Image.Exif()
+    exif[ExifTags.Base.Orientation] = tags if isinstance(tags, int) else 1
+    Image.fromarray(np.zeros((20, 40, 3), np.uint8)).save(path, exif=tags if isinstance(tags, bytes) else exif)
+    height, width = read_image(path).shape[:2]
+    assert dimensions(path) == (width, height)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import pickle
 import tarfile
 from pathlib import Path
@@ -352,3 +353,46 @@ def test_what_a_source_of_images_raises_is_named(cache):
     for ask in (train.__getitem__, train.picture):
         with pytest.raises(DataError, match=r"image 1 cannot be read: .*IndexError: .*test_labelled\.py, line \d+"):
             ask(1)
+
+
+@pytest.mark.parametrize("name", ["a.JP2", "a.tga", "a.exr", "a.dng", "a.npy"])
+def test_other_images_and_arrays_are_named(folder_tree, name):
+    (folder_tree / "train" / "00001" / name).write_bytes(b"")
+    with pytest.raises(DataError, match=rf"{name} is an image of an unsupported format: convert it"):
+        folder(folder_tree).train()
+
+
+def test_what_would_be_dropped_in_silence_is_named(folder_tree):
+    inside = folder_tree / "train" / "00001"
+    for name, make, message in (
+        (
+            "gone.png",
+            lambda path: path.symlink_to("nowhere.png"),
+            r"it is a link to nowhere\.png, which does not exist",
+        ),
+        ("pipe.png", os.mkfifo, r"pipe\.png is not a file \(it is a pipe"),
+        (
+            "more",
+            lambda path: path.symlink_to(folder_tree / "test"),
+            r"more is a link to a folder, which is not followed",
+        ),
+    ):
+        make(inside / name)
+        with pytest.raises(DataError, match=message):
+            folder(folder_tree).train()
+        (inside / name).unlink()
+    (inside / "linked.png").symlink_to(inside / "00000_0.png")
+    assert len(folder(folder_tree).source("train").labels) + len(folder(folder_tree).source("validation").labels) == 13
+
+
+def test_a_file_in_the_place_of_a_split_is_named(folder_tree, tmp_path):
+    (tmp_path / "other").write_text("")
+    with pytest.raises(DataError, match=r"other is not a folder: it must hold one folder per class"):
+        folder(folder_tree, test_folder="other").test()
+
+
+@pytest.mark.parametrize("text", ['["a", ""]', '["a", "  "]', '["a", true]', '["a", null]'])
+def test_names_of_classes_are_text_that_is_not_empty(folder_tree, text):
+    (folder_tree / "classes.json").write_text(text)
+    with pytest.raises(DataError, match=r"classes\.json must be a list of the classes' names"):
+        folder(folder_tree).train()

@@ -233,6 +233,10 @@ IMAGE, MASK = torch.zeros(3, 8, 9, dtype=torch.uint8), torch.ones(8, 9, dtype=to
         (IMAGE.numpy(), MASK, 2, "an image of the data set is ndarray: a source gives pixels"),
         (object(), MASK, 2, "an image of the data set is object: a source gives pixels"),
         (IMAGE[:, :4], MASK, 2, r"size \[4, 9\], its mask is uint8 \[8, 9\]"),
+        (IMAGE.to("meta"), MASK, 2, r"an image of the data set is uint8 \[3, 8, 9\] on meta"),
+        (IMAGE.to_sparse(), MASK, 2, r"an image of the data set is uint8 \[3, 8, 9\] \(sparse_coo\)"),
+        (IMAGE[:, :0], MASK[:0], 2, r"an image of the data set is uint8 \[3, 0, 9\]"),
+        (IMAGE, MASK.to("meta"), 2, r"its mask is uint8 \[8, 9\] on meta"),
     ],
 )
 @pytest.mark.parametrize("cache", [False, True])
@@ -266,6 +270,16 @@ def test_a_class_that_is_ignored_has_no_share():
     assert data.class_frequencies().tolist() == pytest.approx([0, 18 / 24, 6 / 24])
     with pytest.raises(DataError, match=r"holds the value 7: .* one of 0, 1, 2$"):
         Background(SameSource(IMAGE, MASK * 7, 1), cache=False).train()[0]
+
+
+@pytest.mark.parametrize("value", [-1, -100, 256, 2.0, "void"])
+def test_a_value_that_no_mask_can_hold_is_not_ignored(value):
+    data = Own(SameSource(IMAGE, MASK, 1), cache=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Own, "ignore_index", value)
+        for use in (data.train, data.class_frequencies):
+            with pytest.raises(DataError, match=rf"ignore_index of Own is {value!r}.*from 0 to 255"):
+                use()
 
 
 @pytest.mark.parametrize(

@@ -350,3 +350,27 @@ def test_street_boxes_compare_by_condition_and_size():
     kinds = {each.kind for each in found.slices}
     assert kinds == {"all", "class", "condition", "size", "class in condition"}
     assert set(found.curves[0]) <= set(data.class_names)
+
+
+def test_tags_are_csv_and_a_name_is_one_image(tmp_path):
+    class Files(Numbers):
+        def listing(self):
+            return iter(("a/1.png 0", "b/1.png 0", "b/2, 3.png 0", "b/2, 3.png 0"))
+
+    path, split = tmp_path / "tags.csv", Files(4, files=True)
+    path.write_text('"a/1.png","heavy, rain",night,night\n"2, 3.png",fog\n')
+    assert conditions_of(split, path) == [("heavy, rain", "night"), (), ("fog",), ("fog",)]
+    path.write_text("1.png,fog\n")
+    with pytest.raises(DataError, match=r"line 1: 1\.png may be a/1\.png or b/1\.png: write the path"):
+        conditions_of(split, path)
+    path.write_text('a/1.png,"fog\n')
+    with pytest.raises(DataError, match=r"line 1: .* is not a line of CSV"):
+        conditions_of(split, path)
+
+
+def test_many_tags_are_read_in_linear_time(tmp_path):
+    path = tmp_path / "tags.csv"
+    path.write_text("".join(f"{number // 4}/{number}.png,night\n" for number in range(40_000) if number != 7))
+    began = time.process_time()
+    assert conditions_of(Numbers(40_000, files=True), path)[0] == ("night",)
+    assert time.process_time() - began < 10  # 36 s where each name was looked for among all

@@ -367,6 +367,16 @@ def test_invalid_yaml_is_refused_with_its_line(written, text, message):
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "text", ["1e3", "12e03", ".5e3", "010", "1:30", "2001-01-01", "yes", "null", "0x1F", " a ", "a: b"]
+)
+def test_text_that_looks_like_another_value_stays_text(written, text):
+    values = recipe.resolve(Recipe, written(MINIMAL), [f"name={text!r}"])
+    assert values["name"] == text
+    again = recipe.load(Recipe, written(recipe.dump(values)))
+    assert again.name == text
+
+
 def test_files_that_cannot_be_read(tmp_path, written):
     with pytest.raises(RecipeError, match=r"absent\.yaml cannot be read: No such file"):
         recipe.load(Recipe, tmp_path / "absent.yaml")
@@ -395,6 +405,10 @@ def test_files_that_cannot_be_read(tmp_path, written):
             "override `data.sead=3`: `data.init_args.sead` is not a known key; did you mean `seed`?",
         ),
         ("train=3", "override `train=3`: `train` must be a mapping"),
+        ("train.epochs=010", "`train.epochs` must be int, not '010'"),  # 8 in YAML 1.1
+        ("train.epochs=1:30", "`train.epochs` must be int, not '1:30'"),  # 90 in YAML 1.1
+        ("train.epochs='0o10'", "`train.epochs` must be int, not '0o10'"),
+        ("data.size=[128, 0256]", "`data.init_args.size` must be tuple[int, int], not [128, '0256']"),
     ],
 )
 def test_overrides_that_do_not_fit_are_named(written, override, message):

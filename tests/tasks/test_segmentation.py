@@ -218,6 +218,12 @@ def test_a_target_that_is_no_mask_is_named(target):
             call(torch.zeros(1, 3, 2, 2), target)
 
 
+@pytest.mark.parametrize("names", ["ab", (), None, ("road", ""), ("road", 1)])
+def test_names_of_classes_are_a_tuple_of_text(names):
+    with pytest.raises(RecipeError, match=r"class_names of Street is .*: give a tuple of names, one per class"):
+        Segmentation().bind(Street(class_names=names))
+
+
 def test_classes_of_one_name_are_refused():
     with pytest.raises(RecipeError, match=r"Street gives several classes the name road, .* rename them"):
         Segmentation().bind(Street(class_names=("road", "road", "sky")))
