@@ -18,16 +18,25 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import tiny
+import torch
 
 import prunus
 from prunus import cli
 
 NETWORK = ["tiny:TinySegmenter", "--shape", "1,3,16,32", "--set", "num_classes=3"]
+WEIGHTS = ["tiny:TinySegmenter", "--weights", "wide.pt", "--budget", "macs=0.5"]
+RESUMED = {  # each leaves what it trains in the folder of its name, and resumes from there
+    "run": ["run", "tiny.yaml", "output=run"],
+    "shrink": ["shrink", *WEIGHTS, "--recipe", "tiny.yaml", "output=shrink"],
+    "sweep": ["sweep", "tiny.yaml", "--budgets", "0.8", "0.5", "output=sweep", "train.epochs=2", "baseline=false"],
+}
 OTHERS = {
     "trace": ["trace", *NETWORK],
     "export": ["export", *NETWORK, "--output", "a.onnx"],
     "bench": ["bench", "a=deployed.onnx", "b=deployed.onnx", "--repeats", "200"],
-    "report": ["report", "undisturbed"],
+    "report": ["report", "finished"],
+    "compare": ["compare", "deployed.onnx", "deployed.onnx", "--data", "tiny.yaml"],
+    "quantize": ["quantize", "deployed.onnx", "--data", "tiny.yaml", "--output", "int8.onnx", "--max-drop", "100"],
 }
 
 
@@ -74,37 +83,48 @@ def undisturbed(here: Path, arguments: list[str]) -> float:
     return time.monotonic() - began
 
 
-def weights(folder: Path) -> str:
-    return hashlib.sha256((folder / "narrow" / "weights.safetensors").read_bytes()).hexdigest()
+def weights(folder: Path) -> list[str]:
+    """Return the digests of all narrow networks in `folder`."""
+    return [hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.rglob("narrow/weights.*"))]
 
 
 def main(here: Path, moments: int, seed: int, *others: str) -> dict[str, object]:
-    """Two moments of three go to a run, the rest to the other commands."""
+    """Half of the moments go to a run, the rest to the other commands."""
     random.seed(seed)
     tiny.write_recipe(here)
-    run = ["run", "tiny.yaml", "output=run", *([] if others else ["train.epochs=2", "baseline=false"])]
-    seconds = {"run": undisturbed(here, [*run, "output=undisturbed"])}
-    shutil.copy(here / "undisturbed" / "narrow.onnx", here / "deployed.onnx")
-    expected = weights(here / "undisturbed")
-    seconds |= {name: undisturbed(here, OTHERS[name]) for name in others}
+    torch.save(tiny.build().state_dict(), here / "wide.pt")
+    commands = RESUMED | OTHERS
+    if not others:
+        commands["run"] = [*commands["run"], "train.epochs=2", "baseline=false"]
+    seconds, expected = {"run": undisturbed(here, commands["run"])}, {"run": weights(here / "run")}
+    shutil.copy(here / "run" / "narrow.onnx", here / "deployed.onnx")
+    (here / "run").rename(here / "finished")
+    for name in others:
+        seconds[name] = undisturbed(here, commands[name])
+        if name in RESUMED:
+            expected[name] = weights(here / name)
+            shutil.rmtree(here / name)
+    assert all(expected.values())
     told = {"sent": dict.fromkeys(seconds, 0), "wrong": [], "slowest": [0.0, ""], "runs": 0, "equal": 0}
-    while sum(told["sent"].values()) < moments or (here / "run").exists():
+    while True:
         enough = sum(told["sent"].values()) >= moments
-        name = "run" if enough or not others or random.random() < 2 / 3 else random.choice(others)
+        begun = [name for name in expected if (here / name).exists()]
+        if enough and not begun:
+            return told
+        name = begun[0] if enough else random.choice([*["run"] * max(1, len(others)), *others])
         number = random.choice([signal.SIGTERM, signal.SIGINT])
         after = 1e9 if enough else random.uniform(0, seconds[name])
-        code, took = signalled(here, run if name == "run" else OTHERS[name], number, after)
+        code, took = signalled(here, commands[name], number, after)
         if took is not None and code != 0:  # 0: it came when all was done
             told["sent"][name] += 1
             told["slowest"] = max(told["slowest"], [took, f"{name}: {(here / 'output').read_text()[-300:]}"])
         if code not in (0, 128 + number, -number):
             told["wrong"].append((name, code, number, (here / "output").read_text()[-2000:]))
-            break
-        if name == "run" and code == 0:
+            return told
+        if name in RESUMED and code == 0:
             told["runs"] += 1
-            told["equal"] += weights(here / "run") == expected
-            shutil.rmtree(here / "run")
-    return told
+            told["equal"] += weights(here / name) == expected[name]
+            shutil.rmtree(here / name)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).parent / "signalled.py"
-OTHERS = ["trace", "export", "bench", "report"]
+OTHERS = ["shrink", "sweep", "trace", "export", "bench", "report", "compare", "quantize"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
