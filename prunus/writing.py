@@ -5,9 +5,11 @@ writer to any of the user's files.
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
@@ -20,8 +22,9 @@ def write_whole(path: Path, content: bytes) -> None:
     """Replace `path`, which may be a file, a link, or absent, by a file with `content`.
 
     Raises:
-        OSError: it cannot be written; `path` is unchanged, and no partial file remains.
+        OSError: it cannot be written, or is a folder, pipe or device; `path` is unchanged, and no partial file remains.
     """
+    check_replaceable(path)
     aside = path.with_name(f".{path.name}.{os.getpid()}.writing")
     aside.unlink(missing_ok=True)
     try:
@@ -32,6 +35,18 @@ def write_whole(path: Path, content: bytes) -> None:
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def check_replaceable(path: Path) -> None:
+    """Check that `path` is a file, a link, or absent: a pipe or device that a file replaces is gone.
+
+    Raises:
+        OSError: it is something else, or cannot be looked at.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        mode = path.lstat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
+            raise FileExistsError(errno.EEXIST, "it is not a regular file, and is not replaced", str(path))
 
 
 def append(path: Path, content: bytes) -> None:

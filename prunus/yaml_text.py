@@ -101,6 +101,8 @@ def _count(node: yaml.Node, limits: Limits, known: dict[int, tuple[int, int]], a
     if id(node) in above:
         raise DecodingError("an alias holds itself", line)
     if isinstance(node, yaml.ScalarNode):
+        if "\0" in node.value:
+            raise DecodingError("it holds a NUL character, which no name or path can hold", line)
         if node.tag in _NUMBERS and len(node.value) > limits.digits + len("-0x."):
             raise DecodingError(f"a number of {len(node.value):,} digits, and at most {limits.digits} are read", line)
         return 1, 0

@@ -165,6 +165,12 @@ def onnx_file(network: Network, backend: str) -> Path:
     return network
 
 
+def check_number(expected: int, given: int) -> None:
+    """Raise `ValueError` unless a network gets as many inputs as it has."""
+    if expected != given:
+        raise ValueError(f"the network has {expected} inputs, {given} are given")
+
+
 @contextlib.contextmanager
 def refusals(doing: str, remedy: str) -> Iterator[None]:
     """Turn any exception of a runtime into a `DeployError`: runtimes share no exception type to catch."""

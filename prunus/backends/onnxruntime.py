@@ -16,6 +16,7 @@ from prunus.backends.interface import (
     NodeTime,
     Session,
     Shape,
+    check_number,
     missing_library,
     onnx_file,
     refusals,
@@ -42,6 +43,7 @@ class OnnxRuntimeSession(Session):
     def run(self, inputs: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
         """Run once; see `Session.run`."""
         with refusals(f"running {self._path} in ONNX Runtime", _REMEDY):
+            check_number(len(self._inputs), len(inputs))
             feed = dict(zip(self._inputs, inputs, strict=True))
             return dict(zip(self._outputs, self._session.run(self._outputs, feed), strict=True))
 

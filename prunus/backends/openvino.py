@@ -15,6 +15,7 @@ from prunus.backends.interface import (
     NodeTime,
     Session,
     Shape,
+    check_number,
     missing_library,
     onnx_file,
     refusals,
@@ -61,7 +62,7 @@ class OpenVINOSession(Session):
         self._path = path
         with refusals(f"loading {path} in OpenVINO", _REMEDY):
             model = _core().read_model(str(path))
-            _check_number(len(model.inputs), len(shapes))
+            check_number(len(model.inputs), len(shapes))
             fixed = {index: openvino.PartialShape(list(shape)) for index, shape in enumerate(shapes)}
             for port, shape in zip(model.inputs, fixed.values(), strict=True):
                 # reshape would also change sizes that the file fixes, and so the network.
@@ -74,7 +75,7 @@ class OpenVINOSession(Session):
     def run(self, inputs: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
         """Run once; see `Session.run`."""
         with refusals(f"running {self._path} in OpenVINO", _REMEDY):
-            _check_number(len(self._compiled.inputs), len(inputs))
+            check_number(len(self._compiled.inputs), len(inputs))
             results = self._request.infer(list(inputs))
             return {port.get_any_name(): np.array(results[port]) for port in self._compiled.outputs}
 
@@ -91,11 +92,6 @@ class OpenVINOSession(Session):
     def close(self) -> None:
         """Release the compiled network."""
         del self._request, self._compiled
-
-
-def _check_number(expected: int, given: int) -> None:
-    if expected != given:
-        raise ValueError(f"the network has {expected} inputs, {given} are given")
 
 
 @final

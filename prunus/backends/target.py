@@ -47,6 +47,8 @@ class Target:
             if len(size) != 2 or any(type(side) is not int or side < 1 for side in size):
                 raise RecipeError(f"Target.resolution is {size!r}: height and width in pixels, as in (512, 1024)")
             object.__setattr__(self, "resolution", tuple(size))
+        if type(self.remote) is not bool:
+            raise RecipeError(f"Target.remote is {self.remote!r}: true or false")
         if self.remote and self.table is None:
             raise RecipeError("Target.remote: another machine needs its table: give table=...")
         object.__setattr__(self, "device", self._device())
@@ -68,6 +70,8 @@ class Target:
                     f"{text!r} is not a target: {item!r} is not one of its settings; write a backend, then "
                     f"{', '.join(f'{each}=...' for each in sorted(fields))}, separated by commas"
                 )
+            if name in given:
+                raise RecipeError(f"{text!r} gives {name} twice: keep one")
             given[name] = _size(text, value) if name == "resolution" else _value(text, value)
         return cls(backend=backend, **given)
 

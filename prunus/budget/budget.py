@@ -70,6 +70,8 @@ class Budget:
         if not numbers or not 0 <= self.min_share <= 1 or not 1 <= self.multiple_of < 2**31:
             raise BudgetError(f"Budget.min_share must lie in [0, 1] and multiple_of be a whole number from 1: {self}")
 
+        if type(self.approximate) is not bool:
+            raise BudgetError(f"Budget.approximate is {self.approximate!r}: True or False")
         if self.solver not in SOLVERS:
             raise BudgetError(f"Budget.solver is {self.solver!r}; choose one of {', '.join(SOLVERS)}")
         object.__setattr__(self, "keep", patterns_of(self.keep))

@@ -15,6 +15,7 @@ from prunus.interrupt import check
 from prunus.modules.modes import in_evaluation
 from prunus.records import LatencyRecord
 from prunus.terminal import Terminal
+from prunus.writing import check_replaceable
 
 MOST_LAYERS = 25  # shown
 
@@ -34,6 +35,8 @@ def bench(options: argparse.Namespace, named: Callable[[str], Any]) -> None:
         raise RecipeError(f"--output {wrong[0]}: give a name that ends in .csv or .json")
     if absent := [path for path in options.output if not path.parent.is_dir()]:
         raise RecipeError(f"--output {absent[0]}: there is no folder {absent[0].parent}: make it, or name another")
+    for path in options.output:
+        check_replaceable(path)
     networks, own = _networks(options, named)
     shape = _shape(options, own)
     shapes = [(*shape[:-2], *size) for size in options.resolutions] or [shape]

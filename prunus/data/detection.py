@@ -15,6 +15,7 @@ from prunus.data.augmentation import Augmentation
 from prunus.data.decode import MAX_PIXELS
 from prunus.data.interface import Data, Split, SplitName
 from prunus.data.listing import listing_of
+from prunus.data.object_checks import check_image_size, check_objects
 from prunus.data.segmentation import normalise
 from prunus.data.source import PixelCache, asking, check_pixels
 from prunus.errors import DataError
@@ -65,13 +66,15 @@ class DetectionData(Data):
     def _sources(self, name: SplitName) -> tuple["ScaledImages", Checker]:
         """Return the split's source and its checker, kept by this object so that files are read once."""
         if name not in self._known_sources:
-            checker = Checker(_labels(self.class_names), self.on_bad_box, self.max_pixels)
+            labels = _labels(self.class_names)
+            checker = Checker(labels, self.on_bad_box, self.max_pixels)
             with asking(f"the {name} split of {type(self).__name__}"):
                 source = self.source(name, checker)
                 empty = not len(source)
             if empty:
                 raise DataError(f"the {name} split of {type(self).__name__} holds no image")
-            self._known_sources[name] = ScaledImages(source, self.size, cache=self.cache), checker
+            scaled = ScaledImages(source, self.size, num_classes=len(labels), cache=self.cache)
+            self._known_sources[name] = scaled, checker
         return self._known_sources[name]
 
 
@@ -94,8 +97,10 @@ def _labels(names: Sequence[str]) -> dict[str, int]:
 class ScaledImages:
     """The images and objects of `source`, scaled to fit into `size` (height, width) and padded with black."""
 
-    def __init__(self, source: BoxSource, size: tuple[int, int], *, cache: bool) -> None:
-        self.source, self.size, self.most = source, tuple(size), source.most
+    def __init__(self, source: BoxSource, size: tuple[int, int], *, num_classes: int, cache: bool) -> None:
+        self.source, self.size, self.num_classes = source, tuple(size), num_classes
+        with asking("the largest number of objects"):
+            self.most = max(1, int(source.most))
         self._cache = PixelCache(len(source), 3, *size) if cache else None
 
     def __len__(self) -> int:
@@ -115,10 +120,18 @@ class ScaledImages:
 
     def objects(self, index: int) -> Objects:
         """Return the objects, in pixels of the scaled image."""
-        objects = self.source.objects(index)
-        height, width = self.source.image_size(index)
-        scale = self._scale(height, width)
+        with asking(f"the objects of image {index}"):
+            objects = self.source.objects(index)
+        check_objects(objects, index, self.num_classes, self.most)
+        scale = self._scale(*self._image_size(index))
         return dataclasses.replace(objects, boxes=objects.boxes * scale, scale=objects.scale * scale)
+
+    def _image_size(self, index: int) -> tuple[int, int]:
+        with asking(f"the size of image {index}"):
+            size = self.source.image_size(index)
+        check_image_size(size, index)
+        height, width = size
+        return height, width
 
     def _scale(self, height: int, width: int) -> float:
         return min(self.size[0] / height, self.size[1] / width)
@@ -128,6 +141,10 @@ class ScaledImages:
             image = self.source.image(index)
         check_pixels(image)
         height, width = image.shape[-2:]
+        if (stated := self._image_size(index)) != (height, width):
+            raise DataError(
+                f"image {index} has {height} x {width} pixels, and its source states {stated[0]} x {stated[1]}"
+            )
         scale = self._scale(height, width)
         inner = [max(1, round(height * scale)), max(1, round(width * scale))]
         if inner != [height, width]:

@@ -22,6 +22,7 @@ WRAPPERS = ("model", "state_dict", "model_state_dict")  # keys under which train
 PREFIXES = ("module.", "_orig_mod.")  # of DistributedDataParallel and AveragedModel, and of torch.compile
 COUNTERS = ("n_averaged",)  # stored by AveragedModel besides the weights
 STARTS = (b"PK", b"\x80")  # first bytes of a file of torch.save: a zip archive, or a pickle before torch 1.6
+MOST_EXPANDED = 2**24  # elements of a tensor that repeats its memory: its copy takes what the file does not
 DEPTH = 4  # largest number of nested wrappers
 
 
@@ -57,13 +58,22 @@ def read_tensors(path: Path, own: Mapping[str, Any], part: str = "") -> dict[str
         keys = ", ".join(repr(key) for key in list(content)[:8])
         raise DataError(f"weights {path} hold no tensors{where}; keys: {keys or 'none'}; name the place with `part`")
     for name, tensor in tensors.items():
-        if tensor.is_meta or tensor.layout != torch.strided or tensor.is_quantized:
+        if not _is_plain(tensor):
             raise DataError(
                 f"weights {path}: {name} is not a plain tensor with values: write it dense and in floating point"
             )
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             raise DataError(f"weights {path}: {name} holds values that are not finite: training cannot begin with it")
     return tensors
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor is dense, has a value for each element, and is not quantised, as 8-bit floats are."""
+    if tensor.is_meta or tensor.layout != torch.strided or tensor.is_quantized:
+        return False
+    stored = tensor.untyped_storage().nbytes() // tensor.element_size()
+    expanded = tensor.numel() > max(stored, MOST_EXPANDED)
+    return not expanded and not (tensor.is_floating_point() and tensor.element_size() == 1)
 
 
 def read_content(path: Path) -> Mapping[Any, Any]:

@@ -93,6 +93,13 @@ def load_(model: nn.Module, weights: Weights) -> Loaded:
     ]
     if other_shape:
         raise _misfit(weights, [f"other shapes: {_some(other_shape)}"])
+    no_floats = [
+        f"{name} {str(tensor.dtype).removeprefix('torch.')}"
+        for name, tensor in given.items()
+        if name in own and own[name].is_floating_point() and not tensor.is_floating_point()
+    ]
+    if no_floats:
+        raise _misfit(weights, [f"not in floating point (quantised?): {_some(no_floats)}"])
     found = target.load_state_dict(given, strict=False)
     unused = tuple(found.unexpected_keys)
     loaded = tuple(name for name in given if name not in set(unused))

@@ -20,7 +20,7 @@ from prunus.records import QuantizationRecord
 from prunus.tasks.interface import BoundTask
 from prunus.train.batches import evaluation_batches
 from prunus.train.settings import Train
-from prunus.writing import folder_aside
+from prunus.writing import check_replaceable, folder_aside
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -105,6 +105,7 @@ def _aside(source: Path, output: Path) -> Iterator[Path]:
         raise DeployError(f"{output} is the network in float32 itself: name another file for the one in INT8")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
+        check_replaceable(output)
         with folder_aside(output) as aside:
             yield aside
     except OSError as error:

@@ -116,7 +116,7 @@ def lines(folder: Path) -> list[Record | str]:
     if not path.is_file():
         raise RecordError(f"{path} does not exist: {folder} is not the folder of a run")
     try:
-        content = read_bytes(path, MOST)
+        content = read_bytes(path, MOST, follow=False)
     except (OSError, DecodingError) as error:
         raise RecordError(f"{path} cannot be read: {error}") from error
     if not content:

@@ -186,3 +186,5 @@ def test_a_budget_names_its_solver():
     assert left["exact"] > left["greedy"]
     with pytest.raises(BudgetError, match="choose one of greedy, exact"):
         Budget(macs=0.4, solver="best")
+    with pytest.raises(BudgetError, match=r"approximate is 'no': True or False"):
+        Budget(macs=0.5, approximate="no")

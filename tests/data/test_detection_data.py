@@ -319,3 +319,78 @@ def test_a_name_that_no_file_can_have_is_named(name, tmp_path):
     (root / "valid.txt").write_bytes(name + b" annotations/a\0.xml\n")
     with pytest.raises(DataError, match=r"xml cannot be read as an annotation: no file can have this name"):
         voc(root).test()
+
+
+class OwnSource:
+    """Two images of 40 x 20 with the objects that are given, of which a number may be the exception to raise."""
+
+    def __init__(self, objects, size=(20, 40)):
+        self.given, self.size, self.most = objects, size, 2
+
+    def __len__(self):
+        return 2
+
+    def image(self, index):
+        return torch.zeros(3, 20, 40, dtype=torch.uint8)
+
+    def image_size(self, index):
+        return self.size
+
+    def objects(self, index):
+        return self.given()
+
+    def conditions(self, index):
+        return ()
+
+
+class Own(DetectionData):
+    """A user's own boxes of two classes."""
+
+    size, augmentation, seed, cache, class_names = (20, 40), STILL, 0, False, ("stop", "light")
+
+    def __init__(self, source):
+        self.given = source
+
+    def source(self, split, checker):
+        return self.given
+
+
+def own(boxes=((1, 2, 11, 12),), labels=(0,), **columns):
+    return Objects.of(torch.tensor(boxes, dtype=torch.float32), torch.tensor(labels), **columns)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (OwnSource(lambda: None), "the objects of image 0 are a NoneType: a source gives prunus.boxes.Objects"),
+        (OwnSource(lambda: own(labels=(2,))), r"have the labels \[2\]: each is a class from 0 to 1, or -1"),
+        (OwnSource(lambda: own(labels=(-2,))), r"have the labels \[-2\]"),
+        (
+            OwnSource(lambda: own(boxes=((9, 9, 2, 2),))),
+            r"have the box \[9.0, 9.0, 2.0, 2.0\], which is not finite or has",
+        ),
+        (
+            OwnSource(lambda: own(boxes=((1, 2, math.inf, 12),))),
+            r"the box \[1.0, 2.0, inf, 12.0\], which is not finite",
+        ),
+        (
+            OwnSource(lambda: own(((1, 2, 3, 4),) * 3, (0,) * 3)),
+            "the objects of image 0 are 3, and `most` of its source is 2",
+        ),
+        (
+            OwnSource(lambda: own(ignored=torch.zeros(5, dtype=torch.bool))),
+            r"ignored \[5\].*boxes \[M, 4\] and all others",
+        ),
+        (OwnSource(lambda: 1 / 0), "the objects of image 0 cannot be read: .* ZeroDivisionError"),
+        (OwnSource(own, size=(40, 20)), "image 0 has 20 x 40 pixels, and its source states 40 x 20"),
+        (OwnSource(own, size=(0, 40)), r"the size of image 0 is \(0, 40\): a source gives \(height, width\)"),
+    ],
+)
+def test_what_a_source_of_boxes_may_not_give_is_named(source, message):
+    with pytest.raises(DataError, match=message):
+        Own(source).test()[0]
+
+
+def test_a_source_of_boxes_may_give_regions_and_none():
+    assert Objects.from_rows(Own(OwnSource(lambda: own(labels=(EVERY,)))).test()[0][1]).labels.tolist() == [EVERY]
+    assert len(Objects.from_rows(Own(OwnSource(lambda: own((), ()))).test()[0][1])) == 0

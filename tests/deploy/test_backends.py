@@ -64,7 +64,7 @@ def test_wrong_inputs_are_refused_when_they_are_bound(name, fusion, fusion_file)
     network = fusion if backend.reads_modules else fusion_file
     with (
         backend.load(network, [(2, 3, 16, 32), (2, 1, 16, 32)], 1) as session,
-        pytest.raises(DeployError, match="failed"),
+        pytest.raises(DeployError, match="failed" if name == "torch" else "the network has 2 inputs, 1 are"),
     ):
         session.bind([IMAGE])
 

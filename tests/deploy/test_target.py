@@ -211,6 +211,8 @@ def test_a_target_is_named_by_a_text(text, target):
         ("onnxruntime,cores=4", r"'cores=4' is not one of its settings.*threads="),
         ("onnxruntime,threads=many", "threads is 'many'"),
         ("onnxruntime,resolution=512", "not a resolution.*512x1024"),
+        ("onnxruntime,threads=2,threads=3", "gives threads twice"),
+        ("onnxruntime,table=a.json,remote=maybe", "Target.remote is 'maybe': true or false"),
     ],
 )
 def test_a_text_that_names_no_target_is_refused(text, said):

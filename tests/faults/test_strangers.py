@@ -22,6 +22,7 @@ from prunus.recipe import build, modules
 from prunus.recipe.definitions import is_subclass
 from prunus.records import NoteRecord, Recorder, SampleRecord
 from prunus.train.lock import lock
+from prunus.writing import write_whole
 
 SHADOWS = ("jinja2", "torch", "onnx", "queue", "rich", "plotly", "numpy", "yaml", "markupsafe", "safetensors")
 ROOT = str(Path(cli.__file__).parents[2])
@@ -237,6 +238,11 @@ def test_links_in_a_runs_folder_are_not_shown(tmp_path):
     Recorder(run).write(SampleRecord(index=0, image="a.png", truth="../secret", wide=None, narrow="/dev/zero"))
     (run / "a.png").symlink_to(secret)
     (run / "recipe.yaml").symlink_to(secret)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "records.jsonl").symlink_to(run / "records.jsonl")
+    with pytest.raises(RecordError, match="it is a symbolic link, which is not followed"):
+        report.write(other)
     text = report.write(run).read_text()
     assert "iVBOR" not in text and "secret" not in text.replace("../secret", "")
 
@@ -247,6 +253,20 @@ def test_what_is_no_regular_file_is_not_replaced(tmp_path):
         with pytest.raises(DeployError, match="is not a regular file"):
             export_onnx(tiny.build(), tiny.example(), path)
     assert not Path("/dev/null").is_file()
+    for path in (tmp_path, tmp_path / "pipe", Path("/dev/null")):
+        with pytest.raises(OSError, match="is not a regular file, and is not replaced"):
+            write_whole(path, b"")
+    assert not Path("/dev/null").is_file() and (tmp_path / "pipe").is_fifo()
+    (tmp_path / "link").symlink_to("/dev/null")
+    write_whole(tmp_path / "link", b"mine")
+    assert (tmp_path / "link").read_bytes() == b"mine" and not (tmp_path / "link").is_symlink()
+
+
+def test_a_pipe_is_no_place_for_a_table(tmp_path, capsys):
+    os.mkfifo(tmp_path / "table.csv")
+    assert cli.main(["bench", "torch.nn:ReLU", "--output", str(tmp_path / "table.csv")]) == 1
+    assert "is not a regular file, and is not replaced" in capsys.readouterr().err
+    assert (tmp_path / "table.csv").is_fifo()
 
 
 def test_files_that_never_end_are_not_read(tmp_path, capsys):

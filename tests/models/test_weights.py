@@ -129,6 +129,17 @@ def test_a_file_from_before_batch_norms_counted_fits(tmp_path):
     assert_same(other, trained(), state)
 
 
+@pytest.mark.parametrize("kind", [torch.int8, torch.uint8, torch.bool, torch.complex64])
+def test_weights_that_are_no_floats_are_not_cast(tmp_path, kind):
+    state = trained().state_dict()
+    torch.save(state | {"head.bias": state["head.bias"].to(kind)}, tmp_path / "w.pt")
+    net = Net()
+    before = net.head.bias.clone()
+    with pytest.raises(RecipeError, match=rf"not in floating point \(quantised\?\): head\.bias {str(kind)[6:]}"):
+        load_(net, Weights(path=str(tmp_path / "w.pt")))
+    assert torch.equal(net.head.bias, before)
+
+
 class Bomb:
     def __reduce__(self):
         return os.mkdir, ("exploded",)
@@ -172,6 +183,11 @@ REFUSED = {
     "no numbers": (saved(lambda: trained().state_dict() | {"head.bias": torch.full((3,), torch.nan)}), "head.bias"),
     "sparse": (saved(lambda: {"head.bias": torch.ones(3).to_sparse()}), "head.bias is not a plain tensor"),
     "meta": (saved(lambda: {"head.bias": torch.ones(3, device="meta")}), "head.bias is not a plain tensor"),
+    "expanded": (saved(lambda: {"head.bias": torch.ones(1).expand(10**6, 10**6)}), "head.bias is not a plain tensor"),
+    "8-bit floats": (
+        saved(lambda: {"head.bias": torch.ones(3).to(torch.float8_e4m3fn)}),
+        "head.bias is not a plain tensor",
+    ),
     "a pipe": (os.mkfifo, "not a regular file"),
     "a folder": (os.mkdir, "cannot be read"),
 }

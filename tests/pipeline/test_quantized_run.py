@@ -1,8 +1,10 @@
 """INT8 in a run and by `prunus quantize`: recorded, shown, and refused below the user's floor."""
 
 import dataclasses
+import os
 import shutil
 import signal
+from pathlib import Path
 
 import pytest
 from test_run import RECIPE, at, only
@@ -86,6 +88,10 @@ def test_a_file_is_there_once_it_has_been_tested(done, tmp_path, monkeypatch, ca
     before = (tmp_path / "runs/tiny/narrow.onnx").read_bytes()
     assert cli.main([*command, "--output", "runs/tiny/narrow.onnx"]) == 1
     assert "is the network in float32 itself" in capsys.readouterr().err
+    os.mkfifo("pipe.onnx")
+    assert cli.main([*command, "--output", "pipe.onnx"]) == 1
+    assert "is not a regular file, and is not replaced" in capsys.readouterr().err
+    assert Path("pipe.onnx").is_fifo()
     assert (tmp_path / "runs/tiny/narrow.onnx").read_bytes() == before
     assert cli.main([*command, "data.size=[32,32]"]) == 1
     assert "takes inputs (3, 16, 32), and the data give (3, 32, 32)" in capsys.readouterr().err.replace("\n", " ")

@@ -405,6 +405,7 @@ def test_files_that_cannot_be_read(tmp_path, written):
             "override `data.sead=3`: `data.init_args.sead` is not a known key; did you mean `seed`?",
         ),
         ("train=3", "override `train=3`: `train` must be a mapping"),
+        ('name="a\\0b"', "the value is not valid YAML: it holds a NUL character"),
         ("train.epochs=010", "`train.epochs` must be int, not '010'"),  # 8 in YAML 1.1
         ("train.epochs=1:30", "`train.epochs` must be int, not '1:30'"),  # 90 in YAML 1.1
         ("train.epochs='0o10'", "`train.epochs` must be int, not '0o10'"),
