@@ -4,15 +4,30 @@ import html
 import math
 from collections.abc import Sequence
 
-from frontier_arms import ARMS, OURS, WIDE
+from frontier_arms import OURS, WIDE, WIDE_LONG
 from frontier_rows import Row, mean_and_error
 from frontier_tasks import TASKS
 
 PANEL, HEIGHT, MARGIN, LEGEND = 300, 300, 46, 150  # pixels
-COLOURS = (
-    *("#7f7f7f", "#9ecae1", "#6baed6", "#fdae6b", "#e6550d", "#a63603", "#31a354", "#d62728", "#756bb1"),
-    *("#bdbdbd", "#525252", "#fdd0a2", "#8c2d04", "#99000d", "#ff7f0e"),
-)
+COLOURS = {
+    "uniform": "#7f7f7f",
+    "tp-l2": "#9ecae1",
+    "tp-l2-steps": "#6baed6",
+    "tp-taylor": "#fd8d3c",
+    "tp-taylor-steps": "#e6550d",
+    "tp-taylor-global": "#a63603",
+    "select": "#31a354",
+    "joint": "#d62728",
+    "scratch": "#756bb1",
+    "uniform-long": "#bdbdbd",
+    "uniform-taught": "#525252",
+    "tp-taylor-after": "#e6b800",
+    "tp-taylor-taught": "#8c2d04",
+    "started": "#99000d",
+    "taught": "#e377c2",
+    "fresh-taught": "#17becf",
+}
+DASHES = {WIDE: "4 3", WIDE_LONG: "1 3"}
 LOWEST = 0.07  # share of the multiply-adds at the left edge
 
 Point = tuple[float, float, float]  # share of the multiply-adds, mean, standard error
@@ -27,12 +42,13 @@ def picture(rows: Sequence[Row]) -> str:
         'font-size="11">',
         f'<rect width="{width}" height="{HEIGHT}" fill="white"/>',
     ]
+    lines = {task: points(rows, task) for task in tasks}
     for number, task in enumerate(tasks):
-        parts += panel(task, points(rows, task), PANEL * number)
-    for number, (arm, colour) in enumerate(zip(ARMS, COLOURS, strict=False)):
-        y = MARGIN + 18 * number
-        left = PANEL * len(tasks) + 8
-        parts.append(f'<path d="M{left} {y}h20" stroke="{colour}" stroke-width="{thickness(arm)}"/>')
+        parts += panel(task, lines[task], PANEL * number)
+    drawn = [arm for arm in (*COLOURS, *DASHES) if any(arm in line for line in lines.values())]
+    for number, arm in enumerate(drawn):
+        y, left = 24 + 18 * number, PANEL * len(tasks) + 8
+        parts.append(f'<path d="M{left} {y}h20" {stroke(arm)}/>')
         parts.append(f'<text x="{left + 26}" y="{y + 4}">{html.escape(arm)}</text>')
     return "\n".join([*parts, "</svg>", ""])
 
@@ -42,7 +58,7 @@ def points(rows: Sequence[Row], task: str) -> dict[str, list[Point]]:
     own = [row for row in rows if row["task"] == task and row["split"] == "test"]
     wide = [row["macs"] for row in own if row["arm"] == WIDE]
     found: dict[str, list[Point]] = {}
-    for arm in (*ARMS, WIDE):
+    for arm in (*COLOURS, *DASHES):
         for budget in dict.fromkeys(row["budget"] for row in own if row["arm"] == arm):
             cell = [row for row in own if row["arm"] == arm and row["budget"] == budget]
             if wide and not str(budget).startswith("latency"):
@@ -72,20 +88,21 @@ def panel(task: str, lines: dict[str, list[Point]], left: int) -> list[str]:
     for share in (0.1, 0.3, 1.0):
         parts.append(f'<text x="{x(share) - 8:.1f}" y="{bottom + 16}">{100 * share:.0f}</text>')
     parts.append(f'<text x="{left + MARGIN}" y="{bottom + 32}">multiply-adds, % of the wide network</text>')
-    if WIDE in lines:
-        parts.append(
-            f'<path d="M{x(LOWEST):.1f} {y(lines[WIDE][0][1]):.1f}H{x(1):.1f}" stroke="black" stroke-dasharray="4 3"/>'
-        )
-    for arm, colour in zip(ARMS, COLOURS, strict=False):
+    for arm in DASHES:
+        for _, mean, _ in lines.get(arm, []):
+            parts.append(f'<path d="M{x(LOWEST):.1f} {y(mean):.1f}H{x(1):.1f}" {stroke(arm)}/>')
+    for arm, colour in COLOURS.items():
         places = [(x(share), y(mean), y(mean - error) - y(mean)) for share, mean, error in lines.get(arm, [])]
         path = "L".join(f"{a:.1f} {b:.1f}" for a, b, _ in places)
         bars = "".join(f"M{a:.1f} {b - c:.1f}v{2 * c:.1f}" for a, b, c in places)
         if places:
-            parts.append(f'<path d="M{path}{bars}" fill="none" stroke="{colour}" stroke-width="{thickness(arm)}"/>')
+            parts.append(f'<path d="M{path}{bars}" fill="none" {stroke(arm)}/>')
         parts += [f'<circle cx="{a:.1f}" cy="{b:.1f}" r="2.5" fill="{colour}"/>' for a, b, _ in places]
     return parts
 
 
-def thickness(arm: str) -> float:
-    """Return the width of an arm's line; Prunus' arms stand out."""
-    return 2.5 if arm in OURS else 1.2
+def stroke(arm: str) -> str:
+    """Return the look of an arm's line; Prunus' arms stand out."""
+    if arm in DASHES:
+        return f'stroke="black" stroke-dasharray="{DASHES[arm]}"'
+    return f'stroke="{COLOURS[arm]}" stroke-width="{2.5 if arm in OURS else 1.2}"'

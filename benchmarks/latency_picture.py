@@ -66,7 +66,8 @@ def bars(rows: Sequence[Row], title: str, left: int) -> list[str]:
     found = {(row["network"], row["share"]): row for row in rows if row["kind"] == "budget" and "solved" in row}
     for place, network in enumerate(NETWORKS):
         start = left + MARGIN + place * side / len(NETWORKS) + 3
-        parts.append(f'<text x="{start:.1f}" y="{bottom + 16}" font-size="9">{network}</text>')
+        line = bottom + 13 + 11 * (place % 2)  # long names side by side would overlap
+        parts.append(f'<text x="{start:.1f}" y="{line}" font-size="9">{network}</text>')
         for number, share in enumerate(SHARES):
             for nth, (arm, colour) in enumerate(ARMS.items()):
                 if (network, share) in found:
