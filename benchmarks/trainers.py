@@ -1,4 +1,4 @@
-"""Claim: in other trainers, a trained network shrinks to a budget in their own loops, and keeps its accuracy.
+"""A trained network shrinks to a budget in the loops of other trainers: its accuracy beside the wide network's.
 
     python benchmarks/trainers.py --data GTSRB_SMALL --runs DIR [--epochs 8] [--macs 0.3] [--seeds 0 1] [--trainers ...]
 
@@ -29,6 +29,7 @@ from prunus.data.interface import Split
 from prunus.pipeline import Recipe
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "gtsrb_small.yaml"
+KEY = ("trainer", "arm", "seed", "epochs", "budget")
 BATCH, RATE, DECAY = 32, 2e-3, 5e-2
 
 
@@ -215,7 +216,7 @@ def row(options: argparse.Namespace, trainer: str, arm: str, seed: int) -> Row:
     torch.manual_seed(seed)  # whether or not the start was trained just now
     model = LOOPS[trainer](job, start.train(), arm == "narrow")
     narrow = prunus.trace(model, job.example).macs()
-    return {"start": before, "test": job.accuracy(model), "macs": narrow / macs, "epochs": options.epochs}
+    return {"start": before, "test": job.accuracy(model), "macs": narrow / macs}
 
 
 def main() -> None:
@@ -228,19 +229,20 @@ def main() -> None:
     parser.add_argument("--trainers", nargs="+", default=list(LOOPS), choices=list(LOOPS))
     options = parser.parse_args()
     torch.set_num_threads(1)
-    rows = Rows(RESULTS / "trainers.jsonl", ("trainer", "arm", "seed"))
+    rows = Rows(RESULTS / "trainers.jsonl", KEY)
     for seed in options.seeds:
         for trainer in options.trainers:
             for arm in ("wide", "narrow"):
-                which = {"trainer": trainer, "arm": arm, "seed": seed}
+                settings = (trainer, arm, seed, options.epochs, options.macs)
+                which = dict(zip(KEY, settings, strict=True))
                 rows.once(which, lambda trainer=trainer, arm=arm, seed=seed: row(options, trainer, arm, seed))  # type: ignore[misc]
-    found = rows.read()
+    found = [row for row in rows.read() if (row["epochs"], row["budget"]) == (options.epochs, options.macs)]
     table = {
         f"{trainer}, {arm}": told([row["test"] for row in found if (row["trainer"], row["arm"]) == (trainer, arm)])
         for trainer in LOOPS
         for arm in ("wide", "narrow")
     }
-    write_result("trainers", {"macs": options.macs, "test_top1": table, "rows": found}, data=str(options.data))
+    write_result("trainers", {"budget": options.macs, "test_top1": table, "rows": found}, data=str(options.data))
 
 
 if __name__ == "__main__":

@@ -5,15 +5,15 @@ writer to any of the user's files.
 """
 
 import contextlib
-import errno
 import fcntl
 import os
 import shutil
-import stat
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+
+from prunus.errors import DeployError
 
 NEW_S = 60.0  # a younger folder may not have been locked by its process yet
 
@@ -22,7 +22,8 @@ def write_whole(path: Path, content: bytes) -> None:
     """Replace `path`, which may be a file, a link, or absent, by a file with `content`.
 
     Raises:
-        OSError: it cannot be written, or is a folder, pipe or device; `path` is unchanged, and no partial file remains.
+        DeployError: it is a folder, pipe or device.
+        OSError: it cannot be written; `path` is unchanged, and no partial file remains.
     """
     check_replaceable(path)
     aside = path.with_name(f".{path.name}.{os.getpid()}.writing")
@@ -38,15 +39,13 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def check_replaceable(path: Path) -> None:
-    """Check that `path` is a file, a link, or absent: a pipe or device that a file replaces is gone.
+    """Check that `path` is a file or absent: a pipe or device that a file replaces is gone.
 
     Raises:
-        OSError: it is something else, or cannot be looked at.
+        DeployError: it is a folder, pipe or device, or a link to one.
     """
-    with contextlib.suppress(FileNotFoundError):
-        mode = path.lstat().st_mode
-        if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
-            raise FileExistsError(errno.EEXIST, "it is not a regular file, and is not replaced", str(path))
+    if path.exists() and not path.is_file():
+        raise DeployError(f"{path} is not a regular file and is not replaced: give another path")
 
 
 def append(path: Path, content: bytes) -> None:

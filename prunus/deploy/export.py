@@ -20,7 +20,7 @@ from prunus.modules.given import unusable
 from prunus.modules.modes import evaluating
 from prunus.modules.stand_in import fed, stand_in
 from prunus.modules.undisturbed import undisturbed
-from prunus.writing import folder_aside
+from prunus.writing import check_replaceable, folder_aside
 
 MOST_BYTES = 2048 * MIB  # ONNX's limit for one file
 _COLOURS = re.compile(r"\x1b?\[\d+m")
@@ -56,8 +56,7 @@ def export_onnx(
     """
     path = Path(path)
     check()
-    if path.exists() and not path.is_file():
-        raise DeployError(f"{path} is not a regular file and is not replaced: give another path")
+    check_replaceable(path)
     if (reason := unusable(model)) is not None:
         raise DeployError(reason)
     tensors = _at_least_two(as_tuple(inputs)) if dynamic_batch else as_tuple(inputs)

@@ -249,23 +249,23 @@ def test_links_in_a_runs_folder_are_not_shown(tmp_path):
 
 def test_what_is_no_regular_file_is_not_replaced(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    for path in (tmp_path, tmp_path / "pipe", Path("/dev/null")):
-        with pytest.raises(DeployError, match="is not a regular file"):
-            export_onnx(tiny.build(), tiny.example(), path)
-    assert not Path("/dev/null").is_file()
-    for path in (tmp_path, tmp_path / "pipe", Path("/dev/null")):
-        with pytest.raises(OSError, match="is not a regular file, and is not replaced"):
-            write_whole(path, b"")
-    assert not Path("/dev/null").is_file() and (tmp_path / "pipe").is_fifo()
     (tmp_path / "link").symlink_to("/dev/null")
-    write_whole(tmp_path / "link", b"mine")
-    assert (tmp_path / "link").read_bytes() == b"mine" and not (tmp_path / "link").is_symlink()
+    for path in (tmp_path, tmp_path / "pipe", Path("/dev/null"), tmp_path / "link"):
+        with pytest.raises(DeployError, match="is not a regular file and is not replaced: give another path"):
+            export_onnx(tiny.build(), tiny.example(), path)
+        with pytest.raises(DeployError, match="is not a regular file and is not replaced: give another path"):
+            write_whole(path, b"")
+    assert not Path("/dev/null").is_file() and (tmp_path / "pipe").is_fifo() and (tmp_path / "link").is_symlink()
+    (tmp_path / "file").write_bytes(b"theirs")
+    (tmp_path / "other").symlink_to(tmp_path / "file")
+    write_whole(tmp_path / "other", b"mine")
+    assert (tmp_path / "other").read_bytes() == b"mine" and (tmp_path / "file").read_bytes() == b"theirs"
 
 
 def test_a_pipe_is_no_place_for_a_table(tmp_path, capsys):
     os.mkfifo(tmp_path / "table.csv")
     assert cli.main(["bench", "torch.nn:ReLU", "--output", str(tmp_path / "table.csv")]) == 1
-    assert "is not a regular file, and is not replaced" in capsys.readouterr().err
+    assert "is not a regular file and is not replaced" in capsys.readouterr().err
     assert (tmp_path / "table.csv").is_fifo()
 
 
