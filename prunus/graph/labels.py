@@ -67,6 +67,13 @@ class Label:
         return self.data is not None and not bool(self.data.any())
 
     @property
+    def single(self) -> Tensor | None:
+        """The value that all elements are known to have, shape []; None where they differ or are unknown."""
+        if self.data is None or not self.data.numel() or not all(map(self.uniform, range(len(self.shape)))):
+            return None
+        return self.data[(0,) * len(self.shape)]
+
+    @property
     def last(self) -> int:
         """The number of the last dimension."""
         return len(self.shape) - 1

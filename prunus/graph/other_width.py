@@ -19,6 +19,7 @@ from prunus.modules.cutting import Keep
 from prunus.program import Place, ReadError, read
 
 MOST_TRIED = 4  # groups per layer that `_vary_spared_layers` tries
+MODE = ("training", "with_values", "with_masks", "large")  # how a network was read
 LEAST = 2  # groups left per layer: along a dimension of size one, channels cannot be told from data
 
 
@@ -43,7 +44,7 @@ class TracedNetwork:
         slots, again = {key: ids[alive[ids]] for key, ids in self.slots.items()}, findings.afresh(alive=alive)
         for labelled in self.programs:
             wide = labelled.program
-            mode = {"training": wide.training, "with_values": wide.with_values, "with_masks": wide.with_masks}
+            mode: dict[str, Any] = {name: getattr(wide, name) for name in MODE}
             try:
                 narrow = read(self.model, self.args, self.kwargs, keep=keep, settings=settings, **mode)
                 wrong, computed = compare(labelled, walk(narrow, self.model, again, slots), alive, roots)

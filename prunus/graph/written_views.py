@@ -1,5 +1,6 @@
 """Writes into a part of a tensor, through views of it: the channels of the part become those of the whole."""
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -46,9 +47,11 @@ def written(call: Call, into: Label, chain: list[Value], part: Label) -> Label |
     """Return the label of a tensor once the last of a chain of its views is labelled `part`; None if there is none.
 
     Each channel dimension of the part must lie along one dimension of the tensor. Its channels are united with the
-    tensor's there; a tensor filled with one value gets new channels, whose number must follow a cut. Channels of the
-    tensor that are overwritten with other data are refused.
+    tensor's there; a tensor filled with one value gets new channels, whose number must follow a cut, unless the part
+    holds this value too. Channels of the tensor that are overwritten with other data are refused.
     """
+    if (filled := _refilled(into, part)) is not None:
+        return filled
     try:
         places = [_places(into.shape, dim, chain) for dim in range(len(into.shape))]
     except (RuntimeError, TypeError):  # a view that depends on data, or on the tensor's memory layout
@@ -86,6 +89,15 @@ def _places(shape: tuple[int, ...], dim: int, chain: list[Value]) -> tuple[Tenso
             index = seen[maker.results.index(view)]
     once, varying = varying_dims(index)
     return once.reshape(-1), varying
+
+
+def _refilled(into: Label, part: Label) -> Label | None:
+    """Return the label of a tensor that holds one value, also after a write into a part of it or all; else None."""
+    value, before = part.single, into.single
+    whole = math.prod(part.shape) == math.prod(into.shape)
+    if value is None or not (whole or (before is not None and torch.equal(before, value))):
+        return None
+    return Label(into.shape, data=value.expand(into.shape))
 
 
 def _filled(call: Call, into: Label, dim: int) -> Axis | None:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import enum
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -104,6 +104,7 @@ class Program:
         training: whether it ran in training mode.
         with_values: whether it ran on real tensors, since it does not run on the meta device.
         with_masks: whether boolean buffers had values; otherwise they are data, with channels as any other.
+        large: which tensors made from sizes alone were too large to compute, in order.
     """
 
     given: list[Value]
@@ -113,6 +114,7 @@ class Program:
     with_values: bool
     with_masks: bool
     passed: dict[str, Passed] = dataclasses.field(default_factory=dict)
+    large: Sequence[bool] = ()
 
     def forget(self) -> None:
         """Drop the values of the example."""

@@ -2,7 +2,7 @@
 
 import dataclasses
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -55,6 +55,7 @@ def read(
     settings: Iterable[Setting] = (),
     with_values: bool | None = None,
     with_masks: bool = True,
+    large: Sequence[bool] = (),
 ) -> Program:
     """Return the operators that the code of `model` calls on an example. It runs on a copy; the model is not changed.
 
@@ -68,6 +69,7 @@ def read(
         settings: new values of attributes of modules that count channels.
         with_values: run on real tensors rather than on the meta device; by default only if the code fails there.
         with_masks: boolean buffers have values; by default, without `with_values`, only if the code needs them.
+        large: `Program.large` of the network that this one is a narrower version of.
 
     Raises:
         ReadError: the code raises an exception, or its control flow depends on values.
@@ -86,7 +88,7 @@ def read(
         with_values = True
     small, given = model, (tuple(args), dict(kwargs or {}))
     device = next((t.device for t in (*model.parameters(), *model.buffers(), *tensors_in(args))), torch.device("cpu"))
-    recorder = OperationRecorder(device, with_values=with_values)
+    recorder = OperationRecorder(device, with_values=with_values, large=large)
     with undisturbed(model), torch.inference_mode():
         try:
             small = stand_in(model, keep or {}, settings, with_values=with_values, with_masks=with_masks)
@@ -96,7 +98,8 @@ def read(
             raise _explained(small, given, error) from error
         finally:
             recorder.memory.restore()
-    return Program(recorder.given, recorder.operations, outputs, training, with_values, with_masks, recorder.passed)
+    found = recorder.given, recorder.operations, outputs
+    return Program(*found, training, with_values, with_masks, recorder.passed, recorder.large)
 
 
 def _run(model: nn.Module, given: Any, recorder: OperationRecorder, *, training: bool) -> list[Value]:

@@ -7,6 +7,7 @@ computed as in any run, so that code may ask for their values; so are masks wher
 show them.
 """
 
+import math
 import os
 import sys
 from collections.abc import Iterable
@@ -36,20 +37,25 @@ class OperationRecorder(TorchDispatchMode):
     Args:
         device: the network's device, on which constants are made.
         with_values: whether data have values: the network runs on a real device.
+        large: which tensors made from sizes alone are too large to compute, in order; by default, decided by size.
     """
 
     supports_higher_order_operators = True
 
-    def __init__(self, device: torch.device, *, with_values: bool) -> None:
+    def __init__(self, device: torch.device, *, with_values: bool, large: Iterable[bool] = ()) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.device, self.with_values = device, with_values
         self.given: list[Value] = []
+        self.large, self._large = list[bool](), iter(large)
         self.operations: list[Operation] = []
         self.scopes: list[str] = []  # paths of the modules that are running
         self.passed: dict[str, Passed] = {}  # the tensors that each module took and returned last
         self.memory = ConstantMemory()
         self._values: dict[int, Value] = {}  # by id of a tensor
-        self._held, self._large = list[Tensor](), list[Tensor]()  # tensors whose ids must stay in use; large constants
+        self._held, self._compact = (
+            list[Tensor](),
+            list[Tensor](),
+        )  # tensors whose ids must stay in use; large constants
         self._data: set[int] = set()  # ids of the storages of real tensors that are data
         self._run = run_with_values if with_values else OnMeta().run
 
@@ -103,10 +109,18 @@ class OperationRecorder(TorchDispatchMode):
         if called.name.startswith("aten::new_") and called.name not in EMPTY:
             args = (torch.empty(0, dtype=tensors[0].dtype, device=self.device), *args[1:])
             tensors = []
-        unknown = called.random or called.name in EMPTY or _is_large(called, args)
+        unknown = called.random or called.name in EMPTY or self._is_large(called, args)
         if unknown or any(map(self.is_data, tensors)):
             return self._on_data(called, args, settings, tensors)
         return self._on_constants(called, args, settings)
+
+    def _is_large(self, called: Operator, args: Args) -> bool:
+        """Return whether an operator creates a tensor from sizes alone that is too large to compute."""
+        if "device" not in called.keywords:
+            return False
+        sizes = next((each for each in args if isinstance(each, list | tuple)), ())
+        self.large.append(next(self._large, math.prod(each for each in sizes if isinstance(each, int)) > LARGE))
+        return self.large[-1]
 
     def _on_constants(self, called: Operator, args: Args, kwargs: Settings) -> object:
         """Run an operator on constants, outside inference mode: user code may cache the result for training."""
@@ -196,7 +210,7 @@ class OperationRecorder(TorchDispatchMode):
 
     def _snapshot(self, tensor: Tensor) -> Tensor:
         """Return the values of a constant, copied where data may later be written into its memory."""
-        return compact(tensor.clone() if self.with_values else tensor, self._large)
+        return compact(tensor.clone() if self.with_values else tensor, self._compact)
 
     def _know(self, tensor: Tensor, value: Value) -> None:
         self._values[id(tensor)] = value
@@ -214,15 +228,6 @@ class OperationRecorder(TorchDispatchMode):
 
 def _layout(tensor: Tensor) -> tuple[object, ...]:
     return id(tensor.untyped_storage()), tensor.shape, tensor.stride(), tensor.storage_offset(), tensor.dtype
-
-
-def _is_large(called: Operator, args: Args) -> bool:
-    """Return whether an operator creates a large tensor from sizes alone."""
-    sizes = next((each for each in args if isinstance(each, list | tuple)), ())
-    count = 1
-    for size in sizes:
-        count *= size if isinstance(size, int) else 1
-    return count > LARGE and "device" in called.keywords
 
 
 def _line() -> str:

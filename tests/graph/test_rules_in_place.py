@@ -217,6 +217,43 @@ def double(*shape):
     return torch.zeros(*shape, dtype=torch.float64)
 
 
+def filled(*shape):
+    return torch.empty(*shape, dtype=torch.float64).fill_(0.0)
+
+
+def flat(*shape):
+    volume = torch.empty(*shape, dtype=torch.float64)
+    volume.view(-1).zero_()
+    return volume
+
+
+def assigned(*shape):
+    volume = torch.empty(*shape, dtype=torch.float64)
+    volume[:] = 0
+    return volume
+
+
+def detached(*shape):
+    volume = double(*shape)
+    volume.data.zero_()
+    volume[:, 0].mul_(2)
+    return volume
+
+
+def like(*shape):
+    return torch.zeros_like(torch.empty(*shape, dtype=torch.float64))
+
+
+def scaled(*shape):
+    return torch.ones(*shape, dtype=torch.float64) * 0
+
+
+def in_halves(*shape):
+    volume = torch.ones(*shape, dtype=torch.float64)
+    volume[:, : shape[1] // 2], volume[:, shape[1] // 2 :] = 1, 1
+    return volume.sub_(1)
+
+
 def products(a, b):
     return (a * b).mean(2)
 
@@ -229,6 +266,13 @@ VOLUMES = {
     "zeros": (lambda a, b: concatenated(a, b, double), 16),
     "new_zeros": (lambda a, b: concatenated(a, b, a.new_zeros), 16),
     "legacy": (lambda a, b: concatenated(a, b, legacy), 16),
+    "filled": (lambda a, b: concatenated(a, b, filled), 16),
+    "flat": (lambda a, b: concatenated(a, b, flat), 16),
+    "assigned": (lambda a, b: concatenated(a, b, assigned), 16),
+    "detached": (lambda a, b: concatenated(a, b, detached), 16),
+    "like": (lambda a, b: concatenated(a, b, like), 16),
+    "scaled": (lambda a, b: concatenated(a, b, scaled), 16),
+    "in halves": (lambda a, b: concatenated(a, b, in_halves), 16),
     "products": (lambda a, b: by_groups(a, b, products), 2),
     "cosine": (lambda a, b: by_groups(a, b, cosine), 2),
 }
@@ -237,5 +281,22 @@ VOLUMES = {
 @pytest.mark.parametrize(("volume", "size"), VOLUMES.values(), ids=VOLUMES)
 def test_a_cost_volume_loses_the_channels_of_its_features(volume, size):
     groups = check(Stereo(volume, size), images(), images())
-    share = groups.coverage()
-    assert share.exact_params > 0.85 if size == 16 else share.removable_params > 0.85, reasons(groups)
+    for path in ("features.0", "match.0", *(["features.3"] if size == 16 else [])):
+        assert bool(groups.exact[groups.layers == groups.layer_names.index(path)].all()), reasons(groups)
+    assert groups.coverage().removable_params > 0.85
+
+
+@pytest.mark.parametrize("volume", [volume for volume, size in VOLUMES.values() if size == 16])
+def test_a_volume_may_be_too_large_to_compute_at_its_own_width_alone(volume, monkeypatch):
+    monkeypatch.setattr("prunus.program.recorder.LARGE", 2 * 16 * 3 * 8 * 8 - 1)
+    check(Stereo(volume, 16), images(), images(), exact=8 + 8 + 6)
+
+
+def test_a_part_filled_with_another_value_still_holds_channels():
+    def volume(a, b):
+        made = concatenated(a, b, double)
+        made[:, : a.shape[1], 0] = 1
+        return made
+
+    groups = check(Stereo(volume, 16), images(), images())
+    assert not bool(groups.exact[groups.layers == groups.layer_names.index("features.3")].all()), reasons(groups)

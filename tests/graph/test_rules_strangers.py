@@ -91,6 +91,23 @@ def test_distances_do_not_see_what_is_zero_on_both_sides(function, exact):
     check(Pair(function, nn.Linear(5, 2)), tokens(), exact=exact)
 
 
+@pytest.mark.parametrize(
+    ("function", "inner", "exact"),
+    [
+        (lambda a, b: F.cosine_similarity(a, b, -1), 5, 8),
+        (lambda a, b: F.cosine_similarity(a[:, :, None], b[:, None], -1).sum(1), 5, 8),
+        (lambda a, b: F.cosine_similarity(a, b[0], 2), 5, 8),
+        (lambda a, b: F.cosine_similarity(a, b.exp(), -1), 5, 0),
+        (lambda a, b: F.cosine_similarity(a.exp(), b, -1), 5, 0),
+        (lambda a, b: F.cosine_similarity(a, b, 1), 8, 0),
+        (lambda a, b: F.cosine_similarity(a, a.new_ones(8), -1), 5, 0),
+    ],
+    ids=["last", "all pairs", "broadcast", "second", "first", "over tokens", "fixed"],
+)
+def test_cosines_do_not_see_what_is_zero_on_both_sides(function, inner, exact):
+    check(Pair(function, nn.Linear(inner, 2)), tokens(), exact=exact)
+
+
 def test_a_table_of_prototypes_is_zero_with_what_is_held_against_it():
     class Prototypes(nn.Module):
         def __init__(self):

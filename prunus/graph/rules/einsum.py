@@ -29,12 +29,29 @@ def product(call: Call, first: Label, second: Label) -> Label:
 @rule("cdist")
 def distances(call: Call) -> Labels:
     """d[..., n, m] = ||a[..., n, :] - b[..., m, :]||: channels that are zero on both sides do not change it."""
-    for axis in (label.behind(-1) for label in call.labels):
+    _must_be_zero(call, *(label.behind(-1) for label in call.labels))
+    axes = sum_of_products(call, "...nk,...mk->...nm", call.labels).axes
+    return Label(call.shapes[0], {dim: call.changed(axis) for dim, axis in axes.items()})
+
+
+@rule("cosine_similarity")
+def cosine_similarity(call: Call) -> Labels:
+    """s = x . y / (||x|| ||y||) along a dimension: channels that are zero on both sides do not change it."""
+    rank = max(len(label.shape) for label in call.labels)
+    dim = call["dim"] % rank - rank
+    _must_be_zero(call, *(label.behind(dim) for label in call.labels))
+    names = "".join(chr(ord("a") + each) for each in range(rank))
+    terms = ",".join(names[rank - len(label.shape) :] for label in call.labels)
+    axes = sum_of_products(call, f"{terms}->{names.replace(names[dim], '')}", call.labels).axes
+    return Label(call.shapes[0], {at: call.changed(axis) for at, axis in axes.items()})
+
+
+def _must_be_zero(call: Call, *axes: Axis | None) -> None:
+    """Declare channels that an operator measures on each side by themselves: on neither are they read by a weight."""
+    for axis in axes:
         call.produce(axis)
         if axis is not None:
             call.blame(axis.ids, axis.source)
-    axes = sum_of_products(call, "...nk,...mk->...nm", call.labels).axes
-    return Label(call.shapes[0], {dim: call.changed(axis) for dim, axis in axes.items()})
 
 
 @rule("dot", "vdot")

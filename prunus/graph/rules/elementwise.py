@@ -21,6 +21,8 @@ def elementwise(call: Call) -> Labels:
     """z = f(x, y, ...), broadcast: unite the channels, and run f on zero to determine whether zero stays zero."""
     operands = call.labels
     shape = call.shapes[0]
+    if (value := _constant(call, operands)) is not None:
+        return Label(shape, data=value.expand(shape))
     axes = {}
     for dim in range(len(shape)):
         axis = _joined(call, operands, dim - len(shape), shape[dim])
@@ -30,6 +32,14 @@ def elementwise(call: Call) -> Labels:
     same = [out == shape for out in call.shapes]
     labels = [Label(o, axes, alike=alike) if full else Label(o) for o, full in zip(call.shapes, same, strict=True)]
     return call.outputs(labels)
+
+
+def _constant(call: Call, operands: list[Label]) -> Tensor | None:
+    """Return the value of all elements, shape [], where each operand holds one known value; else None."""
+    known = {id(label): value for label in operands if (value := label.single) is not None}
+    if not operands or len(call.shapes) > 1 or any(id(label) not in known for label in operands):
+        return None
+    return call.run(lambda label: known[id(label)].clone())[0]
 
 
 def _joined(call: Call, operands: list[Label], dim: int, size: int) -> Axis | None:
