@@ -14,6 +14,7 @@ quiet machine.
 
 import argparse
 import copy
+import itertools
 import os
 import time
 from collections.abc import Callable
@@ -46,9 +47,10 @@ def main() -> None:
     options.folder.mkdir(parents=True, exist_ok=True)
     data = yolo_set(options.data, options.folder / "set", options.limit)
     rows = Rows(options.folder / "rows.jsonl", ("seed", "arm"))
-    for seed in range(0 if options.time else options.seeds):
-        for arm, train in zip(ARMS, (wide, narrow, solved, pruned), strict=True):
-            rows.once({"seed": seed, "arm": arm}, lambda train=train, seed=seed: figures(train, options, data, seed))  # type: ignore[misc]
+    trainings = dict(zip(ARMS, (wide, narrow, solved, pruned), strict=True))
+    for seed, arm in [] if options.time else itertools.product(options.seeds, options.arms):
+        train = trainings[arm]
+        rows.once({"seed": seed, "arm": arm}, lambda train=train, seed=seed: figures(train, options, data, seed))  # type: ignore[misc]
     arms = {arm: _summary([row for row in rows.read() if row["arm"] == arm]) for arm in ARMS}
     settings = {name: getattr(options, name) for name in ("yaml", "size", "epochs", "batch", "seeds", "limit")}
     timed = {"timed_in_turn": timed_in_turn(options)} if options.time else {}
@@ -84,13 +86,13 @@ def timed_in_turn(options: argparse.Namespace) -> dict[str, dict[int, float]]:
     files = {
         (arm, seed): options.folder / f"seed{seed}" / name / "weights" / "best.pt"
         for arm, name in names.items()
-        for seed in range(options.seeds)
+        for seed in options.seeds
     }
     files = {key: file for key, file in files.items() if file.exists()}
     networks = {f"{arm} {seed}": deployed(YOLO(file), options) for (arm, seed), file in files.items()}
     settings = prunus.BenchmarkSettings(backends=("onnxruntime",), threads=1, repeats=100, measure_memory=False)
     timed = {each.model: each.median_ms for each in benchmark(networks, (3, options.size, options.size), settings)}
-    whole = timed[f"{WIDE} 0"]
+    whole = timed[f"{WIDE} {options.seeds[0]}"]
     return {arm: {seed: timed[f"{arm} {seed}"] / whole for one, seed in files if one == arm} for arm in names}
 
 
@@ -190,6 +192,7 @@ def _trained(yolo: Any, options: argparse.Namespace, data: Path, seed: int, name
         pretrained=False,
         plots=False,
         workers=0,
+        cache="ram",
         patience=0,
         project=str((options.folder / f"seed{seed}").resolve()),
         name=name,
@@ -228,7 +231,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--begin", type=float, default=0.25)
     parser.add_argument("--end", type=float, default=0.6)
     parser.add_argument("--repeats", type=int, default=30)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -54,20 +54,26 @@ class Attempt:
     @functools.cached_property
     def outcome(self) -> Outcome:
         """Result of the first trial that fails or changes a number, else of the first trials; computed once."""
-        network, findings, spared, sizes = self.network, self.findings, self.spared, self.open_sizes
-        alive = without_some(network, findings, spared, sizes)
-        first = self._without(alive) if not bool(alive.all()) else Outcome(alive, None, ())
-        if not _is_plain(first):
-            return first
-        if unequal_parts(sizes):
-            last = self._without(without_some(network, findings, spared, sizes, last=True))
-            if not _is_plain(last):
-                return last
-            alive = alive & last.alive
-        for other in (*without_some_sizes(network, findings, spared, sizes), without_most(network, findings, spared)):
-            if not _is_plain(found := self._without(other)):
+        for alive in self._trials():
+            if not bool(alive.all()) and not _is_plain(found := self._without(alive)):
                 return found
-        return Outcome(alive, None, ())
+        return Outcome(functools.reduce(torch.logical_and, self._first_trials), None, ())
+
+    def _trials(self) -> Iterator[Tensor]:
+        """Yield the ids that each trial keeps, bool [num_ids]."""
+        tested = self.network, self.findings, self.spared
+        yield from self._first_trials
+        yield from without_some_sizes(*tested, self.open_sizes)
+        yield without_most(*tested)
+
+    @functools.cached_property
+    def _first_trials(self) -> list[Tensor]:
+        tested, unequal = (self.network, self.findings, self.spared, self.open_sizes), unequal_parts(self.open_sizes)
+        return [without_some(*tested, last=last) for last in ((False, True) if unequal else (False,))]
+
+    def tries(self, sizes: Iterable[Mark]) -> bool:
+        """Whether the first trials remove a channel that any of `sizes` counts."""
+        return any(not bool(alive[mark.ids].all()) for mark in sizes for alive in self._first_trials)
 
     def _without(self, alive: Tensor) -> Outcome:
         return Outcome(alive, *self.network.without(self.findings, alive, self.open_bound))

@@ -89,8 +89,7 @@ def _with_tied_widths(attempt: Attempt, blamed: list[Mark]) -> Attempt | None:
     lines = {mark.line for mark in blamed}
     for ids in tied_widths(attempt.network, attempt.findings, attempt.unjoined.ids, attempt.open_sizes, blamed):
         other = attempt.tying(ids)
-        tried = any(not bool(other.outcome.alive[mark.ids].all()) for mark in blamed)
-        if tried and _follows(other, lines):
+        if other.tries(blamed) and _follows(other, lines):
             return other
     return None
 
