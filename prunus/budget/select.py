@@ -52,8 +52,7 @@ def select(
         meter: measures a network's latency in milliseconds, for a budget that bounds it:
             `prunus.deploy.LatencyMeter(model, example)`, or your own function that runs the network on the target. The
             plan's notes give the latency of the resulting network, measured once more.
-        keep: layers that keep all the channels that they produce, as patterns over their paths, such as ["stem.*"], in
-            addition to those of the budget.
+        keep: layers that keep all their channels, as patterns over paths, such as ["stem.*"], beside the budget's.
         multiple_of: only without a budget, which has its own: as many zero groups stay as make each layer's number of
             channels a multiple of this.
 
@@ -71,10 +70,10 @@ def select(
     bounds = budget.absolute(groups)
     values = checked_importance(relative_norms(model, groups) if importance is None else importance, len(groups))
     floor, multiple_of = floors(groups, budget), budget.multiple_of
-    if budget.is_timed and isinstance(meter, ModellingMeter):
-        return reached(model, groups, budget, values, floor, meter)
     if not budget.is_timed:
         return removal(groups, selection(budget.solver)(groups, values, bounds, floor, multiple_of))
+    if isinstance(meter, ModellingMeter):
+        return reached(model, groups, budget, values, floor, meter)
     return _within_milliseconds(model, groups, budget, values, floor, bounds, checked_meter(meter, budget.target))
 
 

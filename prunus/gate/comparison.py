@@ -106,17 +106,11 @@ def compare(
         DataError: the split is empty, or its tags do not fit.
         TrainingError: an output does not fit the task.
     """
-    if not isinstance(data, Data) or split not in get_args(SplitName):
-        names = ", ".join(get_args(SplitName))
-        raise RecipeError(
-            f"compare takes a prunus.data.Data and one of its splits ({names}), not {data!r:.60}, {split!r}"
-        )
+    samples = _samples(data, split)
     gate = settings or Gate(max_drop=max_drop, per=per if isinstance(per, str) else tuple(per))  # type: ignore[arg-type]
     options = train or Train(batch_size=8)
     chosen = default_task(data) if task is None else task
-    bound, samples = chosen.bind(data) if isinstance(chosen, Task) else chosen, data.split(split)
-    if not len(samples):
-        raise DataError(f"the {split} split is empty, so there is nothing to compare on")
+    bound = chosen.bind(data) if isinstance(chosen, Task) else chosen
     conditions, device = conditions_of(samples, gate.tags), options.torch_device()
     threads = options.threads or 1
     with answering(wide, device, threads) as first, answering(narrow, device, threads) as second:
@@ -131,6 +125,18 @@ def compare(
         curves=(_curves(statistics, 0), _curves(statistics, 1)),
         robustness=robust,
     )
+
+
+def _samples(data: Data, split: SplitName) -> Split:
+    if not isinstance(data, Data) or split not in get_args(SplitName):
+        names = ", ".join(get_args(SplitName))
+        raise RecipeError(
+            f"compare takes a prunus.data.Data and one of its splits ({names}), not {data!r:.60}, {split!r}"
+        )
+    samples = data.split(split)
+    if not len(samples):
+        raise DataError(f"the {split} split is empty, so there is nothing to compare on")
+    return samples
 
 
 def _judged(

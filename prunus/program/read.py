@@ -78,14 +78,7 @@ def read(
     if (unread := unusable(model)) is not None:
         raise TraceError(unread)
     if with_values is None:
-        mode: dict[str, Any] = {"training": training, "keep": keep, "settings": tuple(settings)}
-        for masks in (False, True) if any(map(is_mask, model.buffers())) else (True,):
-            try:
-                return read(model, args, kwargs, **mode, with_values=False, with_masks=masks)
-            except ReadError as error:
-                if error.by_values and masks:
-                    raise
-        with_values = True
+        return _read_on_meta_first(model, args, kwargs, training=training, keep=keep, settings=tuple(settings))
     small, given = model, (tuple(args), dict(kwargs or {}))
     device = next((t.device for t in (*model.parameters(), *model.buffers(), *tensors_in(args))), torch.device("cpu"))
     recorder = OperationRecorder(device, with_values=with_values, large=large)
@@ -100,6 +93,17 @@ def read(
             recorder.memory.restore()
     found = recorder.given, recorder.operations, outputs
     return Program(*found, training, with_values, with_masks, recorder.passed, recorder.large)
+
+
+def _read_on_meta_first(model: nn.Module, *given: Any, **mode: Any) -> Program:
+    """Read without values, then with those of masks, then with all values, until the code runs."""
+    for masks in (False, True) if any(map(is_mask, model.buffers())) else (True,):
+        try:
+            return read(model, *given, **mode, with_values=False, with_masks=masks)
+        except ReadError as error:
+            if error.by_values and masks:
+                raise
+    return read(model, *given, **mode, with_values=True)
 
 
 def _run(model: nn.Module, given: Any, recorder: OperationRecorder, *, training: bool) -> list[Value]:
