@@ -92,7 +92,7 @@ def solve_milliseconds(
         groups: `prunus.trace` of the network.
         importance: [num_groups].
         model: the latency model on the target.
-        measure: measures a network on the target.
+        measure: measures a network on the target; one within the bound is measured twice, and the slower time counts.
         limit_ms: the bound.
         floor: groups that each layer keeps, by name.
         bounds: further bounds, on "macs" and "params".
@@ -114,7 +114,7 @@ def solve_milliseconds(
                 break
             aim = (1 + aim) / 2  # the model is accurate there: aim closer
             continue
-        rounds.append(_measured(solution, model, measure))
+        rounds.append(_measured(solution, model, measure, limit_ms))
         model = model.fitted([(~r.solution.removed, r.measured_ms) for r in rounds])
         if found is None:
             _required(rounds[-1], model, limit_ms)
@@ -122,7 +122,7 @@ def solve_milliseconds(
         if least <= taken <= limit_ms:
             break
     if not any(r.measured_ms <= limit_ms for r in rounds):
-        rounds.append(_required(_measured(problem.smallest(), model, measure), model, limit_ms))
+        rounds.append(_required(_measured(problem.smallest(), model, measure, limit_ms), model, limit_ms))
     return Reached(rounds=tuple(rounds), limit_ms=limit_ms, model=model)
 
 
@@ -166,8 +166,13 @@ class Problem:
         return Solution(removed=gone, lost=lost, kept=kept, bound=lost)
 
 
-def _measured(solution: Solution, model: LatencyModel, measure: Measure) -> Round:
-    return Round(solution, model.predicted(~solution.removed), measure(solution.removed))
+def _measured(solution: Solution, model: LatencyModel, measure: Measure, limit_ms: float) -> Round:
+    """Measure a network; one within the bound is measured twice and the slower time counts, since the rounds end at the
+    first network that seems to meet it."""
+    taken = measure(solution.removed)
+    if taken <= limit_ms:
+        taken = max(taken, measure(solution.removed))
+    return Round(solution, model.predicted(~solution.removed), taken)
 
 
 def _required(smallest: Round, model: LatencyModel, limit_ms: float) -> Round:
