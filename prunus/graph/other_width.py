@@ -19,7 +19,6 @@ from prunus.modules.cutting import Keep
 from prunus.program import Place, ReadError, read
 
 MOST_TRIED = 4  # groups per layer that `_vary_spared_layers` tries
-MODE = ("training", "with_values", "with_masks", "large")  # how a network was read
 LEAST = 2  # groups left per layer: along a dimension of size one, channels cannot be told from data
 
 
@@ -43,10 +42,8 @@ class TracedNetwork:
         roots, changed = torch.from_numpy(findings.ids.classes()), list[Mismatch]()
         slots, again = {key: ids[alive[ids]] for key, ids in self.slots.items()}, findings.afresh(alive=alive)
         for labelled in self.programs:
-            wide = labelled.program
-            mode: dict[str, Any] = {name: getattr(wide, name) for name in MODE}
             try:
-                narrow = read(self.model, self.args, self.kwargs, keep=keep, settings=settings, **mode)
+                narrow = read(self.model, self.args, self.kwargs, keep=keep, settings=settings, like=labelled.program)
                 wrong, computed = compare(labelled, walk(narrow, self.model, again, slots), alive, roots)
             except ReadError as error:
                 reason = f"the code does not run at another width: {error.reason[:160]}"

@@ -75,7 +75,7 @@ def _programs(
     """Read the network in evaluation, and in training if its code differs there; return the programs and notes."""
     evaluation = read(model, args, kwargs)
     try:
-        training = read(model, args, kwargs, training=True, with_values=evaluation.with_values or None)
+        training = read(model, args, kwargs, training=True, with_values=evaluation.mode.with_values or None)
     except ReadError as error:
         unused = sorted({path.rpartition(".")[0] for path in evaluation.unread()})
         where = ", ".join(unused) or "the code"

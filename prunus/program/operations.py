@@ -92,6 +92,23 @@ class Passed:
     returned: list[Value] = dataclasses.field(default_factory=list)
 
 
+@dataclasses.dataclass(frozen=True)
+class Mode:
+    """How a network is read.
+
+    Attributes:
+        training: whether it runs in training mode.
+        with_values: whether it runs on real tensors, since it does not run on the meta device.
+        with_masks: whether boolean buffers have values; otherwise they are data, with channels as any other.
+        large: which tensors made from sizes alone are too large to compute, in order; after the last, sizes decide.
+    """
+
+    training: bool
+    with_values: bool
+    with_masks: bool = True
+    large: Sequence[bool] = ()
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Program:
     """The operators that a network's code calls on an example.
@@ -101,20 +118,14 @@ class Program:
         operations: the operators called, in order.
         outputs: the tensors that the network returned.
         passed: the tensors that each module took and returned in its last call, by path.
-        training: whether it ran in training mode.
-        with_values: whether it ran on real tensors, since it does not run on the meta device.
-        with_masks: whether boolean buffers had values; otherwise they are data, with channels as any other.
-        large: which tensors made from sizes alone were too large to compute, in order.
+        mode: how it was read.
     """
 
     given: list[Value]
     operations: list[Operation]
     outputs: list[Value]
-    training: bool
-    with_values: bool
-    with_masks: bool
-    passed: dict[str, Passed] = dataclasses.field(default_factory=dict)
-    large: Sequence[bool] = ()
+    passed: dict[str, Passed]
+    mode: Mode
 
     def forget(self) -> None:
         """Drop the values of the example."""

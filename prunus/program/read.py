@@ -2,7 +2,7 @@
 
 import dataclasses
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from prunus.modules.stand_in import Setting, fed, is_mask, stand_in
 from prunus.modules.undisturbed import undisturbed
 from prunus.program.functions import Functions
 from prunus.program.meta import ValueDependenceError
-from prunus.program.operations import Origin, Program, Value
+from prunus.program.operations import Mode, Origin, Program, Value
 from prunus.program.recorder import FOREIGN, OperationRecorder
 
 MOST_SAID = 300  # characters of torch's error message
@@ -51,11 +51,10 @@ def read(
     kwargs: Mapping[str, Any] | None = None,
     *,
     training: bool = False,
+    with_values: bool | None = None,
     keep: Keep | None = None,
     settings: Iterable[Setting] = (),
-    with_values: bool | None = None,
-    with_masks: bool = True,
-    large: Sequence[bool] = (),
+    like: Program | None = None,
 ) -> Program:
     """Return the operators that the code of `model` calls on an example. It runs on a copy; the model is not changed.
 
@@ -65,11 +64,11 @@ def read(
         kwargs: its keyword arguments.
         training: run in training mode. Batch norms with running statistics stay in evaluation: they relate channels in
             the same way, and an example of one image may have no variance.
+        with_values: run on real tensors rather than on the meta device; by default only if the code fails there. So are
+            boolean buffers given values only if the code needs them.
         keep: indices of parameters and buffers to keep, for a narrower network.
         settings: new values of attributes of modules that count channels.
-        with_values: run on real tensors rather than on the meta device; by default only if the code fails there.
-        with_masks: boolean buffers have values; by default, without `with_values`, only if the code needs them.
-        large: `Program.large` of the network that this one is a narrower version of.
+        like: the program of the network as it is, for a narrower one that is read in the same mode.
 
     Raises:
         ReadError: the code raises an exception, or its control flow depends on values.
@@ -77,33 +76,41 @@ def read(
     """
     if (unread := unusable(model)) is not None:
         raise TraceError(unread)
-    if with_values is None:
-        return _read_on_meta_first(model, args, kwargs, training=training, keep=keep, settings=tuple(settings))
-    small, given = model, (tuple(args), dict(kwargs or {}))
-    device = next((t.device for t in (*model.parameters(), *model.buffers(), *tensors_in(args))), torch.device("cpu"))
-    recorder = OperationRecorder(device, with_values=with_values, large=large)
+    given, change = (tuple(args), dict(kwargs or {})), (keep or {}, tuple(settings))
+    *first, last = [like.mode] if like is not None else _modes(model, training, with_values)
+    for mode in first:
+        try:
+            return _read(model, given, change, mode)
+        except ReadError as error:
+            if error.by_values and mode.with_masks:
+                raise
+    return _read(model, given, change, last)
+
+
+def _modes(model: nn.Module, training: bool, with_values: bool | None) -> list[Mode]:
+    """Return the modes to try, each of which gives the code more values."""
+    if with_values is not None:
+        return [Mode(training, with_values)]
+    masks = (False, True) if any(map(is_mask, model.buffers())) else (True,)
+    return [*(Mode(training, with_values=False, with_masks=each) for each in masks), Mode(training, with_values=True)]
+
+
+def _read(model: nn.Module, given: Any, change: tuple[Keep, tuple[Setting, ...]], mode: Mode) -> Program:
+    small, with_values = model, mode.with_values
+    tensors = (*model.parameters(), *model.buffers(), *tensors_in(given[0]))
+    device = next((tensor.device for tensor in tensors), torch.device("cpu"))
+    recorder = OperationRecorder(device, with_values=with_values, large=mode.large)
     with undisturbed(model), torch.inference_mode():
         try:
-            small = stand_in(model, keep or {}, settings, with_values=with_values, with_masks=with_masks)
+            small = stand_in(model, *change, with_values=with_values, with_masks=mode.with_masks)
             _let_know(small, recorder)
-            outputs = _run(small, fed(given, with_values=with_values), recorder, training=training)
+            outputs = _run(small, fed(given, with_values=with_values), recorder, training=mode.training)
         except Exception as error:  # whatever the user's own code raises
             raise _explained(small, given, error) from error
         finally:
             recorder.memory.restore()
-    found = recorder.given, recorder.operations, outputs
-    return Program(*found, training, with_values, with_masks, recorder.passed, recorder.large)
-
-
-def _read_on_meta_first(model: nn.Module, *given: Any, **mode: Any) -> Program:
-    """Read without values, then with those of masks, then with all values, until the code runs."""
-    for masks in (False, True) if any(map(is_mask, model.buffers())) else (True,):
-        try:
-            return read(model, *given, **mode, with_values=False, with_masks=masks)
-        except ReadError as error:
-            if error.by_values and masks:
-                raise
-    return read(model, *given, **mode, with_values=True)
+    mode = dataclasses.replace(mode, large=recorder.large)
+    return Program(recorder.given, recorder.operations, outputs, recorder.passed, mode)
 
 
 def _run(model: nn.Module, given: Any, recorder: OperationRecorder, *, training: bool) -> list[Value]:

@@ -154,7 +154,7 @@ class ByDevice(nn.Module):
 
 def test_what_does_not_run_on_the_meta_device_is_read_on_its_numbers():
     program = read(ByDevice(), (example := torch.randn(2, 3),))
-    assert program.with_values and names(program) == ["linear", "relu", "linear"]
+    assert program.mode.with_values and names(program) == ["linear", "relu", "linear"]
     assert program.given[-1].tensor is not example and torch.equal(program.given[-1].tensor, example)
     assert int(prunus.trace(ByDevice(), example).exact.sum()) == 8
 
