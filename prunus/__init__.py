@@ -6,6 +6,8 @@ all of this from a recipe. Names are imported at first use, so `import prunus` i
 """
 
 import importlib
+import random
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -115,10 +117,19 @@ def __getattr__(name: str) -> Any:
     if name == "__version__":
         return importlib.import_module("importlib.metadata").version("prunus")
     if name in (*_HOME.values(), "integrations"):  # prunus.surgery, ... without an explicit import
-        return importlib.import_module(f"prunus.{name}")
+        return _imported(name)
     if name not in _HOME:
         raise AttributeError(f"module 'prunus' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"prunus.{_HOME[name]}"), name)
+    return getattr(_imported(_HOME[name]), name)
+
+
+def _imported(name: str) -> ModuleType:
+    """Import a part of the package; libraries that draw random numbers when imported do not disturb the user's."""
+    state = random.getstate()
+    try:
+        return importlib.import_module(f"prunus.{name}")
+    finally:
+        random.setstate(state)
 
 
 def __dir__() -> list[str]:

@@ -2,6 +2,8 @@
 
 import importlib.metadata
 import inspect
+import subprocess
+import sys
 
 import pytest
 
@@ -50,3 +52,28 @@ def test_every_error_is_a_prunus_error():
 
     kinds = [kind for _, kind in inspect.getmembers(errors, inspect.isclass)]
     assert len(kinds) > 5 and all(issubclass(kind, prunus.PrunusError) for kind in kinds)
+
+
+FIRST_USE = """
+import random, numpy, torch, prunus
+model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 2, 3)).eval()
+images = torch.randn(1, 3, 8, 8)
+
+def states():
+    return random.getstate(), numpy.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+
+before = states()
+groups = prunus.trace(model, images)
+assert states() == before, "trace"
+small = prunus.apply(prunus.select(model, groups, budget=prunus.Budget(macs=0.5, solver="exact")), model)
+assert states() == before, "select, apply"
+prunus.check_removal(model, images)
+prunus.export_onnx(small, images, "small.onnx")
+prunus.benchmark({"small": small}, (3, 8, 8), prunus.BenchmarkSettings(repeats=2))
+assert states() == before, "check_removal, export_onnx, benchmark"
+"""
+
+
+def test_the_first_use_of_a_name_leaves_the_random_states(tmp_path):
+    done = subprocess.run([sys.executable, "-c", FIRST_USE], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
