@@ -2,13 +2,17 @@
 user's own files are left alone."""
 
 import os
+import shutil
 import signal
 import tempfile
+
+import pytest
 
 from prunus.cli import process
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     process.wait_politely()  # beside other work threads that spin would make some tests a hundred times as long
-    os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="prunus-state-")
+    os.environ["XDG_STATE_HOME"] = folder = tempfile.mkdtemp(prefix="prunus-state-")
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
