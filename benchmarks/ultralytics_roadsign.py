@@ -51,7 +51,8 @@ def main() -> None:
     for seed, arm in [] if options.time else itertools.product(options.seeds, options.arms):
         train = trainings[arm]
         rows.once({"seed": seed, "arm": arm}, lambda train=train, seed=seed: figures(train, options, data, seed))  # type: ignore[misc]
-    arms = {arm: _summary([row for row in rows.read() if row["arm"] == arm]) for arm in ARMS}
+    trained = {arm: [row for row in rows.read() if row["arm"] == arm] for arm in ARMS}
+    arms = {arm: _summary(found) for arm, found in trained.items() if found}
     settings = {name: getattr(options, name) for name in ("yaml", "size", "epochs", "batch", "seeds", "limit")}
     timed = {"timed_in_turn": timed_in_turn(options)} if options.time else {}
     write_result(
