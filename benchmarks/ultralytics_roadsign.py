@@ -56,7 +56,7 @@ def main() -> None:
     settings = {name: getattr(options, name) for name in ("yaml", "size", "epochs", "batch", "seeds", "limit")}
     timed = {"timed_in_turn": timed_in_turn(options)} if options.time else {}
     write_result(
-        "ultralytics_roadsign",
+        f"ultralytics_roadsign-{options.epochs}epochs",
         {"settings": settings, "arms": arms, **timed, "rows": rows.read()},
         folder=options.results,
         data=str(options.data),
