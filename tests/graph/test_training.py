@@ -32,6 +32,13 @@ class Noise(nn.Module):
         return x + torch.rand_like(x) if self.training else x
 
 
+class DroppedOnes(nn.Module):
+    """Added ones, most of which dropout sets to zero: not zero."""
+
+    def forward(self, x):
+        return x + F.dropout(x.new_ones(x.shape[0], x.shape[1], 1, 1), 0.999) if self.training else x
+
+
 class Values(nn.Module):
     """Its code asks for values in training alone."""
 
@@ -183,3 +190,9 @@ def test_the_training_graph_is_read_on_one_image():
     groups = prunus.trace(OneImage(), images()[:1])
     assert groups.notes == ()
     assert int(groups.exact.sum()) == 6 + 4
+
+
+@pytest.mark.parametrize("added", [Noise, DroppedOnes])
+def test_random_numbers_are_not_zero(added):
+    groups = prunus.trace(nn.Sequential(nn.Conv2d(3, 8, 1), added(), nn.Conv2d(8, 2, 1)), images())
+    assert int(groups.exact.sum()) == 0

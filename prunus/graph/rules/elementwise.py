@@ -37,9 +37,10 @@ def elementwise(call: Call) -> Labels:
 def _constant(call: Call, operands: list[Label]) -> Tensor | None:
     """Return the value of all elements, shape [], where each operand holds one known value; else None."""
     known = {id(label): value for label in operands if (value := label.single) is not None}
-    if not operands or len(call.shapes) > 1 or any(id(label) not in known for label in operands):
+    if not operands or call.operation.operator.random or any(id(label) not in known for label in operands):
         return None
-    return call.run(lambda label: known[id(label)].clone())[0]
+    values = call.run(lambda label: known[id(label)].clone())
+    return values[0] if len(values) == 1 else None
 
 
 def _joined(call: Call, operands: list[Label], dim: int, size: int) -> Axis | None:
