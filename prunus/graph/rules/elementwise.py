@@ -36,8 +36,10 @@ def elementwise(call: Call) -> Labels:
 
 def _constant(call: Call, operands: list[Label]) -> Tensor | None:
     """Return the value of all elements, shape [], where each operand holds one known value; else None."""
+    if call.operation.operator.random or any(label.data is None for label in operands):
+        return None
     known = {id(label): value for label in operands if (value := label.single) is not None}
-    if not operands or call.operation.operator.random or any(id(label) not in known for label in operands):
+    if not operands or len(known) < len(set(map(id, operands))):
         return None
     values = call.run(lambda label: known[id(label)].clone())
     return values[0] if len(values) == 1 else None
