@@ -31,6 +31,7 @@ from roadsign_yolo import yolo_set
 from split_blocks import split_
 from torch import nn
 from ultralytics import YOLO
+from ultralytics.nn.tasks import DetectionModel
 
 import prunus
 from prunus.deploy import benchmark
@@ -64,17 +65,16 @@ def main() -> None:
 
 
 def figures(train: Callable[..., Path], options: argparse.Namespace, data: Path, seed: int) -> Row:
-    """Return the row of a training: the best checkpoint's metrics and its cost, relative to the wide network."""
+    """Return the row of a training: the best checkpoint's metrics and its cost."""
     began = time.perf_counter()
     best = train(options, data, seed)
     seconds = time.perf_counter() - began
     found = YOLO(best).val(data=str(data), imgsz=options.size, device="cpu", plots=False, verbose=False, workers=0)
-    network, meter = YOLO(best).model.float(), _meter(options)
+    network = YOLO(best).model.float()
     example = torch.zeros(1, 3, options.size, options.size)
     return {
         "map50": float(found.box.map50),
         "map50_95": float(found.box.map),
-        "latency_share": meter(network) / meter(_wide_network(options)),
         "macs": prunus.trace(network, example).macs(),
         "params": sum(parameter.numel() for parameter in network.parameters()),
         "seconds": seconds,
@@ -205,7 +205,8 @@ def _trained(yolo: Any, options: argparse.Namespace, data: Path, seed: int, name
 
 def _wide_network(options: argparse.Namespace) -> nn.Module:
     torch.manual_seed(0)
-    network: nn.Module = YOLO(options.yaml).model.float()
+    classes = (options.data / "label_list.txt").read_text().split()
+    network: nn.Module = DetectionModel(options.yaml, nc=len(classes), verbose=False).float()
     return network
 
 
@@ -217,7 +218,7 @@ def _meter(options: argparse.Namespace) -> LatencyMeter:
 
 def _summary(rows: list[Row]) -> dict[str, Any]:
     result = dict[str, Any]()
-    for name in ("map50", "map50_95", "latency_share", "macs", "params", "seconds"):
+    for name in ("map50", "map50_95", "macs", "params", "seconds"):
         mean, error = mean_and_error([row[name] for row in rows])
         result[name] = {"mean": mean, "standard_error": error, "seeds": [row[name] for row in rows]}
     return result
