@@ -1,7 +1,11 @@
 """What is the user's stays as it was: no call leaves a trace in a network, its attributes, its modes or its example."""
 
 import contextlib
+import copy
+import importlib.util
 import random
+import sys
+from pathlib import Path
 
 import nets
 import numpy
@@ -72,12 +76,12 @@ def generators():
     return torch.get_rng_state().tolist(), random.getstate(), numpy.random.get_state()[1].tolist()
 
 
-def require_no_trace(build, *, ran):
-    """Call all of Prunus on a network, and compare it with a twin on which nothing was called."""
+def require_no_trace(build, *, ran, calls=tuple(CALLS)):
+    """Call Prunus on a network, and compare it with a twin on which nothing was called."""
     (model, inputs), (twin, copies) = build(), build()
     if ran:
         model(*inputs), twin(*copies)
-    for call in CALLS.values():
+    for call in map(CALLS.get, calls):
         before = nets.state(model), attributes(model), generators()
         call(model, inputs)
         nets.assert_same_state(before[0], nets.state(model))
@@ -127,6 +131,29 @@ def test_a_call_leaves_no_trace_in_a_network_of_the_zoo(name, training):
         return model.train(training), inputs
 
     require_no_trace(build, ran=training)
+
+
+def whole_zoo():
+    path = Path(__file__).parents[2] / "benchmarks" / "zoo_networks.py"
+    spec = importlib.util.spec_from_file_location("zoo_networks", path)
+    sys.modules["zoo_networks"] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return {network.name: network.build for network in module.networks()}
+
+
+ZOO = whole_zoo()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ZOO)
+def test_no_network_of_the_zoo_shows_a_trace(name):
+    torch.manual_seed(0)
+    model, inputs = ZOO[name]()
+    twin, copies = copy.deepcopy(model.eval()), [each.clone() for each in inputs]
+    built = iter([(model, inputs), (twin, copies)])
+    require_no_trace(lambda: next(built), ran=False, calls=("trace", "check_removal", "apply"))
 
 
 class Stateful(nn.Module):
