@@ -138,7 +138,7 @@ def whole_zoo():
     spec = importlib.util.spec_from_file_location("zoo_networks", path)
     sys.modules["zoo_networks"] = module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return {network.name: network.build for network in module.networks()}
+    return {f"{network.source}/{network.name}": network.build for network in module.networks()}
 
 
 ZOO = whole_zoo()
