@@ -13,8 +13,11 @@ from prunus.modules.tree import flat, replaced
 from prunus.program import Operation, Value
 from prunus.program.operators import UNDECLARED
 
-# Operators whose results may be copies.
-COPIES = UNDECLARED | {"aten::reshape", "aten::flatten", "aten::contiguous", "aten::to", "aten::type_as"}
+# Operators whose results may be copies, or lie where the tensor's memory layout says.
+NOT_PLAIN = UNDECLARED | {
+    f"aten::{name}" for name in ("reshape", "flatten", "contiguous", "to", "type_as", "as_strided")
+}
+OVERLAPPING = "aten::unfold"  # holds some elements more than once, and may leave out others
 
 
 def viewed(value: Value) -> list[Value]:
@@ -36,7 +39,7 @@ def sharing(base: Value) -> Iterator[Value]:
 
 def is_plain_view(maker: Operation) -> bool:
     """Return whether an operation surely returns a view, at positions independent of data; a write must keep shapes."""
-    return maker.results[0].shape == maker.operands[0].shape if maker.operator.writes else maker.name not in COPIES
+    return maker.results[0].shape == maker.operands[0].shape if maker.operator.writes else maker.name not in NOT_PLAIN
 
 
 def _shares_memory(operation: Operation) -> bool:
@@ -50,7 +53,7 @@ def written(call: Call, into: Label, chain: list[Value], part: Label) -> Label |
     tensor's there; a tensor filled with one value gets new channels, whose number must follow a cut, unless the part
     holds this value too. Channels of the tensor that are overwritten with other data are refused.
     """
-    if (filled := _refilled(into, part)) is not None:
+    if (filled := _refilled(into, chain, part)) is not None:
         return filled
     try:
         places = [_places(into.shape, dim, chain) for dim in range(len(into.shape))]
@@ -91,10 +94,11 @@ def _places(shape: tuple[int, ...], dim: int, chain: list[Value]) -> tuple[Tenso
     return once.reshape(-1), varying
 
 
-def _refilled(into: Label, part: Label) -> Label | None:
+def _refilled(into: Label, chain: list[Value], part: Label) -> Label | None:
     """Return the label of a tensor that holds one value, also after a write into a part of it or all; else None."""
     value, before = part.single, into.single
-    whole = math.prod(part.shape) == math.prod(into.shape)
+    plain = all(view.maker and is_plain_view(view.maker) and view.maker.name != OVERLAPPING for view in chain[1:])
+    whole = plain and math.prod(part.shape) == math.prod(into.shape)
     if value is None or not (whole or (before is not None and torch.equal(before, value))):
         return None
     return Label(into.shape, data=value.expand(into.shape))

@@ -300,3 +300,19 @@ def test_a_part_filled_with_another_value_still_holds_channels():
 
     groups = check(Stereo(volume, 16), images(), images())
     assert not bool(groups.exact[groups.layers == groups.layer_names.index("features.3")].all()), reasons(groups)
+
+
+OVERLAPPING = {
+    "unfold": lambda constant: constant.unfold(0, 3, 2).zero_(),  # the last element stays
+    "as_strided": lambda constant: constant.view(2, 4).as_strided((2, 4), (1, 1)).zero_(),  # the last three stay
+}
+
+
+@pytest.mark.parametrize("write", OVERLAPPING.values(), ids=OVERLAPPING)
+def test_a_write_through_an_overlapping_view_is_not_one_of_all(write):
+    def function(x, a, b):
+        constant = torch.empty(8, dtype=x.dtype).fill_(1.0)
+        write(constant)
+        return (a + b) * 0 + a + constant[:, None, None]
+
+    check(Two(function, 8, 8, 8), images(), exact=0)
